@@ -1,0 +1,1 @@
+"""An asyncio client for Celery workers over Redis, without Celery installed."""

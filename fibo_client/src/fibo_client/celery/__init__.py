@@ -1,0 +1,1 @@
+"""The general async Celery client. It knows nothing of Fibonacci."""

@@ -1,0 +1,204 @@
+"""The settings of a client: frozen, checked when they are made, and silent about passwords."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+from fibo_client.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+__all__ = ["UNSET", "CeleryConfig", "ConfigOverrides", "Unset"]
+
+DEFAULT_BROKER_URL: Final = "redis://localhost:6379/0"
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`, which means: use the client's default."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+"""Not given: use the client's default. (None is a value of its own: no limit.)"""
+
+
+class ConfigOverrides(TypedDict, total=False):
+    """The settings that a client takes by keyword: the fields of `CeleryConfig`, but for the two URLs."""
+
+    timeout: float | None
+    io_timeout: float
+    push: bool
+    push_limit: int
+    poll_min: float
+    poll_max: float | None
+    max_connections: int
+    max_result_bytes: int
+    queue: str
+    revoke_on_cancel: bool
+    broker_prefix: str
+    result_prefix: str
+    priority_steps: tuple[int, ...]
+    priority_separator: str
+    control_exchange: str
+    master_name: str | None
+    sentinel_username: str | None
+    sentinel_password: str | None
+    ssl_cert_reqs: str | None
+    ssl_ca_certs: str | None
+    ssl_certfile: str | None
+    ssl_keyfile: str | None
+    ssl_check_hostname: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeleryConfig:
+    """Where the broker and the results are, and how to wait for them. Times are seconds."""
+
+    broker_url: str = field(default=DEFAULT_BROKER_URL, repr=False)
+    """Where tasks are sent: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``, as in Celery."""
+    result_backend: str | None = field(default=None, repr=False)
+    """Where results are stored, spelled likewise. None is the broker's URL."""
+    timeout: float | None = 30.0
+    """How long a call may take, from sending to the answer. None is no limit."""
+    io_timeout: float = 5.0
+    """How long one Redis command, or one attempt to connect, may take."""
+    push: bool = True
+    """Subscribe to single results, so that they arrive without polling. Polling goes on as a safety net."""
+    push_limit: int = 256
+    """How many results are subscribed to at once; those beyond are polled."""
+    poll_min: float = 0.0005
+    """The shortest pause between two reads of the same result."""
+    poll_max: float | None = None
+    """The longest pause between two reads of the same result. None is 1.0 with push and 0.1 without."""
+    max_connections: int = 10
+    """The most connections to each of the two Redis servers."""
+    max_result_bytes: int = 64 * 1024 * 1024
+    """The most bytes that one result may have, before and after decompression."""
+    queue: str = "celery"
+    """The queue that tasks are sent to where a call names none."""
+    revoke_on_cancel: bool = True
+    """Revoke the task of a `call` whose caller is cancelled."""
+    broker_prefix: str = ""
+    """Celery's ``global_keyprefix`` of ``broker_transport_options``: set before every key and channel, verbatim."""
+    result_prefix: str = ""
+    """Celery's ``global_keyprefix`` of ``result_backend_transport_options``: an underscore follows it, unless it ends
+    in one of ``: _ - .``."""
+    priority_steps: tuple[int, ...] = (0, 3, 6, 9)
+    """The priorities that have a list of their own, as in Celery's ``broker_transport_options``."""
+    priority_separator: str = "\x06\x16"
+    """What stands between a queue's name and its priority, as ``sep`` in Celery's ``broker_transport_options``."""
+    control_exchange: str = "celery"
+    """Celery's ``control_exchange``: where workers listen for remote control."""
+    master_name: str | None = None
+    """The name of the master that the Sentinels watch; needed with ``sentinel://``."""
+    sentinel_username: str | None = None
+    """The user name for the Sentinels themselves, where they want one."""
+    sentinel_password: str | None = field(default=None, repr=False)
+    """The password for the Sentinels themselves, where they want one."""
+    ssl_cert_reqs: str | None = None
+    """``required``, ``optional`` or ``none``, where the URL does not say. None is ``required``."""
+    ssl_ca_certs: str | None = None
+    """A file of certificate authorities, where the URL does not say. None is the system's."""
+    ssl_certfile: str | None = None
+    """The client's certificate, where the server wants one."""
+    ssl_keyfile: str | None = None
+    """The key of the client's certificate."""
+    ssl_check_hostname: bool | None = None
+    """Whether the server's certificate must be for its host name. None is yes, unless certificates are not checked."""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "poll_max"):
+            if getattr(self, name) is not None:
+                self._check_seconds(name)
+        for name in ("io_timeout", "poll_min"):
+            self._check_seconds(name, zero=False)
+        if self.poll_min > self.longest_poll:
+            raise ConfigError(f"poll_min={self.poll_min} is longer than poll_max={self.longest_poll}")
+        for name, least in (("push_limit", 1), ("max_connections", 3), ("max_result_bytes", 1024)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name}={value!r} must be an integer, {least} or more")
+        for name in ("queue", "control_exchange", "priority_separator"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be text, and not empty")
+        for name in ("broker_prefix", "result_prefix"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
+        object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
+
+    @property
+    def longest_poll(self) -> float:
+        """`poll_max`, or its default: 1 second with push, 0.1 without."""
+        if self.poll_max is not None:
+            return self.poll_max
+        return 1.0 if self.push else 0.1
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Read the two URLs from the environment, by Celery's names.
+
+        ``CELERY_BROKER_WRITE_URL`` or else ``CELERY_BROKER_URL`` is the broker, ``CELERY_RESULT_BACKEND`` the results.
+
+        Args:
+            env: The environment. None is the process's own.
+            **overrides: Fields, which win over the environment. A URL that is None counts as not given.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ConfigError: A setting is unknown or wrong.
+        """
+        source = os.environ if env is None else env
+        broker = source.get("CELERY_BROKER_WRITE_URL") or source.get("CELERY_BROKER_URL") or DEFAULT_BROKER_URL
+        fields: dict[str, Any] = {"broker_url": broker, "result_backend": source.get("CELERY_RESULT_BACKEND") or None}
+        fields |= {name: value for name, value in overrides.items() if value is not None or name not in fields}
+        return cls.from_fields(fields)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Make the settings from a mapping.
+
+        Args:
+            fields: Values by name.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ConfigError: A name is not one of the fields, or a value is wrong.
+        """
+        known = {each.name for each in dataclasses.fields(cls)}
+        for name in fields:
+            if name not in known:
+                raise ConfigError(f"{name!r} is not a setting; the settings are: {', '.join(sorted(known))}")
+        return cls(**fields)
+
+    def _check_seconds(self, name: str, *, zero: bool = True) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ConfigError(f"{name}={value!r} must be a number of seconds")
+        if value < 0 or (value == 0 and not zero):
+            raise ConfigError(f"{name}={value!r} must be {'0 or more' if zero else 'more than 0'}")
+
+
+def _check_steps(steps: object) -> tuple[int, ...]:
+    if not isinstance(steps, (list, tuple)) or not steps:
+        raise ConfigError(f"priority_steps={steps!r} must be a list of integers")
+    numbers = tuple(steps)
+    if any(isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= 9 for step in numbers):
+        raise ConfigError(f"priority_steps={steps!r} must be integers from 0 to 9")
+    if numbers[0] != 0 or list(numbers) != sorted(set(numbers)):
+        raise ConfigError(f"priority_steps={steps!r} must begin with 0 and rise")
+    return numbers

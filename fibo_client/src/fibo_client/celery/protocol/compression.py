@@ -1,0 +1,79 @@
+"""Compressed bodies and results.
+
+Celery's name ``gzip`` stands for a zlib stream, not for a gzip file. Source: ``kombu.compression``.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fibo_client.errors import MessageError, ResultDecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Decompressor(Protocol):
+    """What the three standard modules' decompressors have in common."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+ZLIB: Final = "application/x-gzip"
+_NAMES: Final = {"gzip": ZLIB, "zlib": ZLIB, ZLIB: ZLIB}
+_DECOMPRESSORS: Final[dict[str, Callable[[], _Decompressor]]] = {
+    ZLIB: zlib.decompressobj,
+    "application/x-bz2": bz2.BZ2Decompressor,
+    "application/x-lzma": lzma.LZMADecompressor,
+}
+
+
+def compress(body: bytes, name: str) -> tuple[bytes, str]:
+    """Compress a message body.
+
+    Args:
+        body: The serialized body.
+        name: ``gzip`` or ``zlib``, which are the same in Celery.
+
+    Returns:
+        The compressed body, and the content type that goes into the message's headers.
+
+    Raises:
+        MessageError: No other compression can be relied on to be installed where the worker runs.
+    """
+    content_type = _NAMES.get(name)
+    if content_type is None:
+        raise MessageError(f"compression={name!r} is not supported; use 'gzip', which every worker can read")
+    return zlib.compress(body), content_type
+
+
+def decompress(data: bytes, content_type: str, max_bytes: int) -> bytes:
+    """Decompress a result, stopping at a limit.
+
+    Args:
+        data: The compressed bytes.
+        content_type: Celery's name for the compression, such as ``application/x-gzip``.
+        max_bytes: The most bytes that the result may have.
+
+    Returns:
+        The decompressed bytes.
+
+    Raises:
+        ResultDecodeError: The compression is unknown, the data is broken or cut short, or there is too much of it.
+    """
+    make = _DECOMPRESSORS.get(content_type)
+    if make is None:
+        raise ResultDecodeError(f"it is compressed as {content_type!r:.80}, which this client cannot read")
+    decompressor = make()
+    try:
+        plain = decompressor.decompress(data, max_bytes + 1)
+    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+        raise ResultDecodeError(f"its compressed bytes are broken: {error}") from error
+    if len(plain) > max_bytes:
+        raise ResultDecodeError(f"it has more than {max_bytes} bytes when decompressed (max_result_bytes)")
+    if not getattr(decompressor, "eof", True):
+        raise ResultDecodeError("its compressed bytes are cut short")
+    return plain

@@ -1,0 +1,80 @@
+"""Remote control: what is broadcast to all workers, and what they answer.
+
+Source: ``kombu.pidbox`` and ``celery.app.control``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fibo_client.celery.protocol import jsontypes
+from fibo_client.errors import MessageError, ResultDecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlRequest:
+    """A remote control command.
+
+    Attributes:
+        method: The command's name: ``ping``, ``revoke``, ``active``, ...
+        arguments: Its arguments.
+        destination: The node names that shall answer. None is all.
+    """
+
+    method: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    destination: Sequence[str] | None = None
+
+
+def encode_request(
+    request: ControlRequest, *, ticket: str | None = None, reply_exchange: str = "", reply_key: str = ""
+) -> bytes:
+    """Encode a command as the body of a broadcast.
+
+    Args:
+        request: The command.
+        ticket: Marks the answers that belong to this request. None asks for no answer.
+        reply_exchange: The exchange that answers go to.
+        reply_key: The routing key that answers go to.
+
+    Returns:
+        The body, as JSON.
+
+    Raises:
+        MessageError: The arguments are not JSON, or the destination is a single text.
+    """
+    if isinstance(request.destination, str):
+        raise MessageError("destination must be a list of node names, such as ['celery@host']")
+    body: dict[str, Any] = {
+        "method": request.method,
+        "arguments": dict(request.arguments),
+        "destination": None if request.destination is None else list(request.destination),
+        "pattern": None,
+        "matcher": None,
+    }
+    if ticket is not None:
+        body["ticket"] = ticket
+        body["reply_to"] = {"exchange": reply_exchange, "routing_key": reply_key}
+    return jsontypes.dumps(body, "arguments").encode()
+
+
+def decode_reply(body: bytes) -> dict[str, Any]:
+    """Decode the body of an answer.
+
+    Args:
+        body: The body, as it came.
+
+    Returns:
+        The answer by node name; a worker answers for itself, so there is one.
+
+    Raises:
+        ResultDecodeError: It is not such an answer.
+    """
+    reply = jsontypes.loads(body)
+    if not isinstance(reply, dict):
+        raise ResultDecodeError("the answer of a worker is not a JSON object")
+    return reply

@@ -1,0 +1,282 @@
+"""Task messages, version 2 of Celery's protocol.
+
+Source: https://docs.celeryq.dev/en/stable/internals/protocol.html and ``celery.app.amqp.AMQP.as_task_v2``.
+
+A message that a worker cannot take is worse than an error: some are dropped without an answer, some stop the
+worker, some come back and stop the next one too. So everything is checked here, before a byte is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.celery.protocol import compression as compression_
+from fibo_client.celery.protocol import jsontypes
+from fibo_client.errors import MessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CONTENT_TYPE: Final = "application/json"
+CONTENT_ENCODING: Final = "utf-8"
+
+RESERVED_HEADERS: Final = frozenset(
+    {
+        "argsrepr", "compression", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr",
+        "lang", "origin", "parent_id", "redelivered", "replaced_task_nesting", "retries", "root_id", "shadow",
+        "stamped_headers", "stamps", "task", "timelimit",
+    }
+)  # fmt: skip
+"""Header names that belong to the protocol: a user's header of that name would replace what the worker needs."""
+
+_LONGEST_NAME: Final = 1024
+_LONGEST_REPR: Final = 1024
+_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMessage:
+    """A task message as values: what a broker turns into its own envelope.
+
+    Attributes:
+        id: The task's id.
+        headers: The protocol's headers and the user's, side by side.
+        body: ``[args, kwargs, embed]`` as JSON, compressed if the headers say so.
+        priority: 0 to 9; over Redis, 0 is served first.
+        expiration: Milliseconds until the task expires, as text, where an expiry was given.
+    """
+
+    id: str
+    headers: Mapping[str, Any]
+    body: bytes
+    priority: int
+    expiration: str | None
+
+
+def build_task(
+    task: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    task_id: str,
+    now: datetime,
+    origin: str,
+    priority: int | None = None,
+    countdown: float | None = None,
+    eta: datetime | None = None,
+    expires: float | datetime | None = None,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+    ignore_result: bool = False,
+    headers: Mapping[str, Any] | None = None,
+    shadow: str | None = None,
+    root_id: str | None = None,
+    parent_id: str | None = None,
+    stamps: Mapping[str, Any] | None = None,
+    compression: str | None = None,
+) -> TaskMessage:
+    """Check a call and turn it into a task message.
+
+    Args:
+        task: The task's registered name, such as ``proj.tasks.add``.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        task_id: The id under which the result will be stored.
+        now: The present, with a time zone; `countdown` and a number of seconds in `expires` count from it.
+        origin: Who sends, for the worker's logs: ``gen<pid>@<host>``.
+        priority: 0 to 9; over Redis 0 is served first. None is 0.
+        countdown: Seconds to wait before the task may run.
+        eta: The moment before which the task must not run, with a time zone.
+        expires: Seconds from `now`, or a moment with a time zone, after which the task must not start.
+        time_limit: Seconds after which the worker kills the task.
+        soft_time_limit: Seconds after which the worker raises SoftTimeLimitExceeded in the task.
+        ignore_result: Store no result.
+        headers: Headers of your own, which the task finds in ``self.request.headers``.
+        shadow: Another name for the worker's logs.
+        root_id: The id of the first task of the workflow. None is this task's own.
+        parent_id: The id of the task that called this one.
+        stamps: Stamped headers, by name.
+        compression: ``gzip`` to compress the arguments.
+
+    Returns:
+        The message.
+
+    Raises:
+        MessageError: A worker could not take the message, or would take it for something else.
+    """
+    check_name("task", task)
+    check_name("task_id", task_id)
+    if now.tzinfo is None:
+        raise MessageError("now has no time zone")
+    eta_text = _eta(eta, countdown, now)
+    expires_text, expiration = _expires(expires, now)
+    protocol_headers: dict[str, Any] = {
+        "lang": "py",
+        "task": task,
+        "id": task_id,
+        "shadow": _optional_name("shadow", shadow),
+        "eta": eta_text,
+        "expires": expires_text,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [_seconds("time_limit", time_limit), _seconds("soft_time_limit", soft_time_limit)],
+        "root_id": _optional_name("root_id", root_id) or task_id,
+        "parent_id": _optional_name("parent_id", parent_id),
+        "argsrepr": None,
+        "kwargsrepr": None,
+        "origin": origin,
+        "ignore_result": _flag("ignore_result", ignore_result),
+        "replaced_task_nesting": 0,
+        "stamped_headers": None if stamps is None else list(_own("stamps", stamps)),
+        "stamps": {} if stamps is None else dict(_own("stamps", stamps)),
+    }
+    body = _body(args, kwargs)
+    protocol_headers["argsrepr"] = _cut(repr(tuple(args)))
+    protocol_headers["kwargsrepr"] = _cut(repr(dict(kwargs)))
+    if compression is not None:
+        body, protocol_headers["compression"] = compression_.compress(body, compression)
+    if headers is not None:
+        protocol_headers.update(_own("headers", headers))
+    return TaskMessage(
+        id=task_id,
+        headers=protocol_headers,
+        body=body,
+        priority=check_priority(priority),
+        expiration=expiration,
+    )
+
+
+def check_name(what: str, name: object) -> str:
+    """Check a name that goes into a message or a Redis key.
+
+    Args:
+        what: The option's name, for the error.
+        name: The value.
+
+    Returns:
+        The name.
+
+    Raises:
+        MessageError: It is not text, is empty or too long, or holds a control character or a lone surrogate. Over
+            Redis, Celery separates the parts of its keys with control characters.
+    """
+    if not isinstance(name, str):
+        raise MessageError(f"{what} must be text, not {type(name).__name__}")
+    if not name or len(name) > _LONGEST_NAME:
+        raise MessageError(f"{what} must have 1 to {_LONGEST_NAME} characters, not {len(name)}")
+    if not name.isprintable():
+        raise MessageError(f"{what}={name!r:.80} holds a character that cannot be printed, which no key may hold")
+    return name
+
+
+def check_priority(priority: int | None) -> int:
+    """Check a priority.
+
+    Args:
+        priority: 0 to 9, or None for 0.
+
+    Returns:
+        The priority.
+
+    Raises:
+        MessageError: It is not one. (Celery would silently take the nearest, or 0.)
+    """
+    if priority is None:
+        return 0
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
+        raise MessageError(f"priority={priority!r} must be an integer from 0 (served first over Redis) to 9")
+    return priority
+
+
+def _body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    if isinstance(args, (str, bytes)) or not isinstance(args, (list, tuple)):
+        raise MessageError(f"args must be a list or a tuple of arguments, not {type(args).__name__}; one is (value,)")
+    if not isinstance(kwargs, dict):
+        raise MessageError(f"kwargs must be a dict of keyword arguments, not {type(kwargs).__name__}")
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise MessageError(f"kwargs holds the name {name!r:.80}; names of arguments are text")
+    return f"[{jsontypes.dumps(args, 'args')}, {jsontypes.dumps(kwargs, 'kwargs')}, {_EMBED_JSON}]".encode()
+
+
+_EMBED_JSON: Final = jsontypes.dumps(_EMBED)
+
+
+def _eta(eta: datetime | None, countdown: float | None, now: datetime) -> str | None:
+    if countdown is not None:
+        if eta is not None:
+            raise MessageError("give countdown or eta, not both")
+        return _moment("countdown", now, _seconds("countdown", countdown)) if countdown else None
+    return None if eta is None else _aware("eta", eta).isoformat()
+
+
+def _expires(expires: float | datetime | None, now: datetime) -> tuple[str | None, str | None]:
+    if expires is None:
+        return None, None
+    if isinstance(expires, datetime):
+        seconds = (_aware("expires", expires) - now).total_seconds()
+        text = expires.isoformat()
+    else:
+        seconds = _seconds("expires", expires) or 0.0
+        text = _moment("expires", now, seconds)
+    if seconds <= 0:
+        raise MessageError("expires is in the past: the worker would only revoke the task")
+    return text, str(int(seconds * 1000))
+
+
+def _moment(what: str, now: datetime, seconds: float | None) -> str:
+    try:
+        return (now.astimezone(UTC) + timedelta(seconds=seconds or 0.0)).isoformat(timespec="microseconds")
+    except OverflowError:
+        raise MessageError(f"{what}={seconds!r} seconds is further away than a date can say") from None
+
+
+def _aware(what: str, moment: object) -> datetime:
+    if not isinstance(moment, datetime):
+        raise MessageError(f"{what} must be a datetime with a time zone, not {type(moment).__name__}")
+    if moment.utcoffset() is None:
+        raise MessageError(
+            f"{what}={moment.isoformat()} has no time zone, and the worker would take it for UTC; "
+            "use datetime.now(timezone.utc), or .astimezone() for local time"
+        )
+    return moment
+
+
+def _seconds(what: str, seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise MessageError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
+    if not math.isfinite(seconds) or seconds < 0:
+        raise MessageError(f"{what}={seconds!r} must be a finite number of seconds, 0 or more")
+    return seconds
+
+
+def _flag(what: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise MessageError(f"{what} must be True or False, not {value!r:.80}")
+    return value
+
+
+def _optional_name(what: str, name: str | None) -> str | None:
+    return None if name is None else check_name(what, name)
+
+
+def _own(what: str, headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Check headers or stamps of the user's own."""
+    if not isinstance(headers, dict):
+        raise MessageError(f"{what} must be a dict, not {type(headers).__name__}")
+    for name in headers:
+        check_name(f"a name in {what}", name)
+        if name in RESERVED_HEADERS:
+            raise MessageError(f"{what} holds {name!r}, which belongs to the protocol; use another name")
+    jsontypes.dumps(headers, what)
+    return headers
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_REPR else f"{text[: _LONGEST_REPR - 3]}..."

@@ -1,0 +1,177 @@
+"""Results as a worker stores them: bytes in, one typed value out.
+
+Source: ``celery.backends.base``. Nothing here trusts its input: whatever the bytes are, the outcome is a
+`TaskMeta` or a `ResultDecodeError`, and no class is imported or built by a name that came with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fibo_client.celery.protocol import jsontypes, states
+from fibo_client.celery.protocol.compression import decompress
+from fibo_client.errors import ResultDecodeError
+
+COMPRESSED: Final = b"\x00celery-compressed\x00"
+"""What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
+
+_WRAPPER: Final = "UnpickleableExceptionWrapper"
+_LONGEST_STATE: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailure:
+    """A remote exception, as data.
+
+    Attributes:
+        exc_type: The name of its class, such as ``ValueError``.
+        exc_module: The module of that class, where the worker said it.
+        args: Its arguments.
+        traceback: The remote traceback as text, where the worker stored one.
+    """
+
+    exc_type: str
+    exc_module: str | None
+    args: tuple[Any, ...]
+    traceback: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMeta:
+    """What is known of a task: the stored result, decoded.
+
+    Attributes:
+        task_id: The task's id.
+        state: Celery's name for the state. A state of the task's own, such as ``PROGRESS``, is possible too.
+        result: The value of a ``SUCCESS``, or what a state that is not final carries (progress, the worker's pid).
+            None for an exception state, whose content is in `failure`.
+        failure: The exception of ``FAILURE``, ``RETRY`` and ``REVOKED``, else None.
+        date_done: When the task ended, in ISO 8601, where the worker said it.
+        parent_id: The id of the task that called this one.
+        children: The ids of tasks that this one called, with their own, as Celery nests them.
+        name: The task's name (with ``result_extended``, like all that follow).
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        worker: The node name of the worker that ran it.
+        retries: How often it had been tried again.
+        queue: The queue that it came from.
+    """
+
+    task_id: str
+    state: str
+    result: Any = None
+    failure: TaskFailure | None = None
+    date_done: str | None = None
+    parent_id: str | None = None
+    children: Any = None
+    name: str | None = None
+    args: Any = None
+    kwargs: Any = None
+    worker: str | None = None
+    retries: int | None = None
+    queue: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the task is over."""
+        return self.state in states.READY_STATES
+
+
+def pending(task_id: str) -> TaskMeta:
+    """Make the meta of a task of which nothing is stored.
+
+    Args:
+        task_id: The task's id.
+
+    Returns:
+        Celery calls that state ``PENDING``, be the task queued, running, unknown or forgotten.
+    """
+    return TaskMeta(task_id=task_id, state=states.PENDING)
+
+
+def decode_meta(payload: bytes, task_id: str, *, max_bytes: int) -> TaskMeta:
+    """Decode a stored or published result.
+
+    Args:
+        payload: The bytes, as they came.
+        task_id: The id of the task that they should belong to.
+        max_bytes: The most bytes that the result may have, compressed or not.
+
+    Returns:
+        The result.
+
+    Raises:
+        ResultDecodeError: The bytes are not a result, not of this task, or too many.
+    """
+    try:
+        return _decode(payload, task_id, max_bytes)
+    except ResultDecodeError as error:
+        raise ResultDecodeError(str(error), task_id) from error
+
+
+def _decode(payload: bytes, task_id: str, max_bytes: int) -> TaskMeta:
+    if len(payload) > max_bytes:
+        raise ResultDecodeError(f"it has {len(payload)} bytes, more than {max_bytes} (max_result_bytes)")
+    if payload.startswith(COMPRESSED):
+        content_type, separator, data = payload[len(COMPRESSED) :].partition(b"\x00")
+        if not separator:
+            raise ResultDecodeError("its compression has no name")
+        payload = decompress(data, content_type.decode("ascii", "replace"), max_bytes)
+    if payload.lstrip()[:1] != b"{":
+        pickled = payload[:1] == b"\x80"
+        hint = "; it looks like pickle, which is never loaded: set result_serializer='json' in the worker"
+        raise ResultDecodeError(f"it is not JSON{hint if pickled else ''}")
+    stored = jsontypes.loads(payload)
+    if not isinstance(stored, dict):
+        raise ResultDecodeError("it is not a JSON object")
+    return _meta(stored, task_id)
+
+
+def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
+    state = stored.get("status")
+    if not isinstance(state, str) or not 0 < len(state) <= _LONGEST_STATE:
+        raise ResultDecodeError("it has no status")
+    if stored.get("task_id") != task_id:
+        raise ResultDecodeError(f"it belongs to the task {stored.get('task_id')!r:.80}")
+    if "result" not in stored:
+        raise ResultDecodeError("it has no result")
+    failed = state in states.EXCEPTION_STATES
+    result = stored["result"]
+    return TaskMeta(
+        task_id=task_id,
+        state=state,
+        result=None if failed else result,
+        failure=_failure(result, _text(stored, "traceback")) if failed else None,
+        date_done=_text(stored, "date_done"),
+        parent_id=_text(stored, "parent_id"),
+        children=stored.get("children"),
+        name=_text(stored, "name"),
+        args=stored.get("args"),
+        kwargs=stored.get("kwargs"),
+        worker=_text(stored, "worker"),
+        retries=stored["retries"] if type(stored.get("retries")) is int else None,
+        queue=_text(stored, "queue"),
+    )
+
+
+def _failure(result: Any, traceback: str | None) -> TaskFailure:
+    """Read an exception leniently: other writers than Celery store text, or nothing at all."""
+    if not isinstance(result, dict):
+        args = () if result is None else (result,)
+        return TaskFailure(exc_type="Exception", exc_module=None, args=args, traceback=traceback)
+    exc_type = _text(result, "exc_type") or "Exception"
+    exc_module = _text(result, "exc_module")
+    message = result.get("exc_message")
+    args = tuple(message) if isinstance(message, list) else () if message is None else (message,)
+    if exc_type == _WRAPPER and len(args) == 4 and isinstance(args[2], list):
+        # What Celery stores for an exception that could not be pickled: [module, class, arguments, repr].
+        module, name, wrapped, _ = args
+        if isinstance(name, str) and (module is None or isinstance(module, str)):
+            exc_module, exc_type, args = module, name, tuple(wrapped)
+    return TaskFailure(exc_type=exc_type, exc_module=exc_module, args=args, traceback=traceback)
+
+
+def _text(stored: dict[str, Any], key: str) -> str | None:
+    value = stored.get(key)
+    return value if isinstance(value, str) else None

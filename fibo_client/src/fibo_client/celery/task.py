@@ -1,0 +1,95 @@
+"""References to tasks by name, and the options that a call may carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class SendOptions(TypedDict, total=False):
+    """The options of a call, by Celery's names. What is not given is the client's default, or Celery's."""
+
+    queue: str
+    """The queue to send to."""
+    priority: int
+    """0 to 9. Over Redis, 0 is served first."""
+    task_id: str
+    """The task's id, where it must be known beforehand. It must be new."""
+    countdown: float
+    """Seconds to wait before the task may run."""
+    eta: datetime
+    """The moment before which the task must not run, with a time zone."""
+    expires: float | datetime
+    """Seconds from now, or a moment with a time zone, after which the task must not start."""
+    time_limit: float
+    """Seconds after which the worker kills the task."""
+    soft_time_limit: float
+    """Seconds after which the worker raises SoftTimeLimitExceeded in the task."""
+    ignore_result: bool
+    """Store no result."""
+    headers: dict[str, Any]
+    """Headers of your own."""
+    shadow: str
+    """Another name for the worker's logs."""
+    root_id: str
+    """The id of the first task of the workflow."""
+    parent_id: str
+    """The id of the task that called this one."""
+    stamps: dict[str, Any]
+    """Stamped headers, by name."""
+    compression: str
+    """``gzip`` to compress the arguments."""
+
+
+@dataclass(frozen=True)
+class Signature(Generic[R_co]):
+    """A task with its arguments: what a call of a `RemoteTask` gives. Nothing is sent by making one.
+
+    Attributes:
+        task: The task's registered name.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        decode: Turns the stored result into the value that the caller gets, or None to leave it as it is.
+    """
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+    decode: Callable[[Any], R_co] | None = None
+
+
+@dataclass(frozen=True)
+class RemoteTask(Generic[P, R]):
+    """A typed reference to a task by its name. The worker's code is not imported.
+
+    ``RemoteTask[[int, int], int]("proj.tasks.add")`` is a task that takes two integers and gives one. Calling it
+    binds arguments, so that a type checker can compare them: ``add(2, y=3)`` is a `Signature`.
+
+    Attributes:
+        name: The name under which the worker registered it.
+        decode: Turns the stored result into the value that the caller gets. None leaves it as JSON gave it. Raise
+            ValueError or TypeError in it for a result that is not what it should be.
+    """
+
+    name: str
+    decode: Callable[[Any], R] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """Bind arguments.
+
+        Args:
+            *args: The task's positional arguments.
+            **kwargs: The task's keyword arguments.
+
+        Returns:
+            What ``call`` and ``send`` take. Nothing is sent yet.
+        """
+        return Signature(self.name, args, kwargs, self.decode)

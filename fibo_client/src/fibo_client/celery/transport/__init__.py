@@ -1,0 +1,1 @@
+"""Moving bytes: the contracts, and Redis, which implements them."""

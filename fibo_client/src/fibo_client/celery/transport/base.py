@@ -1,0 +1,208 @@
+"""The two contracts that a transport fulfils: a broker that takes messages, and a store that holds results.
+
+A transport raises the errors of `fibo_client.errors` only, and never waits longer than its own limit a command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fibo_client.celery.protocol.control import ControlRequest
+    from fibo_client.celery.protocol.message import TaskMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message, ready to leave.
+
+    Attributes:
+        task_id: The id of the task.
+        route: Where it goes, in the broker's own terms. Parcels of one route can leave together.
+        payload: The bytes.
+    """
+
+    task_id: str
+    route: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """From now on, what is stored under these ids is pushed."""
+
+    task_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A result was stored under this id; these are its bytes."""
+
+    task_id: str
+    payload: bytes
+
+
+class Broker(Protocol):
+    """Takes task messages to workers, and remote control to and from them."""
+
+    def pack(self, message: TaskMessage, queue: str) -> Parcel:
+        """Turn a message into bytes. No I/O.
+
+        Args:
+            message: The message.
+            queue: The queue that it goes to.
+
+        Returns:
+            The parcel, the same however often it is sent.
+
+        Raises:
+            MessageError: The queue's name cannot be one, or the message is too large to be sent.
+        """
+        ...
+
+    async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
+        """Send parcels of one route, in order, in one command.
+
+        Args:
+            route: Where they go.
+            parcels: The parcels.
+
+        Raises:
+            PublishError: Nothing was sent.
+            PublishUnknownError: It may have been sent, or not.
+        """
+        ...
+
+    async def depth(self, queue: str) -> int:
+        """Count the messages that wait in a queue, over all priorities.
+
+        Args:
+            queue: The queue's name.
+
+        Returns:
+            The number. Messages that workers hold already are not in it.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        ...
+
+    async def broadcast(self, request: ControlRequest) -> int:
+        """Send a remote control command that asks for no answer.
+
+        Args:
+            request: The command.
+
+        Returns:
+            How many workers listened.
+
+        Raises:
+            TransportError: It could not be sent.
+        """
+        ...
+
+    async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
+        """Send a remote control command and collect the answers.
+
+        Args:
+            request: The command.
+            timeout: Seconds to wait. It ends sooner once every worker that listened has answered.
+            limit: End after so many answers.
+
+        Returns:
+            The answers by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class Subscription(Protocol):
+    """One connection on which results are pushed. One task reads; any task may add and remove."""
+
+    async def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """Change what is subscribed to. The confirmation comes through `receive`.
+
+        Args:
+            add: Ids to subscribe to.
+            remove: Ids to drop.
+
+        Raises:
+            TransportError: The connection is gone. Make a new subscription.
+        """
+        ...
+
+    async def receive(self) -> Confirmed | Pushed | None:
+        """Wait for the next event.
+
+        Returns:
+            The event, or None for one that says nothing about a result, such as the answer to `ping`.
+
+        Raises:
+            TransportError: The connection is gone. Make a new subscription.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Ask for a sign of life; it comes through `receive`.
+
+        Raises:
+            TransportError: The connection is gone.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class ResultStore(Protocol):
+    """Holds results until they expire."""
+
+    async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        """Read results in one command.
+
+        Args:
+            task_ids: The ids.
+
+        Returns:
+            For each id its bytes, or None where nothing is stored.
+
+        Raises:
+            ReadError: They could not be read.
+        """
+        ...
+
+    async def delete(self, task_ids: Sequence[str]) -> None:
+        """Delete results in one command.
+
+        Args:
+            task_ids: The ids.
+
+        Raises:
+            TransportError: They may not have been deleted.
+        """
+        ...
+
+    async def subscribe(self) -> Subscription:
+        """Open a connection for pushed results.
+
+        Returns:
+            The subscription. Its owner closes it.
+
+        Raises:
+            TransportError: No connection could be had.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...

@@ -1,0 +1,233 @@
+"""Every error that fibo_client raises of its own.
+
+    FiboError
+    ├── ConfigError                 a URL, an option or a setting is wrong           (also ValueError)
+    ├── ClientStateError            used before open, after close, on another loop   (also RuntimeError)
+    ├── MessageError                a task message was refused; nothing was sent     (also ValueError)
+    ├── TransportError              Redis could not be reached, or said no
+    │   ├── PublishError            the task was certainly not sent
+    │   ├── PublishUnknownError     the task may or may not have been sent
+    │   └── ReadError               the results could not be read
+    ├── ResultTimeoutError          no answer in time                                (also TimeoutError)
+    ├── ResultDecodeError           what stands in place of the result is not one    (also ValueError)
+    └── TaskError                   the task ended without a value
+        ├── TaskFailedError         it raised; the remote exception is carried as data
+        └── TaskRevokedError        it was revoked, terminated or had expired
+
+A bad Fibonacci number (negative, not an integer, too large) is a plain TypeError or ValueError, as it would be
+for any Python function.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "ClientStateError",
+    "ConfigError",
+    "FiboError",
+    "MessageError",
+    "PublishError",
+    "PublishUnknownError",
+    "ReadError",
+    "ResultDecodeError",
+    "ResultTimeoutError",
+    "TaskError",
+    "TaskFailedError",
+    "TaskRevokedError",
+    "TransportError",
+]
+
+
+class FiboError(Exception):
+    """The root of everything that fibo_client raises of its own."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The classes build their message from typed fields, so the default way (call the class with `args`)
+        # would fail when an error crosses a process boundary.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[FiboError], args: tuple[Any, ...], state: dict[str, Any]) -> FiboError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(FiboError, ValueError):
+    """A URL, an option or a setting is wrong. Raised at construction, before any I/O."""
+
+
+class ClientStateError(FiboError, RuntimeError):
+    """The client was used before it was opened, after it was closed, or on another event loop."""
+
+
+class MessageError(FiboError, ValueError):
+    """A task message was refused before a byte was sent, because a worker could not take it."""
+
+
+class TransportError(FiboError):
+    """Redis could not be reached in time, or refused a command."""
+
+
+class PublishError(TransportError):
+    """The tasks were certainly not sent. Sending them again is safe.
+
+    Attributes:
+        task_ids: The ids of the tasks that were not sent.
+    """
+
+    def __init__(self, reason: str, task_ids: Sequence[str] = ()) -> None:
+        self.task_ids = tuple(task_ids)
+        super().__init__(f"nothing was sent of {_tasks(self.task_ids)}: {reason}")
+
+
+class PublishUnknownError(TransportError):
+    """The command left, its answer did not come: the tasks may or may not be in the queue.
+
+    Sending the same task under a new id may run it twice. Wait on the ids, or resend under the same ids
+    (``retry=True`` does that) if the task may run twice without harm.
+
+    Attributes:
+        task_ids: The ids of the tasks whose fate is unknown.
+    """
+
+    def __init__(self, reason: str, task_ids: Sequence[str] = ()) -> None:
+        self.task_ids = tuple(task_ids)
+        super().__init__(f"{_tasks(self.task_ids)} may or may not have been sent: {reason}")
+
+
+class ReadError(TransportError):
+    """The results could not be read. It says nothing about the tasks themselves."""
+
+
+class ResultTimeoutError(FiboError, TimeoutError):
+    """No answer came in time.
+
+    Attributes:
+        task: The task's name, or None where only an id was known.
+        task_ids: The ids that had no answer.
+        state: The last state seen of the (first) unanswered task: ``PENDING`` where nothing was stored.
+        waited: Seconds from the call to this error.
+        total: How many results were waited for.
+        finished: What did finish, by its index in the request.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: str | None,
+        task_ids: Sequence[str],
+        state: str,
+        waited: float,
+        total: int = 1,
+        finished: Mapping[int, Any] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self.task = task
+        self.task_ids = tuple(task_ids)
+        self.state = state
+        self.waited = waited
+        self.total = total
+        self.finished = dict(finished or {})
+        name = task or "task"
+        if total == 1:
+            what = f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s; its last known state is {state}"
+        else:
+            what = (
+                f"{len(self.finished)} of {total} results of {name} arrived within {waited:.3g} s; "
+                f"the first missing one is [{self.task_ids[0]}], its last known state is {state}"
+            )
+        super().__init__(f"{what}. {reason}" if reason else what)
+
+
+class ResultDecodeError(FiboError, ValueError):
+    """What stands in place of the result is not a result that this client can read.
+
+    Attributes:
+        task_id: The id of the task, or None where it is not known.
+    """
+
+    def __init__(self, reason: str, task_id: str | None = None) -> None:
+        self.task_id = task_id
+        super().__init__(f"the result of task {task_id} cannot be read: {reason}" if task_id else reason)
+
+
+class TaskError(FiboError):
+    """The task ended without a value.
+
+    Attributes:
+        task_id: The id of the task.
+        task: The task's name, or None where only an id was known.
+    """
+
+    task_id: str
+    task: str | None
+
+
+class TaskFailedError(TaskError):
+    """The task raised. The remote exception is carried as data; no class of it is imported or built.
+
+    Attributes:
+        task_id: The id of the task.
+        task: The task's name, or None where only an id was known.
+        exc_type: The name of the remote exception's class, such as ``ValueError``.
+        exc_module: The module of that class, where the worker said it.
+        exc_args: The remote exception's arguments.
+        traceback: The remote traceback as text, where the worker stored one. It is also added as a note.
+    """
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        task: str | None,
+        exc_type: str,
+        exc_module: str | None,
+        exc_args: tuple[Any, ...],
+        traceback: str | None,
+    ) -> None:
+        self.task_id = task_id
+        self.task = task
+        self.exc_type = exc_type
+        self.exc_module = exc_module
+        self.exc_args = exc_args
+        self.traceback = traceback
+        said = ", ".join(_short(repr(argument)) for argument in exc_args)
+        super().__init__(f"{task or 'task'}[{task_id}] raised {exc_type}({said})")
+        if traceback:
+            self.add_note(f"Remote traceback:\n{traceback.rstrip()}")
+
+
+class TaskRevokedError(TaskError):
+    """The task was revoked before it ran, terminated while it ran, or had expired.
+
+    Attributes:
+        task_id: The id of the task.
+        task: The task's name, or None where only an id was known.
+        reason: ``revoked``, ``terminated`` or ``expired``, as the worker said it.
+    """
+
+    def __init__(self, *, task_id: str, task: str | None, reason: str) -> None:
+        self.task_id = task_id
+        self.task = task
+        self.reason = reason
+        super().__init__(f"{task or 'task'}[{task_id}] will give no answer: it was {_STOPPED.get(reason, reason)}")
+
+
+_STOPPED = {"expired": "too late to be run (expired)", "terminated": "terminated while it ran"}
+_LONGEST_REPR = 500
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}..."
+
+
+def _tasks(task_ids: tuple[str, ...]) -> str:
+    if not task_ids:
+        return "the message"
+    return f"task {task_ids[0]}" if len(task_ids) == 1 else f"{len(task_ids)} tasks"
