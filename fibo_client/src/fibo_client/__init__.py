@@ -1,1 +1,58 @@
-"""An asyncio client for Celery workers over Redis, without Celery installed."""
+"""An asyncio client for Celery workers over Redis, without Celery installed.
+
+`FiboClient` computes Fibonacci numbers on a worker of the package fibo-worker. `fibo_client.celery.CeleryClient`,
+underneath, calls any task of any Celery worker.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fibo_client._version import __version__
+from fibo_client.celery.config import UNSET
+from fibo_client.celery.result import AsyncResult
+from fibo_client.client import FiboClient
+from fibo_client.config import FiboConfig
+from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
+from fibo_client.errors import (
+    ClientStateError,
+    ConfigError,
+    FiboError,
+    MessageError,
+    PublishError,
+    PublishUnknownError,
+    ReadError,
+    ResultDecodeError,
+    ResultTimeoutError,
+    TaskError,
+    TaskFailedError,
+    TaskRevokedError,
+    TransportError,
+)
+
+__all__ = [
+    "FIBONACCI",
+    "FIBONACCI_CHUNK",
+    "FIBO_TASK",
+    "SQRT_TASK",
+    "UNSET",
+    "AsyncResult",
+    "ClientStateError",
+    "ConfigError",
+    "FiboClient",
+    "FiboConfig",
+    "FiboError",
+    "MessageError",
+    "PublishError",
+    "PublishUnknownError",
+    "ReadError",
+    "ResultDecodeError",
+    "ResultTimeoutError",
+    "TaskError",
+    "TaskFailedError",
+    "TaskRevokedError",
+    "TransportError",
+    "__version__",
+]
+
+logging.getLogger("fibo_client").addHandler(logging.NullHandler())

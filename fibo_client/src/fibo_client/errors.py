@@ -78,11 +78,15 @@ class PublishError(TransportError):
     """The tasks were certainly not sent. Sending them again is safe.
 
     Attributes:
+        reason: What went wrong.
         task_ids: The ids of the tasks that were not sent.
+        refused: Whether Redis was reached and said no, so that trying again is likely to fail again.
     """
 
-    def __init__(self, reason: str, task_ids: Sequence[str] = ()) -> None:
+    def __init__(self, reason: str, task_ids: Sequence[str] = (), *, refused: bool = False) -> None:
+        self.reason = reason
         self.task_ids = tuple(task_ids)
+        self.refused = refused
         super().__init__(f"nothing was sent of {_tasks(self.task_ids)}: {reason}")
 
 
@@ -93,12 +97,14 @@ class PublishUnknownError(TransportError):
     (``retry=True`` does that) if the task may run twice without harm.
 
     Attributes:
-        task_ids: The ids of the tasks whose fate is unknown.
+        reason: What went wrong.
+        task_ids: The ids of the tasks of which it is not known whether they were sent.
     """
 
     def __init__(self, reason: str, task_ids: Sequence[str] = ()) -> None:
+        self.reason = reason
         self.task_ids = tuple(task_ids)
-        super().__init__(f"{_tasks(self.task_ids)} may or may not have been sent: {reason}")
+        super().__init__(f"whether {_tasks(self.task_ids)} went out is not known: {reason}")
 
 
 class ReadError(TransportError):
@@ -229,5 +235,5 @@ def _short(text: str) -> str:
 
 def _tasks(task_ids: tuple[str, ...]) -> str:
     if not task_ids:
-        return "the message"
+        return "the tasks"
     return f"task {task_ids[0]}" if len(task_ids) == 1 else f"{len(task_ids)} tasks"

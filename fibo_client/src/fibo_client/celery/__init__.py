@@ -1,1 +1,26 @@
 """The general async Celery client. It knows nothing of Fibonacci."""
+
+from __future__ import annotations
+
+from fibo_client.celery.client import CeleryClient
+from fibo_client.celery.config import UNSET, CeleryConfig
+from fibo_client.celery.diagnosis import Diagnosis
+from fibo_client.celery.inspection import Inspect, WorkerInfo
+from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
+from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.task import RemoteTask, SendOptions, Signature
+
+__all__ = [
+    "UNSET",
+    "AsyncResult",
+    "CeleryClient",
+    "CeleryConfig",
+    "Diagnosis",
+    "Inspect",
+    "RemoteTask",
+    "SendOptions",
+    "Signature",
+    "TaskFailure",
+    "TaskMeta",
+    "WorkerInfo",
+]

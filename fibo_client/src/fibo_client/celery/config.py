@@ -162,9 +162,49 @@ class CeleryConfig:
         """
         source = os.environ if env is None else env
         broker = source.get("CELERY_BROKER_WRITE_URL") or source.get("CELERY_BROKER_URL") or DEFAULT_BROKER_URL
-        fields: dict[str, Any] = {"broker_url": broker, "result_backend": source.get("CELERY_RESULT_BACKEND") or None}
+        fields: dict[str, Any] = {
+            "broker_url": broker,
+            "result_backend": source.get("CELERY_RESULT_BACKEND") or None,
+        }
         fields |= {name: value for name, value in overrides.items() if value is not None or name not in fields}
         return cls.from_fields(fields)
+
+    @classmethod
+    def resolve(
+        cls,
+        config: Self | None,
+        broker_url: str | None,
+        result_backend: str | None,
+        overrides: Mapping[str, Any],
+    ) -> Self:
+        """Combine what a client was given.
+
+        Args:
+            config: Settings, in place of the environment's.
+            broker_url: Wins over them, unless it is None.
+            result_backend: Wins over them, unless it is None.
+            overrides: Fields that win over them.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ConfigError: A setting is unknown or wrong.
+        """
+        fields = dict(overrides)
+        if broker_url is not None:
+            fields["broker_url"] = broker_url
+        if result_backend is not None:
+            fields["result_backend"] = result_backend
+        if config is None:
+            if broker_url is not None:
+                # One explicit URL is for both: results would else go where the environment says, far from the tasks.
+                fields.setdefault("result_backend", None)
+            return cls.from_env(**fields)
+        if not isinstance(config, cls):
+            raise ConfigError(f"config must be a {cls.__name__}, not {type(config).__name__}")
+        given = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+        return type(config).from_fields(given | fields)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:

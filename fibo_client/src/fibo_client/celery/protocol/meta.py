@@ -16,7 +16,6 @@ from fibo_client.errors import ResultDecodeError
 COMPRESSED: Final = b"\x00celery-compressed\x00"
 """What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
 
-_WRAPPER: Final = "UnpickleableExceptionWrapper"
 _LONGEST_STATE: Final = 100
 
 
@@ -158,17 +157,20 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
 def _failure(result: Any, traceback: str | None) -> TaskFailure:
     """Read an exception leniently: other writers than Celery store text, or nothing at all."""
     if not isinstance(result, dict):
-        args = () if result is None else (result,)
-        return TaskFailure(exc_type="Exception", exc_module=None, args=args, traceback=traceback)
+        said = () if result is None else (result,)
+        return TaskFailure(exc_type="Exception", exc_module=None, args=said, traceback=traceback)
     exc_type = _text(result, "exc_type") or "Exception"
     exc_module = _text(result, "exc_module")
-    message = result.get("exc_message")
-    args = tuple(message) if isinstance(message, list) else () if message is None else (message,)
-    if exc_type == _WRAPPER and len(args) == 4 and isinstance(args[2], list):
-        # What Celery stores for an exception that could not be pickled: [module, class, arguments, repr].
-        module, name, wrapped, _ = args
-        if isinstance(name, str) and (module is None or isinstance(module, str)):
+    match exc_type, result.get("exc_message"):
+        case _, None:
+            args: tuple[Any, ...] = ()
+        case "UnpickleableExceptionWrapper", [str() | None as module, str(name), [*wrapped], _]:
+            # What Celery stores for an exception that could not be pickled: [module, class, arguments, repr].
             exc_module, exc_type, args = module, name, tuple(wrapped)
+        case _, [*message]:
+            args = tuple(message)
+        case _, message:
+            args = (message,)
     return TaskFailure(exc_type=exc_type, exc_module=exc_module, args=args, traceback=traceback)
 
 

@@ -159,8 +159,12 @@ class Subscription(Protocol):
         """
         ...
 
+    async def abort(self) -> None:
+        """Break the connection, so that the task that waits in `receive` learns that it is gone."""
+        ...
+
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connection. Only the task that reads may do so."""
         ...
 
 

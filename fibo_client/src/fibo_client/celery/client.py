@@ -1,0 +1,536 @@
+"""The general async Celery client: send tasks by name, await their results, ask the workers."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast, overload
+
+from fibo_client.celery.config import UNSET, CeleryConfig, Unset
+from fibo_client.celery.diagnosis import Diagnosis, diagnose
+from fibo_client.celery.engine import EXPIRY_MARGIN, Engine
+from fibo_client.celery.inspection import Inspect, WorkerInfo
+from fibo_client.celery.protocol.message import build_task
+from fibo_client.celery.result import AsyncResult, Question, collect, gather, ready_many, revocation
+from fibo_client.celery.task import RemoteTask, Signature
+from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
+from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.errors import MessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    from fibo_client.celery.config import ConfigOverrides
+    from fibo_client.celery.task import SendOptions
+    from fibo_client.celery.transport.base import Parcel
+
+R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+BUILD_SLICE: Final = 250
+"""How many messages are built before the event loop gets its turn."""
+
+_OPTIONS: Final = frozenset(
+    {
+        "queue", "priority", "task_id", "countdown", "eta", "expires", "time_limit", "soft_time_limit",
+        "ignore_result", "headers", "shadow", "root_id", "parent_id", "stamps", "compression",
+    }
+)  # fmt: skip
+
+
+class CeleryClient:
+    """An async client of Celery workers.
+
+    Args:
+        broker_url: Where tasks are sent. None is ``CELERY_BROKER_URL``, else ``redis://localhost:6379/0``.
+        result_backend: Where results are stored. None is ``CELERY_RESULT_BACKEND``, else the broker's URL.
+        config: Settings, in place of the environment's. The other arguments win over it.
+        **overrides: Single settings: the fields of `CeleryConfig`.
+
+    Raises:
+        ConfigError: A URL or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        broker_url: str | None = None,
+        result_backend: str | None = None,
+        *,
+        config: CeleryConfig | None = None,
+        **overrides: Unpack[ConfigOverrides],
+    ) -> None:
+        self.config = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
+        self._engine = Engine(self.config, *open_redis(self.config))
+
+    async def open(self) -> Self:
+        """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
+
+        Returns:
+            The client.
+
+        Raises:
+            ClientStateError: It was opened before.
+        """
+        await self._engine.open()
+        return self
+
+    async def aclose(self) -> None:
+        """Close the client. Calls in flight end with ClientStateError. Closing twice does nothing.
+
+        Raises:
+            ClientStateError: It runs on another event loop.
+        """
+        await self._engine.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # Handing work out.
+
+    @overload
+    async def send_task(
+        self,
+        task: Signature[R],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[R]: ...
+    @overload
+    async def send_task(
+        self,
+        task: RemoteTask[..., R],
+        args: Sequence[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[R]: ...
+    @overload
+    async def send_task(
+        self,
+        task: str,
+        args: Sequence[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[Any]: ...
+    async def send_task(
+        self,
+        task: str | RemoteTask[..., Any] | Signature[Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        retry: bool = False,
+        timeout: float | Unset | None = UNSET,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[Any]:
+        """Send a task and return its handle. The task is handed out: nothing that happens here revokes it.
+
+        Args:
+            task: The task's name, a `RemoteTask`, or a `Signature` with its arguments.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            retry: Whether to send the same bytes again if sending fails. The task may then run twice.
+            timeout: Seconds that sending may take. UNSET is the client's default, None is no limit.
+            **options: See `SendOptions`.
+
+        Returns:
+            The handle of the task.
+
+        Raises:
+            MessageError: A worker could not take the message. Nothing was sent.
+            PublishError: It was not sent.
+            PublishUnknownError: It may or may not have been sent. The error carries the task's id.
+            ClientStateError: The client is not open here.
+        """
+        self._engine.check()
+        signature = _signature(task, args, kwargs)
+        parcel = self._pack(signature, options)
+        await self._engine.publish([parcel], timeout=self._engine.seconds(timeout), retry=retry)
+        return self._handle(parcel, signature, options)
+
+    @overload
+    async def send_many(
+        self,
+        task: RemoteTask[..., R],
+        args: Iterable[Sequence[Any]],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[AsyncResult[R]]: ...
+    @overload
+    async def send_many(
+        self,
+        task: str,
+        args: Iterable[Sequence[Any]],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[AsyncResult[Any]]: ...
+    async def send_many(
+        self,
+        task: str | RemoteTask[..., Any],
+        args: Iterable[Sequence[Any]],
+        *,
+        retry: bool = False,
+        timeout: float | Unset | None = UNSET,
+        **options: Unpack[SendOptions],
+    ) -> list[AsyncResult[Any]]:
+        """Send the same task many times, with different arguments, in as few commands as possible.
+
+        Args:
+            task: The task's name, or a `RemoteTask`.
+            args: The positional arguments of each, such as ``[(1, 2), (3, 4)]``.
+            retry: Whether to send the same bytes again if sending fails. Tasks may then run twice.
+            timeout: Seconds that sending may take. UNSET is the client's default, None is no limit.
+            **options: See `SendOptions`; they go for all. ``task_id`` cannot be among them.
+
+        Returns:
+            The handles, in order.
+
+        Raises:
+            MessageError: A worker could not take one of the messages. Nothing was sent.
+            PublishError: Those that the error names were not sent.
+            PublishUnknownError: Those that the error names may or may not have been sent.
+            ClientStateError: The client is not open here.
+        """
+        self._engine.check()
+        if "task_id" in options:
+            raise MessageError("send_many makes an id for each task; use send_task to choose one")
+        signatures = [_signature(task, each, None) for each in args]
+        parcels = await self._pack_many(signatures, options)
+        if parcels:
+            await self._engine.publish(parcels, timeout=self._engine.seconds(timeout), retry=retry)
+        return [self._handle(parcel, signature, options) for parcel, signature in zip(parcels, signatures, strict=True)]
+
+    def result(self, task_id: str, task: str | RemoteTask[..., Any] | None = None) -> AsyncResult[Any]:
+        """Make the handle of a task that was sent before, by this client or another. No I/O.
+
+        Args:
+            task_id: The task's id.
+            task: Its name, for messages, or the `RemoteTask`, whose `decode` then applies.
+
+        Returns:
+            The handle.
+        """
+        if isinstance(task, RemoteTask):
+            return AsyncResult(self._engine, task_id, task=task.name, decode=task.decode)
+        return AsyncResult(self._engine, task_id, task=task)
+
+    # Collecting.
+
+    def ready(self, results: Iterable[AsyncResult[Any]]) -> Question[list[bool]]:
+        """Ask which tasks are over, by one read for all. It does not wait for them.
+
+        Args:
+            results: The handles.
+
+        Returns:
+            A coroutine that gives for each whether it succeeded, failed or was revoked.
+
+        Raises:
+            ReadError: The results could not be read.
+        """
+        return Question(ready_many(self._engine, list(results)), "await client.ready(results)")
+
+    async def gather(
+        self,
+        results: Iterable[AsyncResult[T]],
+        *,
+        timeout: float | Unset | None = UNSET,
+        return_exceptions: bool = False,
+    ) -> list[T]:
+        """Wait for many tasks together.
+
+        Args:
+            results: The handles.
+            timeout: Seconds for all of them. UNSET is the client's default, None is no limit, 0 is one read.
+            return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+
+        Returns:
+            The answers, in order.
+
+        Raises:
+            ResultTimeoutError: Not all came in time. The error carries what did; you may ask again.
+            TaskFailedError: A task raised. It is raised as soon as it is known.
+            TaskRevokedError: A task was revoked or had expired.
+            ResultDecodeError: What is stored is not a result.
+        """
+        return await gather(
+            self._engine,
+            list(results),
+            timeout=self._engine.seconds(timeout),
+            return_exceptions=return_exceptions,
+        )
+
+    # Owning work.
+
+    @overload
+    async def call(
+        self,
+        task: Signature[R],
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        task: Callable[[*Ts], Signature[R]],
+        *args: *Ts,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        task: str,
+        *args: Any,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> Any: ...
+    async def call(  # type: ignore[misc] # mypy does not see that Any takes what *Ts takes
+        self,
+        task: Any,
+        *args: Any,
+        timeout: float | Unset | None = UNSET,
+        retry: bool = False,
+        **options: Unpack[SendOptions],
+    ) -> Any:
+        """Send a task and wait for its answer. The task is owned by this call.
+
+        It expires shortly after the deadline, is revoked if the caller is cancelled, and its stored result is deleted
+        once it has been read. With a ``task_id`` of your own none of this is done: you may want to ask again.
+
+        Args:
+            task: The task's name, a `RemoteTask`, or a `Signature` with its arguments (and keyword arguments).
+            *args: Its positional arguments, with a name or a `RemoteTask`.
+            timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
+            retry: Whether to send the same bytes again if sending fails. The task may then run twice.
+            **options: See `SendOptions`.
+
+        Returns:
+            The answer.
+
+        Raises:
+            MessageError: A worker could not take the message. Nothing was sent.
+            PublishError: It was not sent.
+            PublishUnknownError: It may or may not have been sent.
+            ResultTimeoutError: No answer came in time.
+            TaskFailedError: The task raised.
+            TaskRevokedError: The task was revoked.
+            ResultDecodeError: What is stored is not a result, or not what the task should answer.
+            ClientStateError: The client is not open here, or was closed meanwhile.
+        """
+        if options.get("ignore_result"):
+            raise MessageError("call waits for the result, so it cannot be ignored; use send_task")
+        signature = _signature(task, args, None)
+        if "task_id" in options:
+            began = asyncio.get_running_loop().time()
+            seconds = self._engine.seconds(timeout)
+            handle = await self.send_task(signature, retry=retry, timeout=seconds, **options)
+            left = None if seconds is None else max(0.0, seconds - (asyncio.get_running_loop().time() - began))
+            return await handle.get(timeout=left)
+        (value,) = await self.call_many([signature], timeout=timeout, retry=retry, **options)
+        return value
+
+    async def call_many(
+        self,
+        signatures: Sequence[Signature[R]],
+        *,
+        timeout: float | Unset | None = UNSET,
+        retry: bool = False,
+        return_exceptions: bool = False,
+        bulky: bool = False,
+        **options: Unpack[SendOptions],
+    ) -> list[R]:
+        """Send tasks and wait for all their answers. The tasks are owned by this call, as with `call`.
+
+        Args:
+            signatures: The tasks with their arguments.
+            timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
+            retry: Whether to send the same bytes again if sending fails. Tasks may then run twice.
+            return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+            bulky: Whether large answers are expected (some 100 KiB and more), which are polled and not pushed.
+            **options: See `SendOptions`; they go for all. ``task_id`` cannot be among them.
+
+        Returns:
+            The answers, in order.
+
+        Raises:
+            MessageError: A worker could not take one of the messages. Nothing was sent.
+            PublishError: Not all were sent.
+            PublishUnknownError: Some may or may not have been sent.
+            ResultTimeoutError: Not all answers came in time. The error carries what did, by index.
+            TaskFailedError: A task raised. The others are revoked.
+            TaskRevokedError: A task was revoked. The others are revoked too.
+            ResultDecodeError: What is stored is not a result, or not what the task should answer.
+            ClientStateError: The client is not open here, or was closed meanwhile.
+        """
+        self._engine.check()
+        seconds = self._engine.seconds(timeout)
+        if "task_id" in options:
+            raise MessageError("call_many makes an id for each task; use call to choose one")
+        if not signatures:
+            return []
+        own_expiry = "expires" in options
+        if seconds is not None and not own_expiry:
+            options["expires"] = seconds + EXPIRY_MARGIN
+        parcels = await self._pack_many(signatures, options)
+        outcome = await self._engine.run(
+            parcels, timeout=seconds, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
+        )
+        return collect(
+            outcome,
+            [
+                AsyncResult(self._engine, parcel.task_id, task=signature.task, decode=signature.decode)
+                for parcel, signature in zip(parcels, signatures, strict=True)
+            ],
+            return_exceptions=return_exceptions,
+            expiry_is_timeout=not own_expiry,
+        )
+
+    # Asking workers.
+
+    async def revoke(
+        self,
+        tasks: str | AsyncResult[Any] | Iterable[str | AsyncResult[Any]],
+        *,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+    ) -> int:
+        """Tell all workers not to run tasks, or to stop them.
+
+        Args:
+            tasks: Handles or ids: one, or many.
+            terminate: Whether to end them even while they run, by killing the worker's process.
+            signal: The signal for that.
+
+        Returns:
+            How many workers heard it. It does not say that they obeyed; the states will.
+
+        Raises:
+            TransportError: It could not be sent.
+        """
+        self._engine.check()
+        each = [tasks] if isinstance(tasks, (str, AsyncResult)) else tasks
+        task_ids = [task if isinstance(task, str) else task.id for task in each]
+        heard = 0
+        for start in range(0, len(task_ids), MAX_REVOKED):
+            if start:
+                await asyncio.sleep(REVOKE_PAUSE)  # See `fibo_client.celery.tidying`.
+            portion = task_ids[start : start + MAX_REVOKED]
+            heard = await self._engine.broker.broadcast(revocation(portion, terminate=terminate, signal=signal))
+        return heard
+
+    async def ping(self, *, destination: Sequence[str] | None = None, timeout: float = 1.0) -> list[WorkerInfo]:
+        """Ask which workers are there.
+
+        Args:
+            destination: The node names to ask. None is all.
+            timeout: Seconds to wait. It ends sooner once every worker that listens has answered.
+
+        Returns:
+            The workers that answered, by name; none where there is no worker.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        replies = await self.inspect(destination, timeout=timeout).ping()
+        return [WorkerInfo(name) for name in sorted(replies)]
+
+    def inspect(self, destination: Sequence[str] | None = None, *, timeout: float = 1.0) -> Inspect:
+        """Ask workers what they do, as Celery's ``app.control.inspect``: ``await client.inspect().active()``.
+
+        Args:
+            destination: The node names to ask. None is all.
+            timeout: Seconds that a question may take.
+
+        Returns:
+            The questions, as methods.
+        """
+        return Inspect(self._engine, destination, timeout)
+
+    async def diagnose(self, result: AsyncResult[Any], *, timeout: float = 1.0) -> Diagnosis:
+        """Find out why a task gives no answer. Print what comes back.
+
+        Args:
+            result: The task.
+            timeout: Seconds that each of three questions to the workers may take.
+
+        Returns:
+            What is known of the task, its queue and the workers.
+
+        Raises:
+            TransportError: Redis could not be asked.
+        """
+        return await diagnose(self._engine, result, timeout=timeout)
+
+    # Messages.
+
+    def _pack(self, signature: Signature[Any], options: SendOptions) -> Parcel:
+        for name in options:
+            if name not in _OPTIONS:
+                raise MessageError(f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}")
+        rest: dict[str, Any] = dict(options)
+        queue = rest.pop("queue", self.config.queue)
+        message = build_task(
+            signature.task,
+            signature.args,
+            signature.kwargs or {},
+            task_id=rest.pop("task_id", None) or self._engine.new_id(),
+            now=datetime.now(UTC),
+            origin=self._engine.origin,
+            **rest,
+        )
+        return self._engine.broker.pack(message, queue)
+
+    async def _pack_many(self, signatures: Sequence[Signature[Any]], options: SendOptions) -> list[Parcel]:
+        parcels = []
+        for index, signature in enumerate(signatures):
+            if index and index % BUILD_SLICE == 0:
+                await asyncio.sleep(0)
+            parcels.append(self._pack(signature, options))
+        return parcels
+
+    def _handle(self, parcel: Parcel, signature: Signature[Any], options: SendOptions) -> AsyncResult[Any]:
+        return AsyncResult(
+            self._engine,
+            parcel.task_id,
+            task=signature.task,
+            queue=options.get("queue", self.config.queue),
+            decode=signature.decode,
+            ignored=options.get("ignore_result", False),
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._engine.broker!r} {self._engine.store!r}>"
+
+
+def _signature(
+    task: str | RemoteTask[..., Any] | Signature[Any], args: Sequence[Any], kwargs: dict[str, Any] | None
+) -> Signature[Any]:
+    if isinstance(task, Signature):
+        if args or kwargs:
+            raise MessageError(f"the signature of {task.task} has its arguments already; make another one")
+        return task
+    if isinstance(task, RemoteTask):
+        return Signature(task.name, cast("tuple[Any, ...]", args), kwargs, task.decode)
+    return Signature(task, cast("tuple[Any, ...]", args), kwargs)

@@ -1,0 +1,340 @@
+"""The running parts of a client, and the two ways to use them: waiting for results, and having work done.
+
+*Owned* work (`run`) belongs to the call that asked for it: it is revoked when the caller is cancelled, and its results
+are deleted once they have been read. Work that was *handed out* is only waited for (`wait`): giving up a wait changes
+nothing, and it can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import os
+import socket
+import uuid
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fibo_client.celery.config import UNSET
+from fibo_client.celery.publishing import Publication, Publisher
+from fibo_client.celery.tidying import Tidier
+from fibo_client.celery.waiting.watcher import Watcher
+from fibo_client.errors import ClientStateError, ReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fibo_client.celery.config import CeleryConfig, Unset
+    from fibo_client.celery.protocol.meta import TaskMeta
+    from fibo_client.celery.publishing import Failure
+    from fibo_client.celery.transport.base import Broker, Parcel, ResultStore
+    from fibo_client.celery.waiting.registry import Waiter
+
+EXPIRY_MARGIN: Final = 2.0
+"""Seconds between a call's deadline and the expiry that its task carries: the worker judges it by its own clock."""
+
+
+class _State(enum.Enum):
+    UNOPENED = "not opened yet"
+    OPENED = "open"
+    CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a wait ended.
+
+    Attributes:
+        arrived: The answers by id: final ones, errors in their place, and for missing ids the last state seen.
+        missing: The ids that have no final answer, in order.
+        timed_out: Whether the deadline ended it.
+        waited: Seconds that it took.
+        unsent: Why the tasks have not been sent, where that is known.
+    """
+
+    arrived: dict[str, TaskMeta | Exception]
+    missing: list[str]
+    timed_out: bool
+    waited: float
+    unsent: str | None = None
+
+
+class Engine:
+    """The parts of a client that run: the publisher, the watcher and the tidier, over one transport.
+
+    Args:
+        config: The settings.
+        broker: Where tasks go.
+        store: Where results come from.
+    """
+
+    def __init__(self, config: CeleryConfig, broker: Broker, store: ResultStore) -> None:
+        self.config = config
+        self.broker = broker
+        self.store = store
+        self.tidier = Tidier(broker, store)
+        self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        self._publisher = Publisher(broker)
+        self._watcher = Watcher(store, config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state = _State.UNOPENED
+
+    async def open(self) -> None:
+        """Start to run on the present event loop. No connection is made yet.
+
+        Raises:
+            ClientStateError: It was opened before.
+        """
+        if self._state is not _State.UNOPENED:
+            raise ClientStateError(f"this client is {self._state.value}; it can be opened once, so make a new one")
+        self._loop = asyncio.get_running_loop()
+        self._state = _State.OPENED
+        self._publisher.start()
+        self._watcher.start()
+        self.tidier.start()
+
+    async def aclose(self) -> None:
+        """Stop. Calls in flight end with an error; connections are closed. Closing twice does nothing.
+
+        Raises:
+            ClientStateError: It runs on another event loop.
+        """
+        if self._state is not _State.OPENED:
+            self._state = _State.CLOSED
+            return
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClientStateError("this client was opened on another event loop; close it there")
+        self._state = _State.CLOSED
+        await self._publisher.aclose("the client was closed")
+        await self._watcher.aclose(ClientStateError("the client was closed while this call was waiting"))
+        await self.tidier.aclose(self.config.io_timeout)
+        await self.broker.aclose()
+        await self.store.aclose()
+
+    def check(self) -> asyncio.AbstractEventLoop:
+        """Check that the client can be used here and now.
+
+        Returns:
+            The event loop that it runs on.
+
+        Raises:
+            ClientStateError: It is not open, or runs on another event loop.
+        """
+        if self._state is not _State.OPENED or self._loop is None:
+            advice = (
+                "use it inside `async with`" if self._state is _State.UNOPENED else "make a new one: it cannot reopen"
+            )
+            raise ClientStateError(f"this client is {self._state.value}; {advice}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClientStateError(
+                "this client was opened on another event loop; open one client on each loop that uses it"
+            )
+        return self._loop
+
+    def seconds(self, timeout: float | Unset | None) -> float | None:
+        """Resolve the timeout of a call.
+
+        Args:
+            timeout: Seconds, None for no limit, or UNSET for the client's default.
+
+        Returns:
+            Seconds, or None.
+
+        Raises:
+            TypeError: It is not a number.
+            ValueError: It is negative or not a number that ends.
+        """
+        if timeout is UNSET:
+            return self.config.timeout
+        if timeout is None:
+            return None
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+        if not 0 <= timeout < math.inf:
+            raise ValueError(f"timeout={timeout} must be 0 or more; None is no limit")
+        return timeout
+
+    def new_id(self) -> str:
+        """Make a task id.
+
+        Returns:
+            A version 4 UUID.
+        """
+        return str(uuid.uuid4())
+
+    async def publish(self, parcels: Sequence[Parcel], *, timeout: float | None, retry: bool) -> None:
+        """Send tasks that are handed out.
+
+        Args:
+            parcels: The tasks.
+            timeout: Seconds that sending may take. None is no limit.
+            retry: Whether to send the same bytes again after a failure.
+
+        Raises:
+            PublishError: They were not sent.
+            PublishUnknownError: They may or may not have been sent.
+        """
+        loop = self.check()
+        done: asyncio.Future[Failure | None] = loop.create_future()
+        until = None if not retry else loop.time() + (timeout if timeout is not None else math.inf)
+
+        def published(failure: Failure | None) -> None:
+            if not done.done():
+                done.set_result(failure)
+
+        publication = Publication(parcels, published, until)
+        self._publisher.put(publication)
+        try:
+            async with asyncio.timeout(timeout):
+                failure = await done
+        except TimeoutError:
+            self._publisher.withdraw(publication)
+            failure = publication.failed(f"no answer from the broker within {timeout:g} s")
+        except BaseException:
+            self._publisher.withdraw(publication)
+            raise
+        if failure is not None:
+            raise failure
+
+    async def wait(
+        self,
+        task_ids: Iterable[str],
+        *,
+        timeout: float | None,
+        on_change: Callable[[TaskMeta], None] | None = None,
+        end_on_failure: bool = False,
+    ) -> Outcome:
+        """Wait for results of tasks that were handed out.
+
+        Args:
+            task_ids: The ids; at least one.
+            timeout: Seconds to wait. None is no limit, 0 is one read.
+            on_change: Called with each new state that is not final.
+            end_on_failure: Whether to wait no longer once a task has failed.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            ReadError: The results could not be read, and one read was all that was asked for.
+        """
+        loop = self.check()
+        once = timeout == 0
+        began = loop.time()
+        over: asyncio.Future[None] = loop.create_future()
+        waiter = self._watcher.enter(
+            task_ids,
+            # A single read has the time that a command may take, once for the one under way and once for its own.
+            timeout=2 * self.config.io_timeout if once else timeout,
+            on_over=lambda: _wake(over),
+            on_change=on_change,
+            once=once,
+            end_on_failure=end_on_failure,
+        )
+        try:
+            await over
+        finally:
+            self._watcher.leave(waiter)
+        if waiter.error is not None:
+            raise waiter.error
+        if once and waiter.timed_out:
+            raise ReadError(f"no answer within {2 * self.config.io_timeout:g} s")
+        return _outcome(waiter, loop.time() - began)
+
+    async def run(
+        self,
+        parcels: Sequence[Parcel],
+        *,
+        timeout: float | None,
+        retry: bool,
+        bulky: bool = False,
+        end_on_failure: bool = False,
+    ) -> Outcome:
+        """Send tasks and wait for their results; the tasks are owned by this call.
+
+        Args:
+            parcels: The tasks; at least one.
+            timeout: Seconds for all of it. None is no limit.
+            retry: Whether to send the same bytes again after a failure.
+            bulky: Whether large answers are expected.
+            end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            PublishError: Nothing, or not all, was sent.
+            PublishUnknownError: Something may or may not have been sent.
+            ClientStateError: The client is not open, or was closed meanwhile.
+        """
+        loop = self.check()
+        began = loop.time()
+        over: asyncio.Future[None] = loop.create_future()
+        waiter = self._watcher.enter(
+            [parcel.task_id for parcel in parcels],
+            timeout=timeout,
+            on_over=lambda: _wake(over),
+            bulky=bulky,
+            end_on_failure=end_on_failure,
+            begun=False,
+        )
+
+        def published(failure: Failure | None) -> None:
+            if failure is None:
+                self._watcher.begin(waiter)
+            else:
+                self._watcher.fail(waiter, failure)
+
+        publication = Publication(parcels, published, waiter.deadline if retry else None)
+        self._publisher.put(publication)
+        try:
+            await over
+        finally:
+            self._watcher.leave(waiter)
+            self._finish(publication, waiter, loop)
+        if waiter.error is not None:
+            raise waiter.error
+        outcome = _outcome(waiter, loop.time() - began)
+        if outcome.missing and publication.failure is not None:
+            outcome.unsent = publication.failure.reason
+        return outcome
+
+    def _finish(self, publication: Publication, waiter: Waiter, loop: asyncio.AbstractEventLoop) -> None:
+        """Clean up after owned work, however it ended."""
+        nothing_sent = self._publisher.withdraw(publication)
+        if waiter.missing and not nothing_sent:
+            abandoned = list(waiter.missing)
+            if not waiter.timed_out and waiter.error is None and self.config.revoke_on_cancel:
+                self.tidier.revoke(abandoned)
+            # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
+            delay = waiter.deadline - loop.time() + 2 * EXPIRY_MARGIN
+            if delay < math.inf:
+                self.tidier.delete(abandoned, delay)
+        answered = [task_id for task_id in waiter.arrived if task_id not in waiter.missing]
+        if answered:
+            self.tidier.delete(answered)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been opened and not closed."""
+        return self._state is _State.OPENED
+
+    def __del__(self) -> None:
+        if self._state is _State.OPENED:
+            warnings.warn(
+                "a fibo_client client was not closed; use `async with`, or await its aclose()",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _outcome(waiter: Waiter, waited: float) -> Outcome:
+    return Outcome(waiter.arrived, list(waiter.missing), waiter.timed_out, waited)

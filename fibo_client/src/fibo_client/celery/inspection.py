@@ -1,0 +1,148 @@
+"""Questions to workers: who is there, what they do, what they know. By the names of Celery's ``app.control``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fibo_client.celery.protocol.control import ControlRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fibo_client.celery.engine import Engine
+
+Replies = dict[str, Any]
+"""What each worker answered, by its node name."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker that answered.
+
+    Attributes:
+        name: Its node name, such as ``celery@host``.
+    """
+
+    name: str
+
+
+class Inspect:
+    """Questions to all workers, or to some, each asked by one broadcast.
+
+    A question ends once every worker that listens has answered, at the latest after its timeout. Workers that are busy
+    answer all the same, unless their pool is ``solo``.
+    """
+
+    def __init__(self, engine: Engine, destination: Sequence[str] | None, timeout: float) -> None:
+        self._engine = engine
+        self._destination = destination
+        self._timeout = timeout
+
+    async def ping(self) -> Replies:
+        """Ask for a sign of life.
+
+        Returns:
+            ``{"ok": "pong"}`` by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("ping")
+
+    async def active(self) -> Replies:
+        """Ask which tasks are running.
+
+        Returns:
+            Lists of tasks by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("active")
+
+    async def reserved(self) -> Replies:
+        """Ask which tasks workers hold that do not run yet.
+
+        Returns:
+            Lists of tasks by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("reserved")
+
+    async def scheduled(self) -> Replies:
+        """Ask which tasks workers hold for later (``eta`` and ``countdown``).
+
+        Returns:
+            Lists of tasks by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("scheduled")
+
+    async def registered(self) -> Replies:
+        """Ask which tasks workers know.
+
+        Returns:
+            Lists of task names by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("registered")
+
+    async def stats(self) -> Replies:
+        """Ask for statistics.
+
+        Returns:
+            Statistics by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("stats")
+
+    async def active_queues(self) -> Replies:
+        """Ask which queues workers take tasks from.
+
+        Returns:
+            Lists of queues by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("active_queues")
+
+    async def query_task(self, task_ids: Sequence[str]) -> Replies:
+        """Ask which workers hold tasks.
+
+        Args:
+            task_ids: The tasks' ids.
+
+        Returns:
+            ``{task_id: [state, task]}`` by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("query_task", ids=list(task_ids))
+
+    async def conf(self) -> Replies:
+        """Ask for the workers' settings. Celery masks what looks like a secret in them.
+
+        Returns:
+            Settings by node name.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        return await self._ask("conf", with_defaults=False)
+
+    async def _ask(self, method: str, **arguments: Any) -> Replies:
+        self._engine.check()
+        limit = None if self._destination is None else len(self._destination)
+        request = ControlRequest(method=method, arguments=arguments, destination=self._destination)
+        return await self._engine.broker.ask(request, timeout=self._timeout, limit=limit)

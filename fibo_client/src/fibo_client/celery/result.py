@@ -1,0 +1,454 @@
+"""The handle of a task: ask for its state, wait for its answer, revoke it, forget it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from fibo_client.celery.config import UNSET, Unset
+from fibo_client.celery.engine import Outcome
+from fibo_client.celery.protocol import states
+from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.protocol.meta import TaskMeta
+from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator, Sequence
+
+    from fibo_client.celery.engine import Engine
+
+T = TypeVar("T")
+
+
+class AsyncResult(Generic[T]):
+    """A task that was sent, by its id. Awaiting it waits for its answer with the client's default timeout.
+
+    A wait that ends early, by timeout or cancellation, changes nothing about the task, and can be repeated.
+
+    Attributes:
+        id: The task's id.
+        task: The task's name, or None where only the id is known.
+        queue: The queue that it was sent to, or None where only the id is known.
+        decode: Turns the stored result into the value, or None to leave it as it is.
+    """
+
+    __slots__ = ("_engine", "_ignored", "_meta", "decode", "id", "queue", "task")
+
+    def __init__(
+        self,
+        engine: Engine,
+        task_id: str,
+        *,
+        task: str | None = None,
+        queue: str | None = None,
+        decode: Callable[[Any], T] | None = None,
+        ignored: bool = False,
+    ) -> None:
+        self.id = task_id
+        self.task = task
+        self.queue = queue
+        self._engine = engine
+        self.decode = decode
+        self._ignored = ignored
+        self._meta: TaskMeta | None = None
+
+    @property
+    def cached(self) -> TaskMeta | None:
+        """What was last seen of the task, without asking; None if it was never looked at."""
+        return self._meta
+
+    def ready(self) -> Question[bool]:
+        """Ask whether the task is over: succeeded, failed or revoked.
+
+        Returns:
+            A coroutine: ``if await result.ready():``. It makes one read and does not wait for the task.
+
+        Raises:
+            ReadError: The result could not be read.
+        """
+        return Question(self._is_ready(), "if await result.ready():")
+
+    async def _is_ready(self) -> bool:
+        return (await self._look()).ready
+
+    async def state(self) -> str:
+        """Ask for the task's state.
+
+        Returns:
+            Celery's name for it, or the task's own (such as ``PROGRESS``). ``PENDING`` says that nothing is stored: the
+            task may be queued, running, unknown, or long over and expired.
+
+        Raises:
+            ReadError: The result could not be read.
+            ResultDecodeError: What is stored is not a result.
+        """
+        return (await self._look()).state
+
+    async def get(self, timeout: float | Unset | None = UNSET) -> T:
+        """Wait for the answer.
+
+        Args:
+            timeout: Seconds to wait. UNSET is the client's default, None is no limit, 0 is one read.
+
+        Returns:
+            The answer; None for a task that was sent with ``ignore_result=True``.
+
+        Raises:
+            ResultTimeoutError: No answer came in time. The task goes on, and you may ask again.
+            TaskFailedError: The task raised.
+            TaskRevokedError: The task was revoked or had expired.
+            ResultDecodeError: What is stored is not a result, or not what the task should answer.
+            ReadError: The result could not be read (with ``timeout=0``; else it is tried until the deadline).
+        """
+        if self._ignored:
+            return None  # type: ignore[return-value] # as Celery does: there will never be one
+        if self._meta is None or not self._meta.ready:
+            outcome = await self._engine.wait([self.id], timeout=self._engine.seconds(timeout))
+            (value,) = collect(outcome, [self])
+            return value
+        return value_of(self._meta, self.task, self.decode)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.get().__await__()
+
+    async def updates(self, timeout: float | Unset | None = UNSET) -> AsyncIterator[TaskMeta]:
+        """Follow the task's states until it is over.
+
+        States that follow each other quickly may be passed over; the last one never is.
+
+        Args:
+            timeout: Seconds until the end. UNSET is the client's default, None is no limit.
+
+        Yields:
+            Each new state, with what it carries (the progress, the worker that started it); the final one last.
+
+        Raises:
+            ResultTimeoutError: The task was not over in time.
+            ResultDecodeError: What is stored is not a result.
+        """
+        changes: asyncio.Queue[TaskMeta | None] = asyncio.Queue()
+        seconds = self._engine.seconds(timeout)
+
+        async def follow() -> Outcome:
+            try:
+                return await self._engine.wait([self.id], timeout=seconds, on_change=changes.put_nowait)
+            finally:
+                changes.put_nowait(None)
+
+        self._engine.check()
+        waiting = asyncio.create_task(follow())
+        try:
+            while (change := await changes.get()) is not None:
+                self._meta = change
+                yield change
+            outcome = await waiting
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        self.learn(outcome)
+        answer = outcome.arrived.get(self.id)
+        if isinstance(answer, Exception):
+            raise copy.copy(answer)
+        if answer is None or not answer.ready:
+            raise timeout_error(outcome, [self], [self.id], {})
+        yield answer
+
+    async def revoke(self, *, terminate: bool = False, signal: str = "SIGTERM") -> int:
+        """Tell all workers not to run the task, or to stop it.
+
+        Args:
+            terminate: Whether to end it even while it runs, by killing the worker's process.
+            signal: The signal for that.
+
+        Returns:
+            How many workers heard it. It does not say that one of them obeyed; the state will.
+
+        Raises:
+            TransportError: It could not be sent.
+        """
+        self._engine.check()
+        return await self._engine.broker.broadcast(revocation([self.id], terminate=terminate, signal=signal))
+
+    async def forget(self) -> None:
+        """Delete the stored result. It cannot be asked for afterwards.
+
+        Raises:
+            TransportError: It may not have been deleted.
+        """
+        self._engine.check()
+        await self._engine.store.delete([self.id])
+        self._meta = None
+
+    async def _look(self) -> TaskMeta:
+        if self._meta is not None and self._meta.ready:
+            return self._meta
+        outcome = await self._engine.wait([self.id], timeout=0)
+        self.learn(outcome)
+        answer = outcome.arrived[self.id]
+        if isinstance(answer, Exception):
+            raise copy.copy(answer)
+        return answer
+
+    def learn(self, outcome: Outcome) -> None:
+        """Remember what a wait has shown.
+
+        Args:
+            outcome: How the wait ended.
+        """
+        answer = outcome.arrived.get(self.id)
+        if isinstance(answer, TaskMeta):
+            self._meta = answer
+
+    def __repr__(self) -> str:
+        state = states.PENDING if self._meta is None else self._meta.state
+        return f"<AsyncResult {self.task or 'task'}[{self.id}], last seen {state}>"
+
+
+class Question(Coroutine[Any, Any, T], Generic[T]):
+    """A coroutine that says so when it is taken for its answer: ``if result.ready():`` forgets the await."""
+
+    __slots__ = ("_coroutine", "_spelling")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], spelling: str) -> None:
+        self._coroutine = coroutine
+        self._spelling = spelling
+
+    def __bool__(self) -> NoReturn:
+        self._coroutine.close()  # The error says it all; no "never awaited" warning is needed on top.
+        raise TypeError(f"this is a question that must be awaited: {self._spelling}")
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        """See `Coroutine.send`."""
+        return self._coroutine.send(value)
+
+    def throw(self, *exception: Any) -> Any:
+        """See `Coroutine.throw`."""
+        return self._coroutine.throw(*exception)
+
+    def close(self) -> None:
+        """See `Coroutine.close`."""
+        self._coroutine.close()
+
+
+def is_final(answer: TaskMeta | Exception) -> bool:
+    """Tell whether an answer ends a wait.
+
+    Args:
+        answer: The meta, or the error with which reading it failed.
+
+    Returns:
+        Whether nothing more is to be expected.
+    """
+    return isinstance(answer, Exception) or answer.ready
+
+
+def value_of(answer: TaskMeta | Exception, task: str | None, decode: Callable[[Any], T] | None) -> T:
+    """Turn a final answer into the value, or raise what it says.
+
+    Args:
+        answer: The meta, or the error with which reading it failed.
+        task: The task's name, for errors.
+        decode: Turns the stored result into the value.
+
+    Returns:
+        The value.
+
+    Raises:
+        TaskFailedError: The task raised.
+        TaskRevokedError: The task was revoked or had expired.
+        ResultDecodeError: It is not a result, or not what the task should answer.
+    """
+    if isinstance(answer, Exception):
+        raise copy.copy(answer)  # One error may be told to several who wait; each gets its own traceback.
+    failure = answer.failure
+    if answer.state == states.REVOKED:
+        reason = failure.args[0] if failure and failure.args and isinstance(failure.args[0], str) else "revoked"
+        raise TaskRevokedError(task_id=answer.task_id, task=task, reason=reason)
+    if failure is not None:
+        raise TaskFailedError(
+            task_id=answer.task_id,
+            task=task,
+            exc_type=failure.exc_type,
+            exc_module=failure.exc_module,
+            exc_args=failure.args,
+            traceback=failure.traceback,
+        )
+    if decode is None:
+        value: T = answer.result
+        return value
+    try:
+        return decode(answer.result)
+    except (TypeError, ValueError) as error:
+        raise ResultDecodeError(f"{task or 'the task'} answered something else: {error}", answer.task_id) from error
+
+
+async def ready_many(engine: Engine, results: Sequence[AsyncResult[Any]]) -> list[bool]:
+    """Ask which tasks are over, by one read for all.
+
+    Args:
+        engine: The client's running parts.
+        results: The handles.
+
+    Returns:
+        For each whether it is over.
+
+    Raises:
+        ReadError: The results could not be read.
+    """
+    engine.check()
+    unsettled = _unsettled(results)
+    over = dict.fromkeys((result.id for result in results), True)
+    if unsettled:
+        outcome = await engine.wait(unsettled, timeout=0)
+        for result in results:
+            if result.id in unsettled:
+                result.learn(outcome)
+                over[result.id] = is_final(outcome.arrived[result.id])
+    return [over[result.id] for result in results]
+
+
+async def gather(
+    engine: Engine, results: Sequence[AsyncResult[T]], *, timeout: float | None, return_exceptions: bool
+) -> list[T]:
+    """Wait for many tasks together.
+
+    Args:
+        engine: The client's running parts.
+        results: The handles.
+        timeout: Seconds for all of them. None is no limit, 0 is one read.
+        return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+
+    Returns:
+        The answers, in order.
+
+    Raises:
+        ResultTimeoutError: Not all came in time.
+        TaskError: A task failed.
+        ResultDecodeError: What is stored is not a result.
+        ReadError: With ``timeout=0``: the results could not be read.
+    """
+    engine.check()
+    unsettled = _unsettled(results)
+    known = {result.id: result.cached for result in results if result.id not in unsettled and result.cached}
+    if unsettled:
+        outcome = await engine.wait(unsettled, timeout=timeout, end_on_failure=not return_exceptions)
+    else:
+        outcome = Outcome({}, [], timed_out=False, waited=0.0)
+    outcome.arrived |= known
+    return collect(outcome, results, return_exceptions=return_exceptions)
+
+
+def _unsettled(results: Sequence[AsyncResult[Any]]) -> dict[str, None]:
+    return {result.id: None for result in results if result.cached is None or not result.cached.ready}
+
+
+def collect(
+    outcome: Outcome,
+    results: Sequence[AsyncResult[T]],
+    *,
+    return_exceptions: bool = False,
+    expiry_is_timeout: bool = False,
+) -> list[T]:
+    """Turn how a wait ended into the values, or into the error that it means.
+
+    Args:
+        outcome: How the wait ended.
+        results: The handles, in the order of the request.
+        return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+        expiry_is_timeout: Whether the tasks carried the wait's own deadline, so that a task that a worker found
+            expired is one whose time was up.
+
+    Returns:
+        The values, in order.
+
+    Raises:
+        ResultTimeoutError: There are fewer answers than there should be.
+        TaskError: A task failed: the first in order that is known to have.
+        ResultDecodeError: What is stored is not a result.
+    """
+    missing = set(outcome.missing)
+    finished: dict[int, Any] = {}
+    late: list[str] = []
+    expired = False
+    for index, result in enumerate(results):
+        answer = outcome.arrived.get(result.id)
+        if result.id in missing or answer is None or not is_final(answer):
+            late.append(result.id)
+            continue
+        result.learn(outcome)
+        try:
+            finished[index] = value_of(answer, result.task, result.decode)
+        except TaskRevokedError as error:
+            if expiry_is_timeout and error.reason == "expired":
+                late.append(result.id)
+                expired = True
+            elif return_exceptions:
+                finished[index] = error
+            else:
+                raise
+        except (TaskFailedError, ResultDecodeError) as error:
+            if not return_exceptions:
+                raise
+            finished[index] = error
+    if late:
+        raise timeout_error(outcome, results, late, finished, expired=expired)
+    return [finished[index] for index in range(len(results))]
+
+
+def timeout_error(
+    outcome: Outcome,
+    results: Sequence[AsyncResult[Any]],
+    late: Sequence[str],
+    finished: dict[int, Any],
+    *,
+    expired: bool = False,
+) -> ResultTimeoutError:
+    """Say that time is up.
+
+    Args:
+        outcome: How the wait ended.
+        results: The handles, in the order of the request.
+        late: The ids without an answer, in that order; at least one.
+        finished: What did finish, by index.
+        expired: Whether a worker found one of them expired.
+
+    Returns:
+        The error.
+    """
+    seen = outcome.arrived.get(late[0])
+    reason = None
+    if outcome.unsent:
+        reason = f"It has not been sent: {outcome.unsent}"
+    elif expired and not outcome.timed_out:
+        reason = (
+            "A worker found it expired although its time was not up here: "
+            "compare the clocks of this machine and of the worker's"
+        )
+    return ResultTimeoutError(
+        task=results[0].task,
+        task_ids=late,
+        state=seen.state if isinstance(seen, TaskMeta) else states.PENDING,
+        waited=outcome.waited,
+        total=len(results),
+        finished=finished,
+        reason=reason,
+    )
+
+
+def revocation(task_ids: list[str], *, terminate: bool, signal: str) -> ControlRequest:
+    """Make the remote control command that revokes tasks.
+
+    Args:
+        task_ids: Their ids.
+        terminate: Whether to end them even while they run.
+        signal: The signal for that.
+
+    Returns:
+        The command.
+    """
+    return ControlRequest(method="revoke", arguments={"task_id": task_ids, "terminate": terminate, "signal": signal})

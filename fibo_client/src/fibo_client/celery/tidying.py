@@ -1,0 +1,165 @@
+"""The one task that cleans up for everybody: revokes what nobody awaits any more, deletes what has been read.
+
+Both are rationed. A worker looks up and stores a result for every id that it is told to revoke, and thousands at once
+hold it up for seconds. What is not revoked expires by the deadline that it carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import logging
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fibo_client.celery.transport.base import Broker, ResultStore
+
+logger = logging.getLogger("fibo_client")
+
+MAX_REVOKED: Final = 100
+"""The most ids in one revocation."""
+
+REVOKE_PAUSE: Final = 0.1
+"""Seconds between two revocations."""
+
+DELETE_DELAY: Final = 1.0
+"""Seconds between the arrival of a result and its deletion: they are deleted in batches."""
+
+MAX_DELETED: Final = 500
+"""The most ids in one deletion."""
+
+MAX_BACKLOG: Final = 100_000
+"""The most ids that wait to be revoked, and to be deleted. Beyond, expiry does the work."""
+
+
+class Tidier:
+    """Revokes and deletes on behalf of everybody who holds the client.
+
+    Args:
+        broker: Where revocations go.
+        store: Where results are deleted.
+    """
+
+    def __init__(self, broker: Broker, store: ResultStore) -> None:
+        self._broker = broker
+        self._store = store
+        self._revoked: deque[str] = deque()
+        self._deleted: list[tuple[float, str]] = []
+        self._next_revocation = 0.0
+        self._work = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the task on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(
+            self._tidy_forever(), name="fibo_client.tidier", context=contextvars.Context()
+        )
+
+    async def aclose(self, seconds: float) -> None:
+        """Do once what is left to do, then stop.
+
+        Args:
+            seconds: The most time to spend on it.
+        """
+        self._closed = True
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        with anyio.move_on_after(seconds):
+            going = bool(self._revoked)
+            while going:
+                going = await self._revoke() and bool(self._revoked)
+                await asyncio.sleep(REVOKE_PAUSE if going else 0.0)
+            # Also those whose time has not come: nobody will be there when it does. Deleting what is not stored
+            # yet does no harm; it expires.
+            while self._deleted and await self._delete(float("inf")):
+                pass
+
+    def revoke(self, task_ids: Iterable[str]) -> None:
+        """Have tasks revoked: not run if they have not begun.
+
+        Args:
+            task_ids: Their ids.
+        """
+        if self._closed:
+            return
+        self._revoked.extend(islice(task_ids, max(0, MAX_BACKLOG - len(self._revoked))))
+        self._work.set()
+
+    def delete(self, task_ids: Iterable[str], delay: float = DELETE_DELAY) -> None:
+        """Have results deleted.
+
+        Args:
+            task_ids: The ids of the tasks.
+            delay: Seconds from now.
+        """
+        if self._closed:
+            return
+        moment = self._loop.time() + delay
+        for task_id in islice(task_ids, max(0, MAX_BACKLOG - len(self._deleted))):
+            heapq.heappush(self._deleted, (moment, task_id))
+        self._plan()
+
+    def _plan(self) -> None:
+        moments = [self._deleted[0][0]] if self._deleted else []
+        if self._revoked:
+            moments.append(self._next_revocation)
+        moment = min(moments, default=None)
+        if moment is None or (self._timer is not None and self._timer.when() <= moment):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(moment, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._work.set()
+
+    async def _tidy_forever(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            now = self._loop.time()
+            if self._revoked and now >= self._next_revocation:
+                await self._revoke()
+                self._next_revocation = self._loop.time() + REVOKE_PAUSE
+            while self._deleted and self._deleted[0][0] <= now and await self._delete(now):
+                pass
+            self._plan()
+
+    async def _revoke(self) -> bool:
+        task_ids = [self._revoked.popleft() for _ in range(min(MAX_REVOKED, len(self._revoked)))]
+        try:
+            await self._broker.broadcast(ControlRequest(method="revoke", arguments={"task_id": task_ids}))
+        except TransportError as error:
+            logger.info("%d tasks could not be revoked; they expire: %s", len(task_ids), error)
+            return False
+        return True
+
+    async def _delete(self, until: float) -> bool:
+        task_ids: list[str] = []
+        while self._deleted and len(task_ids) < MAX_DELETED and self._deleted[0][0] <= until:
+            task_ids.append(heapq.heappop(self._deleted)[1])
+        try:
+            await self._store.delete(task_ids)
+        except TransportError as error:
+            logger.info("%d results could not be deleted; they expire: %s", len(task_ids), error)
+            return False
+        return True

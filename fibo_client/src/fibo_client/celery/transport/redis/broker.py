@@ -1,0 +1,125 @@
+"""Redis as broker: tasks by LPUSH, remote control by PUBLISH, its answers by BRPOP."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from fibo_client.celery.protocol.control import decode_reply, encode_request
+from fibo_client.celery.transport.base import Parcel
+from fibo_client.celery.transport.redis import envelope
+from fibo_client.celery.transport.redis.connections import RedisFaultError
+from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from fibo_client.celery.protocol.control import ControlRequest
+    from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.transport.redis.connections import Connections
+    from fibo_client.celery.transport.redis.keys import BrokerKeys
+
+_REPLY_TTL_MS = 60_000
+
+
+class RedisBroker:
+    """Implements `fibo_client.celery.transport.base.Broker`."""
+
+    def __init__(self, connections: Connections, keys: BrokerKeys) -> None:
+        self._connections = connections
+        self._keys = keys
+
+    def pack(self, message: TaskMessage, queue: str) -> Parcel:
+        """See `Broker.pack`. The route is the name of a list."""
+        route = self._keys.queue(queue, message.priority)
+        return Parcel(message.id, route, envelope.encode_task(message, queue, str(uuid.uuid4())))
+
+    async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
+        """See `Broker.publish`. One LPUSH, so that all of them are in the list or none is."""
+        try:
+            await self._connections.execute("LPUSH", route, *[parcel.payload for parcel in parcels])
+        except RedisFaultError as fault:
+            task_ids = [parcel.task_id for parcel in parcels]
+            if fault.outcome == "unknown":
+                raise PublishUnknownError(str(fault), task_ids) from fault
+            raise PublishError(str(fault), task_ids, refused=fault.outcome == "refused") from fault
+
+    async def depth(self, queue: str) -> int:
+        """See `Broker.depth`."""
+        commands = [("LLEN", key) for key in self._keys.queues(queue)]
+        async with self._connections.connection() as connection:
+            return sum(await self._connections.exchange(connection, commands))
+
+    async def broadcast(self, request: ControlRequest) -> int:
+        """See `Broker.broadcast`."""
+        return int(await self._connections.execute(*self._publish_command(encode_request(request), None)))
+
+    async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
+        """See `Broker.ask`. Workers look up where to answer in a set, so the asker enters itself there first."""
+        ticket, reply_key = str(uuid.uuid4()), str(uuid.uuid4())
+        body = encode_request(request, ticket=ticket, reply_exchange=self._keys.reply_exchange, reply_key=reply_key)
+        bind = ("SADD", self._keys.reply_bindings, self._keys.reply_binding(reply_key))
+        deadline = time.monotonic() + timeout
+        try:
+            async with self._connections.connection() as connection:
+                _, listening = await self._connections.exchange(
+                    connection, [bind, self._publish_command(body, time.time() + timeout)]
+                )
+                wanted = listening if limit is None else min(listening, limit)
+                return await self._collect(connection, reply_key, ticket, wanted, deadline)
+        finally:
+            await self._unbind(reply_key)
+
+    def _publish_command(self, body: bytes, expires: float | None) -> tuple[Any, ...]:
+        message = envelope.encode_control(
+            body, exchange=self._keys.request_exchange, expires=expires, delivery_tag=str(uuid.uuid4())
+        )
+        return ("PUBLISH", self._keys.control_channel, message)
+
+    async def _collect(
+        self, connection: AbstractConnection, reply_key: str, ticket: str, wanted: int, deadline: float
+    ) -> dict[str, Any]:
+        replies: dict[str, Any] = {}
+        while len(replies) < wanted:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            # Redis takes 0 for "for ever", and looks at its clock ten times a second only.
+            blocking = ("BRPOP", self._keys.reply_list(reply_key), f"{max(left, 0.01):.3f}")
+            (popped,) = await self._connections.exchange(connection, [blocking], patience=left)
+            if popped is None:
+                break
+            try:
+                answered, body = envelope.decode_reply(popped[1])
+                if answered == ticket:
+                    replies |= decode_reply(body)
+            except ResultDecodeError:
+                continue  # Somebody else wrote into the list. It is no answer of a worker.
+        return replies
+
+    async def _unbind(self, reply_key: str) -> None:
+        # In this order: while the member is there, a late answer makes the list again. The expiry is for an answer
+        # that was on its way already.
+        answers = self._keys.reply_list(reply_key)
+        commands = [
+            ("SREM", self._keys.reply_bindings, self._keys.reply_binding(reply_key)),
+            ("PEXPIRE", answers, _REPLY_TTL_MS),
+        ]
+        with anyio.CancelScope(shield=True):
+            try:
+                async with self._connections.connection() as connection:
+                    await self._connections.exchange(connection, commands)
+            except RedisFaultError:
+                pass  # The caller learns of an outage from the question itself; there is nothing more to say.
+
+    async def aclose(self) -> None:
+        """See `Broker.aclose`."""
+        await self._connections.aclose()
+
+    def __repr__(self) -> str:
+        return f"<RedisBroker at {self._connections.address}>"

@@ -1,0 +1,292 @@
+"""Connections to one Redis server: few, bounded, each command under a deadline of our own.
+
+redis-py's own time limits and retries are switched off. On CPython 3.11 a ``socket_timeout`` makes it swallow
+cancellations, and a retried LPUSH would send a task twice.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import anyio
+from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from fibo_client._version import __version__
+from fibo_client.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.transport.redis.urls import RedisAddress, TLSOptions
+
+try:
+    from redis import DriverInfo
+except ImportError:  # before redis-py 7.2
+    _DRIVER: dict[str, Any] = {"lib_name": f"redis-py(fibo_client_v{__version__})"}
+else:
+    _DRIVER = {"driver_info": DriverInfo().add_upstream_driver("fibo_client", __version__)}
+
+EXPLICIT: Final[dict[str, Any]] = {
+    "socket_timeout": None,
+    "socket_connect_timeout": None,
+    "health_check_interval": 0,
+    "retry_on_timeout": False,
+    "decode_responses": False,
+    "protocol": 2,
+}
+"""What redis-py would otherwise choose itself, and differently from version to version. RESP2 because old proxies
+and some managed servers know no other."""
+
+Outcome = Literal["unsent", "refused", "unknown"]
+
+
+class RedisFaultError(TransportError):
+    """A command did not do what it should.
+
+    Attributes:
+        outcome: ``unsent``: it never left. ``refused``: Redis answered no. ``unknown``: no answer came.
+    """
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        self.outcome = outcome
+        super().__init__(reason)
+
+
+class Connections:
+    """A bounded pool of connections to one Redis server."""
+
+    def __init__(self, address: RedisAddress, config: CeleryConfig) -> None:
+        self.address = address
+        self._io_timeout = config.io_timeout
+        self._sentinel: Sentinel | None = None
+        self._slots = anyio.Semaphore(config.max_connections)
+        self._pool = self._make_pool(config)
+
+    def _make_pool(self, config: CeleryConfig) -> ConnectionPool:
+        address = self.address
+        common: dict[str, Any] = {**EXPLICIT, **_DRIVER, "retry": Retry(NoBackoff(), 0)}
+        options = {
+            **common,
+            "max_connections": config.max_connections,
+            "db": address.db,
+            "username": address.username,
+            "password": address.password,
+        }
+        secure = {} if address.ssl is None else _tls(address.ssl)
+        if address.kind == "sentinel":
+            credentials = {"username": config.sentinel_username, "password": config.sentinel_password}
+            own = {**common, **secure, **credentials, "ssl": bool(secure)}
+            self._sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)  # type: ignore[no-untyped-call] # redis-py's
+            options |= {**secure, "ssl": bool(secure)}
+            return SentinelConnectionPool(address.master_name, self._sentinel, **options)  # type: ignore[no-untyped-call] # redis-py's
+        if address.kind == "unix":
+            return ConnectionPool(connection_class=UnixDomainSocketConnection, path=address.path, **options)
+        kind = SSLConnection if secure else Connection
+        return ConnectionPool(connection_class=kind, host=address.host, port=address.port, **options, **secure)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AbstractConnection]:
+        """Borrow a connection that is connected.
+
+        Yields:
+            The connection.
+
+        Raises:
+            RedisFaultError: None could be had within the time limit; nothing was sent.
+        """
+        async with self._slot():
+            connection = await self._connect()
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._wait_for_slot()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _wait_for_slot(self) -> None:
+        try:
+            with anyio.fail_after(self._io_timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            busy = f"all connections were busy for {self._io_timeout:g} s (max_connections)"
+            raise self._fault("unsent", busy) from None
+
+    async def _connect(self) -> AbstractConnection:
+        try:
+            with anyio.fail_after(self._io_timeout):
+                connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
+                return connection
+        except TimeoutError:
+            raise self._fault("unsent", f"no connection within {self._io_timeout:g} s") from None
+        except (RedisError, OSError) as error:
+            raise self._fault("unsent", _explain(error)) from error
+
+    async def execute(self, *command: Any, patience: float = 0.0) -> Any:
+        """Send a command and read its answer.
+
+        Args:
+            *command: The command and its arguments.
+            patience: Seconds that the command itself may block, on top of the time limit.
+
+        Returns:
+            The answer, as redis-py parses it: bytes, int, lists, None.
+
+        Raises:
+            RedisFaultError: It failed; the outcome says how.
+        """
+        async with self.connection() as connection:
+            return (await self.exchange(connection, [command], patience=patience))[0]
+
+    async def exchange(
+        self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]], *, patience: float = 0.0
+    ) -> list[Any]:
+        """Send commands together over one connection and read their answers.
+
+        Args:
+            connection: From `connection`.
+            commands: The commands with their arguments.
+            patience: Seconds that they may block, on top of the time limit.
+
+        Returns:
+            The answers, in order.
+
+        Raises:
+            RedisFaultError: One failed; the outcome says how.
+        """
+        answers: list[Any] = []
+        refusal: RedisFaultError | None = None
+        async with self._guarded(connection, self._io_timeout + patience):
+            await connection.send_packed_command(connection.pack_commands(commands))
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    # The other answers are still to be read, or the connection's next user would get them.
+                    refusal = refusal or self._fault(_outcome(error), _explain(error))
+        if refusal is not None:
+            raise refusal
+        return answers
+
+    async def send(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> None:
+        """Send commands and leave their answers to `receive`.
+
+        Args:
+            connection: From `connection`.
+            commands: The commands with their arguments.
+
+        Raises:
+            RedisFaultError: They may not have been sent.
+        """
+        async with self._guarded(connection, self._io_timeout):
+            await connection.send_packed_command(connection.pack_commands(commands))
+
+    async def receive(self, connection: AbstractConnection) -> Any:
+        """Wait for the next answer on a connection, however long it takes.
+
+        Args:
+            connection: From `connection`.
+
+        Returns:
+            The answer.
+
+        Raises:
+            RedisFaultError: Redis said no, or the connection is gone.
+        """
+        async with self._guarded(connection, None):
+            return await connection.read_response()
+
+    @asynccontextmanager
+    async def _guarded(self, connection: AbstractConnection, seconds: float | None) -> AsyncIterator[None]:
+        """Put a deadline on what is done with a connection, and drop the connection when it fails."""
+        try:
+            with anyio.fail_after(seconds):
+                yield
+        except TimeoutError:
+            await connection.disconnect(nowait=True)
+            raise self._fault("unknown", f"no answer within {seconds:g} s") from None
+        except ResponseError as error:
+            raise self._fault(_outcome(error), _explain(error)) from error
+        except (BusyLoadingError, AuthenticationError) as error:
+            await connection.disconnect(nowait=True)
+            raise self._fault(_outcome(error), _explain(error)) from error
+        except (RedisError, OSError) as error:
+            await connection.disconnect(nowait=True)
+            raise self._fault("unknown", _explain(error)) from error
+
+    async def aclose(self) -> None:
+        """Close all connections, also those in use."""
+        await self._pool.aclose()
+        if self._sentinel is not None:
+            for sentinel in self._sentinel.sentinels:
+                await sentinel.aclose()
+
+    def _fault(self, outcome: Outcome, reason: str) -> RedisFaultError:
+        return RedisFaultError(outcome, f"{self.address}: {reason}")
+
+    def __repr__(self) -> str:
+        return f"<Connections to {self.address}>"
+
+
+def _tls(options: TLSOptions) -> dict[str, Any]:
+    return {
+        "ssl_cert_reqs": options.cert_reqs,
+        "ssl_ca_certs": options.ca_certs,
+        "ssl_certfile": options.certfile,
+        "ssl_keyfile": options.keyfile,
+        "ssl_check_hostname": options.check_hostname,
+    }
+
+
+def _outcome(error: RedisError) -> Outcome:
+    """Tell a server that cannot take the command yet from one that does not want it."""
+    not_yet = isinstance(error, (BusyLoadingError, ReadOnlyError, MasterDownError))
+    return "unsent" if not_yet else "refused"
+
+
+def _explain(error: BaseException) -> str:
+    """Say in a line what went wrong and, where it is plain, what to do."""
+    text = str(error).strip() or type(error).__name__
+    for sign, advice in _ADVICE:
+        if sign in text.lower():
+            return f"{text.rstrip('.')}. {advice}"
+    return text
+
+
+_ADVICE: Final = (
+    ("connection refused", "Is Redis running there?"),
+    ("error 111", "Is Redis running there?"),
+    ("error 2 connecting", "Is Redis running, and is that the path of its socket?"),
+    ("name or service not known", "Is the host's name right?"),
+    ("certificate verify failed", "Give the authority that signed it: ssl_ca_certs."),
+    ("wrongpass", "Check the user name and the password in the URL."),
+    ("invalid username-password", "Check the user name and the password in the URL."),
+    ("noauth", "Redis wants a password: redis://:password@host."),
+    ("authentication required", "Redis wants a password: redis://:password@host."),
+    ("no master found", "Check master_name and the Sentinels' addresses."),
+    ("no permissions", "The Redis user's ACL must allow the command and the key."),
+    ("has no permissions", "The Redis user's ACL must allow the command and the key."),
+)

@@ -1,0 +1,119 @@
+"""Kombu's envelope: what one element of a Redis list, or one published message, looks like.
+
+Source: ``kombu.transport.virtual`` and ``kombu.transport.redis``. A worker needs ``delivery_tag``,
+``delivery_info``, ``content-type`` and a body that ``body_encoding`` really fits; without them it drops the message
+or stops.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.celery.protocol import jsontypes
+from fibo_client.celery.protocol.message import CONTENT_ENCODING, CONTENT_TYPE
+from fibo_client.errors import MessageError, ResultDecodeError
+
+if TYPE_CHECKING:
+    from fibo_client.celery.protocol.message import TaskMessage
+
+MAX_BYTES: Final = 512 * 1024 * 1024
+"""Redis takes no longer element (``proto-max-bulk-len``); it would close the connection."""
+
+
+def encode_task(message: TaskMessage, queue: str, delivery_tag: str) -> bytes:
+    """Put a task message into its envelope.
+
+    Args:
+        message: The message.
+        queue: The queue's name, without prefix: redelivery goes by it.
+        delivery_tag: Must differ from that of every other message: workers keep unacknowledged messages by it.
+
+    Returns:
+        The envelope.
+
+    Raises:
+        MessageError: It is larger than Redis takes.
+    """
+    properties: dict[str, Any] = {
+        "correlation_id": message.id,
+        "reply_to": "",
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "priority": message.priority,
+        "body_encoding": "base64",
+        "delivery_tag": delivery_tag,
+    }
+    if message.expiration is not None:
+        properties["expiration"] = message.expiration
+    envelope = _encode(message.body, message.headers, properties)
+    if len(envelope) > MAX_BYTES:
+        raise MessageError(
+            f"the message has {len(envelope)} bytes, more than the {MAX_BYTES} that Redis takes; "
+            "store the data elsewhere and send where it is"
+        )
+    return envelope
+
+
+def encode_control(body: bytes, *, exchange: str, expires: float | None, delivery_tag: str) -> bytes:
+    """Put a remote control command into its envelope.
+
+    Args:
+        body: The command, from `encode_request`.
+        exchange: The exchange of remote control commands.
+        expires: When workers shall ignore it, in seconds since the epoch; None is never.
+        delivery_tag: Must differ from that of every other message.
+
+    Returns:
+        The envelope.
+    """
+    headers: dict[str, Any] = {"clock": 1}
+    if expires is not None:
+        headers["expires"] = expires
+    properties = {
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": exchange, "routing_key": ""},
+        "priority": 0,
+        "body_encoding": "base64",
+        "delivery_tag": delivery_tag,
+    }
+    return _encode(body, headers, properties)
+
+
+def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
+    """Open the envelope of an answer to remote control.
+
+    Args:
+        envelope: The bytes, as they came.
+
+    Returns:
+        The ticket of the request that it answers, and the body.
+
+    Raises:
+        ResultDecodeError: It is no such envelope.
+    """
+    match jsontypes.loads(envelope):
+        case {
+            "body": str(body),
+            "headers": {"ticket": str(ticket)},
+            "properties": {"body_encoding": "base64"},
+        }:
+            try:
+                return ticket, base64.b64decode(body, validate=True)
+            except binascii.Error as error:
+                raise ResultDecodeError(f"the body of an answer is broken: {error}") from error
+    raise ResultDecodeError("what came is not an answer to remote control")
+
+
+def _encode(body: bytes, headers: Any, properties: dict[str, Any]) -> bytes:
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": CONTENT_ENCODING,
+            "content-type": CONTENT_TYPE,
+            "headers": headers,
+            "properties": properties,
+        }
+    ).encode()

@@ -1,0 +1,45 @@
+"""From settings to a broker and a result store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fibo_client.celery.transport.redis.broker import RedisBroker
+from fibo_client.celery.transport.redis.connections import Connections
+from fibo_client.celery.transport.redis.keys import BrokerKeys, result_key_prefix
+from fibo_client.celery.transport.redis.store import RedisResultStore
+from fibo_client.celery.transport.redis.urls import parse_url
+
+if TYPE_CHECKING:
+    from fibo_client.celery.config import CeleryConfig
+
+
+def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore]:
+    """Make the broker and the result store that the settings name. No I/O yet.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The two, over the same connections where both are on the same server and database.
+
+    Raises:
+        ConfigError: A URL is wrong.
+    """
+    broker_address = parse_url(config.broker_url, config, role="broker_url")
+    broker_connections = Connections(broker_address, config)
+    store_connections = broker_connections
+    if config.result_backend is not None:
+        store_address = parse_url(config.result_backend, config, role="result_backend")
+        if store_address != broker_address:
+            store_connections = Connections(store_address, config)
+    keys = BrokerKeys(
+        prefix=config.broker_prefix,
+        steps=config.priority_steps,
+        separator=config.priority_separator,
+        db=broker_address.db,
+        control_exchange=config.control_exchange,
+    )
+    return RedisBroker(broker_connections, keys), RedisResultStore(
+        store_connections, result_key_prefix(config.result_prefix)
+    )

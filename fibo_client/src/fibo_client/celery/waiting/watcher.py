@@ -1,0 +1,392 @@
+"""The tasks that read results for everybody: one polls, one listens to what is pushed.
+
+Whoever waits enters a `Waiter` here and awaits a future of its own; no result is read in a caller's task, so a
+cancelled caller leaves no half-read answer behind. Both tasks are parked, without a single Redis command, while
+nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+from typing import TYPE_CHECKING, Final
+
+from fibo_client.celery.protocol.meta import decode_meta, pending
+from fibo_client.celery.transport.base import Confirmed, Pushed
+from fibo_client.celery.waiting.registry import Registry, Waiter, last_look
+from fibo_client.celery.waiting.schedule import Schedule
+from fibo_client.errors import FiboError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.protocol.meta import TaskMeta
+    from fibo_client.celery.transport.base import ResultStore, Subscription
+
+logger = logging.getLogger("fibo_client")
+
+SLICE: Final = 256
+"""The most waiters that are settled before the event loop gets its turn."""
+
+PING_AFTER: Final = 15.0
+"""Seconds of silence on the subscription after which it is asked for a sign of life."""
+
+LARGE_REPLY: Final = 64 * 1024
+"""A reply of so many bytes is decoded in an iteration of the loop of its own."""
+
+_FIRST_READ_WHEN_SUBSCRIBING: Final = 0.05
+_PAUSE_AFTER_FAILURE: Final = (0.02, 0.5)
+
+
+class Watcher:
+    """Waits for results on behalf of everybody who holds the client.
+
+    Args:
+        store: Where results are.
+        config: How to poll, whether to subscribe, and how large a result may be.
+    """
+
+    def __init__(self, store: ResultStore, config: CeleryConfig) -> None:
+        self._store = store
+        self._config = config
+        self._registry = Registry()
+        self._schedule = Schedule(poll_min=config.poll_min, poll_max=config.longest_poll)
+        self._loop: asyncio.AbstractEventLoop
+        self._tasks: list[asyncio.Task[None]] = []
+        self._work = asyncio.Event()
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._failures = 0
+        # Push: the ids that shall be, and those that are, subscribed to.
+        self._wanted: dict[str, None] = {}
+        self._asked: set[str] = set()
+        self._listening = asyncio.Event()
+        self._subscription: Subscription | None = None
+        self._heard = 0.0
+        self._pinged = False
+
+    def start(self) -> None:
+        """Start the two tasks on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        loops = [self._poll_forever()] + ([self._listen_forever()] if self._config.push else [])
+        # An empty context: the tasks serve everybody, and must not carry on the trace of whoever opened the client.
+        self._tasks = [
+            self._loop.create_task(each, name="fibo_client.watcher", context=contextvars.Context()) for each in loops
+        ]
+
+    async def aclose(self, error: Exception) -> None:
+        """Stop the tasks. Whoever still waits gets an error.
+
+        Args:
+            error: The error.
+        """
+        self._forget(self._registry.fail(self._registry.everybody(), error))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for timer in (self._deadline_timer, self._due_timer):
+            if timer is not None:
+                timer.cancel()
+        await self._drop_subscription()
+
+    # What callers use. All of it is synchronous: entering and leaving cannot be interrupted.
+
+    def enter(
+        self,
+        task_ids: Iterable[str],
+        *,
+        timeout: float | None,
+        on_over: Callable[[], None],
+        on_change: Callable[[TaskMeta], None] | None = None,
+        once: bool = False,
+        end_on_failure: bool = False,
+        bulky: bool = False,
+        begun: bool = True,
+    ) -> Waiter:
+        """Begin to wait for results.
+
+        Args:
+            task_ids: The ids; at least one.
+            timeout: Seconds until the wait ends. None is no limit.
+            on_over: Called once, when all answers are there or the wait ends without them.
+            on_change: Called with each new state that is not final.
+            once: Whether a single read of each is enough, whatever it shows.
+            end_on_failure: Whether the wait is over as soon as one task has failed.
+            bulky: Whether large answers are expected, which are better polled than pushed.
+            begun: Whether to read from now on. If not, `begin` says when.
+
+        Returns:
+            The waiter, to be handed to `leave` in the end.
+        """
+        now = self._loop.time()
+        deadline = math.inf if timeout is None else now + timeout
+        read_from = now if once or timeout is None else last_look(timeout, now, deadline)
+        waiter = Waiter(deadline, read_from, dict.fromkeys(task_ids), on_over, once, end_on_failure, on_change)
+        new = self._registry.add(waiter)
+        if once:
+            self._begin(waiter.missing, first=0.0)
+            for task_id in waiter.missing:
+                self._schedule.hurry(task_id, now)
+            self._work.set()
+            self._wake()
+        else:
+            if new and not bulky and self._config.push and len(self._wanted) + len(new) <= self._config.push_limit:
+                self._wanted.update(dict.fromkeys(new))
+                self._listening.set()
+                self._work.set()
+                self._wake()
+            if begun:
+                self.begin(waiter)
+        self._plan_deadline()
+        return waiter
+
+    def begin(self, waiter: Waiter) -> None:
+        """Read from now on what a waiter waits for.
+
+        Args:
+            waiter: From `enter` with ``begun=False``.
+        """
+        if not waiter.over:
+            self._begin(waiter.missing, first=None)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Stop waiting, over or not.
+
+        Args:
+            waiter: From `enter`.
+        """
+        self._forget(self._registry.discard(waiter))
+
+    def fail(self, waiter: Waiter, error: Exception) -> None:
+        """End a waiter with an error.
+
+        Args:
+            waiter: From `enter`.
+            error: The error.
+        """
+        self._forget(self._registry.fail([waiter], error))
+
+    @property
+    def pending(self) -> int:
+        """How many results are waited for."""
+        return len(self._registry)
+
+    # Reading.
+
+    def _begin(self, task_ids: Iterable[str], first: float | None) -> None:
+        now = self._loop.time()
+        for task_id in task_ids:
+            subscribing = first is None and task_id in self._wanted
+            self._schedule.add(task_id, now, _FIRST_READ_WHEN_SUBSCRIBING if subscribing else first)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the polling task look at the schedule again, if it sleeps longer than it now should."""
+        if not self._work.is_set():
+            due = self._next_due()
+            timer = self._due_timer
+            if due is not None and (timer is None or due < timer.when()):
+                self._set_due_timer(due)
+
+    def _set_due_timer(self, due: float) -> None:
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+        self._due_timer = self._loop.call_at(due, self._due_timer_fired)
+
+    def _due_timer_fired(self) -> None:
+        self._due_timer = None
+        self._work.set()
+
+    def _next_due(self) -> float | None:
+        moments = [self._schedule.next_due(), self._registry.next_look()]
+        if self._subscription is not None and self._asked:
+            moments.append(self._heard + PING_AFTER + (self._config.io_timeout if self._pinged else 0.0))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    async def _poll_forever(self) -> None:
+        while True:
+            try:
+                await self._poll()
+            except Exception as error:
+                logger.exception("the reader of results failed; everybody who waits is told")
+                self._forget(self._registry.fail(self._registry.everybody(), error))
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE[1])
+
+    async def _poll(self) -> None:
+        while True:
+            due = self._next_due()
+            now = self._loop.time()
+            if due is None or due > now:
+                self._work.clear()
+                if due is not None:
+                    self._set_due_timer(due)
+                if not self._subscription_changes():
+                    await self._work.wait()
+            now = self._loop.time()
+            await self._tend_subscription(now)
+            for task_id in self._registry.last_looks(now):
+                self._schedule.add(task_id, now, 0.0)
+                self._schedule.hurry(task_id, now)
+            batch = self._schedule.take(now)
+            if batch:
+                await self._read(batch, now)
+
+    async def _read(self, batch: list[str], began: float) -> None:
+        try:
+            replies = await self._store.read_many(batch)
+        except TransportError as error:
+            await self._reading_failed(batch, error)
+            return
+        if self._failures:
+            self._failures = 0
+            logger.warning("results can be read again")
+        absent = [task_id for task_id, payload in zip(batch, replies, strict=True) if payload is None]
+        if len(absent) < len(batch):
+            absent += await self._settle_all(batch, replies)
+        self._forget(self._registry.looked(absent, began, pending))
+        now = self._loop.time()
+        self._schedule.missed(absent, now)
+        self._expire()
+
+    async def _settle_all(self, batch: Sequence[str], replies: Sequence[bytes | None]) -> list[str]:
+        """Settle what came, in slices; return the ids whose state is not final."""
+        count = size = 0
+        unfinished = []
+        for task_id, payload in zip(batch, replies, strict=True):
+            if payload is None:
+                continue
+            large = len(payload) >= LARGE_REPLY
+            if count and (large or count % SLICE == 0):
+                await asyncio.sleep(0)
+            count += 1
+            size += len(payload)
+            self._arrive(task_id, payload)
+            if task_id in self._registry:
+                unfinished.append(task_id)
+        self._schedule.arrived(count, size, self._loop.time())
+        return unfinished
+
+    def _arrive(self, task_id: str, payload: bytes) -> None:
+        if task_id not in self._registry:
+            return
+        try:
+            answer: TaskMeta | Exception = decode_meta(payload, task_id, max_bytes=self._config.max_result_bytes)
+        except FiboError as error:
+            answer = error
+        self._forget(self._registry.arrive(task_id, answer))
+
+    async def _reading_failed(self, batch: list[str], error: TransportError) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            logger.warning("results cannot be read, trying again: %s", error)
+        self._forget(self._registry.unreadable(batch, error))
+        first, longest = _PAUSE_AFTER_FAILURE
+        await asyncio.sleep(min(first * 2 ** min(self._failures - 1, 10), longest))
+        self._schedule.missed(batch, self._loop.time())
+        self._expire()
+
+    def _forget(self, task_ids: Iterable[str]) -> None:
+        for task_id in task_ids:
+            self._schedule.remove(task_id)
+            self._wanted.pop(task_id, None)
+        if len(self._asked) > len(self._wanted):
+            self._work.set()
+
+    # Deadlines.
+
+    def _plan_deadline(self) -> None:
+        moment = self._registry.next_deadline()
+        timer = self._deadline_timer
+        if moment is None or (timer is not None and timer.when() <= moment):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._deadline_timer = self._loop.call_at(moment, self._deadline_passed)
+
+    def _deadline_passed(self) -> None:
+        self._deadline_timer = None
+        self._expire()
+
+    def _expire(self) -> None:
+        free, more = self._registry.expire(self._loop.time(), SLICE)
+        self._forget(free)
+        if more:
+            self._deadline_timer = self._loop.call_at(self._loop.time(), self._deadline_passed)
+        else:
+            self._plan_deadline()
+
+    # Push.
+
+    def _subscription_changes(self) -> bool:
+        return self._subscription is not None and self._asked != self._wanted.keys()
+
+    async def _tend_subscription(self, now: float) -> None:
+        """Subscribe, unsubscribe, and ask for a sign of life when it has been silent for long."""
+        subscription = self._subscription
+        if subscription is None:
+            return
+        try:
+            if self._subscription_changes():
+                add = [task_id for task_id in self._wanted if task_id not in self._asked]
+                remove = [task_id for task_id in self._asked if task_id not in self._wanted]
+                self._asked = set(self._wanted)
+                await subscription.update(add, remove)
+            if self._asked and now >= self._heard + PING_AFTER:
+                if not self._pinged:
+                    self._pinged = True
+                    await subscription.ping()
+                elif now >= self._heard + PING_AFTER + self._config.io_timeout:
+                    await subscription.abort()
+        except TransportError:
+            pass  # The listening task notices too, and makes a new subscription.
+
+    async def _listen_forever(self) -> None:
+        failures = 0
+        while True:
+            await self._listening.wait()
+            try:
+                self._subscription = await self._store.subscribe()
+                self._asked = set()
+                self._heard, self._pinged = self._loop.time(), False
+                self._work.set()
+                while True:
+                    self._take_event(await self._subscription.receive())
+                    failures = 0
+            except TransportError as error:
+                failures += 1
+                level = logging.INFO if failures == 1 else logging.DEBUG
+                logger.log(level, "the subscription to results is gone, polling meanwhile: %s", error)
+            except Exception:
+                failures += 1
+                logger.exception("the subscription to results failed, polling meanwhile")
+            finally:
+                await self._drop_subscription()
+            first, longest = _PAUSE_AFTER_FAILURE
+            await asyncio.sleep(min(first * 2 ** min(failures, 10), longest))
+            if not self._wanted:
+                self._listening.clear()
+
+    def _take_event(self, event: Confirmed | Pushed | None) -> None:
+        now = self._loop.time()
+        self._heard, self._pinged = now, False
+        match event:
+            case Pushed(task_id, payload):
+                self._arrive(task_id, payload)
+            case Confirmed(task_ids):
+                for task_id in task_ids:
+                    if task_id in self._wanted:
+                        self._schedule.set_pushed(task_id, now, pushed=True)
+                self._wake()
+
+    async def _drop_subscription(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        self._asked = set()
+        if subscription is not None:
+            now = self._loop.time()
+            for task_id in self._wanted:
+                self._schedule.set_pushed(task_id, now, pushed=False)
+            self._work.set()
+            await subscription.aclose()

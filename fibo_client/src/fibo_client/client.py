@@ -1,0 +1,247 @@
+"""Fibonacci numbers from a Celery worker, awaited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from fibo_client.celery.client import CeleryClient
+from fibo_client.celery.config import UNSET, Unset
+from fibo_client.config import FiboConfig
+from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_n, check_sqrt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    from fibo_client.celery.result import AsyncResult, Question
+    from fibo_client.celery.task import RemoteTask
+    from fibo_client.config import FiboOverrides
+
+__all__ = ["FiboClient"]
+
+R = TypeVar("R")
+
+BULKY_N = 200_000
+"""From this n on an answer is large (35 kB of text and more), and is polled rather than pushed."""
+
+
+class FiboClient:
+    """An async client of a Fibonacci worker.
+
+    ::
+
+        async with FiboClient("redis://localhost:6379/0") as client:
+            print(await client.fibonacci_many([4, 3, 8, 6, 10], timeout=5))
+
+    Args:
+        broker_url: Where tasks are sent. None is ``CELERY_BROKER_URL``, else ``redis://localhost:6379/0``.
+        result_backend: Where results are stored. None is ``CELERY_RESULT_BACKEND``, else the broker's URL.
+        config: Settings, in place of the environment's. The other arguments win over it.
+        **overrides: Single settings: the fields of `FiboConfig`.
+
+    Attributes:
+        celery: The general Celery client underneath.
+        config: The settings.
+
+    Raises:
+        ConfigError: A URL or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        broker_url: str | None = None,
+        result_backend: str | None = None,
+        *,
+        config: FiboConfig | None = None,
+        **overrides: Unpack[FiboOverrides],
+    ) -> None:
+        self.config = FiboConfig.resolve(config, broker_url, result_backend, overrides)
+        self.celery = CeleryClient(config=self.config)
+
+    async def open(self) -> Self:
+        """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
+
+        Returns:
+            The client.
+
+        Raises:
+            ClientStateError: It was opened before.
+        """
+        await self.celery.open()
+        return self
+
+    async def aclose(self) -> None:
+        """Close the client. Calls in flight end with ClientStateError. Closing twice does nothing.
+
+        Raises:
+            ClientStateError: It runs on another event loop.
+        """
+        await self.celery.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def fibonacci(self, n: int, *, timeout: float | Unset | None = UNSET) -> int:
+        """Compute F(n). F(0) is 0, F(1) is 1.
+
+        Args:
+            n: 0 to `max_n`.
+            timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
+
+        Returns:
+            The number, exact.
+
+        Raises:
+            TypeError: n is not an integer.
+            ValueError: n is negative or too large.
+            ResultTimeoutError: No answer came in time.
+            TaskFailedError: The worker could not compute it.
+            TransportError: Redis could not be reached.
+            ClientStateError: The client is not open here.
+        """
+        (value,) = await self.fibonacci_many([n], timeout=timeout)
+        return value
+
+    async def fibonacci_many(
+        self, ns: Iterable[int], *, timeout: float | Unset | None = UNSET, return_exceptions: bool = False
+    ) -> list[int]:
+        """Compute F(n) for many n.
+
+        Args:
+            ns: Numbers from 0 to `max_n`, in any order, with or without duplicates.
+            timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
+            return_exceptions: Whether to put the error of a number that failed in its place. (What cannot be asked for
+                is refused all the same, before anything is sent.)
+
+        Returns:
+            The numbers, exact, in the order of `ns`.
+
+        Raises:
+            TypeError: One of them is not an integer. Nothing was sent.
+            ValueError: One of them is negative or too large. Nothing was sent.
+            ResultTimeoutError: Not all came in time. `ResultTimeoutError.finished` has what did, by index.
+            TaskFailedError: The worker could not compute one of them.
+            TransportError: Redis could not be reached.
+            ClientStateError: The client is not open here.
+        """
+        numbers = [check_n(n, self.config.max_n) for n in ns]
+        return await self.celery.call_many(
+            [FIBONACCI(n) for n in numbers],
+            timeout=timeout,
+            retry=True,
+            return_exceptions=return_exceptions,
+            bulky=any(n >= BULKY_N for n in numbers),
+        )
+
+    async def sqrt(self, value: float, *, timeout: float | Unset | None = UNSET) -> float:
+        """Compute a square root.
+
+        Args:
+            value: A number, 0 or more.
+            timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
+
+        Returns:
+            The root.
+
+        Raises:
+            TypeError: It is not a number.
+            ValueError: It is negative, not finite, or too large for a float.
+            ResultTimeoutError: No answer came in time.
+            TaskFailedError: The worker could not compute it.
+            TransportError: Redis could not be reached.
+            ClientStateError: The client is not open here.
+        """
+        return await self.celery.call(SQRT_TASK(check_sqrt(value)), timeout=timeout, retry=True)
+
+    async def fibo_task(self, n: int, *, timeout: float | Unset | None = UNSET) -> tuple[int, str]:
+        """Compute F(n) with the task ``tasks.fibo_task``, which answers a sentence.
+
+        Args:
+            n: 0 to `max_n`.
+            timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
+
+        Returns:
+            n, and a sentence with the task's id and F(n) in decimal digits.
+
+        Raises:
+            TypeError: n is not an integer.
+            ValueError: n is negative or too large.
+            ResultTimeoutError: No answer came in time.
+            TaskFailedError: The worker could not compute it.
+            TransportError: Redis could not be reached.
+            ClientStateError: The client is not open here.
+        """
+        signature = FIBO_TASK(check_n(n, self.config.max_n))
+        (answer,) = await self.celery.call_many([signature], timeout=timeout, retry=True, bulky=n >= BULKY_N)
+        return answer
+
+    @overload
+    async def submit(self, n: int) -> AsyncResult[int]: ...
+    @overload
+    async def submit(self, n: int, *, task: RemoteTask[[int], R]) -> AsyncResult[R]: ...
+    async def submit(self, n: int, *, task: RemoteTask[[int], Any] = FIBONACCI) -> AsyncResult[Any]:
+        """Send one number to be computed, and return its handle.
+
+        Args:
+            n: 0 to `max_n`.
+            task: The task that computes it: `FIBONACCI`, or `FIBO_TASK` for a plain worker that hosts only that.
+
+        Returns:
+            The handle. Nothing that happens here revokes the task.
+
+        Raises:
+            TypeError: n is not an integer.
+            ValueError: n is negative or too large.
+            TransportError: It was not sent, or it is not known whether it was.
+            ClientStateError: The client is not open here.
+        """
+        (handle,) = await self.submit_many([n], task=task)
+        return handle
+
+    @overload
+    async def submit_many(self, ns: Iterable[int]) -> list[AsyncResult[int]]: ...
+    @overload
+    async def submit_many(self, ns: Iterable[int], *, task: RemoteTask[[int], R]) -> list[AsyncResult[R]]: ...
+    async def submit_many(
+        self, ns: Iterable[int], *, task: RemoteTask[[int], Any] = FIBONACCI
+    ) -> list[AsyncResult[Any]]:
+        """Send numbers to be computed, one task each, in as few commands as possible.
+
+        Args:
+            ns: Numbers from 0 to `max_n`, with or without duplicates.
+            task: The task that computes them: `FIBONACCI`, or `FIBO_TASK` for a plain worker that hosts only that.
+
+        Returns:
+            The handles, in order. Nothing that happens here revokes the tasks.
+
+        Raises:
+            TypeError: One of them is not an integer. Nothing was sent.
+            ValueError: One of them is negative or too large. Nothing was sent.
+            TransportError: Some were not sent, or it is not known whether they were.
+            ClientStateError: The client is not open here.
+        """
+        numbers = [(check_n(n, self.config.max_n),) for n in ns]
+        return await self.celery.send_many(task, numbers, retry=True)
+
+    def ready(self, results: Iterable[AsyncResult[Any]]) -> Question[list[bool]]:
+        """Ask which tasks are over, by one read for all. It does not wait for them.
+
+        Args:
+            results: The handles.
+
+        Returns:
+            A coroutine that gives for each whether it succeeded, failed or was revoked.
+
+        Raises:
+            ReadError: The results could not be read.
+        """
+        return self.celery.ready(results)
+
+    def __repr__(self) -> str:
+        return f"<FiboClient over {self.celery!r}>"
