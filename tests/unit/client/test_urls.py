@@ -468,9 +468,7 @@ URL_LIKE = st.lists(st.sampled_from([*PIECES, *SPECIAL, "1", "é"]), max_size=15
 SCHEMES = st.sampled_from(["redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://"])
 
 
-@given(
-    TEXT, TEXT, HOSTS, st.integers(1, 65535), st.integers(0, 2**31 - 1), st.sampled_from(["redis", "rediss"])
-)
+@given(TEXT, TEXT, HOSTS, st.integers(1, 65535), st.integers(0, 2**31 - 1), st.sampled_from(["redis", "rediss"]))
 @example("", "", "h", 1, 0, "redis")
 def test_whatever_is_encoded_is_read_back(username, password, host, port, db, scheme):
     server = f"[{host}]" if ":" in host else host
@@ -510,9 +508,7 @@ def test_any_text_is_an_address_or_a_config_error(text, role):
         assert 0 <= answer.db < 2**31
 
 
-@given(
-    SCHEMES, SHREDDED, SHREDDED, st.sampled_from(["h", "h:1/2", "[::1]", "/run/s", "a;b", "h/x", "h?db=1"])
-)
+@given(SCHEMES, SHREDDED, SHREDDED, st.sampled_from(["h", "h:1/2", "[::1]", "/run/s", "a;b", "h/x", "h?db=1"]))
 def test_no_error_shows_a_piece_of_a_raw_user_name_or_password(scheme, username, password, server):
     answer = outcome(f"{scheme}{username}:{password}@{server}")
     assert isinstance(answer, RedisAddress) or SECRET not in shown(answer)

@@ -10,6 +10,7 @@ import lzma
 import zlib
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fibo_client.celery.protocol.jsontypes import shown
 from fibo_client.errors import MessageError, ResultDecodeError
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ class _Decompressor(Protocol):
 
 ZLIB: Final = "application/x-gzip"
 _NAMES: Final = {"gzip": ZLIB, "zlib": ZLIB, ZLIB: ZLIB}
+_LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset takes; a header may demand 4 GiB.
 _DECOMPRESSORS: Final[dict[str, Callable[[], _Decompressor]]] = {
     ZLIB: zlib.decompressobj,
     "application/x-bz2": bz2.BZ2Decompressor,
-    "application/x-lzma": lzma.LZMADecompressor,
+    "application/x-lzma": lambda: lzma.LZMADecompressor(memlimit=_LZMA_MEMORY),
 }
 
 
@@ -44,9 +46,9 @@ def compress(body: bytes, name: str) -> tuple[bytes, str]:
     Raises:
         MessageError: No other compression can be relied on to be installed where the worker runs.
     """
-    content_type = _NAMES.get(name)
+    content_type = _NAMES.get(name) if isinstance(name, str) else None
     if content_type is None:
-        raise MessageError(f"compression={name!r} is not supported; use 'gzip', which every worker can read")
+        raise MessageError(f"compression={shown(name)} is not supported; use 'gzip', which every worker can read")
     return zlib.compress(body), content_type
 
 

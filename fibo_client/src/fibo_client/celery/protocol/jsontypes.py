@@ -26,7 +26,7 @@ MAX_DEPTH = 100
 MAX_INT_DIGITS = 4300
 """Longer integers cannot be read by a stock worker: CPython refuses to parse them from text."""
 
-_MAX_INT_BITS = math.floor(MAX_INT_DIGITS * math.log2(10))
+_TOO_LONG = 10**MAX_INT_DIGITS
 _ENVELOPE = {"__type__", "__value__"}
 
 
@@ -43,7 +43,23 @@ def dumps(value: Any, where: str = "the value") -> str:
     Raises:
         MessageError: The value, or a part of it, could not be read by a worker as it was meant.
     """
-    return json.dumps(_plain(value, where, MAX_DEPTH), allow_nan=False)
+    return json.dumps(plain(value, where), allow_nan=False)
+
+
+def plain(value: Any, where: str = "the value") -> Any:
+    """Turn a value into what plain JSON has: dates, decimals, UUIDs and bytes into their envelopes.
+
+    Args:
+        value: As for `dumps`.
+        where: As for `dumps`.
+
+    Returns:
+        None, booleans, numbers, text, lists and dicts.
+
+    Raises:
+        MessageError: As for `dumps`.
+    """
+    return _plain(value, where, MAX_DEPTH)
 
 
 def loads(text: str | bytes) -> Any:
@@ -61,6 +77,8 @@ def loads(text: str | bytes) -> Any:
     """
     try:
         return json.loads(text, object_hook=_from_envelope)
+    except ResultDecodeError:
+        raise  # An envelope's. It is a ValueError too.
     except RecursionError:
         raise ResultDecodeError("its JSON is nested too deeply") from None
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -68,12 +86,27 @@ def loads(text: str | bytes) -> Any:
         raise ResultDecodeError(f"its JSON is not valid: {error}") from error
 
 
+def shown(value: object) -> str:
+    """Show a wrong value in an error.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The beginning of its repr, which not every value has.
+    """
+    try:
+        return f"{value!r:.80}"
+    except (ValueError, RecursionError):  # CPython's, for an integer of thousands of digits, or for deep nesting
+        return f"<{type(value).__name__}>"
+
+
 def _plain(value: Any, where: str, depth: int) -> Any:
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
     if isinstance(value, int):
-        if value.bit_length() > _MAX_INT_BITS:
+        if not -_TOO_LONG < value < _TOO_LONG:
             raise MessageError(
                 f"{where} holds an integer of more than {MAX_INT_DIGITS} digits, which a worker cannot read; "
                 "send it as text, for example hex(number)"
@@ -92,8 +125,8 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     for known, encode in _ENCODERS:
         if isinstance(value, known):
             return encode(value)
-    if isinstance(value, str):  # a subclass, such as a StrEnum's member
-        return str(value)
+    if isinstance(value, str):
+        return _text(value)
     raise MessageError(
         f"{where} holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot carry; "
         "send numbers, text, None, lists, dicts with text keys, or a datetime, date, time, Decimal, UUID or bytes"
@@ -108,8 +141,13 @@ def _plain_dict(value: dict[Any, Any], where: str, depth: int) -> dict[str, Any]
         )
     for key in value:
         if not isinstance(key, str):
-            raise MessageError(f"{where} holds a dict with the key {key!r:.80}; JSON keys are text, so send str(key)")
-    return {str(key): _plain(item, where, depth - 1) for key, item in value.items()}
+            raise MessageError(f"{where} holds a dict with the key {shown(key)}; JSON keys are text, so send str(key)")
+    return {_text(key): _plain(item, where, depth - 1) for key, item in value.items()}
+
+
+def _text(value: str) -> str:
+    # Of a subclass, what it holds: str() of an enumeration's member may be the member's name.
+    return str.__str__(value)
 
 
 def _envelope(marker: str, value: Any) -> dict[str, Any]:

@@ -25,15 +25,31 @@ CONTENT_ENCODING: Final = "utf-8"
 
 RESERVED_HEADERS: Final = frozenset(
     {
+        # The protocol's.
         "argsrepr", "compression", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr",
         "lang", "origin", "parent_id", "redelivered", "replaced_task_nesting", "retries", "root_id", "shadow",
         "stamped_headers", "stamps", "task", "timelimit",
+        # Attributes and methods of the worker's request object, into which all headers go.
+        "args", "as_execution_options", "called_directly", "callbacks", "chain", "children", "chord", "clear",
+        "correlation_id", "delivery_info", "errbacks", "get", "headers", "hostname", "is_eager", "kwargs", "logfile",
+        "loglevel", "properties", "reply_to", "soft_time_limit", "taskset", "time_limit", "update", "utc",
     }
 )  # fmt: skip
-"""Header names that belong to the protocol: a user's header of that name would replace what the worker needs."""
+"""Header names that are not the user's: such a header would replace what the worker needs, or be replaced by it.
+Nor are names that begin with an underscore."""
+
+RESERVED_STAMPS: Final = RESERVED_HEADERS | {
+    # A worker that stores extended results sets stamps beside these.
+    "date_done", "group_id", "name", "queue", "result", "status", "task_id", "traceback", "worker",
+    # A worker that tries a task again passes stamps on beside these.
+    "add_to_parent", "connection", "countdown", "exchange", "link", "link_error", "priority", "producer", "publisher",
+    "result_cls", "route_name", "router", "routing_key", "serializer", "task_type",
+}  # fmt: skip
+"""Names of stamps that are not the user's, for the like reason."""
 
 _LONGEST_NAME: Final = 1024
 _LONGEST_REPR: Final = 1024
+_LONGEST_TIME: Final = timedelta.max.total_seconds()
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -107,10 +123,11 @@ def build_task(
     Raises:
         MessageError: A worker could not take the message, or would take it for something else.
     """
-    check_name("task", task)
-    check_name("task_id", task_id)
+    task = check_name("task", task)
+    task_id = check_name("task_id", task_id)
     if now.tzinfo is None:
         raise MessageError("now has no time zone")
+    own_stamps = None if stamps is None else _own("stamps", stamps, RESERVED_STAMPS)
     eta_text = _eta(eta, countdown, now)
     expires_text, expiration = _expires(expires, now)
     protocol_headers: dict[str, Any] = {
@@ -131,8 +148,8 @@ def build_task(
         "origin": origin,
         "ignore_result": _flag("ignore_result", ignore_result),
         "replaced_task_nesting": 0,
-        "stamped_headers": None if stamps is None else list(_own("stamps", stamps)),
-        "stamps": {} if stamps is None else dict(_own("stamps", stamps)),
+        "stamped_headers": None if own_stamps is None else list(own_stamps),
+        "stamps": own_stamps or {},
     }
     body = _body(args, kwargs)
     protocol_headers["argsrepr"] = _cut(repr(tuple(args)))
@@ -140,7 +157,7 @@ def build_task(
     if compression is not None:
         body, protocol_headers["compression"] = compression_.compress(body, compression)
     if headers is not None:
-        protocol_headers.update(_own("headers", headers))
+        protocol_headers.update(_own("headers", headers, RESERVED_HEADERS))
     return TaskMessage(
         id=task_id,
         headers=protocol_headers,
@@ -170,7 +187,7 @@ def check_name(what: str, name: object) -> str:
         raise MessageError(f"{what} must have 1 to {_LONGEST_NAME} characters, not {len(name)}")
     if not name.isprintable():
         raise MessageError(f"{what}={name!r:.80} holds a character that cannot be printed, which no key may hold")
-    return name
+    return str.__str__(name)  # Of an enumeration's member, the text: an f-string may make its name of it.
 
 
 def check_priority(priority: int | None) -> int:
@@ -188,8 +205,10 @@ def check_priority(priority: int | None) -> int:
     if priority is None:
         return 0
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise MessageError(f"priority={priority!r} must be an integer from 0 (served first over Redis) to 9")
-    return priority
+        raise MessageError(
+            f"priority={jsontypes.shown(priority)} must be an integer from 0 (served first over Redis) to 9"
+        )
+    return int(priority)
 
 
 def _body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
@@ -199,7 +218,7 @@ def _body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         raise MessageError(f"kwargs must be a dict of keyword arguments, not {type(kwargs).__name__}")
     for name in kwargs:
         if not isinstance(name, str):
-            raise MessageError(f"kwargs holds the name {name!r:.80}; names of arguments are text")
+            raise MessageError(f"kwargs holds the name {jsontypes.shown(name)}; names of arguments are text")
     return f"[{jsontypes.dumps(args, 'args')}, {jsontypes.dumps(kwargs, 'kwargs')}, {_EMBED_JSON}]".encode()
 
 
@@ -211,15 +230,16 @@ def _eta(eta: datetime | None, countdown: float | None, now: datetime) -> str | 
         if eta is not None:
             raise MessageError("give countdown or eta, not both")
         return _moment("countdown", now, _seconds("countdown", countdown)) if countdown else None
-    return None if eta is None else _aware("eta", eta).isoformat()
+    return None if eta is None else _iso(_aware("eta", eta))
 
 
 def _expires(expires: float | datetime | None, now: datetime) -> tuple[str | None, str | None]:
     if expires is None:
         return None, None
     if isinstance(expires, datetime):
-        seconds = (_aware("expires", expires) - now).total_seconds()
-        text = expires.isoformat()
+        moment = _aware("expires", expires)
+        seconds = (moment - now).total_seconds()
+        text = _iso(moment)
     else:
         seconds = _seconds("expires", expires) or 0.0
         text = _moment("expires", now, seconds)
@@ -230,9 +250,11 @@ def _expires(expires: float | datetime | None, now: datetime) -> tuple[str | Non
 
 def _moment(what: str, now: datetime, seconds: float | None) -> str:
     try:
-        return (now.astimezone(UTC) + timedelta(seconds=seconds or 0.0)).isoformat(timespec="microseconds")
+        return _iso(now.astimezone(UTC) + timedelta(seconds=seconds or 0.0))
     except OverflowError:
-        raise MessageError(f"{what}={seconds!r} seconds is further away than a date can say") from None
+        raise MessageError(
+            f"{what}={jsontypes.shown(seconds)} seconds is further than a date can say; give a smaller number"
+        ) from None
 
 
 def _aware(what: str, moment: object) -> datetime:
@@ -243,7 +265,15 @@ def _aware(what: str, moment: object) -> datetime:
             f"{what}={moment.isoformat()} has no time zone, and the worker would take it for UTC; "
             "use datetime.now(timezone.utc), or .astimezone() for local time"
         )
-    return moment
+    try:
+        # As Celery writes countdowns. Workers refuse offsets with seconds, which some time zones have.
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise MessageError(f"{what}={moment.isoformat()} has no date in UTC; give a year from 2 to 9998") from None
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")
 
 
 def _seconds(what: str, seconds: float | None) -> float | None:
@@ -251,14 +281,16 @@ def _seconds(what: str, seconds: float | None) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise MessageError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
-    if not math.isfinite(seconds) or seconds < 0:
-        raise MessageError(f"{what}={seconds!r} must be a finite number of seconds, 0 or more")
+    if not 0 <= seconds < math.inf:
+        raise MessageError(f"{what}={jsontypes.shown(seconds)} must be a finite number of seconds, 0 or more")
+    if seconds > _LONGEST_TIME:
+        raise MessageError(f"{what}={jsontypes.shown(seconds)} seconds are too many; give a smaller number, or None")
     return seconds
 
 
 def _flag(what: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise MessageError(f"{what} must be True or False, not {value!r:.80}")
+        raise MessageError(f"{what} must be True or False, not {jsontypes.shown(value)}")
     return value
 
 
@@ -266,16 +298,16 @@ def _optional_name(what: str, name: str | None) -> str | None:
     return None if name is None else check_name(what, name)
 
 
-def _own(what: str, headers: Mapping[str, Any]) -> dict[str, Any]:
+def _own(what: str, headers: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:
     """Check headers or stamps of the user's own."""
     if not isinstance(headers, dict):
         raise MessageError(f"{what} must be a dict, not {type(headers).__name__}")
     for name in headers:
         check_name(f"a name in {what}", name)
-        if name in RESERVED_HEADERS:
+        if name in reserved or name.startswith("_"):
             raise MessageError(f"{what} holds {name!r}, which belongs to the protocol; use another name")
-    jsontypes.dumps(headers, what)
-    return headers
+    own: dict[str, Any] = jsontypes.plain(headers, what)
+    return own
 
 
 def _cut(text: str) -> str:

@@ -131,8 +131,10 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
     state = stored.get("status")
     if not isinstance(state, str) or not 0 < len(state) <= _LONGEST_STATE:
         raise ResultDecodeError("it has no status")
-    if stored.get("task_id") != task_id:
-        raise ResultDecodeError(f"it belongs to the task {stored.get('task_id')!r:.80}")
+    owner = stored.get("task_id")
+    if owner != task_id:
+        # The repr of anything but text may be endless work, or too deep.
+        raise ResultDecodeError(f"it belongs to {f'the task {owner!r:.80}' if isinstance(owner, str) else 'no task'}")
     if "result" not in stored:
         raise ResultDecodeError("it has no result")
     failed = state in states.EXCEPTION_STATES

@@ -69,17 +69,20 @@ class Schedule:
         """How many results the next read may ask for: fewer, the larger the answers have been."""
         return max(1, min(MAX_WIDTH, int(_REPLY_BYTES / max(self._bytes, 1.0))))
 
-    def add(self, task_id: str, now: float, first: float | None = None) -> None:
+    def add(self, task_id: str, now: float, *, first: float | None = None, place: int = 0) -> None:
         """Begin to read a result.
 
         Args:
             task_id: The task's id.
             now: The present.
             first: Seconds until the first read. None is the shortest pause.
+            place: How many were sent together with it, before it. Workers will come to it after those, so the more
+                there are, the longer its first pauses.
         """
         if task_id not in self._slots:
-            self._slots[task_id] = slot = _Slot(now, self._poll_min)
-            self._plan(task_id, slot, now + (self._poll_min if first is None else first))
+            pause = min(self._poll_min * (1 + place / _HEAD), self._poll_max)
+            self._slots[task_id] = slot = _Slot(now, pause)
+            self._plan(task_id, slot, now + (pause if first is None else first))
 
     def remove(self, task_id: str) -> None:
         """Stop reading a result.
@@ -163,8 +166,10 @@ class Schedule:
         self._bytes += _SMOOTHING * (size / count - self._bytes)
         pace = min(PACE, self._poll_max)
         for task_id, slot in itertools.islice(self._slots.items(), 2 * count + _HEAD):
-            if not slot.pushed and now + pace < slot.due < math.inf:
-                slot.pause = pace
+            if slot.pushed:
+                continue
+            slot.pause = min(slot.pause, pace)
+            if now + pace < slot.due < math.inf:
                 self._plan(task_id, slot, now + pace)
 
     def next_due(self) -> float | None:

@@ -90,7 +90,6 @@ class Watcher:
         for timer in (self._deadline_timer, self._due_timer):
             if timer is not None:
                 timer.cancel()
-        await self._drop_subscription()
 
     # What callers use. All of it is synchronous: entering and leaving cannot be interrupted.
 
@@ -178,9 +177,9 @@ class Watcher:
 
     def _begin(self, task_ids: Iterable[str], first: float | None) -> None:
         now = self._loop.time()
-        for task_id in task_ids:
+        for place, task_id in enumerate(task_ids):
             subscribing = first is None and task_id in self._wanted
-            self._schedule.add(task_id, now, _FIRST_READ_WHEN_SUBSCRIBING if subscribing else first)
+            self._schedule.add(task_id, now, first=_FIRST_READ_WHEN_SUBSCRIBING if subscribing else first, place=place)
         self._wake()
 
     def _wake(self) -> None:
@@ -228,7 +227,7 @@ class Watcher:
             now = self._loop.time()
             await self._tend_subscription(now)
             for task_id in self._registry.last_looks(now):
-                self._schedule.add(task_id, now, 0.0)
+                self._schedule.add(task_id, now, first=0.0)
                 self._schedule.hurry(task_id, now)
             batch = self._schedule.take(now)
             if batch:
@@ -339,22 +338,37 @@ class Watcher:
                     self._pinged = True
                     await subscription.ping()
                 elif now >= self._heard + PING_AFTER + self._config.io_timeout:
-                    await subscription.abort()
+                    raise TransportError("the subscription does not answer")
         except TransportError:
-            pass  # The listening task notices too, and makes a new subscription.
+            self._lose(subscription)
+            await subscription.abort()  # So that the listening task learns of it, and makes a new one.
+
+    def _lose(self, subscription: Subscription) -> None:
+        """Read everything that was pushed by it, now and often, until there is another."""
+        if self._subscription is subscription:
+            self._subscription = None
+            self._asked = set()
+            now = self._loop.time()
+            for task_id in self._wanted:
+                self._schedule.set_pushed(task_id, now, pushed=False)
+            self._work.set()
 
     async def _listen_forever(self) -> None:
         failures = 0
         while True:
             await self._listening.wait()
             try:
-                self._subscription = await self._store.subscribe()
-                self._asked = set()
-                self._heard, self._pinged = self._loop.time(), False
-                self._work.set()
-                while True:
-                    self._take_event(await self._subscription.receive())
-                    failures = 0
+                subscription = await self._store.subscribe()
+                try:
+                    self._subscription = subscription
+                    self._heard, self._pinged = self._loop.time(), False
+                    self._work.set()
+                    while True:
+                        self._take_event(await subscription.receive())
+                        failures = 0
+                finally:
+                    self._lose(subscription)
+                    await subscription.aclose()
             except TransportError as error:
                 failures += 1
                 level = logging.INFO if failures == 1 else logging.DEBUG
@@ -362,8 +376,6 @@ class Watcher:
             except Exception:
                 failures += 1
                 logger.exception("the subscription to results failed, polling meanwhile")
-            finally:
-                await self._drop_subscription()
             first, longest = _PAUSE_AFTER_FAILURE
             await asyncio.sleep(min(first * 2 ** min(failures, 10), longest))
             if not self._wanted:
@@ -380,13 +392,3 @@ class Watcher:
                     if task_id in self._wanted:
                         self._schedule.set_pushed(task_id, now, pushed=True)
                 self._wake()
-
-    async def _drop_subscription(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        self._asked = set()
-        if subscription is not None:
-            now = self._loop.time()
-            for task_id in self._wanted:
-                self._schedule.set_pushed(task_id, now, pushed=False)
-            self._work.set()
-            await subscription.aclose()

@@ -8,7 +8,6 @@ or stops.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,7 +101,7 @@ def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
         }:
             try:
                 return ticket, base64.b64decode(body, validate=True)
-            except binascii.Error as error:
+            except ValueError as error:  # binascii's own is one
                 raise ResultDecodeError(f"the body of an answer is broken: {error}") from error
     raise ResultDecodeError("what came is not an answer to remote control")
 

@@ -46,7 +46,7 @@ class BrokerKeys:
         Raises:
             MessageError: The name cannot be one.
         """
-        check_name("queue", name)
+        name = check_name("queue", name)
         step = self.steps[bisect_right(self.steps, priority) - 1]
         return f"{self.prefix}{name}{self.separator}{step}" if step else f"{self.prefix}{name}"
 

@@ -1,0 +1,56 @@
+# Everything a newcomer needs. Python 3.11+ and make are enough to begin with.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+PACKAGES := -e fibo_client -e 'fibo_worker[embedded]'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-all check bench docs build clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make the environment in .venv (the other targets do it themselves)
+
+$(STAMP): pyproject.toml constraints.txt fibo_client/pyproject.toml fibo_worker/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	@echo "Installing the two packages and their tools into $(VENV) ..."
+	@uv=$$(command -v uv || echo $(BIN)/uv); \
+		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev $(PACKAGES)
+	@touch $@
+
+demo: $(STAMP) ## Run the main job: a private Redis, a real worker, Fibonacci numbers
+	@$(BIN)/fibo-worker demo 4 3 8 6 10
+
+test: $(STAMP) ## Run all tests, the fast ones first, and measure the coverage of fibo_client
+	@$(BIN)/pytest --quiet --cov --cov-report=term
+
+test-unit: $(STAMP) ## Run the tests that need no server
+	@$(BIN)/pytest --quiet tests/unit
+
+test-all: $(STAMP) ## Run all tests on each interpreter found, 3.11 to 3.14
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/interpreters.py
+
+check: $(STAMP) ## Lint, check formatting, types and layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP) ## Measure against Celery's own client, side by side
+	@$(BIN)/python -m tests.benchmarks
+
+docs: $(STAMP) ## Build the documentation into site/
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site
+	@echo "Built: site/index.html"
+
+build: $(STAMP) ## Build wheels and source distributions into dist/
+	@uv=$$(command -v uv || echo $(BIN)/uv); $$uv build --quiet --all-packages --out-dir dist && ls dist
+
+clean: ## Remove what was built, and the environments
+	@rm -rf $(VENV) .venvs build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,197 @@
+"""The command line: ``fibo-worker start | dev | demo | health``. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from fibo_worker._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fibo_worker.settings import WorkerSettings
+
+__all__ = ["main"]
+
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fibo-worker")
+def main() -> None:
+    """Run a Celery worker that computes Fibonacci numbers.
+
+    CELERY_BROKER_URL says where its Redis is; redis://localhost:6379/0 if it is not set.
+    """
+
+
+@main.command(epilog="Arguments after -- go to 'celery worker' as they are: fibo-worker start -- --pool threads")
+@click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Tasks at a time. [default: one per CPU]")
+@click.option("-Q", "--queues", metavar="NAMES", help="Queues to serve, with commas between. [default: celery]")
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(_LOG_LEVELS, case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="How much to log.",
+)
+@click.option("-n", "--hostname", metavar="NAME", help="The node's name, such as fibo1@%h.")
+@click.argument("arguments", metavar="[-- CELERY_ARGUMENTS...]", nargs=-1, type=click.UNPROCESSED)
+def start(
+    concurrency: int | None,
+    queues: str | None,
+    loglevel: str,
+    hostname: str | None,
+    arguments: tuple[str, ...],
+) -> None:
+    """Start a worker, in the foreground, on the Redis of CELERY_BROKER_URL."""
+    _settings()  # a wrong variable is better said here than by a traceback of Celery's
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "fibo_worker.app",
+        "worker",
+        "--loglevel",
+        loglevel.upper(),
+    ]
+    for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", hostname)):
+        if value is not None:
+            command += [option, str(value)]
+    # Celery's command takes these two as well, and would let them win over CELERY_BROKER_URL.
+    env = {name: value for name, value in os.environ.items() if name not in ("BROKER_URL", "RESULT_BACKEND")}
+    # In place of this process, so that signals and the exit status are the worker's own.
+    os.execve(sys.executable, [*command, *arguments], env)  # noqa: S606 - no shell is what is wanted
+
+
+@main.command()
+@click.option("-c", "--concurrency", type=click.IntRange(min=1), default=2, show_default=True, help="Tasks at a time.")
+@click.option(
+    "-p",
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="The port of the private Redis. [default: any that is free]",
+)
+def dev(concurrency: int, port: int) -> None:
+    """Start a private Redis and a worker, until Ctrl-C.
+
+    Both are on this machine only, and are gone afterwards with all they hold.
+    """
+    from fibo_worker.foreground import serve
+
+    with _stopped_by_signals(), _plain_errors():
+        serve(concurrency=concurrency, port=port)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})  # or -4 would be taken for an option
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="How many numbers to compute at the end.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds for each step.",
+)
+@click.argument("numbers", nargs=-1, type=click.UNPROCESSED)
+def demo(batch: int, timeout: float, numbers: tuple[str, ...]) -> None:
+    """Send NUMBERS (4 3 8 6 10) to a worker and show the answers.
+
+    Starts a worker of its own, and a private Redis unless CELERY_BROKER_URL names one.
+    """
+    settings = _settings()
+    values = [_value(text, settings.max_n) for text in numbers] or [4, 3, 8, 6, 10]
+
+    from fibo_worker.demo import run
+
+    with _stopped_by_signals(status=130), _plain_errors():
+        right = run(
+            values,
+            broker_url=os.environ.get("CELERY_BROKER_URL") or None,
+            result_backend=os.environ.get("CELERY_RESULT_BACKEND") or None,
+            batch=batch,
+            timeout=timeout,
+        )
+    if not right:
+        sys.exit(1)
+
+
+@main.command()
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Seconds to wait for an answer.",
+)
+@click.option("-n", "--hostname", metavar="NODE", help="The node that must answer, such as celery@web1. [default: any]")
+def health(timeout: float, hostname: str | None) -> None:
+    """Exit with status 0 if a worker answers on CELERY_BROKER_URL, else with 1."""
+    from fibo_worker.health import UnhealthyError, check
+
+    settings = _settings()
+    try:
+        nodes = check(settings, timeout=timeout, node=hostname)
+    except UnhealthyError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{', '.join(nodes)} answered")
+
+
+def _settings() -> WorkerSettings:
+    from fibo_client.errors import ConfigError
+    from fibo_worker.settings import WorkerSettings
+
+    try:
+        return WorkerSettings.from_env(os.environ)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _value(text: str, max_n: int) -> int:
+    from fibo_client.contract import check_n
+
+    try:
+        value = int(text)
+    except ValueError:
+        raise click.UsageError(f"{text!r} is not a whole number") from None
+    try:
+        return check_n(value, max_n)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(status: int = 0) -> Iterator[None]:
+    from fibo_worker.foreground import interruptible
+
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        sys.exit(status)
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Say what went wrong with a server or an answer without a traceback."""
+    from fibo_client.errors import FiboError
+    from fibo_worker.child import StartError
+
+    try:
+        yield
+    except (StartError, FiboError) as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,137 @@
+"""``fibo-worker demo``: the whole job once, from values to answers, with a client and a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from fibo_client import FIBO_TASK, FiboClient
+from fibo_client.contract import fibo_message
+from fibo_worker.dev import running
+from fibo_worker.fibonacci import decimal, fibonacci
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["run"]
+
+_SHARED_QUEUE: Final = "fibo.demo"
+"""The queue on somebody's own Redis: workers that do not know these tasks may serve the usual one there."""
+
+_PORTION: Final = 100
+"""How many numbers of the batch are asked for together: the progress moves by so many."""
+
+_SHOWN: Final = 400
+"""How much of a sentence is shown; one with F(10000000) would fill the terminal for a while."""
+
+
+def run(
+    values: Sequence[int],
+    *,
+    broker_url: str | None,
+    result_backend: str | None,
+    batch: int,
+    timeout: float,
+) -> bool:
+    """Run the demo.
+
+    Args:
+        values: What to send first, one task each.
+        broker_url: A Redis to use. None starts a private one.
+        result_backend: Where results are stored on that Redis. None is the broker's URL.
+        batch: How many numbers to compute at the end.
+        timeout: The most seconds that each step may take.
+
+    Returns:
+        Whether every answer was right.
+
+    Raises:
+        StartError: A server could not be started.
+        FiboError: An answer did not come.
+    """
+    started = time.perf_counter()
+    shared = broker_url is not None
+    with running(
+        broker_url,
+        result_backend=result_backend if shared else None,
+        queue=_SHARED_QUEUE if shared else "celery",
+    ) as here:
+        what = "A worker" if shared else "A private Redis and a worker"
+        click.echo(f"{what} started in {time.perf_counter() - started:.1f} s")
+        return asyncio.run(_show(here.url, here.result_backend, here.queue, values, batch, timeout))
+
+
+async def _show(
+    broker_url: str, result_backend: str, queue: str, values: Sequence[int], batch: int, timeout: float
+) -> bool:
+    async with FiboClient(broker_url, result_backend, queue=queue, timeout=timeout) as client:
+        right = await _show_values(client, values)
+        right &= await _show_root(client)
+        right &= await _show_batch(client, batch)
+    if not right:
+        click.echo("Some answers were wrong.", err=True)
+    return right
+
+
+async def _show_values(client: FiboClient, values: Sequence[int]) -> bool:
+    started = time.perf_counter()
+    handles = await client.submit_many(values, task=FIBO_TASK)
+    for handle, ready in zip(handles, await client.ready(handles), strict=True):
+        if not ready:
+            click.echo(f"Task [{handle.id}] is not ready")
+    answers = await asyncio.gather(*(handle.get() for handle in handles))
+    took = time.perf_counter() - started
+    right = True
+    for handle, value, (n, message) in zip(handles, values, answers, strict=True):
+        shown = message if len(message) <= _SHOWN else f"{message[:_SHOWN]}... ({len(message)} characters in all)"
+        click.echo(f"Value [{n}] -> {shown}")
+        right &= (n, message) == (value, fibo_message(handle.id, decimal(fibonacci(value))))
+    click.echo(f"{len(values)} values, one task each: {took * 1000:.0f} ms")
+    return right
+
+
+async def _show_root(client: FiboClient) -> bool:
+    started = time.perf_counter()
+    root = await client.sqrt(4)
+    click.echo(f"The square root of 4 is {root} ({(time.perf_counter() - started) * 1000:.0f} ms)")
+    return root == 2.0
+
+
+async def _show_batch(client: FiboClient, size: int) -> bool:
+    started = time.perf_counter()
+    progress = _Progress(size)
+    right = 0
+    for start in range(0, size, _PORTION):
+        numbers = range(start, min(start + _PORTION, size))
+        values = await client.fibonacci_many(numbers)
+        right += sum(value == fibonacci(n) for n, value in zip(numbers, values, strict=True))
+        progress.advance(len(numbers))
+    took = time.perf_counter() - started
+    click.echo(f"F(0) to F({size - 1}): {right} of {size} answers right, {took:.2f} s, {size / took:,.0f} numbers/s")
+    return right == size
+
+
+class _Progress:
+    """One line that is written over on a terminal, and a few plain lines elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._terminal = sys.stdout.isatty()
+        self._step = 1 if self._terminal else max(1, total // 4)
+        self._next = self._step
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._done < min(self._next, self._total):
+            return
+        self._next += self._step
+        text = f"{self._done} of {self._total} numbers"
+        if not self._terminal:
+            click.echo(text)
+        else:
+            click.echo(f"\r{text}", nl=self._done == self._total)

@@ -1,0 +1,199 @@
+"""The worker's settings: from the environment to a Celery configuration.
+
+| variable                  | default                    | meaning                                      |
+|---------------------------|----------------------------|----------------------------------------------|
+| `CELERY_BROKER_URL`       | `redis://localhost:6379/0` | where tasks come from                        |
+| `CELERY_RESULT_BACKEND`   | the broker's URL           | where results are stored                     |
+| `FIBO_MAX_N`              | 10000000                   | the largest n that is computed               |
+| `FIBO_TIME_LIMIT`         | 120                        | seconds until a task is killed               |
+| `FIBO_SOFT_TIME_LIMIT`    | 110                        | seconds until it is told to stop; fewer      |
+| `FIBO_VISIBILITY_TIMEOUT` | 180                        | seconds until a lost task is run again; more |
+| `FIBO_RESULT_EXPIRES`     | 3600                       | seconds for which a result is kept           |
+
+Fewer and more than the time limit, that is. The visibility timeout must be the same for every worker on one broker.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from fibo_client.contract import DEFAULT_MAX_N
+from fibo_client.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+__all__ = ["WorkerSettings"]
+
+_LARGEST_MAX_N: Final = 1_000_000_000  # its decimal digits fit into one Redis value, which has at most 512 MB
+_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
+_CERT_REQS: Final = ("CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE", "required", "optional", "none")
+_VARIABLES: Final = {
+    "max_n": "FIBO_MAX_N",
+    "time_limit": "FIBO_TIME_LIMIT",
+    "soft_time_limit": "FIBO_SOFT_TIME_LIMIT",
+    "visibility_timeout": "FIBO_VISIBILITY_TIMEOUT",
+    "result_expires": "FIBO_RESULT_EXPIRES",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What a worker needs to know. Times are whole seconds."""
+
+    broker_url: str = field(default="redis://localhost:6379/0", repr=False)
+    """Where tasks come from: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``."""
+    result_backend: str | None = field(default=None, repr=False)
+    """Where results are stored, spelled likewise. None is the broker's URL."""
+    max_n: int = DEFAULT_MAX_N
+    """The largest n that is computed."""
+    time_limit: int = 120
+    """After this a task's process is killed."""
+    soft_time_limit: int = 110
+    """After this a task is told to stop, by an exception."""
+    visibility_timeout: int = 180
+    """After this a task whose worker was lost is run again; so every task must have ended by then."""
+    result_expires: int = 3600
+    """For this long a result is kept."""
+
+    def __post_init__(self) -> None:
+        for name, variable in _VARIABLES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{variable} must be a whole number, 1 or more, not {value!r}")
+        if self.max_n > _LARGEST_MAX_N:
+            raise ConfigError(f"FIBO_MAX_N must be at most {_LARGEST_MAX_N}, not {self.max_n}")
+        if self.soft_time_limit >= self.time_limit:
+            raise ConfigError(
+                f"FIBO_SOFT_TIME_LIMIT={self.soft_time_limit} must be less than "
+                f"FIBO_TIME_LIMIT={self.time_limit}, or a task is killed before it is told to stop"
+            )
+        if self.visibility_timeout <= self.time_limit:
+            raise ConfigError(
+                f"FIBO_VISIBILITY_TIMEOUT={self.visibility_timeout} must be more than "
+                f"FIBO_TIME_LIMIT={self.time_limit}, or a task that is still running is run once more"
+            )
+        _check_url("CELERY_BROKER_URL", self.broker_url)
+        if self.result_backend is not None:
+            _check_url("CELERY_RESULT_BACKEND", self.result_backend)
+        # Sentinels are a list for both; only the broker understands a list of plain servers.
+        backend = self.result_backend or self.broker_url
+        if ";" in backend and not backend.startswith("sentinel:"):
+            raise ConfigError(
+                "CELERY_RESULT_BACKEND must be set, to one URL, where CELERY_BROKER_URL is a list of them"
+            )
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the settings from an environment. A variable that is empty counts as not set.
+
+        Args:
+            env: The environment, such as ``os.environ``.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ConfigError: A variable is wrong. The message names it, and shows no password.
+        """
+        fields: dict[str, Any] = {
+            name: _whole(variable, env[variable]) for name, variable in _VARIABLES.items() if env.get(variable)
+        }
+        # Celery reads tasks from the first of these two that is set.
+        if broker := env.get("CELERY_BROKER_READ_URL") or env.get("CELERY_BROKER_URL"):
+            fields["broker_url"] = broker
+        if backend := env.get("CELERY_RESULT_BACKEND"):
+            fields["result_backend"] = backend
+        settings = cls(**fields)
+        if write := env.get("CELERY_BROKER_WRITE_URL"):
+            _check_url("CELERY_BROKER_WRITE_URL", write)
+            if _is_tls(write) != _is_tls(settings.broker_url):
+                raise ConfigError(
+                    "CELERY_BROKER_WRITE_URL and the broker's other URL must both be rediss://, or neither"
+                )
+        return settings
+
+    def celery_conf(self) -> dict[str, Any]:
+        """Give the Celery configuration.
+
+        Returns:
+            Celery's settings by their names.
+        """
+        backend = self.result_backend or self.broker_url
+        conf: dict[str, Any] = {
+            "broker_url": self.broker_url,
+            "result_backend": backend,
+            "accept_content": ["json"],
+            "task_serializer": "json",
+            "result_serializer": "json",
+            "result_accept_content": ["json"],
+            "result_expires": self.result_expires,
+            "enable_utc": True,
+            "timezone": "UTC",
+            # A task is lost with its worker unless it is acknowledged late. Computing twice does no harm.
+            "task_acks_late": True,
+            # After a lost connection such a task cannot be acknowledged and will come again, so stop it.
+            "worker_cancel_long_running_tasks_on_connection_loss": True,
+            # Small tasks must not wait in a worker's hands behind a large one.
+            "worker_prefetch_multiplier": 1,
+            "task_time_limit": self.time_limit,
+            "task_soft_time_limit": self.soft_time_limit,
+            "broker_transport_options": {"visibility_timeout": self.visibility_timeout},
+            "broker_connection_retry_on_startup": True,
+        }
+        # Without a word on certificates, Celery's broker checks none and its backend refuses to start. A URL
+        # that says something wins over these two settings, in both.
+        if _is_tls(self.broker_url):
+            conf["broker_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        if _is_tls(backend):
+            conf["redis_backend_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        return conf
+
+
+def _whole(variable: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        # A long value is most likely something else pasted here, and may be a secret.
+        shown = repr(text) if len(text) <= 20 else f"a text of {len(text)} characters"
+        raise ConfigError(f"{variable} must be a whole number, 1 or more, not {shown}") from None
+
+
+def _is_tls(url: str) -> bool:
+    return url.startswith("rediss:")
+
+
+def _check_url(variable: str, url: str) -> None:
+    """Refuse what Celery would misread, without showing the URL: it may hold a password."""
+    if not isinstance(url, str):
+        raise ConfigError(f"{variable} must be text, not {type(url).__name__}")
+    urls = url.split(";")
+    for each in urls:
+        _check_one_url(variable, each)
+    if len({_is_tls(each) for each in urls}) > 1:
+        raise ConfigError(f"{variable} must have rediss:// in every one of its URLs, or in none")
+
+
+def _check_one_url(variable: str, url: str) -> None:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        raise ConfigError(f"{variable} must begin with one of: {known}")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it checks it
+    except ValueError:
+        raise ConfigError(
+            f"{variable} has a port that is not a number from 0 to 65535, or a host in brackets that do not "
+            "match. Write / ? # @ : ; in a user name or a password as %2F %3F %23 %40 %3A %3B"
+        ) from None
+    database = parts.path.strip("/")
+    if scheme != "redis+socket" and database and not database.isdecimal():
+        raise ConfigError(f"{variable} must end in the number of a database, such as /0, or in none")
+    for value in parse_qs(parts.query).get("ssl_cert_reqs", []):
+        if value not in _CERT_REQS:
+            raise ConfigError(f"{variable} has a wrong ssl_cert_reqs; it must be one of: {', '.join(_CERT_REQS)}")

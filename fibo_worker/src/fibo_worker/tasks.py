@@ -1,0 +1,134 @@
+"""The tasks: check the argument, compute, encode. `fibo_client.contract` has their names and shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client import contract
+from fibo_worker.fibonacci import decimal, fibonacci
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = [
+    "CHUNK_BUDGET",
+    "fibo_task",
+    "fibonacci_chunk",
+    "fibonacci_task",
+    "register",
+    "sqrt_task",
+]
+
+CHUNK_BUDGET: Final = contract.DEFAULT_MAX_N
+"""What the numbers of one chunk may add up to, or the worker's largest n if that is more. An answer's size
+grows with n, so this keeps a chunk's answer within that of the largest single number."""
+
+
+def register(app: Celery, *, max_n: int = contract.DEFAULT_MAX_N) -> None:
+    """Make the tasks known to a Celery app.
+
+    Args:
+        app: The app: the worker's own, or one of yours that shall host these tasks beside others.
+        max_n: The largest n to compute.
+    """
+
+    def fibo(task: Any, value: Any) -> tuple[int, str]:
+        return fibo_task(value, task_id=task.request.id, max_n=max_n)
+
+    def one(n: Any) -> str:
+        return fibonacci_task(n, max_n=max_n)
+
+    def many(numbers: Any) -> list[str | dict[str, list[str]]]:
+        return fibonacci_chunk(numbers, max_n=max_n)
+
+    # Not shared: a shared task would also appear, with this app's limit, in every other app of the process.
+    app.task(fibo, name=contract.FIBO_TASK.name, bind=True, shared=False)
+    app.task(sqrt_task, name=contract.SQRT_TASK.name, shared=False)
+    app.task(one, name=contract.FIBONACCI.name, shared=False)
+    app.task(many, name=contract.FIBONACCI_CHUNK.name, shared=False)
+
+
+def fibo_task(value: Any, *, task_id: str, max_n: int = contract.DEFAULT_MAX_N) -> tuple[int, str]:
+    """Compute a Fibonacci number and say it in a sentence.
+
+    Args:
+        value: The index.
+        task_id: The id of the task that computes it.
+        max_n: The largest index that is allowed.
+
+    Returns:
+        The index, and the sentence with the number in decimal digits.
+
+    Raises:
+        TypeError: The index is not an integer.
+        ValueError: The index is negative, or larger than `max_n`.
+    """
+    n = contract.check_n(value, max_n)
+    return n, contract.fibo_message(task_id, decimal(fibonacci(n)))
+
+
+def sqrt_task(value: Any) -> float:
+    """Compute a square root.
+
+    Args:
+        value: The number.
+
+    Returns:
+        Its root.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is negative, infinite, not a number, or too large for a float.
+    """
+    return math.sqrt(contract.check_sqrt(value))
+
+
+def fibonacci_task(n: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> str:
+    """Compute a Fibonacci number.
+
+    Args:
+        n: The index.
+        max_n: The largest index that is allowed.
+
+    Returns:
+        The number, encoded as the contract says.
+
+    Raises:
+        TypeError: The index is not an integer.
+        ValueError: The index is negative, or larger than `max_n`.
+    """
+    return contract.encode_number(fibonacci(contract.check_n(n, max_n)))
+
+
+def fibonacci_chunk(numbers: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> list[str | dict[str, list[str]]]:
+    """Compute several Fibonacci numbers. One that is refused fails alone.
+
+    Args:
+        numbers: The indexes.
+        max_n: The largest index that is allowed.
+
+    Returns:
+        For each index the number, or the error, encoded as the contract says.
+
+    Raises:
+        TypeError: It is not a list.
+        ValueError: The list is too long, or its numbers are too large together.
+    """
+    if not isinstance(numbers, list):
+        raise TypeError(f"a chunk must be a list of integers, not {type(numbers).__name__}")
+    if len(numbers) > contract.MAX_CHUNK:
+        raise ValueError(f"a chunk must have at most {contract.MAX_CHUNK} numbers, not {len(numbers)}")
+    checked = [_check(n, max_n) for n in numbers]
+    budget = max(max_n, CHUNK_BUDGET)
+    total = sum(n for n in checked if isinstance(n, int))
+    if total > budget:
+        raise ValueError(f"the numbers of a chunk must add up to at most {budget}, not {total}")
+    return [contract.encode_number(fibonacci(n)) if isinstance(n, int) else contract.encode_failure(n) for n in checked]
+
+
+def _check(n: Any, max_n: int) -> int | Exception:
+    try:
+        return contract.check_n(n, max_n)
+    except (TypeError, ValueError) as error:
+        return error

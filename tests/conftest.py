@@ -1,0 +1,64 @@
+"""Fixtures that start servers: once a session, and only if a test asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from support.servers import RedisServer, stock_worker
+
+from fibo_worker.dev import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_configure() -> None:
+    """Forget the settings of whoever runs the tests, but for the choice of a server."""
+    for name in list(os.environ):
+        ours = name.startswith(("CELERY_", "FIBO_")) or name in ("BROKER_URL", "RESULT_BACKEND", "STOCK_CONF")
+        if ours and name != "FIBO_REDIS_SERVER":
+            del os.environ[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningWorker:
+    """A worker, and where to reach it."""
+
+    url: str
+    process: WorkerProcess
+
+    @property
+    def node(self) -> str:
+        return self.process.node
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One private Redis for the session. FIBO_REDIS_SERVER chooses its program."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of an empty database, for this test alone."""
+    return redis_server.fresh_url()
+
+
+@pytest.fixture(scope="session")
+def worker(redis_server: RedisServer) -> Iterator[RunningWorker]:
+    """One fibo worker with two processes for the session."""
+    url = redis_server.fresh_url()
+    with WorkerProcess(url, concurrency=2, stop_timeout=0) as process:
+        yield RunningWorker(url, process)
+
+
+@pytest.fixture(scope="session")
+def stock(redis_server: RedisServer) -> Iterator[RunningWorker]:
+    """One plain Celery worker with two processes for the session, which knows only `support.stock`."""
+    url = redis_server.fresh_url()
+    with stock_worker(url, concurrency=2) as process:
+        yield RunningWorker(url, process)

@@ -1,0 +1,196 @@
+"""The contract is with the installed Celery and kombu, over every Redis server program that there is.
+
+For each program one server, and on it two plain Celery workers: one as Celery comes, on database 0, and one on another
+database with every setting that changes names and bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import celery
+import pytest
+import redis as redis_py
+from celery.backends.base import decompress_payload
+from hypothesis import settings
+from support.servers import RedisServer, redis_binaries, stock_worker
+
+from fibo_client.celery.client import CeleryClient
+from fibo_client.celery.protocol import states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fibo_worker.dev import WorkerProcess
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+BINARIES = redis_binaries() or {"none": None}  # Without one, starting it says how to get one.
+PATIENCE = 20.0
+"""Seconds after which something that should have happened counts as not happening."""
+
+PLAIN_CONF: dict[str, Any] = {"task_track_started": True}
+SPECIAL_CONF: dict[str, Any] = {
+    "broker_transport_options": {"global_keyprefix": "pfx:", "priority_steps": [0, 5], "sep": ":"},
+    "result_backend_transport_options": {"global_keyprefix": "rp"},
+    "result_extended": True,
+    "result_compression": "gzip",
+    "control_exchange": "mine",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One way to set Celery up: the same for its own client, for its worker and for ours."""
+
+    url: str
+    conf: dict[str, Any]
+    ours: dict[str, Any]
+    process: WorkerProcess | None = None
+
+    @property
+    def node(self) -> str:
+        return self.process.node
+
+    @contextlib.contextmanager
+    def celery(self) -> Iterator[celery.Celery]:
+        """Celery's own client."""
+        with celery.Celery("contract", broker=self.url, backend=self.url, set_as_current=False) as app:
+            app.conf.update(self.conf)
+            yield app
+            app.backend.result_consumer.stop()
+            app.backend.client.connection_pool.disconnect()
+
+    def client(self, **settings: Any) -> CeleryClient:
+        """Our client."""
+        return CeleryClient(self.url, **{"timeout": PATIENCE, **self.ours, **settings})
+
+    @contextlib.contextmanager
+    def redis(self) -> Iterator[redis_py.Redis]:
+        with redis_py.Redis.from_url(self.url) as client:
+            yield client
+
+    @property
+    def broker_prefix(self) -> str:
+        return self.ours.get("broker_prefix", "")
+
+    @property
+    def result_prefix(self) -> str:
+        return "rp_" if self.ours else ""
+
+
+PLAIN_OURS: dict[str, Any] = {}
+SPECIAL_OURS: dict[str, Any] = {
+    "broker_prefix": "pfx:",
+    "priority_steps": (0, 5),
+    "priority_separator": ":",
+    "result_prefix": "rp",
+    "control_exchange": "mine",
+}
+
+
+@pytest.fixture(scope="session", params=BINARIES)
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """One private Redis for each server program of this machine."""
+    with RedisServer(BINARIES[request.param]) as server:
+        yield server
+
+
+@pytest.fixture(params=["plain", "special"])
+def unserved(request: pytest.FixtureRequest, redis_server: RedisServer) -> Side:
+    """Each of the two ways, on an empty database that no worker serves."""
+    url = redis_server.fresh_url()
+    return Side(url, PLAIN_CONF, PLAIN_OURS) if request.param == "plain" else Side(url, SPECIAL_CONF, SPECIAL_OURS)
+
+
+@pytest.fixture(scope="session")
+def plain(redis_server: RedisServer) -> Iterator[Side]:
+    """A plain Celery worker as it comes (but that it tells when it starts a task), on database 0."""
+    with stock_worker(redis_server.url, conf=PLAIN_CONF, concurrency=2) as process:
+        yield Side(redis_server.url, PLAIN_CONF, PLAIN_OURS, process)
+
+
+@pytest.fixture(scope="session")
+def special(redis_server: RedisServer) -> Iterator[Side]:
+    """A plain Celery worker on another database, with prefixes, other lists and compressed, extended results."""
+    url = redis_server.fresh_url()
+    with stock_worker(url, conf=SPECIAL_CONF, name="special") as process:
+        yield Side(url, SPECIAL_CONF, SPECIAL_OURS, process)
+
+
+@pytest.fixture(params=["plain", "special"])
+def side(request: pytest.FixtureRequest, plain: Side, special: Side) -> Side:
+    """Each of the two workers."""
+    return {"plain": plain, "special": special}[request.param]
+
+
+class Watch:
+    """Everything that a worker publishes about one task, from before it is sent."""
+
+    def __init__(self, side: Side, task_id: str) -> None:
+        self.key = f"{side.result_prefix}celery-task-meta-{task_id}"
+        self._redis = redis_py.Redis.from_url(side.url)
+        self._pubsub = self._redis.pubsub()
+        self._pubsub.subscribe(self.key)
+        confirmation = self._pubsub.get_message(timeout=PATIENCE)
+        assert confirmation
+        assert confirmation["type"] == "subscribe"
+
+    def until(self, end: str | None = None) -> list[bytes]:
+        """The payloads until a state, or until a final one."""
+        payloads: list[bytes] = []
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            message = self._pubsub.get_message(timeout=0.5)
+            if message is None:
+                continue
+            payloads.append(message["data"])
+            state = state_of(message["data"])
+            if state == end or (end is None and state in states.READY_STATES):
+                return payloads
+        pytest.fail(f"only {[state_of(each) for each in payloads]} came of {self.key}")
+
+    def stored(self) -> bytes | None:
+        return self._redis.get(self.key)
+
+    def close(self) -> None:
+        self._pubsub.close()
+        self._redis.close()
+
+
+def state_of(payload: bytes) -> str:
+    """The state, by Celery's own reader."""
+    return json.loads(decompress_payload(payload))["status"]
+
+
+@pytest.fixture
+def watch() -> Iterator[Any]:
+    """Watch tasks, by ids of the test's own."""
+    watches: list[Watch] = []
+
+    def begin(side: Side, task_id: str) -> Watch:
+        watches.append(Watch(side, task_id))
+        return watches[-1]
+
+    yield begin
+    for each in watches:
+        each.close()
+
+
+@pytest.fixture
+def until() -> Any:
+    """Ask again and again until the answer is true."""
+
+    async def ask(question: Any, what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not await question():
+            assert time.monotonic() < deadline, what
+            await asyncio.sleep(0.02)
+
+    return ask

@@ -1,0 +1,143 @@
+"""Remote control of a plain Celery worker: with and without prefix, on database 0 and another."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from fibo_client.celery.client import CeleryClient
+from fibo_client.celery.inspection import WorkerInfo
+from fibo_client.errors import ResultTimeoutError, TaskRevokedError
+
+
+@pytest.fixture
+async def client(side):
+    async with side.client() as client:
+        yield client
+
+
+def leftovers(side):
+    """Keys of remote control that would stay for ever, but for the bindings of the worker itself."""
+    with side.redis() as redis:
+        return [key for key in redis.scan_iter("*reply*pidbox*") if redis.ttl(key) == -1]
+
+
+async def test_a_worker_answers_to_ping(side, client):
+    assert await client.ping(timeout=10) == [WorkerInfo(side.node)]
+    assert await client.inspect(timeout=10).ping() == {side.node: {"ok": "pong"}}
+
+
+async def test_a_question_ends_as_soon_as_all_who_listen_have_answered(client):
+    async with asyncio.timeout(10):
+        assert len(await client.ping(timeout=60)) == 1
+
+
+async def test_only_those_who_are_asked_answer(side, client):
+    assert await client.ping(destination=[side.node], timeout=10) == [WorkerInfo(side.node)]
+    assert await client.ping(destination=["nobody@nowhere"], timeout=0.2) == []
+    assert await client.ping(destination=[side.node, "nobody@nowhere"], timeout=0.5) == [WorkerInfo(side.node)]
+
+
+async def test_where_nobody_listens_the_answer_comes_at_once(redis_server):
+    async with CeleryClient(redis_server.fresh_url()) as client, asyncio.timeout(10):
+        assert await client.ping(timeout=60) == []
+
+
+async def test_answers_leave_nothing_behind(side, client):
+    await client.ping(timeout=10)
+    await client.inspect(["nobody@nowhere"], timeout=0.05).stats()
+    await asyncio.gather(*(client.inspect(timeout=10).active_queues() for _ in range(20)))
+    assert leftovers(side) == []
+
+
+async def test_questions_asked_at_once_get_their_own_answers(side, client):
+    ids = [str(uuid.uuid4()) for _ in range(10)]
+    inspect = client.inspect(timeout=10)
+    pings, queues, *queries = await asyncio.gather(
+        inspect.ping(), inspect.active_queues(), *(inspect.query_task([each]) for each in ids)
+    )
+    assert pings == {side.node: {"ok": "pong"}}
+    assert queues[side.node][0]["name"] == "celery"
+    assert queries == [{side.node: {}}] * 10
+
+
+@pytest.mark.parametrize("method", ["ping", "registered", "stats", "active_queues", "conf"])
+async def test_a_worker_tells_us_what_it_tells_celerys_own_client(side, client, method):
+    ours = await getattr(client.inspect(timeout=10), method)()
+    with side.celery() as app:
+        inspect = app.control.inspect(timeout=10, limit=1)
+        theirs = getattr(inspect, method)()
+    if method == "stats":  # Counters and clocks go on.
+        assert ours[side.node].keys() == theirs[side.node].keys()
+        assert ours[side.node]["pid"] == theirs[side.node]["pid"] == side.process.pid
+    else:
+        assert ours == theirs
+    assert ours.keys() == {side.node}
+
+
+async def test_a_worker_lists_tasks_by_what_it_does_with_them(side, client, until):
+    """One runs in each process of the worker, one waits, one is for later; all are asked for by id too."""
+    inspect = client.inspect(timeout=10)
+    processes = 2 if side.node.startswith("stock") else 1
+    running = [await client.send_task("stock.sleep", [60]) for _ in range(processes)]
+    await until(lambda: have(inspect.active(), side.node, running), "all are running")
+    waiting = await client.send_task("stock.sleep", [60])
+    later = await client.send_task("stock.add", [1, 1], countdown=600)
+    every = [*running, waiting, later]
+    try:
+        await until(lambda: have(inspect.reserved(), side.node, [waiting]), "one waits")
+        await until(lambda: have(inspect.scheduled(), side.node, [later], "request"), "one is for later")
+        queried = (await inspect.query_task([result.id for result in every]))[side.node]
+        states = {task_id: state for task_id, (state, _) in queried.items()}
+        assert states == {
+            **{result.id: "active" for result in running},
+            waiting.id: "reserved",
+            later.id: "scheduled",
+        }
+        active = await inspect.active()
+        assert {task["args"] == [60] and task["name"] == "stock.sleep" for task in active[side.node]} == {True}
+        diagnosis = await client.diagnose(running[0], timeout=10)
+        assert diagnosis.held == {side.node: "active"}
+        assert diagnosis.listening == diagnosis.registered == (side.node,)
+    finally:
+        assert await client.revoke(every, terminate=True) == 1
+    for result in every:
+        with pytest.raises(TaskRevokedError):
+            await result.get(timeout=20)
+
+
+async def have(question, node, results, inside=None):
+    tasks = (await question)[node]
+    ids = {(task[inside] if inside else task)["id"] for task in tasks}
+    return ids >= {result.id for result in results}
+
+
+async def test_a_running_task_is_ended_if_asked_for_and_not_otherwise(side, client, until):
+    result = await client.send_task("stock.sleep", [60])
+    inspect = client.inspect(timeout=10)
+    await until(lambda: have(inspect.active(), side.node, [result]), "it runs")
+    assert await result.revoke() == 1
+    with pytest.raises(ResultTimeoutError):
+        await result.get(timeout=0.5)
+    assert await result.revoke(terminate=True, signal="SIGKILL") == 1
+    with pytest.raises(TaskRevokedError) as caught:
+        await result.get(timeout=20)
+    assert caught.value.reason == "terminated"
+
+
+async def test_a_task_that_has_not_been_sent_yet_is_revoked_by_its_id(client):
+    task_id = str(uuid.uuid4())
+    assert await client.revoke(task_id) == 1
+    with pytest.raises(TaskRevokedError) as caught:
+        await client.result(task_id).get(timeout=20)
+    assert caught.value.reason == "revoked"
+
+
+async def test_celerys_own_questions_are_answered_beside_ours(side, client):
+    def ping():
+        with side.celery() as app:
+            return app.control.ping(timeout=2, limit=1)
+
+    theirs, ours = await asyncio.gather(asyncio.to_thread(ping), client.ping(timeout=10))
+    assert theirs == [{side.node: {"ok": "pong"}}]
+    assert ours == [WorkerInfo(side.node)]

@@ -1,0 +1,1 @@
+"""What tests share: servers to run against, and programs to run."""

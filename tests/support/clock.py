@@ -1,0 +1,55 @@
+"""An event loop whose time passes only when nothing else can happen: seconds of waiting take no time at all."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import selectors
+from typing import TYPE_CHECKING, ParamSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+P = ParamSpec("P")
+
+
+class _Selector(selectors.DefaultSelector):
+    """Instead of sleeping, move the clock forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout=None):
+        events = super().select(0)
+        if not events:
+            if timeout is None:
+                raise RuntimeError("everything waits, and nothing will ever happen")
+            self.now += timeout
+        return events
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop with a clock of its own."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+
+def virtual(test: Callable[P, Coroutine[object, object, None]]) -> Callable[P, None]:
+    """Run a test on such a loop."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    # pytest-asyncio goes by this mark of a coroutine function; it must not run the test a second time.
+    del run.__wrapped__
+    run.__signature__ = inspect.signature(test)
+    return run

@@ -1,0 +1,121 @@
+"""Programs as a user runs them, and what is left of them afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FIBO_WORKER = (sys.executable, "-m", "fibo_worker")
+
+
+def run(*command: str, timeout: float = 50, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+class Program:
+    """A program that runs, and what it has written so far, both to its output and to its error output."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.text = ""
+        self._ended = False
+        self._more = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, text: str, timeout: float = 30) -> str:
+        """Wait until it has written a text, and give all that it has written."""
+        with self._more:
+            self._more.wait_for(lambda: text in self.text or self._ended, timeout)
+            assert text in self.text, f"{text!r} did not come in:\n{self.text}"
+            return self.text
+
+    def end(self, sig: int, timeout: float = 20) -> int:
+        """Send it a signal and give its exit status."""
+        self.process.send_signal(sig)
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def descendants(self) -> set[int]:
+        """The ids of all processes that it started, and that those started."""
+        children: dict[int, list[int]] = {}
+        for pid, (parent, _) in _processes().items():
+            children.setdefault(parent, []).append(pid)
+        found: set[int] = set()
+        ahead = [self.process.pid]
+        while ahead:
+            new = children.get(ahead.pop(), [])
+            found.update(new)
+            ahead += new
+        return found
+
+    def _read(self) -> None:
+        stream = self.process.stdout
+        assert stream is not None
+        for line in stream:
+            with self._more:
+                self.text += line
+                self._more.notify_all()
+        with self._more:
+            self._ended = True
+            self._more.notify_all()
+
+
+@contextlib.contextmanager
+def started(*command: str, env: Mapping[str, str] | None = None) -> Iterator[Program]:
+    """Start a program; kill it at the end if it is still there."""
+    # Whoever runs the tests under nohup ignores this signal, and programs inherit that.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        signal.signal(signal.SIGHUP, before)
+        try:
+            yield Program(process)
+        finally:
+            process.kill()
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those of some processes that are still running, without the dead that nobody has waited for."""
+    return {pid for pid, (_, state) in _processes().items() if pid in pids and state != "Z"}
+
+
+def gone(pids: set[int], timeout: float) -> bool:
+    """Wait until none of some processes is running any more."""
+    deadline = time.monotonic() + timeout
+    while alive(pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _processes() -> dict[int, tuple[int, str]]:
+    """The parent and the state of every process."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[int(stat.parent.name)] = (int(fields[1]), fields[0])
+    return found

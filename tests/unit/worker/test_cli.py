@@ -1,0 +1,141 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from fibo_worker import __version__, cli
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    def call(*arguments, **env):
+        return CliRunner().invoke(cli.main, arguments, env=env)
+
+    return call
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The calls of `os.execve`, none of which replaces this process."""
+    calls = []
+    monkeypatch.setattr(os, "execve", lambda path, arguments, env: calls.append((path, arguments, env)))
+    return calls
+
+
+@pytest.mark.parametrize("command", ["start", "dev", "demo", "health"])
+def test_every_command_explains_itself(invoke, command):
+    result = invoke(command, "--help")
+
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: main {command}")
+
+
+def test_the_version_is_that_of_the_package(invoke):
+    assert invoke("--version").output == f"fibo-worker, version {__version__}\n"
+
+
+def test_help_does_not_wait_for_celery_or_redis():
+    heavy = {"celery", "kombu", "redis", "gmpy2", "fibo_client"}
+    program = (
+        "import sys; from fibo_worker.cli import main; main(['--help'], standalone_mode=False);"
+        f"print(*{heavy} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "Usage" in done.stdout
+    assert done.stderr.strip() == ""
+
+
+def test_start_runs_celerys_worker_on_our_app(invoke, started):
+    assert invoke("start").exit_code == 0
+
+    [(path, arguments, _)] = started
+    assert path == sys.executable
+    assert arguments[1:] == ["-m", "celery", "-A", "fibo_worker.app", "worker", "--loglevel", "INFO"]
+
+
+def test_start_hands_its_options_and_what_follows_two_dashes_to_celery(invoke, started):
+    invoke("start", "-c", "3", "--queues", "a,b", "-l", "debug", "-n", "w@%h", "--", "--pool", "threads", "-E")
+
+    [(_, arguments, _)] = started
+    assert arguments[6:] == (
+        [
+            "--loglevel",
+            "DEBUG",
+            "--concurrency",
+            "3",
+            "--queues",
+            "a,b",
+            "--hostname",
+            "w@%h",
+            "--pool",
+            "threads",
+            "-E",
+        ]
+    )
+
+
+def test_start_lets_no_other_variable_win_over_ours(invoke, started):
+    invoke("start", CELERY_BROKER_URL="redis://ours", BROKER_URL="redis://other", RESULT_BACKEND="redis://other")
+
+    [(_, _, env)] = started
+    assert env["CELERY_BROKER_URL"] == "redis://ours"
+    assert "redis://other" not in env.values()
+
+
+@pytest.mark.parametrize("command", ["start", "demo", "health"])
+def test_a_wrong_variable_is_said_plainly_with_status_2(invoke, started, command):
+    result = invoke(command, FIBO_MAX_N="many")
+
+    assert result.exit_code == 2
+    assert "Error: FIBO_MAX_N must be a whole number, 1 or more, not 'many'" in result.output
+    assert "Traceback" not in result.output
+    assert not started
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ("x", "'x' is not a whole number"),
+        ("1.5", "'1.5' is not a whole number"),
+        ("-4", "n must be 0 or more, not -4"),
+        ("10000001", "n must be at most 10000000, not 10000001"),
+        ("--unknown", "'--unknown' is not a whole number"),
+    ],
+)
+def test_the_demo_refuses_what_is_no_index_with_status_2(invoke, number, message):
+    result = invoke("demo", "4", number)
+
+    assert result.exit_code == 2
+    assert f"Error: {message}" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["start", "-c", "0"],
+        ["dev", "--port", "70000"],
+        ["demo", "--batch", "0"],
+        ["health", "--timeout", "0"],
+        ["stop"],
+    ],
+)
+def test_wrong_arguments_are_refused_with_status_2(invoke, arguments):
+    result = invoke(*arguments)
+
+    assert result.exit_code == 2
+    assert "Error: " in result.output
+
+
+def test_without_a_server_dev_says_how_to_get_one(invoke, monkeypatch):
+    from fibo_worker import dev
+
+    monkeypatch.setattr(dev, "embedded_redis_server", lambda: None)
+
+    result = invoke("dev", PATH="/nonexistent")
+
+    assert result.exit_code == 1
+    assert "No Redis server was found" in result.output
+    assert "Traceback" not in result.output

@@ -1,0 +1,191 @@
+import ssl
+
+import pytest
+from celery import Celery
+
+from fibo_client.contract import DEFAULT_MAX_N
+from fibo_client.errors import ConfigError
+from fibo_worker.app import create_app
+from fibo_worker.settings import WorkerSettings
+
+
+def conf(**env):
+    return WorkerSettings.from_env(env).celery_conf()
+
+
+def test_an_empty_environment_gives_the_documented_defaults():
+    settings = WorkerSettings.from_env({})
+
+    assert settings == WorkerSettings()
+    assert settings.max_n == DEFAULT_MAX_N
+    assert settings.broker_url == "redis://localhost:6379/0"
+    given = settings.celery_conf()
+    assert given["broker_url"] == given["result_backend"] == "redis://localhost:6379/0"
+    assert (given["task_time_limit"], given["task_soft_time_limit"], given["result_expires"]) == (
+        120,
+        110,
+        3600,
+    )
+    assert given["broker_transport_options"] == {"visibility_timeout": 180}
+
+
+def test_every_variable_reaches_the_configuration():
+    settings = WorkerSettings.from_env(
+        {
+            "CELERY_BROKER_URL": "redis://a/1",
+            "CELERY_RESULT_BACKEND": "redis://b/2",
+            "FIBO_MAX_N": "7",
+            "FIBO_TIME_LIMIT": "20",
+            "FIBO_SOFT_TIME_LIMIT": "10",
+            "FIBO_VISIBILITY_TIMEOUT": "30",
+            "FIBO_RESULT_EXPIRES": "40",
+        }
+    )
+
+    given = settings.celery_conf()
+    assert settings.max_n == 7
+    assert (given["broker_url"], given["result_backend"]) == ("redis://a/1", "redis://b/2")
+    assert (given["task_time_limit"], given["task_soft_time_limit"]) == (20, 10)
+    assert given["broker_transport_options"] == {"visibility_timeout": 30}
+    assert given["result_expires"] == 40
+
+
+def test_an_empty_variable_counts_as_not_set():
+    assert WorkerSettings.from_env({"CELERY_BROKER_URL": "", "FIBO_MAX_N": ""}) == WorkerSettings()
+
+
+def test_the_worker_reads_tasks_where_celery_would():
+    settings = WorkerSettings.from_env({"CELERY_BROKER_URL": "redis://a", "CELERY_BROKER_READ_URL": "redis://reader"})
+
+    assert settings.broker_url == "redis://reader"
+
+
+def test_celery_knows_every_setting_and_nothing_but_json_is_accepted():
+    app = create_app(WorkerSettings())
+
+    unknown = set(WorkerSettings().celery_conf()) - set(app.conf.keys())
+    assert not unknown
+    assert app.conf.accept_content == app.conf.result_accept_content == ["json"]
+    assert app.conf.task_serializer == app.conf.result_serializer == "json"
+    assert app.conf.task_acks_late is True
+    assert app.conf.worker_prefetch_multiplier == 1
+    assert not app.conf.task_track_started
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "FIBO_MAX_N",
+        "FIBO_TIME_LIMIT",
+        "FIBO_SOFT_TIME_LIMIT",
+        "FIBO_VISIBILITY_TIMEOUT",
+        "FIBO_RESULT_EXPIRES",
+    ],
+)
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "1e3"])
+def test_a_number_that_is_none_is_refused_by_the_name_of_its_variable(variable, text):
+    with pytest.raises(ConfigError, match=f"^{variable} must be a whole number"):
+        WorkerSettings.from_env({variable: text})
+
+
+def test_a_limit_beyond_what_a_result_can_hold_is_refused():
+    with pytest.raises(ConfigError, match=r"^FIBO_MAX_N must be at most"):
+        WorkerSettings.from_env({"FIBO_MAX_N": "1000000001"})
+
+
+@pytest.mark.parametrize("visibility", ["120", "119"])
+def test_a_visibility_timeout_within_the_time_limit_is_refused(visibility):
+    with pytest.raises(ConfigError, match=r"FIBO_VISIBILITY_TIMEOUT=\d+ must be more than FIBO_TIME_LIMIT=120"):
+        WorkerSettings.from_env({"FIBO_VISIBILITY_TIMEOUT": visibility})
+
+
+def test_a_soft_limit_that_is_not_below_the_hard_one_is_refused():
+    with pytest.raises(ConfigError, match="FIBO_SOFT_TIME_LIMIT=120 must be less than FIBO_TIME_LIMIT=120"):
+        WorkerSettings.from_env({"FIBO_SOFT_TIME_LIMIT": "120"})
+
+
+@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "CELERY_BROKER_WRITE_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "amqp://user:hunter2@host",
+        "unix:///tmp/hunter2",
+        "redis://user:hun/ter2@host",
+        "redis://:hunter2@host:99999",
+        "redis://:hunter2@host/name",
+        "rediss://:hunter2@host?ssl_cert_reqs=hunter2",
+        "redis://:hunter2@a;rediss://b",
+    ],
+)
+def test_a_wrong_url_is_refused_by_the_name_of_its_variable_and_without_its_password(variable, url):
+    with pytest.raises(ConfigError, match=f"^{variable} ") as caught:
+        WorkerSettings.from_env({variable: url})
+
+    assert "hunter2" not in str(caught.value)
+    assert "ter2" not in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://user:p%40ss@h:1/2",
+        "redis://[::1]:6379/0",
+        "rediss://h?ssl_cert_reqs=required",
+        "redis+socket:///run/redis.sock?virtual_host=3",
+        "sentinel://a:26379/0;sentinel://b:26379/0",
+    ],
+)
+def test_every_kind_of_url_that_celery_takes_for_redis_is_accepted(url):
+    assert WorkerSettings.from_env({"CELERY_BROKER_URL": url}).celery_conf()["result_backend"] == url
+
+
+def test_a_list_of_brokers_needs_a_result_backend_of_its_own():
+    with pytest.raises(ConfigError, match=r"^CELERY_RESULT_BACKEND must be set"):
+        conf(CELERY_BROKER_URL="redis://a;redis://b")
+
+    assert conf(CELERY_BROKER_URL="redis://a;redis://b", CELERY_RESULT_BACKEND="redis://a")
+
+
+def test_passwords_are_not_in_the_repr():
+    settings = WorkerSettings(broker_url="redis://:hunter2@h", result_backend="redis://:hunter3@h")
+
+    assert "hunter" not in repr(settings)
+
+
+class TestTls:
+    @pytest.fixture(autouse=True)
+    def warnings_of_kombu(self, caplog):
+        yield
+        assert "insecure" not in caplog.text
+
+    def app(self, url) -> Celery:
+        return create_app(WorkerSettings(broker_url=url))
+
+    @pytest.mark.parametrize(
+        "url", ["rediss://h", "rediss://h?ssl_ca_certs=/ca.pem", "rediss://h?ssl_cert_reqs=required"]
+    )
+    def test_broker_and_results_check_certificates_by_default(self, url):
+        app = self.app(url)
+
+        # What is missing here is "required" by redis-py's own default.
+        assert app.connection_for_read().ssl.get("ssl_cert_reqs", ssl.CERT_REQUIRED) == ssl.CERT_REQUIRED
+        assert app.connection_for_write().ssl.get("ssl_cert_reqs", ssl.CERT_REQUIRED) == ssl.CERT_REQUIRED
+        assert app.backend.connparams["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+
+    def test_the_authorities_that_a_url_names_are_used(self):
+        app = self.app("rediss://h?ssl_ca_certs=/ca.pem")
+
+        assert app.connection_for_read().ssl["ssl_ca_certs"] == "/ca.pem"
+        assert app.backend.connparams["ssl_ca_certs"] == "/ca.pem"
+
+    def test_a_url_that_says_so_switches_the_check_off(self):
+        app = self.app("rediss://h?ssl_cert_reqs=none")
+
+        assert app.connection_for_read().ssl["ssl_cert_reqs"] == ssl.CERT_NONE
+        assert app.backend.connparams["ssl_cert_reqs"] == ssl.CERT_NONE
+
+    def test_a_plain_url_uses_no_tls(self):
+        assert not {"broker_use_ssl", "redis_backend_use_ssl"} & set(conf(CELERY_BROKER_URL="redis://h"))
