@@ -293,23 +293,24 @@ class Engine:
             await over
         finally:
             self._watcher.leave(waiter)
-            self._finish(publication, waiter, loop)
+            nothing_sent = self._publisher.withdraw(publication)
+            self._clean_up(waiter, loop.time(), nothing_sent=nothing_sent)
         if waiter.error is not None:
             raise waiter.error
         outcome = _outcome(waiter, loop.time() - began)
-        if outcome.missing and publication.failure is not None:
-            outcome.unsent = publication.failure.reason
+        if nothing_sent:
+            failure = publication.failure
+            outcome.unsent = failure.reason if failure else "the command before it has had no answer yet"
         return outcome
 
-    def _finish(self, publication: Publication, waiter: Waiter, loop: asyncio.AbstractEventLoop) -> None:
-        """Clean up after owned work, however it ended."""
-        nothing_sent = self._publisher.withdraw(publication)
+    def _clean_up(self, waiter: Waiter, now: float, *, nothing_sent: bool) -> None:
+        """Revoke and delete after owned work, however it ended."""
         if waiter.missing and not nothing_sent:
             abandoned = list(waiter.missing)
             if not waiter.timed_out and waiter.error is None and self.config.revoke_on_cancel:
                 self.tidier.revoke(abandoned)
             # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
-            delay = waiter.deadline - loop.time() + 2 * EXPIRY_MARGIN
+            delay = waiter.deadline - now + 2 * EXPIRY_MARGIN
             if delay < math.inf:
                 self.tidier.delete(abandoned, delay)
         answered = [task_id for task_id in waiter.arrived if task_id not in waiter.missing]

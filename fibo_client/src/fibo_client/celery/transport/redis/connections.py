@@ -45,7 +45,6 @@ EXPLICIT: Final[dict[str, Any]] = {
     "socket_timeout": None,
     "socket_connect_timeout": None,
     "health_check_interval": 0,
-    "retry_on_timeout": False,
     "decode_responses": False,
     "protocol": 2,
 }

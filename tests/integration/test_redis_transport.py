@@ -1,0 +1,326 @@
+"""The transport against a real Redis: what it sends, how it bounds it, what it says when Redis says no."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+import redis as redis_py
+from redis import exceptions
+from support.servers import RedisServer, free_port
+
+from fibo_client.celery import CeleryClient
+from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.transport.base import Confirmed, Parcel, Pushed
+from fibo_client.celery.transport.redis.connections import Connections, RedisFaultError, _outcome
+from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.celery.transport.redis.urls import parse_url
+from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
+from fibo_worker.dev import find_redis_server
+
+
+@asynccontextmanager
+async def opened(url, **settings):
+    broker, store = open_redis(CeleryConfig(broker_url=url, **settings))
+    try:
+        yield broker, store
+    finally:
+        await broker.aclose()
+        await store.aclose()
+
+
+def parcels(*task_ids: str) -> list[Parcel]:
+    return [Parcel(task_id, "celery", json.dumps(task_id).encode()) for task_id in task_ids]
+
+
+async def test_many_messages_leave_in_one_command_and_in_order(server, hand):
+    async with opened(server.url) as (broker, _):
+        await broker.publish("celery", parcels("a", "b", "c"))
+    assert await hand.redis.lrange("celery", 0, -1) == [b'"c"', b'"b"', b'"a"']  # Workers take from the right.
+    assert (await hand.commands())["lpush"] == 1
+
+
+async def test_many_results_come_in_one_command_in_order_with_gaps(server, hand):
+    await hand.put_bytes("a", b"A")
+    await hand.put_bytes("c", b"C")
+    async with opened(server.url) as (_, store):
+        assert await store.read_many(["a", "b", "c"]) == [b"A", None, b"C"]
+    assert (await hand.commands())["mget"] == 1
+
+
+async def test_deleted_results_are_gone(server, hand):
+    await hand.put_bytes("a", b"A")
+    await hand.put_bytes("b", b"B")
+    async with opened(server.url) as (_, store):
+        await store.delete(["a", "missing"])
+        assert await store.read_many(["a", "b"]) == [None, b"B"]
+
+
+async def test_what_is_subscribed_to_is_confirmed_and_then_pushed(server, hand):
+    async with opened(server.url) as (_, store):
+        subscription = await store.subscribe()
+        await subscription.update(["a", "b"], [])
+        assert [await subscription.receive(), await subscription.receive()] == [Confirmed(("a",)), Confirmed(("b",))]
+        await hand.put_bytes("b", b"B")
+        assert await subscription.receive() == Pushed("b", b"B")
+        await subscription.update([], ["a"])
+        assert await subscription.receive() is None
+        await subscription.ping()
+        assert await subscription.receive() is None
+        await subscription.aclose()
+
+
+async def test_a_killed_subscription_says_so_and_does_not_reconnect_in_silence(server, hand):
+    async with opened(server.url) as (_, store):
+        subscription = await store.subscribe()
+        await subscription.update(["a"], [])
+        await subscription.receive()
+        await hand.redis.client_kill_filter(_type="pubsub")
+        with pytest.raises(TransportError):
+            await subscription.receive()
+        with pytest.raises(TransportError, match="gone"):
+            await subscription.update(["b"], [])
+        with pytest.raises(TransportError, match="gone"):
+            await subscription.receive()
+        await subscription.aclose()
+        await subscription.aclose()
+
+
+async def test_the_hidden_defaults_of_redis_py_are_set_explicitly(server):
+    connections = Connections(parse_url(server.url, CeleryConfig(), role="broker_url"), CeleryConfig())
+    async with connections.connection() as connection:
+        assert connection.socket_timeout is None
+        assert connection.socket_connect_timeout is None
+        assert connection.health_check_interval == 0
+        assert connection.retry_on_timeout is False
+        assert connection.retry.get_retries() == 0
+        assert connection.protocol == 2
+        assert connection.encoder.decode_responses is False
+    await connections.aclose()
+
+
+async def test_connections_are_bounded_however_many_ask_at_once(server, hand):
+    async with opened(server.url, max_connections=3) as (broker, _):
+        assert await asyncio.gather(*(broker.depth("celery") for _ in range(200))) == [0] * 200
+        assert await hand.connected() <= 3
+
+
+async def test_one_server_for_both_is_reached_over_one_set_of_connections(server, hand):
+    async with opened(server.url, result_backend=server.url) as (broker, store):
+        for _ in range(5):
+            await broker.depth("celery")
+            await store.read_many(["a"])
+        assert await hand.connected() == 1
+
+
+async def test_waiting_for_a_free_connection_has_an_end(server):
+    config = CeleryConfig(max_connections=3, io_timeout=0.2)
+    connections = Connections(parse_url(server.url, config, role="broker_url"), config)
+    async with connections.connection(), connections.connection(), connections.connection():
+        with pytest.raises(RedisFaultError, match="all connections were busy") as caught:
+            await connections.execute("PING")
+    assert caught.value.outcome == "unsent"
+    assert await connections.execute("PING") == b"PONG"
+    await connections.aclose()
+
+
+async def test_an_unreachable_redis_is_named_and_nothing_was_sent():
+    port = free_port()
+    async with opened(f"redis://:secret@127.0.0.1:{port}/0") as (broker, store):
+        with pytest.raises(PublishError, match=f"redis://127.0.0.1:{port}/0.*Is Redis running there") as caught:
+            await broker.publish("celery", parcels("a"))
+        with pytest.raises(ReadError, match="Is Redis running there"):
+            await store.read_many(["a"])
+        with pytest.raises(TransportError):
+            await store.subscribe()
+    assert not caught.value.refused
+    assert "secret" not in str(caught.value)
+
+
+async def test_an_unknown_host_is_named():
+    async with opened("redis://no-such-host.invalid/0") as (broker, _):
+        with pytest.raises(PublishError, match=r"no-such-host\.invalid"):
+            await broker.publish("celery", parcels("a"))
+
+
+async def test_a_refused_command_leaves_the_connection_usable(server, hand):
+    await hand.redis.set("celery", "not a list")
+    async with opened(server.url) as (broker, _):
+        with pytest.raises(PublishError, match="WRONGTYPE") as caught:
+            await broker.publish("celery", parcels("a"))
+        before = await hand.connections()
+        await broker.publish("other", parcels("a"))
+        assert await hand.connections() == before
+    assert caught.value.refused
+
+
+async def test_a_full_redis_is_named_and_the_task_was_not_sent(server, hand):
+    await hand.redis.config_set("maxmemory", "1")
+    try:
+        async with opened(server.url) as (broker, _):
+            with pytest.raises(PublishError, match=r"OOM|maxmemory") as caught:
+                await broker.publish("celery", parcels("a"))
+        assert caught.value.refused
+    finally:
+        await hand.redis.config_set("maxmemory", "0")
+
+
+async def test_a_redis_that_does_not_answer_leaves_it_open_whether_the_task_was_sent(server, hand):
+    async with opened(server.url, io_timeout=0.2) as (broker, store):
+        await broker.depth("celery")
+        await hand.redis.client_pause(1000)
+        began = time.monotonic()
+        with pytest.raises(PublishUnknownError, match=r"no answer within 0\.2 s") as caught:
+            await broker.publish("celery", parcels("a"))
+        assert time.monotonic() - began < 1.0
+        assert caught.value.task_ids == ("a",)
+        await hand.redis.client_unpause()
+        assert await store.read_many(["a"]) == [None]
+
+
+async def test_a_server_that_accepts_and_never_answers_costs_the_time_limit_only():
+    async def swallow(reader, writer):
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    began = time.monotonic()
+    async with opened(f"redis://127.0.0.1:{port}/1", io_timeout=0.2) as (broker, _):
+        with pytest.raises(PublishError, match="no connection within"):
+            await broker.publish("celery", parcels("a"))
+    assert time.monotonic() - began < 2.0
+    listener.close()
+    await listener.wait_closed()
+
+
+@pytest.mark.parametrize("credentials", ["", ":wrong@", "nobody:wrong@"])
+async def test_wrong_credentials_are_explained_without_showing_them(credentials):
+    with RedisServer(password="right-secret") as server:
+        url = f"redis://{credentials}127.0.0.1:{server.port}/0"
+        async with opened(url) as (broker, _):
+            with pytest.raises(PublishError, match=r"Check the user name|wants a password") as caught:
+                await broker.publish("celery", parcels("a"))
+        assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
+        async with opened(server.url) as (broker, _):
+            assert await broker.depth("celery") == 0
+
+
+async def test_a_database_that_does_not_exist_is_named(server):
+    async with opened(f"redis://127.0.0.1:{server.port}/99999") as (broker, _):
+        with pytest.raises(PublishError, match="/99999"):
+            await broker.publish("celery", parcels("a"))
+
+
+async def test_a_unix_socket_works(tmp_path):
+    path = tmp_path / "redis.sock"
+    with RedisServer(options={"unixsocket": str(path)}):
+        async with CeleryClient(f"redis+socket://{path}?virtual_host=3") as client:
+            handle = await client.send_task("nobody.knows")
+            assert await handle.ready() is False
+            assert await client._engine.broker.depth("celery") == 1
+        with redis_py.Redis(unix_socket_path=str(path), db=3) as direct:
+            assert direct.llen("celery") == 1
+
+
+async def test_sentinel_finds_the_master(server, tmp_path):
+    port = free_port()
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor mymaster 127.0.0.1 {server.port} 1\n"
+    )
+    program = str(find_redis_server())
+    sentinel = await asyncio.create_subprocess_exec(program, str(conf), "--sentinel", stdout=subprocess.DEVNULL)
+    try:
+        await until_it_answers(port)
+        url = f"sentinel://127.0.0.1:{free_port()};127.0.0.1:{port}/5"
+        async with CeleryClient(url, master_name="mymaster") as client:
+            await client.send_task("nobody.knows")
+            assert await client._engine.broker.depth("celery") == 1
+        with server.client(server.database(5)) as direct:
+            assert direct.llen("celery") == 1
+        async with CeleryClient(url, master_name="another") as client:
+            with pytest.raises(PublishError, match="Check master_name"):
+                await client.send_task("nobody.knows")
+    finally:
+        sentinel.terminate()
+        await sentinel.wait()
+
+
+async def until_it_answers(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return
+    pytest.fail("the sentinel does not answer")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl on this machine to make a certificate with")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
+    subprocess.run(
+        [*command, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True
+    )
+    return cert, key
+
+
+@pytest.fixture(scope="module")
+def tls_port(certificate):
+    cert, key = certificate
+    port = free_port()
+    options = {
+        "tls-port": str(port), "tls-cert-file": str(cert), "tls-key-file": str(key), "tls-auth-clients": "no",
+    }  # fmt: skip
+    try:
+        with RedisServer(options=options):
+            yield port
+    except RuntimeError as error:
+        pytest.skip(f"this Redis has no TLS: {str(error)[:100]}")
+
+
+async def test_tls_verifies_certificates_unless_told_otherwise(tls_port, certificate):
+    url = f"rediss://127.0.0.1:{tls_port}/0"
+    async with opened(url) as (broker, _):
+        with pytest.raises(PublishError, match=r"certificate verify failed.*ssl_ca_certs"):
+            await broker.publish("celery", parcels("a"))
+    for trusting in (f"{url}?ssl_ca_certs={certificate[0]}", f"{url}?ssl_cert_reqs=none"):
+        async with opened(trusting) as (broker, _):
+            assert await broker.depth("celery") == 0
+    async with opened(url, ssl_ca_certs=str(certificate[0])) as (broker, _):
+        assert await broker.depth("celery") == 0
+
+
+def every_error(root: type[BaseException]) -> list[type[BaseException]]:
+    return [root, *(each for child in root.__subclasses__() for each in every_error(child))]
+
+
+@pytest.mark.parametrize("kind", every_error(exceptions.RedisError), ids=lambda kind: kind.__name__)
+async def test_every_error_of_redis_py_becomes_one_of_ours(server, kind):
+    config = CeleryConfig()
+    connections = Connections(parse_url(server.url, config, role="broker_url"), config)
+    error = kind.__new__(kind)
+    Exception.__init__(error, "something")
+    error.args = ("something",)
+    async with connections.connection() as connection:
+        with pytest.raises(RedisFaultError):
+            async with connections._guarded(connection, 1.0):
+                raise error
+    assert _outcome(error) in ("unsent", "refused")
+    await connections.aclose()

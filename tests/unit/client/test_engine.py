@@ -1,0 +1,341 @@
+"""Owned work and handed-out work: what is revoked, deleted and told when a call ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import asynccontextmanager
+
+import pytest
+from support.clock import virtual
+from support.memory import MemoryBroker, MemoryStore
+
+from fibo_client.celery.config import UNSET, CeleryConfig
+from fibo_client.celery.engine import EXPIRY_MARGIN, Engine
+from fibo_client.celery.transport.base import Parcel
+from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
+
+
+class Bench:
+    """An engine over a broker and a store in memory."""
+
+    def __init__(self, **settings) -> None:
+        self.broker, self.store = MemoryBroker(), MemoryStore()
+        self.engine = Engine(CeleryConfig(**settings), self.broker, self.store)
+
+    def run(self, *task_ids, timeout=10.0, retry=False, **options):
+        parcels = [Parcel(task_id, "celery", b"") for task_id in task_ids]
+        return asyncio.create_task(self.engine.run(parcels, timeout=timeout, retry=retry, **options))
+
+    @property
+    def revoked(self) -> list[str]:
+        return [task_id for _, request in self.broker.broadcasts for task_id in request.arguments["task_id"]]
+
+    @property
+    def deleted(self) -> list[str]:
+        return [task_id for entry in self.store.log if entry[0] == "delete" for task_id in entry[1]]
+
+
+@asynccontextmanager
+async def running(**settings):
+    bench = Bench(**settings)
+    await bench.engine.open()
+    try:
+        yield bench
+    finally:
+        await bench.engine.aclose()
+
+
+@virtual
+async def test_an_answered_call_is_not_revoked_and_its_result_is_deleted():
+    async with running() as bench:
+        call = bench.run("a")
+        await asyncio.sleep(0.1)
+        bench.store.put("a", result=55)
+        outcome = await call
+        assert outcome.arrived["a"].result == 55
+        await asyncio.sleep(2)
+        assert bench.deleted == ["a"]
+        assert bench.revoked == []
+
+
+@virtual
+async def test_nothing_is_read_before_the_task_is_sent():
+    async with running(push=False) as bench:
+        bench.broker.outcomes.append(0.5)
+        call = bench.run("a")
+        await asyncio.sleep(0.4)
+        assert bench.store.read_at == []
+        await asyncio.sleep(0.2)
+        assert bench.store.read_at != []
+        bench.store.put("a")
+        await call
+
+
+@virtual
+async def test_a_cancelled_call_is_revoked():
+    async with running() as bench:
+        call = bench.run("a", "b")
+        await asyncio.sleep(0.1)
+        bench.store.put("a")
+        await asyncio.sleep(0.1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.sleep(1)
+        assert bench.revoked == ["b"]
+
+
+@virtual
+async def test_a_cancelled_call_is_not_revoked_if_the_settings_say_so():
+    async with running(revoke_on_cancel=False) as bench:
+        call = bench.run("a")
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await asyncio.sleep(1)
+        assert bench.revoked == []
+
+
+@virtual
+async def test_a_call_cancelled_before_the_flush_sends_nothing_and_revokes_nothing():
+    async with running() as bench:
+        bench.broker.outcomes.append(0.5)
+        first = bench.run("first")
+        await asyncio.sleep(0.1)
+        call = bench.run("a")
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await asyncio.sleep(1)
+        assert [parcel.task_id for _, parcels in bench.broker.commands for parcel in parcels] == ["first"]
+        assert bench.revoked == []
+        bench.store.put("first")
+        await first
+
+
+@virtual
+async def test_a_call_cancelled_while_it_is_sent_is_revoked():
+    async with running() as bench:
+        bench.broker.outcomes.append(0.5)
+        call = bench.run("a")
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await asyncio.sleep(1)
+        assert bench.revoked == ["a"]
+
+
+@virtual
+async def test_a_timeout_never_revokes_and_the_result_is_deleted_after_its_expiry():
+    async with running() as bench:
+        outcome = await bench.run("a", timeout=3.0)
+        assert outcome.timed_out
+        assert outcome.missing == ["a"]
+        await asyncio.sleep(2 * EXPIRY_MARGIN - 0.1)
+        assert bench.deleted == []
+        await asyncio.sleep(0.2)
+        assert bench.deleted == ["a"]
+        assert bench.revoked == []
+
+
+@virtual
+async def test_after_a_timeout_a_task_that_was_not_sent_yet_never_is_and_the_outcome_says_so():
+    async with running() as bench:
+        bench.broker.outcomes.append(5.0)
+        first = bench.run("first")
+        await asyncio.sleep(0.1)
+        outcome = await bench.run("a", timeout=3.0, retry=True)
+        assert outcome.timed_out
+        assert outcome.unsent == "the command before it has had no answer yet"
+        await asyncio.sleep(60)
+        assert len(bench.broker.commands) == 1
+        assert bench.revoked == []
+        await asyncio.gather(first, return_exceptions=True)
+
+
+@virtual
+async def test_a_call_that_cannot_be_sent_until_its_deadline_says_why():
+    async with running() as bench:
+        bench.broker.outcomes.extend([0.0, *[PublishError("connection refused")] * 100])
+        first = bench.run("first", timeout=0.1)
+        await first
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(PublishError, match="connection refused"):
+            await bench.run("a", timeout=20.0, retry=True)
+        assert 17.0 <= asyncio.get_running_loop().time() - began <= 20.0
+
+
+@virtual
+async def test_a_failure_that_ends_the_call_revokes_the_others():
+    async with running() as bench:
+        call = bench.run("a", "b", "c", end_on_failure=True)
+        await asyncio.sleep(0.1)
+        bench.store.put("b", "FAILURE", {"exc_type": "E", "exc_message": []})
+        outcome = await call
+        assert outcome.missing == ["a", "c"]
+        await asyncio.sleep(1)
+        assert sorted(bench.revoked) == ["a", "c"]
+
+
+@virtual
+async def test_a_call_that_could_not_be_sent_says_so_at_once():
+    async with running() as bench:
+        bench.broker.outcomes.append(PublishError("connection refused"))
+        with pytest.raises(PublishError, match="connection refused"):
+            await bench.run("a")
+        await asyncio.sleep(1)
+        assert bench.revoked == []
+
+
+@virtual
+async def test_an_unknown_outcome_revokes_nothing_so_that_the_id_can_still_be_waited_on():
+    async with running() as bench:
+        bench.broker.outcomes.append(PublishUnknownError("no answer"))
+        with pytest.raises(PublishUnknownError):
+            await bench.run("a")
+        await asyncio.sleep(1)
+        assert bench.revoked == []
+
+
+@virtual
+async def test_waiting_for_what_was_handed_out_never_revokes_and_never_deletes():
+    async with running() as bench:
+        outcome = await bench.engine.wait(["a"], timeout=1.0)
+        assert outcome.timed_out
+        waiting = asyncio.create_task(bench.engine.wait(["a"], timeout=None))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        bench.store.put("a", result=8)
+        outcome = await bench.engine.wait(["a"], timeout=1.0)
+        assert outcome.arrived["a"].result == 8
+        await asyncio.sleep(10)
+        assert bench.deleted == []
+        assert bench.revoked == []
+
+
+@virtual
+async def test_a_timeout_of_nothing_is_one_read():
+    async with running() as bench:
+        outcome = await bench.engine.wait(["a"], timeout=0)
+        assert outcome.arrived["a"].state == "PENDING"
+        assert len(bench.store.read_at) == 1
+
+
+@virtual
+async def test_one_read_of_a_redis_that_hangs_ends_with_an_error():
+    async with running() as bench:
+        bench.store.hangs = True
+        with pytest.raises(ReadError):
+            await bench.engine.wait(["a"], timeout=0)
+
+
+@virtual
+async def test_sending_that_takes_too_long_is_given_up():
+    async with running() as bench:
+        bench.broker.outcomes.extend([60.0, 0.0])
+        under_way = asyncio.create_task(bench.engine.publish([Parcel("a", "celery", b"")], timeout=2.0, retry=False))
+        await asyncio.sleep(0.5)
+        waiting = asyncio.create_task(bench.engine.publish([Parcel("b", "celery", b"")], timeout=1.0, retry=False))
+        with pytest.raises(PublishError):
+            await waiting
+        with pytest.raises(PublishUnknownError):
+            await under_way
+        await asyncio.sleep(100)
+        assert [parcels[0].task_id for _, parcels in bench.broker.commands] == ["a"]
+
+
+@virtual
+async def test_a_cancelled_send_is_withdrawn():
+    async with running() as bench:
+        bench.broker.outcomes.append(0.5)
+        first = asyncio.create_task(bench.engine.publish([Parcel("first", "celery", b"")], timeout=2.0, retry=False))
+        await asyncio.sleep(0.1)
+        sending = asyncio.create_task(bench.engine.publish([Parcel("a", "celery", b"")], timeout=2.0, retry=False))
+        await asyncio.sleep(0.1)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await first
+        await asyncio.sleep(1)
+        assert len(bench.broker.commands) == 1
+
+
+@virtual
+async def test_using_it_before_it_is_open_or_after_it_is_closed_says_so():
+    bench = Bench()
+    with pytest.raises(ClientStateError, match=r"not opened yet.*async with"):
+        await bench.engine.wait(["a"], timeout=0)
+    await bench.engine.open()
+    with pytest.raises(ClientStateError, match="can be opened once"):
+        await bench.engine.open()
+    await bench.engine.aclose()
+    await bench.engine.aclose()
+    with pytest.raises(ClientStateError, match="closed"):
+        await bench.engine.wait(["a"], timeout=0)
+    with pytest.raises(ClientStateError, match="can be opened once"):
+        await bench.engine.open()
+
+
+@virtual
+async def test_a_client_that_was_never_opened_can_be_closed():
+    bench = Bench()
+    await bench.engine.aclose()
+    assert not bench.engine.is_open
+
+
+@virtual
+async def test_closing_ends_calls_in_flight_with_an_error_and_leaves_no_task():
+    bench = Bench()
+    await bench.engine.open()
+    owned = bench.run("a", timeout=None)
+    handed_out = asyncio.create_task(bench.engine.wait(["b"], timeout=None))
+    await asyncio.sleep(1)
+    await bench.engine.aclose()
+    for task in (owned, handed_out):
+        with pytest.raises(ClientStateError, match="closed while"):
+            await task
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_another_event_loop_is_refused():
+    bench = Bench()
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(bench.engine.open())
+        with pytest.raises(ClientStateError, match="another event loop"):
+            second.run(bench.engine.wait(["a"], timeout=0))
+        with pytest.raises(ClientStateError, match="another event loop"):
+            second.run(bench.engine.aclose())
+        first.run(bench.engine.aclose())
+
+
+def test_a_client_that_is_not_closed_warns():
+    async def forget():
+        await Bench().engine.open()
+
+    def run():
+        asyncio.run(forget())
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        run()
+
+
+@pytest.mark.parametrize(("timeout", "expected"), [(UNSET, 30.0), (None, None), (0, 0), (2.5, 2.5)])
+def test_timeouts_are_seconds_none_or_unset(timeout, expected):
+    assert Bench().engine.seconds(timeout) == expected
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        ("3", TypeError),
+        (True, TypeError),
+    ],
+)
+def test_other_timeouts_are_refused(timeout, error):
+    with pytest.raises(error):
+        Bench().engine.seconds(timeout)

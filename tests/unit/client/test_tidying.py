@@ -1,0 +1,124 @@
+"""Revoking and deleting for everybody: rationed, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+
+from support.clock import virtual
+from support.memory import MemoryBroker, MemoryStore
+
+from fibo_client.celery import tidying
+from fibo_client.celery.tidying import MAX_DELETED, MAX_REVOKED, Tidier
+from fibo_client.errors import TransportError
+
+
+@asynccontextmanager
+async def running():
+    broker, store = MemoryBroker(), MemoryStore()
+    tidier = Tidier(broker, store)
+    tidier.start()
+    try:
+        yield broker, store, tidier
+    finally:
+        await tidier.aclose(5.0)
+
+
+def deletions(store: MemoryStore) -> list[list[str]]:
+    return [entry[1] for entry in store.log if entry[0] == "delete"]
+
+
+@virtual
+async def test_results_that_settle_together_are_deleted_in_one_command_a_second_later():
+    async with running() as (_, store, tidier):
+        for number in range(10):
+            tidier.delete([str(number)])
+        await asyncio.sleep(0.99)
+        assert deletions(store) == []
+        await asyncio.sleep(0.02)
+        assert [sorted(ids) for ids in deletions(store)] == [[str(number) for number in range(10)]]
+
+
+@virtual
+async def test_deletions_are_bounded_in_width():
+    async with running() as (_, store, tidier):
+        tidier.delete(map(str, range(MAX_DELETED + 1)))
+        await asyncio.sleep(2)
+        assert [len(ids) for ids in deletions(store)] == [MAX_DELETED, 1]
+
+
+@virtual
+async def test_an_abandoned_result_is_deleted_when_its_time_has_come():
+    async with running() as (_, store, tidier):
+        tidier.delete(["late"], 30.0)
+        tidier.delete(["soon"])
+        await asyncio.sleep(2)
+        assert deletions(store) == [["soon"]]
+        await asyncio.sleep(29)
+        assert deletions(store) == [["soon"], ["late"]]
+
+
+@virtual
+async def test_revocations_are_at_most_a_hundred_ids_and_ten_a_second():
+    async with running() as (broker, _, tidier):
+        tidier.revoke(str(number) for number in range(1000))
+        await asyncio.sleep(10)
+        times = [at for at, _ in broker.broadcasts]
+        sizes = [len(request.arguments["task_id"]) for _, request in broker.broadcasts]
+        assert sizes == [MAX_REVOKED] * 10
+        assert all(later - earlier >= 0.099 for earlier, later in itertools.pairwise(times))
+
+
+@virtual
+async def test_the_backlog_is_bounded(monkeypatch):
+    monkeypatch.setattr(tidying, "MAX_BACKLOG", 10)
+    async with running() as (broker, store, tidier):
+        tidier.revoke(str(number) for number in range(100))
+        tidier.delete(str(number) for number in range(100))
+        await asyncio.sleep(5)
+        assert sum(len(request.arguments["task_id"]) for _, request in broker.broadcasts) == 10
+        assert sum(map(len, deletions(store))) == 10
+
+
+@virtual
+async def test_nothing_is_sent_while_there_is_nothing_to_tidy():
+    async with running() as (broker, store, tidier):
+        tidier.delete(["a"])
+        await asyncio.sleep(3600)
+        assert len(store.log) == 1
+        assert broker.broadcasts == []
+
+
+@virtual
+async def test_closing_does_what_is_left():
+    async with running() as (broker, store, tidier):
+        tidier.revoke(["a"])
+        tidier.delete(["b"])
+        tidier.delete(["c"], 100.0)
+    assert broker.broadcasts[0][1].arguments["task_id"] == ["a"]
+    assert [sorted(ids) for ids in deletions(store)] == [["b", "c"]]
+    tidier.delete(["too late"])
+    tidier.revoke(["too late"])
+    await asyncio.sleep(10)
+    assert len(deletions(store)) == 1
+
+
+@virtual
+async def test_an_outage_loses_tidying_but_stops_nothing(monkeypatch):
+    async with running() as (broker, store, tidier):
+
+        async def unreachable(*_):
+            raise TransportError("connection refused")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(broker, "broadcast", unreachable)
+            patched.setattr(store, "delete", unreachable)
+            tidier.revoke(["a"])
+            tidier.delete(["a"])
+            await asyncio.sleep(5)
+        tidier.revoke(["b"])
+        tidier.delete(["b"])
+        await asyncio.sleep(5)
+        assert [request.arguments["task_id"] for _, request in broker.broadcasts] == [["b"]]
+        assert deletions(store) == [["b"]]
