@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.errors import MessageError, ResultDecodeError
 
-OFFSETS = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+OFFSETS = st.integers(-82800, 82800).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 SCALARS = (
     st.none()
     | st.booleans()

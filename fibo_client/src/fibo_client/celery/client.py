@@ -495,7 +495,7 @@ class CeleryClient:
             signature.task,
             signature.args,
             signature.kwargs or {},
-            task_id=rest.pop("task_id", None) or self._engine.new_id(),
+            task_id=rest.pop("task_id") if "task_id" in rest else self._engine.new_id(),
             now=datetime.now(UTC),
             origin=self._engine.origin,
             **rest,

@@ -1,0 +1,59 @@
+"""A hand that plays the worker on a real Redis, and asks Redis what it has seen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from support.memory import meta_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import redis.asyncio
+
+
+async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, "it never came about"
+        await asyncio.sleep(0.005)
+
+
+class Hand:
+    """Stores results by hand, as a worker does, and asks Redis what it has seen."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.redis = client
+
+    async def put(self, task_id: str, status: str = "SUCCESS", result: object = None, *, publish: bool = True) -> None:
+        """Store a result and publish it, in one transaction."""
+        await self.put_bytes(task_id, meta_bytes(task_id, status, result), publish=publish)
+
+    async def put_bytes(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
+        key = f"celery-task-meta-{task_id}"
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.set(key, payload, ex=60)
+            if publish:
+                pipeline.publish(key, payload)
+            await pipeline.execute()
+
+    async def connections(self) -> set[str]:
+        """The ids of all connections but the hand's own."""
+        own = str(await self.redis.client_id())
+        return {each["id"] for each in await self.redis.client_list()} - {own}
+
+    async def is_alone(self) -> bool:
+        """Whether nobody else is connected."""
+        return not await self.connections()
+
+    async def commands(self) -> dict[str, int]:
+        """How often each command was called so far."""
+        stats = await self.redis.info("commandstats")
+        return {name.removeprefix("cmdstat_"): values["calls"] for name, values in stats.items()}
+
+    async def channels(self) -> list[bytes]:
+        """What is subscribed to."""
+        return await self.redis.pubsub_channels()

@@ -1,0 +1,248 @@
+import ast
+import dataclasses
+import functools
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import textwrap
+import types
+import typing
+from pathlib import Path
+
+import pytest
+
+import fibo_client
+import fibo_client.celery
+from fibo_client import errors
+from fibo_client.celery import CeleryConfig, SendOptions
+from fibo_client.celery import client as celery_client
+from fibo_client.celery.config import ConfigOverrides
+from fibo_client.config import FiboConfig, FiboOverrides
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+PACKAGES = [fibo_client, fibo_client.celery]
+
+
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        (
+            fibo_client,
+            """
+            AsyncResult ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient FiboConfig FiboError
+            MessageError PublishError PublishUnknownError ReadError ResultDecodeError ResultTimeoutError SQRT_TASK
+            TaskError TaskFailedError TaskRevokedError TransportError UNSET __version__
+            """,
+        ),
+        (
+            fibo_client.celery,
+            """
+            AsyncResult CeleryClient CeleryConfig Diagnosis Inspect RemoteTask SendOptions Signature TaskFailure TaskMeta
+            UNSET WorkerInfo
+            """,
+        ),
+    ],
+    ids=["fibo_client", "fibo_client.celery"],
+)
+def test_what_is_public_changes_only_on_purpose(package, names):
+    assert sorted(package.__all__) == names.split()
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_all_names_everything_that_is_public_and_nothing_else(package):
+    found = {
+        name
+        for name, value in vars(package).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "annotations"
+    }
+    assert found == set(package.__all__) - {"__version__"}
+    assert len(package.__all__) == len(set(package.__all__))
+
+
+def test_every_error_can_be_imported_from_the_package():
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == errors.__name__
+    }
+    assert classes == set(errors.__all__)
+    assert classes <= set(fibo_client.__all__)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_errors():
+    drawn = re.findall(r"^    ([│├└─ ]*)(\w+)(.*)$", errors.__doc__, re.MULTILINE)
+    above = []
+    for branch, name, rest in drawn:
+        depth = len(branch) // 4
+        also = re.search(r"\(also (\w+)\)$", rest)
+        bases = [above[depth - 1] if depth else "Exception", *([also[1]] if also else [])]
+        assert [base.__name__ for base in getattr(errors, name).__bases__] == bases
+        above[depth:] = [name]
+    assert sorted(name for _, name, _ in drawn) == errors.__all__
+
+
+def fields(config):
+    return {field.name for field in dataclasses.fields(config)}
+
+
+@pytest.mark.parametrize(("overrides", "config"), [(ConfigOverrides, CeleryConfig), (FiboOverrides, FiboConfig)])
+def test_every_setting_but_the_two_urls_can_be_overridden_by_its_name_and_type(overrides, config):
+    assert set(overrides.__annotations__) == fields(config) - {"broker_url", "result_backend"}
+    declared = {field.name: field.type for field in dataclasses.fields(config)}
+    assert {name: kind.__forward_arg__ for name, kind in overrides.__annotations__.items()} == {
+        name: declared[name] for name in overrides.__annotations__
+    }
+
+
+def test_the_options_that_are_accepted_are_those_that_are_typed():
+    assert set(SendOptions.__annotations__) == celery_client._OPTIONS
+
+
+def test_importing_the_client_imports_neither_celery_nor_the_worker():
+    program = (
+        "import sys, fibo_client, fibo_client.celery; "
+        "print(*{name.partition('.')[0] for name in sys.modules}.intersection("
+        "{'amqp', 'billiard', 'celery', 'fibo_worker', 'gmpy2', 'kombu', 'vine'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+# The documentation in the code.
+
+
+def public_classes():
+    found = {
+        value
+        for package in PACKAGES
+        for name in package.__all__
+        if isinstance(value := getattr(package, name), type) and value.__module__.startswith("fibo_client")
+    }
+    return sorted(found, key=lambda each: each.__name__)
+
+
+def public_members(cls):
+    """What the class itself defines: functions, and the functions behind its properties and class methods."""
+    for name, value in vars(cls).items():
+        if name.startswith("_") and name != "__call__":
+            continue
+        function = getattr(value, "__func__", getattr(value, "fget", value))
+        # A dataclass and a TypedDict bring functions of their own, which have no file.
+        if inspect.isfunction(function) and function.__code__.co_filename == inspect.getsourcefile(cls):
+            yield pytest.param(function, isinstance(value, property), id=f"{cls.__name__}.{name}")
+
+
+METHODS = [member for cls in public_classes() for member in public_members(cls)]
+
+
+def sections(docstring):
+    """The entries of each section of a Google docstring: ``{"Args": {"n": "0 to ..."}, "Returns": ...}``."""
+    found = {}
+    for title, body in re.findall(r"^(\w+):\n((?:    .*\n|\n)+)", inspect.cleandoc(docstring) + "\n", re.MULTILINE):
+        entries = re.findall(r"^(\S.*?):(?: |$)(.*)", textwrap.dedent(body), re.MULTILINE)
+        found[title] = {name: text for name, text in entries} if title in ("Args", "Attributes", "Raises") else body
+    return found
+
+
+def check_summary(docstring):
+    assert docstring
+    summary, *rest = docstring.splitlines()
+    assert re.fullmatch(r"\S.*\.", summary)
+    assert not rest or not rest[0].strip()
+
+
+@functools.cache
+def module_tree(module):
+    return ast.parse(inspect.getsource(importlib.import_module(module)))
+
+
+def class_node(cls):
+    return next(
+        node
+        for node in module_tree(cls.__module__).body
+        if isinstance(node, ast.ClassDef) and node.name == cls.__name__
+    )
+
+
+def own_nodes(node):
+    """All nodes of a function, without those of functions in it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield child
+            yield from own_nodes(child)
+
+
+def raised_classes(function):
+    """The classes that stand in the function's own ``raise Class(...)``."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    raises = (node.exc for node in own_nodes(tree) if isinstance(node, ast.Raise))
+    called = (each.func for each in raises if isinstance(each, ast.Call))
+    return {each.id for each in called if isinstance(each, ast.Name) and each.id.endswith("Error")}
+
+
+def exception(name):
+    return getattr(errors, name, None) or getattr(__builtins__, name, None) or __builtins__[name]
+
+
+@pytest.mark.parametrize(("function", "is_property"), METHODS)
+def test_every_public_method_says_what_it_takes_gives_and_raises(function, is_property):
+    check_summary(function.__doc__)
+    if is_property:
+        return
+    told = sections(function.__doc__)
+    first = function.__doc__.split(maxsplit=1)[0]
+    assert not first.endswith(("s", "ing", "ed")), f"{first}: a summary is an order, such as 'Send'"
+
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    signature = inspect.signature(function)
+    parameters = [
+        stars.get(parameter.kind, "") + name
+        for name, parameter in signature.parameters.items()
+        if name not in ("self", "cls")
+    ]
+    assert list(told.get("Args", ())) == parameters
+
+    gives = signature.return_annotation
+    yields = gives.startswith("AsyncIterator[")
+    assert ("Yields" in told) == yields
+    assert ("Returns" in told) == (gives != "None" and not yields)
+
+    listed = [exception(name) for name in told.get("Raises", ())]
+    assert all(issubclass(each, Exception) for each in listed)
+    for name in raised_classes(function):
+        assert any(issubclass(exception(name), each) for each in listed), f"{name} is raised, but not told"
+
+
+@pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__name__)
+def test_every_public_class_says_what_it_is_and_what_its_fields_are(cls):
+    check_summary(cls.__doc__)
+    told = sections(cls.__doc__)
+    if "Args" in told:
+        stars = {inspect.Parameter.VAR_KEYWORD: "**"}
+        parameters = inspect.signature(cls).parameters
+        assert list(told["Args"]) == [stars.get(each.kind, "") + name for name, each in parameters.items()]
+    if dataclasses.is_dataclass(cls) or typing.is_typeddict(cls):
+        body = class_node(cls).body
+        documented = {
+            node.target.id
+            for node, text in zip(body, body[1:], strict=False)
+            if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        }
+        documented |= set(told.get("Attributes", ()))
+        assert documented == {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+
+
+def test_the_clients_say_what_they_are_made_from():
+    for client in (fibo_client.FiboClient, fibo_client.celery.CeleryClient):
+        assert {"Args", "Raises"} <= set(sections(client.__doc__))
+
+
+def test_the_reference_has_every_public_name():
+    shown = set(
+        re.findall(r"^\.\. auto\w+:: (?:fibo_client\.(?:celery\.)?)?(\w+)$", REFERENCE.read_text(), re.MULTILINE)
+    )
+    assert shown == {name for package in PACKAGES for name in package.__all__} - {"__version__"}
