@@ -7,12 +7,18 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from support.servers import RedisServer, stock_worker
 
 from fibo_worker.dev import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# How long an example takes says nothing on a busy machine. What takes too long altogether ends by pytest's timeout.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

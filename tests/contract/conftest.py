@@ -17,7 +17,6 @@ import celery
 import pytest
 import redis as redis_py
 from celery.backends.base import decompress_payload
-from hypothesis import settings
 from support.servers import RedisServer, redis_binaries, stock_worker
 
 from fibo_client.celery.client import CeleryClient
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
     from fibo_worker.dev import WorkerProcess
 
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 BINARIES = redis_binaries() or {"none": None}  # Without one, starting it says how to get one.
 PATIENCE = 20.0

@@ -16,10 +16,11 @@ async def client(side):
         yield client
 
 
-def leftovers(side):
-    """Keys of remote control that would stay for ever, but for the bindings of the worker itself."""
+def lasting(side):
+    """What there is of answers that would stay for ever: lists without an expiry, and places to answer to."""
     with side.redis() as redis:
-        return [key for key in redis.scan_iter("*reply*pidbox*") if redis.ttl(key) == -1]
+        keys = [key for key in redis.scan_iter("*reply*pidbox*") if redis.ttl(key) == -1]
+        return {key: redis.smembers(key) if redis.type(key) == b"set" else None for key in keys}
 
 
 async def test_a_worker_answers_to_ping(side, client):
@@ -44,10 +45,19 @@ async def test_where_nobody_listens_the_answer_comes_at_once(redis_server):
 
 
 async def test_answers_leave_nothing_behind(side, client):
+    before = lasting(side)
     await client.ping(timeout=10)
     await client.inspect(["nobody@nowhere"], timeout=0.05).stats()
     await asyncio.gather(*(client.inspect(timeout=10).active_queues() for _ in range(20)))
-    assert leftovers(side) == []
+    assert lasting(side) == before
+
+
+async def test_answers_that_come_too_late_leave_nothing_behind(side, client):
+    before = lasting(side)
+    for tenths in range(40):  # Milliseconds: answers come around the end of a question, and after it.
+        await client.inspect(timeout=tenths / 10_000).ping()
+    await client.ping(timeout=10)  # The worker answers in order: it is done with those before.
+    assert lasting(side) == before
 
 
 async def test_questions_asked_at_once_get_their_own_answers(side, client):

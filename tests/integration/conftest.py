@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis.asyncio
-from support.hand import Hand
+from support.hand import NAME, Hand
 from support.servers import RedisServer
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 async def hand(server: RedisServer) -> AsyncIterator[Hand]:
     """The hand, on an empty database 0."""
-    async with redis.asyncio.Redis.from_url(server.url, single_connection_client=True) as client:
+    async with redis.asyncio.Redis.from_url(server.url, client_name=NAME) as client:
         await client.flushall()
         await client.config_resetstat()
         yield Hand(client)

@@ -108,12 +108,13 @@ async def test_a_call_without_an_answer_ends_on_time(client, timeout):
 
 
 async def test_a_thousand_calls_without_an_answer_end_on_time(client):
-    began = time.monotonic()
-    errors = await asyncio.gather(
-        *(client.call("nobody.knows", timeout=1.0) for _ in range(1000)), return_exceptions=True
-    )
-    assert time.monotonic() - began < 1.0 + LATE + 1.0  # A second more, to make and send a thousand messages.
-    assert all(isinstance(error, ResultTimeoutError) for error in errors)
+    async def lateness() -> float:
+        began = time.monotonic()
+        with pytest.raises(ResultTimeoutError):
+            await client.call("nobody.knows", timeout=1.0)
+        return time.monotonic() - began - 1.0
+
+    assert max(await asyncio.gather(*(lateness() for _ in range(1000)))) < LATE
 
 
 async def test_a_call_on_a_redis_that_hangs_ends_on_time(client, hand):

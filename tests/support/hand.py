@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 
+NAME = "hand"
+
+
 async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
@@ -41,9 +44,8 @@ class Hand:
             await pipeline.execute()
 
     async def connections(self) -> set[str]:
-        """The ids of all connections but the hand's own."""
-        own = str(await self.redis.client_id())
-        return {each["id"] for each in await self.redis.client_list()} - {own}
+        """The ids of all connections but the hand's own, which have a name."""
+        return {each["id"] for each in await self.redis.client_list() if each["name"] != NAME}
 
     async def is_alone(self) -> bool:
         """Whether nobody else is connected."""

@@ -1,8 +1,10 @@
 import ast
+import builtins
 import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -39,8 +41,8 @@ PACKAGES = [fibo_client, fibo_client.celery]
         (
             fibo_client.celery,
             """
-            AsyncResult CeleryClient CeleryConfig Diagnosis Inspect RemoteTask SendOptions Signature TaskFailure TaskMeta
-            UNSET WorkerInfo
+            AsyncResult CeleryClient CeleryConfig Diagnosis Inspect RemoteTask SendOptions Signature TaskFailure
+            TaskMeta UNSET WorkerInfo
             """,
         ),
     ],
@@ -144,7 +146,7 @@ def sections(docstring):
     found = {}
     for title, body in re.findall(r"^(\w+):\n((?:    .*\n|\n)+)", inspect.cleandoc(docstring) + "\n", re.MULTILINE):
         entries = re.findall(r"^(\S.*?):(?: |$)(.*)", textwrap.dedent(body), re.MULTILINE)
-        found[title] = {name: text for name, text in entries} if title in ("Args", "Attributes", "Raises") else body
+        found[title] = dict(entries) if title in ("Args", "Attributes", "Raises") else body
     return found
 
 
@@ -185,7 +187,7 @@ def raised_classes(function):
 
 
 def exception(name):
-    return getattr(errors, name, None) or getattr(__builtins__, name, None) or __builtins__[name]
+    return getattr(errors, name, None) or getattr(builtins, name)
 
 
 @pytest.mark.parametrize(("function", "is_property"), METHODS)
@@ -229,7 +231,7 @@ def test_every_public_class_says_what_it_is_and_what_its_fields_are(cls):
         body = class_node(cls).body
         documented = {
             node.target.id
-            for node, text in zip(body, body[1:], strict=False)
+            for node, text in itertools.pairwise(body)
             if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
         }
         documented |= set(told.get("Attributes", ()))

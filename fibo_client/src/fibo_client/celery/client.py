@@ -494,7 +494,7 @@ class CeleryClient:
         message = build_task(
             signature.task,
             signature.args,
-            signature.kwargs or {},
+            {} if signature.kwargs is None else signature.kwargs,
             task_id=rest.pop("task_id") if "task_id" in rest else self._engine.new_id(),
             now=datetime.now(UTC),
             origin=self._engine.origin,

@@ -103,11 +103,12 @@ class RedisBroker:
         return replies
 
     async def _unbind(self, reply_key: str) -> None:
-        # In this order: while the member is there, a late answer makes the list again. The expiry is for an answer
-        # that was on its way already.
+        # In this order: while the member is there, a late answer makes the list again. One that is on its way already
+        # must find a list with an expiry, so there must be a list.
         answers = self._keys.reply_list(reply_key)
         commands = [
             ("SREM", self._keys.reply_bindings, self._keys.reply_binding(reply_key)),
+            ("RPUSH", answers, ""),
             ("PEXPIRE", answers, _REPLY_TTL_MS),
         ]
         with anyio.CancelScope(shield=True):

@@ -1,0 +1,1 @@
+"""How fast the client is, measured beside Celery's own: ``python -m tests.benchmarks``."""

@@ -1,0 +1,119 @@
+"""What users write, and what a type checker must make of it. Nothing here is run."""
+
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+from fibo_client import (
+    FIBO_TASK,
+    FIBONACCI,
+    FIBONACCI_CHUNK,
+    SQRT_TASK,
+    UNSET,
+    AsyncResult,
+    FiboClient,
+    FiboConfig,
+    FiboError,
+    ResultTimeoutError,
+    TaskFailedError,
+)
+from fibo_client.celery import (
+    CeleryClient,
+    CeleryConfig,
+    Diagnosis,
+    RemoteTask,
+    SendOptions,
+    Signature,
+    TaskMeta,
+    WorkerInfo,
+)
+
+ADD = RemoteTask[[int, int], int]("proj.add")
+NAME = RemoteTask[[str], str]("proj.name", decode=str)
+
+
+async def the_clients() -> None:
+    async with FiboClient() as client:
+        assert_type(client, FiboClient)
+        assert_type(client.celery, CeleryClient)
+        assert_type(client.config, FiboConfig)
+    FiboClient("redis://localhost", "redis://localhost/1", timeout=None, push=False, max_n=5, poll_max=0.2)
+    FiboClient(config=FiboConfig(max_n=5), queue="fibo")
+    assert_type(FiboConfig.from_env({"CELERY_BROKER_URL": "redis://localhost"}), FiboConfig)
+    async with CeleryClient("redis://localhost", config=CeleryConfig(timeout=5), max_connections=5) as celery:
+        assert_type(celery, CeleryClient)
+    assert_type(await CeleryClient().open(), CeleryClient)
+
+
+async def fibonacci_numbers(client: FiboClient) -> None:
+    assert_type(await client.fibonacci(10), int)
+    assert_type(await client.fibonacci(10, timeout=None), int)
+    assert_type(await client.fibonacci(10, timeout=UNSET), int)
+    assert_type(await client.fibonacci_many([1, 2], timeout=5), list[int])
+    assert_type(await client.fibonacci_many(n for n in range(5)), list[int])
+    assert_type(await client.sqrt(2), float)
+    assert_type(await client.fibo_task(4), tuple[int, str])
+    assert_type(await client.submit(4), AsyncResult[int])
+    assert_type(await client.submit(4, task=FIBO_TASK), AsyncResult[tuple[int, str]])
+    assert_type(await client.submit_many({1, 2}), list[AsyncResult[int]])
+    handles = await client.submit_many([1, 2], task=FIBO_TASK)
+    assert_type(handles, list[AsyncResult[tuple[int, str]]])
+    assert_type(await client.ready(handles), list[bool])
+    assert_type(await client.celery.gather(handles, timeout=5), list[tuple[int, str]])
+    assert_type(FIBONACCI(4), Signature[int])
+    assert_type(SQRT_TASK(4), Signature[float])
+    assert_type(await client.celery.call(FIBONACCI_CHUNK([1, 2])), list[int | TaskFailedError])
+
+
+async def calling(celery: CeleryClient) -> None:
+    assert_type(await celery.call(ADD, 2, 3), int)
+    assert_type(await celery.call(ADD, 2, 3, timeout=10, retry=True, queue="math", priority=3), int)
+    assert_type(await celery.call(RemoteTask[[int, int], int]("x"), 2, 3, timeout=10), int)
+    assert_type(await celery.call(ADD(2, 3), timeout=10), int)
+    assert_type(await celery.call(NAME, "a"), str)
+    assert_type(await celery.call("proj.add", 2, "3"), Any)
+    assert_type(await celery.call_many([ADD(1, 2), ADD(3, 4)]), list[int])
+
+
+async def sending(celery: CeleryClient) -> None:
+    assert_type(await celery.send_task(ADD, (2, 3), countdown=1.5), AsyncResult[int])
+    assert_type(await celery.send_task(ADD(2, 3), expires=datetime.now(UTC)), AsyncResult[int])
+    assert_type(await celery.send_task("proj.add", (2,), {"y": 3}, task_id="a"), AsyncResult[Any])
+    assert_type(await celery.send_many(ADD, [(1, 2), (3, 4)]), list[AsyncResult[int]])
+    assert_type(await celery.send_many("proj.add", [(1, 2)], ignore_result=True), list[AsyncResult[Any]])
+    options: SendOptions = {"queue": "math", "time_limit": 5, "headers": {"a": 1}}
+    assert_type(await celery.send_task("proj.add", (2, 3), **options), AsyncResult[Any])
+    assert_type(celery.result("an id"), AsyncResult[Any])
+
+
+async def results(result: AsyncResult[int]) -> None:
+    assert_type(await result, int)
+    assert_type(await result.get(timeout=None), int)
+    assert_type(await result.ready(), bool)
+    assert_type(await result.state(), str)
+    assert_type(result.cached, TaskMeta | None)
+    assert_type(await result.revoke(terminate=True), int)
+    async for update in result.updates(timeout=5):
+        assert_type(update, TaskMeta)
+
+
+async def workers(celery: CeleryClient, result: AsyncResult[int]) -> None:
+    assert_type(await celery.ping(timeout=2), list[WorkerInfo])
+    assert_type(await celery.inspect(["celery@host"]).active(), dict[str, Any])
+    assert_type(await celery.diagnose(result), Diagnosis)
+    assert_type(await celery.revoke([result, "an id"]), int)
+
+
+async def errors(client: FiboClient) -> None:
+    try:
+        await client.fibonacci(10)
+    except ResultTimeoutError as error:
+        assert_type(error.finished, dict[int, Any])
+        assert_type(error.task_ids, tuple[str, ...])
+    except TaskFailedError as error:
+        assert_type(error.exc_type, str)
+    except FiboError:
+        raise
+    try:
+        await client.fibonacci(10)
+    except TimeoutError:
+        pass

@@ -1,0 +1,75 @@
+"""What a type checker must refuse: every line marked ``# error``, and no other. Nothing here is run."""
+
+from typing import Any
+
+from fibo_client import FIBO_TASK, SQRT_TASK, AsyncResult, FiboClient, FiboConfig
+from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask, SendOptions
+
+ADD = RemoteTask[[int, int], int]("proj.add")
+
+
+def the_clients() -> None:
+    FiboClient(6379)  # error: a URL is text
+    FiboClient(timeout="5")  # error: seconds are a number
+    FiboClient(time_out=5)  # error: no such setting
+    FiboClient(broker="redis://localhost")  # error: no such setting
+    FiboClient(config=CeleryConfig())  # error: not the settings of this client
+    FiboClient(config=FiboConfig(), max_n=1.5)  # error: n is an integer
+    CeleryClient(max_n=5)  # error: not a setting of this client
+    CeleryClient(push=None)  # error: yes or no
+    CeleryConfig("redis://localhost")  # error: by keyword only
+    CeleryConfig().timeout = 5  # error: settings are frozen
+
+
+async def fibonacci_numbers(client: FiboClient) -> None:
+    await client.fibonacci("10")  # error: n is an integer
+    await client.fibonacci(10.0)  # error: n is an integer
+    await client.fibonacci(10, 5)  # error: the timeout goes by keyword
+    await client.fibonacci_many(10)  # error: many numbers
+    await client.fibonacci_many(["10"])  # error: n is an integer
+    await client.sqrt("2")  # error: a number
+    await client.submit_many([1], task="tasks.fibo_task")  # error: not by name alone
+    await client.submit_many([1], task=ADD)  # error: takes two numbers
+    FIBO_TASK("4")  # error: n is an integer
+    SQRT_TASK()  # error: nothing to take the root of
+
+
+async def calling(celery: CeleryClient) -> None:
+    await celery.call(ADD, 2)  # error: too few
+    await celery.call(ADD, 2, 3, 4)  # error: too many
+    await celery.call(ADD, 2, "3")  # error: not an integer
+    await celery.call(ADD(2))  # error: too few
+    await celery.call(ADD(2, 3), 4)  # error: it has its arguments already
+    await celery.call(ADD, 2, 3, timeout="5")  # error: seconds are a number
+    await celery.call(ADD, 2, 3, time_out=5)  # error: no such option
+    await celery.call(ADD, 2, 3, prioritiy=5)  # error: no such option
+    await celery.call(ADD, 2, 3, priority="high")  # error: a number
+    await celery.call(5)  # error: not a task
+    await celery.call_many([ADD])  # error: without its arguments
+    text: str = await celery.call(ADD, 2, 3)  # error: it gives an integer
+    print(text)
+
+
+async def sending(celery: CeleryClient) -> None:
+    await celery.send_task("proj.add", 2, 3)  # error: arguments come as one sequence
+    await celery.send_task("proj.add", (2, 3), {4: 5})  # error: keywords are text
+    await celery.send_task("proj.add", countdwn=5)  # error: no such option
+    await celery.send_task("proj.add", eta="tomorrow")  # error: a moment
+    await celery.send_many(ADD, [1, 2])  # error: each is a sequence of arguments
+    options: SendOptions = {"queue": "math", "prio": 1}  # error: no such option
+    print(options)
+
+
+async def results(result: AsyncResult[int]) -> None:
+    text: str = await result  # error: it gives an integer
+    await result.get("5")  # error: seconds are a number
+    state: str = result.state()  # error: not awaited
+    result.cached.state  # error: it may be None  # noqa: B018
+    values: list[str] = [value async for value in result.updates()]  # error: metas
+    print(text, state, values)
+
+
+async def workers(celery: CeleryClient, anything: Any) -> None:
+    await celery.inspect().activ()  # error: no such question
+    await celery.ready([1])  # error: not a handle
+    await celery.revoke(anything, signal=15)  # error: by its name
