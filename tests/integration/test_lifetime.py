@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 from support.hand import eventually
@@ -110,20 +109,6 @@ def test_each_event_loop_may_have_a_client_of_its_own(server):
             return await client.ready([client.result("a")])
 
     assert [asyncio.run(ask()) for _ in range(2)] == [[False], [False]]
-
-
-def test_a_client_that_is_not_closed_is_warned_about(server):
-    async def forget():
-        client = await CeleryClient(server.url).open()
-        await client.ready([client.result("a")])
-
-    def run():
-        asyncio.run(forget())
-        gc.collect()
-
-    with pytest.warns(ResourceWarning) as caught:
-        run()
-    assert any("was not closed" in str(each.message) for each in caught)
 
 
 async def test_opening_makes_no_connection(server, hand):
