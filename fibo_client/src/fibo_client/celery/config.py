@@ -197,9 +197,6 @@ class CeleryConfig:
         if result_backend is not None:
             fields["result_backend"] = result_backend
         if config is None:
-            if broker_url is not None:
-                # One explicit URL is for both: results would else go where the environment says, far from the tasks.
-                fields.setdefault("result_backend", None)
             return cls.from_env(**fields)
         if not isinstance(config, cls):
             raise ConfigError(f"config must be a {cls.__name__}, not {type(config).__name__}")

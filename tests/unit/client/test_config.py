@@ -1,0 +1,112 @@
+"""Settings: where they come from, which are refused, and what they do not show."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from fibo_client import ConfigError, FiboClient, FiboConfig
+from fibo_client.celery import UNSET, CeleryClient, CeleryConfig
+
+
+@pytest.mark.parametrize(
+    ("env", "broker", "backend"),
+    [
+        ({}, "redis://localhost:6379/0", None),
+        ({"CELERY_BROKER_URL": "redis://a/1"}, "redis://a/1", None),
+        ({"CELERY_BROKER_URL": "redis://a/1", "CELERY_BROKER_WRITE_URL": "redis://w/1"}, "redis://w/1", None),
+        ({"CELERY_BROKER_URL": "redis://a/1", "CELERY_RESULT_BACKEND": "redis://b/2"}, "redis://a/1", "redis://b/2"),
+        ({"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": ""}, "redis://localhost:6379/0", None),
+    ],
+)
+def test_the_urls_come_from_the_environment_by_celerys_names(env, broker, backend):
+    config = CeleryConfig.from_env(env)
+    assert (config.broker_url, config.result_backend) == (broker, backend)
+
+
+def test_what_is_given_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://env/1")
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://env/2")
+    assert CeleryClient().config.broker_url == "redis://env/1"
+    assert CeleryClient(result_backend="redis://mine/3").config.broker_url == "redis://env/1"
+    assert CeleryClient(result_backend="redis://mine/3").config.result_backend == "redis://mine/3"
+    explicit = CeleryClient("redis://mine/1", timeout=3).config
+    assert (explicit.broker_url, explicit.result_backend, explicit.timeout) == (
+        "redis://mine/1",
+        "redis://env/2",
+        3,
+    )
+
+
+def test_a_config_is_taken_instead_of_the_environment_and_overrides_win_over_it(monkeypatch):
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://env/1")
+    config = FiboConfig(broker_url="redis://mine/1", queue="math", max_n=100)
+    client = FiboClient(config=config, timeout=None)
+    assert client.config == dataclasses.replace(config, timeout=None)
+    assert client.celery.config is not None
+    assert client.celery.config.queue == "math"
+    assert FiboClient("redis://other/2", config=config).config.broker_url == "redis://other/2"
+
+
+def test_the_config_of_another_client_is_refused():
+    with pytest.raises(ConfigError, match="must be a FiboConfig, not CeleryConfig"):
+        FiboClient(config=CeleryConfig())
+
+
+def test_an_unknown_setting_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'time_out' is not a setting; the settings are: .*timeout"):
+        CeleryClient(time_out=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timeout", -1), ("timeout", "3"), ("timeout", True), ("timeout", float("nan")), ("timeout", float("inf")),
+        ("io_timeout", 0), ("io_timeout", -1), ("io_timeout", None), ("poll_min", 0), ("poll_max", 0.0001),
+        ("push_limit", 0), ("push_limit", 2.5), ("push_limit", True), ("max_connections", 2), ("max_result_bytes", 10),
+        ("queue", ""), ("queue", 3), ("control_exchange", ""), ("priority_separator", ""), ("broker_prefix", None),
+        ("result_prefix", 3), ("priority_steps", ()), ("priority_steps", (1, 2)), ("priority_steps", (0, 3, 2)),
+        ("priority_steps", (0, 12)), ("priority_steps", "0369"), ("priority_steps", (0, True)),
+    ],
+)  # fmt: skip
+def test_a_setting_that_makes_no_sense_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        CeleryConfig(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, True, None])
+def test_a_largest_number_that_makes_no_sense_is_refused(value):
+    with pytest.raises(ConfigError, match="max_n"):
+        FiboConfig(max_n=value)
+
+
+@pytest.mark.parametrize("url", ["amqp://localhost", "redis://localhost/abc", "redis://localhost:1/0?nonsense=1", ""])
+def test_a_wrong_url_is_refused_at_construction(url):
+    with pytest.raises(ConfigError, match="broker_url"):
+        FiboClient(url)
+    with pytest.raises(ConfigError, match="result_backend"):
+        FiboClient("redis://localhost", url)
+
+
+def test_a_setting_shows_no_url_and_no_password():
+    config = FiboConfig(
+        broker_url="redis://:secret1@h", result_backend="redis://:secret2@h", sentinel_password="secret3"
+    )
+    assert "secret" not in repr(config)
+
+
+def test_the_longest_pause_depends_on_push():
+    assert CeleryConfig().longest_poll == 1.0
+    assert CeleryConfig(push=False).longest_poll == 0.1
+    assert CeleryConfig(push=False, poll_max=3.0).longest_poll == 3.0
+
+
+def test_results_on_another_server_have_connections_of_their_own():
+    one, two = CeleryClient("redis://a/0", "redis://a/0"), CeleryClient("redis://a/0", "redis://a/1")
+    assert one._engine.broker._connections is one._engine.store._connections
+    assert two._engine.broker._connections is not two._engine.store._connections
+
+
+def test_unset_says_what_it_is():
+    assert repr(UNSET) == "UNSET"
