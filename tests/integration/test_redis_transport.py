@@ -252,6 +252,14 @@ async def test_sentinel_finds_the_master(server, tmp_path):
         await sentinel.wait()
 
 
+async def test_an_unreachable_sentinel_is_explained_without_its_password():
+    url = f"sentinel://:data-secret@127.0.0.1:{free_port()}/0"
+    async with CeleryClient(url, master_name="mymaster", sentinel_password="guard-secret") as client:
+        with pytest.raises(PublishError, match=r"Check master_name and the Sentinels' addresses") as caught:
+            await client.send_task("nobody.knows")
+    assert "secret" not in repr(caught.value) + repr(client)
+
+
 async def until_it_answers(port: int) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:

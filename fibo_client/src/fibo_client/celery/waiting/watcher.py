@@ -115,7 +115,7 @@ class Watcher:
             once: Whether a single read of each is enough, whatever it shows.
             end_on_failure: Whether the wait is over as soon as one task has failed.
             bulky: Whether large answers are expected, which are better polled than pushed.
-            begun: Whether to read from now on. If not, `begin` says when.
+            begun: Whether the tasks have been sent. If not, nothing is read until `begin` says that they have.
 
         Returns:
             The waiter, to be handed to `leave` in the end.
@@ -130,20 +130,18 @@ class Watcher:
             for task_id in waiter.missing:
                 self._schedule.hurry(task_id, now)
             self._work.set()
-            self._wake()
         else:
             if new and not bulky and self._config.push and len(self._wanted) + len(new) <= self._config.push_limit:
                 self._wanted.update(dict.fromkeys(new))
                 self._listening.set()
                 self._work.set()
-                self._wake()
             if begun:
-                self.begin(waiter)
+                self._begin(waiter.missing, first=0.0)  # It may have been there for long.
         self._plan_deadline()
         return waiter
 
     def begin(self, waiter: Waiter) -> None:
-        """Read from now on what a waiter waits for.
+        """Read from now on what a waiter waits for: its tasks have just been sent.
 
         Args:
             waiter: From `enter` with ``begun=False``.
@@ -299,10 +297,12 @@ class Watcher:
     def _plan_deadline(self) -> None:
         moment = self._registry.next_deadline()
         timer = self._deadline_timer
-        if moment is None or (timer is not None and timer.when() <= moment):
-            return
-        if timer is not None:
-            timer.cancel()
+        if moment is not None and (timer is None or moment < timer.when()):
+            self._set_deadline_timer(moment)
+
+    def _set_deadline_timer(self, moment: float) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
         self._deadline_timer = self._loop.call_at(moment, self._deadline_passed)
 
     def _deadline_passed(self) -> None:
@@ -313,7 +313,7 @@ class Watcher:
         free, more = self._registry.expire(self._loop.time(), SLICE)
         self._forget(free)
         if more:
-            self._deadline_timer = self._loop.call_at(self._loop.time(), self._deadline_passed)
+            self._set_deadline_timer(self._loop.time())
         else:
             self._plan_deadline()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -269,6 +269,8 @@ def _outcome(error: RedisError) -> Outcome:
 def _explain(error: BaseException) -> str:
     """Say in a line what went wrong and, where it is plain, what to do."""
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, MasterNotFoundError):
+        text = text.partition(" : ")[0]  # Before 7.4 redis-py goes on with its clients, passwords included.
     for sign, advice in _ADVICE:
         if sign in text.lower():
             return f"{text.rstrip('.')}. {advice}"
