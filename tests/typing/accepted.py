@@ -50,6 +50,7 @@ async def fibonacci_numbers(client: FiboClient) -> None:
     assert_type(await client.fibonacci(10, timeout=UNSET), int)
     assert_type(await client.fibonacci_many([1, 2], timeout=5), list[int])
     assert_type(await client.fibonacci_many(n for n in range(5)), list[int])
+    assert_type(await client.fibonacci_many([1], return_exceptions=True), list[int | FiboError])
     assert_type(await client.sqrt(2), float)
     assert_type(await client.fibo_task(4), tuple[int, str])
     assert_type(await client.submit(4), AsyncResult[int])

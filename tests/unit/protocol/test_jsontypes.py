@@ -147,6 +147,8 @@ def test_a_broken_envelope_is_an_error_or_a_value_of_its_type_and_nothing_else(m
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
+        (b"[" * 501 + b"]" * 501, "nested too deeply"),
+        ('{"a":[' * 251 + "]}" * 251, "nested too deeply"),
     ],
 )
 def test_what_is_not_json_is_an_error_with_a_reason(text, reason):
@@ -178,3 +180,12 @@ def test_a_wrong_value_is_shown_in_short_where_it_can_be_shown():
     assert jsontypes.shown("x") == "'x'"
     assert jsontypes.shown("x" * 200) == "'" + "x" * 79
     assert jsontypes.shown(10**5000) == "<int>"
+
+
+@pytest.mark.parametrize("text", ["[" * 500 + "]" * 500, b"[" * 500 + b"]" * 500, '{"a":[' * 250 + "]}" * 250])
+def test_nesting_up_to_the_limit_is_read(text):
+    assert jsontypes.loads(text)
+
+
+def test_many_lists_side_by_side_are_not_deep():
+    assert len(jsontypes.loads("[" + ",".join(["[1]"] * 2000) + "]")) == 2000

@@ -134,7 +134,7 @@ def test_without_a_server_dev_says_how_to_get_one(invoke, monkeypatch):
 
     monkeypatch.setattr(dev, "embedded_redis_server", lambda: None)
 
-    result = invoke("dev", PATH="/nonexistent")
+    result = invoke("dev", PATH="/nonexistent", FIBO_REDIS_SERVER="")
 
     assert result.exit_code == 1
     assert "No Redis server was found" in result.output

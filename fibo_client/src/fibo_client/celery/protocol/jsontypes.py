@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 100
 """How deeply lists and dicts may be nested in what is sent. A structure that contains itself ends here too."""
 
+MAX_READ_DEPTH = 500
+"""How deeply lists and dicts may be nested in what is read."""
+
 MAX_INT_DIGITS = 4300
 """Longer integers cannot be read by a stock worker: CPython refuses to parse them from text."""
 
@@ -76,7 +79,7 @@ def loads(text: str | bytes) -> Any:
             integer in it has more than 4,300 digits.
     """
     try:
-        return json.loads(text, object_hook=_from_envelope)
+        value = json.loads(text, object_hook=_from_envelope)
     except ResultDecodeError:
         raise  # An envelope's. It is a ValueError too.
     except RecursionError:
@@ -84,6 +87,22 @@ def loads(text: str | bytes) -> Any:
     except (ValueError, TypeError, ArithmeticError) as error:
         # ArithmeticError is decimal's; UnicodeDecodeError and JSONDecodeError are ValueErrors.
         raise ResultDecodeError(f"its JSON is not valid: {error}") from error
+    if _is_deep(value, text):
+        raise ResultDecodeError("its JSON is nested too deeply")
+    return value
+
+
+def _is_deep(value: Any, text: str | bytes) -> bool:
+    """Tell whether a decoded value is nested deeper than we read; CPython's own limit differs between versions."""
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if data.count(b"[") + data.count(b"{") <= MAX_READ_DEPTH:
+        return False
+    level, depth = [value], 0
+    while level and depth <= MAX_READ_DEPTH:
+        nested = [each for each in level if isinstance(each, (list, dict))]
+        level = [item for each in nested for item in (each.values() if isinstance(each, dict) else each)]
+        depth += bool(nested)
+    return depth > MAX_READ_DEPTH
 
 
 def shown(value: object) -> str:
