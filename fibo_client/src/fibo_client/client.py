@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, Unset
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.result import AsyncResult, Question
     from fibo_client.celery.task import RemoteTask
     from fibo_client.config import FiboOverrides
+    from fibo_client.errors import FiboError
 
 __all__ = ["FiboClient"]
 
@@ -108,9 +109,17 @@ class FiboClient:
         (value,) = await self.fibonacci_many([n], timeout=timeout)
         return value
 
+    @overload
+    async def fibonacci_many(
+        self, ns: Iterable[int], *, timeout: float | Unset | None = ..., return_exceptions: Literal[False] = ...
+    ) -> list[int]: ...
+    @overload
+    async def fibonacci_many(
+        self, ns: Iterable[int], *, timeout: float | Unset | None = ..., return_exceptions: bool
+    ) -> list[int | FiboError]: ...
     async def fibonacci_many(
         self, ns: Iterable[int], *, timeout: float | Unset | None = UNSET, return_exceptions: bool = False
-    ) -> list[int]:
+    ) -> Any:
         """Compute F(n) for many n.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, TypeVarTuple, cast, overload
 
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.diagnosis import Diagnosis, diagnose
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import ConfigOverrides
     from fibo_client.celery.task import SendOptions
     from fibo_client.celery.transport.base import Parcel
+    from fibo_client.errors import FiboError
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -247,13 +248,25 @@ class CeleryClient:
         """
         return Question(ready_many(self._engine, list(results)), "await client.ready(results)")
 
+    @overload
+    async def gather(
+        self,
+        results: Iterable[AsyncResult[T]],
+        *,
+        timeout: float | Unset | None = ...,
+        return_exceptions: Literal[False] = ...,
+    ) -> list[T]: ...
+    @overload
+    async def gather(
+        self, results: Iterable[AsyncResult[T]], *, timeout: float | Unset | None = ..., return_exceptions: bool
+    ) -> list[T | FiboError]: ...
     async def gather(
         self,
         results: Iterable[AsyncResult[T]],
         *,
         timeout: float | Unset | None = UNSET,
         return_exceptions: bool = False,
-    ) -> list[T]:
+    ) -> Any:
         """Wait for many tasks together.
 
         Args:
@@ -351,6 +364,28 @@ class CeleryClient:
         (value,) = await self.call_many([signature], timeout=timeout, retry=retry, **options)
         return value
 
+    @overload
+    async def call_many(
+        self,
+        signatures: Sequence[Signature[R]],
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        bulky: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[R]: ...
+    @overload
+    async def call_many(
+        self,
+        signatures: Sequence[Signature[R]],
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        return_exceptions: bool,
+        bulky: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[R | FiboError]: ...
     async def call_many(
         self,
         signatures: Sequence[Signature[R]],
@@ -360,7 +395,7 @@ class CeleryClient:
         return_exceptions: bool = False,
         bulky: bool = False,
         **options: Unpack[SendOptions],
-    ) -> list[R]:
+    ) -> Any:
         """Send tasks and wait for all their answers. The tasks are owned by this call, as with `call`.
 
         Args:

@@ -6,7 +6,7 @@ cancellations, and a retried LPUSH would send a task twice.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
@@ -222,11 +222,12 @@ class Connections:
     async def _guarded(self, connection: AbstractConnection, seconds: float | None) -> AsyncIterator[None]:
         """Put a deadline on what is done with a connection, and drop the connection when it fails."""
         try:
-            with anyio.fail_after(seconds):
+            with nullcontext() if seconds is None else anyio.fail_after(seconds):
                 yield
-        except TimeoutError:
+        except TimeoutError as error:
             await connection.disconnect(nowait=True)
-            raise self._fault("unknown", f"no answer within {seconds:g} s") from None
+            late = _explain(error) if seconds is None else f"no answer within {seconds:g} s"
+            raise self._fault("unknown", late) from None
         except ResponseError as error:
             raise self._fault(_outcome(error), _explain(error)) from error
         except (BusyLoadingError, AuthenticationError) as error:
