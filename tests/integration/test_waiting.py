@@ -243,7 +243,8 @@ async def test_no_command_reaches_redis_while_nobody_waits(client, hand):
     await asyncio.sleep(0.1)
     await hand.redis.config_resetstat()
     await asyncio.sleep(1.5)
-    assert set(await hand.commands()) <= {"config|resetstat", "info"}
+    # Redis before 7 does not tell the subcommands of CONFIG apart.
+    assert set(await hand.commands()) <= {"config", "config|resetstat", "info"}
 
 
 async def test_an_owned_result_is_deleted_and_one_that_was_handed_out_is_not(client, hand):
