@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.hand import eventually
+import redis.asyncio
+from support.hand import NAME, eventually
 from support.servers import free_port
 
-from fibo_client import ClientStateError, FiboClient, MessageError, PublishError
+from fibo_client import ClientStateError, FiboClient, MessageError, PublishError, TransportError
 from fibo_client.celery import CeleryClient
+from fibo_client.celery.protocol.control import ControlRequest
 
 
 @pytest.fixture
@@ -80,6 +82,20 @@ async def test_closing_with_calls_in_flight_ends_them_with_an_error(server, hand
         assert isinstance(outcome, ClientStateError)
     await eventually(hand.is_alone)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_closing_during_a_question_to_the_workers_leaves_no_connection(server, hand):
+    client = await CeleryClient(server.url).open()
+    asking = asyncio.create_task(client._engine.broker.ask(ControlRequest(method="ping"), timeout=5))
+    async with redis.asyncio.Redis.from_url(server.url, client_name=NAME) as listener, listener.pubsub() as pubsub:
+        await pubsub.psubscribe("*")  # Somebody listens and does not answer.
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        asking = asyncio.create_task(client._engine.broker.ask(ControlRequest(method="ping"), timeout=5))
+        await asyncio.sleep(0.1)
+        await client.aclose()
+        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], TransportError)
+        await eventually(hand.is_alone)
 
 
 async def test_an_error_inside_async_with_closes_the_client(server, hand):

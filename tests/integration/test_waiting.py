@@ -217,6 +217,33 @@ async def test_gathering_raises_the_first_failure_at_once_or_returns_it(client, 
     assert isinstance(values[1], TaskFailedError)
 
 
+async def test_gathering_raises_a_failure_that_is_known_already_at_once(client, hand):
+    await hand.put("a", "FAILURE", {"exc_type": "ValueError", "exc_message": ["no"]})
+    failed, pending = client.result("a"), client.result("b")
+    assert await failed.ready()
+    began = time.monotonic()
+    with pytest.raises(TaskFailedError):
+        await client.gather([failed, pending], timeout=10)
+    assert time.monotonic() - began < 5
+
+
+async def test_a_timeout_leaves_the_last_state_in_the_handle(client, hand):
+    await hand.put("a", "STARTED", {"pid": 1})
+    result = client.result("a")
+    with pytest.raises(ResultTimeoutError, match="STARTED"):
+        await result.get(timeout=0.2)
+    assert result.cached.state == "STARTED"
+
+
+async def test_what_cannot_be_read_is_over_and_says_so_when_it_is_asked_for(client, hand):
+    await hand.put_bytes("a", b"nonsense")
+    result = client.result("a")
+    assert await result.ready() is True
+    assert await client.ready([result]) == [True]
+    with pytest.raises(ResultDecodeError):
+        await result.get(timeout=5)
+
+
 async def test_cancelling_a_thousand_callers_at_once_closes_no_connection(client, hand):
     await asyncio.gather(client.call("nobody.knows", timeout=0.2), return_exceptions=True)
     before = await hand.connections()

@@ -73,7 +73,9 @@ class FiboClient:
         return self
 
     async def aclose(self) -> None:
-        """Close the client. Calls in flight end with ClientStateError. Closing twice does nothing.
+        """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
+
+        Closing twice does nothing more. Closing goes on although its caller is cancelled.
 
         Raises:
             ClientStateError: It runs on another event loop.

@@ -108,7 +108,7 @@ def decode_number(text: Any) -> int:
         The number.
 
     Raises:
-        ValueError: It is not lower-case hexadecimal text.
+        ValueError: It is not hexadecimal text.
     """
     # int() alone would also take signs, spaces, underscores and a prefix.
     if not isinstance(text, str) or not text.isascii() or not text.isalnum() or text[1:2] == "x":

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from contextlib import asynccontextmanager
 
+import anyio
 import pytest
 from support.clock import virtual
 from support.memory import MemoryBroker, MemoryStore
@@ -296,6 +297,60 @@ async def test_closing_ends_calls_in_flight_with_an_error_and_leaves_no_task():
         with pytest.raises(ClientStateError, match="closed while"):
             await task
     assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_closing_goes_on_although_its_caller_is_cancelled():
+    bench = Bench()
+    await bench.engine.open()
+    bench.broker.outcomes.append(100.0)
+    sending = asyncio.create_task(bench.engine.publish([Parcel("a", "celery", b"")], timeout=None, retry=False))
+    waiting = asyncio.create_task(bench.engine.wait(["b"], timeout=None))
+    await asyncio.sleep(0.1)
+    closing = asyncio.create_task(bench.engine.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await bench.engine.aclose()
+    with pytest.raises(PublishUnknownError):
+        await sending
+    with pytest.raises(ClientStateError):
+        await waiting
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_a_scope_that_has_ended_still_closes_the_client():
+    bench = Bench()
+    await bench.engine.open()
+    with anyio.move_on_after(1.0):
+        try:
+            await bench.engine.wait(["a"], timeout=None)
+        finally:
+            await bench.engine.aclose()
+    assert len(asyncio.all_tasks()) == 1
+    assert bench.store.log[-1] == ("close",)
+
+
+@virtual
+async def test_each_of_many_who_are_told_an_error_gets_one_of_its_own():
+    bench = Bench()
+    await bench.engine.open()
+    waits = [asyncio.create_task(bench.engine.wait([str(number)], timeout=None)) for number in range(10)]
+    await asyncio.sleep(0.1)
+    await bench.engine.aclose()
+    errors = await asyncio.gather(*waits, return_exceptions=True)
+    assert len({id(error) for error in errors}) == 10
+
+
+@virtual
+async def test_what_was_sent_of_a_batch_that_failed_is_revoked_and_what_is_unknown_is_not():
+    async with running() as bench:
+        bench.broker.outcomes.extend([0.0, PublishUnknownError("no answer")])
+        with pytest.raises(PublishUnknownError):
+            await bench.run(*map(str, range(1000)))
+        await asyncio.sleep(2)
+        assert bench.revoked == [str(number) for number in range(500)]
 
 
 def test_another_event_loop_is_refused():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 
-import pytest
 from support.clock import virtual
 from support.memory import MemoryBroker
 
@@ -254,14 +253,44 @@ async def test_a_bug_in_the_broker_is_told_to_the_senders_and_publishing_goes_on
     assert "publishing failed" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("in_flight", "maybe_sent", "expected"),
-    [
-        (False, False, PublishError),
-        (True, False, PublishUnknownError),
-        (False, True, PublishUnknownError),
-    ],
-)
-def test_the_error_says_what_is_known(in_flight, maybe_sent, expected):
-    publication = Publication([Parcel("a", "celery", b"")], print, in_flight=in_flight, maybe_sent=maybe_sent)
-    assert type(publication.failed("why")) is expected
+@virtual
+async def test_a_sender_that_leaves_during_a_command_that_fails_is_not_retried():
+    async with running() as (broker, publisher, sender):
+        sender.put("first")
+        await asyncio.sleep(0.01)
+
+        async def fail(route, parcels):
+            broker.commands.append((route, list(parcels)))
+            await asyncio.sleep(0.5)
+            raise PublishUnknownError("no answer")
+
+        broker.publish = fail
+        publication = sender.put("a", retry_for=1000)
+        await asyncio.sleep(0.1)
+        assert not publisher.withdraw(publication)
+        await asyncio.sleep(100)
+        assert len(broker.commands) == 2
+
+
+@virtual
+async def test_a_sender_that_leaves_during_a_batch_stops_the_rest_of_it():
+    async with running() as (broker, publisher, sender):
+        broker.outcomes.extend([0.5] * 10)
+        publication = sender.put(*map(str, range(5 * MAX_PARCELS)))
+        await asyncio.sleep(0.1)
+        assert not publisher.withdraw(publication)
+        await asyncio.sleep(100)
+        assert len(broker.commands) == 1
+        assert len(publication.unsent) == 4 * MAX_PARCELS
+
+
+@virtual
+async def test_what_was_certainly_not_sent_is_not_told_as_unknown():
+    async with running() as (broker, _, sender):
+        broker.outcomes.extend([0.0, PublishError("connection refused")])
+        ids = [str(number) for number in range(2 * MAX_PARCELS)]
+        sender.put(*ids)
+        await asyncio.sleep(1)
+        (error,) = sender.told
+        assert isinstance(error, PublishError)
+        assert list(error.task_ids) == ids[MAX_PARCELS:]

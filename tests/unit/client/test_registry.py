@@ -127,10 +127,10 @@ def test_an_abandoned_wait_frees_only_what_nobody_else_waits_for(registry, enter
 
 def test_a_deadline_passes_only_after_a_last_look(registry, enter):
     waiter = enter("a", deadline=10.0, read_from=9.95)
-    registry.looked(["a"], 9.0, pending)
+    registry.looked(["a"], 9.0, absent=True)
     assert registry.expire(10.0, 100) == ([], False)
     assert not waiter.timed_out
-    registry.looked(["a"], 9.96, pending)
+    registry.looked(["a"], 9.96, absent=True)
     assert registry.expire(10.001, 100) == (["a"], False)
     assert waiter.timed_out
     assert waiter.calls == [1]
@@ -172,7 +172,7 @@ def test_a_wait_that_is_over_needs_no_last_look(registry, enter):
 
 def test_deadlines_pass_in_bounded_portions(registry, enter):
     waiters = [enter(str(number), deadline=10.0, read_from=9.0) for number in range(10)]
-    registry.looked([str(number) for number in range(10)], 9.5, pending)
+    registry.looked([str(number) for number in range(10)], 9.5, absent=True)
     for expected in ((4, True), (8, True), (10, False)):
         _, more = registry.expire(10.0, 4)
         assert (sum(waiter.timed_out for waiter in waiters), more) == expected
@@ -188,9 +188,9 @@ def test_a_timeout_keeps_the_last_state_seen(registry, enter):
 
 def test_one_look_is_enough_for_who_asks_for_one(registry, enter):
     waiter, patient = enter("a", "b", once=True, read_from=5.0), enter("a")
-    assert registry.looked(["a"], 5.0, pending) == []
+    assert registry.looked(["a"], 5.0, absent=True) == []
     assert not waiter.over
-    assert registry.looked(["b"], 5.0, pending) == ["b"]
+    assert registry.looked(["b"], 5.0, absent=True) == ["b"]
     assert waiter.over
     assert waiter.arrived == {"a": pending("a"), "b": pending("b")}
     assert not patient.over
@@ -198,7 +198,7 @@ def test_one_look_is_enough_for_who_asks_for_one(registry, enter):
 
 def test_a_look_that_began_before_the_question_does_not_answer_it(registry, enter):
     waiter = enter("a", once=True, read_from=5.0)
-    registry.looked(["a"], 4.9, pending)
+    registry.looked(["a"], 4.9, absent=True)
     assert not waiter.over
 
 
@@ -231,3 +231,20 @@ def test_memory_follows_what_is_awaited_now(registry, enter):
 @pytest.mark.parametrize(("timeout", "expected"), [(10.0, 109.95), (0.06, 100.03), (0.1, 100.05)])
 def test_the_last_look_is_shortly_before_the_deadline_or_half_way(timeout, expected):
     assert last_look(timeout, 100.0, 100.0 + timeout) == pytest.approx(expected)
+
+
+def test_who_comes_later_is_told_the_state_that_was_seen(registry, enter):
+    enter("a")
+    started = TaskMeta(task_id="a", state="STARTED")
+    registry.arrive("a", started)
+    changes = []
+    enter("a", on_change=changes.append)
+    assert changes == [started]
+
+
+def test_one_look_at_a_result_that_is_gone_does_not_tell_an_old_state(registry, enter):
+    enter("a")
+    registry.arrive("a", TaskMeta(task_id="a", state="STARTED"))
+    waiter = enter("a", once=True)
+    registry.looked(["a"], 1.0, absent=True)
+    assert waiter.arrived["a"].state == "PENDING"

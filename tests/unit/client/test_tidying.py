@@ -122,3 +122,46 @@ async def test_an_outage_loses_tidying_but_stops_nothing(monkeypatch):
         await asyncio.sleep(5)
         assert [request.arguments["task_id"] for _, request in broker.broadcasts] == [["b"]]
         assert deletions(store) == [["b"]]
+
+
+@virtual
+async def test_closing_repeats_what_it_interrupts(monkeypatch):
+    async with running() as (broker, _, tidier):
+        slow = broker.broadcast
+
+        async def broadcast(request):
+            await asyncio.sleep(0.01)
+            return await slow(request)
+
+        monkeypatch.setattr(broker, "broadcast", broadcast)
+        tidier.revoke(["a"])
+        await asyncio.sleep(0.005)
+    assert [request.arguments["task_id"] for _, request in broker.broadcasts] == [["a"]]
+
+
+@virtual
+async def test_closing_after_thousands_were_cancelled_deletes_first_and_is_quick():
+    async with running() as (broker, store, tidier):
+        tidier.revoke(str(number) for number in range(8000))
+        tidier.delete([str(number) for number in range(8000)], 30.0)
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began <= tidying.LAST_REVOCATIONS + 0.01
+    assert sum(map(len, deletions(store))) == 8000
+    assert len(broker.broadcasts) >= 10
+
+
+@virtual
+async def test_a_bug_while_tidying_does_not_end_it(monkeypatch, caplog):
+    async with running() as (_, store, tidier):
+
+        async def broken(task_ids):
+            raise AssertionError("a bug")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "delete", broken)
+            tidier.delete(["a"])
+            await asyncio.sleep(5)
+        tidier.delete(["b"])
+        await asyncio.sleep(5)
+        assert deletions(store) == [["b"]]
+    assert "cleaning up failed" in caplog.text

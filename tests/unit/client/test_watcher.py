@@ -360,9 +360,35 @@ async def test_a_bug_in_the_reader_fails_the_waiters_instead_of_hanging_them(mon
 
         monkeypatch.setattr(bench.store, "read_many", broken)
         waiter = await bench.wait("a")
-        assert isinstance(waiter.error, AssertionError)
+        assert isinstance(waiter.error, ReadError)
+        assert isinstance(waiter.error.__cause__, AssertionError)
         monkeypatch.undo()
         bench.store.put("b")
         waiter = await bench.wait("b")
         assert waiter.arrived["b"].ready
     assert "the reader of results failed" in caplog.text
+
+
+@virtual
+async def test_a_confirmation_before_the_task_is_sent_counts():
+    async with running() as bench:
+        over = asyncio.get_running_loop().create_future()
+        waiter = bench.watcher.enter(["a"], timeout=60.0, on_over=lambda: over.set_result(None), begun=False)
+        await asyncio.sleep(1)
+        assert bench.store.subscriptions[0].ids == {"a"}
+        bench.watcher.begin(waiter)
+        await asyncio.sleep(10)
+        assert len(bench.store.reads_of("a")) <= 12
+        bench.store.put("a")
+        await over
+        bench.watcher.leave(waiter)
+
+
+@virtual
+@pytest.mark.parametrize("push", [True, False])
+async def test_a_task_whose_sending_was_never_answered_gets_a_last_look_too(push):
+    async with running(push=push) as bench:
+        bench.later(1.0, bench.store.put, "a", push=False)
+        waiter = await bench.wait("a", timeout=3.0, begun=False)
+        assert not waiter.timed_out
+        assert waiter.arrived["a"].ready

@@ -79,7 +79,9 @@ class CeleryClient:
         return self
 
     async def aclose(self) -> None:
-        """Close the client. Calls in flight end with ClientStateError. Closing twice does nothing.
+        """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
+
+        Closing twice does nothing more. Closing goes on although its caller is cancelled.
 
         Raises:
             ClientStateError: It runs on another event loop.
@@ -425,12 +427,14 @@ class CeleryClient:
             raise MessageError("call_many makes an id for each task; use call to choose one")
         if not signatures:
             return []
+        began = self._engine.check().time()
         own_expiry = "expires" in options
         if seconds is not None and not own_expiry:
             options["expires"] = seconds + EXPIRY_MARGIN
         parcels = await self._pack_many(signatures, options)
+        left = None if seconds is None else max(0.0, seconds - (self._engine.check().time() - began))
         outcome = await self._engine.run(
-            parcels, timeout=seconds, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
+            parcels, timeout=left, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
         )
         return collect(
             outcome,

@@ -8,6 +8,8 @@ nothing, and it can be repeated.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import copy
 import enum
 import math
 import os
@@ -16,6 +18,8 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import anyio
 
 from fibo_client.celery.config import UNSET
 from fibo_client.celery.publishing import Publication, Publisher
@@ -80,6 +84,7 @@ class Engine:
         self._watcher = Watcher(store, config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = _State.UNOPENED
+        self._closing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Start to run on the present event loop. No connection is made yet.
@@ -96,17 +101,25 @@ class Engine:
         self.tidier.start()
 
     async def aclose(self) -> None:
-        """Stop. Calls in flight end with an error; connections are closed. Closing twice does nothing.
+        """Stop. Calls in flight end with an error; connections are closed. Closing twice does nothing more.
 
         Raises:
             ClientStateError: It runs on another event loop.
         """
-        if self._state is not _State.OPENED:
+        if self._state is _State.OPENED:
+            if asyncio.get_running_loop() is not self._loop:
+                raise ClientStateError("this client was opened on another event loop; close it there")
             self._state = _State.CLOSED
-            return
-        if asyncio.get_running_loop() is not self._loop:
-            raise ClientStateError("this client was opened on another event loop; close it there")
+            self._closing = asyncio.create_task(
+                self._close(), name="fibo_client.closing", context=contextvars.Context()
+            )
         self._state = _State.CLOSED
+        if self._closing is not None and not self._closing.done():
+            # Closing goes on although its caller is cancelled; and who only has a scope that has ended waits for it.
+            with anyio.CancelScope(shield=True):
+                await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._publisher.aclose("the client was closed")
         await self._watcher.aclose(ClientStateError("the client was closed while this call was waiting"))
         await self.tidier.aclose(self.config.io_timeout)
@@ -177,26 +190,28 @@ class Engine:
             PublishUnknownError: They may or may not have been sent.
         """
         loop = self.check()
-        done: asyncio.Future[Failure | None] = loop.create_future()
+        done: asyncio.Future[None] = loop.create_future()
+        outcome: list[Failure | None] = []
         until = None if not retry else loop.time() + (timeout if timeout is not None else math.inf)
 
         def published(failure: Failure | None) -> None:
-            if not done.done():
-                done.set_result(failure)
+            outcome.append(failure)
+            _wake(done)
 
         publication = Publication(parcels, published, until)
         self._publisher.put(publication)
         try:
             async with asyncio.timeout(timeout):
-                failure = await done
+                await done
         except TimeoutError:
             self._publisher.withdraw(publication)
-            failure = publication.failed(f"no answer from the broker within {timeout:g} s")
+            if not outcome:  # The answer may have come in the very step in which time was up.
+                outcome.append(publication.failed(f"no answer from the broker within {timeout:g} s"))
         except BaseException:
             self._publisher.withdraw(publication)
             raise
-        if failure is not None:
-            raise failure
+        if outcome[0] is not None:
+            raise outcome[0]
 
     async def wait(
         self,
@@ -238,7 +253,7 @@ class Engine:
         finally:
             self._watcher.leave(waiter)
         if waiter.error is not None:
-            raise waiter.error
+            raise copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
         if once and waiter.timed_out:
             raise ReadError(f"no answer within {2 * self.config.io_timeout:g} s")
         return _outcome(waiter, loop.time() - began)
@@ -294,25 +309,27 @@ class Engine:
         finally:
             self._watcher.leave(waiter)
             nothing_sent = self._publisher.withdraw(publication)
-            self._clean_up(waiter, loop.time(), nothing_sent=nothing_sent)
+            self._clean_up(waiter, publication, loop.time())
         if waiter.error is not None:
-            raise waiter.error
+            raise copy.copy(waiter.error)
         outcome = _outcome(waiter, loop.time() - began)
         if nothing_sent:
             failure = publication.failure
             outcome.unsent = failure.reason if failure else "the command before it has had no answer yet"
         return outcome
 
-    def _clean_up(self, waiter: Waiter, now: float, *, nothing_sent: bool) -> None:
+    def _clean_up(self, waiter: Waiter, publication: Publication, now: float) -> None:
         """Revoke and delete after owned work, however it ended."""
-        if waiter.missing and not nothing_sent:
-            abandoned = list(waiter.missing)
-            if not waiter.timed_out and waiter.error is None and self.config.revoke_on_cancel:
-                self.tidier.revoke(abandoned)
-            # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
-            delay = waiter.deadline - now + 2 * EXPIRY_MARGIN
-            if delay < math.inf:
-                self.tidier.delete(abandoned, delay)
+        unsent = publication.unsent
+        abandoned = [task_id for task_id in waiter.missing if task_id not in unsent]
+        if abandoned and not waiter.timed_out and self.config.revoke_on_cancel:
+            # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
+            spared = publication.unknown if waiter.error is not None else ()
+            self.tidier.revoke([task_id for task_id in abandoned if task_id not in spared])
+        # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
+        delay = waiter.deadline - now + 2 * EXPIRY_MARGIN
+        if abandoned and delay < math.inf:
+            self.tidier.delete(abandoned, delay)
         answered = [task_id for task_id in waiter.arrived if task_id not in waiter.missing]
         if answered:
             self.tidier.delete(answered)

@@ -12,7 +12,7 @@ import contextvars
 import logging
 import random
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.errors import PublishError, PublishUnknownError
@@ -41,11 +41,13 @@ class Publication:
     """Parcels that are sent, and answered for, together.
 
     Attributes:
-        parcels: What is still to be sent.
+        parcels: The parcels.
         on_done: Called once: with None when all have been sent, or with the error.
         retry_until: Send again after a failure until then, by the loop's clock. None is not at all.
-        in_flight: Whether a command with parcels of it is under way.
-        maybe_sent: Whether any of it has been, or may have been, sent.
+        remaining: What has not been sent for certain, by task id.
+        unknown: The ids among them that may have been sent.
+        in_flight: Whether it is part of a flush that is under way.
+        withdrawn: Whether its sender wants no more of it to be sent.
         over: Whether nothing more will be sent of it.
         attempts: How often it was tried.
         failure: Why the last attempt did not succeed.
@@ -54,11 +56,21 @@ class Publication:
     parcels: Sequence[Parcel]
     on_done: Callable[[Failure | None], None]
     retry_until: float | None = None
+    remaining: dict[str, Parcel] = field(init=False)
+    unknown: set[str] = field(default_factory=set)
     in_flight: bool = False
-    maybe_sent: bool = False
+    withdrawn: bool = False
     over: bool = False
     attempts: int = 0
     failure: Failure | None = None
+
+    def __post_init__(self) -> None:
+        self.remaining = {parcel.task_id: parcel for parcel in self.parcels}
+
+    @property
+    def unsent(self) -> set[str]:
+        """The ids that have certainly not been sent."""
+        return self.remaining.keys() - self.unknown
 
     def failed(self, reason: str) -> Failure:
         """Make the error that tells what is known of it.
@@ -67,12 +79,9 @@ class Publication:
             reason: What went wrong.
 
         Returns:
-            The error.
+            The error. It names what has not been sent for certain.
         """
-        task_ids = [parcel.task_id for parcel in self.parcels]
-        if self.in_flight or self.maybe_sent:
-            return PublishUnknownError(reason, task_ids)
-        return PublishError(reason, task_ids)
+        return (PublishUnknownError if self.unknown else PublishError)(reason, list(self.remaining))
 
 
 class Publisher:
@@ -104,11 +113,13 @@ class Publisher:
         Args:
             reason: Why.
         """
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        for publication in list(self._unfinished):
-            self._fail(publication, reason)
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            for publication in list(self._unfinished):
+                self._finish(publication, publication.failed(reason))
 
     def put(self, publication: Publication) -> None:
         """Leave parcels to be sent.
@@ -121,7 +132,7 @@ class Publisher:
         self._work.set()
 
     def withdraw(self, publication: Publication) -> bool:
-        """Stop sending. A command that is under way is completed all the same.
+        """Send no more of it. A command that is under way is completed all the same.
 
         Args:
             publication: From `put`.
@@ -129,10 +140,11 @@ class Publisher:
         Returns:
             Whether nothing of it was, or will be, sent.
         """
+        publication.withdrawn = True
         if not publication.in_flight:
             publication.over = True
             self._unfinished.discard(publication)
-        return publication.over and not publication.maybe_sent
+        return len(publication.unsent) == len(publication.parcels)
 
     async def _publish_forever(self) -> None:
         while True:
@@ -146,76 +158,76 @@ class Publisher:
             await self._flush(publications)
 
     async def _flush(self, publications: Sequence[Publication]) -> None:
-        failures: dict[str, Failure] = {}
         down: Failure | None = None
-        for route, shares in _commands(publications):
-            if down is None:
-                failure = await self._publish(route, shares)
-                if failure is None:
-                    continue
-                if not (isinstance(failure, PublishError) and failure.refused):
-                    down = failure  # The next command would fail like this one, and perhaps as slowly.
-            else:
-                failure = PublishError(down.reason)
-            failures |= dict.fromkeys((parcel.task_id for _, parcel in shares), failure)
+        for route, command in _commands(publications):
+            shares = [share for share in command if not share[0].withdrawn]
+            if not shares:
+                continue
+            failure = await self._publish(route, shares) if down is None else PublishError(down.reason)
+            if failure is None:
+                continue
+            for publication, _ in shares:
+                publication.failure = failure
+            if not (isinstance(failure, PublishError) and failure.refused):
+                down = failure  # The next command would fail like this one, and perhaps as slowly.
         for publication in publications:
             publication.in_flight = False
-            self._conclude(publication, failures)
+            if not publication.over:
+                self._conclude(publication)
 
     async def _publish(self, route: str, shares: Sequence[tuple[Publication, Parcel]]) -> Failure | None:
-        maybe_sent = True
-        failure: Failure | None = None
+        # Noted beforehand: a client that closes cancels this task in the middle.
+        doubtful = [
+            (publication, parcel.task_id, parcel.task_id in publication.unknown) for publication, parcel in shares
+        ]
+        for publication, task_id, _ in doubtful:
+            publication.unknown.add(task_id)
         try:
             await self._broker.publish(route, [parcel for _, parcel in shares])
-            self._reached = True
         except PublishError as error:
-            failure, maybe_sent = error, False
+            for publication, task_id, before in doubtful:
+                if not before:
+                    publication.unknown.discard(task_id)
+            return error
         except PublishUnknownError as error:
-            failure = error
+            return error
         except Exception as error:
             logger.exception("publishing failed")
-            failure = PublishUnknownError(f"{type(error).__name__}: {error}")
-        finally:
-            # Also when the task is cancelled in the middle, by a client that closes.
-            if maybe_sent:
-                for publication, _ in shares:
-                    publication.maybe_sent = True
-        return failure
+            return PublishUnknownError(f"{type(error).__name__}: {error}")
+        self._reached = True
+        for publication, task_id, _ in doubtful:
+            publication.unknown.discard(task_id)
+            del publication.remaining[task_id]
+        return None
 
-    def _conclude(self, publication: Publication, failures: dict[str, Failure]) -> None:
+    def _conclude(self, publication: Publication) -> None:
         """Everything of it was tried once: tell its sender, or try again what failed."""
-        if publication.over:
-            return
-        rest = [parcel for parcel in publication.parcels if parcel.task_id in failures] if failures else []
-        publication.parcels = rest
-        if not rest:
+        if not publication.remaining:
             publication.failure = None
             self._finish(publication, None)
             return
-        publication.failure = failure = failures[rest[0].task_id]
+        reason = publication.failure.reason if publication.failure else "it was withdrawn"
         pause = min(_FIRST_PAUSE * 2.0 ** min(publication.attempts - 1, 10), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
-        if self._may_retry(publication, failure, pause):
+        if self._may_retry(publication, pause):
             if publication.attempts == 1:
-                logger.warning("sending tasks failed, trying again: %s", failure)
+                logger.warning("sending tasks failed, trying again: %s", reason)
             self._loop.call_later(pause, self._again, publication)
         else:
-            self._fail(publication, failure.reason)
+            self._finish(publication, publication.failed(reason))
 
-    def _may_retry(self, publication: Publication, failure: Failure, pause: float) -> bool:
-        if publication.retry_until is None or self._loop.time() + pause >= publication.retry_until:
+    def _may_retry(self, publication: Publication, pause: float) -> bool:
+        until = publication.retry_until
+        if publication.withdrawn or until is None or self._loop.time() + pause >= until:
             return False
-        if isinstance(failure, PublishError):
+        if isinstance(publication.failure, PublishError):
             # A client that never reached Redis has most likely been told a wrong address: say so at once.
-            return not failure.refused and (self._reached or publication.maybe_sent)
+            return not publication.failure.refused and (self._reached or bool(publication.unknown))
         return True
 
     def _again(self, publication: Publication) -> None:
         if not publication.over:
             self._queue.append(publication)
             self._work.set()
-
-    def _fail(self, publication: Publication, reason: str) -> None:
-        self._finish(publication, publication.failed(reason))
 
     def _finish(self, publication: Publication, error: Failure | None) -> None:
         publication.over = True
@@ -227,7 +239,7 @@ def _commands(publications: Sequence[Publication]) -> Iterator[tuple[str, list[t
     """Sort parcels by route, in order, into commands of bounded size."""
     routes: dict[str, list[tuple[Publication, Parcel]]] = {}
     for publication in publications:
-        for parcel in publication.parcels:
+        for parcel in publication.remaining.values():
             routes.setdefault(parcel.route, []).append((publication, parcel))
     for route, shares in routes.items():
         command: list[tuple[Publication, Parcel]] = []

@@ -71,7 +71,8 @@ class AsyncResult(Generic[T]):
         return Question(self._is_ready(), "if await result.ready():")
 
     async def _is_ready(self) -> bool:
-        return (await self._look()).ready
+        (over,) = await ready_many(self._engine, [self])
+        return over
 
     async def state(self) -> str:
         """Ask for the task's state.
@@ -335,7 +336,8 @@ async def gather(
     engine.check()
     unsettled = _unsettled(results)
     known = {result.id: result.cached for result in results if result.id not in unsettled and result.cached}
-    if unsettled:
+    failed = not return_exceptions and any(meta.failure is not None for meta in known.values())
+    if unsettled and not failed:
         outcome = await engine.wait(unsettled, timeout=timeout, end_on_failure=not return_exceptions)
     else:
         outcome = Outcome({}, [], timed_out=False, waited=0.0)
@@ -377,10 +379,10 @@ def collect(
     expired = False
     for index, result in enumerate(results):
         answer = outcome.arrived.get(result.id)
+        result.learn(outcome)
         if result.id in missing or answer is None or not is_final(answer):
             late.append(result.id)
             continue
-        result.learn(outcome)
         try:
             finished[index] = value_of(answer, result.task, result.decode)
         except TaskRevokedError as error:

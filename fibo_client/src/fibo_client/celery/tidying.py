@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import heapq
 import logging
+import math
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,9 @@ MAX_REVOKED: Final = 100
 
 REVOKE_PAUSE: Final = 0.1
 """Seconds between two revocations."""
+
+LAST_REVOCATIONS: Final = 1.0
+"""The most seconds that a client which closes spends on revocations. What is left expires."""
 
 DELETE_DELAY: Final = 1.0
 """Seconds between the arrival of a result and its deletion: they are deleted in batches."""
@@ -83,14 +87,15 @@ class Tidier:
         if self._timer is not None:
             self._timer.cancel()
         with anyio.move_on_after(seconds):
+            # Also those whose time has not come: nobody will be there when it does. Deleting what is not stored
+            # yet does no harm; it expires.
+            while self._deleted and await self._delete(math.inf):
+                pass
+        with anyio.move_on_after(min(seconds, LAST_REVOCATIONS)):
             going = bool(self._revoked)
             while going:
                 going = await self._revoke() and bool(self._revoked)
                 await asyncio.sleep(REVOKE_PAUSE if going else 0.0)
-            # Also those whose time has not come: nobody will be there when it does. Deleting what is not stored
-            # yet does no harm; it expires.
-            while self._deleted and await self._delete(float("inf")):
-                pass
 
     def revoke(self, task_ids: Iterable[str]) -> None:
         """Have tasks revoked: not run if they have not begun.
@@ -137,29 +142,43 @@ class Tidier:
             await self._work.wait()
             self._work.clear()
             now = self._loop.time()
-            if self._revoked and now >= self._next_revocation:
-                await self._revoke()
-                self._next_revocation = self._loop.time() + REVOKE_PAUSE
-            while self._deleted and self._deleted[0][0] <= now and await self._delete(now):
-                pass
+            try:
+                if self._revoked and now >= self._next_revocation:
+                    await self._revoke()
+                    self._next_revocation = self._loop.time() + REVOKE_PAUSE
+                while self._deleted and self._deleted[0][0] <= now and await self._delete(now):
+                    pass
+            except Exception:
+                logger.exception("cleaning up failed; what is left expires")
+                await asyncio.sleep(REVOKE_PAUSE)
             self._plan()
 
     async def _revoke(self) -> bool:
-        task_ids = [self._revoked.popleft() for _ in range(min(MAX_REVOKED, len(self._revoked)))]
+        task_ids = list(islice(self._revoked, MAX_REVOKED))
         try:
             await self._broker.broadcast(ControlRequest(method="revoke", arguments={"task_id": task_ids}))
         except TransportError as error:
             logger.info("%d tasks could not be revoked; they expire: %s", len(task_ids), error)
             return False
+        except asyncio.CancelledError:
+            task_ids.clear()  # By a client that closes, which does it once more: twice does no harm.
+            raise
+        finally:
+            for _ in task_ids:
+                self._revoked.popleft()
         return True
 
     async def _delete(self, until: float) -> bool:
-        task_ids: list[str] = []
-        while self._deleted and len(task_ids) < MAX_DELETED and self._deleted[0][0] <= until:
-            task_ids.append(heapq.heappop(self._deleted)[1])
+        entries: list[tuple[float, str]] = []
+        while self._deleted and len(entries) < MAX_DELETED and self._deleted[0][0] <= until:
+            entries.append(heapq.heappop(self._deleted))
         try:
-            await self._store.delete(task_ids)
+            await self._store.delete([task_id for _, task_id in entries])
         except TransportError as error:
-            logger.info("%d results could not be deleted; they expire: %s", len(task_ids), error)
+            logger.info("%d results could not be deleted; they expire: %s", len(entries), error)
             return False
+        except asyncio.CancelledError:
+            for entry in entries:
+                heapq.heappush(self._deleted, entry)
+            raise
         return True

@@ -15,6 +15,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fibo_client.celery.protocol.meta import pending
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -106,6 +108,8 @@ class Registry:
                 awaited = self._awaited[task_id] = _Awaited()
                 new.append(task_id)
             awaited.waiters.append(waiter)
+            if awaited.seen is not None and waiter.on_change is not None:
+                waiter.on_change(awaited.seen)
         self._waiting += 1
         if waiter.deadline < math.inf:
             if len(self._deadlines) > 64 and len(self._deadlines) > 4 * self._waiting:
@@ -151,13 +155,13 @@ class Registry:
                     waiter.on_change(answer)
         return []
 
-    def looked(self, task_ids: Iterable[str], began: float, absent: Callable[[str], TaskMeta]) -> list[str]:
-        """Take note that results were read, and that they are not there, or not final.
+    def looked(self, task_ids: Iterable[str], began: float, *, absent: bool = False) -> list[str]:
+        """Take note that results were read, and are not final.
 
         Args:
             task_ids: The ids.
             began: When the read began.
-            absent: Makes the meta of a task of which nothing is stored.
+            absent: Whether nothing is stored for them.
 
         Returns:
             The ids that nobody waits for any more, because one look was all they wanted.
@@ -171,7 +175,8 @@ class Registry:
             content = [waiter for waiter in awaited.waiters if waiter.once and began >= waiter.read_from]
             for waiter in content:
                 awaited.waiters.remove(waiter)
-                free += self._settle(waiter, task_id, awaited.seen or absent(task_id))
+                seen = None if absent else awaited.seen
+                free += self._settle(waiter, task_id, seen or pending(task_id))
             if not awaited.waiters:
                 del self._awaited[task_id]
                 free.append(task_id)

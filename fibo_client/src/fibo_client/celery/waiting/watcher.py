@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import logging
 import math
 from typing import TYPE_CHECKING, Final
 
-from fibo_client.celery.protocol.meta import decode_meta, pending
+from fibo_client.celery.protocol.meta import decode_meta
 from fibo_client.celery.transport.base import Confirmed, Pushed
 from fibo_client.celery.waiting.registry import Registry, Waiter, last_look
 from fibo_client.celery.waiting.schedule import Schedule
-from fibo_client.errors import FiboError, TransportError
+from fibo_client.errors import FiboError, ReadError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -63,6 +64,7 @@ class Watcher:
         # Push: the ids that shall be, and those that are, subscribed to.
         self._wanted: dict[str, None] = {}
         self._asked: set[str] = set()
+        self._confirmed: set[str] = set()
         self._listening = asyncio.Event()
         self._subscription: Subscription | None = None
         self._heard = 0.0
@@ -84,12 +86,12 @@ class Watcher:
             error: The error.
         """
         self._forget(self._registry.fail(self._registry.everybody(), error))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for timer in (self._deadline_timer, self._due_timer):
             if timer is not None:
                 timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # What callers use. All of it is synchronous: entering and leaving cannot be interrupted.
 
@@ -137,6 +139,7 @@ class Watcher:
                 self._work.set()
             if begun:
                 self._begin(waiter.missing, first=0.0)  # It may have been there for long.
+            self._wake()  # Also what has not begun gets a last look.
         self._plan_deadline()
         return waiter
 
@@ -178,6 +181,8 @@ class Watcher:
         for place, task_id in enumerate(task_ids):
             subscribing = first is None and task_id in self._wanted
             self._schedule.add(task_id, now, first=_FIRST_READ_WHEN_SUBSCRIBING if subscribing else first, place=place)
+            if task_id in self._confirmed:
+                self._schedule.set_pushed(task_id, now, pushed=True)
         self._wake()
 
     def _wake(self) -> None:
@@ -209,7 +214,9 @@ class Watcher:
                 await self._poll()
             except Exception as error:
                 logger.exception("the reader of results failed; everybody who waits is told")
-                self._forget(self._registry.fail(self._registry.everybody(), error))
+                told = ReadError(f"{type(error).__name__}: {error}")
+                told.__cause__ = error
+                self._forget(self._registry.fail(self._registry.everybody(), told))
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE[1])
 
     async def _poll(self) -> None:
@@ -241,11 +248,12 @@ class Watcher:
             self._failures = 0
             logger.warning("results can be read again")
         absent = [task_id for task_id, payload in zip(batch, replies, strict=True) if payload is None]
-        if len(absent) < len(batch):
-            absent += await self._settle_all(batch, replies)
-        self._forget(self._registry.looked(absent, began, pending))
+        unfinished = await self._settle_all(batch, replies) if len(absent) < len(batch) else []
+        self._forget(self._registry.looked(absent, began, absent=True))
+        self._forget(self._registry.looked(unfinished, began))
         now = self._loop.time()
         self._schedule.missed(absent, now)
+        self._schedule.missed(unfinished, now)
         self._expire()
 
     async def _settle_all(self, batch: Sequence[str], replies: Sequence[bytes | None]) -> list[str]:
@@ -332,6 +340,7 @@ class Watcher:
                 add = [task_id for task_id in self._wanted if task_id not in self._asked]
                 remove = [task_id for task_id in self._asked if task_id not in self._wanted]
                 self._asked = set(self._wanted)
+                self._confirmed &= self._asked
                 await subscription.update(add, remove)
             if self._asked and now >= self._heard + PING_AFTER:
                 if not self._pinged:
@@ -348,6 +357,7 @@ class Watcher:
         if self._subscription is subscription:
             self._subscription = None
             self._asked = set()
+            self._confirmed.clear()
             now = self._loop.time()
             for task_id in self._wanted:
                 self._schedule.set_pushed(task_id, now, pushed=False)
@@ -363,9 +373,12 @@ class Watcher:
                     self._subscription = subscription
                     self._heard, self._pinged = self._loop.time(), False
                     self._work.set()
-                    while True:
-                        self._take_event(await subscription.receive())
+                    for count in itertools.count(1):
+                        event = await subscription.receive()
+                        self._take_event(event)
                         failures = 0
+                        if count % SLICE == 0 or (isinstance(event, Pushed) and len(event.payload) >= LARGE_REPLY):
+                            await asyncio.sleep(0)
                 finally:
                     self._lose(subscription)
                     await subscription.aclose()
@@ -390,5 +403,6 @@ class Watcher:
             case Confirmed(task_ids):
                 for task_id in task_ids:
                     if task_id in self._wanted:
+                        self._confirmed.add(task_id)
                         self._schedule.set_pushed(task_id, now, pushed=True)
                 self._wake()

@@ -74,6 +74,7 @@ class Connections:
         self._io_timeout = config.io_timeout
         self._sentinel: Sentinel | None = None
         self._slots = anyio.Semaphore(config.max_connections)
+        self._closed = False
         self._pool = self._make_pool(config)
 
     def _make_pool(self, config: CeleryConfig) -> ConnectionPool:
@@ -113,6 +114,8 @@ class Connections:
             try:
                 yield connection
             finally:
+                if self._closed:
+                    await connection.disconnect(nowait=True)
                 await self._pool.release(connection)
 
     @asynccontextmanager
@@ -135,6 +138,8 @@ class Connections:
             raise self._fault("unsent", busy) from None
 
     async def _connect(self) -> AbstractConnection:
+        if self._closed:
+            raise self._fault("unsent", "the client was closed")
         try:
             with anyio.fail_after(self._io_timeout):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
@@ -178,6 +183,8 @@ class Connections:
         """
         answers: list[Any] = []
         refusal: RedisFaultError | None = None
+        if not connection.is_connected:  # Sending would connect anew, behind the back of who cut it.
+            raise self._fault("unsent", "the connection is gone")
         async with self._guarded(connection, self._io_timeout + patience):
             await connection.send_packed_command(connection.pack_commands(commands))
             for _ in commands:
@@ -233,12 +240,13 @@ class Connections:
         except (BusyLoadingError, AuthenticationError) as error:
             await connection.disconnect(nowait=True)
             raise self._fault(_outcome(error), _explain(error)) from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # RuntimeError is uvloop's, for a handle that is closed.
             await connection.disconnect(nowait=True)
             raise self._fault("unknown", _explain(error)) from error
 
     async def aclose(self) -> None:
-        """Close all connections, also those in use."""
+        """Close all connections, also those in use, and make no more."""
+        self._closed = True
         await self._pool.aclose()
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:

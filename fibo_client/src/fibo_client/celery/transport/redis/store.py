@@ -89,7 +89,9 @@ class RedisSubscription:
         await self._send([("PING",)])
 
     async def _send(self, commands: list[tuple[Any, ...]]) -> None:
-        if not self._connection.is_connected:  # Sending would connect anew, with none of the subscriptions.
+        if (
+            self._closed or not self._connection.is_connected
+        ):  # Sending would connect anew, with none of the subscriptions.
             raise TransportError(f"{self._connections.address}: the subscription's connection is gone")
         await self._connections.send(self._connection, commands)
 
@@ -109,7 +111,8 @@ class RedisSubscription:
 
     async def abort(self) -> None:
         """See `Subscription.abort`. The connection goes back to the pool only when its reader is done with it."""
-        await self._connection.disconnect(nowait=True)
+        if not self._closed:
+            await self._connection.disconnect(nowait=True)
 
     async def aclose(self) -> None:
         """See `Subscription.aclose`."""
