@@ -9,7 +9,7 @@ import redis.asyncio
 from support.hand import NAME, eventually
 from support.servers import free_port
 
-from fibo_client import ClientStateError, FiboClient, MessageError, PublishError, TransportError
+from fibo_client import ClientStateError, FiboClient, MessageError, PublishError, ResultTimeoutError, TransportError
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.protocol.control import ControlRequest
 
@@ -137,6 +137,8 @@ async def test_the_first_call_says_what_is_wrong():
     async with FiboClient(f"redis://127.0.0.1:{free_port()}/0") as client:
         with pytest.raises(PublishError, match="Is Redis running there"):
             await client.fibonacci(3)
+        with pytest.raises(ResultTimeoutError, match=r"PENDING. Results cannot be read at present: .*Is Redis running"):
+            await client.celery.result("a").get(timeout=0.2)
 
 
 @pytest.mark.parametrize(

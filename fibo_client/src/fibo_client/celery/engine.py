@@ -56,6 +56,7 @@ class Outcome:
         timed_out: Whether the deadline ended it.
         waited: Seconds that it took.
         unsent: Why the tasks have not been sent, where that is known.
+        unread: Why the results could not be read, where they could not.
     """
 
     arrived: dict[str, TaskMeta | Exception]
@@ -63,6 +64,7 @@ class Outcome:
     timed_out: bool
     waited: float
     unsent: str | None = None
+    unread: str | None = None
 
 
 class Engine:
@@ -256,7 +258,7 @@ class Engine:
             raise copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
         if once and waiter.timed_out:
             raise ReadError(f"no answer within {2 * self.config.io_timeout:g} s")
-        return _outcome(waiter, loop.time() - began)
+        return self._outcome(waiter, loop.time() - began)
 
     async def run(
         self,
@@ -312,11 +314,15 @@ class Engine:
             self._clean_up(waiter, publication, loop.time())
         if waiter.error is not None:
             raise copy.copy(waiter.error)
-        outcome = _outcome(waiter, loop.time() - began)
+        outcome = self._outcome(waiter, loop.time() - began)
         if nothing_sent:
             failure = publication.failure
             outcome.unsent = failure.reason if failure else "the command before it has had no answer yet"
         return outcome
+
+    def _outcome(self, waiter: Waiter, waited: float) -> Outcome:
+        unread = self._watcher.trouble if waiter.timed_out else None
+        return Outcome(waiter.arrived, list(waiter.missing), waiter.timed_out, waited, unread=unread)
 
     def _clean_up(self, waiter: Waiter, publication: Publication, now: float) -> None:
         """Revoke and delete after owned work, however it ended."""
@@ -352,7 +358,3 @@ class Engine:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _outcome(waiter: Waiter, waited: float) -> Outcome:
-    return Outcome(waiter.arrived, list(waiter.missing), waiter.timed_out, waited)

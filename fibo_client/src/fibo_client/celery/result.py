@@ -426,6 +426,8 @@ def timeout_error(
     reason = None
     if outcome.unsent:
         reason = f"It has not been sent: {outcome.unsent}"
+    elif outcome.unread:
+        reason = f"Results cannot be read at present: {outcome.unread}"
     elif expired and not outcome.timed_out:
         reason = (
             "A worker found it expired although its time was not up here: "

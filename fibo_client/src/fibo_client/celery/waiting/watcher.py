@@ -61,6 +61,8 @@ class Watcher:
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._due_timer: asyncio.TimerHandle | None = None
         self._failures = 0
+        self.trouble: str | None = None
+        """Why results cannot be read at present; None while they can."""
         # Push: the ids that shall be, and those that are, subscribed to.
         self._wanted: dict[str, None] = {}
         self._asked: set[str] = set()
@@ -246,6 +248,7 @@ class Watcher:
             return
         if self._failures:
             self._failures = 0
+            self.trouble = None
             logger.warning("results can be read again")
         absent = [task_id for task_id, payload in zip(batch, replies, strict=True) if payload is None]
         unfinished = await self._settle_all(batch, replies) if len(absent) < len(batch) else []
@@ -285,6 +288,7 @@ class Watcher:
 
     async def _reading_failed(self, batch: list[str], error: TransportError) -> None:
         self._failures += 1
+        self.trouble = str(error)
         if self._failures == 1:
             logger.warning("results cannot be read, trying again: %s", error)
         self._forget(self._registry.unreadable(batch, error))
