@@ -264,7 +264,7 @@ def test_a_compressed_result_that_cannot_be_read_has_a_reason(payload, reason):
         (stored(result={"__type__": "datetime", "__value__": "soon"}), "broken datetime"),
         (stored().replace(b": 5", b": " + b"9" * 4301), "4300 digits"),
         (stored().replace(b": 5", b": " + b"[" * 5000 + b"]" * 5000), "nested too deeply"),
-        (stored().replace(b": 5", b": " + b'{"a":' * 5000), "nested too deeply"),
+        (stored().replace(b": 5", b": " + b'{"a":' * 5000 + b"1" + b"}" * 5000), "nested too deeply"),
         (b'{"__type__": "bytes", "__value__": "x"}', "not a JSON object"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
