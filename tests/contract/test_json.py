@@ -83,9 +83,10 @@ def test_no_envelope_that_kombu_refuses_is_read_and_all_others_as_kombu_does(tex
             jsontypes.loads(text)
         return
     try:
-        assert jsontypes.loads(text) == theirs
+        ours, refusal = jsontypes.loads(text), None
     except ResultDecodeError as error:
-        assert "broken base64" in str(error)  # noqa: PT017
+        ours, refusal = None, str(error)
+    assert "broken base64" in refusal if refusal else ours == theirs
 
 
 REFUSED = [float("inf"), float("-inf"), {1: "a"}, {None: 1}, {"__type__": "decimal", "__value__": "1"}, {True: 1}]

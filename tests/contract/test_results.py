@@ -25,7 +25,7 @@ VALUES = [
     {"a": [1, {"b": None}]},
     dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
     dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30))),
-    dt.datetime(2026, 1, 2),  # noqa: DTZ001
+    dt.datetime(2026, 1, 2),
     dt.date(2026, 1, 2),
     dt.time(3, 4, 5),
     decimal.Decimal("1.50"),

@@ -39,7 +39,7 @@ TYPES = [
     {"nested": {"deeper": [None]}},
     datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
     datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=5, minutes=30))),
-    datetime(2026, 1, 2),  # noqa: DTZ001
+    datetime(2026, 1, 2),
     date(2026, 1, 2),
     time(3, 4, 5),
     Decimal("1.50"),

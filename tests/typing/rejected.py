@@ -64,7 +64,7 @@ async def results(result: AsyncResult[int]) -> None:
     text: str = await result  # error: it gives an integer
     await result.get("5")  # error: seconds are a number
     state: str = result.state()  # error: not awaited
-    result.cached.state  # error: it may be None  # noqa: B018
+    result.cached.state  # error: it may be None
     values: list[str] = [value async for value in result.updates()]  # error: metas
     print(text, state, values)
 

@@ -59,7 +59,7 @@ class Child:
         try:
             with self.log.open("wb") as log:
                 # A session of its own: a Ctrl-C in the terminal reaches only this program, which stops it.
-                self._process = subprocess.Popen(  # noqa: S603 - no shell, and our own arguments
+                self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -72,7 +72,7 @@ class Child:
             raise StartError(f"{command[0]} cannot be run: {error.strerror}") from error
         self.pid: Final = self._process.pid
         try:
-            self._guard = subprocess.Popen(  # noqa: S603 - a constant script, and our own arguments
+            self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", _GUARD, "fibo-guard", str(self.pid), str(self.directory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

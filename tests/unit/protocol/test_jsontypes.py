@@ -68,7 +68,7 @@ def test_the_plain_form_is_the_same_json(value):
             datetime(2026, 1, 2, 3, 4, 5, 678, UTC),
             '{"__type__": "datetime", "__value__": "2026-01-02T03:04:05.000678+00:00"}',
         ),
-        (datetime(2026, 1, 2), '{"__type__": "datetime", "__value__": "2026-01-02T00:00:00"}'),  # noqa: DTZ001
+        (datetime(2026, 1, 2), '{"__type__": "datetime", "__value__": "2026-01-02T00:00:00"}'),
         (date(2026, 1, 2), '{"__type__": "date", "__value__": "2026-01-02"}'),
         (time(3, 4, 5), '{"__type__": "time", "__value__": "03:04:05"}'),
         (Decimal("1.50"), '{"__type__": "decimal", "__value__": "1.50"}'),

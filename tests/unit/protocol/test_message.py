@@ -336,13 +336,13 @@ OPTIONS = [
     ({"countdown": 10**12}, "give a smaller number"),
     ({"countdown": 1e300}, "give a smaller number"),
     ({"countdown": HUGE}, "give a smaller number"),
-    ({"eta": datetime(2050, 1, 1)}, "astimezone()"),  # noqa: DTZ001
+    ({"eta": datetime(2050, 1, 1)}, "astimezone()"),
     ({"eta": "2050-01-01T00:00:00Z"}, "datetime with a time zone, not str"),
     ({"eta": date(2050, 1, 1)}, "datetime with a time zone, not date"),
     ({"eta": 5}, "datetime with a time zone, not int"),
     ({"eta": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))}, "give a year"),
     ({"eta": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, "give a year"),
-    ({"expires": datetime(2050, 1, 1)}, "astimezone()"),  # noqa: DTZ001
+    ({"expires": datetime(2050, 1, 1)}, "astimezone()"),
     ({"expires": NOW}, "in the past"),
     ({"expires": NOW - timedelta(seconds=1)}, "in the past"),
     ({"expires": 0}, "in the past"),
@@ -368,7 +368,7 @@ OPTIONS = [
     ({"compression": ""}, "use 'gzip'"),
     ({"compression": True}, "use 'gzip'"),
     ({"compression": ["gzip"]}, "use 'gzip'"),
-    ({"now": datetime(2026, 1, 1)}, "no time zone"),  # noqa: DTZ001
+    ({"now": datetime(2026, 1, 1)}, "no time zone"),
 ]
 
 
