@@ -282,7 +282,8 @@ async def test_using_it_before_it_is_open_or_after_it_is_closed_says_so():
 async def test_a_client_that_was_never_opened_can_be_closed():
     bench = Bench()
     await bench.engine.aclose()
-    assert not bench.engine.is_open
+    with pytest.raises(ClientStateError, match="closed"):
+        await bench.engine.open()
 
 
 @virtual

@@ -340,11 +340,6 @@ class Engine:
         if answered:
             self.tidier.delete(answered)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it has been opened and not closed."""
-        return self._state is _State.OPENED
-
     def __del__(self) -> None:
         if self._state is _State.OPENED:
             warnings.warn(

@@ -87,11 +87,6 @@ class Registry:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._awaited
 
-    @property
-    def waiting(self) -> int:
-        """The number of waiters."""
-        return self._waiting
-
     def add(self, waiter: Waiter) -> list[str]:
         """Enter a waiter.
 
@@ -293,18 +288,6 @@ class Registry:
         while self._looks and self._looks[0][2].over:
             heapq.heappop(self._looks)
         return self._looks[0][0] if self._looks else None
-
-    def last_seen(self, task_id: str) -> TaskMeta | None:
-        """Tell the last state, not final, that was seen of a task.
-
-        Args:
-            task_id: The task's id.
-
-        Returns:
-            Its meta, or None.
-        """
-        awaited = self._awaited.get(task_id)
-        return None if awaited is None else awaited.seen
 
     def _sweep(self) -> None:
         """Drop the deadlines of waiters that are over, so that memory follows what is awaited now."""
