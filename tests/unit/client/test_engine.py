@@ -12,8 +12,9 @@ from support.clock import virtual
 from support.memory import MemoryBroker, MemoryStore
 
 from fibo_client.celery.config import UNSET, CeleryConfig
-from fibo_client.celery.engine import EXPIRY_MARGIN, Engine
+from fibo_client.celery.engine import Engine
 from fibo_client.celery.transport.base import Parcel
+from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, TypeVarTuple, ca
 
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.diagnosis import Diagnosis, diagnose
-from fibo_client.celery.engine import EXPIRY_MARGIN, Engine
+from fibo_client.celery.engine import Engine
 from fibo_client.celery.inspection import Inspect, WorkerInfo
 from fibo_client.celery.protocol.message import build_task
 from fibo_client.celery.result import AsyncResult, Question, collect, gather, ready_many, revocation
 from fibo_client.celery.task import RemoteTask, Signature
 from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:

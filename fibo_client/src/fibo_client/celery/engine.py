@@ -17,7 +17,7 @@ import socket
 import uuid
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -25,6 +25,7 @@ from fibo_client.celery.config import UNSET
 from fibo_client.celery.publishing import Publication, Publisher
 from fibo_client.celery.tidying import Tidier
 from fibo_client.celery.waiting.watcher import Watcher
+from fibo_client.celery.work import Work
 from fibo_client.errors import ClientStateError, ReadError
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.publishing import Failure
     from fibo_client.celery.transport.base import Broker, Parcel, ResultStore
     from fibo_client.celery.waiting.registry import Waiter
-
-EXPIRY_MARGIN: Final = 2.0
-"""Seconds between a call's deadline and the expiry that its task carries: the worker judges it by its own clock."""
 
 
 class _State(enum.Enum):
@@ -289,56 +287,63 @@ class Engine:
         loop = self.check()
         began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
-        waiter = self._watcher.enter(
-            [parcel.task_id for parcel in parcels],
-            timeout=timeout,
-            on_over=lambda: _wake(over),
-            bulky=bulky,
-            end_on_failure=end_on_failure,
-            begun=False,
-        )
-
-        def published(failure: Failure | None) -> None:
-            if failure is None:
-                self._watcher.begin(waiter)
-            else:
-                self._watcher.fail(waiter, failure)
-
-        publication = Publication(parcels, published, waiter.deadline if retry else None)
-        self._publisher.put(publication)
+        work = self.own(parcels, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
+        waiter = work.enter(timeout, lambda: _wake(over))
+        work.send()
         try:
             await over
         finally:
-            self._watcher.leave(waiter)
-            nothing_sent = self._publisher.withdraw(publication)
-            self._clean_up(waiter, publication, loop.time())
+            work.leave(waiter, loop.time())
+        return self.outcome(work, waiter, loop.time() - began)
+
+    def own(self, parcels: Sequence[Parcel], *, retry: bool, bulky: bool = False, end_on_failure: bool = False) -> Work:
+        """Make owned work of tasks. It is sent when its maker says so.
+
+        Args:
+            parcels: The tasks; at least one.
+            retry: Whether to send the same bytes again after a failure.
+            bulky: Whether large answers are expected.
+            end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
+
+        Returns:
+            The work.
+        """
+        return Work(
+            parcels,
+            self._publisher,
+            self._watcher,
+            self.tidier,
+            retry=retry,
+            bulky=bulky,
+            end_on_failure=end_on_failure,
+            revoke_on_cancel=self.config.revoke_on_cancel,
+        )
+
+    def outcome(self, work: Work, waiter: Waiter, waited: float) -> Outcome:
+        """Tell how somebody's wait for owned work ended.
+
+        Args:
+            work: The work.
+            waiter: Who waited. It is over.
+            waited: Seconds that it took.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            PublishError: Nothing, or not all, was sent.
+            PublishUnknownError: Something may or may not have been sent.
+            ClientStateError: The client was closed meanwhile.
+        """
         if waiter.error is not None:
-            raise copy.copy(waiter.error)
-        outcome = self._outcome(waiter, loop.time() - began)
-        if nothing_sent:
-            failure = publication.failure
-            outcome.unsent = failure.reason if failure else "the command before it has had no answer yet"
+            raise copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
+        outcome = self._outcome(waiter, waited)
+        outcome.unsent = work.unsent
         return outcome
 
     def _outcome(self, waiter: Waiter, waited: float) -> Outcome:
         unread = self._watcher.trouble if waiter.timed_out else None
         return Outcome(waiter.arrived, list(waiter.missing), waiter.timed_out, waited, unread=unread)
-
-    def _clean_up(self, waiter: Waiter, publication: Publication, now: float) -> None:
-        """Revoke and delete after owned work, however it ended."""
-        unsent = publication.unsent
-        abandoned = [task_id for task_id in waiter.missing if task_id not in unsent]
-        if abandoned and not waiter.timed_out and self.config.revoke_on_cancel:
-            # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
-            spared = publication.unknown if waiter.error is not None else ()
-            self.tidier.revoke([task_id for task_id in abandoned if task_id not in spared])
-        # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
-        delay = waiter.deadline - now + 2 * EXPIRY_MARGIN
-        if abandoned and delay < math.inf:
-            self.tidier.delete(abandoned, delay)
-        answered = [task_id for task_id in waiter.arrived if task_id not in waiter.missing]
-        if answered:
-            self.tidier.delete(answered)
 
     def __del__(self) -> None:
         if self._state is _State.OPENED:
