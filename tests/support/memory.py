@@ -114,6 +114,16 @@ class MemoryStore:
         return [at for at, task_ids in self.read_at if task_id in task_ids]
 
 
+class MemoryTemplate:
+    """Messages that are no more than their arguments."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+
+    def fill(self, task_id, nonce, arguments, moments) -> Parcel:
+        return Parcel(task_id, self.queue, arguments.body)
+
+
 class MemoryBroker:
     """Messages in a list."""
 
@@ -122,8 +132,8 @@ class MemoryBroker:
         self.outcomes: deque[Exception | float] = deque()
         self.broadcasts: list[tuple[float, Any]] = []
 
-    def pack(self, message, queue) -> Parcel:
-        return Parcel(message.id, queue, message.body)
+    def prepare(self, example, queue) -> MemoryTemplate:
+        return MemoryTemplate(queue)
 
     async def publish(self, route, parcels) -> None:
         """Succeed, or do what the next outcome says: raise an error, or take so many seconds."""

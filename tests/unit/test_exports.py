@@ -18,8 +18,7 @@ import pytest
 import fibo_client
 import fibo_client.celery
 from fibo_client import errors
-from fibo_client.celery import CeleryConfig, SendOptions
-from fibo_client.celery import client as celery_client
+from fibo_client.celery import CeleryConfig, SendOptions, composing
 from fibo_client.celery.config import ConfigOverrides
 from fibo_client.config import FiboConfig, FiboOverrides
 
@@ -99,7 +98,7 @@ def test_every_setting_but_the_two_urls_can_be_overridden_by_its_name_and_type(o
 
 
 def test_the_options_that_are_accepted_are_those_that_are_typed():
-    assert set(SendOptions.__annotations__) == celery_client._OPTIONS
+    assert set(SendOptions.__annotations__) == composing.OPTIONS
 
 
 def test_importing_the_client_imports_neither_celery_nor_the_worker():

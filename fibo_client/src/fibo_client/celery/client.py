@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, TypeVarTuple, cast, overload
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, cast, overload
 
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.diagnosis import Diagnosis, diagnose
 from fibo_client.celery.engine import Engine
 from fibo_client.celery.inspection import Inspect, WorkerInfo
-from fibo_client.celery.protocol.message import build_task
 from fibo_client.celery.result import AsyncResult, Question, collect, gather, ready_many, revocation
 from fibo_client.celery.task import RemoteTask, Signature
 from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
@@ -31,16 +30,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-BUILD_SLICE: Final = 250
-"""How many messages are built before the event loop gets its turn."""
-
-_OPTIONS: Final = frozenset(
-    {
-        "queue", "priority", "task_id", "countdown", "eta", "expires", "time_limit", "soft_time_limit",
-        "ignore_result", "headers", "shadow", "root_id", "parent_id", "stamps", "compression",
-    }
-)  # fmt: skip
 
 
 class CeleryClient:
@@ -161,9 +150,9 @@ class CeleryClient:
         """
         self._engine.check()
         signature = _signature(task, args, kwargs)
-        parcel = self._pack(signature, options)
+        parcel = self._engine.composer.one(signature, options)
         await self._engine.publish([parcel], timeout=self._engine.seconds(timeout), retry=retry)
-        return self._handle(parcel, signature, options)
+        return self._handle(parcel.task_id, signature, options)
 
     @overload
     async def send_many(
@@ -215,11 +204,15 @@ class CeleryClient:
         self._engine.check()
         if "task_id" in options:
             raise MessageError("send_many makes an id for each task; use send_task to choose one")
-        signatures = [_signature(task, each, None) for each in args]
-        parcels = await self._pack_many(signatures, options)
+        signature = task() if isinstance(task, RemoteTask) else Signature[Any](task)
+        parcels: list[Parcel] = []
+        handles: list[AsyncResult[Any]] = []
+        async for portion in self._engine.composer.portions(zip(repeat(signature.task), args, repeat(None)), options):
+            parcels += portion
+            handles += [self._handle(parcel.task_id, signature, options) for parcel in portion]
         if parcels:
             await self._engine.publish(parcels, timeout=self._engine.seconds(timeout), retry=retry)
-        return [self._handle(parcel, signature, options) for parcel, signature in zip(parcels, signatures, strict=True)]
+        return handles
 
     def result(self, task_id: str, task: str | RemoteTask[..., Any] | None = None) -> AsyncResult[Any]:
         """Make the handle of a task that was sent before, by this client or another. No I/O.
@@ -432,7 +425,7 @@ class CeleryClient:
         own_expiry = "expires" in options
         if seconds is not None and not own_expiry:
             options["expires"] = seconds + EXPIRY_MARGIN
-        parcels = await self._pack_many(signatures, options)
+        parcels = await self._engine.composer.many(signatures, options)
         left = None if seconds is None else max(0.0, seconds - (self._engine.check().time() - began))
         outcome = await self._engine.run(
             parcels, timeout=left, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
@@ -523,37 +516,10 @@ class CeleryClient:
         """
         return await diagnose(self._engine, result, timeout=timeout)
 
-    # Messages.
-
-    def _pack(self, signature: Signature[Any], options: SendOptions) -> Parcel:
-        for name in options:
-            if name not in _OPTIONS:
-                raise MessageError(f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}")
-        rest: dict[str, Any] = dict(options)
-        queue = rest.pop("queue", self.config.queue)
-        message = build_task(
-            signature.task,
-            signature.args,
-            {} if signature.kwargs is None else signature.kwargs,
-            task_id=rest.pop("task_id") if "task_id" in rest else self._engine.new_id(),
-            now=datetime.now(UTC),
-            origin=self._engine.origin,
-            **rest,
-        )
-        return self._engine.broker.pack(message, queue)
-
-    async def _pack_many(self, signatures: Sequence[Signature[Any]], options: SendOptions) -> list[Parcel]:
-        parcels = []
-        for index, signature in enumerate(signatures):
-            if index and index % BUILD_SLICE == 0:
-                await asyncio.sleep(0)
-            parcels.append(self._pack(signature, options))
-        return parcels
-
-    def _handle(self, parcel: Parcel, signature: Signature[Any], options: SendOptions) -> AsyncResult[Any]:
+    def _handle(self, task_id: str, signature: Signature[Any], options: SendOptions) -> AsyncResult[Any]:
         return AsyncResult(
             self._engine,
-            parcel.task_id,
+            task_id,
             task=signature.task,
             queue=options.get("queue", self.config.queue),
             decode=signature.decode,

@@ -12,15 +12,13 @@ import contextvars
 import copy
 import enum
 import math
-import os
-import socket
-import uuid
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
+from fibo_client.celery.composing import Composer
 from fibo_client.celery.config import UNSET
 from fibo_client.celery.publishing import Publication, Publisher
 from fibo_client.celery.tidying import Tidier
@@ -79,7 +77,7 @@ class Engine:
         self.broker = broker
         self.store = store
         self.tidier = Tidier(broker, store)
-        self.origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        self.composer = Composer(broker, config.queue)
         self._publisher = Publisher(broker)
         self._watcher = Watcher(store, config)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -168,14 +166,6 @@ class Engine:
         if not 0 <= timeout < math.inf:
             raise ValueError(f"timeout={timeout} must be 0 or more; None is no limit")
         return timeout
-
-    def new_id(self) -> str:
-        """Make a task id.
-
-        Returns:
-            A version 4 UUID.
-        """
-        return str(uuid.uuid4())
 
     async def publish(self, parcels: Sequence[Parcel], *, timeout: float | None, retry: bool) -> None:
         """Send tasks that are handed out.

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 CONTENT_TYPE: Final = "application/json"
 CONTENT_ENCODING: Final = "utf-8"
@@ -49,6 +49,7 @@ RESERVED_STAMPS: Final = RESERVED_HEADERS | {
 
 _LONGEST_NAME: Final = 1024
 _LONGEST_REPR: Final = 1024
+_SMALL: Final = 8192
 _LONGEST_TIME: Final = timedelta.max.total_seconds()
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
@@ -69,6 +70,36 @@ class TaskMessage:
     headers: Mapping[str, Any]
     body: bytes
     priority: int
+    expiration: str | None
+
+
+class Arguments(NamedTuple):
+    """A call's arguments, ready for a message.
+
+    Attributes:
+        body: ``[args, kwargs, embed]`` as JSON, compressed where that was asked for.
+        argsrepr: The positional arguments for the worker's logs, cut short.
+        kwargsrepr: The keyword arguments for them, cut short.
+        compression: The content type of the compression, or None.
+    """
+
+    body: bytes
+    argsrepr: str
+    kwargsrepr: str
+    compression: str | None
+
+
+class Moments(NamedTuple):
+    """When a task may run, as text.
+
+    Attributes:
+        eta: The moment before which it must not.
+        expires: The moment after which it must not start.
+        expiration: Milliseconds until then.
+    """
+
+    eta: str | None
+    expires: str | None
     expiration: str | None
 
 
@@ -125,46 +156,95 @@ def build_task(
     """
     task = check_name("task", task)
     task_id = check_name("task_id", task_id)
-    if now.tzinfo is None:
-        raise MessageError("now has no time zone")
     own_stamps = None if stamps is None else _own("stamps", stamps, RESERVED_STAMPS)
-    eta_text = _eta(eta, countdown, now)
-    expires_text, expiration = _expires(expires, now)
+    moments = encode_moments(now, countdown=countdown, eta=eta, expires=expires)
+    arguments = encode_arguments(args, kwargs, compression)
     protocol_headers: dict[str, Any] = {
         "lang": "py",
         "task": task,
         "id": task_id,
         "shadow": _optional_name("shadow", shadow),
-        "eta": eta_text,
-        "expires": expires_text,
+        "eta": moments.eta,
+        "expires": moments.expires,
         "group": None,
         "group_index": None,
         "retries": 0,
         "timelimit": [_seconds("time_limit", time_limit), _seconds("soft_time_limit", soft_time_limit)],
         "root_id": _optional_name("root_id", root_id) or task_id,
         "parent_id": _optional_name("parent_id", parent_id),
-        "argsrepr": None,
-        "kwargsrepr": None,
+        "argsrepr": arguments.argsrepr,
+        "kwargsrepr": arguments.kwargsrepr,
         "origin": origin,
         "ignore_result": _flag("ignore_result", ignore_result),
         "replaced_task_nesting": 0,
         "stamped_headers": None if own_stamps is None else list(own_stamps),
         "stamps": own_stamps or {},
     }
-    body = _body(args, kwargs)
-    protocol_headers["argsrepr"] = _cut(repr(tuple(args)))
-    protocol_headers["kwargsrepr"] = _cut(repr(dict(kwargs)))
-    if compression is not None:
-        body, protocol_headers["compression"] = compression_.compress(body, compression)
+    if arguments.compression is not None:
+        protocol_headers["compression"] = arguments.compression
     if headers is not None:
         protocol_headers.update(_own("headers", headers, RESERVED_HEADERS))
     return TaskMessage(
         id=task_id,
         headers=protocol_headers,
-        body=body,
+        body=arguments.body,
         priority=check_priority(priority),
-        expiration=expiration,
+        expiration=moments.expiration,
     )
+
+
+def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], compression: str | None = None) -> Arguments:
+    """Check a call's arguments and turn them into what a message says of them.
+
+    Args:
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        compression: ``gzip`` to compress them.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        MessageError: A worker could not take them, or would take them for something else.
+    """
+    if not isinstance(args, (list, tuple)):
+        raise MessageError(f"args must be a list or a tuple of arguments, not {type(args).__name__}; one is (value,)")
+    if not isinstance(kwargs, dict):
+        raise MessageError(f"kwargs must be a dict of keyword arguments, not {type(kwargs).__name__}")
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise MessageError(f"kwargs holds the name {jsontypes.shown(name)}; names of arguments are text")
+    positional, named = jsontypes.dumps(args, "args"), jsontypes.dumps(kwargs, "kwargs")
+    body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
+    if compression is not None:
+        body, content_type = compression_.compress(body, compression)
+    return Arguments(body, _shortened(tuple(args), len(positional)), _shortened(dict(kwargs), len(named)), content_type)
+
+
+def encode_moments(
+    now: datetime,
+    *,
+    countdown: float | None = None,
+    eta: datetime | None = None,
+    expires: float | datetime | None = None,
+) -> Moments:
+    """Check when a task may run and turn it into what a message says of it.
+
+    Args:
+        now: The present, with a time zone; `countdown` and a number of seconds in `expires` count from it.
+        countdown: Seconds to wait before the task may run.
+        eta: The moment before which the task must not run, with a time zone.
+        expires: Seconds from `now`, or a moment with a time zone, after which the task must not start.
+
+    Returns:
+        The moments.
+
+    Raises:
+        MessageError: There is no such moment, it has no time zone, or it is past.
+    """
+    if now.tzinfo is None:
+        raise MessageError("now has no time zone")
+    return Moments(_eta(eta, countdown, now), *_expires(expires, now))
 
 
 def check_name(what: str, name: object) -> str:
@@ -209,17 +289,6 @@ def check_priority(priority: int | None) -> int:
             f"priority={jsontypes.shown(priority)} must be an integer from 0 (served first over Redis) to 9"
         )
     return int(priority)
-
-
-def _body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    if isinstance(args, (str, bytes)) or not isinstance(args, (list, tuple)):
-        raise MessageError(f"args must be a list or a tuple of arguments, not {type(args).__name__}; one is (value,)")
-    if not isinstance(kwargs, dict):
-        raise MessageError(f"kwargs must be a dict of keyword arguments, not {type(kwargs).__name__}")
-    for name in kwargs:
-        if not isinstance(name, str):
-            raise MessageError(f"kwargs holds the name {jsontypes.shown(name)}; names of arguments are text")
-    return f"[{jsontypes.dumps(args, 'args')}, {jsontypes.dumps(kwargs, 'kwargs')}, {_EMBED_JSON}]".encode()
 
 
 _EMBED_JSON: Final = jsontypes.dumps(_EMBED)
@@ -310,5 +379,41 @@ def _own(what: str, headers: Mapping[str, Any], reserved: frozenset[str]) -> dic
     return own
 
 
-def _cut(text: str) -> str:
+def _shortened(value: object, size: int) -> str:
+    """Give the beginning of a value's repr; `size` is the length of its JSON, which tells large values from small."""
+    text = repr(value) if size <= _SMALL else _beginning(value)
     return text if len(text) <= _LONGEST_REPR else f"{text[: _LONGEST_REPR - 3]}..."
+
+
+def _beginning(value: object) -> str:
+    """Give a little more than what is shown of a large value, without making the rest."""
+    pieces, length = [], 0
+    for piece in _pieces(value):
+        pieces.append(piece)
+        length += len(piece)
+        if length > _LONGEST_REPR:
+            break
+    return "".join(pieces)
+
+
+def _pieces(value: object) -> Iterator[str]:
+    """Give a value's repr piece by piece."""
+    if isinstance(value, (list, tuple)):
+        left, right = "[]" if isinstance(value, list) else "()"
+        yield left
+        for index, item in enumerate(value):
+            yield ", " if index else ""
+            yield from _pieces(item)
+        yield f",{right}" if isinstance(value, tuple) and len(value) == 1 else right
+    elif isinstance(value, dict):
+        yield "{"
+        for index, (name, item) in enumerate(value.items()):
+            yield ", " if index else ""
+            yield from _pieces(name)
+            yield ": "
+            yield from _pieces(item)
+        yield "}"
+    elif isinstance(value, (str, bytes)):
+        yield repr(value[: _LONGEST_REPR + 1])
+    else:
+        yield repr(value)

@@ -6,17 +6,16 @@ A transport raises the errors of `fibo_client.errors` only, and never waits long
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
-    from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """A message, ready to leave.
 
     Attributes:
@@ -45,18 +44,40 @@ class Pushed:
     payload: bytes
 
 
-class Broker(Protocol):
-    """Takes task messages to workers, and remote control to and from them."""
+class Template(Protocol):
+    """Messages for one task with the same options, which are the same up to a few places."""
 
-    def pack(self, message: TaskMessage, queue: str) -> Parcel:
-        """Turn a message into bytes. No I/O.
+    def fill(self, task_id: str, nonce: str, arguments: Arguments, moments: Moments) -> Parcel:
+        """Turn what differs into bytes. No I/O.
 
         Args:
-            message: The message.
-            queue: The queue that it goes to.
+            task_id: The task's id.
+            nonce: An id that nothing else has, for the broker's own use.
+            arguments: The task's arguments.
+            moments: When it may run.
 
         Returns:
             The parcel, the same however often it is sent.
+
+        Raises:
+            MessageError: The message is too large to be sent.
+        """
+        ...
+
+
+class Broker(Protocol):
+    """Takes task messages to workers, and remote control to and from them."""
+
+    def prepare(self, example: TaskMessage, queue: str) -> Template:
+        """Make a template of a message. No I/O.
+
+        Args:
+            example: A message with all that does not differ. Nobody could guess its id: it stands for those of the
+                messages to come, wherever it is.
+            queue: The queue that they go to.
+
+        Returns:
+            The template.
 
         Raises:
             MessageError: The queue's name cannot be one, or the message is too large to be sent.

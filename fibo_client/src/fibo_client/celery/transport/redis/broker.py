@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from fibo_client.celery.protocol.control import decode_reply, encode_request
+from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.transport.base import Parcel
 from fibo_client.celery.transport.redis import envelope
 from fibo_client.celery.transport.redis.connections import RedisFaultError
@@ -20,11 +22,30 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
     from fibo_client.celery.protocol.control import ControlRequest
-    from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
     from fibo_client.celery.transport.redis.connections import Connections
     from fibo_client.celery.transport.redis.keys import BrokerKeys
 
 _REPLY_TTL_MS = 60_000
+
+
+class RedisTemplate:
+    """Implements `fibo_client.celery.transport.base.Template`.
+
+    Args:
+        route: The name of a list.
+        envelope: What its elements look like.
+    """
+
+    __slots__ = ("_envelope", "_route")
+
+    def __init__(self, route: str, envelope: envelope.TaskTemplate) -> None:
+        self._route = route
+        self._envelope = envelope
+
+    def fill(self, task_id: str, nonce: str, arguments: Arguments, moments: Moments) -> Parcel:
+        """See `Template.fill`. The nonce is the delivery tag."""
+        return Parcel(task_id, self._route, self._envelope.fill(task_id, nonce, arguments, moments))
 
 
 class RedisBroker:
@@ -34,10 +55,11 @@ class RedisBroker:
         self._connections = connections
         self._keys = keys
 
-    def pack(self, message: TaskMessage, queue: str) -> Parcel:
-        """See `Broker.pack`. The route is the name of a list."""
-        route = self._keys.queue(queue, message.priority)
-        return Parcel(message.id, route, envelope.encode_task(message, queue, str(uuid.uuid4())))
+    def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
+        """See `Broker.prepare`."""
+        route = self._keys.queue(queue, example.priority)
+        holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
+        return RedisTemplate(route, envelope.TaskTemplate(example, queue, holes))
 
     async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
         """See `Broker.publish`. One LPUSH, so that all of them are in the list or none is."""

@@ -1,0 +1,183 @@
+"""From calls to parcels: everything is checked, and turned into bytes, before anything is sent.
+
+A message for a task is mostly the same as the one before. What is the same is made once, the ordinary way, and kept as
+a template; each message then costs no more than what differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
+from fibo_client.celery.protocol.message import build_task, check_name, encode_arguments, encode_moments
+from fibo_client.errors import MessageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+
+    from fibo_client.celery.task import SendOptions, Signature
+    from fibo_client.celery.transport.base import Broker, Parcel, Template
+
+BUILD_SLICE: Final = 250
+"""The most messages that are built before the event loop gets its turn."""
+
+BUILD_BYTES: Final = 256 * 1024
+"""The bytes in messages after which it gets it sooner: large arguments take long to check."""
+
+MAX_TEMPLATES: Final = 128
+"""The most templates that are kept."""
+
+OPTIONS: Final = frozenset(
+    {
+        "queue", "priority", "task_id", "countdown", "eta", "expires", "time_limit", "soft_time_limit",
+        "ignore_result", "headers", "shadow", "root_id", "parent_id", "stamps", "compression",
+    }
+)  # fmt: skip
+"""The names in `SendOptions`."""
+
+
+class Composer:
+    """Makes parcels of calls.
+
+    Args:
+        broker: Where they will go.
+        queue: The queue of those that name none.
+    """
+
+    def __init__(self, broker: Broker, queue: str) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        # With types: to Python 1 is True, and to a worker it is not.
+        self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._prepare)
+
+    def one(self, signature: Signature[Any], options: SendOptions) -> Parcel:
+        """Compose one message.
+
+        Args:
+            signature: The task with its arguments.
+            options: The options.
+
+        Returns:
+            The parcel.
+
+        Raises:
+            MessageError: A worker could not take the message.
+        """
+        task_id, nonce = cut_ids(os.urandom(2 * ID_BYTES))
+        shared: dict[str, Any] = dict(options)
+        if "task_id" in shared:
+            task_id = check_name("task_id", shared.pop("task_id"))
+        form = _Form(self._template, self._queue, shared)
+        return form.fill(signature.task, signature.args, signature.kwargs, task_id, nonce)
+
+    async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions) -> list[Parcel]:
+        """Compose many messages. The event loop gets its turn now and then.
+
+        Args:
+            signatures: The tasks with their arguments.
+            options: The options; they go for all. ``task_id`` cannot be among them.
+
+        Returns:
+            The parcels, in order.
+
+        Raises:
+            MessageError: A worker could not take one of the messages.
+        """
+        calls = ((signature.task, signature.args, signature.kwargs) for signature in signatures)
+        return [parcel async for portion in self.portions(calls, options) for parcel in portion]
+
+    async def portions(
+        self, calls: Iterable[tuple[str, Sequence[Any], Mapping[str, Any] | None]], options: SendOptions
+    ) -> AsyncIterator[list[Parcel]]:
+        """Compose many messages, without a signature for each. The event loop gets its turn between two portions.
+
+        Args:
+            calls: For each the task's name, its positional and its keyword arguments.
+            options: The options; they go for all. ``task_id`` cannot be among them.
+
+        Yields:
+            The parcels, in order, as many as are made without a pause.
+
+        Raises:
+            MessageError: A worker could not take one of the messages.
+        """
+        form = _Form(self._template, self._queue, dict(options))
+        ids = _random_ids()
+        portion: list[Parcel] = []
+        size = 0
+        for task, args, kwargs in calls:
+            if len(portion) == BUILD_SLICE or size > BUILD_BYTES:
+                yield portion
+                portion, size = [], 0
+                await asyncio.sleep(0)
+            parcel = form.fill(task, args, kwargs, next(ids), next(ids))
+            portion.append(parcel)
+            size += len(parcel.payload)
+        if portion:
+            yield portion
+
+    def _template(self, task: str, queue: str, options: Mapping[str, Any]) -> Template:
+        try:
+            return self._kept(task, queue, **options)
+        except TypeError:  # Some option cannot be hashed: headers are a dict.
+            return self._prepare(task, queue, **options)
+
+    def _prepare(self, task: str, queue: str, **options: Any) -> Template:
+        (task_id,) = cut_ids(os.urandom(ID_BYTES))
+        example = build_task(task, (), {}, task_id=task_id, now=datetime.now(UTC), origin=self._origin, **options)
+        return self._broker.prepare(example, queue)
+
+
+class _Form:
+    """What the messages of one call have in common.
+
+    Args:
+        template: Gives the template for a task, a queue and options.
+        queue: The queue, if the options name none.
+        options: The options, which it takes for its own.
+    """
+
+    def __init__(
+        self, template: Callable[[str, str, Mapping[str, Any]], Template], queue: str, options: dict[str, Any]
+    ) -> None:
+        for name in options:
+            if name not in OPTIONS:
+                raise MessageError(f"{name!r} is not an option; the options are: {', '.join(sorted(OPTIONS))}")
+        self._queue = options.pop("queue", queue)
+        self._moments = encode_moments(
+            datetime.now(UTC),
+            countdown=options.pop("countdown", None),
+            eta=options.pop("eta", None),
+            expires=options.pop("expires", None),
+        )
+        self._options = options
+        self._compression: str | None = options.get("compression")
+        self._make = template
+        self._templates: dict[str, Template] = {}
+        self._task: str | None = None
+
+    def fill(
+        self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, task_id: str, nonce: str
+    ) -> Parcel:
+        """Make one message."""
+        if task is not self._task:
+            self._turn_to(task)
+        arguments = encode_arguments(args, {} if kwargs is None else kwargs, self._compression)
+        return self._template.fill(task_id, nonce, arguments, self._moments)
+
+    def _turn_to(self, task: str) -> None:
+        template = self._templates.get(check_name("task", task))
+        if template is None:
+            template = self._templates[task] = self._make(task, self._queue, self._options)
+        self._task, self._template = task, template
+
+
+def _random_ids() -> Iterator[str]:
+    while True:
+        yield from cut_ids(os.urandom(2 * BUILD_SLICE * ID_BYTES))
