@@ -86,12 +86,12 @@ async def test_closing_with_calls_in_flight_ends_them_with_an_error(server, hand
 
 async def test_closing_during_a_question_to_the_workers_leaves_no_connection(server, hand):
     client = await CeleryClient(server.url).open()
-    asking = asyncio.create_task(client._engine.broker.ask(ControlRequest(method="ping"), timeout=5))
+    asking = asyncio.create_task(client.engine.broker.ask(ControlRequest(method="ping"), timeout=5))
     async with redis.asyncio.Redis.from_url(server.url, client_name=NAME) as listener, listener.pubsub() as pubsub:
         await pubsub.psubscribe("*")  # Somebody listens and does not answer.
         await asyncio.sleep(0.1)
         asking.cancel()
-        asking = asyncio.create_task(client._engine.broker.ask(ControlRequest(method="ping"), timeout=5))
+        asking = asyncio.create_task(client.engine.broker.ask(ControlRequest(method="ping"), timeout=5))
         await asyncio.sleep(0.1)
         await client.aclose()
         assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], TransportError)
@@ -185,6 +185,6 @@ async def test_a_message_that_no_worker_could_take_is_refused_before_anything_is
 
 async def test_repr_shows_where_but_no_secret(server):
     client = FiboClient(f"redis://user:top-secret@127.0.0.1:{server.port}/3")
-    text = repr(client) + repr(client.config) + repr(client.celery) + repr(client.celery._engine.store)
+    text = repr(client) + repr(client.config) + repr(client.celery) + repr(client.celery.engine.store)
     assert f"redis://127.0.0.1:{server.port}/3" in text
     assert "top-secret" not in text

@@ -20,8 +20,10 @@ class _Selector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
+        self.turns = 0
 
     def select(self, timeout=None):
+        self.turns += 1
         events = super().select(0)
         if not events:
             if timeout is None:
@@ -39,6 +41,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+    @property
+    def turn(self) -> int:
+        """The number of the iteration that is under way."""
+        return self._virtual.turns
 
 
 def virtual(test: Callable[P, Coroutine[object, object, None]]) -> Callable[P, None]:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from fibo_client.batches import compute_many
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, Unset
+from fibo_client.celery.protocol.message import check_name, check_priority
+from fibo_client.chunks import Lane
 from fibo_client.config import FiboConfig
-from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_n, check_sqrt
+from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_n, check_sqrt
+from fibo_client.errors import ClientStateError
+from fibo_client.flights import Flights
+from fibo_client.streaming import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import asyncio
+    from collections.abc import AsyncIterable, Iterable
     from types import TracebackType
     from typing import Self, Unpack
 
     from fibo_client.celery.result import AsyncResult, Question
     from fibo_client.celery.task import RemoteTask
+    from fibo_client.chunks import Answer
     from fibo_client.config import FiboOverrides
     from fibo_client.errors import FiboError
 
@@ -59,6 +69,7 @@ class FiboClient:
     ) -> None:
         self.config = FiboConfig.resolve(config, broker_url, result_backend, overrides)
         self.celery = CeleryClient(config=self.config)
+        self._flights = Flights(self.celery.engine, self.config.chunk_size)
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -80,6 +91,7 @@ class FiboClient:
         Raises:
             ClientStateError: It runs on another event loop.
         """
+        self._flights.close(ClientStateError("the client was closed while this call was waiting"))
         await self.celery.aclose()
 
     async def __aenter__(self) -> Self:
@@ -90,12 +102,25 @@ class FiboClient:
     ) -> None:
         await self.aclose()
 
-    async def fibonacci(self, n: int, *, timeout: float | Unset | None = UNSET) -> int:
+    async def fibonacci(
+        self,
+        n: int,
+        *,
+        timeout: float | Unset | None = UNSET,
+        queue: str | None = None,
+        priority: int | None = None,
+    ) -> int:
         """Compute F(n). F(0) is 0, F(1) is 1.
+
+        Calls that run concurrently share tasks, and one that asks for a number that is under way shares its answer.
+        None of them is disturbed when another one times out or is cancelled.
 
         Args:
             n: 0 to `max_n`.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
+            queue: The queue to send to. None is the client's.
+            priority: 0 to 9; over Redis, 0 is served first. None is 0 for a small n, and the last for a large one, so
+                that small ones do not wait behind it.
 
         Returns:
             The number, exact.
@@ -108,27 +133,59 @@ class FiboClient:
             TransportError: Redis could not be reached.
             ClientStateError: The client is not open here.
         """
-        (value,) = await self.fibonacci_many([n], timeout=timeout)
-        return value
+        number = check_n(n, self.config.max_n)
+        loop = self.celery.engine.check()
+        seconds = self.celery.engine.seconds(timeout)
+        deadline = math.inf if seconds is None else loop.time() + seconds
+        answer: asyncio.Future[int] = loop.create_future()
+        seat = self._flights.join(number, _lane(queue, priority), deadline, partial(_settle, answer))
+        try:
+            return await answer
+        finally:
+            self._flights.leave(seat)
 
     @overload
     async def fibonacci_many(
-        self, ns: Iterable[int], *, timeout: float | Unset | None = ..., return_exceptions: Literal[False] = ...
+        self,
+        ns: Iterable[int],
+        *,
+        timeout: float | Unset | None = ...,
+        return_exceptions: Literal[False] = ...,
+        chunk_size: int | None = ...,
+        queue: str | None = ...,
+        priority: int | None = ...,
     ) -> list[int]: ...
     @overload
     async def fibonacci_many(
-        self, ns: Iterable[int], *, timeout: float | Unset | None = ..., return_exceptions: bool
+        self,
+        ns: Iterable[int],
+        *,
+        timeout: float | Unset | None = ...,
+        return_exceptions: bool,
+        chunk_size: int | None = ...,
+        queue: str | None = ...,
+        priority: int | None = ...,
     ) -> list[int | FiboError]: ...
     async def fibonacci_many(
-        self, ns: Iterable[int], *, timeout: float | Unset | None = UNSET, return_exceptions: bool = False
+        self,
+        ns: Iterable[int],
+        *,
+        timeout: float | Unset | None = UNSET,
+        return_exceptions: bool = False,
+        chunk_size: int | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
     ) -> Any:
-        """Compute F(n) for many n.
+        """Compute F(n) for many n, many of them in one task. Equal ones are computed once.
 
         Args:
             ns: Numbers from 0 to `max_n`, in any order, with or without duplicates.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
             return_exceptions: Whether to put the error of a number that failed in its place. (What cannot be asked for
                 is refused all the same, before anything is sent.)
+            chunk_size: The most numbers in one task; 1 is one task a number. None is the client's.
+            queue: The queue to send to. None is the client's.
+            priority: 0 to 9; over Redis, 0 is served first. None is 0 for small n, and the last for large ones.
 
         Returns:
             The numbers, exact, in the order of `ns`.
@@ -141,13 +198,88 @@ class FiboClient:
             TransportError: Redis could not be reached.
             ClientStateError: The client is not open here.
         """
-        numbers = [check_n(n, self.config.max_n) for n in ns]
-        return await self.celery.call_many(
-            [FIBONACCI(n) for n in numbers],
-            timeout=timeout,
-            retry=True,
+        max_n = self.config.max_n
+        return await compute_many(
+            self.celery.engine,
+            [check_n(n, max_n) for n in ns],
+            _lane(queue, priority),
+            chunk_size=self.config.chunk_size if chunk_size is None else check_chunk_size(chunk_size),
+            timeout=self.celery.engine.seconds(timeout),
             return_exceptions=return_exceptions,
-            bulky=any(n >= BULKY_N for n in numbers),
+        )
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[int] | AsyncIterable[int],
+        *,
+        max_in_flight: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        timeout: float | Unset | None = ...,
+        queue: str | None = ...,
+        priority: int | None = ...,
+    ) -> Stream[int]: ...
+    @overload
+    def stream(
+        self,
+        source: Iterable[int] | AsyncIterable[int],
+        *,
+        max_in_flight: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        timeout: float | Unset | None = ...,
+        queue: str | None = ...,
+        priority: int | None = ...,
+    ) -> Stream[int | Exception]: ...
+    def stream(
+        self,
+        source: Iterable[int] | AsyncIterable[int],
+        *,
+        max_in_flight: int = 1000,
+        ordered: bool = False,
+        return_exceptions: bool = False,
+        timeout: float | Unset | None = UNSET,
+        queue: str | None = None,
+        priority: int | None = None,
+    ) -> Any:
+        """Compute F(n) for a source of n that may never end, in bounded memory.
+
+        ::
+
+            async with client.stream(range(1_000_000)) as results:
+                async for n, value in results:
+                    ...
+
+        Args:
+            source: Numbers from 0 to `max_n`. A plain iterable is pulled on the event loop, so it must not block.
+            max_in_flight: The most numbers that have been pulled from the source and not yet been taken from the
+                stream.
+            ordered: Whether answers come in the order of the source, rather than as they are finished.
+            return_exceptions: Whether a number that fails, or cannot be asked for, gives its error in place of an
+                answer. If not, the first error is raised, with a note that names its n.
+            timeout: Seconds for each number, from when it was pulled. UNSET is the client's default, None is no limit.
+            queue: The queue to send to. None is the client's.
+            priority: 0 to 9; over Redis, 0 is served first. None is 0 for small n, and the last for large ones.
+
+        Returns:
+            An async iterator of pairs ``(n, value)``, and an async context manager: leaving it withdraws or revokes
+            what is unfinished.
+
+        Raises:
+            TypeError: The source or `max_in_flight` is of a wrong type.
+            ValueError: `max_in_flight` is less than 1.
+        """
+        max_n = self.config.max_n
+        return Stream(
+            self._flights,
+            _lane(queue, priority)._replace(stream=True),
+            source,
+            check=lambda n: check_n(n, max_n),
+            seconds=self.celery.engine.seconds(timeout),
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
         )
 
     async def sqrt(self, value: float, *, timeout: float | Unset | None = UNSET) -> float:
@@ -256,3 +388,18 @@ class FiboClient:
 
     def __repr__(self) -> str:
         return f"<FiboClient over {self.celery!r}>"
+
+
+def _lane(queue: str | None, priority: int | None) -> Lane:
+    return Lane(
+        None if queue is None else check_name("queue", queue), None if priority is None else check_priority(priority)
+    )
+
+
+def _settle(future: asyncio.Future[int], answer: Answer) -> None:
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -55,6 +55,8 @@ def _rebuild(cls: type[FiboError], args: tuple[Any, ...], state: dict[str, Any])
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
+    if "__notes__" in state:  # A copy is annotated without the others.
+        error.__notes__ = list(state["__notes__"])
     return error
 
 
@@ -121,6 +123,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         waited: Seconds from the call to this error.
         total: How many results were waited for.
         finished: What did finish, by its index in the request.
+        reason: Why there was no answer, where more is known than that there was none.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.waited = waited
         self.total = total
         self.finished = dict(finished or {})
+        self.reason = reason
         name = task or "task"
         if total == 1:
             what = f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s; its last known state is {state}"

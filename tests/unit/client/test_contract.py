@@ -18,7 +18,9 @@ def test_a_number_travels_as_lower_case_hexadecimal_text(value):
     assert set(text) <= set("0123456789abcdef")
 
 
-@pytest.mark.parametrize("text", [None, 55, "", "0x37", "-37", "+37", "3_7", " 37", "37\n", "xyz", "٣", b"37", ["37"]])
+@pytest.mark.parametrize(
+    "text", [None, 55, "", "0x37", "0X37", "-37", "+37", "3_7", " 37", "37\n", "xyz", "٣", b"37", ["37"]]
+)
 def test_anything_else_is_not_a_number(text):
     with pytest.raises(ValueError):
         contract.decode_number(text)

@@ -41,6 +41,10 @@ class CeleryClient:
         config: Settings, in place of the environment's. The other arguments win over it.
         **overrides: Single settings: the fields of `CeleryConfig`.
 
+    Attributes:
+        config: The settings.
+        engine: The running parts, for what is built on top of this client.
+
     Raises:
         ConfigError: A URL or a setting is wrong.
     """
@@ -54,7 +58,7 @@ class CeleryClient:
         **overrides: Unpack[ConfigOverrides],
     ) -> None:
         self.config = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
-        self._engine = Engine(self.config, *open_redis(self.config))
+        self.engine = Engine(self.config, *open_redis(self.config))
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -65,7 +69,7 @@ class CeleryClient:
         Raises:
             ClientStateError: It was opened before.
         """
-        await self._engine.open()
+        await self.engine.open()
         return self
 
     async def aclose(self) -> None:
@@ -76,7 +80,7 @@ class CeleryClient:
         Raises:
             ClientStateError: It runs on another event loop.
         """
-        await self._engine.aclose()
+        await self.engine.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -148,10 +152,10 @@ class CeleryClient:
             PublishUnknownError: It may or may not have been sent. The error carries the task's id.
             ClientStateError: The client is not open here.
         """
-        self._engine.check()
+        self.engine.check()
         signature = _signature(task, args, kwargs)
-        parcel = self._engine.composer.one(signature, options)
-        await self._engine.publish([parcel], timeout=self._engine.seconds(timeout), retry=retry)
+        parcel = self.engine.composer.one(signature, options)
+        await self.engine.publish([parcel], timeout=self.engine.seconds(timeout), retry=retry)
         return self._handle(parcel.task_id, signature, options)
 
     @overload
@@ -201,17 +205,17 @@ class CeleryClient:
             PublishUnknownError: Those that the error names may or may not have been sent.
             ClientStateError: The client is not open here.
         """
-        self._engine.check()
+        self.engine.check()
         if "task_id" in options:
             raise MessageError("send_many makes an id for each task; use send_task to choose one")
         signature = task() if isinstance(task, RemoteTask) else Signature[Any](task)
         parcels: list[Parcel] = []
         handles: list[AsyncResult[Any]] = []
-        async for portion in self._engine.composer.portions(zip(repeat(signature.task), args, repeat(None)), options):
+        async for portion in self.engine.composer.portions(zip(repeat(signature.task), args, repeat(None)), options):
             parcels += portion
             handles += [self._handle(parcel.task_id, signature, options) for parcel in portion]
         if parcels:
-            await self._engine.publish(parcels, timeout=self._engine.seconds(timeout), retry=retry)
+            await self.engine.publish(parcels, timeout=self.engine.seconds(timeout), retry=retry)
         return handles
 
     def result(self, task_id: str, task: str | RemoteTask[..., Any] | None = None) -> AsyncResult[Any]:
@@ -225,8 +229,8 @@ class CeleryClient:
             The handle.
         """
         if isinstance(task, RemoteTask):
-            return AsyncResult(self._engine, task_id, task=task.name, decode=task.decode)
-        return AsyncResult(self._engine, task_id, task=task)
+            return AsyncResult(self.engine, task_id, task=task.name, decode=task.decode)
+        return AsyncResult(self.engine, task_id, task=task)
 
     # Collecting.
 
@@ -242,7 +246,7 @@ class CeleryClient:
         Raises:
             ReadError: The results could not be read.
         """
-        return Question(ready_many(self._engine, list(results)), "await client.ready(results)")
+        return Question(ready_many(self.engine, list(results)), "await client.ready(results)")
 
     @overload
     async def gather(
@@ -280,9 +284,9 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result.
         """
         return await gather(
-            self._engine,
+            self.engine,
             list(results),
-            timeout=self._engine.seconds(timeout),
+            timeout=self.engine.seconds(timeout),
             return_exceptions=return_exceptions,
         )
 
@@ -353,7 +357,7 @@ class CeleryClient:
         signature = _signature(task, args, None)
         if "task_id" in options:
             began = asyncio.get_running_loop().time()
-            seconds = self._engine.seconds(timeout)
+            seconds = self.engine.seconds(timeout)
             handle = await self.send_task(signature, retry=retry, timeout=seconds, **options)
             left = None if seconds is None else max(0.0, seconds - (asyncio.get_running_loop().time() - began))
             return await handle.get(timeout=left)
@@ -415,25 +419,25 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
-        self._engine.check()
-        seconds = self._engine.seconds(timeout)
+        self.engine.check()
+        seconds = self.engine.seconds(timeout)
         if "task_id" in options:
             raise MessageError("call_many makes an id for each task; use call to choose one")
         if not signatures:
             return []
-        began = self._engine.check().time()
+        began = self.engine.check().time()
         own_expiry = "expires" in options
         if seconds is not None and not own_expiry:
             options["expires"] = seconds + EXPIRY_MARGIN
-        parcels = await self._engine.composer.many(signatures, options)
-        left = None if seconds is None else max(0.0, seconds - (self._engine.check().time() - began))
-        outcome = await self._engine.run(
+        parcels = await self.engine.composer.many(signatures, options)
+        left = None if seconds is None else max(0.0, seconds - (self.engine.check().time() - began))
+        outcome = await self.engine.run(
             parcels, timeout=left, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
         )
         return collect(
             outcome,
             [
-                AsyncResult(self._engine, parcel.task_id, task=signature.task, decode=signature.decode)
+                AsyncResult(self.engine, parcel.task_id, task=signature.task, decode=signature.decode)
                 for parcel, signature in zip(parcels, signatures, strict=True)
             ],
             return_exceptions=return_exceptions,
@@ -462,7 +466,7 @@ class CeleryClient:
         Raises:
             TransportError: It could not be sent.
         """
-        self._engine.check()
+        self.engine.check()
         each = [tasks] if isinstance(tasks, (str, AsyncResult)) else tasks
         task_ids = [task if isinstance(task, str) else task.id for task in each]
         heard = 0
@@ -470,7 +474,7 @@ class CeleryClient:
             if start:
                 await asyncio.sleep(REVOKE_PAUSE)  # See `fibo_client.celery.tidying`.
             portion = task_ids[start : start + MAX_REVOKED]
-            heard = await self._engine.broker.broadcast(revocation(portion, terminate=terminate, signal=signal))
+            heard = await self.engine.broker.broadcast(revocation(portion, terminate=terminate, signal=signal))
         return heard
 
     async def ping(self, *, destination: Sequence[str] | None = None, timeout: float = 1.0) -> list[WorkerInfo]:
@@ -499,7 +503,7 @@ class CeleryClient:
         Returns:
             The questions, as methods.
         """
-        return Inspect(self._engine, destination, timeout)
+        return Inspect(self.engine, destination, timeout)
 
     async def diagnose(self, result: AsyncResult[Any], *, timeout: float = 1.0) -> Diagnosis:
         """Find out why a task gives no answer. Print what comes back.
@@ -514,11 +518,11 @@ class CeleryClient:
         Raises:
             TransportError: Redis could not be asked.
         """
-        return await diagnose(self._engine, result, timeout=timeout)
+        return await diagnose(self.engine, result, timeout=timeout)
 
     def _handle(self, task_id: str, signature: Signature[Any], options: SendOptions) -> AsyncResult[Any]:
         return AsyncResult(
-            self._engine,
+            self.engine,
             task_id,
             task=signature.task,
             queue=options.get("queue", self.config.queue),
@@ -527,7 +531,7 @@ class CeleryClient:
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._engine.broker!r} {self._engine.store!r}>"
+        return f"<{type(self).__name__} {self.engine.broker!r} {self.engine.store!r}>"
 
 
 def _signature(

@@ -1,0 +1,117 @@
+"""A chunk as a task: from its numbers to what is sent, and from the answer to a value or an error for each number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.task import SendOptions
+from fibo_client.contract import FIBONACCI, FIBONACCI_CHUNK
+from fibo_client.errors import ResultDecodeError, TaskFailedError
+from fibo_client.packing import reply_bytes
+
+if TYPE_CHECKING:
+    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.task import Signature
+    from fibo_client.packing import Chunk
+
+Answer = int | Exception
+"""What became of one number."""
+
+BULKY: Final = 32 * 1024
+"""From so many bytes on an answer is polled rather than pushed."""
+
+
+class Lane(NamedTuple):
+    """How numbers are sent. Those in one lane may share chunks.
+
+    Attributes:
+        queue: The queue. None is the client's.
+        priority: 0 to 9. None is the first priority for cheap numbers and the last one for dear ones.
+        stream: Whether a stream asks for them: it may hold its numbers back, and must not hold back others.
+    """
+
+    queue: str | None = None
+    priority: int | None = None
+    stream: bool = False
+
+
+def signature(chunk: Chunk) -> Signature[Any]:
+    """Make the task that computes a chunk. A number alone has the plain task, whose errors tell more.
+
+    Args:
+        chunk: The numbers.
+
+    Returns:
+        The task with its arguments.
+    """
+    return FIBONACCI(chunk.numbers[0]) if len(chunk.numbers) == 1 else FIBONACCI_CHUNK(chunk.numbers)
+
+
+def options(chunk: Chunk, lane: Lane, steps: tuple[int, ...], expires: float | None) -> SendOptions:
+    """Give the options that a chunk is sent with.
+
+    Args:
+        chunk: The numbers.
+        lane: How they are sent.
+        steps: The priorities that have a list of their own.
+        expires: Seconds until the task is not to be begun any more. None is never.
+
+    Returns:
+        The options.
+    """
+    chosen = SendOptions(priority=(steps[-1] if chunk.large else steps[0]) if lane.priority is None else lane.priority)
+    if lane.queue is not None:
+        chosen["queue"] = lane.queue
+    if expires is not None:
+        chosen["expires"] = expires
+    return chosen
+
+
+def is_bulky(chunk: Chunk) -> bool:
+    """Tell whether the answer of a chunk is better polled than pushed.
+
+    Args:
+        chunk: The numbers.
+
+    Returns:
+        Whether it is.
+    """
+    return sum(map(reply_bytes, chunk.numbers)) > BULKY
+
+
+def handle(engine: Engine, chunk: Chunk, task_id: str) -> AsyncResult[list[Answer]]:
+    """Make the handle of a chunk that is sent.
+
+    Args:
+        engine: The client's running parts.
+        chunk: The numbers.
+        task_id: The id of its task.
+
+    Returns:
+        The handle, whose answer is a value or an error for each number.
+    """
+    bound = signature(chunk)
+
+    def decode(result: Any) -> list[Answer]:
+        answer = bound.decode(result) if bound.decode else result
+        answers = answer if isinstance(answer, list) else [answer]
+        if len(answers) != len(chunk.numbers):
+            raise ResultDecodeError(f"it has {len(answers)} answers to {len(chunk.numbers)} numbers", task_id)
+        return [_named(each, task_id) for each in answers]
+
+    return AsyncResult(engine, task_id, task=bound.task, decode=decode)
+
+
+def _named(answer: Answer, task_id: str) -> Answer:
+    """Let an error say which task it came from."""
+    if not isinstance(answer, TaskFailedError):
+        return answer
+    return TaskFailedError(
+        task_id=task_id,
+        task=answer.task,
+        exc_type=answer.exc_type,
+        exc_module=answer.exc_module,
+        exc_args=answer.exc_args,
+        traceback=answer.traceback,
+    )

@@ -1,0 +1,351 @@
+"""Concurrent calls that share chunks.
+
+Whoever wants a number takes a seat. Numbers that are asked for in one iteration of the event loop leave together in
+chunks, at once while few chunks are in flight; else they wait until one settles, a few milliseconds at most. One
+flight carries one number, however many wait for it. Whoever leaves disturbs nobody else; when the last one leaves,
+the work is withdrawn or revoked.
+
+A flight takes one more as long as its task will not expire before the newcomer's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from collections import deque
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from fibo_client.celery.result import collect, timeout_error
+from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.chunks import handle, is_bulky, options, signature
+from fibo_client.contract import MAX_CHUNK
+from fibo_client.errors import FiboError
+from fibo_client.packing import is_large, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.result import AsyncResult
+    from fibo_client.celery.waiting.registry import Waiter
+    from fibo_client.celery.work import Work
+    from fibo_client.chunks import Answer, Lane
+    from fibo_client.packing import Chunk
+
+MAX_IN_FLIGHT: Final = 8
+"""While fewer chunks than this are in flight, numbers leave at the end of the loop's iteration."""
+
+LONGEST_HOLD: Final = 0.005
+"""The most seconds that numbers are held back to fill a chunk."""
+
+SLICE: Final = 256
+"""The most seats that are told their answer in one iteration of the event loop."""
+
+_LAUNCHES: Final = 4
+"""The most chunks that are built and sent in one iteration."""
+
+_MANY_LINES: Final = 64
+
+_GRID: Final = 0.01
+"""Deadlines are rounded up to multiples of so many seconds, so that those who come together share one."""
+
+
+class Seat:
+    """Somebody's claim to a number.
+
+    Attributes:
+        flight: What carries the number.
+        began: When it was taken, by the loop's clock.
+        deadline: When to give up. Infinity is never.
+        on_over: Called with the answer; None once it has been, or the seat was left.
+    """
+
+    __slots__ = ("began", "deadline", "flight", "on_over")
+
+    def __init__(self, flight: _Flight, began: float, deadline: float, on_over: Callable[[Answer], None]) -> None:
+        self.flight = flight
+        self.began = began
+        self.deadline = deadline
+        self.on_over: Callable[[Answer], None] | None = on_over
+
+
+class _Flight:
+    """A number that somebody wants, waiting to leave or under way."""
+
+    __slots__ = ("launch", "line", "n", "seats")
+
+    def __init__(self, n: int, line: _Line) -> None:
+        self.n = n
+        self.line = line
+        self.seats: dict[Seat, None] = {}
+        self.launch: _Launch | None = None
+
+    def takes(self, deadline: float) -> bool:
+        """Tell whether somebody with this deadline may join: the task must not expire before."""
+        return self.launch is None or deadline <= self.launch.expiry
+
+    def close(self) -> None:
+        """Let nobody join any more."""
+        if self.line.flights.get(self.n) is self:
+            del self.line.flights[self.n]
+
+
+class _Line:
+    """The numbers of one lane and cost class: those that wait to leave, and how many chunks are under way."""
+
+    __slots__ = ("flights", "in_flight", "lane", "pending", "planned")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.flights: dict[int, _Flight] = {}
+        self.pending: deque[_Flight] = deque()
+        self.in_flight = 0
+        self.planned: asyncio.Handle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to leave, or is under way."""
+        return not self.flights and not self.in_flight
+
+
+class _Party:
+    """Those on one launch whose deadlines are the same, near enough."""
+
+    __slots__ = ("seats", "waiter")
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.seats: dict[Seat, None] = {}
+
+
+class _Launch:
+    """A chunk that was sent."""
+
+    __slots__ = ("answered", "began", "expiry", "flights", "handle", "parties", "work")
+
+    def __init__(
+        self, work: Work, handle: AsyncResult[list[Answer]], flights: Sequence[_Flight], began: float, expiry: float
+    ) -> None:
+        self.work = work
+        self.handle = handle
+        self.flights = flights
+        self.began = began
+        self.expiry = expiry
+        self.parties: dict[float, _Party] = {}
+        self.answered = False
+
+
+class Flights:
+    """The numbers that are asked for one by one, on behalf of everybody who holds the client.
+
+    Args:
+        engine: The client's running parts.
+        chunk_size: The most numbers in one chunk.
+    """
+
+    def __init__(self, engine: Engine, chunk_size: int) -> None:
+        self._engine = engine
+        self._chunk_size = chunk_size
+        self._steps = engine.config.priority_steps
+        self._lines: dict[tuple[Lane, bool], _Line] = {}
+
+    def join(self, n: int, lane: Lane, deadline: float, on_over: Callable[[Answer], None]) -> Seat:
+        """Ask for a number.
+
+        Args:
+            n: Its index, checked before.
+            lane: How it is sent.
+            deadline: When to give up, by the loop's clock. Infinity is never.
+            on_over: Called once, by the event loop and never in here: with the number, or with an error of its own.
+
+        Returns:
+            The seat, which can be left.
+
+        Raises:
+            ClientStateError: The client is not open here.
+        """
+        loop = self._engine.check()
+        key = (lane, is_large(n))
+        line = self._lines.get(key)
+        if line is None:
+            if len(self._lines) >= _MANY_LINES:  # A program may use any number of queues, one after the other.
+                self._lines = {key: each for key, each in self._lines.items() if not each.idle}
+            line = self._lines[key] = _Line(lane)
+        flight = line.flights.get(n)
+        if flight is None or not flight.takes(deadline):
+            flight = line.flights[n] = _Flight(n, line)
+            line.pending.append(flight)
+            if line.planned is None:
+                self._plan(line, loop)
+        seat = Seat(flight, loop.time(), deadline, on_over)
+        flight.seats[seat] = None
+        if flight.launch is not None:
+            self._board(flight.launch, seat)
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """Give up a seat. Doing so again, or after the answer, does nothing.
+
+        Args:
+            seat: From `join`.
+        """
+        if seat.on_over is None:
+            return
+        seat.on_over = None
+        self._vacate(seat)
+        launch = seat.flight.launch
+        if launch is None or launch.answered:
+            return
+        moment = _on_grid(seat.deadline)
+        party = launch.parties.get(moment)
+        if party is not None:
+            party.seats.pop(seat, None)
+            if not party.seats:
+                del launch.parties[moment]
+                self._disembark(launch, party)
+
+    def close(self, error: FiboError) -> None:
+        """Send nothing more. Whoever's number has not left gets an error.
+
+        Args:
+            error: The error.
+        """
+        for line in self._lines.values():
+            if line.planned is not None:
+                line.planned.cancel()
+                line.planned = None
+            self._refuse(line.pending, error)
+            line.pending.clear()
+
+    # Leaving.
+
+    def _plan(self, line: _Line, loop: asyncio.AbstractEventLoop) -> None:
+        """Let what is pending leave: at once, or when there has been time to fill a chunk."""
+        if line.in_flight < MAX_IN_FLIGHT:
+            line.planned = loop.call_soon(self._flush, line)
+        else:
+            line.planned = loop.call_later(LONGEST_HOLD, self._flush, line)
+
+    def _flush(self, line: _Line) -> None:
+        line.planned = None
+        ready = [line.pending.popleft() for _ in range(min(len(line.pending), MAX_CHUNK))]
+        wanted = {flight.n: flight for flight in ready if flight.seats}
+        chunks = pack(wanted, chunk_size=self._chunk_size)
+        for chunk in chunks[:_LAUNCHES]:
+            self._launch(line, chunk, [wanted[n] for n in chunk.numbers])
+        left = [wanted[n] for chunk in chunks[_LAUNCHES:] for n in chunk.numbers]
+        line.pending.extendleft(reversed(left))
+        if line.pending:
+            line.planned = asyncio.get_running_loop().call_soon(self._flush, line)
+
+    def _launch(self, line: _Line, chunk: Chunk, flights: Sequence[_Flight]) -> None:
+        now = asyncio.get_running_loop().time()
+        deadline = max(seat.deadline for flight in flights for seat in flight.seats)
+        expires = None if deadline == math.inf else max(deadline - now, 0.0) + EXPIRY_MARGIN
+        try:
+            self._engine.check()
+            parcel = self._engine.composer.one(signature(chunk), options(chunk, line.lane, self._steps, expires))
+        except FiboError as error:
+            self._refuse(flights, error)
+            return
+        work = self._engine.own([parcel], retry=True, bulky=is_bulky(chunk))
+        launch = _Launch(work, handle(self._engine, chunk, parcel.task_id), flights, now, deadline + EXPIRY_MARGIN)
+        line.in_flight += 1
+        for flight in flights:
+            flight.launch = launch
+            for seat in flight.seats:
+                self._board(launch, seat)
+        work.send()
+
+    def _board(self, launch: _Launch, seat: Seat) -> None:
+        if launch.answered:  # Its answer is about to be told.
+            return
+        moment = _on_grid(seat.deadline)
+        party = launch.parties.get(moment)
+        if party is None:
+            timeout = None if moment == math.inf else max(0.0, moment - asyncio.get_running_loop().time())
+            waiter = launch.work.enter(timeout, partial(self._arrived, launch, moment))
+            party = launch.parties[moment] = _Party(waiter)
+        party.seats[seat] = None
+
+    # Arriving.
+
+    def _arrived(self, launch: _Launch, moment: float) -> None:
+        party = launch.parties.pop(moment)
+        if party.waiter.timed_out:
+            self._deliver(self._too_late(launch, party))
+        elif not launch.answered:
+            launch.answered = True
+            self._deliver(self._answers(launch, party.waiter))
+        self._disembark(launch, party)
+
+    def _disembark(self, launch: _Launch, party: _Party) -> None:
+        loop = asyncio.get_running_loop()
+        launch.work.leave(party.waiter, loop.time())
+        if launch.parties:
+            return
+        if not launch.answered:
+            for flight in launch.flights:
+                flight.close()
+        line = launch.flights[0].line
+        line.in_flight -= 1
+        if line.pending:
+            if line.planned is not None:
+                line.planned.cancel()
+            line.planned = loop.call_soon(self._flush, line)
+
+    def _answers(self, launch: _Launch, waiter: Waiter) -> Iterator[tuple[Seat, Answer]]:
+        answers: Sequence[Answer]
+        try:
+            outcome = self._engine.outcome(launch.work, waiter, asyncio.get_running_loop().time() - launch.began)
+            (answers,) = collect(outcome, [launch.handle], expiry_is_timeout=True)
+        except FiboError as error:
+            answers = [error] * len(launch.flights)
+        for flight, answer in zip(launch.flights, answers, strict=True):
+            flight.close()
+            while flight.seats:
+                seat, _ = flight.seats.popitem()
+                yield seat, copy.copy(answer) if isinstance(answer, Exception) else answer
+
+    def _too_late(self, launch: _Launch, party: _Party) -> Iterator[tuple[Seat, Answer]]:
+        now = asyncio.get_running_loop().time()
+        result = launch.handle
+        for seat in party.seats:
+            outcome = self._engine.outcome(launch.work, party.waiter, now - seat.began)
+            yield seat, timeout_error(outcome, [result], [result.id], {})
+
+    def _refuse(self, flights: Iterable[_Flight], error: FiboError) -> None:
+        """Tell everybody on flights that have not left that they never will."""
+        refused = list(flights)
+        for flight in refused:
+            flight.close()
+        self._deliver([(seat, copy.copy(error)) for flight in refused for seat in flight.seats])
+
+    def _deliver(self, answers: Iterable[tuple[Seat, Answer]]) -> None:
+        """Tell some seats their answers, and the others in the next iterations of the loop."""
+        coming = iter(answers)
+        told = 0
+        for seat, answer in islice(coming, SLICE):
+            self._tell(seat, answer)
+            told += 1
+        if told == SLICE:
+            asyncio.get_running_loop().call_soon(self._deliver, coming)
+
+    def _tell(self, seat: Seat, answer: Answer) -> None:
+        on_over, seat.on_over = seat.on_over, None
+        if on_over is not None:
+            self._vacate(seat)
+            on_over(answer)
+
+    def _vacate(self, seat: Seat) -> None:
+        flight = seat.flight
+        flight.seats.pop(seat, None)
+        if not flight.seats:
+            flight.close()
+
+
+def _on_grid(deadline: float) -> float:
+    return deadline if deadline == math.inf else math.ceil(deadline / _GRID) * _GRID

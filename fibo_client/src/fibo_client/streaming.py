@@ -1,0 +1,354 @@
+"""A stream of answers: a bounded window that moves over a source of numbers, which may never end.
+
+One task a stream, the feeder, pulls numbers from the source and takes a seat in a flight for each; the answers come
+back by callbacks. Everything that runs belongs to a `_Window`, which knows nothing of the `Stream` that owns it: so a
+stream that is dropped halfway (a ``break`` without ``async with``) is collected, and its finaliser stops the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterable, Iterable
+from dataclasses import dataclass, field
+from inspect import isasyncgen
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+import anyio
+
+from fibo_client.errors import ClientStateError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["Stream"]
+
+V = TypeVar("V")
+
+SLICE: Final = 256
+"""The most numbers that are pulled, and the most answers that are delivered, before the event loop gets its turn."""
+
+_LONGEST_REPR: Final = 100
+
+# The event loop holds its tasks weakly. A feeder that waits for room is held by nothing but its stream, and both could
+# be collected together, without a chance to stop it first.
+_FEEDERS: Final[set[asyncio.Task[None]]] = set()
+
+
+class _Flights(Protocol):
+    """What answers the numbers. A stream hands lanes and seats on, and does not look into them."""
+
+    def join(self, n: int, lane: Any, deadline: float, on_over: Callable[[int | Exception], None]) -> Any: ...
+
+    def leave(self, seat: Any) -> None: ...
+
+
+class Stream(Generic[V]):
+    """The answers for a source of numbers, as pairs of a number and its answer, as they come.
+
+    ::
+
+        async with client.stream(source) as results:
+            async for n, value in results:
+                print(n, value)
+
+    At most `max_in_flight` numbers are pulled from the source and not yet delivered, so a source may be endless and a
+    slow reader slows it down. A source that is not asynchronous is pulled on the event loop: it must not block. The
+    first error ends the stream; a note on it says for which number it is. An error of the source itself is raised once
+    everything that was pulled before it has been delivered.
+
+    Leaving ``async with`` stops the source, closes it if it is an async generator, and revokes what has no answer yet.
+    Without ``async with``, all of this happens in the background soon after the stream is collected.
+
+    Args:
+        flights: What answers the numbers.
+        lane: How they are to be sent; handed on to `flights`.
+        source: The numbers: an iterable or an async iterable, finite or not.
+        check: Checks a number, and raises TypeError or ValueError for what is none.
+        seconds: The time that each number has from the moment it is pulled. None is no limit.
+        max_in_flight: The most numbers that are pulled and not yet delivered.
+        ordered: Whether to deliver in the order of the source, rather than as the answers come.
+        return_exceptions: Whether to deliver the error of a number that failed, or that was refused, in place of its
+            answer, and to go on.
+
+    Raises:
+        TypeError: The source cannot be iterated over or is text, or max_in_flight is not an integer.
+        ValueError: max_in_flight is less than 1.
+    """
+
+    def __init__(
+        self,
+        flights: _Flights,
+        lane: Any,
+        source: Iterable[int] | AsyncIterable[int],
+        *,
+        check: Callable[[object], int],
+        seconds: float | None,
+        max_in_flight: int,
+        ordered: bool,
+        return_exceptions: bool,
+    ) -> None:
+        # First of all: the finaliser needs it, also of a stream that is refused.
+        limit = math.inf if seconds is None else seconds
+        self._window = _Window(flights, lane, source, check, limit, max_in_flight, ordered, return_exceptions)
+        self._in_a_row = 0
+        if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, (str, bytes, bytearray)):
+            raise TypeError(f"source must be an iterable or async iterable of integers, not {type(source).__name__}")
+        if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int):
+            raise TypeError(f"max_in_flight must be an integer, not {type(max_in_flight).__name__}")
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, V]:
+        window = self._window
+        window.start()
+        if window.awaited:
+            raise RuntimeError("this stream is already being read; one task at a time can do that")
+        if self._in_a_row == SLICE or not window.settled:
+            await window.settle()
+            self._in_a_row = 0
+        self._in_a_row += 1
+        # After the last suspension: a reader that is cancelled has lost nothing.
+        return window.take()
+
+    async def aclose(self) -> None:
+        """Stop the source, revoke what has no answer yet, and end the stream. Closing twice does nothing more.
+
+        An error that an async generator raises while it is closed is raised here.
+
+        Raises:
+            ClientStateError: It runs on another event loop than the stream.
+        """
+        window = self._window
+        window.check_loop()
+        window.stop()
+        window.start()  # If it never was: the feeder closes the source.
+        feeder = window.feeder
+        if feeder is not None:
+            # Who only has a scope that has ended waits, too, until the source is closed.
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([feeder])
+            window.feeder = None  # Its error is told once.
+            if not feeder.cancelled():
+                feeder.result()
+
+    async def __aenter__(self) -> Self:
+        self._window.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        window = self._window
+        if window.loop is not None and not window.over:
+            try:
+                # The garbage collector may run in any thread.
+                window.loop.call_soon_threadsafe(window.stop)
+            except RuntimeError:
+                pass  # The loop is closed, and nothing runs on it any more.
+
+
+class _Place:
+    """A number that was pulled, until it is delivered."""
+
+    __slots__ = ("answer", "n", "seat", "window")
+
+    def __init__(self, window: _Window, n: Any) -> None:
+        self.window = window
+        self.n = n
+        self.seat: Any = None
+        self.answer: int | Exception | None = None
+
+    def over(self, answer: int | Exception) -> None:
+        self.answer = answer
+        self.seat = None  # It knows this method: without the cycle it is free at once.
+        self.window.landed(self)
+
+
+@dataclass(eq=False, repr=False)
+class _Window:
+    """Everything of a stream that runs."""
+
+    flights: _Flights
+    lane: Any
+    source: Iterable[Any] | AsyncIterable[Any]
+    check: Callable[[object], int]
+    seconds: float
+    max_in_flight: int
+    ordered: bool
+    return_exceptions: bool
+
+    loop: asyncio.AbstractEventLoop | None = None
+    feeder: asyncio.Task[None] | None = None
+    pulling: bool = False
+    fed: bool = False
+    failure: Exception | None = None
+    over: bool = False
+    held: int = 0
+    """How many numbers are pulled and not yet delivered."""
+    flying: set[_Place] = field(default_factory=set)
+    line: deque[_Place] = field(default_factory=deque)
+    """What to deliver, in this order: all that is held if it is `ordered`, else what has its answer."""
+    awaited: bool = False
+    news: asyncio.Future[None] | None = None
+    room: asyncio.Future[None] | None = None
+
+    def check_loop(self) -> None:
+        if self.loop is not None and self.loop is not asyncio.get_running_loop():
+            raise ClientStateError("this stream runs on another event loop; use it where it was begun")
+
+    def start(self) -> None:
+        self.check_loop()
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+            # In the caller's context: the source is the caller's code.
+            self.feeder = self.loop.create_task(self._feed(), name="fibo_client.stream")
+            _FEEDERS.add(self.feeder)
+            self.feeder.add_done_callback(self._feeder_ended)
+
+    def stop(self) -> None:
+        """Give up whatever is under way. The feeder ends on its own, once it has closed the source."""
+        self.over = True
+        self.failure = None
+        # Before its first step, a cancelled task ends without it; afterwards, closing must not be interrupted.
+        if self.pulling and self.feeder is not None:
+            self.feeder.cancel()
+        for place in self.flying:
+            self.flights.leave(place.seat)
+        self.flying.clear()
+        self.line.clear()
+        _wake(self.news)
+
+    # The reader's side.
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known what is delivered next, if anything."""
+        if self.line:
+            return self.line[0].answer is not None
+        return self.over or (self.fed and not self.held)
+
+    async def settle(self) -> None:
+        """Wait until it is; if it is already, just give the event loop its turn."""
+        self.awaited = True
+        try:
+            if self.settled:
+                await asyncio.sleep(0)
+            while not self.settled:
+                self.news = asyncio.get_running_loop().create_future()
+                await self.news
+        finally:
+            self.awaited = False
+            self.news = None
+
+    def take(self) -> tuple[Any, Any]:
+        """Deliver what is next."""
+        if not self.line:
+            failure = self.failure
+            self.stop()
+            raise StopAsyncIteration if failure is None else failure
+        place = self.line.popleft()
+        self.held -= 1
+        _wake(self.room)
+        if isinstance(place.answer, Exception) and not self.return_exceptions:
+            self.stop()
+            place.answer.add_note(f"n = {_brief(place.n)}")
+            raise place.answer
+        return place.n, place.answer
+
+    # The feeder's side.
+
+    async def _feed(self) -> None:
+        values: AsyncIterator[Any] | None = None
+        try:
+            values = aiter(self.source) if isinstance(self.source, AsyncIterable) else _each(self.source)
+            self.pulling = not self.over
+            if self.pulling:
+                await self._pull(values)
+            self._end(None)
+        except asyncio.CancelledError:
+            pass  # By `stop`, or by someone else: see `_feeder_ended`.
+        except Exception as error:
+            if self.over:
+                raise  # To whoever closes the stream.
+            self._end(error)
+        finally:
+            self.pulling = False
+        if isasyncgen(values):
+            await values.aclose()
+
+    async def _pull(self, values: AsyncIterator[Any]) -> None:
+        in_a_row = 0
+        async for n in values:
+            if self.over:
+                break  # The source took no notice of its cancellation.
+            self._board(n)
+            in_a_row += 1
+            while self.held >= self.max_in_flight:
+                self.room = asyncio.get_running_loop().create_future()
+                await self.room
+            if in_a_row == SLICE:
+                await asyncio.sleep(0)
+                in_a_row = 0
+
+    def _board(self, n: Any) -> None:
+        place = _Place(self, n)
+        try:
+            place.n = self.check(n)
+        except (TypeError, ValueError) as error:
+            place.answer = error.with_traceback(None)  # Which would hold this frame, and so the place.
+            _wake(self.news)
+        else:
+            deadline = asyncio.get_running_loop().time() + self.seconds
+            place.seat = self.flights.join(place.n, self.lane, deadline, place.over)
+            self.flying.add(place)
+        self.held += 1
+        if self.ordered or place.answer is not None:
+            self.line.append(place)
+
+    def landed(self, place: _Place) -> None:
+        """Take the answer of a place."""
+        self.flying.discard(place)
+        if not self.ordered:
+            self.line.append(place)
+        if self.line[0] is place:
+            _wake(self.news)
+
+    def _feeder_ended(self, feeder: asyncio.Task[None]) -> None:
+        _FEEDERS.discard(feeder)
+        # If it could not say so itself, then it was cancelled, as the reader was not: it must not look so there.
+        self._end(RuntimeError("the task that reads the source was cancelled"))
+
+    def _end(self, failure: Exception | None) -> None:
+        if not self.over and not self.fed:
+            self.fed = True
+            self.failure = failure
+            _wake(self.news)
+
+
+async def _each(values: Iterable[Any]) -> AsyncIterator[Any]:
+    for value in values:
+        yield value
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+def _brief(n: object) -> str:
+    """Write whatever a source gave for the note of an error."""
+    try:
+        text = repr(n)
+    except ValueError:
+        return f"an {type(n).__name__} of too many digits"
+    return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}..."

@@ -1,0 +1,140 @@
+"""A client in memory, and a worker of its tasks that answers when and what a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fibo_client import FiboClient
+from fibo_client.celery.engine import Engine
+from fibo_client.celery.transport.base import Parcel
+from fibo_client.flights import Flights
+from support.memory import MemoryBroker, MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+def value(n: int) -> int:
+    """What this worker answers: quick for any n, and different for each."""
+    return n * n + 7
+
+
+@dataclass
+class Job:
+    """A task that was sent."""
+
+    task_id: str
+    queue: str
+    priority: int
+    numbers: list[int]
+    alone: bool
+    at: float
+    expires: str | None
+
+
+class _Template:
+    def __init__(self, broker: WorkerBroker, example: Any, queue: str) -> None:
+        self.broker, self.example, self.queue = broker, example, queue
+
+    def fill(self, task_id, nonce, arguments, moments) -> Parcel:
+        self.broker.notes[task_id] = (self.queue, self.example.priority, moments)
+        return Parcel(task_id, self.queue, arguments.body)
+
+
+class WorkerBroker(MemoryBroker):
+    """A broker that hands what is sent to a worker."""
+
+    def __init__(self, worker: MemoryWorker) -> None:
+        super().__init__()
+        self.worker = worker
+        self.notes: dict[str, tuple[str, int, Any]] = {}
+
+    def prepare(self, example, queue) -> _Template:
+        return _Template(self, example, queue)
+
+    async def publish(self, route, parcels) -> None:
+        await super().publish(route, parcels)
+        for parcel in parcels:
+            queue, priority, moments = self.notes.pop(parcel.task_id)
+            (arg,), _, _ = json.loads(parcel.payload)
+            alone = isinstance(arg, int)
+            now = asyncio.get_running_loop().time()
+            numbers = [arg] if alone else arg
+            self.worker.take(Job(parcel.task_id, queue, priority, numbers, alone, now, moments.expires))
+
+
+class MemoryWorker:
+    """Computes `value` of numbers.
+
+    Attributes:
+        jobs: All that was sent.
+        delay: Seconds until a job is answered; None is never, by itself. A function gives them by job.
+        refused: The numbers that fail.
+    """
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.broker = WorkerBroker(self)
+        self.jobs: list[Job] = []
+        self.delay: float | Callable[[Job], float | None] | None = 0.001
+        self.refused: set[int] = set()
+
+    def take(self, job: Job) -> None:
+        self.jobs.append(job)
+        delay = self.delay(job) if callable(self.delay) else self.delay
+        if delay is not None:
+            asyncio.get_running_loop().call_later(delay, self.answer, job)
+
+    def answer(self, job: Job, *, push: bool = True) -> None:
+        """Store the result of a job."""
+        if job.alone and job.numbers[0] in self.refused:
+            self.fail(job, f"no {job.numbers[0]}")
+        elif job.alone:
+            self.store.put(job.task_id, result=f"{value(job.numbers[0]):x}", push=push)
+        else:
+            result = [
+                {"error": ["ValueError", f"no {n}"]} if n in self.refused else f"{value(n):x}" for n in job.numbers
+            ]
+            self.store.put(job.task_id, result=result, push=push)
+
+    def fail(self, job: Job, message: str = "broken") -> None:
+        """Store a failure of a whole job."""
+        error = {"exc_type": "ValueError", "exc_message": [message], "exc_module": "builtins"}
+        self.store.put(job.task_id, status="FAILURE", result=error)
+
+    @property
+    def revoked(self) -> list[str]:
+        return [task_id for _, request in self.broker.broadcasts for task_id in request.arguments["task_id"]]
+
+    @property
+    def deleted(self) -> list[str]:
+        return [task_id for entry in self.store.log if entry[0] == "delete" for task_id in entry[1]]
+
+
+@asynccontextmanager
+async def memory_client(**settings: Any) -> AsyncIterator[tuple[FiboClient, MemoryWorker]]:
+    """Open a client whose tasks go to a worker in memory."""
+    worker = MemoryWorker()
+    client = FiboClient("redis://localhost:1/0", **settings)
+    client.celery.engine = Engine(client.config, worker.broker, worker.store)
+    client._flights = Flights(client.celery.engine, client.config.chunk_size)
+    async with client:
+        yield client, worker
+
+
+def leftovers(client: FiboClient) -> dict[str, int]:
+    """Count what should be gone when nobody waits any more."""
+    lines = client._flights._lines.values()
+    return {
+        "waiters": client.celery.engine._watcher.pending,
+        "flights": sum(len(line.flights) for line in lines),
+        "chunks": sum(line.in_flight for line in lines),
+        "pending": sum(len(line.pending) for line in lines),
+    }
+
+
+NOTHING = {"waiters": 0, "flights": 0, "chunks": 0, "pending": 0}
