@@ -13,7 +13,7 @@ import logging
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fibo_client.errors import PublishError, PublishUnknownError
 
@@ -160,14 +160,14 @@ class Publisher:
     async def _flush(self, publications: Sequence[Publication]) -> None:
         down: Failure | None = None
         for route, command in _commands(publications):
-            shares = [share for share in command if not share[0].withdrawn]
+            shares = [share for share in command if not share.publication.withdrawn]
             if not shares:
                 continue
             failure = await self._publish(route, shares) if down is None else PublishError(down.reason)
             if failure is None:
                 continue
-            for publication, _ in shares:
-                publication.failure = failure
+            for share in shares:
+                share.publication.failure = failure
             if not (isinstance(failure, PublishError) and failure.refused):
                 down = failure  # The next command would fail like this one, and perhaps as slowly.
         for publication in publications:
@@ -175,19 +175,18 @@ class Publisher:
             if not publication.over:
                 self._conclude(publication)
 
-    async def _publish(self, route: str, shares: Sequence[tuple[Publication, Parcel]]) -> Failure | None:
+    async def _publish(self, route: str, shares: Sequence[_Share]) -> Failure | None:
         # Noted beforehand: a client that closes cancels this task in the middle.
-        doubtful = [
-            (publication, parcel.task_id, parcel.task_id in publication.unknown) for publication, parcel in shares
-        ]
-        for publication, task_id, _ in doubtful:
-            publication.unknown.add(task_id)
+        doubtful = []
+        for publication, parcels in shares:
+            task_ids = {parcel.task_id for parcel in parcels}
+            doubtful.append((publication, task_ids, task_ids - publication.unknown))
+            publication.unknown |= task_ids
         try:
-            await self._broker.publish(route, [parcel for _, parcel in shares])
+            await self._broker.publish(route, [parcel for share in shares for parcel in share.parcels])
         except PublishError as error:
-            for publication, task_id, before in doubtful:
-                if not before:
-                    publication.unknown.discard(task_id)
+            for publication, _, new in doubtful:
+                publication.unknown -= new
             return error
         except PublishUnknownError as error:
             return error
@@ -195,9 +194,10 @@ class Publisher:
             logger.exception("publishing failed")
             return PublishUnknownError(f"{type(error).__name__}: {error}")
         self._reached = True
-        for publication, task_id, _ in doubtful:
-            publication.unknown.discard(task_id)
-            del publication.remaining[task_id]
+        for publication, task_ids, _ in doubtful:
+            publication.unknown -= task_ids
+            for task_id in task_ids:
+                del publication.remaining[task_id]
         return None
 
     def _conclude(self, publication: Publication) -> None:
@@ -235,20 +235,35 @@ class Publisher:
         publication.on_done(error)
 
 
-def _commands(publications: Sequence[Publication]) -> Iterator[tuple[str, list[tuple[Publication, Parcel]]]]:
+class _Share(NamedTuple):
+    """What a command carries of one publication."""
+
+    publication: Publication
+    parcels: list[Parcel]
+
+
+def _commands(publications: Sequence[Publication]) -> Iterator[tuple[str, list[_Share]]]:
     """Sort parcels by route, in order, into commands of bounded size."""
-    routes: dict[str, list[tuple[Publication, Parcel]]] = {}
+    routes: dict[str, list[_Share]] = {}
     for publication in publications:
+        shares: dict[str, list[Parcel]] = {}
         for parcel in publication.remaining.values():
-            routes.setdefault(parcel.route, []).append((publication, parcel))
-    for route, shares in routes.items():
-        command: list[tuple[Publication, Parcel]] = []
-        size = 0
-        for share in shares:
-            length = len(share[1].payload)
-            if command and (len(command) == MAX_PARCELS or size + length > MAX_BYTES):
-                yield route, command
-                command, size = [], 0
-            command.append(share)
-            size += length
+            shares.setdefault(parcel.route, []).append(parcel)
+        for route, parcels in shares.items():
+            routes.setdefault(route, []).append(_Share(publication, parcels))
+    for route, whole in routes.items():
+        command: list[_Share] = []
+        count = size = 0
+        for publication, parcels in whole:
+            start = 0
+            for index, parcel in enumerate(parcels):
+                length = len(parcel.payload)
+                if count and (count == MAX_PARCELS or size + length > MAX_BYTES):
+                    if index > start:
+                        command.append(_Share(publication, parcels[start:index]))
+                    yield route, command
+                    command, count, size, start = [], 0, 0, index
+                count += 1
+                size += length
+            command.append(_Share(publication, parcels[start:]))
         yield route, command
