@@ -324,15 +324,24 @@ def every_error(root: type[BaseException]) -> list[type[BaseException]]:
 
 
 @pytest.mark.parametrize("kind", every_error(exceptions.RedisError), ids=lambda kind: kind.__name__)
-async def test_every_error_of_redis_py_becomes_one_of_ours(server, kind):
+async def test_every_error_of_redis_py_becomes_one_of_ours(server, kind, monkeypatch):
     config = CeleryConfig()
     connections = Connections(parse_url(server.url, config, role="broker_url"), config)
     error = kind.__new__(kind)
     Exception.__init__(error, "something")
     error.args = ("something",)
-    async with connections.connection() as connection:
-        with pytest.raises(RedisFaultError):
-            async with connections._guarded(connection, 1.0):
-                raise error
+
+    async def fail():
+        raise error
+
+    for use in (
+        lambda connection: connections.exchange(connection, [("PING",)]),
+        lambda connection: connections.receive(connection),
+    ):
+        async with connections.connection() as connection:
+            monkeypatch.setattr(connection, "read_response", fail)
+            with pytest.raises(RedisFaultError):
+                await use(connection)
+            monkeypatch.undo()
     assert _outcome(error) in ("unsent", "refused")
     await connections.aclose()
