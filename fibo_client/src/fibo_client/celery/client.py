@@ -156,7 +156,8 @@ class CeleryClient:
         signature = _signature(task, args, kwargs)
         parcel = self.engine.composer.one(signature, options)
         await self.engine.publish([parcel], timeout=self.engine.seconds(timeout), retry=retry)
-        return self._handle(parcel.task_id, signature, options)
+        (handle,) = self._handles([parcel], signature, options)
+        return handle
 
     @overload
     async def send_many(
@@ -213,7 +214,7 @@ class CeleryClient:
         handles: list[AsyncResult[Any]] = []
         async for portion in self.engine.composer.portions(zip(repeat(signature.task), args, repeat(None)), options):
             parcels += portion
-            handles += [self._handle(parcel.task_id, signature, options) for parcel in portion]
+            handles += self._handles(portion, signature, options)
         if parcels:
             await self.engine.publish(parcels, timeout=self.engine.seconds(timeout), retry=retry)
         return handles
@@ -520,15 +521,21 @@ class CeleryClient:
         """
         return await diagnose(self.engine, result, timeout=timeout)
 
-    def _handle(self, task_id: str, signature: Signature[Any], options: SendOptions) -> AsyncResult[Any]:
-        return AsyncResult(
-            self.engine,
-            task_id,
-            task=signature.task,
-            queue=options.get("queue", self.config.queue),
-            decode=signature.decode,
-            ignored=options.get("ignore_result", False),
-        )
+    def _handles(
+        self, parcels: Sequence[Parcel], signature: Signature[R], options: SendOptions
+    ) -> list[AsyncResult[R]]:
+        queue, ignored = options.get("queue", self.config.queue), options.get("ignore_result", False)
+        return [
+            AsyncResult(
+                self.engine,
+                parcel.task_id,
+                task=signature.task,
+                queue=queue,
+                decode=signature.decode,
+                ignored=ignored,
+            )
+            for parcel in parcels
+        ]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.engine.broker!r} {self.engine.store!r}>"

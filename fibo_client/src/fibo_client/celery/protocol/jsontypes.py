@@ -12,6 +12,7 @@ import json
 import math
 from datetime import date, datetime, time
 from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -123,17 +124,16 @@ def shown(value: object) -> str:
 
 
 def _flat(value: Any) -> str | None:
-    """Encode a list or tuple of plain things, or an empty dict: what most tasks take, without the detours.
+    """Encode a list or tuple of plain things, which is what most tasks take, without the detours.
 
     None says that it is something else, or something wrong.
     """
-    kind = type(value)
-    if kind is tuple or kind is list:
-        try:
-            return f"[{', '.join([_ATOMS[type(item)](item) for item in value])}]"
-        except LookupError:
-            return None
-    return None if value or kind is not dict else "{}"
+    if type(value) not in _FLAT:
+        return None
+    try:
+        return f"[{', '.join([_ATOMS[type(item)](item) for item in value])}]"
+    except LookupError:
+        return None
 
 
 def _integer(value: int) -> str:
@@ -148,8 +148,9 @@ def _float(value: float) -> str:
     raise LookupError
 
 
+_FLAT = {list, tuple}
 _ATOMS: dict[type, Callable[[Any], str]] = {
-    str: _encode,
+    str: encode_basestring_ascii,
     int: _integer,
     float: _float,
     bool: {True: "true", False: "false"}.__getitem__,

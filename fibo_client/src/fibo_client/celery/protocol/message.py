@@ -214,11 +214,13 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], compression
     for name in kwargs:
         if not isinstance(name, str):
             raise MessageError(f"kwargs holds the name {jsontypes.shown(name)}; names of arguments are text")
-    positional, named = jsontypes.dumps(args, "args"), jsontypes.dumps(kwargs, "kwargs")
+    positional, named = jsontypes.dumps(args, "args"), jsontypes.dumps(kwargs, "kwargs") if kwargs else "{}"
     body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
     if compression is not None:
         body, content_type = compression_.compress(body, compression)
-    return Arguments(body, _shortened(tuple(args), len(positional)), _shortened(dict(kwargs), len(named)), content_type)
+    argsrepr = _shortened(tuple(args), len(positional))
+    kwargsrepr = _shortened(dict(kwargs), len(named)) if kwargs else "{}"
+    return Arguments(body, argsrepr, kwargsrepr, content_type)
 
 
 def encode_moments(

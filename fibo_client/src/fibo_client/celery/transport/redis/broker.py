@@ -54,12 +54,12 @@ class RedisBroker:
     def __init__(self, connections: Connections, keys: BrokerKeys) -> None:
         self._connections = connections
         self._keys = keys
+        self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
         """See `Broker.prepare`."""
         route = self._keys.queue(queue, example.priority)
-        holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
-        return RedisTemplate(route, envelope.TaskTemplate(example, queue, holes))
+        return RedisTemplate(route, envelope.TaskTemplate(example, queue, self._holes))
 
     async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
         """See `Broker.publish`. One LPUSH, so that all of them are in the list or none is."""

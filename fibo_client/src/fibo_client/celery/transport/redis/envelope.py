@@ -11,6 +11,7 @@ import base64
 import binascii
 import dataclasses
 import json
+from json.encoder import encode_basestring_ascii as quote
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,10 +77,10 @@ class TaskTemplate:
         }  # fmt: skip
         marked = dataclasses.replace(example, headers=headers, body=body.encode(), expiration=expiration)
         places = [
-            _quote(example.id),
-            _quote(tag),
+            quote(example.id),
+            quote(tag),
             base64.b64encode(body.encode()).decode(),
-            *map(_quote, (argsrepr, kwargsrepr, eta, expires)),
+            *map(quote, (argsrepr, kwargsrepr, eta, expires)),
             _expiration(expiration),
         ]
         text = encode_task(marked, queue, tag).decode()
@@ -109,11 +110,11 @@ class TaskTemplate:
         parts = self._arrange(
             (
                 *self._fixed,
-                _quote(task_id),
-                _quote(delivery_tag),
+                quote(task_id),
+                quote(delivery_tag),
                 binascii.b2a_base64(arguments.body, newline=False).decode(),
-                _quote(arguments.argsrepr),
-                _quote(arguments.kwargsrepr),
+                quote(arguments.argsrepr),
+                quote(arguments.kwargsrepr),
                 _moment(moments.eta),
                 _moment(moments.expires),
                 _expiration(moments.expiration),
@@ -125,16 +126,14 @@ class TaskTemplate:
 HOLES: Final = 7
 """How many texts a template takes to mark its places."""
 
-_quote = json.JSONEncoder().encode
-
 
 def _moment(text: str | None) -> str:
-    return "null" if text is None else _quote(text)
+    return "null" if text is None else quote(text)
 
 
 def _expiration(expiration: str | None) -> str:
     """Give the last of the properties as `encode_task` writes it: it is there, or it is not."""
-    return "" if expiration is None else f', "expiration": {_quote(expiration)}'
+    return "" if expiration is None else f', "expiration": {quote(expiration)}'
 
 
 def _bounded(envelope: bytes) -> bytes:
