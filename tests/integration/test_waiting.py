@@ -267,6 +267,11 @@ async def test_no_command_reaches_redis_while_nobody_waits(client, hand):
         await asyncio.sleep(0.05)
         await hand.put(task_id, result=1)
         await waiting
+
+    async def nothing_is_subscribed_to() -> bool:
+        return not await hand.channels()
+
+    await eventually(nothing_is_subscribed_to, seconds=3)
     await asyncio.sleep(0.1)
     await hand.redis.config_resetstat()
     await asyncio.sleep(1.5)

@@ -12,7 +12,7 @@ from support.memory import MemoryStore, meta_bytes
 
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.transport.base import Confirmed
-from fibo_client.celery.waiting.watcher import PING_AFTER, Watcher
+from fibo_client.celery.waiting.watcher import MAX_STALE, PING_AFTER, STALE_FOR, Watcher
 from fibo_client.errors import ClientStateError, ReadError, ResultDecodeError
 
 
@@ -273,7 +273,7 @@ async def test_progress_of_a_long_batch_is_followed_closely():
 async def test_no_command_is_sent_while_nobody_waits():
     async with running() as bench:
         await bench.wait("a", timeout=0.5)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(STALE_FOR + 0.01)
         before = len(bench.store.log)
         await asyncio.sleep(3600)
         assert len(bench.store.log) == before
@@ -281,12 +281,63 @@ async def test_no_command_is_sent_while_nobody_waits():
 
 
 @virtual
-async def test_what_nobody_waits_for_any_more_is_unsubscribed_from():
+async def test_what_nobody_waits_for_any_more_is_unsubscribed_from_within_a_second():
     async with running() as bench:
         bench.later(0.1, bench.store.put, "a")
         await bench.wait("a")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(STALE_FOR + 0.01)
         assert bench.store.subscriptions[0].ids == set()
+
+
+@virtual
+async def test_what_nobody_waits_for_is_unsubscribed_from_although_others_are_waited_for():
+    async with running() as bench:
+        waiting = asyncio.create_task(bench.wait("long", timeout=None))
+        await asyncio.sleep(0.1)
+        bench.store.put("long", "STARTED")
+        for task_id in ("a", "b"):
+            bench.later(0.1, bench.store.put, task_id)
+            await bench.wait(task_id)
+        await asyncio.sleep(STALE_FOR + 0.01)
+        assert bench.store.subscriptions[0].ids == {"long"}
+        waiting.cancel()
+
+
+@virtual
+async def test_an_id_that_is_replaced_by_another_in_one_step_is_unsubscribed_from_too():
+    async with running() as bench:
+        first = asyncio.create_task(bench.wait("a"))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        second = asyncio.create_task(bench.wait("b", timeout=None))
+        await asyncio.sleep(STALE_FOR + 0.2)
+        assert bench.store.subscriptions[0].ids == {"b"}
+        second.cancel()
+
+
+@virtual
+async def test_calls_in_a_row_share_their_unsubscribing():
+    async with running() as bench:
+        for number in range(10 * MAX_STALE):
+            bench.later(0.001, bench.store.put, str(number))
+            await bench.wait(str(number))
+            assert len(bench.store.subscriptions[0].ids) <= MAX_STALE + 1
+        dropped = [entry for entry in bench.store.log if entry[0] == "subscribe" and entry[2]]
+        assert 9 <= len(dropped) <= 10
+
+
+@virtual
+async def test_an_id_that_is_waited_for_again_is_still_pushed():
+    async with running() as bench:
+        bench.store.put("a", "STARTED")
+        await bench.wait("a", timeout=0.5)
+        again = asyncio.create_task(bench.wait("a", timeout=None))
+        await asyncio.sleep(10)
+        assert bench.store.subscriptions[0].ids == {"a"}
+        began = bench.now()
+        bench.later(0.5, bench.store.put, "a")
+        await again
+        assert bench.now() - began == pytest.approx(0.5, abs=1e-6)
 
 
 @virtual
@@ -333,7 +384,7 @@ async def test_cancelled_waits_leave_nothing_behind():
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(STALE_FOR + 0.01)
         assert bench.watcher.pending == 0
         assert bench.store.subscriptions[0].ids == set()
         assert not bench.store.subscriptions[0].gone

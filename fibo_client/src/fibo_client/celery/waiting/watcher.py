@@ -35,6 +35,12 @@ SLICE: Final = 256
 PING_AFTER: Final = 15.0
 """Seconds of silence on the subscription after which it is asked for a sign of life."""
 
+MAX_STALE: Final = 64
+"""How many ids that nobody waits for any more may stay subscribed to before they are dropped."""
+
+STALE_FOR: Final = 1.0
+"""The most seconds that one stays so: they are dropped together, not each with a command of its own."""
+
 LARGE_REPLY: Final = 64 * 1024
 """A reply of so many bytes is decoded in an iteration of the loop of its own."""
 
@@ -67,6 +73,7 @@ class Watcher:
         self._wanted: dict[str, None] = {}
         self._asked: set[str] = set()
         self._confirmed: set[str] = set()
+        self._drop_at = math.inf
         self._listening = asyncio.Event()
         self._subscription: Subscription | None = None
         self._heard = 0.0
@@ -207,6 +214,7 @@ class Watcher:
     def _next_due(self) -> float | None:
         moments = [self._schedule.next_due(), self._registry.next_look()]
         if self._subscription is not None and self._asked:
+            moments.append(self._drop_at)
             moments.append(self._heard + PING_AFTER + (self._config.io_timeout if self._pinged else 0.0))
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -301,8 +309,12 @@ class Watcher:
         for task_id in task_ids:
             self._schedule.remove(task_id)
             self._wanted.pop(task_id, None)
-        if len(self._asked) > len(self._wanted):
+        stale = len(self._asked) - len(self._wanted)
+        if stale >= MAX_STALE:
             self._work.set()
+        elif stale > 0 and self._drop_at == math.inf:
+            self._drop_at = self._loop.time() + STALE_FOR
+            self._wake()
 
     # Deadlines.
 
@@ -332,7 +344,9 @@ class Watcher:
     # Push.
 
     def _subscription_changes(self) -> bool:
-        return self._subscription is not None and self._asked != self._wanted.keys()
+        if self._subscription is None:
+            return False
+        return not self._wanted.keys() <= self._asked or len(self._asked) - len(self._wanted) >= MAX_STALE
 
     async def _tend_subscription(self, now: float) -> None:
         """Subscribe, unsubscribe, and ask for a sign of life when it has been silent for long."""
@@ -340,12 +354,13 @@ class Watcher:
         if subscription is None:
             return
         try:
-            if self._subscription_changes():
+            if self._subscription_changes() or now >= self._drop_at:
                 add = [task_id for task_id in self._wanted if task_id not in self._asked]
-                remove = [task_id for task_id in self._asked if task_id not in self._wanted]
-                self._asked = set(self._wanted)
-                self._confirmed &= self._asked
-                await subscription.update(add, remove)
+                drop = self._stale(now)
+                self._asked.update(add)
+                self._asked.difference_update(drop)
+                self._confirmed.difference_update(drop)
+                await subscription.update(add, drop)
             if self._asked and now >= self._heard + PING_AFTER:
                 if not self._pinged:
                     self._pinged = True
@@ -356,12 +371,23 @@ class Watcher:
             self._lose(subscription)
             await subscription.abort()  # So that the listening task learns of it, and makes a new one.
 
+    def _stale(self, now: float) -> list[str]:
+        """Choose what to drop now: what nobody waits for any more, once it is much or old enough."""
+        stale = [task_id for task_id in self._asked if task_id not in self._wanted]
+        if len(stale) >= MAX_STALE or now >= self._drop_at:
+            self._drop_at = math.inf
+            return stale
+        if stale:
+            self._drop_at = min(self._drop_at, now + STALE_FOR)
+        return []
+
     def _lose(self, subscription: Subscription) -> None:
         """Read everything that was pushed by it, now and often, until there is another."""
         if self._subscription is subscription:
             self._subscription = None
             self._asked = set()
             self._confirmed.clear()
+            self._drop_at = math.inf
             now = self._loop.time()
             for task_id in self._wanted:
                 self._schedule.set_pushed(task_id, now, pushed=False)
