@@ -57,8 +57,9 @@ class Stream(Generic[V]):
 
     At most `max_in_flight` numbers are pulled from the source and not yet delivered, so a source may be endless and a
     slow reader slows it down. A source that is not asynchronous is pulled on the event loop: it must not block. The
-    first error ends the stream; a note on it says for which number it is. An error of the source itself is raised once
-    everything that was pulled before it has been delivered.
+    first error ends the stream; a note on it says for which number it is (a program that must know uses
+    `return_exceptions`). An error of the source itself is raised once everything that was pulled before it has been
+    delivered.
 
     Leaving ``async with`` stops the source, closes it if it is an async generator, and revokes what has no answer yet.
     Without ``async with``, all of this happens in the background soon after the stream is collected.
