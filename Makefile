@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 PACKAGES := -e fibo_client -e 'fibo_worker[embedded]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all check bench docs build clean
+.PHONY: help setup demo test test-unit test-all check bench soak docs build clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,11 @@ check: $(STAMP) ## Lint, check formatting, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## Measure against Celery's own client, side by side
-	@$(BIN)/python -m tests.benchmarks
+bench: $(STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+soak: $(STAMP) ## Do everything at once for five minutes, then look at what is left behind
+	@$(BIN)/python -m tests.soak
 
 docs: $(STAMP) ## Build the documentation into site/
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site

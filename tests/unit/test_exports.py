@@ -34,7 +34,7 @@ PACKAGES = [fibo_client, fibo_client.celery]
             """
             AsyncResult ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient FiboConfig FiboError
             MessageError PublishError PublishUnknownError ReadError ResultDecodeError ResultTimeoutError SQRT_TASK
-            TaskError TaskFailedError TaskRevokedError TransportError UNSET __version__
+            Stream TaskError TaskFailedError TaskRevokedError TransportError UNSET __version__
             """,
         ),
         (

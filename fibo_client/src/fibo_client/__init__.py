@@ -29,6 +29,7 @@ from fibo_client.errors import (
     TaskRevokedError,
     TransportError,
 )
+from fibo_client.streaming import Stream
 
 __all__ = [
     "FIBONACCI",
@@ -48,6 +49,7 @@ __all__ = [
     "ReadError",
     "ResultDecodeError",
     "ResultTimeoutError",
+    "Stream",
     "TaskError",
     "TaskFailedError",
     "TaskRevokedError",

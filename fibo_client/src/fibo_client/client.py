@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -18,7 +19,6 @@ from fibo_client.flights import Flights
 from fibo_client.streaming import Stream
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterable, Iterable
     from types import TracebackType
     from typing import Self, Unpack
@@ -35,6 +35,8 @@ R = TypeVar("R")
 
 BULKY_N = 200_000
 """From this n on an answer is large (35 kB of text and more), and is polled rather than pushed."""
+
+_USUAL = Lane()
 
 
 class FiboClient:
@@ -134,8 +136,8 @@ class FiboClient:
             ClientStateError: The client is not open here.
         """
         number = check_n(n, self.config.max_n)
-        loop = self.celery.engine.check()
         seconds = self.celery.engine.seconds(timeout)
+        loop = asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
         seat = self._flights.join(number, _lane(queue, priority), deadline, partial(_settle, answer))
@@ -391,6 +393,8 @@ class FiboClient:
 
 
 def _lane(queue: str | None, priority: int | None) -> Lane:
+    if queue is None and priority is None:
+        return _USUAL
     return Lane(
         None if queue is None else check_name("queue", queue), None if priority is None else check_priority(priority)
     )

@@ -22,9 +22,6 @@ __all__ = ["run"]
 _SHARED_QUEUE: Final = "fibo.demo"
 """The queue on somebody's own Redis: workers that do not know these tasks may serve the usual one there."""
 
-_PORTION: Final = 100
-"""How many numbers of the batch are asked for together: the progress moves by so many."""
-
 _SHOWN: Final = 400
 """How much of a sentence is shown; one with F(10000000) would fill the terminal for a while."""
 
@@ -105,11 +102,10 @@ async def _show_batch(client: FiboClient, size: int) -> bool:
     started = time.perf_counter()
     progress = _Progress(size)
     right = 0
-    for start in range(0, size, _PORTION):
-        numbers = range(start, min(start + _PORTION, size))
-        values = await client.fibonacci_many(numbers)
-        right += sum(value == fibonacci(n) for n, value in zip(numbers, values, strict=True))
-        progress.advance(len(numbers))
+    async with client.stream(range(size)) as results:
+        async for n, value in results:
+            right += value == fibonacci(n)
+            progress.advance()
     took = time.perf_counter() - started
     click.echo(f"F(0) to F({size - 1}): {right} of {size} answers right, {took:.2f} s, {size / took:,.0f} numbers/s")
     return right == size
@@ -122,11 +118,11 @@ class _Progress:
         self._total = total
         self._done = 0
         self._terminal = sys.stdout.isatty()
-        self._step = 1 if self._terminal else max(1, total // 4)
+        self._step = max(1, total // (100 if self._terminal else 4))
         self._next = self._step
 
-    def advance(self, count: int) -> None:
-        self._done += count
+    def advance(self) -> None:
+        self._done += 1
         if self._done < min(self._next, self._total):
             return
         self._next += self._step
