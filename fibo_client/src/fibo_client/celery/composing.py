@@ -160,7 +160,7 @@ class _Form:
         self._compression: str | None = options.get("compression")
         self._make = template
         self._templates: dict[str, Template] = {}
-        self._task: str | None = None
+        self._task: object = object()  # The task of the last message; none so far.
 
     def fill(
         self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, task_id: str, nonce: str

@@ -1,0 +1,180 @@
+"""Composing: the bytes of the ordinary path, made from a template, with the event loop getting its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clock import virtual
+
+from fibo_client.celery import composing
+from fibo_client.celery.composing import BUILD_SLICE, MAX_TEMPLATES, Composer
+from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.protocol.message import build_task
+from fibo_client.celery.task import RemoteTask, Signature
+from fibo_client.celery.transport.redis.envelope import encode_task
+from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.errors import MessageError
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+ADD = RemoteTask("proj.add")
+
+
+def composer() -> Composer:
+    broker, _ = open_redis(CeleryConfig())
+    return Composer(broker, "celery")
+
+
+def opened(parcel):
+    """What is in a parcel, and the arguments in it."""
+    envelope = json.loads(parcel.payload)
+    return envelope, json.loads(base64.b64decode(envelope["body"]))[:2]
+
+
+@pytest.fixture
+def _now(monkeypatch):
+    monkeypatch.setattr(composing, "datetime", mock.Mock(now=lambda zone: NOW))
+
+
+NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F).filter(str.isprintable), min_size=1, max_size=12)
+ATOMS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+    | st.binary() | st.datetimes() | st.decimals(allow_nan=False) | st.sampled_from(["%s", "%", "\0", "\0001\0", '"'])
+)  # fmt: skip
+KEYS = st.text(max_size=5)
+VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
+OWN = st.dictionaries(st.sampled_from(["traceparent", "x%s", "n"]), VALUES, max_size=2)
+LATER = st.datetimes(datetime(2027, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
+SECONDS = st.integers(1, 10**6) | st.floats(0.001, 10**6)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": NAMES,
+        "priority": st.integers(0, 9),
+        "task_id": NAMES,
+        "expires": SECONDS | LATER,
+        "time_limit": SECONDS,
+        "soft_time_limit": SECONDS,
+        "ignore_result": st.booleans(),
+        "headers": OWN,
+        "shadow": NAMES,
+        "root_id": NAMES,
+        "parent_id": NAMES,
+        "stamps": OWN,
+        "compression": st.just("gzip"),
+    },
+)
+START = st.just({}) | st.fixed_dictionaries({"countdown": SECONDS}) | st.fixed_dictionaries({"eta": LATER})
+
+
+@pytest.mark.usefixtures("_now")
+@given(NAMES, st.lists(st.tuples(st.lists(VALUES, max_size=4), st.dictionaries(KEYS, VALUES, max_size=3)), min_size=1,
+       max_size=3), OPTIONS, START)  # fmt: skip
+def test_what_is_composed_is_byte_for_byte_what_the_ordinary_path_makes(task, calls, options, start):
+    made = composer()
+    options |= start
+    for args, kwargs in calls:
+        parcel = made.one(Signature(task, tuple(args), kwargs), options)
+        rest = {name: value for name, value in options.items() if name not in ("queue", "task_id")}
+        ordinary = build_task(task, tuple(args), kwargs, task_id=parcel.task_id, now=NOW, origin=made._origin, **rest)
+        tag = json.loads(parcel.payload)["properties"]["delivery_tag"]
+        assert parcel.payload == encode_task(ordinary, options.get("queue", "celery"), tag)
+        assert parcel.task_id == options.get("task_id", parcel.task_id)
+
+
+async def test_one_and_many_make_the_same_messages():
+    made = composer()
+    options = {"queue": "q", "priority": 3, "headers": {"n": 1}}
+    one = made.one(ADD(1, y=2), options)
+    (other,) = await made.many([ADD(1, y=2)], options)
+    tag, other_tag = (opened(parcel)[0]["properties"]["delivery_tag"] for parcel in (one, other))
+    same = one.payload.replace(one.task_id.encode(), other.task_id.encode()).replace(tag.encode(), other_tag.encode())
+    assert same == other.payload
+    assert one.route == other.route == "q\x06\x163"
+
+
+async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
+    signatures = [Signature(f"task.{number % 3}", (number,), {"k": number}) for number in range(1000)]
+    parcels = await composer().many(signatures, {"headers": {"n": 1}})
+    contents = [opened(parcel) for parcel in parcels]
+    assert [envelope["headers"]["task"] for envelope, _ in contents] == [signature.task for signature in signatures]
+    assert [arguments for _, arguments in contents] == [[[number], {"k": number}] for number in range(1000)]
+    assert [envelope["headers"]["id"] for envelope, _ in contents] == [parcel.task_id for parcel in parcels]
+    tags = [envelope["properties"]["delivery_tag"] for envelope, _ in contents]
+    assert len({*tags, *(parcel.task_id for parcel in parcels)}) == 2000
+    assert {uuid.UUID(parcel.task_id).version for parcel in parcels} == {4}
+
+
+async def test_all_of_one_call_expire_at_the_same_moment():
+    parcels = await composer().many([ADD(number) for number in range(600)], {"expires": 5})
+    expiries = {opened(parcel)[0]["headers"]["expires"] for parcel in parcels}
+    assert len(expiries) == 1
+    assert abs(datetime.fromisoformat(expiries.pop()) - datetime.now(UTC) - timedelta(seconds=5)) < timedelta(seconds=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "similar"),
+    [
+        ({"ignore_result": True}, {"ignore_result": 1}),
+        ({"priority": 1}, {"priority": True}),
+    ],
+)
+def test_a_wrong_option_is_refused_although_python_calls_it_equal_to_one_that_was_right(options, similar):
+    made = composer()
+    made.one(ADD(1), options)
+    with pytest.raises(MessageError):
+        made.one(ADD(1), similar)
+
+
+def test_numbers_of_different_types_are_not_taken_for_each_other():
+    made = composer()
+    limits = [opened(made.one(ADD(), {"time_limit": limit}))[0]["headers"]["timelimit"][0] for limit in (10, 10.0)]
+    assert [type(limit) for limit in limits] == [int, float]
+
+
+@pytest.mark.parametrize("options", [{"queue": []}, {"shadow": {}}, {"priority": [1]}, {"tasks": 1}])
+def test_an_option_of_a_wrong_kind_or_name_is_refused(options):
+    with pytest.raises(MessageError):
+        composer().one(ADD(1), options)
+
+
+@pytest.mark.parametrize("task", [None, [], 5, ADD])
+async def test_a_task_that_is_no_name_is_refused(task):
+    made = composer()
+    with pytest.raises(MessageError, match="task must be text"):
+        made.one(Signature(task), {})
+    with pytest.raises(MessageError, match="task must be text"):
+        await made.many([Signature("right"), Signature(task)], {})
+
+
+def test_templates_are_bounded():
+    made = composer()
+    for number in range(2 * MAX_TEMPLATES):
+        made.one(Signature(f"task.{number}"), {})
+    assert made._kept.cache_info().currsize == MAX_TEMPLATES
+
+
+@virtual
+@pytest.mark.parametrize(("size", "portions"), [(1, 4), (100_000, 500)])
+async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in_messages_and_bytes(size, portions):
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    messages = 4 * BUILD_SLICE
+    parcels = await composer().many([ADD("x" * size)] * messages, {})
+    counting.cancel()
+    assert len(parcels) == messages
+    assert turns >= portions - 1
