@@ -179,5 +179,8 @@ class _Form:
 
 
 def _random_ids() -> Iterator[str]:
+    """Give ids without end, cut from more random bytes at a time the more are taken. None is kept for another call."""
+    count = 2
     while True:
-        yield from cut_ids(os.urandom(2 * BUILD_SLICE * ID_BYTES))
+        yield from cut_ids(os.urandom(count * ID_BYTES))
+        count = min(4 * count, 2 * BUILD_SLICE)

@@ -49,7 +49,12 @@ def dumps(value: Any, where: str = "the value") -> str:
     Raises:
         MessageError: The value, or a part of it, could not be read by a worker as it was meant.
     """
-    return _flat(value) or _encode(plain(value, where))
+    if type(value) in _LISTS:
+        try:  # A list of plain things is what most tasks take. It needs none of the detours.
+            return f"[{', '.join([_ATOMS[type(item)](item) for item in value])}]"
+        except LookupError:
+            pass  # There is something else in it, or something wrong.
+    return _encode(plain(value, where))
 
 
 def plain(value: Any, where: str = "the value") -> Any:
@@ -123,19 +128,6 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _flat(value: Any) -> str | None:
-    """Encode a list or tuple of plain things, which is what most tasks take, without the detours.
-
-    None says that it is something else, or something wrong.
-    """
-    if type(value) not in _FLAT:
-        return None
-    try:
-        return f"[{', '.join([_ATOMS[type(item)](item) for item in value])}]"
-    except LookupError:
-        return None
-
-
 def _integer(value: int) -> str:
     if -_LARGE < value < _LARGE:
         return repr(value)
@@ -148,7 +140,7 @@ def _float(value: float) -> str:
     raise LookupError
 
 
-_FLAT = {list, tuple}
+_LISTS = {list, tuple}
 _ATOMS: dict[type, Callable[[Any], str]] = {
     str: encode_basestring_ascii,
     int: _integer,

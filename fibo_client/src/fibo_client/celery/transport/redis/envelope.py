@@ -115,9 +115,9 @@ class TaskTemplate:
                 binascii.b2a_base64(arguments.body, newline=False).decode(),
                 quote(arguments.argsrepr),
                 quote(arguments.kwargsrepr),
-                _moment(moments.eta),
-                _moment(moments.expires),
-                _expiration(moments.expiration),
+                "null" if moments.eta is None else quote(moments.eta),
+                "null" if moments.expires is None else quote(moments.expires),
+                "" if moments.expiration is None else _expiration(moments.expiration),
             )
         )
         return _bounded("".join(parts).encode())
@@ -127,13 +127,9 @@ HOLES: Final = 7
 """How many texts a template takes to mark its places."""
 
 
-def _moment(text: str | None) -> str:
-    return "null" if text is None else quote(text)
-
-
-def _expiration(expiration: str | None) -> str:
-    """Give the last of the properties as `encode_task` writes it: it is there, or it is not."""
-    return "" if expiration is None else f', "expiration": {quote(expiration)}'
+def _expiration(expiration: str) -> str:
+    """Give the last of the properties as `encode_task` writes it, if it is there at all."""
+    return f', "expiration": {quote(expiration)}'
 
 
 def _bounded(envelope: bytes) -> bytes:
