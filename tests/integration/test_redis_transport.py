@@ -12,12 +12,13 @@ from contextlib import asynccontextmanager
 import pytest
 import redis as redis_py
 from redis import exceptions
+from support.hand import eventually
 from support.servers import RedisServer, free_port
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.transport.base import Confirmed, Parcel, Pushed
-from fibo_client.celery.transport.redis.connections import Connections, RedisFaultError, _outcome
+from fibo_client.celery.transport.redis.connections import Connections, RedisFaultError, _is_clean, _outcome
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
@@ -116,6 +117,44 @@ async def test_one_server_for_both_is_reached_over_one_set_of_connections(server
             await broker.depth("celery")
             await store.read_many(["a"])
         assert len(await hand.connections()) == 1
+
+
+async def test_a_connection_that_was_closed_while_it_was_free_is_replaced_without_a_fault(server, hand):
+    async with opened(server.url) as (broker, _):
+        await broker.publish("celery", parcels("a"))
+        before = await hand.connections()
+        (free,) = broker._connections._free
+        await hand.redis.client_kill_filter(_id=before.pop())
+        await eventually(lambda: was_closed(free))
+        await broker.publish("celery", parcels("b"))
+        assert await hand.redis.llen("celery") == 2
+        assert len(await hand.connections()) == 1
+
+
+async def was_closed(connection) -> bool:
+    return not await _is_clean(connection)
+
+
+async def test_a_connection_with_an_answer_that_nobody_asked_for_is_not_used_again(server, hand):
+    async with opened(server.url) as (broker, store):
+        connections = broker._connections
+        async with connections.connection() as connection:
+            await connections.send(connection, [("ECHO", "stale")])
+            await eventually(lambda: was_closed(connection))
+        assert await store.read_many(["a"]) == [None]
+
+
+async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, hand):
+    connections = Connections(parse_url(server.url, CeleryConfig(), role="broker_url"), CeleryConfig(max_connections=3))
+    for number in range(100):
+        command = asyncio.create_task(connections.execute("ECHO", f"cancelled {number}"))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        command.cancel()
+        await asyncio.gather(command, return_exceptions=True)
+        assert await connections.execute("ECHO", f"asked {number}") == f"asked {number}".encode()
+    await asyncio.gather(*(connections.execute("PING") for _ in range(10)))  # No slot was lost.
+    await connections.aclose()
 
 
 async def test_waiting_for_a_free_connection_has_an_end(server):

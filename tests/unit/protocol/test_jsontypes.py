@@ -7,7 +7,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibo_client.celery.protocol import jsontypes
@@ -189,3 +189,24 @@ def test_nesting_up_to_the_limit_is_read(text):
 
 def test_many_lists_side_by_side_are_not_deep():
     assert len(jsontypes.loads("[" + ",".join(["[1]"] * 2000) + "]")) == 2000
+
+
+ATOMS = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False) | st.binary(max_size=5)
+)  # fmt: skip
+
+
+@given(st.lists(ATOMS) | st.lists(ATOMS).map(tuple) | st.lists(st.lists(ATOMS)) | st.dictionaries(st.text(), ATOMS))
+@example([2**63, -(2**63), 2**63 - 1, -0.0, 1e308, 5e-324, "\ud800", "\u2028"])
+def test_every_value_is_written_as_the_standard_library_writes_it(value):
+    assert jsontypes.dumps(value) == json.dumps(jsontypes.plain(value), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "wrong", [math.nan, math.inf, 10**4300, object(), {1: 2}], ids=lambda wrong: type(wrong).__name__
+)
+def test_a_wrong_value_in_a_plain_list_is_refused(wrong):
+    for value in ([1, wrong], (wrong,)):
+        with pytest.raises(MessageError, match="args"):
+            jsontypes.dumps(value, "args")

@@ -424,3 +424,34 @@ def test_anything_as_an_option_gives_a_message_of_plain_json_or_a_message_error(
     except MessageError:
         return
     assert json.loads(json.dumps(message.headers, allow_nan=False)) == message.headers
+
+
+class Watched(int):
+    """A number that counts how often it is shown."""
+
+    shown = 0
+
+    def __repr__(self):
+        type(self).shown += 1
+        return int.__repr__(self)
+
+
+def test_of_large_arguments_only_the_beginning_is_shown():
+    numbers = [Watched(number) for number in range(100_000)]
+    message = build(args=[numbers], kwargs={"k": numbers})
+    assert message.headers["argsrepr"] == f"{([*range(1000)],)!r:.1021}..."
+    assert message.headers["kwargsrepr"] == f"{ ({'k': [*range(1000)]})!r:.1021}..."
+    assert Watched.shown < 2000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ([1, 2.5, None, True, "it's", b"raw"], {"a": (1,), "b": ()}, [], {}, NOW),
+        {"nested": [[[{"deep": (1, (2,))}]]]},
+        ["short", "text"],
+    ],
+)
+def test_large_arguments_are_shown_as_python_shows_them(value):
+    message = build(args=[value, "x" * 10_000])
+    assert message.headers["argsrepr"] == f"{(value, 'x' * 2000)!r:.1021}..."
