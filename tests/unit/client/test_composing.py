@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import virtual
+from support.memory import MemoryBroker
 
 from fibo_client.celery import composing
 from fibo_client.celery.composing import BUILD_SLICE, MAX_TEMPLATES, Composer
@@ -178,3 +179,9 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
     counting.cancel()
     assert len(parcels) == messages
     assert turns >= portions - 1
+
+
+async def test_small_messages_are_made_in_portions_of_a_bounded_number():
+    made = Composer(MemoryBroker(), "celery")
+    calls = [("t", (1,), None)] * (2 * BUILD_SLICE + 1)
+    assert [len(portion) async for portion in made.portions(calls, {})] == [BUILD_SLICE, BUILD_SLICE, 1]

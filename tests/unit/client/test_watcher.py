@@ -306,13 +306,13 @@ async def test_what_nobody_waits_for_is_unsubscribed_from_although_others_are_wa
 @virtual
 async def test_an_id_that_is_replaced_by_another_in_one_step_is_unsubscribed_from_too():
     async with running() as bench:
-        first = asyncio.create_task(bench.wait("a"))
+        first = bench.watcher.enter(["a"], timeout=None, on_over=lambda: None)
         await asyncio.sleep(0.1)
-        first.cancel()
-        second = asyncio.create_task(bench.wait("b", timeout=None))
+        second = bench.watcher.enter(["b"], timeout=None, on_over=lambda: None)
+        bench.watcher.leave(first)
         await asyncio.sleep(STALE_FOR + 0.2)
         assert bench.store.subscriptions[0].ids == {"b"}
-        second.cancel()
+        bench.watcher.leave(second)
 
 
 @virtual
