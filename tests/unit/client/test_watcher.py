@@ -308,7 +308,7 @@ async def test_an_id_that_is_replaced_by_another_in_one_step_is_unsubscribed_fro
     async with running() as bench:
         first = bench.watcher.enter(["a"], timeout=None, on_over=lambda: None)
         await asyncio.sleep(0.1)
-        second = bench.watcher.enter(["b"], timeout=None, on_over=lambda: None)
+        second = bench.watcher.enter(["b"], timeout=None, on_over=lambda: None, begun=False)
         bench.watcher.leave(first)
         await asyncio.sleep(STALE_FOR + 0.2)
         assert bench.store.subscriptions[0].ids == {"b"}
