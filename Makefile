@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+BENCH_STAMP := $(VENV)/.ready-to-bench
 PACKAGES := -e fibo_client -e 'fibo_worker[embedded]'
 
 .DEFAULT_GOAL := help
@@ -24,6 +25,12 @@ $(STAMP): pyproject.toml constraints.txt fibo_client/pyproject.toml fibo_worker/
 		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev $(PACKAGES)
 	@touch $@
 
+$(BENCH_STAMP): $(STAMP)
+	@echo "Installing what draws the plots ..."
+	@uv=$$(command -v uv || echo $(BIN)/uv); \
+		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
+	@touch $@
+
 demo: $(STAMP) ## Run the main job: a private Redis, a real worker, Fibonacci numbers
 	@$(BIN)/fibo-worker demo 4 3 8 6 10
 
@@ -42,7 +49,7 @@ check: $(STAMP) ## Lint, check formatting, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
+bench: $(STAMP) $(BENCH_STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 soak: $(STAMP) ## Do everything at once for five minutes, then look at what is left behind

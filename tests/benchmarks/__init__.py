@@ -1,1 +1,1 @@
-"""How fast the client is, measured beside Celery's own: ``python -m tests.benchmarks``."""
+"""How fast the client is, measured beside Celery and other task systems: ``python -m tests.benchmarks``."""

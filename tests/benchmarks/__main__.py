@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [--quick] [--repeats N] [--json PATH]``."""
+"""``python -m tests.benchmarks [--quick] [--repeats N] [--only NAME] [--write FOLDER] [--draw]``."""
 
 import sys
 from pathlib import Path
