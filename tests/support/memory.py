@@ -120,7 +120,10 @@ class MemoryTemplate:
     def __init__(self, queue: str) -> None:
         self.queue = queue
 
-    def fill(self, task_id, nonce, arguments, moments) -> Parcel:
+    def dated(self, moments) -> MemoryTemplate:
+        return self
+
+    def fill(self, task_id, nonce, arguments) -> Parcel:
         return Parcel(task_id, self.queue, arguments.body)
 
 

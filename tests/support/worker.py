@@ -40,8 +40,13 @@ class _Template:
     def __init__(self, broker: WorkerBroker, example: Any, queue: str) -> None:
         self.broker, self.example, self.queue = broker, example, queue
 
-    def fill(self, task_id, nonce, arguments, moments) -> Parcel:
-        self.broker.notes[task_id] = (self.queue, self.example.priority, moments)
+    def dated(self, moments) -> _Template:
+        dated = _Template(self.broker, self.example, self.queue)
+        dated.moments = moments
+        return dated
+
+    def fill(self, task_id, nonce, arguments) -> Parcel:
+        self.broker.notes[task_id] = (self.queue, self.example.priority, self.moments)
         return Parcel(task_id, self.queue, arguments.body)
 
 

@@ -108,9 +108,16 @@ async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
     assert [envelope["headers"]["task"] for envelope, _ in contents] == [signature.task for signature in signatures]
     assert [arguments for _, arguments in contents] == [[[number], {"k": number}] for number in range(1000)]
     assert [envelope["headers"]["id"] for envelope, _ in contents] == [parcel.task_id for parcel in parcels]
-    tags = [envelope["properties"]["delivery_tag"] for envelope, _ in contents]
-    assert len({*tags, *(parcel.task_id for parcel in parcels)}) == 2000
+    assert len({envelope["properties"]["delivery_tag"] for envelope, _ in contents}) == 1000
+    assert len({parcel.task_id for parcel in parcels}) == 1000
     assert {uuid.UUID(parcel.task_id).version for parcel in parcels} == {4}
+
+
+def test_messages_with_the_same_chosen_id_have_delivery_tags_of_their_own():
+    made = composer()
+    parcels = [made.one(ADD(1), {"task_id": "mine"}) for _ in range(3)]
+    assert {parcel.task_id for parcel in parcels} == {"mine"}
+    assert len({opened(parcel)[0]["properties"]["delivery_tag"] for parcel in parcels}) == 3
 
 
 async def test_all_of_one_call_expire_at_the_same_moment():

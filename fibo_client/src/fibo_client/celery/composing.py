@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from fibo_client.celery.task import SendOptions, Signature
-    from fibo_client.celery.transport.base import Broker, Parcel, Template
+    from fibo_client.celery.transport.base import Broker, Form, Parcel, Template
 
 BUILD_SLICE: Final = 250
 """The most messages that are built before the event loop gets its turn."""
@@ -69,12 +69,12 @@ class Composer:
         Raises:
             MessageError: A worker could not take the message.
         """
-        task_id, nonce = cut_ids(os.urandom(2 * ID_BYTES))
+        (nonce,) = cut_ids(os.urandom(ID_BYTES))
         shared: dict[str, Any] = dict(options)
-        if "task_id" in shared:
-            task_id = check_name("task_id", shared.pop("task_id"))
-        form = _Form(self._template, self._queue, shared)
-        return form.fill(signature.task, signature.args, signature.kwargs, task_id, nonce)
+        # An id that is made here is in no other message. One that is given may be in several.
+        task_id = check_name("task_id", shared.pop("task_id")) if "task_id" in shared else nonce
+        call = _Call(self._template, self._queue, shared)
+        return call.fill(signature.task, signature.args, signature.kwargs, task_id, nonce)
 
     async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions) -> list[Parcel]:
         """Compose many messages. The event loop gets its turn now and then.
@@ -107,7 +107,7 @@ class Composer:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        form = _Form(self._template, self._queue, dict(options))
+        call = _Call(self._template, self._queue, dict(options))
         ids = _random_ids()
         portion: list[Parcel] = []
         size = 0
@@ -116,7 +116,8 @@ class Composer:
                 yield portion
                 portion, size = [], 0
                 await asyncio.sleep(0)
-            parcel = form.fill(task, args, kwargs, next(ids), next(ids))
+            task_id = next(ids)
+            parcel = call.fill(task, args, kwargs, task_id, task_id)
             portion.append(parcel)
             size += len(parcel.payload)
         if portion:
@@ -134,7 +135,7 @@ class Composer:
         return self._broker.prepare(example, queue)
 
 
-class _Form:
+class _Call:
     """What the messages of one call have in common.
 
     Args:
@@ -159,7 +160,7 @@ class _Form:
         self._options = options
         self._compression: str | None = options.get("compression")
         self._make = template
-        self._templates: dict[str, Template] = {}
+        self._forms: dict[str, Form] = {}
         self._task: object = object()  # The task of the last message; none so far.
 
     def fill(
@@ -169,18 +170,18 @@ class _Form:
         if task is not self._task:
             self._turn_to(task)
         arguments = encode_arguments(args, {} if kwargs is None else kwargs, self._compression)
-        return self._template.fill(task_id, nonce, arguments, self._moments)
+        return self._form.fill(task_id, nonce, arguments)
 
     def _turn_to(self, task: str) -> None:
-        template = self._templates.get(check_name("task", task))
-        if template is None:
-            template = self._templates[task] = self._make(task, self._queue, self._options)
-        self._task, self._template = task, template
+        form = self._forms.get(check_name("task", task))
+        if form is None:
+            form = self._forms[task] = self._make(task, self._queue, self._options).dated(self._moments)
+        self._task, self._form = task, form
 
 
 def _random_ids() -> Iterator[str]:
     """Give ids without end, cut from more random bytes at a time the more are taken. None is kept for another call."""
-    count = 2
+    count = 1
     while True:
         yield from cut_ids(os.urandom(count * ID_BYTES))
-        count = min(4 * count, 2 * BUILD_SLICE)
+        count = min(4 * count, BUILD_SLICE)

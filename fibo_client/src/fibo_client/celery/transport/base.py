@@ -47,14 +47,28 @@ class Pushed:
 class Template(Protocol):
     """Messages for one task with the same options, which are the same up to a few places."""
 
-    def fill(self, task_id: str, nonce: str, arguments: Arguments, moments: Moments) -> Parcel:
+    def dated(self, moments: Moments) -> Form:
+        """Fill in when the tasks may run.
+
+        Args:
+            moments: When.
+
+        Returns:
+            What is left to be filled in.
+        """
+        ...
+
+
+class Form(Protocol):
+    """Messages of one call, which are the same up to the task's id and its arguments."""
+
+    def fill(self, task_id: str, nonce: str, arguments: Arguments) -> Parcel:
         """Turn what differs into bytes. No I/O.
 
         Args:
             task_id: The task's id.
-            nonce: An id that nothing else has, for the broker's own use.
+            nonce: A text that no other message has, for the broker's own use.
             arguments: The task's arguments.
-            moments: When it may run.
 
         Returns:
             The parcel, the same however often it is sent.

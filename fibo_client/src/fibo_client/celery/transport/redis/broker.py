@@ -43,9 +43,28 @@ class RedisTemplate:
         self._route = route
         self._envelope = envelope
 
-    def fill(self, task_id: str, nonce: str, arguments: Arguments, moments: Moments) -> Parcel:
-        """See `Template.fill`. The nonce is the delivery tag."""
-        return Parcel(task_id, self._route, self._envelope.fill(task_id, nonce, arguments, moments))
+    def dated(self, moments: Moments) -> RedisForm:
+        """See `Template.dated`."""
+        return RedisForm(self._route, self._envelope.dated(moments))
+
+
+class RedisForm:
+    """Implements `fibo_client.celery.transport.base.Form`.
+
+    Args:
+        route: The name of a list.
+        envelope: What its elements look like.
+    """
+
+    __slots__ = ("_fill", "_route")
+
+    def __init__(self, route: str, envelope: envelope.TaskForm) -> None:
+        self._route = route
+        self._fill = envelope.fill
+
+    def fill(self, task_id: str, nonce: str, arguments: Arguments) -> Parcel:
+        """See `Form.fill`. The nonce is the delivery tag."""
+        return Parcel(task_id, self._route, self._fill(task_id, nonce, arguments))
 
 
 class RedisBroker:

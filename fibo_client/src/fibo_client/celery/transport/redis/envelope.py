@@ -8,9 +8,9 @@ or stops.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import json
+from binascii import b2a_base64
 from json.encoder import encode_basestring_ascii as quote
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -68,7 +68,7 @@ class TaskTemplate:
         holes: `HOLES` texts that nobody could guess, to mark the places.
     """
 
-    __slots__ = ("_arrange", "_fixed")
+    __slots__ = ("_parts",)
 
     def __init__(self, example: TaskMessage, queue: str, holes: Sequence[str]) -> None:
         tag, body, argsrepr, kwargsrepr, eta, expires, expiration = holes
@@ -86,20 +86,53 @@ class TaskTemplate:
         text = encode_task(marked, queue, tag).decode()
         for number, place in enumerate(places):
             text = text.replace(place, f"\0{number}\0")  # In JSON, control characters are escaped: there is no other.
-        parts = text.split("\0")
+        self._parts = text.split("\0")
+
+    def dated(self, moments: Moments) -> TaskForm:
+        """Fill in when the tasks may run.
+
+        Args:
+            moments: When.
+
+        Returns:
+            What is left to be filled in.
+        """
+        known = {
+            "5": "null" if moments.eta is None else quote(moments.eta),
+            "6": "null" if moments.expires is None else quote(moments.expires),
+            "7": "" if moments.expiration is None else _expiration(moments.expiration),
+        }
+        parts = [self._parts[0]]
+        for place, text in zip(self._parts[1::2], self._parts[2::2], strict=True):
+            if place in known:
+                parts[-1] += known[place] + text
+            else:
+                parts += [place, text]
+        return TaskForm(parts)
+
+
+class TaskForm:
+    """The envelope of the messages of one call. It is made by `TaskTemplate.dated`.
+
+    Args:
+        parts: In turns, a text that is the same in all of them, and the number of what is filled in after it.
+    """
+
+    __slots__ = ("_arrange", "_fixed")
+
+    def __init__(self, parts: Sequence[str]) -> None:
         self._fixed = tuple(parts[::2])
         count = len(self._fixed)
         order = [count + int(part) if index % 2 else index // 2 for index, part in enumerate(parts)]
         self._arrange: Callable[[tuple[str, ...]], tuple[str, ...]] = itemgetter(*order)
 
-    def fill(self, task_id: str, delivery_tag: str, arguments: Arguments, moments: Moments) -> bytes:
+    def fill(self, task_id: str, delivery_tag: str, arguments: Arguments) -> bytes:
         """Make the envelope of one message.
 
         Args:
             task_id: The task's id.
             delivery_tag: Must differ from that of every other message.
             arguments: The task's arguments.
-            moments: When it may run.
 
         Returns:
             The envelope.
@@ -112,12 +145,9 @@ class TaskTemplate:
                 *self._fixed,
                 quote(task_id),
                 quote(delivery_tag),
-                binascii.b2a_base64(arguments.body, newline=False).decode(),
+                b2a_base64(arguments.body, newline=False).decode(),
                 quote(arguments.argsrepr),
                 quote(arguments.kwargsrepr),
-                "null" if moments.eta is None else quote(moments.eta),
-                "null" if moments.expires is None else quote(moments.expires),
-                "" if moments.expiration is None else _expiration(moments.expiration),
             )
         )
         return _bounded("".join(parts).encode())
