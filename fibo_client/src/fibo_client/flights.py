@@ -254,11 +254,11 @@ class Flights:
         work = self._engine.own([parcel], retry=True, bulky=is_bulky(chunk))
         launch = _Launch(work, handle(self._engine, chunk, parcel.task_id), flights, now, deadline + EXPIRY_MARGIN)
         line.in_flight += 1
+        work.send()
         for flight in flights:
             flight.launch = launch
             for seat in flight.seats:
                 self._board(launch, seat)
-        work.send()
 
     def _board(self, launch: _Launch, seat: Seat) -> None:
         if launch.answered:  # Its answer is about to be told.

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibo_client.celery.waiting.schedule import MAX_WIDTH, PACE, Schedule
+from fibo_client.celery.waiting.schedule import AFTER_PUSH, LONGEST_FIRST, MAX_WIDTH, PACE, Schedule
+
+POLL_MIN = 0.001
 
 
 @pytest.fixture
 def schedule() -> Schedule:
-    return Schedule(poll_min=0.001, poll_max=1.0)
+    return Schedule(poll_min=POLL_MIN, poll_max=1.0)
 
 
 def follow(schedule: Schedule, until: float, now: float = 0.0) -> list[tuple[float, list[str]]]:
@@ -63,18 +65,56 @@ def test_a_thousand_results_that_do_not_come_are_read_in_few_commands(schedule):
     assert sum(len(batch) for _, batch in reads) >= 8 * 1000
 
 
-def test_a_pushed_result_is_read_at_once_and_then_only_as_a_safety_net(schedule):
+def test_a_pushed_result_is_read_after_a_moment_and_then_only_as_a_safety_net(schedule):
     schedule.add("a", 0.0, first=0.05)
     schedule.set_pushed("a", 0.002, pushed=True)
-    assert schedule.take(0.002) == ["a"]
-    schedule.missed(["a"], 0.003)
+    assert schedule.next_due() == 0.002 + AFTER_PUSH
+    assert schedule.take(0.002 + AFTER_PUSH) == ["a"]
+    schedule.missed(["a"], 0.003 + AFTER_PUSH)
     assert schedule.next_due() >= 0.9
+
+
+def ask(schedule, seconds, now=0.0):
+    """Read a result that is there after so many seconds. Give the moments of all reads."""
+    schedule.add("a", now)
+    reads = []
+    while True:
+        reads.append(schedule.next_due())
+        schedule.take(reads[-1])
+        if reads[-1] >= now + seconds:
+            schedule.remove("a")
+            return [moment - now for moment in reads]
+        schedule.missed(["a"], reads[-1])
+
+
+def test_the_first_read_of_a_lone_result_comes_when_answers_have_lately_come(schedule):
+    reads = [ask(schedule, 0.003, now=float(second)) for second in range(200)]
+    assert reads[0][0] == pytest.approx(POLL_MIN)
+    late = reads[-50:]
+    assert all(0.0027 < first[0] < 0.0035 for first in late)
+    assert 0.6 < sum(len(each) == 1 for each in late) / 50 < 0.9
+
+
+def test_the_first_read_is_never_long_after_the_beginning(schedule):
+    for second in range(200):
+        reads = ask(schedule, 0.5, now=float(second))
+    assert reads[0] == pytest.approx(LONGEST_FIRST)
+    for second in range(200, 500):
+        reads = ask(schedule, 0.0, now=float(second))
+    assert reads == [pytest.approx(POLL_MIN)]
+
+
+def test_nothing_is_learnt_of_first_reads_from_results_that_are_left(schedule):
+    for second in range(100):
+        schedule.add("a", float(second))
+        schedule.remove("a")
+    assert ask(schedule, 0.0, now=100.0) == [pytest.approx(POLL_MIN)]
 
 
 def test_a_result_whose_push_is_lost_is_read_at_once_and_then_often_again(schedule):
     schedule.add("a", 0.0)
     schedule.set_pushed("a", 0.0, pushed=True)
-    schedule.missed(schedule.take(0.0), 0.0)
+    schedule.missed(schedule.take(AFTER_PUSH), AFTER_PUSH)
     schedule.set_pushed("a", 5.0, pushed=False)
     assert schedule.take(5.0) == ["a"]
     schedule.missed(["a"], 5.0)
@@ -86,7 +126,7 @@ def test_a_confirmation_during_a_read_leads_to_another_read(schedule):
     assert schedule.take(0.001) == ["a"]
     schedule.set_pushed("a", 0.0012, pushed=True)
     schedule.missed(["a"], 0.002)
-    assert schedule.take(0.002) == ["a"]
+    assert schedule.take(0.0012 + AFTER_PUSH) == ["a"]
 
 
 def test_arrivals_pull_the_oldest_of_the_others_forward(schedule):
@@ -129,7 +169,7 @@ def test_even_an_enormous_answer_leaves_a_width_of_one(schedule):
 
 
 def test_neither_old_nor_young_starve_when_more_is_due_than_a_read_takes():
-    schedule = Schedule(poll_min=0.001, poll_max=1.0)
+    schedule = Schedule(poll_min=POLL_MIN, poll_max=1.0)
     for number in range(5 * MAX_WIDTH):
         schedule.add(f"old{number}", 0.0)
     now, seen = 1.0, set()
@@ -166,7 +206,7 @@ def test_memory_follows_what_is_awaited_now(schedule):
     )
 )
 def test_everything_awaited_is_always_due_within_the_longest_pause(steps):
-    schedule = Schedule(poll_min=0.001, poll_max=1.0)
+    schedule = Schedule(poll_min=POLL_MIN, poll_max=1.0)
     now, awaited = 0.0, set()
     for step, number in steps:
         task_id = str(number)

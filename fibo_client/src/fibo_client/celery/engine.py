@@ -278,8 +278,8 @@ class Engine:
         began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
         work = self.own(parcels, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
+        work.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
         waiter = work.enter(timeout, lambda: _wake(over))
-        work.send()
         try:
             await over
         finally:

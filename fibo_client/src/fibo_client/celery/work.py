@@ -28,7 +28,7 @@ EXPIRY_MARGIN: Final = 2.0
 class Work:
     """Tasks that belong to those who wait for them.
 
-    Whoever makes one lets the first waiter enter, and then sends it.
+    Whoever makes one sends it and lets the first waiter enter, in one step.
 
     Args:
         parcels: The tasks; at least one.
