@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.result import collect
 from fibo_client.celery.work import EXPIRY_MARGIN
-from fibo_client.chunks import handle, is_bulky, options, signature
+from fibo_client.chunks import decode, handle, is_bulky, options, signature
 from fibo_client.errors import FiboError, ResultTimeoutError
 from fibo_client.packing import pack
 
@@ -121,8 +121,8 @@ async def _compose(engine: Engine, chunks: Sequence[Chunk], lane: Lane, expires:
 
 
 def _answers(engine: Engine, outcome: Outcome, chunk: Chunk, parcel: Parcel) -> list[Answer]:
-    (answers,) = collect(outcome, [handle(engine, chunk, parcel.task_id)], expiry_is_timeout=True)
-    return answers
+    (items,) = collect(outcome, [handle(engine, chunk, parcel.task_id)], expiry_is_timeout=True)
+    return [decode(item, parcel.task_id) for item in items]
 
 
 def _in_order(numbers: Sequence[int], answers: dict[int, Answer], *, return_exceptions: bool) -> dict[int, Answer]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.task import SendOptions
-from fibo_client.contract import FIBONACCI, FIBONACCI_CHUNK
-from fibo_client.errors import ResultDecodeError, TaskFailedError
+from fibo_client.contract import FIBONACCI, FIBONACCI_CHUNK, decode_item
+from fibo_client.errors import ResultDecodeError
 from fibo_client.packing import reply_bytes
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def is_bulky(chunk: Chunk) -> bool:
     return sum(map(reply_bytes, chunk.numbers)) > BULKY
 
 
-def handle(engine: Engine, chunk: Chunk, task_id: str) -> AsyncResult[list[Answer]]:
+def handle(engine: Engine, chunk: Chunk, task_id: str) -> AsyncResult[list[Any]]:
     """Make the handle of a chunk that is sent.
 
     Args:
@@ -89,29 +89,30 @@ def handle(engine: Engine, chunk: Chunk, task_id: str) -> AsyncResult[list[Answe
         task_id: The id of its task.
 
     Returns:
-        The handle, whose answer is a value or an error for each number.
+        The handle. Its answer has an item for each number, which `decode` turns into what became of it.
     """
-    bound = signature(chunk)
 
-    def decode(result: Any) -> list[Answer]:
-        answer = bound.decode(result) if bound.decode else result
-        answers = answer if isinstance(answer, list) else [answer]
-        if len(answers) != len(chunk.numbers):
-            raise ResultDecodeError(f"it has {len(answers)} answers to {len(chunk.numbers)} numbers", task_id)
-        return [_named(each, task_id) for each in answers]
+    def items(result: Any) -> list[Any]:
+        if len(chunk.numbers) == 1:
+            return [result]
+        if not isinstance(result, list) or len(result) != len(chunk.numbers):
+            raise ValueError(f"it must be a list of {len(chunk.numbers)} items")
+        return result
 
-    return AsyncResult(engine, task_id, task=bound.task, decode=decode)
+    return AsyncResult(engine, task_id, task=signature(chunk).task, decode=items)
 
 
-def _named(answer: Answer, task_id: str) -> Answer:
-    """Let an error say which task it came from."""
-    if not isinstance(answer, TaskFailedError):
-        return answer
-    return TaskFailedError(
-        task_id=task_id,
-        task=answer.task,
-        exc_type=answer.exc_type,
-        exc_module=answer.exc_module,
-        exc_args=answer.exc_args,
-        traceback=answer.traceback,
-    )
+def decode(item: Any, task_id: str) -> Answer:
+    """Turn an item of a chunk's answer into what became of the number. It takes time in proportion to its length.
+
+    Args:
+        item: The item.
+        task_id: The id of the task.
+
+    Returns:
+        The number; or the error with which it failed alone, be it that the item is none.
+    """
+    try:
+        return decode_item(item, task_id)
+    except ValueError as error:
+        return ResultDecodeError(str(error), task_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fibo_client.batches import compute_many
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.result import AsyncResult, Question
     from fibo_client.celery.task import RemoteTask
-    from fibo_client.chunks import Answer
     from fibo_client.config import FiboOverrides
     from fibo_client.errors import FiboError
 
@@ -140,7 +138,7 @@ class FiboClient:
         loop = asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
-        seat = self._flights.join(number, _lane(queue, priority), deadline, partial(_settle, answer))
+        seat = self._flights.join(number, _lane(queue, priority), deadline, answer)
         try:
             return await answer
         finally:
@@ -398,12 +396,3 @@ def _lane(queue: str | None, priority: int | None) -> Lane:
     return Lane(
         None if queue is None else check_name("queue", queue), None if priority is None else check_priority(priority)
     )
-
-
-def _settle(future: asyncio.Future[int], answer: Answer) -> None:
-    if future.done():
-        return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)

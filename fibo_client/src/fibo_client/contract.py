@@ -24,6 +24,7 @@ __all__ = [
     "check_sqrt",
     "decode_chunk",
     "decode_fibo_task",
+    "decode_item",
     "decode_number",
     "decode_sqrt",
     "encode_failure",
@@ -214,14 +215,26 @@ def decode_chunk(answer: Any) -> list[int | TaskFailedError]:
     """
     if not isinstance(answer, list):
         raise ValueError("the answer of a chunk must be a list")
-    return [_decode_item(item) for item in answer]
+    return [decode_item(item) for item in answer]
 
 
-def _decode_item(item: Any) -> int | TaskFailedError:
+def decode_item(item: Any, task_id: str = "") -> int | TaskFailedError:
+    """Decode what the answer of `FIBONACCI_CHUNK` has for one number.
+
+    Args:
+        item: What came.
+        task_id: The id of the task.
+
+    Returns:
+        The number, or the error with which it failed alone.
+
+    Raises:
+        ValueError: It is neither.
+    """
     match item:
         case {"error": [str(exc_type), str(message)]}:
             return TaskFailedError(
-                task_id="",
+                task_id=task_id,
                 task=FIBONACCI_CHUNK.name,
                 exc_type=exc_type,
                 exc_module="builtins",

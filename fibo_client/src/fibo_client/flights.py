@@ -16,11 +16,11 @@ import math
 from collections import deque
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.result import collect, timeout_error
 from fibo_client.celery.work import EXPIRY_MARGIN
-from fibo_client.chunks import handle, is_bulky, options, signature
+from fibo_client.chunks import decode, handle, is_bulky, options, signature
 from fibo_client.contract import MAX_CHUNK
 from fibo_client.errors import FiboError
 from fibo_client.packing import is_large, pack
@@ -41,16 +41,18 @@ MAX_IN_FLIGHT: Final = 8
 LONGEST_HOLD: Final = 0.005
 """The most seconds that numbers are held back to fill a chunk."""
 
-SLICE: Final = 256
-"""The most seats that are told their answer in one iteration of the event loop."""
-
-_LAUNCHES: Final = 4
-"""The most chunks that are built and sent in one iteration."""
+SLICE: Final = 64
+"""The most seats of one launch that are told their answer in one iteration of the event loop. It has more to do in it:
+others are told theirs, answers are read, and those who were told go on, perhaps to make the next calls."""
 
 _MANY_LINES: Final = 64
 
 _GRID: Final = 0.01
 """Deadlines are rounded up to multiples of so many seconds, so that those who come together share one."""
+
+
+Told: TypeAlias = "asyncio.Future[int] | Callable[[Answer], None]"
+"""Who gets an answer: a future, or what is called with it."""
 
 
 class Seat:
@@ -60,16 +62,16 @@ class Seat:
         flight: What carries the number.
         began: When it was taken, by the loop's clock.
         deadline: When to give up. Infinity is never.
-        on_over: Called with the answer; None once it has been, or the seat was left.
+        told: Who gets the answer; None once it was told, or the seat was left.
     """
 
-    __slots__ = ("began", "deadline", "flight", "on_over")
+    __slots__ = ("began", "deadline", "flight", "told")
 
-    def __init__(self, flight: _Flight, began: float, deadline: float, on_over: Callable[[Answer], None]) -> None:
+    def __init__(self, flight: _Flight, began: float, deadline: float, told: Told) -> None:
         self.flight = flight
         self.began = began
         self.deadline = deadline
-        self.on_over: Callable[[Answer], None] | None = on_over
+        self.told: Told | None = told
 
 
 class _Flight:
@@ -96,12 +98,13 @@ class _Flight:
 class _Line:
     """The numbers of one lane and cost class: those that wait to leave, and how many chunks are under way."""
 
-    __slots__ = ("flights", "in_flight", "lane", "pending", "planned")
+    __slots__ = ("flights", "in_flight", "lane", "packed", "pending", "planned")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.flights: dict[int, _Flight] = {}
         self.pending: deque[_Flight] = deque()
+        self.packed: deque[Chunk] = deque()
         self.in_flight = 0
         self.planned: asyncio.Handle | None = None
 
@@ -152,14 +155,14 @@ class Flights:
         self._steps = engine.config.priority_steps
         self._lines: dict[tuple[Lane, bool], _Line] = {}
 
-    def join(self, n: int, lane: Lane, deadline: float, on_over: Callable[[Answer], None]) -> Seat:
+    def join(self, n: int, lane: Lane, deadline: float, told: Told) -> Seat:
         """Ask for a number.
 
         Args:
             n: Its index, checked before.
             lane: How it is sent.
             deadline: When to give up, by the loop's clock. Infinity is never.
-            on_over: Called once, by the event loop and never in here: with the number, or with an error of its own.
+            told: Who gets, once and never in here, the number or an error of its own.
 
         Returns:
             The seat, which can be left.
@@ -180,7 +183,7 @@ class Flights:
             line.pending.append(flight)
             if line.planned is None:
                 self._plan(line, loop)
-        seat = Seat(flight, loop.time(), deadline, on_over)
+        seat = Seat(flight, loop.time(), deadline, told)
         flight.seats[seat] = None
         if flight.launch is not None:
             self._board(flight.launch, seat)
@@ -192,9 +195,9 @@ class Flights:
         Args:
             seat: From `join`.
         """
-        if seat.on_over is None:
+        if seat.told is None:
             return
-        seat.on_over = None
+        seat.told = None
         self._vacate(seat)
         launch = seat.flight.launch
         if launch is None or launch.answered:
@@ -217,8 +220,9 @@ class Flights:
             if line.planned is not None:
                 line.planned.cancel()
                 line.planned = None
-            self._refuse(line.pending, error)
+            self._refuse([flight for flight in line.flights.values() if flight.launch is None], error)
             line.pending.clear()
+            line.packed.clear()
 
     # Leaving.
 
@@ -230,15 +234,20 @@ class Flights:
             line.planned = loop.call_later(LONGEST_HOLD, self._flush, line)
 
     def _flush(self, line: _Line) -> None:
+        """Let one chunk leave, and more of them in the next iterations of the loop."""
         line.planned = None
-        ready = [line.pending.popleft() for _ in range(min(len(line.pending), MAX_CHUNK))]
-        wanted = {flight.n: flight for flight in ready if flight.seats}
-        chunks = pack(wanted, chunk_size=self._chunk_size)
-        for chunk in chunks[:_LAUNCHES]:
-            self._launch(line, chunk, [wanted[n] for n in chunk.numbers])
-        left = [wanted[n] for chunk in chunks[_LAUNCHES:] for n in chunk.numbers]
-        line.pending.extendleft(reversed(left))
-        if line.pending:
+        if not line.packed:
+            ready = [line.pending.popleft() for _ in range(min(len(line.pending), MAX_CHUNK))]
+            wanted = [flight.n for flight in ready if flight.seats and flight.launch is None]
+            line.packed.extend(pack(wanted, chunk_size=self._chunk_size))
+            if line.pending and len(line.packed) > 1:  # The last one may take more of those that follow.
+                line.pending.extendleft(line.flights[n] for n in reversed(line.packed.pop().numbers))
+        if line.packed:
+            chunk = line.packed.popleft()
+            flights = [flight for n in chunk.numbers if (flight := line.flights.get(n)) and flight.launch is None]
+            if flights:
+                self._launch(line, chunk._replace(numbers=[flight.n for flight in flights]), flights)
+        if line.packed or line.pending:
             line.planned = asyncio.get_running_loop().call_soon(self._flush, line)
 
     def _launch(self, line: _Line, chunk: Chunk, flights: Sequence[_Flight]) -> None:
@@ -298,17 +307,20 @@ class Flights:
             line.planned = loop.call_soon(self._flush, line)
 
     def _answers(self, launch: _Launch, waiter: Waiter) -> Iterator[tuple[Seat, Answer]]:
-        answers: Sequence[Answer]
+        failure: FiboError | None = None
+        items: Sequence[Any] = launch.flights
         try:
             outcome = self._engine.outcome(launch.work, waiter, asyncio.get_running_loop().time() - launch.began)
-            (answers,) = collect(outcome, [launch.handle], expiry_is_timeout=True)
+            (items,) = collect(outcome, [launch.handle], expiry_is_timeout=True)
         except FiboError as error:
-            answers = [error] * len(launch.flights)
-        for flight, answer in zip(launch.flights, answers, strict=True):
+            failure = error
+        for flight, item in zip(launch.flights, items, strict=True):
             flight.close()
-            while flight.seats:
-                seat, _ = flight.seats.popitem()
-                yield seat, copy.copy(answer) if isinstance(answer, Exception) else answer
+            if flight.seats:
+                answer = decode(item, launch.handle.id) if failure is None else failure
+                while flight.seats:
+                    seat, _ = flight.seats.popitem()
+                    yield seat, copy.copy(answer) if isinstance(answer, Exception) else answer
 
     def _too_late(self, launch: _Launch, party: _Party) -> Iterator[tuple[Seat, Answer]]:
         now = asyncio.get_running_loop().time()
@@ -317,12 +329,11 @@ class Flights:
             outcome = self._engine.outcome(launch.work, party.waiter, now - seat.began)
             yield seat, timeout_error(outcome, [result], [result.id], {})
 
-    def _refuse(self, flights: Iterable[_Flight], error: FiboError) -> None:
+    def _refuse(self, flights: Sequence[_Flight], error: FiboError) -> None:
         """Tell everybody on flights that have not left that they never will."""
-        refused = list(flights)
-        for flight in refused:
+        for flight in flights:
             flight.close()
-        self._deliver([(seat, copy.copy(error)) for flight in refused for seat in flight.seats])
+        self._deliver([(seat, copy.copy(error)) for flight in flights for seat in flight.seats])
 
     def _deliver(self, answers: Iterable[tuple[Seat, Answer]]) -> None:
         """Tell some seats their answers, and the others in the next iterations of the loop."""
@@ -335,10 +346,17 @@ class Flights:
             asyncio.get_running_loop().call_soon(self._deliver, coming)
 
     def _tell(self, seat: Seat, answer: Answer) -> None:
-        on_over, seat.on_over = seat.on_over, None
-        if on_over is not None:
-            self._vacate(seat)
-            on_over(answer)
+        told, seat.told = seat.told, None
+        if told is None:
+            return
+        self._vacate(seat)
+        if not isinstance(told, asyncio.Future):
+            told(answer)
+        elif not told.done():  # Or its owner was cancelled, and has not left yet.
+            if isinstance(answer, Exception):
+                told.set_exception(answer)
+            else:
+                told.set_result(answer)
 
     def _vacate(self, seat: Seat) -> None:
         flight = seat.flight
