@@ -4,8 +4,10 @@
 
 It launches so many tasks in slices of 250, with `asyncio.sleep(0)` after each slice, and awaits them in order. A task
 awaits one call of this client (``ours``), or one future (``bare``). The futures are resolved by a callback that runs
-once an iteration of the event loop and resolves the next 256 at most, as long as there are any: the least that any
-client could do. ``threads`` makes Celery's blocking calls in threads instead.
+once an iteration of the event loop and resolves the next 256 at most, as long as there are any, and it begins when all
+are launched: as with calls whose answers are computed elsewhere, all of them are pending for a while, and Python's
+garbage collector has to look through them. In ``prompt`` it begins with the first slice, so that few futures are ever
+pending: no client of anything could be that quick. ``threads`` makes Celery's blocking calls in threads instead.
 
 A process of its own has only what such a service has: garbage collection takes longer the more there is in a process,
 and would hide the difference.
@@ -21,6 +23,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fibo_client import FIBONACCI, FiboClient
@@ -44,13 +47,16 @@ Lags = list[tuple[float, float]]
 """When the loop came to it, in seconds since the launch, and how late that was."""
 
 
-async def in_slices(call: Callable[[int], Any], count: int) -> list[int]:
+async def in_slices(
+    call: Callable[[int], Any], count: int, when_launched: Callable[[], None] = lambda: None
+) -> list[int]:
     """Launch calls of distinct n in slices, and await them in order."""
     loop = asyncio.get_running_loop()
     tasks: list[asyncio.Task[int]] = []
     for start in range(0, count, SLICE):
         tasks += [loop.create_task(call(n)) for n in range(start, min(start + SLICE, count))]
         await asyncio.sleep(0)
+    when_launched()
     return [await task for task in tasks]
 
 
@@ -59,8 +65,8 @@ async def our_calls(client: FiboClient, count: int) -> list[int]:
     return await in_slices(lambda n: client.fibonacci(n, timeout=TIMEOUT), count)
 
 
-async def bare_calls(count: int) -> list[int]:
-    """Launch tasks that await futures."""
+async def bare_calls(count: int, *, prompt: bool = False) -> list[int]:
+    """Launch tasks that await futures, which are resolved when all are launched, or promptly."""
     loop = asyncio.get_running_loop()
     waiting: collections.deque[tuple[asyncio.Future[int], int]] = collections.deque()
     left = count
@@ -79,8 +85,10 @@ async def bare_calls(count: int) -> list[int]:
         if left:
             loop.call_soon(resolve)
 
-    loop.call_soon(resolve)
-    return await in_slices(call, count)
+    if prompt:
+        resolve()
+        return await in_slices(call, count)
+    return await in_slices(call, count, resolve)
 
 
 async def threaded_calls(app: Any, count: int) -> list[int]:
@@ -141,7 +149,7 @@ async def measure(side: str, url: str, count: int, rounds: int) -> list[dict[str
     """Measure one side.
 
     Args:
-        side: ``ours``, ``bare`` or ``threads``.
+        side: ``ours``, ``bare``, ``prompt`` or ``threads``.
         url: The database that fibo-worker serves.
         count: Calls in a run.
         rounds: Runs.
@@ -149,8 +157,8 @@ async def measure(side: str, url: str, count: int, rounds: int) -> list[dict[str
     Returns:
         What came of each run.
     """
-    if side == "bare":
-        return await runs(bare_calls, count, rounds, list(range(count)))
+    if side in ("bare", "prompt"):
+        return await runs(partial(bare_calls, prompt=side == "prompt"), count, rounds, list(range(count)))
     expected = [0, 1]
     while len(expected) < count:
         expected.append(expected[-2] + expected[-1])

@@ -77,13 +77,43 @@ class Seat:
 class _Flight:
     """A number that somebody wants, waiting to leave or under way."""
 
-    __slots__ = ("launch", "line", "n", "seats")
+    # Most are wanted once. A dict for each would double what the garbage collector has to look through.
+    __slots__ = ("_first", "_others", "launch", "line", "n")
 
     def __init__(self, n: int, line: _Line) -> None:
         self.n = n
         self.line = line
-        self.seats: dict[Seat, None] = {}
         self.launch: _Launch | None = None
+        self._first: Seat | None = None
+        self._others: dict[Seat, None] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it."""
+        return self._first is not None or bool(self._others)
+
+    @property
+    def seats(self) -> list[Seat]:
+        """Those who wait for it."""
+        return [*([] if self._first is None else [self._first]), *(self._others or ())]
+
+    def seat(self, seat: Seat) -> None:
+        """Let one more wait for it."""
+        if self._first is None:
+            self._first = seat
+        elif self._others is None:
+            self._others = {seat: None}
+        else:
+            self._others[seat] = None
+
+    def vacate(self, seat: Seat) -> None:
+        """Let one wait for it no longer. When nobody does, nobody may join any more."""
+        if self._first is seat:
+            self._first = None
+        elif self._others is not None:
+            self._others.pop(seat, None)
+        if not self.wanted:
+            self.close()
 
     def takes(self, deadline: float) -> bool:
         """Tell whether somebody with this deadline may join: the task must not expire before."""
@@ -184,7 +214,7 @@ class Flights:
             if line.planned is None:
                 self._plan(line, loop)
         seat = Seat(flight, loop.time(), deadline, told)
-        flight.seats[seat] = None
+        flight.seat(seat)
         if flight.launch is not None:
             self._board(flight.launch, seat)
         return seat
@@ -198,7 +228,7 @@ class Flights:
         if seat.told is None:
             return
         seat.told = None
-        self._vacate(seat)
+        seat.flight.vacate(seat)
         launch = seat.flight.launch
         if launch is None or launch.answered:
             return
@@ -238,7 +268,7 @@ class Flights:
         line.planned = None
         if not line.packed:
             ready = [line.pending.popleft() for _ in range(min(len(line.pending), MAX_CHUNK))]
-            wanted = [flight.n for flight in ready if flight.seats and flight.launch is None]
+            wanted = [flight.n for flight in ready if flight.wanted and flight.launch is None]
             line.packed.extend(pack(wanted, chunk_size=self._chunk_size))
             if line.pending and len(line.packed) > 1:  # The last one may take more of those that follow.
                 line.pending.extendleft(line.flights[n] for n in reversed(line.packed.pop().numbers))
@@ -316,10 +346,9 @@ class Flights:
             failure = error
         for flight, item in zip(launch.flights, items, strict=True):
             flight.close()
-            if flight.seats:
+            if flight.wanted:
                 answer = decode(item, launch.handle.id) if failure is None else failure
-                while flight.seats:
-                    seat, _ = flight.seats.popitem()
+                for seat in flight.seats:
                     yield seat, copy.copy(answer) if isinstance(answer, Exception) else answer
 
     def _too_late(self, launch: _Launch, party: _Party) -> Iterator[tuple[Seat, Answer]]:
@@ -349,7 +378,7 @@ class Flights:
         told, seat.told = seat.told, None
         if told is None:
             return
-        self._vacate(seat)
+        seat.flight.vacate(seat)
         if not isinstance(told, asyncio.Future):
             told(answer)
         elif not told.done():  # Or its owner was cancelled, and has not left yet.
@@ -357,12 +386,6 @@ class Flights:
                 told.set_exception(answer)
             else:
                 told.set_result(answer)
-
-    def _vacate(self, seat: Seat) -> None:
-        flight = seat.flight
-        flight.seats.pop(seat, None)
-        if not flight.seats:
-            flight.close()
 
 
 def _on_grid(deadline: float) -> float:

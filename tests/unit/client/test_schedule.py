@@ -231,3 +231,17 @@ def test_everything_awaited_is_always_due_within_the_longest_pause(steps):
     for _, batch in follow(schedule, now + 1.3, now):
         seen.update(batch)
     assert seen == awaited
+
+
+def test_a_large_answer_is_not_looked_for_while_others_of_its_kind_come_first(schedule):
+    for number in range(200):
+        schedule.add(f"large{number}", 0.0, bulky=True)
+    schedule.add("small", 0.0)
+    schedule.add("late", 0.0, bulky=True)
+    reads = follow(schedule, 0.02)
+    assert next(moment for moment, batch in reads if "small" in batch) == pytest.approx(POLL_MIN)
+    assert not any("late" in batch for _, batch in reads)
+    for number in range(200):
+        schedule.remove(f"large{number}")
+    schedule.add("next", 1.0, bulky=True)
+    assert "next" in [task_id for moment, batch in follow(schedule, 1.002, now=1.0) for task_id in batch]

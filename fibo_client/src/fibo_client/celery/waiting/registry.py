@@ -40,6 +40,7 @@ class Waiter:
         arrived: The answers by id: the task's meta, or the error in its place.
         once: Whether a single read of each id is enough, whatever it shows.
         end_on_failure: Whether it is over as soon as one answer is a failure.
+        bulky: Whether large answers are expected.
         on_over: Called once, when the waiter is over.
         on_change: Called with each new state that is not final.
         timed_out: Whether it ended by its deadline.
@@ -52,6 +53,7 @@ class Waiter:
     on_over: Callable[[], None]
     once: bool = False
     end_on_failure: bool = False
+    bulky: bool = False
     on_change: Callable[[TaskMeta], None] | None = None
     arrived: dict[str, TaskMeta | Exception] = field(default_factory=dict)
     timed_out: bool = False

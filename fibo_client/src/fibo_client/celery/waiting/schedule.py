@@ -52,6 +52,7 @@ _LATER: Final = 1.06  # and after one that did not: in balance, three of four do
 class _Slot:
     due: float
     pause: float
+    bulky: bool
     pushed: bool = False
     first: bool = False
     """Whether the next read is the first one, from which there is something to learn."""
@@ -73,6 +74,7 @@ class Schedule:
         self._count = itertools.count()
         self._bytes = 0.0
         self._first = poll_min
+        self._bulky = 0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -82,7 +84,7 @@ class Schedule:
         """How many results the next read may ask for: fewer, the larger the answers have been."""
         return max(1, min(MAX_WIDTH, int(_REPLY_BYTES / max(self._bytes, 1.0))))
 
-    def add(self, task_id: str, now: float, *, first: float | None = None, place: int = 0) -> None:
+    def add(self, task_id: str, now: float, *, first: float | None = None, place: int = 0, bulky: bool = False) -> None:
         """Begin to read a result.
 
         Args:
@@ -91,12 +93,16 @@ class Schedule:
             first: Seconds until the first read. None is what has been learnt.
             place: How many were sent together with it, before it. Workers will come to it after those, so the more
                 there are, the longer its first pauses.
+            bulky: Whether a large answer is expected. Then all of that kind that are awaited already count as before
+                it: their tasks take long.
         """
         if task_id not in self._slots:
-            pause = min(self._poll_min * (1 + place / _HEAD), self._poll_max)
-            self._slots[task_id] = slot = _Slot(now, pause, first=first is None and not place)
+            ahead = self._bulky if bulky else place
+            self._bulky += bulky
+            pause = min(self._poll_min * (1 + ahead / _HEAD), self._poll_max)
+            self._slots[task_id] = slot = _Slot(now, pause, bulky, first=first is None and not ahead)
             if first is None:
-                first = pause if place else self._first
+                first = pause if ahead else self._first
             self._plan(task_id, slot, now + first)
 
     def remove(self, task_id: str) -> None:
@@ -106,8 +112,10 @@ class Schedule:
             task_id: The task's id.
         """
         slot = self._slots.pop(task_id, None)
-        if slot is not None and slot.first and slot.due == math.inf:  # It is being read, and it is there.
-            self._first = max(self._first * _SOONER, self._poll_min)
+        if slot is not None:
+            self._bulky -= slot.bulky
+            if slot.first and slot.due == math.inf:  # It is being read, and it is there.
+                self._first = max(self._first * _SOONER, self._poll_min)
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._slots):
             self._sweep()
 
@@ -188,12 +196,13 @@ class Schedule:
         """
         self._bytes += _SMOOTHING * (size / count - self._bytes)
         pace = min(PACE, self._poll_max)
+        due = math.ceil(now / pace + 1) * pace  # The same for all that are pulled forward meanwhile: one read for many.
         for task_id, slot in itertools.islice(self._slots.items(), 2 * count + _HEAD):
             if slot.pushed:
                 continue
             slot.pause = min(slot.pause, pace)
-            if now + pace < slot.due < math.inf:
-                self._plan(task_id, slot, now + pace)
+            if due < slot.due < math.inf:
+                self._plan(task_id, slot, due)
 
     def next_due(self) -> float | None:
         """Tell when the next read is due.

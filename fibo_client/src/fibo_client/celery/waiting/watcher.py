@@ -134,10 +134,10 @@ class Watcher:
         now = self._loop.time()
         deadline = math.inf if timeout is None else now + timeout
         read_from = now if once or timeout is None else last_look(timeout, now, deadline)
-        waiter = Waiter(deadline, read_from, dict.fromkeys(task_ids), on_over, once, end_on_failure, on_change)
+        waiter = Waiter(deadline, read_from, dict.fromkeys(task_ids), on_over, once, end_on_failure, bulky, on_change)
         new = self._registry.add(waiter)
         if once:
-            self._begin(waiter.missing, first=0.0)
+            self._begin(waiter, first=0.0)
             for task_id in waiter.missing:
                 self._schedule.hurry(task_id, now)
             self._work.set()
@@ -147,7 +147,7 @@ class Watcher:
                 self._listening.set()
                 self._work.set()
             if begun:
-                self._begin(waiter.missing, first=0.0)  # It may have been there for long.
+                self._begin(waiter, first=0.0)  # It may have been there for long.
             self._wake()  # Also what has not begun gets a last look.
         self._plan_deadline()
         return waiter
@@ -159,7 +159,7 @@ class Watcher:
             waiter: From `enter` with ``begun=False``.
         """
         if not waiter.over:
-            self._begin(waiter.missing, first=None)
+            self._begin(waiter, first=None)
 
     def leave(self, waiter: Waiter) -> None:
         """Stop waiting, over or not.
@@ -185,11 +185,12 @@ class Watcher:
 
     # Reading.
 
-    def _begin(self, task_ids: Iterable[str], first: float | None) -> None:
+    def _begin(self, waiter: Waiter, first: float | None) -> None:
         now = self._loop.time()
-        for place, task_id in enumerate(task_ids):
+        for place, task_id in enumerate(waiter.missing):
             subscribing = first is None and task_id in self._wanted
-            self._schedule.add(task_id, now, first=_FIRST_READ_WHEN_SUBSCRIBING if subscribing else first, place=place)
+            in_how_long = _FIRST_READ_WHEN_SUBSCRIBING if subscribing else first
+            self._schedule.add(task_id, now, first=in_how_long, place=place, bulky=waiter.bulky)
             if task_id in self._confirmed:
                 self._schedule.set_pushed(task_id, now, pushed=True)
         self._wake()
