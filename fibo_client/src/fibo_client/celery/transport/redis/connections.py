@@ -34,13 +34,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.transport.redis.urls import RedisAddress, TLSOptions
 
-try:
-    from redis import DriverInfo
-except ImportError:  # before redis-py 7.2
-    _DRIVER: dict[str, Any] = {"lib_name": f"redis-py(fibo_client_v{__version__})"}
-else:
-    _DRIVER = {"driver_info": DriverInfo().add_upstream_driver("fibo_client", __version__)}
-
 EXPLICIT: Final[dict[str, Any]] = {
     "socket_timeout": None,
     "socket_connect_timeout": None,
@@ -87,7 +80,7 @@ class Connections:
 
     def _make_pool(self, config: CeleryConfig) -> ConnectionPool:
         address = self.address
-        common: dict[str, Any] = {**EXPLICIT, **_DRIVER, "retry": Retry(NoBackoff(), 0)}
+        common: dict[str, Any] = {**EXPLICIT, **_driver(), "retry": Retry(NoBackoff(), 0)}
         options = {
             **common,
             "max_connections": config.max_connections,
@@ -308,6 +301,15 @@ def _packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
             data = argument if isinstance(argument, bytes) else str(argument).encode()
             pieces += (b"$%d\r\n" % len(data), data, b"\r\n")
     return pieces
+
+
+def _driver() -> dict[str, Any]:
+    """Say who we are, for Redis to show in its list of clients."""
+    try:
+        from redis import DriverInfo
+    except ImportError:  # before redis-py 7.2
+        return {"lib_name": f"redis-py(fibo_client_v{__version__})"}
+    return {"driver_info": DriverInfo().add_upstream_driver("fibo_client", __version__)}
 
 
 def _tls(options: TLSOptions) -> dict[str, Any]:
