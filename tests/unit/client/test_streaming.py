@@ -147,6 +147,15 @@ def tidy(test):
     return virtual(run)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collection():
+    """What was there before need not be looked through after each test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _silence(caplog):
     """Nothing is said of a task that was destroyed or failed unseen; not even by the garbage collector."""
