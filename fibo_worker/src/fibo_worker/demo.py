@@ -13,6 +13,7 @@ from fibo_client import FIBO_TASK, FiboClient
 from fibo_client.contract import fibo_message
 from fibo_worker.dev import running
 from fibo_worker.fibonacci import decimal, fibonacci
+from fibo_worker.foreground import cancelled_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,7 @@ def run(
     Raises:
         StartError: A server could not be started.
         FiboError: An answer did not come.
+        KeyboardInterrupt: A signal came, see `fibo_worker.foreground.interruptible`.
     """
     started = time.perf_counter()
     shared = broker_url is not None
@@ -59,16 +61,21 @@ def run(
     ) as here:
         what = "A worker" if shared else "A private Redis and a worker"
         click.echo(f"{what} started in {time.perf_counter() - started:.1f} s")
-        return asyncio.run(_show(here.url, here.result_backend, here.queue, values, batch, timeout))
+        try:
+            return asyncio.run(_show(here.url, here.result_backend, here.queue, values, batch, timeout))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
 async def _show(
     broker_url: str, result_backend: str, queue: str, values: Sequence[int], batch: int, timeout: float
 ) -> bool:
-    async with FiboClient(broker_url, result_backend, queue=queue, timeout=timeout) as client:
-        right = await _show_values(client, values)
-        right &= await _show_root(client)
-        right &= await _show_batch(client, batch)
+    client = FiboClient(broker_url, result_backend, queue=queue, timeout=timeout)
+    with cancelled_by_signals():
+        async with client:
+            right = await _show_values(client, values)
+            right &= await _show_root(client)
+            right &= await _show_batch(client, batch)
     if not right:
         click.echo("Some answers were wrong.", err=True)
     return right

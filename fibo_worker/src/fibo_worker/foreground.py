@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import time
@@ -14,7 +15,7 @@ from fibo_worker.dev import running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["interruptible", "serve"]
+__all__ = ["cancelled_by_signals", "interruptible", "serve"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WELCOME: Final = """\
@@ -61,6 +62,38 @@ def interruptible() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """Inside `interruptible`, let the signal cancel the asyncio task that runs the block.
+
+    An exception that is raised wherever the event loop happens to be may end another task than the one that should
+    know. When the task has ended, its runner finds CancelledError.
+
+    Yields:
+        None.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    handlers = {each: signal.getsignal(each) for each in _SIGNALS}
+    caught = [each for each, handler in handlers.items() if handler != signal.SIG_IGN]
+
+    def stop() -> None:
+        for each in caught:
+            loop.remove_signal_handler(each)
+            handlers[each] = signal.SIG_IGN
+            signal.signal(each, signal.SIG_IGN)
+        if task is not None:
+            task.cancel()
+
+    for each in caught:
+        loop.add_signal_handler(each, stop)
+    try:
+        yield
+    finally:
+        for each in caught:
+            loop.remove_signal_handler(each)
+            signal.signal(each, handlers[each])
 
 
 def serve(*, concurrency: int, port: int) -> None:
