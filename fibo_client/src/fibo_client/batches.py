@@ -8,32 +8,32 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.result import collect
+from fibo_client.celery.result import collect, value_of
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.chunks import decode, handle, is_bulky, options, signature
+from fibo_client.contract import check_n
 from fibo_client.errors import FiboError, ResultTimeoutError
 from fibo_client.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from fibo_client.celery.engine import Engine, Outcome
+    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.transport.base import Parcel
     from fibo_client.chunks import Answer, Lane
     from fibo_client.packing import Chunk
 
-_SLICE: Final = 256
-"""How many small chunks are read before the event loop gets its turn."""
-
 _PORTION: Final = 2500
-"""How many numbers are packed before it does."""
+"""How many numbers are looked at before the event loop gets its turn."""
 
 
 async def compute_many(
     engine: Engine,
-    numbers: Sequence[int],
+    ns: Iterable[int],
     lane: Lane,
     *,
+    max_n: int,
     chunk_size: int,
     timeout: float | None,
     return_exceptions: bool,
@@ -42,8 +42,9 @@ async def compute_many(
 
     Args:
         engine: The client's running parts.
-        numbers: Their indexes, checked before.
+        ns: Their indexes.
         lane: How they are sent.
+        max_n: The largest index that is allowed.
         chunk_size: The most numbers in one chunk.
         timeout: Seconds for all of it. None is no limit.
         return_exceptions: Whether to put the error of a number that failed in its place.
@@ -52,6 +53,8 @@ async def compute_many(
         The numbers, in order.
 
     Raises:
+        TypeError: One of them is not an integer.
+        ValueError: One of them is negative, or larger than `max_n`.
         ResultTimeoutError: Not all came in time. Its `finished` has what did, by index.
         TaskError: One of them failed.
         ResultDecodeError: What is stored is not a result.
@@ -60,31 +63,47 @@ async def compute_many(
         ClientStateError: The client is not open here, or was closed meanwhile.
     """
     began = engine.check().time()
+    numbers = [check_n(n, max_n) async for portion in _portions(ns) for n in portion]
     if not numbers:
         return []
     chunks = await _pack(numbers, chunk_size)
     parcels = await _compose(engine, chunks, lane, None if timeout is None else timeout + EXPIRY_MARGIN)
+    sent = {
+        parcel.task_id: (chunk, handle(engine, chunk, parcel.task_id))
+        for chunk, parcel in zip(chunks, parcels, strict=True)
+    }
+    answers: dict[int, Answer] = {}
+
+    def arrived(task_id: str, answer: TaskMeta | Exception) -> None:
+        # Turning text into numbers takes time, too: it is done while others are still computed.
+        chunk, result = sent[task_id]
+        try:
+            items = value_of(answer, result.task, result.decode)
+        except FiboError:
+            return  # For `collect`, which knows more.
+        answers.update(zip(chunk.numbers, [decode(item, task_id) for item in items], strict=True))
+
     outcome = await engine.run(
         parcels,
         timeout=None if timeout is None else max(0.0, timeout - (engine.check().time() - began)),
         retry=True,
         bulky=any(map(is_bulky, chunks)),
         end_on_failure=not return_exceptions,
+        on_answer=arrived,
     )
-    answers: dict[int, Answer] = {}
     late: list[ResultTimeoutError] = []
-    for index, (chunk, parcel) in enumerate(zip(chunks, parcels, strict=True)):
-        if is_bulky(chunk) or index % _SLICE == _SLICE - 1:
-            await asyncio.sleep(0)  # Turning text into numbers takes time, too.
+    for chunk, result in sent.values():
+        if chunk.numbers[0] in answers:
+            continue
         try:
-            answers |= zip(chunk.numbers, _answers(engine, outcome, chunk, parcel), strict=True)
+            collect(outcome, [result], expiry_is_timeout=True)
         except ResultTimeoutError as error:
             late.append(error)
         except FiboError as error:
             if not return_exceptions:
                 raise
             answers |= {n: copy.copy(error) for n in chunk.numbers}
-    finished = _in_order(numbers, answers, return_exceptions=return_exceptions)
+    finished = await _in_order(numbers, answers, return_exceptions=return_exceptions)
     if late:
         raise ResultTimeoutError(
             task=late[0].task,
@@ -98,14 +117,22 @@ async def compute_many(
     return list(finished.values())
 
 
+async def _portions(values: Iterable[int]) -> AsyncIterator[list[int]]:
+    """Give some numbers at a time, and the event loop its turn in between."""
+    left = iter(values)
+    while portion := list(islice(left, _PORTION)):
+        yield portion
+        await asyncio.sleep(0)
+
+
 async def _pack(numbers: Sequence[int], chunk_size: int) -> list[Chunk]:
     """Pack distinct numbers into chunks: those of the first cost class, then those of the other."""
-    distinct = iter(dict.fromkeys(numbers))
+    distinct: dict[int, None] = {}
     chunks: list[Chunk] = []
-    while portion := list(islice(distinct, _PORTION)):
-        if chunks:
-            await asyncio.sleep(0)
-        chunks += pack(portion, chunk_size=chunk_size)
+    async for portion in _portions(numbers):
+        new = [n for n in dict.fromkeys(portion) if n not in distinct]
+        distinct |= dict.fromkeys(new)
+        chunks += pack(new, chunk_size=chunk_size)
     return sorted(chunks, key=attrgetter("large"))
 
 
@@ -120,19 +147,21 @@ async def _compose(engine: Engine, chunks: Sequence[Chunk], lane: Lane, expires:
     return parcels
 
 
-def _answers(engine: Engine, outcome: Outcome, chunk: Chunk, parcel: Parcel) -> list[Answer]:
-    (items,) = collect(outcome, [handle(engine, chunk, parcel.task_id)], expiry_is_timeout=True)
-    return [decode(item, parcel.task_id) for item in items]
-
-
-def _in_order(numbers: Sequence[int], answers: dict[int, Answer], *, return_exceptions: bool) -> dict[int, Answer]:
+async def _in_order(
+    numbers: Sequence[int], answers: dict[int, Answer], *, return_exceptions: bool
+) -> dict[int, Answer]:
     """Sort what came by its place in the request. The first failure is raised, unless they are asked for."""
-    finished = {}
-    for index, n in enumerate(numbers):
-        if n in answers:
-            answer = answers[n]
-            if isinstance(answer, Exception) and not return_exceptions:
-                answer.add_note(f"n = {n}")
-                raise answer
-            finished[index] = answer
+    finished: dict[int, Answer] = {}
+    start = 0
+    async for portion in _portions(numbers):
+        for index, n in enumerate(portion, start):
+            if n in answers:
+                answer = answers[n]
+                if isinstance(answer, Exception):
+                    answer = copy.copy(answer)
+                    if not return_exceptions:
+                        answer.add_note(f"n = {n}")
+                        raise answer
+                finished[index] = answer
+        start += len(portion)
     return finished

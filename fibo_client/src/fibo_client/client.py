@@ -13,7 +13,6 @@ from fibo_client.celery.protocol.message import check_name, check_priority
 from fibo_client.chunks import Lane
 from fibo_client.config import FiboConfig
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_n, check_sqrt
-from fibo_client.errors import ClientStateError
 from fibo_client.flights import Flights
 from fibo_client.streaming import Stream
 
@@ -33,8 +32,6 @@ R = TypeVar("R")
 
 BULKY_N = 200_000
 """From this n on an answer is large (35 kB of text and more), and is polled rather than pushed."""
-
-_USUAL = Lane()
 
 
 class FiboClient:
@@ -91,7 +88,6 @@ class FiboClient:
         Raises:
             ClientStateError: It runs on another event loop.
         """
-        self._flights.close(ClientStateError("the client was closed while this call was waiting"))
         await self.celery.aclose()
 
     async def __aenter__(self) -> Self:
@@ -138,7 +134,7 @@ class FiboClient:
         loop = asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
-        seat = self._flights.join(number, _lane(queue, priority), deadline, answer)
+        seat = self._flights.join(number, self._lane(queue, priority), deadline, answer)
         try:
             return await answer
         finally:
@@ -198,11 +194,11 @@ class FiboClient:
             TransportError: Redis could not be reached.
             ClientStateError: The client is not open here.
         """
-        max_n = self.config.max_n
         return await compute_many(
             self.celery.engine,
-            [check_n(n, max_n) for n in ns],
-            _lane(queue, priority),
+            ns,
+            self._lane(queue, priority),
+            max_n=self.config.max_n,
             chunk_size=self.config.chunk_size if chunk_size is None else check_chunk_size(chunk_size),
             timeout=self.celery.engine.seconds(timeout),
             return_exceptions=return_exceptions,
@@ -273,7 +269,7 @@ class FiboClient:
         max_n = self.config.max_n
         return Stream(
             self._flights,
-            _lane(queue, priority)._replace(stream=True),
+            self._lane(queue, priority)._replace(stream=True),
             source,
             check=lambda n: check_n(n, max_n),
             seconds=self.celery.engine.seconds(timeout),
@@ -386,13 +382,10 @@ class FiboClient:
         """
         return self.celery.ready(results)
 
+    def _lane(self, queue: str | None, priority: int | None) -> Lane:
+        if queue is not None:
+            queue = None if queue == self.config.queue else check_name("queue", queue)
+        return Lane(queue, None if priority is None else check_priority(priority))
+
     def __repr__(self) -> str:
         return f"<FiboClient over {self.celery!r}>"
-
-
-def _lane(queue: str | None, priority: int | None) -> Lane:
-    if queue is None and priority is None:
-        return _USUAL
-    return Lane(
-        None if queue is None else check_name("queue", queue), None if priority is None else check_priority(priority)
-    )

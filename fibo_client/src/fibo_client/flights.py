@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from fibo_client.celery.result import collect, timeout_error
+from fibo_client.celery.result import collect
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.chunks import decode, handle, is_bulky, options, signature
 from fibo_client.contract import MAX_CHUNK
@@ -26,7 +26,7 @@ from fibo_client.errors import FiboError
 from fibo_client.packing import is_large, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fibo_client.celery.engine import Engine
     from fibo_client.celery.result import AsyncResult
@@ -36,14 +36,15 @@ if TYPE_CHECKING:
     from fibo_client.packing import Chunk
 
 MAX_IN_FLIGHT: Final = 8
-"""While fewer chunks than this are in flight, numbers leave at the end of the loop's iteration."""
+"""While fewer chunks than this are in flight, numbers begin to leave at the end of the loop's iteration. Once they have
+begun, a chunk leaves in each iteration until none is pending."""
 
 LONGEST_HOLD: Final = 0.005
 """The most seconds that numbers are held back to fill a chunk."""
 
-SLICE: Final = 64
-"""The most seats of one launch that are told their answer in one iteration of the event loop. It has more to do in it:
-others are told theirs, answers are read, and those who were told go on, perhaps to make the next calls."""
+SLICE: Final = 128
+"""The most seats that are told their answer in one iteration of the event loop. Those who were told go on in the next,
+perhaps to make other calls."""
 
 _MANY_LINES: Final = 64
 
@@ -124,6 +125,11 @@ class _Flight:
         if self.line.flights.get(self.n) is self:
             del self.line.flights[self.n]
 
+    def leave_the_table(self) -> list[Seat]:
+        """Let nobody join any more, and give those who did."""
+        self.close()
+        return self.seats
+
 
 class _Line:
     """The numbers of one lane and cost class: those that wait to leave, and how many chunks are under way."""
@@ -184,6 +190,10 @@ class Flights:
         self._chunk_size = chunk_size
         self._steps = engine.config.priority_steps
         self._lines: dict[tuple[Lane, bool], _Line] = {}
+        self._many_lines = _MANY_LINES
+        self._telling: deque[Iterator[tuple[Seat, Answer]]] = deque()
+        self._may_tell = 0
+        self._next_turn: asyncio.Handle | None = None
 
     def join(self, n: int, lane: Lane, deadline: float, told: Told) -> Seat:
         """Ask for a number.
@@ -204,8 +214,9 @@ class Flights:
         key = (lane, is_large(n))
         line = self._lines.get(key)
         if line is None:
-            if len(self._lines) >= _MANY_LINES:  # A program may use any number of queues, one after the other.
+            if len(self._lines) >= self._many_lines:  # A program may use any number of queues, one after the other.
                 self._lines = {key: each for key, each in self._lines.items() if not each.idle}
+                self._many_lines = max(_MANY_LINES, 2 * len(self._lines))
             line = self._lines[key] = _Line(lane)
         flight = line.flights.get(n)
         if flight is None or not flight.takes(deadline):
@@ -240,20 +251,6 @@ class Flights:
                 del launch.parties[moment]
                 self._disembark(launch, party)
 
-    def close(self, error: FiboError) -> None:
-        """Send nothing more. Whoever's number has not left gets an error.
-
-        Args:
-            error: The error.
-        """
-        for line in self._lines.values():
-            if line.planned is not None:
-                line.planned.cancel()
-                line.planned = None
-            self._refuse([flight for flight in line.flights.values() if flight.launch is None], error)
-            line.pending.clear()
-            line.packed.clear()
-
     # Leaving.
 
     def _plan(self, line: _Line, loop: asyncio.AbstractEventLoop) -> None:
@@ -274,6 +271,7 @@ class Flights:
                 line.pending.extendleft(line.flights[n] for n in reversed(line.packed.pop().numbers))
         if line.packed:
             chunk = line.packed.popleft()
+            # A flight that everybody has left since may have been replaced by one that is still pending. It leaves now.
             flights = [flight for n in chunk.numbers if (flight := line.flights.get(n)) and flight.launch is None]
             if flights:
                 self._launch(line, chunk._replace(numbers=[flight.n for flight in flights]), flights)
@@ -300,7 +298,7 @@ class Flights:
                 self._board(launch, seat)
 
     def _board(self, launch: _Launch, seat: Seat) -> None:
-        if launch.answered:  # Its answer is about to be told.
+        if launch.answered:  # Its answer is about to be told, and until then no deadline counts.
             return
         moment = _on_grid(seat.deadline)
         party = launch.parties.get(moment)
@@ -315,7 +313,7 @@ class Flights:
     def _arrived(self, launch: _Launch, moment: float) -> None:
         party = launch.parties.pop(moment)
         if party.waiter.timed_out:
-            self._deliver(self._too_late(launch, party))
+            self._deliver((seat, self._error(launch, party.waiter, seat)) for seat in party.seats)
         elif not launch.answered:
             launch.answered = True
             self._deliver(self._answers(launch, party.waiter))
@@ -331,48 +329,68 @@ class Flights:
                 flight.close()
         line = launch.flights[0].line
         line.in_flight -= 1
-        if line.pending:
-            if line.planned is not None:
-                line.planned.cancel()
+        if line.pending and isinstance(line.planned, asyncio.TimerHandle):
+            line.planned.cancel()
             line.planned = loop.call_soon(self._flush, line)
 
     def _answers(self, launch: _Launch, waiter: Waiter) -> Iterator[tuple[Seat, Answer]]:
-        failure: FiboError | None = None
-        items: Sequence[Any] = launch.flights
+        """Pair seats with their answers. What takes time is done when a pair is taken."""
+        task_id = launch.handle.id
         try:
-            outcome = self._engine.outcome(launch.work, waiter, asyncio.get_running_loop().time() - launch.began)
-            (items,) = collect(outcome, [launch.handle], expiry_is_timeout=True)
-        except FiboError as error:
-            failure = error
-        for flight, item in zip(launch.flights, items, strict=True):
-            flight.close()
-            if flight.wanted:
-                answer = decode(item, launch.handle.id) if failure is None else failure
-                for seat in flight.seats:
-                    yield seat, copy.copy(answer) if isinstance(answer, Exception) else answer
+            (items,) = self._collect(launch, waiter, launch.began)
+        except FiboError:
+            for flight in launch.flights:
+                flight.close()  # At once: who comes now shall have an attempt of its own.
+            return ((seat, self._error(launch, waiter, seat)) for flight in launch.flights for seat in flight.seats)
+        return (
+            (seat, copy.copy(answer) if isinstance(answer, Exception) else answer)
+            for flight, item in zip(launch.flights, items, strict=True)
+            if flight.wanted
+            for answer in [decode(item, task_id)]
+            for seat in flight.leave_the_table()
+        )
 
-    def _too_late(self, launch: _Launch, party: _Party) -> Iterator[tuple[Seat, Answer]]:
-        now = asyncio.get_running_loop().time()
-        result = launch.handle
-        for seat in party.seats:
-            outcome = self._engine.outcome(launch.work, party.waiter, now - seat.began)
-            yield seat, timeout_error(outcome, [result], [result.id], {})
+    def _collect(self, launch: _Launch, waiter: Waiter, began: float) -> list[list[Any]]:
+        waited = asyncio.get_running_loop().time() - began
+        outcome = self._engine.outcome(launch.work, waiter, waited)
+        return collect(outcome, [launch.handle], expiry_is_timeout=True)
+
+    def _error(self, launch: _Launch, waiter: Waiter, seat: Seat) -> FiboError:
+        """Make the error of a seat that gets no answer."""
+        try:
+            self._collect(launch, waiter, seat.began)
+        except FiboError as error:
+            return error
+        raise AssertionError("there is an answer")
 
     def _refuse(self, flights: Sequence[_Flight], error: FiboError) -> None:
         """Tell everybody on flights that have not left that they never will."""
         for flight in flights:
             flight.close()
-        self._deliver([(seat, copy.copy(error)) for flight in flights for seat in flight.seats])
+        self._deliver((seat, copy.copy(error)) for flight in flights for seat in flight.seats)
 
-    def _deliver(self, answers: Iterable[tuple[Seat, Answer]]) -> None:
-        """Tell some seats their answers, and the others in the next iterations of the loop."""
-        coming = iter(answers)
-        told = 0
-        for seat, answer in islice(coming, SLICE):
-            self._tell(seat, answer)
-            told += 1
-        if told == SLICE:
-            asyncio.get_running_loop().call_soon(self._deliver, coming)
+    def _deliver(self, answers: Iterator[tuple[Seat, Answer]]) -> None:
+        """Tell seats their answers: as many as may be told now, the others in the next iterations of the loop."""
+        self._telling.append(answers)
+        if self._next_turn is None:
+            self._take_turn()
+        else:
+            self._tell_some()
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        if self._telling:
+            self._may_tell = SLICE
+            self._next_turn = asyncio.get_running_loop().call_soon(self._take_turn)
+            self._tell_some()
+
+    def _tell_some(self) -> None:
+        while self._may_tell and self._telling:
+            for seat, answer in islice(self._telling[0], self._may_tell):
+                self._tell(seat, answer)
+                self._may_tell -= 1
+            if self._may_tell:
+                self._telling.popleft()
 
     def _tell(self, seat: Seat, answer: Answer) -> None:
         told, seat.told = seat.told, None

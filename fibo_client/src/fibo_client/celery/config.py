@@ -33,6 +33,10 @@ UNSET: Final = Unset.UNSET
 """Not given: use the client's default. (None is a value of its own: no limit.)"""
 
 
+LONGEST_TIMEOUT: Final = 1e9
+"""The most seconds that a time limit may have: some thirty years. Dates end somewhere."""
+
+
 class ConfigOverrides(TypedDict, total=False):
     """The settings that a client takes by keyword: the fields of `CeleryConfig`, but for the two URLs."""
 
@@ -228,6 +232,8 @@ class CeleryConfig:
             raise ConfigError(f"{name}={value!r} must be a number of seconds")
         if value < 0 or (value == 0 and not zero):
             raise ConfigError(f"{name}={value!r} must be {'0 or more' if zero else 'more than 0'}")
+        if value > LONGEST_TIMEOUT:
+            raise ConfigError(f"{name}={value!r} must be at most {LONGEST_TIMEOUT:.0f} seconds; None is no limit")
 
 
 def _check_steps(steps: object) -> tuple[int, ...]:

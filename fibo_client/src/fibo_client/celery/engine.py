@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from fibo_client.celery.composing import Composer
-from fibo_client.celery.config import UNSET
+from fibo_client.celery.config import LONGEST_TIMEOUT, UNSET
 from fibo_client.celery.publishing import Publication, Publisher
 from fibo_client.celery.tidying import Tidier
 from fibo_client.celery.waiting.watcher import Watcher
@@ -155,7 +155,7 @@ class Engine:
 
         Raises:
             TypeError: It is not a number.
-            ValueError: It is negative or not a number that ends.
+            ValueError: It is negative, or more than `LONGEST_TIMEOUT`.
         """
         if timeout is UNSET:
             return self.config.timeout
@@ -165,6 +165,8 @@ class Engine:
             raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
         if not 0 <= timeout < math.inf:
             raise ValueError(f"timeout={timeout} must be 0 or more; None is no limit")
+        if timeout > LONGEST_TIMEOUT:
+            raise ValueError(f"timeout={timeout} must be at most {LONGEST_TIMEOUT:.0f} seconds; None is no limit")
         return timeout
 
     async def publish(self, parcels: Sequence[Parcel], *, timeout: float | None, retry: bool) -> None:
@@ -256,6 +258,7 @@ class Engine:
         retry: bool,
         bulky: bool = False,
         end_on_failure: bool = False,
+        on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
     ) -> Outcome:
         """Send tasks and wait for their results; the tasks are owned by this call.
 
@@ -265,6 +268,7 @@ class Engine:
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
+            on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
 
         Returns:
             How it ended.
@@ -279,7 +283,7 @@ class Engine:
         over: asyncio.Future[None] = loop.create_future()
         work = self.own(parcels, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
         work.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
-        waiter = work.enter(timeout, lambda: _wake(over))
+        waiter = work.enter(timeout, lambda: _wake(over), on_answer)
         try:
             await over
         finally:

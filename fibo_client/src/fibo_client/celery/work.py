@@ -1,7 +1,7 @@
 """Owned work: tasks that are sent for those who wait for them, and cleaned up after them.
 
 One or several wait, each until a deadline of its own. The tasks are sent once. When the last one has left, what is
-unanswered is revoked if it was cancelled (a deadline revokes nothing: the tasks expire), and what was answered is
+unanswered is revoked, unless the last of all deadlines has passed (then the tasks expire), and what was answered is
 deleted.
 """
 
@@ -15,6 +15,7 @@ from fibo_client.celery.publishing import Publication
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.publishing import Failure, Publisher
     from fibo_client.celery.tidying import Tidier
     from fibo_client.celery.transport.base import Parcel
@@ -38,7 +39,7 @@ class Work:
         retry: Whether to send the same bytes again after a failure, until the last deadline.
         bulky: Whether large answers are expected.
         end_on_failure: Whether to wait no longer once a task has failed.
-        revoke_on_cancel: Whether to revoke what is unanswered when the last one leaves before its deadline.
+        revoke_on_cancel: Whether to revoke what is unanswered when all have left before the last deadline.
     """
 
     def __init__(
@@ -65,12 +66,18 @@ class Work:
         self._last_deadline = -math.inf
         self._sent = False
 
-    def enter(self, timeout: float | None, on_over: Callable[[], None]) -> Waiter:
+    def enter(
+        self,
+        timeout: float | None,
+        on_over: Callable[[], None],
+        on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
+    ) -> Waiter:
         """Begin to wait for all of the tasks.
 
         Args:
             timeout: Seconds until the wait ends. None is no limit.
             on_over: Called once, when all answers are there or the wait ends without them.
+            on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
 
         Returns:
             The waiter, to be handed to `leave` in the end.
@@ -79,6 +86,7 @@ class Work:
             [parcel.task_id for parcel in self._publication.parcels],
             timeout=timeout,
             on_over=on_over,
+            on_answer=on_answer,
             bulky=self._bulky,
             end_on_failure=self._end_on_failure,
             begun=self._sent,
@@ -125,7 +133,8 @@ class Work:
     def _clean_up(self, waiter: Waiter, now: float) -> None:
         unsent = self._publication.unsent
         abandoned = [task_id for task_id in waiter.missing if task_id not in unsent]
-        if abandoned and not waiter.timed_out and self._revoke_on_cancel:
+        # Whoever had the last deadline may have left before it. Until then nothing expires.
+        if abandoned and now < self._last_deadline and self._revoke_on_cancel:
             # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
             spared = self._publication.unknown if waiter.error is not None else ()
             self._tidier.revoke([task_id for task_id in abandoned if task_id not in spared])

@@ -43,6 +43,7 @@ class Waiter:
         bulky: Whether large answers are expected.
         on_over: Called once, when the waiter is over.
         on_change: Called with each new state that is not final.
+        on_answer: Called with each answer, as it comes.
         timed_out: Whether it ended by its deadline.
         error: Why it ended without all answers, if not by its deadline.
     """
@@ -55,10 +56,13 @@ class Waiter:
     end_on_failure: bool = False
     bulky: bool = False
     on_change: Callable[[TaskMeta], None] | None = None
+    on_answer: Callable[[str, TaskMeta | Exception], None] | None = None
     arrived: dict[str, TaskMeta | Exception] = field(default_factory=dict)
     timed_out: bool = False
     error: Exception | None = None
     over: bool = False
+    number: int = 0
+    """Its place among those with a deadline; 0 is none."""
 
 
 @dataclass(slots=True)
@@ -76,11 +80,13 @@ class Registry:
 
     def __init__(self) -> None:
         self._awaited: dict[str, _Awaited] = {}
-        self._deadlines: list[tuple[float, int, Waiter]] = []
-        self._looks: list[tuple[float, int, Waiter]] = []
-        self._overdue: deque[Waiter] = deque()
-        self._count = itertools.count()
-        self._waiting = 0
+        # Those with a deadline, by a number. The heaps have the numbers only: one that is over stays in them for a
+        # while, and must not keep its answers alive.
+        self._timed: dict[int, Waiter] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._looks: list[tuple[float, int]] = []
+        self._overdue: deque[int] = deque()
+        self._count = itertools.count(1)
 
     def __len__(self) -> int:
         """The number of results that somebody waits for."""
@@ -107,12 +113,13 @@ class Registry:
             awaited.waiters.append(waiter)
             if awaited.seen is not None and waiter.on_change is not None:
                 waiter.on_change(awaited.seen)
-        self._waiting += 1
         if waiter.deadline < math.inf:
-            if len(self._deadlines) > 64 and len(self._deadlines) > 4 * self._waiting:
+            if len(self._deadlines) > 64 and len(self._deadlines) > 4 * len(self._timed):
                 self._sweep()
-            heapq.heappush(self._deadlines, (waiter.deadline, next(self._count), waiter))
-            heapq.heappush(self._looks, (waiter.read_from, next(self._count), waiter))
+            waiter.number = next(self._count)
+            self._timed[waiter.number] = waiter
+            heapq.heappush(self._deadlines, (waiter.deadline, waiter.number))
+            heapq.heappush(self._looks, (waiter.read_from, waiter.number))
         return new
 
     def discard(self, waiter: Waiter) -> list[str]:
@@ -234,9 +241,9 @@ class Registry:
             The ids.
         """
         ids: dict[str, None] = {}
-        while self._looks and (self._looks[0][2].over or self._looks[0][0] <= now):
-            waiter = heapq.heappop(self._looks)[2]
-            if not waiter.over:
+        while self._looks and (self._looks[0][1] not in self._timed or self._looks[0][0] <= now):
+            waiter = self._timed.get(heapq.heappop(self._looks)[1])
+            if waiter is not None:
                 ids.update(waiter.missing)
         return list(ids)
 
@@ -250,15 +257,15 @@ class Registry:
         Returns:
             The ids that nobody waits for any more, and whether there is more to do at once.
         """
-        while self._deadlines and (self._deadlines[0][2].over or self._deadlines[0][0] <= now):
-            self._overdue.append(heapq.heappop(self._deadlines)[2])
+        while self._deadlines and (self._deadlines[0][1] not in self._timed or self._deadlines[0][0] <= now):
+            self._overdue.append(heapq.heappop(self._deadlines)[1])
         free: list[str] = []
         for _ in range(len(self._overdue)):
-            waiter = self._overdue.popleft()
-            if waiter.over:
+            waiter = self._timed.get(self._overdue.popleft())
+            if waiter is None:
                 continue
             if now < waiter.deadline + GRACE and not self._has_looked(waiter):
-                self._overdue.append(waiter)
+                self._overdue.append(waiter.number)
                 continue
             waiter.timed_out = True
             free += self._end(waiter)
@@ -274,9 +281,9 @@ class Registry:
         Returns:
             The moment, or None while nobody waits with a deadline.
         """
-        while self._deadlines and self._deadlines[0][2].over:
+        while self._deadlines and self._deadlines[0][1] not in self._timed:
             heapq.heappop(self._deadlines)
-        moments = [waiter.deadline + GRACE for waiter in self._overdue if not waiter.over]
+        moments = [self._timed[number].deadline + GRACE for number in self._overdue if number in self._timed]
         if self._deadlines:
             moments.append(self._deadlines[0][0])
         return min(moments, default=None)
@@ -287,14 +294,14 @@ class Registry:
         Returns:
             The moment, or None.
         """
-        while self._looks and self._looks[0][2].over:
+        while self._looks and self._looks[0][1] not in self._timed:
             heapq.heappop(self._looks)
         return self._looks[0][0] if self._looks else None
 
     def _sweep(self) -> None:
         """Drop the deadlines of waiters that are over, so that memory follows what is awaited now."""
         for heap in (self._deadlines, self._looks):
-            heap[:] = [entry for entry in heap if not entry[2].over]
+            heap[:] = [entry for entry in heap if entry[1] in self._timed]
             heapq.heapify(heap)
 
     def _has_looked(self, waiter: Waiter) -> bool:
@@ -303,9 +310,11 @@ class Registry:
     def _settle(self, waiter: Waiter, task_id: str, answer: TaskMeta | Exception) -> list[str]:
         del waiter.missing[task_id]
         waiter.arrived[task_id] = answer
+        if waiter.on_answer is not None:
+            waiter.on_answer(task_id, answer)
         if not waiter.missing:
             waiter.over = True
-            self._waiting -= 1
+            self._timed.pop(waiter.number, None)
             waiter.on_over()
         elif waiter.end_on_failure and (isinstance(answer, Exception) or answer.failure is not None):
             free = self._end(waiter)
@@ -315,7 +324,7 @@ class Registry:
 
     def _end(self, waiter: Waiter) -> list[str]:
         waiter.over = True
-        self._waiting -= 1
+        self._timed.pop(waiter.number, None)
         free = []
         for task_id in waiter.missing:
             awaited = self._awaited[task_id]

@@ -45,6 +45,8 @@ LARGE_REPLY: Final = 64 * 1024
 """A reply of so many bytes is decoded in an iteration of the loop of its own."""
 
 _FIRST_READ_WHEN_SUBSCRIBING: Final = 0.05
+"""Seconds until the first read of what is about to be subscribed to. It comes sooner with the confirmation."""
+
 _PAUSE_AFTER_FAILURE: Final = (0.02, 0.5)
 
 
@@ -111,6 +113,7 @@ class Watcher:
         timeout: float | None,
         on_over: Callable[[], None],
         on_change: Callable[[TaskMeta], None] | None = None,
+        on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
         once: bool = False,
         end_on_failure: bool = False,
         bulky: bool = False,
@@ -123,6 +126,7 @@ class Watcher:
             timeout: Seconds until the wait ends. None is no limit.
             on_over: Called once, when all answers are there or the wait ends without them.
             on_change: Called with each new state that is not final.
+            on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
             once: Whether a single read of each is enough, whatever it shows.
             end_on_failure: Whether the wait is over as soon as one task has failed.
             bulky: Whether large answers are expected, which are better polled than pushed.
@@ -134,7 +138,9 @@ class Watcher:
         now = self._loop.time()
         deadline = math.inf if timeout is None else now + timeout
         read_from = now if once or timeout is None else last_look(timeout, now, deadline)
-        waiter = Waiter(deadline, read_from, dict.fromkeys(task_ids), on_over, once, end_on_failure, bulky, on_change)
+        waiter = Waiter(
+            deadline, read_from, dict.fromkeys(task_ids), on_over, once, end_on_failure, bulky, on_change, on_answer
+        )
         new = self._registry.add(waiter)
         if once:
             self._begin(waiter, first=0.0)
@@ -188,7 +194,7 @@ class Watcher:
     def _begin(self, waiter: Waiter, first: float | None) -> None:
         now = self._loop.time()
         for place, task_id in enumerate(waiter.missing):
-            subscribing = first is None and task_id in self._wanted
+            subscribing = first is None and task_id in self._wanted and self._subscription is not None
             in_how_long = _FIRST_READ_WHEN_SUBSCRIBING if subscribing else first
             self._schedule.add(task_id, now, first=in_how_long, place=place, bulky=waiter.bulky)
             if task_id in self._confirmed:
