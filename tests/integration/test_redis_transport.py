@@ -131,6 +131,56 @@ async def test_a_connection_that_was_closed_while_it_was_free_is_replaced_withou
         assert len(await hand.connections()) == 1
 
 
+class Relay:
+    """Stands between a client and Redis, and can forget the connections that it has, as a firewall does."""
+
+    def __init__(self, port: int) -> None:
+        self.redis_port = port
+        self.known: list[asyncio.Task[None]] = []
+        self.writers: list[asyncio.StreamWriter] = []
+
+    @asynccontextmanager
+    async def running(self):
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            self.forget()
+            for writer in self.writers:
+                writer.close()
+            await asyncio.gather(*(writer.wait_closed() for writer in self.writers), return_exceptions=True)
+
+    async def _accept(self, reader, writer):
+        others = await asyncio.open_connection("127.0.0.1", self.redis_port)
+        self.writers += (writer, others[1])
+        for source, sink in ((reader, others[1]), (others[0], writer)):
+            self.known.append(asyncio.create_task(self._pass_on(source, sink)))
+
+    async def _pass_on(self, source, sink):
+        while data := await source.read(65536):
+            sink.write(data)
+
+    def forget(self):
+        for each in self.known:
+            each.cancel()
+        self.known.clear()
+
+
+async def test_connections_that_were_forgotten_on_the_way_cost_one_fault_and_not_one_each(server, hand):
+    relay = Relay(server.port)
+    async with relay.running() as port:
+        url = f"redis://127.0.0.1:{port}/{server.url.rpartition('/')[2]}"
+        async with opened(url, io_timeout=0.2) as (broker, store):
+            await asyncio.gather(*(broker.publish("celery", parcels(name)) for name in "abcdef"))
+            assert len(broker._connections._free) > 2
+            relay.forget()
+            with pytest.raises(PublishUnknownError, match="no answer"):
+                await broker.publish("celery", parcels("lost"))
+            await broker.publish("celery", parcels("sent"))
+            assert await store.read_many(["a"]) == [None]
+
+
 async def was_closed(connection) -> bool:
     return not await _is_clean(connection)
 

@@ -237,6 +237,20 @@ async def test_when_the_last_one_is_cancelled_the_work_is_revoked():
 
 
 @virtual
+@pytest.mark.parametrize("timeout", [None, 3600])
+async def test_one_who_leaves_before_the_last_deadline_has_the_work_revoked_when_the_others_time_out(timeout):
+    async with memory_client() as (client, worker):
+        worker.delay = None
+        (patient,) = calls(client, [5], timeout=timeout)
+        others = calls(client, [5, 6], timeout=1)
+        await asyncio.sleep(0.5)
+        patient.cancel()
+        await ended([patient, *others])
+        await asyncio.sleep(0.5)
+        assert worker.revoked == [worker.jobs[0].task_id]
+
+
+@virtual
 async def test_a_number_whose_task_was_revoked_is_sent_again():
     async with memory_client() as (client, worker):
         worker.delay = None
@@ -299,6 +313,16 @@ async def test_no_timeout_is_raised_over_an_answer_that_is_there():
 @virtual
 async def test_many_whose_time_is_up_together_are_told_in_slices():
     async with memory_client() as (client, worker):
+        worker.delay = None
+        tasks = calls(client, range(3 * SLICE), timeout=1)
+        turns = told(tasks)
+        assert {type(error) for error in await ended(tasks)} == {ResultTimeoutError}
+        assert max(turns.values()) <= SLICE
+
+
+@virtual
+async def test_those_of_many_small_chunks_are_told_in_slices_too():
+    async with memory_client(chunk_size=5) as (client, worker):
         worker.delay = None
         tasks = calls(client, range(3 * SLICE), timeout=1)
         turns = told(tasks)
@@ -432,6 +456,42 @@ async def test_what_is_not_sent_fails_each_call_of_the_chunk():
         assert [type(error) for error in errors] == [PublishError] * 2
         assert await client.fibonacci(5) == value(5)
         assert leftovers(client) == NOTHING
+
+
+@virtual
+async def test_one_who_comes_while_others_are_told_of_a_failure_has_an_attempt_of_its_own():
+    async with memory_client() as (client, worker):
+        worker.broker.outcomes.append(PublishError("no", refused=True))
+        tasks = calls(client, range(10 * SLICE))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert not tasks[-1].done()
+        assert await client.fibonacci(10 * SLICE - 1) == value(10 * SLICE - 1)
+        await ended(tasks)
+        assert leftovers(client) == NOTHING
+
+
+@virtual
+async def test_a_time_limit_beyond_all_dates_is_refused_and_disturbs_nobody():
+    async with memory_client() as (client, _):
+        good = calls(client, [5])
+        (bad,) = await ended(calls(client, [6], timeout=1e12))
+        assert isinstance(bad, ValueError)
+        assert await ended(good) == [value(5)]
+
+
+@virtual
+async def test_an_expired_task_tells_each_how_long_it_waited_itself():
+    async with memory_client() as (client, worker):
+        worker.delay = None
+        first = calls(client, [5], timeout=3)
+        await asyncio.sleep(1)
+        second = calls(client, [5], timeout=3)
+        await asyncio.sleep(0.5)
+        error = {"exc_type": "TaskRevokedError", "exc_message": ["expired"], "exc_module": "celery.exceptions"}
+        worker.store.put(worker.jobs[0].task_id, "REVOKED", error)
+        errors = await ended(first + second)
+        assert [type(error) for error in errors] == [ResultTimeoutError] * 2
+        assert [error.waited for error in errors] == [pytest.approx(1.5, abs=0.01), pytest.approx(0.5, abs=0.01)]
 
 
 @virtual

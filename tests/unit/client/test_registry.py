@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import pytest
 
@@ -247,3 +249,14 @@ def test_one_look_at_a_result_that_is_gone_does_not_tell_an_old_state(registry, 
     waiter = enter("a", once=True)
     registry.looked(["a"], 1.0, absent=True)
     assert waiter.arrived["a"].state == "PENDING"
+
+
+def test_the_answers_of_a_wait_that_is_over_are_not_kept_for_an_older_deadline(registry, enter):
+    enter("slow", deadline=1.0)
+    waiter = enter("a", deadline=2.0, read_from=1.9)
+    registry.arrive("a", success("a"))
+    kept = weakref.ref(waiter)
+    del waiter
+    gc.collect()
+    assert kept() is None
+    assert registry.next_deadline() == 1.0

@@ -10,6 +10,7 @@ from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.diagnosis import Diagnosis, diagnose
 from fibo_client.celery.engine import Engine
 from fibo_client.celery.inspection import Inspect, WorkerInfo
+from fibo_client.celery.protocol.message import check_name
 from fibo_client.celery.result import AsyncResult, Question, collect, gather, ready_many, revocation
 from fibo_client.celery.task import RemoteTask, Signature
 from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
@@ -228,7 +229,11 @@ class CeleryClient:
 
         Returns:
             The handle.
+
+        Raises:
+            MessageError: The id cannot be one.
         """
+        task_id = check_name("task_id", task_id)
         if isinstance(task, RemoteTask):
             return AsyncResult(self.engine, task_id, task=task.name, decode=task.decode)
         return AsyncResult(self.engine, task_id, task=task)

@@ -439,7 +439,8 @@ class Watcher:
                 self._arrive(task_id, payload)
             case Confirmed(task_ids):
                 for task_id in task_ids:
-                    if task_id in self._wanted:
+                    if task_id in self._asked:
                         self._confirmed.add(task_id)
+                    if task_id in self._wanted:
                         self._schedule.set_pushed(task_id, now, pushed=True)
                 self._wake()

@@ -263,6 +263,11 @@ class Connections:
         if isinstance(error, ResponseError):
             return self._fault(_outcome(error), _explain(error))
         await connection.disconnect(nowait=True)
+        # What broke this one has most likely broken those that nobody uses now. Each would cost its next user an error.
+        while self._free:
+            await self._drop(self._free.pop())
+        if isinstance(error.__context__, ReadOnlyError):  # Of a Sentinel's connection, redis-py makes another error.
+            return self._fault("unsent", _explain(error))
         if isinstance(error, (BusyLoadingError, AuthenticationError)):
             return self._fault(_outcome(error), _explain(error))
         if seconds is not None and isinstance(error, TimeoutError):
@@ -288,7 +293,7 @@ async def _is_clean(connection: AbstractConnection) -> bool:
     """Tell whether a free connection is fit for use: nobody closed it, and nothing came that nobody asked for."""
     try:
         return connection.is_connected and not await _can_read(connection)
-    except (RedisError, OSError):
+    except _FAILURES:
         return False
 
 
