@@ -115,15 +115,15 @@ class FiboClient:
             n: 0 to `max_n`.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
             queue: The queue to send to. None is the client's.
-            priority: 0 to 9; over Redis, 0 is served first. None is 0 for a small n, and the last for a large one, so
-                that small ones do not wait behind it.
+            priority: 0 to 9; over Redis, 0 is served first. None is 0 for a small n, and the last for a large one
+                (500,000 and more), which is then begun only when no small one waits.
 
         Returns:
             The number, exact.
 
         Raises:
             TypeError: n is not an integer.
-            ValueError: n is negative or too large.
+            ValueError: n is negative or too large. MessageError, if it is the queue or the priority that is wrong.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
             TransportError: Redis could not be reached.
@@ -181,14 +181,16 @@ class FiboClient:
                 is refused all the same, before anything is sent.)
             chunk_size: The most numbers in one task; 1 is one task a number. None is the client's.
             queue: The queue to send to. None is the client's.
-            priority: 0 to 9; over Redis, 0 is served first. None is 0 for small n, and the last for large ones.
+            priority: 0 to 9; over Redis, 0 is served first. None is 0 for small n, and the last for large ones
+                (500,000 and more), which are then begun only when no small one waits.
 
         Returns:
             The numbers, exact, in the order of `ns`.
 
         Raises:
-            TypeError: One of them is not an integer. Nothing was sent.
-            ValueError: One of them is negative or too large. Nothing was sent.
+            TypeError: One of them, or `chunk_size`, is not an integer. Nothing was sent.
+            ValueError: One of them, or `chunk_size`, is out of range. MessageError, if it is the queue or the priority
+                that is wrong. Nothing was sent.
             ResultTimeoutError: Not all came in time. `ResultTimeoutError.finished` has what did, by index.
             TaskFailedError: The worker could not compute one of them.
             TransportError: Redis could not be reached.
@@ -256,7 +258,8 @@ class FiboClient:
                 answer. If not, the first error is raised, with a note that names its n.
             timeout: Seconds for each number, from when it was pulled. UNSET is the client's default, None is no limit.
             queue: The queue to send to. None is the client's.
-            priority: 0 to 9; over Redis, 0 is served first. None is 0 for small n, and the last for large ones.
+            priority: 0 to 9; over Redis, 0 is served first. None is 0 for small n, and the last for large ones
+                (500,000 and more), which are then begun only when no small one waits.
 
         Returns:
             An async iterator of pairs ``(n, value)``, and an async context manager: leaving it withdraws or revokes
@@ -264,7 +267,7 @@ class FiboClient:
 
         Raises:
             TypeError: The source or `max_in_flight` is of a wrong type.
-            ValueError: `max_in_flight` is less than 1.
+            ValueError: `max_in_flight` is less than 1. MessageError, if it is the queue or the priority that is wrong.
         """
         max_n = self.config.max_n
         return Stream(
