@@ -110,3 +110,15 @@ def test_results_on_another_server_have_connections_of_their_own():
 
 def test_unset_says_what_it_is():
     assert repr(UNSET) == "UNSET"
+
+
+@pytest.mark.parametrize("chunk_size", [0, 1001, 2.0, True])
+def test_a_chunk_size_that_is_none_is_refused(chunk_size):
+    with pytest.raises(ConfigError, match="chunk_size"):
+        FiboConfig(chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("name", ["timeout", "io_timeout", "poll_max"])
+def test_a_time_limit_beyond_all_dates_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name}=.* must be at most"):
+        FiboConfig(**{name: 1e12})

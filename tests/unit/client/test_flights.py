@@ -199,6 +199,31 @@ async def test_a_thousand_large_numbers_leave_over_several_iterations():
 
 
 @virtual
+async def test_thousands_of_numbers_fill_chunks_whatever_the_order():
+    numbers = [n * 7919 % 20_000 for n in range(3000)]
+    async with memory_client() as (client, worker):
+        assert await ended(calls(client, numbers)) == [value(n) for n in numbers]
+        assert sorted(n for job in worker.jobs for n in job.numbers) == sorted(numbers)
+        assert min(len(job.numbers) for job in worker.jobs[:-1]) > 100
+        assert leftovers(client) == NOTHING
+
+
+@virtual
+async def test_numbers_that_were_held_back_when_the_client_closed_tell_their_callers_so():
+    async with memory_client() as (client, worker):
+        worker.delay = None
+        sent = []
+        for n in range(MAX_IN_FLIGHT):
+            sent += calls(client, [n])
+            await settle()
+        held = calls(client, [100])
+        await settle()
+        await client.aclose()
+        assert [type(error) for error in await ended(sent + held)] == [ClientStateError] * (MAX_IN_FLIGHT + 1)
+        assert len(worker.jobs) == MAX_IN_FLIGHT
+
+
+@virtual
 async def test_one_number_a_task_where_the_chunk_size_says_so():
     async with memory_client(chunk_size=1) as (client, worker):
         assert await ended(calls(client, [1, 2, 3])) == [value(1), value(2), value(3)]
