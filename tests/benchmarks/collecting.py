@@ -17,8 +17,12 @@ from fibo_client.contract import FIBONACCI, decode_number, encode_number
 from fibo_worker.fibonacci import fibonacci
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.benchmarks.bench import Bench
     from tests.benchmarks.report import Work
+
+    from fibo_client import FiboClient
 
 GROUP_REPEATS = 3
 """Celery takes some twenty seconds for each."""
@@ -134,11 +138,16 @@ def many(here: Bench) -> list[Row]:
 
 def our_many(here: Bench, count: int) -> tuple[float, Work]:
     """Time this client."""
+    return our_time(here, count, lambda client: client.fibonacci_many(range(count), timeout=TIMEOUT))
+
+
+def our_time(here: Bench, count: int, ask: Callable[[FiboClient], Awaitable[list[int]]]) -> tuple[float, Work]:
+    """Time this client, check its answers, and count what the worker computed."""
     place = here.fibo
 
     async def compute() -> float:
         began = time.perf_counter()
-        answers = await place.push.fibonacci_many(range(count), timeout=TIMEOUT)
+        answers = await ask(place.push)
         took = time.perf_counter() - began
         here.checks["ours"].same(answers, here.numbers[:count])
         return took
@@ -199,19 +208,7 @@ def concurrent(here: Bench) -> list[Row]:
 
 def our_concurrent(here: Bench, count: int) -> tuple[float, Work]:
     """Time this client."""
-    place = here.fibo
-
-    async def compute() -> float:
-        began = time.perf_counter()
-        answers = await our_calls(place.push, count)
-        took = time.perf_counter() - began
-        here.checks["ours"].same(answers, here.numbers[:count])
-        return took
-
-    with place.working(count) as work:
-        took = here.run(compute())
-    place.clean()
-    return took, work[0]
+    return our_time(here, count, lambda client: our_calls(client, count))
 
 
 def celery_concurrent(here: Bench, count: int) -> float:

@@ -109,6 +109,11 @@ class MemoryStore:
     async def aclose(self) -> None:
         self.log.append(("close",))
 
+    @property
+    def deleted(self) -> list[str]:
+        """What was deleted, in order."""
+        return [task_id for entry in self.log if entry[0] == "delete" for task_id in entry[1]]
+
     def reads_of(self, task_id: str) -> list[float]:
         """When a result was read."""
         return [at for at, task_ids in self.read_at if task_id in task_ids]
@@ -145,6 +150,11 @@ class MemoryBroker:
         if isinstance(outcome, Exception):
             raise outcome
         await asyncio.sleep(outcome)
+
+    @property
+    def revoked(self) -> list[str]:
+        """The tasks that were revoked, in order."""
+        return [task_id for _, request in self.broadcasts for task_id in request.arguments["task_id"]]
 
     async def depth(self, queue) -> int:
         return sum(len(parcels) for route, parcels in self.commands if route == queue)

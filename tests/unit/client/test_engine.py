@@ -31,11 +31,11 @@ class Bench:
 
     @property
     def revoked(self) -> list[str]:
-        return [task_id for _, request in self.broker.broadcasts for task_id in request.arguments["task_id"]]
+        return self.broker.revoked
 
     @property
     def deleted(self) -> list[str]:
-        return [task_id for entry in self.store.log if entry[0] == "delete" for task_id in entry[1]]
+        return self.store.deleted
 
 
 @asynccontextmanager

@@ -336,18 +336,9 @@ async def test_no_timeout_is_raised_over_an_answer_that_is_there():
 
 
 @virtual
-async def test_many_whose_time_is_up_together_are_told_in_slices():
-    async with memory_client() as (client, worker):
-        worker.delay = None
-        tasks = calls(client, range(3 * SLICE), timeout=1)
-        turns = told(tasks)
-        assert {type(error) for error in await ended(tasks)} == {ResultTimeoutError}
-        assert max(turns.values()) <= SLICE
-
-
-@virtual
-async def test_those_of_many_small_chunks_are_told_in_slices_too():
-    async with memory_client(chunk_size=5) as (client, worker):
+@pytest.mark.parametrize("chunk_size", [1000, 5])
+async def test_many_whose_time_is_up_together_are_told_in_slices(chunk_size):
+    async with memory_client(chunk_size=chunk_size) as (client, worker):
         worker.delay = None
         tasks = calls(client, range(3 * SLICE), timeout=1)
         turns = told(tasks)
