@@ -8,7 +8,7 @@ BENCH_STAMP := $(VENV)/.ready-to-bench
 PACKAGES := -e fibo_client -e 'fibo_worker[embedded]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all check bench soak docs build clean
+.PHONY: help setup demo test test-unit test-all check bench soak outages docs build clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: $(STAMP) $(BENCH_STAMP) ## Measure beside Celery and other task systems; 
 
 soak: $(STAMP) ## Do everything at once for five minutes, then look at what is left behind
 	@$(BIN)/python -m tests.soak
+
+outages: $(STAMP) ## Cause every outage of the contract, and write down in docs/outages.md what was seen
+	@$(BIN)/pytest --quiet tests/outages --write-outages --deselect tests/outages/test_page.py
 
 docs: $(STAMP) ## Build the documentation into site/
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site

@@ -1,0 +1,65 @@
+"""What tests of outages share: the promise that each keeps, the page that they are on, and proxies."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+from support.outages import PAGE, Promise, Sighting, Witness, contract, replaced, seen
+from support.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from support.servers import RedisServer
+
+_SIGHTINGS = pytest.StashKey[list[Sighting]]()
+_PROMISES = pytest.StashKey[list[Promise]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take a word on whether to write down what was seen."""
+    parser.addoption("--write-outages", action="store_true", help="write docs/outages.md anew with what was seen")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the mark is."""
+    config.addinivalue_line("markers", "outage(promise): a line of the outage contract")
+    config.stash[_SIGHTINGS] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Collect the contract: the marks of all tests, in order."""
+    marks = [mark for item in items if (mark := item.get_closest_marker("outage")) is not None]
+    config.stash[_PROMISES] = list(dict.fromkeys(mark.args[0] for mark in marks))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the page, if that was asked for and everything went well."""
+    config = session.config
+    if config.getoption("--write-outages") and exitstatus == 0:
+        page = replaced(PAGE.read_text(), "contract", contract(config.stash[_PROMISES]))
+        PAGE.write_text(replaced(page, "seen", seen(config.stash[_SIGHTINGS], dt.datetime.now(dt.UTC).date())))
+
+
+@pytest.fixture
+def promises(request: pytest.FixtureRequest) -> list[Promise]:
+    """The whole contract."""
+    return request.config.stash[_PROMISES]
+
+
+@pytest.fixture
+def witness(request: pytest.FixtureRequest) -> Iterator[Witness]:
+    """Sees how the calls of this test end, and holds them to its promise."""
+    promise = request.node.get_closest_marker("outage").args[0]
+    witness = Witness(promise)
+    yield witness
+    request.config.stash[_SIGHTINGS].append(witness.sighting)
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer) -> AsyncIterator[Proxy]:
+    """A proxy before the session's Redis."""
+    async with Proxy(redis_server.port).running() as proxy:
+        yield proxy
