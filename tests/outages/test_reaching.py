@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-from support.hand import eventually
 from support.outages import outage
 from support.servers import RedisServer, free_port
 
 from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient
-from fibo_client.errors import PublishError, PublishUnknownError, ResultTimeoutError
 
 
 @outage(

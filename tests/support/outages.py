@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import re
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Awaitable, Iterable
 
 PAGE = Path(__file__).parents[2] / "docs" / "outages.md"
@@ -139,11 +139,15 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def section(page: str, name: str) -> str:
     """Find what stands between the two markers of a name on the page."""
-    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", page, re.DOTALL)
+    found = re.search(_between(name), page, re.DOTALL)
     assert found, f"docs/outages.md has no section {name!r}"
-    return found[1]
+    return found[2]
 
 
 def replaced(page: str, name: str, text: str) -> str:
     """Put a text between the two markers of a name."""
-    return page.replace(section(page, name), f"\n{text}\n")
+    return re.sub(_between(name), lambda found: f"{found[1]}\n{text}\n{found[3]}", page, flags=re.DOTALL)
+
+
+def _between(name: str) -> str:
+    return rf"(<!-- {name} -->\n)(.*?)(<!-- end of {name} -->)"
