@@ -26,7 +26,7 @@ class Promise:
 
     Attributes:
         fault: What happens.
-        sees: What the caller gets: the names of errors, or ``the answer``, with ``or`` between them.
+        sees: What the caller gets: the names of errors between backticks, and ``the answer`` if that may come.
         within: How long that takes.
         submitted: Whether the work may have been submitted.
         retry: Whether the caller can safely try again.
@@ -64,7 +64,7 @@ class Witness:
 
     def __init__(self, promise: Promise) -> None:
         self._sighting = Sighting(promise, lost=promise.lost)
-        self._allowed = {re.sub(r"[^\w ]", "", each).strip() for each in promise.sees.split(" or ")}
+        self._allowed = {*re.findall(r"`(\w+Error)`", promise.sees), *re.findall("the answer", promise.sees)}
 
     async def see(self, call: Awaitable[Any], *, deadline: float) -> Any:
         """Wait for a call, and check that it ends as promised, and no later than it may.
