@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fibo_client.celery.backoff import pause
 from fibo_client.errors import PublishError, PublishUnknownError
 
 if TYPE_CHECKING:
@@ -207,17 +207,17 @@ class Publisher:
             self._finish(publication, None)
             return
         reason = publication.failure.reason if publication.failure else "it was withdrawn"
-        pause = min(_FIRST_PAUSE * 2.0 ** min(publication.attempts - 1, 10), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
-        if self._may_retry(publication, pause):
+        seconds = pause(publication.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
+        if self._may_retry(publication, seconds):
             if publication.attempts == 1:
                 logger.warning("sending tasks failed, trying again: %s", reason)
-            self._loop.call_later(pause, self._again, publication)
+            self._loop.call_later(seconds, self._again, publication)
         else:
             self._finish(publication, publication.failed(reason))
 
-    def _may_retry(self, publication: Publication, pause: float) -> bool:
+    def _may_retry(self, publication: Publication, seconds: float) -> bool:
         until = publication.retry_until
-        if publication.withdrawn or until is None or self._loop.time() + pause >= until:
+        if publication.withdrawn or until is None or self._loop.time() + seconds >= until:
             return False
         if isinstance(publication.failure, PublishError):
             # A client that never reached Redis has most likely been told a wrong address: say so at once.

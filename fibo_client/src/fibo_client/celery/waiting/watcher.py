@@ -14,6 +14,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Final
 
+from fibo_client.celery.backoff import pause
 from fibo_client.celery.protocol.meta import decode_meta
 from fibo_client.celery.transport.base import Confirmed, Pushed
 from fibo_client.celery.waiting.registry import Registry, Waiter, last_look
@@ -307,8 +308,7 @@ class Watcher:
         if self._failures == 1:
             logger.warning("results cannot be read, trying again: %s", error)
         self._forget(self._registry.unreadable(batch, error))
-        first, longest = _PAUSE_AFTER_FAILURE
-        await asyncio.sleep(min(first * 2 ** min(self._failures - 1, 10), longest))
+        await asyncio.sleep(pause(self._failures, *_PAUSE_AFTER_FAILURE))
         self._schedule.missed(batch, self._loop.time())
         self._expire()
 
@@ -426,8 +426,7 @@ class Watcher:
             except Exception:
                 failures += 1
                 logger.exception("the subscription to results failed, polling meanwhile")
-            first, longest = _PAUSE_AFTER_FAILURE
-            await asyncio.sleep(min(first * 2 ** min(failures, 10), longest))
+            await asyncio.sleep(pause(failures + 1, *_PAUSE_AFTER_FAILURE))
             if not self._wanted:
                 self._listening.clear()
 

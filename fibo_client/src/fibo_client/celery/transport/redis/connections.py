@@ -168,7 +168,8 @@ class Connections:
         except TimeoutError:
             raise self._fault("unsent", f"no connection within {self._io_timeout:g} s") from None
         except (RedisError, OSError) as error:
-            raise self._fault("unsent", _explain(error)) from error
+            said_no = isinstance(error, (ResponseError, AuthenticationError))
+            raise self._fault(_outcome(error) if said_no else "unsent", _explain(error)) from error
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer.
@@ -349,6 +350,7 @@ _ADVICE: Final = (
     ("error 111", "Is Redis running there?"),
     ("error 2 connecting", "Is Redis running, and is that the path of its socket?"),
     ("name or service not known", "Is the host's name right?"),
+    ("while writing to socket", "Redis closed it at once: has it reached its maxclients, or does it want TLS?"),
     ("certificate verify failed", "Give the authority that signed it: ssl_ca_certs."),
     ("wrongpass", "Check the user name and the password in the URL."),
     ("invalid username-password", "Check the user name and the password in the URL."),
