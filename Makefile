@@ -52,8 +52,8 @@ check: $(STAMP) ## Lint, check formatting, types and layers
 bench: $(STAMP) $(BENCH_STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
-soak: $(STAMP) ## Do everything at once for five minutes, then look at what is left behind
-	@$(BIN)/python -m tests.soak
+soak: $(STAMP) ## Do everything at once for five minutes, then 200 rounds while Redis kills the connections
+	@PYTHONPATH=tests $(BIN)/python -m soak
 
 outages: $(STAMP) ## Cause every outage of the contract, and write down in docs/outages.md what was seen
 	@$(BIN)/pytest --quiet tests/outages --write-outages --deselect tests/outages/test_page.py

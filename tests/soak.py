@@ -1,7 +1,9 @@
-"""``python -m tests.soak [--minutes N]``: everything at once, with random cancellations, breaks and deadlines.
+"""``python -m soak [--minutes N] [--rounds N]``: everything at once, and then everything while Redis kills it.
 
-At the end nothing may be left: no waiter, no subscription, no asyncio task, no key without an expiry. It prints the
-seed with which its random choices can be made again; what the machine does between them cannot be.
+First come random cancellations, breaks and deadlines; then rounds of 5,000 numbers while Redis kills the client's
+connections every 200 ms, beside calls with deadlines too short to be kept. At the end nothing may be left: no waiter,
+no subscription, no asyncio task, no key without an expiry. It prints the seed with which its random choices can be
+made again; what the machine does between them cannot be.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import redis as redis_py
+from support.killer import Killer, prey
+from support.outages import OVERRUN
 
 from fibo_client import FIBONACCI, FiboClient, FiboError, ResultTimeoutError, TaskRevokedError
 from fibo_worker.dev import running
@@ -177,15 +181,118 @@ async def soak(url: str, seconds: float, seed: int) -> Report:
     before = asyncio.all_tasks()
     async with FiboClient(url, timeout=20) as client:
         await Soak(client, random.Random(seed), report).run(seconds)
-        for _ in range(_LOOKS):
-            held = _held(client, url)
-            if not held:
-                break
-            await asyncio.sleep(0.1)
-        report.left += held
+        await _settle(client, url, report)
     report.left += [f"asyncio task {task.get_name()}" for task in asyncio.all_tasks() - before]
     report.left += _keys(url)
     return report
+
+
+@dataclass
+class Rounds:
+    """What came of rounds under kills.
+
+    Attributes:
+        done: How many came complete and right.
+        killed: How many connections were killed meanwhile.
+        calls: How many calls with short deadlines were made beside them.
+        late: The most seconds that any call ended past its deadline.
+        seconds: How long all of it took.
+    """
+
+    done: int = 0
+    killed: int = 0
+    calls: int = 0
+    late: float = 0.0
+    seconds: float = 0.0
+
+
+class Hunted:
+    """A client whose connections are killed while it works."""
+
+    def __init__(self, client: FiboClient, chance: random.Random) -> None:
+        self.client = client
+        self.chance = chance
+        self.rounds = Rounds()
+        self.report = Report()
+        self._expected = [fibonacci(n) for n in range(5000)]
+
+    async def run(self, count: int, killer: Killer) -> None:
+        """Go so many rounds, with other calls beside them."""
+        began = time.monotonic()
+        async with killer.every(0.2):
+            others = [asyncio.create_task(self._beside()) for _ in range(4)]
+            for number in range(count):
+                await self._round(number)
+            for task in others:
+                task.cancel()
+            for outcome in await asyncio.gather(*others, return_exceptions=True):
+                if not isinstance(outcome, asyncio.CancelledError):
+                    self.report.wrong.append(f"a call beside the rounds: {outcome!r:.300}")
+        self.rounds.killed, self.rounds.seconds = killer.killed, time.monotonic() - began
+
+    async def _round(self, number: int) -> None:
+        try:
+            # Ten numbers a task, so that a round is long enough to be hit several times.
+            values = await self._timed(self.client.fibonacci_many(range(5000), timeout=20, chunk_size=10), 20)
+        except FiboError as error:
+            self.report.wrong.append(f"round {number}: {error!r:.300}")
+            return
+        if values == self._expected:
+            self.rounds.done += 1
+        else:
+            self.report.wrong.append(f"round {number} came incomplete or wrong")
+
+    async def _beside(self) -> None:
+        while True:
+            n, timeout = self.chance.randrange(20_000), self.chance.choice([0.0, 0.005, 0.05, 0.1])
+            value = await self._timed(self.client.fibonacci(n, timeout=timeout), timeout)
+            self.rounds.calls += 1
+            if value is not None and value != fibonacci(n):
+                self.report.wrong.append(f"F({n}) came as something else: {value!r:.80}")
+
+    async def _timed(self, call: Awaitable[Any], timeout: float) -> Any:
+        began = time.monotonic()
+        try:
+            return await call
+        except ResultTimeoutError:
+            return None
+        finally:
+            self.rounds.late = max(self.rounds.late, time.monotonic() - began - timeout)
+
+
+async def rounds_under_kills(url: str, count: int, seed: int) -> tuple[Rounds, Report]:
+    """Ask for 5,000 numbers, again and again, while Redis kills the client's connections every 200 ms.
+
+    Args:
+        url: A Redis of our own, with a worker.
+        count: How many times.
+        seed: Of the short deadlines.
+
+    Returns:
+        What came of it, and what was wrong or left behind.
+    """
+    before = asyncio.all_tasks()
+    with redis_py.Redis.from_url(url) as direct, prey(direct, url) as prey_url:
+        async with FiboClient(prey_url) as client:
+            hunted = Hunted(client, random.Random(seed))
+            await hunted.run(count, Killer(direct))
+            await _settle(client, url, hunted.report)
+    rounds, report = hunted.rounds, hunted.report
+    if rounds.late > OVERRUN:
+        report.wrong.append(f"a call ended {rounds.late:.3f} s past its deadline")
+    report.left += [f"asyncio task {task.get_name()}" for task in asyncio.all_tasks() - before]
+    report.left += _keys(url)
+    return rounds, report
+
+
+async def _settle(client: FiboClient, url: str, report: Report) -> None:
+    """Give what is still held a while to go, and note what does not."""
+    for _ in range(_LOOKS):
+        held = _held(client, url)
+        if not held:
+            return
+        await asyncio.sleep(0.1)
+    report.left += held
 
 
 def _held(client: FiboClient, url: str) -> list[str]:
@@ -219,19 +326,28 @@ def main() -> int:
     Returns:
         The exit status: 0 if nothing was wrong and nothing was left.
     """
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="for how long (5)")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--rounds", type=int, default=200, help="of 5,000 numbers under kills (200)")
     chosen = parser.parse_args()
-    print(f"{chosen.minutes:g} minutes, --seed {chosen.seed}", flush=True)
+    print(f"{chosen.minutes:g} minutes, {chosen.rounds} rounds, --seed {chosen.seed}", flush=True)
     try:
         with running() as here:
             report = asyncio.run(soak(here.url, chosen.minutes * 60, chosen.seed))
+            rounds, under_kills = asyncio.run(rounds_under_kills(here.url, chosen.rounds, chosen.seed))
     except FiboError as error:
         print(error, file=sys.stderr)
         return 1
     for what, count in sorted(report.done.items()):
         print(f"{count:8,} {what}")
+    print(
+        f"{rounds.done:8,} of {chosen.rounds} rounds of 5,000 numbers complete and right in {rounds.seconds:.0f} s, "
+        f"{rounds.killed:,} connections killed; {rounds.calls:,} calls beside them, "
+        f"none later than {max(rounds.late, 0) * 1000:.0f} ms past its deadline"
+    )
+    report.wrong += under_kills.wrong
+    report.left += under_kills.left
     for line in (report.wrong + report.left)[:50]:
         print(line)
     print(f"{len(report.wrong)} wrong, {len(report.left)} left behind")

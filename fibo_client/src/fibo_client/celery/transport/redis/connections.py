@@ -168,8 +168,9 @@ class Connections:
         except TimeoutError:
             raise self._fault("unsent", f"no connection within {self._io_timeout:g} s") from None
         except (RedisError, OSError) as error:
-            said_no = isinstance(error, (ResponseError, AuthenticationError))
-            raise self._fault(_outcome(error) if said_no else "unsent", _explain(error)) from error
+            if isinstance(error, (ResponseError, AuthenticationError)):
+                raise self._fault(_outcome(error), _explain(error)) from error
+            raise self._fault("unsent", _explain(error)) from error
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer.
