@@ -9,6 +9,8 @@
 | `FIBO_SOFT_TIME_LIMIT`    | 110                        | seconds until it is told to stop; fewer      |
 | `FIBO_VISIBILITY_TIMEOUT` | 180                        | seconds until a lost task is run again; more |
 | `FIBO_RESULT_EXPIRES`     | 3600                       | seconds for which a result is kept           |
+| `FIBO_DEAD_LETTER_LIMIT`  | 10000                      | dead letters that are kept for each queue    |
+| `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
 
 Fewer and more than the time limit, that is. The visibility timeout must be the same for every worker on one broker.
 """
@@ -38,6 +40,8 @@ _VARIABLES: Final = {
     "soft_time_limit": "FIBO_SOFT_TIME_LIMIT",
     "visibility_timeout": "FIBO_VISIBILITY_TIMEOUT",
     "result_expires": "FIBO_RESULT_EXPIRES",
+    "dead_letter_limit": "FIBO_DEAD_LETTER_LIMIT",
+    "max_body_bytes": "FIBO_MAX_BODY_BYTES",
 }
 
 
@@ -59,6 +63,10 @@ class WorkerSettings:
     """After this a task whose worker was lost is run again; so every task must have ended by then."""
     result_expires: int = 3600
     """For this long a result is kept."""
+    dead_letter_limit: int = 10_000
+    """So many messages that cannot be run are kept for each queue; the oldest go first."""
+    max_body_bytes: int = 16 * 1024 * 1024
+    """The most bytes that the body of a message may have when decompressed."""
 
     def __post_init__(self) -> None:
         for name, variable in _VARIABLES.items():
