@@ -9,6 +9,7 @@ from celery import Celery
 
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
+from fibo_worker.transport import ScreeningAMQP, held_letters
 
 if TYPE_CHECKING:
     from typing import Final
@@ -31,7 +32,9 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     """
     if settings is None:
         settings = WorkerSettings.from_env(os.environ)
-    app = Celery("fibo_worker")
+    app = Celery("fibo_worker", amqp=ScreeningAMQP)
+    app.fibo_settings = settings
+    app.fibo_held = held_letters()
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
     return app

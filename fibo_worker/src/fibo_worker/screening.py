@@ -1,0 +1,257 @@
+"""Whether a message can be run, told from its bytes alone.
+
+Celery and kombu believe what a message says: where it says something else than they expect, the worker stops, or
+reconnects without end, or forgets the message. So everything that they rely on is checked here first. The rows of
+Celery's protocol, version 2, are in its documentation under "Message Protocol"; what is relied on was read in
+``kombu.transport.virtual``, ``kombu.transport.redis`` and ``celery.worker`` of version 5.7.
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import json
+import lzma
+import math
+import zlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu.utils.json import loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["MAX_DEPTH", "Screened", "screen"]
+
+MAX_DEPTH: Final = 100
+"""The deepest nesting of lists and objects. CPython's own JSON parser and writer give up somewhat below 1,000."""
+
+_MAX_NAME: Final = 1024
+_JSON: Final = "application/json"
+_LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset takes; a header may demand 4 GiB.
+_ENVELOPE_ROOM: Final = 64 * 1024  # for headers and properties, beside the body
+_BZ2: Final = "application/x-bz2"
+_XZ: Final = "application/x-lzma"
+_ZLIB: Final = "application/x-gzip"
+# Celery's names, and the short ones that it also takes.
+_DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
+    **dict.fromkeys((_ZLIB, "gzip", "zlib"), zlib.decompressobj),
+    **dict.fromkeys((_BZ2, "bzip2", "bzip"), bz2.BZ2Decompressor),
+    **dict.fromkeys((_XZ, "lzma", "xz"), lambda: lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What was found out about a message.
+
+    Attributes:
+        payload: The message as kombu takes it, or None where it cannot be run.
+        reason: Why it cannot be run. It holds no values of the message. None where it can.
+        task: The task's name, where it can be read.
+        id: The task's id, where it can be read.
+    """
+
+    payload: dict[str, Any] | None
+    reason: str | None = None
+    task: str | None = None
+    id: str | None = None
+
+
+class _DefectError(Exception):
+    """The message cannot be run. The message of this says why."""
+
+
+def screen(raw: bytes, *, max_body_bytes: int) -> Screened:
+    """Look at a message before Celery does.
+
+    Args:
+        raw: The element of the queue's list.
+        max_body_bytes: The most bytes that its body may have when decompressed.
+
+    Returns:
+        The message, or why it cannot be run. Nothing is raised, whatever the bytes are.
+    """
+    try:
+        # A body grows by a third as base64. As plain text in JSON it can grow more, which nobody will miss.
+        if len(raw) > max_body_bytes * 4 // 3 + _ENVELOPE_ROOM:
+            raise _DefectError(f"it has {len(raw)} bytes, too many for a body of at most {max_body_bytes}")
+        payload = _parsed(raw, "it")
+    except _DefectError as defect:
+        return Screened(None, str(defect))
+    headers = payload.get("headers") if isinstance(payload, dict) else None
+    if not isinstance(headers, dict):
+        headers = {}
+    task, id = _name(headers.get("task")), _name(headers.get("id"))
+    try:
+        if not isinstance(payload, dict):
+            raise _DefectError("it is not a JSON object")
+        _check_headers(payload.get("headers"))
+        body = _body(payload, max_body_bytes)
+        _check_body(_parsed(body, "its body"))
+    except _DefectError as defect:
+        return Screened(None, str(defect), task, id)
+    return Screened(payload, None, task, id)
+
+
+def _parsed(data: bytes, what: str) -> Any:
+    """Parse JSON as kombu does, which turns some objects into other types."""
+    try:
+        value = loads(data)
+    except UnicodeDecodeError:
+        raise _DefectError(f"{what} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _DefectError(f"{what} is not JSON: {error}") from None
+    except RecursionError:
+        raise _DefectError(f"{what} is nested deeper than {MAX_DEPTH}") from None
+    except Exception as error:  # noqa: BLE001 - a type's own decoder may raise anything
+        # Its text may hold values of the message.
+        raise _DefectError(f"{what} has a value that cannot be decoded ({type(error).__name__})") from None
+    # Most messages have only a handful of brackets.
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise _DefectError(f"{what} is nested deeper than {MAX_DEPTH}")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return [each for each in value.values() if isinstance(each, dict | list)]
+    return [each for each in value if isinstance(each, dict | list)] if isinstance(value, list) else ()
+
+
+def _name(value: Any) -> str | None:
+    """Give a name or an id that Redis can take in a key, or None."""
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
+def _check_headers(headers: Any) -> None:
+    if not isinstance(headers, dict):
+        raise _DefectError("it has no headers; a message of Celery's protocol version 2 has")
+    for field in ("task", "id"):
+        if field not in headers:
+            raise _DefectError(f"its headers have no {field!r}; a message of Celery's protocol version 2 has")
+        if _name(headers[field]) is None:
+            raise _DefectError(f"its header {field!r} is not a text of 1 to {_MAX_NAME} characters")
+    for field in ("shadow", "root_id", "parent_id", "group"):
+        value = headers.get(field)
+        if value is not None and _name(value) is None and value != "":
+            raise _DefectError(f"its header {field!r} is neither a text nor null")
+    for field in ("eta", "expires"):
+        _check_time(field, headers.get(field))
+    _check_limits(headers.get("timelimit"))
+    _check_stamps(headers.get("stamped_headers"), headers.get("stamps"))
+
+
+def _check_time(field: str, value: Any) -> None:
+    if value is None:
+        return
+    try:
+        if not isinstance(value, str | datetime) or not value:
+            raise ValueError
+        # As Celery does it; comparing brings both to UTC, which fails at the ends of the calendar.
+        maybe_make_aware(maybe_iso8601(value)).timestamp()
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise _DefectError(f"its header {field!r} is not a time in ISO 8601") from None
+
+
+def _check_limits(value: Any) -> None:
+    if not value:
+        return
+    if not isinstance(value, list) or len(value) != 2 or not all(each is None or _is_limit(each) for each in value):
+        raise _DefectError("its header 'timelimit' is not two times in seconds, each of which may be null")
+
+
+def _is_limit(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9 and math.isfinite(value)
+
+
+def _check_stamps(names: Any, stamps: Any) -> None:
+    if names and not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
+        raise _DefectError("its header 'stamped_headers' is not a list of texts")
+    if stamps and not isinstance(stamps, dict):
+        raise _DefectError("its header 'stamps' is not an object")
+
+
+def _body(payload: dict[str, Any], max_body_bytes: int) -> bytes:
+    properties = payload.get("properties")
+    if not isinstance(properties, dict):
+        raise _DefectError("it has no properties")
+    if payload.get("content-type") != _JSON:
+        raise _DefectError(f"its content-type is not {_JSON}, and nothing else is accepted")
+    encoding = payload.get("content-encoding")
+    if encoding is not None and not isinstance(encoding, str):
+        raise _DefectError("its content-encoding is not a text")
+    text = payload.get("body")
+    if not isinstance(text, str) or not text:
+        raise _DefectError("it has no body")
+    coding = properties.get("body_encoding")
+    try:
+        if coding is None or coding == "utf-8":
+            body, is_plain = text.encode(), True
+        elif coding == "base64":
+            body, is_plain = base64.b64decode(text), False
+        else:
+            raise _DefectError("its body_encoding is neither base64 nor utf-8")
+    except ValueError:
+        raise _DefectError("its body cannot be decoded as its body_encoding says") from None
+    if compression := payload["headers"].get("compression"):
+        if is_plain:
+            raise _DefectError("its body is compressed, but its body_encoding is not base64")
+        return _decompressed(body, compression, max_body_bytes)
+    if len(body) > max_body_bytes:
+        raise _DefectError(f"its body has {len(body)} bytes, more than {max_body_bytes}")
+    return body
+
+
+def _decompressed(body: bytes, compression: Any, max_body_bytes: int) -> bytes:
+    make = _DECOMPRESSORS.get(compression) if isinstance(compression, str) else None
+    if make is None:
+        raise _DefectError("its compression is unknown; gzip, bzip2 and xz are known")
+    decompressor = make()
+    try:
+        plain: bytes = decompressor.decompress(body, max_body_bytes + 1)
+    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+        raise _DefectError("its compressed body is broken") from None
+    if len(plain) > max_body_bytes:
+        raise _DefectError(f"its body has more than {max_body_bytes} bytes when decompressed")
+    # Celery's own decompression would go on to a second stream, and beyond the limit.
+    if not decompressor.eof or decompressor.unused_data:
+        raise _DefectError("its compressed body is cut short, or goes on after its end")
+    return plain
+
+
+def _check_body(body: Any) -> None:
+    if not isinstance(body, list) or len(body) != 3:
+        raise _DefectError("its body is not a list of three: arguments, keyword arguments, and what comes after")
+    args, kwargs, embed = body
+    if not isinstance(args, list):
+        raise _DefectError("its arguments are not a list")
+    if not isinstance(kwargs, dict):
+        raise _DefectError("its keyword arguments are not an object")
+    if embed is not None and not isinstance(embed, dict):
+        raise _DefectError("what shall come after it is not an object")
+    for field in ("callbacks", "errbacks", "chain"):
+        value = (embed or {}).get(field)
+        if value and not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):
+            raise _DefectError(f"its {field!r} is not a list of tasks")
+    chord = (embed or {}).get("chord")
+    if chord and not isinstance(chord, dict):
+        raise _DefectError("its 'chord' is not a task")

@@ -1,0 +1,189 @@
+"""Kombu's Redis transport, with every message looked at before Celery sees it.
+
+What cannot be run goes to the dead letters of its queue, and a caller that can be told is told at once. The rest is
+kombu's. ``Celery(amqp=ScreeningAMQP)`` makes an app use it, whatever starts the app and whatever its URLs are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import cached_property
+from queue import Empty
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import redis
+from celery.app.amqp import AMQP
+from celery.exceptions import InvalidTaskError
+from celery.states import FAILURE
+from kombu.connection import Connection
+from kombu.transport.redis import Channel, SentinelChannel, SentinelTransport, Transport
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from fibo_worker.dead_letters import DeadLetter, DeadLetters
+from fibo_worker.screening import screen
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["ScreeningAMQP"]
+
+_logger: Final = logging.getLogger(__name__)
+
+_MAX_HELD: Final = 100
+
+
+class _Screening(Channel):
+    """What is added to both of kombu's channels. Its base is Channel for the sake of ``super``."""
+
+    def _brpop_read(self, **options: Any) -> bool:
+        # As in the base class, but for what becomes of the item.
+        try:
+            try:
+                reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not reply:
+                raise Empty
+            queue = bytes_to_str(reply[0]).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self._take(queue, reply[1])
+            return True
+        finally:
+            self._in_poll = None  # type: ignore[assignment] # kombu has a connection here, or False, or None
+            self._flush_brpop_reauth()  # type: ignore[no-untyped-call]
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self._bury_held()
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+
+    def _take(self, queue: str, item: bytes | str) -> None:
+        app: Celery = self.connection.client.app
+        if queue not in app.amqp.queues.consume_from:  # a reply to remote control, say
+            self.connection._deliver(loads(bytes_to_str(item)), queue)  # noqa: SLF001 - its own transport
+            return
+        raw = item if isinstance(item, bytes) else item.encode()
+        found = screen(raw, max_body_bytes=app.fibo_settings.max_body_bytes)
+        if found.payload is None:
+            self._bury(DeadLetter.now(found.reason or "", raw, queue=queue, task=found.task, id=found.id))
+            return
+        properties = found.payload["properties"]
+        # The tag is the key of the record from which a lost message is restored: two messages with one tag would
+        # share a record, so each gets its own here. And it must be restored to where it came from.
+        properties["delivery_tag"] = str(uuid4())
+        info = properties.get("delivery_info")
+        info = info if isinstance(info, dict) else {}
+        properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
+        try:
+            self.connection._deliver(found.payload, queue)  # noqa: SLF001 - its own transport
+        except (redis.RedisError, OSError):
+            raise
+        except Exception as error:
+            # The screening has a gap here, or something else is wrong: the message must not stop the worker.
+            _logger.exception("a message of the queue %.200r was taken for sound, but was not", queue)
+            reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
+            self._bury(DeadLetter.now(reason, raw, queue=queue, task=found.task, id=found.id))
+            self.qos.ack(properties["delivery_tag"])
+
+    def _bury(self, letter: DeadLetter) -> None:
+        self.connection.client.app.fibo_held.append(letter)
+        self._bury_held()
+
+    def _bury_held(self) -> None:
+        """Put aside what is held. While Redis refuses it, it stays held, and the worker goes on."""
+        app: Celery = self.connection.client.app
+        while app.fibo_held:
+            letter = app.fibo_held[0]
+            # Kombu's own client would put the prefix before some of the keys, and not before others.
+            client = redis.Redis(connection_pool=self.pool)
+            limit = app.fibo_settings.dead_letter_limit
+            letters = DeadLetters(client, letter.queue, prefix=self.global_keyprefix, limit=limit)
+            try:
+                letters.push(letter)
+            except redis.ResponseError as error:  # full, or read-only: it will take it later
+                _logger.error("a message that cannot be run could not be put into %s: %s", letters.key, error)  # noqa: TRY400
+                return
+            app.fibo_held.popleft()
+            _logger.warning(
+                "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)",
+                *(letter.queue, letters.key, letter.reason, letter.task, letter.id),
+            )
+            self._tell_caller(app, letter)
+
+    def _tell_caller(self, app: Celery, letter: DeadLetter) -> None:
+        if letter.id is None:
+            return
+        error = InvalidTaskError(f"the worker cannot run this message: {letter.reason}")
+        try:
+            app.backend.store_result(letter.id, error, FAILURE)
+        except Exception:  # the caller is left to its timeout, the worker goes on
+            _logger.exception("the failure of task %.100r could not be stored", letter.id)
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)  # type: ignore[no-untyped-call]
+        except RecursionError:
+            _logger.warning("a message of remote control was nested too deeply, and was ignored")
+            return None
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        try:
+            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call]
+        except (redis.RedisError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - anyone can publish anything there
+            _logger.warning(
+                "a message of remote control on %.200r was not understood, and was ignored (%s)",
+                *(exchange, type(error).__name__),
+            )
+            return False
+
+
+class _RedisChannel(_Screening):
+    pass
+
+
+class _SentinelChannel(_Screening, SentinelChannel):
+    pass
+
+
+class _RedisTransport(Transport):
+    Channel = _RedisChannel
+
+
+class _SentinelTransport(SentinelTransport):
+    Channel = _SentinelChannel
+
+
+_SCREENING: Final[dict[type, type]] = {Transport: _RedisTransport, SentinelTransport: _SentinelTransport}
+
+
+class _ScreeningConnection(Connection):
+    """A connection whose transport screens. The URL still chooses the transport, also after a failover."""
+
+    app: Celery
+
+    def get_transport_cls(self) -> type:
+        found: type = super().get_transport_cls()  # type: ignore[no-untyped-call]
+        return _SCREENING.get(found, found)
+
+
+class ScreeningAMQP(AMQP):  # type: ignore[misc] # Celery has no types
+    """What makes a Celery app's connections: ours."""
+
+    @cached_property
+    def Connection(self) -> type[_ScreeningConnection]:  # noqa: N802 - Celery's name
+        """The class of the connections, which knows its app, also when a connection is cloned."""
+        return type("ScreeningConnection", (_ScreeningConnection,), {"app": self.app})
+
+
+def held_letters() -> deque[DeadLetter]:
+    """Make room for messages that Redis does not take at the moment.
+
+    Returns:
+        An empty queue of bounded length.
+    """
+    return deque(maxlen=_MAX_HELD)
