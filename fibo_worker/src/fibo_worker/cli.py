@@ -1,4 +1,4 @@
-"""The command line: ``fibo-worker start | dev | demo | health``. Each imports what it needs when it runs."""
+"""The command line: ``fibo-worker start | dev | demo | health | dead``. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fibo_worker._version import __version__
+from fibo_worker.dead_cli import dead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,9 @@ def main() -> None:
 
     CELERY_BROKER_URL says where its Redis is; redis://localhost:6379/0 if it is not set.
     """
+
+
+main.add_command(dead)
 
 
 @main.command(epilog="Arguments after -- go to 'celery worker' as they are: fibo-worker start -- --pool threads")

@@ -158,6 +158,17 @@ class DeadLetters:
         found: list[bytes] = self._client.lrange(self.key, start, stop)  # type: ignore[assignment]
         return found
 
+    def kept(self) -> int:
+        """Count the letters that are kept.
+
+        Returns:
+            The count.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached.
+        """
+        return int(self._client.llen(self.key))
+
     def total(self) -> int:
         """Count the letters that ever came, those no longer kept included.
 

@@ -24,7 +24,7 @@ def started(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("command", ["start", "dev", "demo", "health"])
+@pytest.mark.parametrize("command", ["start", "dev", "demo", "health", "dead"])
 def test_every_command_explains_itself(invoke, command):
     result = invoke(command, "--help")
 
@@ -120,6 +120,9 @@ def test_the_demo_refuses_what_is_no_index_with_status_2(invoke, number, message
         ["demo", "--batch", "0"],
         ["health", "--timeout", "0"],
         ["stop"],
+        ["dead", "show"],
+        ["dead", "requeue"],
+        ["dead", "requeue", "--all", "1"],
     ],
 )
 def test_wrong_arguments_are_refused_with_status_2(invoke, arguments):

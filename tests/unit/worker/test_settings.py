@@ -80,6 +80,8 @@ def test_celery_knows_every_setting_and_nothing_but_json_is_accepted():
         "FIBO_SOFT_TIME_LIMIT",
         "FIBO_VISIBILITY_TIMEOUT",
         "FIBO_RESULT_EXPIRES",
+        "FIBO_DEAD_LETTER_LIMIT",
+        "FIBO_MAX_BODY_BYTES",
     ],
 )
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "1e3"])

@@ -1,0 +1,157 @@
+"""The command line's ``fibo-worker dead list | show | requeue | purge``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fibo_worker.dead_letters import DeadLetter, DeadLetters
+
+__all__ = ["dead"]
+
+_BATCH = 100
+
+_queue: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "-Q", "--queue", metavar="NAME", default="celery", show_default=True, help="The queue whose dead letters they are."
+)
+
+
+@click.group()
+def dead() -> None:
+    """Look at the messages that could not be run, and put them back.
+
+    A worker keeps them in the Redis list QUEUE.dead, with the reason.
+    """
+
+
+@dead.command("list")
+@_queue
+@click.option(
+    "-n", "--number", type=click.IntRange(min=1), default=20, show_default=True, help="How many, the newest first."
+)
+def list_(queue: str, number: int) -> None:
+    """List dead letters: index, time, reason, task and id."""
+    with _opened(queue) as letters:
+        stored, kept, total = letters.stored(0, number - 1), letters.kept(), letters.total()
+    for index, each in enumerate(stored):
+        letter = _read(each)
+        if letter is None:
+            click.echo(f"{index}  something that is no dead letter")
+        else:
+            name = f"{_safe(letter.task or '-')} {_safe(letter.id or '-')}"
+            click.echo(f"{index}  {_safe(letter.at)}  {name}  {_safe(letter.reason)}")
+    click.echo(f"{len(stored)} of {kept} dead letters of the queue {_safe(queue)}; {total} came since counting began.")
+
+
+@dead.command()
+@_queue
+@click.argument("index", type=click.IntRange(min=0))
+def show(queue: str, index: int) -> None:
+    """Show one dead letter whole. INDEX is that of the list.
+
+    What is not printable ASCII in the message is shown as a Python bytes literal has it.
+    """
+    with _opened(queue) as letters:
+        stored = letters.stored(index, index)
+    if not stored:
+        raise click.ClickException(f"the queue {_safe(queue)} has no dead letter {index}")
+    letter = _read(stored[0])
+    if letter is None:
+        raise click.ClickException(f"what stands at {index} is no dead letter: {stored[0]!r:.200}")
+    for name in ("reason", "at", "queue", "task", "id"):
+        click.echo(f"{name + ':':8}{_safe(getattr(letter, name) or '-')}")
+    click.echo(f"raw:    {repr(letter.raw)[2:-1]}")
+
+
+@dead.command()
+@_queue
+@click.option("--all", "every", is_flag=True, help="All of them.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.argument("indexes", type=click.IntRange(min=0), nargs=-1)
+def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> None:
+    """Put messages back into their queue, as they came. INDEXES are those of the list.
+
+    They go to the end of the queue. One that still cannot be run comes back as a dead letter.
+    """
+    if every == bool(indexes):
+        raise click.UsageError("name the indexes of the letters to put back, or say --all")
+    with _opened(queue) as letters:
+        if every:
+            stored = letters.stored()
+        else:
+            # Letters that come in the meantime move the others down, so read once and then go by the content.
+            stored = [each for index in sorted(set(indexes)) for each in letters.stored(index, index)]
+            if len(stored) < len(set(indexes)):
+                raise click.ClickException(f"the queue {_safe(queue)} has not all of these dead letters")
+        sound = [each for each in stored if _read(each) is not None]
+        for each in sound[:20]:
+            letter = _read(each)
+            if letter is not None:
+                click.echo(f"{_safe(letter.task or '-')} {_safe(letter.id or '-')}  {_safe(letter.reason)}")
+        if len(sound) > 20:
+            click.echo(f"and {len(sound) - 20} more")
+        if sound and not yes:
+            click.confirm(f"Put {len(sound)} messages back into the queue {_safe(queue)}?", abort=True)
+        # The oldest first, so that they are run in the order in which they came.
+        sound.reverse()
+        moved = sum(letters.requeue(sound[start : start + _BATCH]) for start in range(0, len(sound), _BATCH))
+    click.echo(f"{moved} put back.")
+
+
+@dead.command()
+@_queue
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def purge(queue: str, yes: bool) -> None:
+    """Remove all dead letters of a queue, for good."""
+    with _opened(queue) as letters:
+        if not yes:
+            click.confirm(f"Remove {letters.kept()} dead letters of the queue {_safe(queue)}?", abort=True)
+        click.echo(f"{letters.purge()} removed.")
+
+
+@contextlib.contextmanager
+def _opened(queue: str) -> Iterator[DeadLetters]:
+    """Connect as the worker does, so that every URL that it takes will do here."""
+    from kombu.exceptions import OperationalError
+    from redis import Redis, RedisError
+
+    from fibo_client.errors import ConfigError
+    from fibo_worker.app import create_app
+    from fibo_worker.dead_letters import DeadLetters
+    from fibo_worker.settings import WorkerSettings
+
+    try:
+        settings = WorkerSettings.from_env(os.environ)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    app = create_app(settings)
+    app.conf.broker_transport_options |= {"socket_connect_timeout": 5.0, "socket_timeout": 30.0}
+    with app.connection_for_read() as connection:
+        where = connection.as_uri()  # with asterisks for the password
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5.0)
+            channel = connection.default_channel
+            client = Redis(connection_pool=channel.pool)
+            yield DeadLetters(client, queue, prefix=channel.global_keyprefix, limit=settings.dead_letter_limit)
+        except (OperationalError, RedisError, OSError) as error:
+            raise click.ClickException(f"the broker {where} cannot be reached, or refused: {error}") from error
+
+
+def _read(stored: bytes) -> DeadLetter | None:
+    from fibo_worker.dead_letters import DeadLetter
+
+    try:
+        return DeadLetter.decode(stored)
+    except ValueError:
+        return None
+
+
+def _safe(text: str) -> str:
+    """Give a text without what could do something to a terminal."""
+    return text.encode("unicode_escape").decode("ascii")

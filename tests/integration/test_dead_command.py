@@ -1,0 +1,161 @@
+"""``fibo-worker dead`` and the list under it, on a real Redis."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from fibo_worker import cli
+from fibo_worker.dead_letters import DeadLetter, DeadLetters
+
+
+@pytest.fixture
+def client(redis_server, redis_url):
+    with redis_server.client(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def letters(client):
+    return DeadLetters(client, "celery", limit=5)
+
+
+@pytest.fixture
+def dead(redis_url):
+    def call(*arguments, answer=None):
+        env = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+        return CliRunner().invoke(cli.main, ["dead", *arguments], env=env, input=answer)
+
+    return call
+
+
+def push(letters, *raws):
+    for raw in raws:
+        letters.push(DeadLetter.now("it is no good", raw, queue="celery", task="t", id=raw.decode("latin-1")))
+
+
+def test_the_list_keeps_the_newest_and_counts_all(letters):
+    push(letters, *(str(n).encode() for n in range(8)))
+
+    assert [DeadLetter.decode(each).raw for each in letters.stored()] == [b"7", b"6", b"5", b"4", b"3"]
+    assert (letters.kept(), letters.total()) == (5, 8)
+
+
+def test_a_key_prefix_is_in_front_of_every_key(client):
+    letters = DeadLetters(client, "celery", prefix="p:")
+    push(letters, b"x")
+
+    assert sorted(client.keys()) == [b"p:celery.dead", b"p:celery.dead.count"]
+    assert letters.requeue(letters.stored()) == 1
+    assert sorted(client.keys()) == [b"p:celery", b"p:celery.dead.count"]
+
+
+def test_a_letter_reads_back_as_it_was_written():
+    letter = DeadLetter.now("why", b"\xff\x00", queue="q")
+
+    assert DeadLetter.decode(letter.encode()) == letter
+
+
+@pytest.mark.parametrize("stored", [b"", b"\xff", b"[]", b"{}", b"null", b'{"raw":5}', b"[" * 100_000])
+def test_what_is_no_letter_is_refused(stored):
+    with pytest.raises(ValueError, match="not a dead letter"):
+        DeadLetter.decode(stored)
+
+
+def test_list_shows_reasons_and_ids_newest_first(dead, letters):
+    push(letters, b"old", b"new")
+
+    result = dead("list")
+
+    assert result.exit_code == 0, result.output
+    first, second, last = result.output.splitlines()
+    assert first.startswith("0 ")
+    assert first.endswith("t new  it is no good")
+    assert second.endswith("t old  it is no good")
+    assert last == "2 of 2 dead letters of the queue celery; 2 came since counting began."
+
+
+def test_nothing_that_commands_a_terminal_is_shown(dead, letters):
+    raw = b"\x1b[2J\x07\xe2\x80\xae"
+    letters.push(DeadLetter.now("\x1b]0;x\x07", raw, queue="celery", task="\x9b1m", id="\x1b[31m\n"))
+
+    shown = dead("list").output + dead("show", "0").output + dead("requeue", "0", answer="n\n").output
+
+    assert "\\x1b[2J" in shown
+    assert all(each == "\n" or " " <= each <= "~" for each in shown)
+
+
+def test_show_of_one_that_is_not_there_fails_plainly(dead):
+    result = dead("show", "3")
+
+    assert result.exit_code == 1
+    assert result.output == "Error: the queue celery has no dead letter 3\n"
+
+
+def test_requeue_puts_the_very_bytes_back_in_the_order_they_came(dead, letters, client):
+    push(letters, b"first", b"\xff second")
+
+    result = dead("requeue", "--all", answer="y\n")
+
+    assert result.exit_code == 0, result.output
+    assert client.lrange("celery", 0, -1) == [b"\xff second", b"first"]
+    assert letters.kept() == 0
+
+
+def test_requeue_of_some_leaves_the_others(dead, letters, client):
+    push(letters, b"a", b"b", b"c")
+
+    assert dead("requeue", "--yes", "1").exit_code == 0
+
+    assert client.lrange("celery", 0, -1) == [b"b"]
+    assert [DeadLetter.decode(each).raw for each in letters.stored()] == [b"c", b"a"]
+
+
+def test_requeue_changes_nothing_unless_it_is_confirmed(dead, letters, client):
+    push(letters, b"a")
+
+    assert dead("requeue", "--all", answer="n\n").exit_code == 1
+
+    assert (client.llen("celery"), letters.kept()) == (0, 1)
+
+
+def test_a_letter_that_somebody_else_put_back_is_not_put_back_twice(letters, client):
+    push(letters, b"a", b"b")
+    stored = letters.stored()
+
+    assert letters.requeue(stored[:1]) == 1
+    assert letters.requeue(stored) == 1
+
+    assert sorted(client.lrange("celery", 0, -1)) == [b"a", b"b"]
+
+
+def test_purge_asks_and_then_removes(dead, letters):
+    push(letters, b"a", b"b")
+
+    assert dead("purge", answer="n\n").exit_code == 1
+    assert letters.kept() == 2
+    assert dead("purge", "--yes").output == "2 removed.\n"
+    assert letters.kept() == 0
+
+
+def test_something_else_in_the_list_harms_no_command(dead, letters, client):
+    push(letters, b"a")
+    client.lpush("celery.dead", b"\x1bnope")
+
+    assert "something that is no dead letter" in dead("list").output
+    assert dead("show", "0").exit_code == 1
+    assert dead("requeue", "--all", "--yes").output.endswith("1 put back.\n")
+
+
+def test_a_broker_that_is_not_there_is_said_plainly(dead):
+    result = CliRunner().invoke(cli.main, ["dead", "list"], env={"CELERY_BROKER_URL": "redis://:secret@127.0.0.1:1/0"})
+
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.output
+    assert "secret" not in result.output
+
+
+def test_a_letter_is_json_that_other_programs_can_read(letters):
+    push(letters, b"a")
+
+    assert json.loads(letters.stored()[0]).keys() == {"reason", "at", "queue", "task", "id", "raw"}
