@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 import redis
 from support.programs import FIBO_WORKER, run
+from support.servers import TESTS, RedisServer
 
 from fibo_worker.child import Child
 from fibo_worker.dead_letters import DeadLetters
@@ -267,3 +268,42 @@ def test_garbage_for_remote_control_is_ignored(here, unique, garbage):
     assert here.process.pid == pid
     done = run(*FIBO_WORKER, "health", CELERY_BROKER_URL=here.url)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory):
+    """A worker with a task on which Celery itself fails, by a Unix socket."""
+    socket = tmp_path_factory.mktemp("redis") / "s"
+    with RedisServer(options={"unixsocket": str(socket)}) as server:
+        url = f"redis+socket://{socket}"
+        env = {"PYTHONPATH": str(TESTS)}
+        worker = WorkerProcess(url, app="support.gaps", env=env)
+        with worker as process, server.client() as client:
+            yield Here(client, url, process)
+
+
+def test_a_defect_that_no_screening_knows_stops_no_worker_either(gaps):
+    raw = envelope("gap", task="broken")
+
+    letter = json.loads(buried(gaps, raw))
+
+    assert base64.b64decode(letter["raw"]) == raw
+    assert "TypeError" in letter["reason"]
+    assert gaps.answer("gap")["status"] == "FAILURE"
+
+
+def test_a_letter_that_redis_does_not_take_is_kept_until_it_does(gaps):
+    gaps.redis.delete("celery.dead")
+    gaps.redis.set("celery.dead", "not a list")
+    gaps.redis.lpush("celery", b"held")
+    gaps.run_good("while-held")
+    assert gaps.redis.type("celery.dead") == b"string"
+
+    gaps.redis.delete("celery.dead")
+
+    letters = DeadLetters(gaps.redis, "celery")
+    deadline = time.monotonic() + 10
+    while not letters.kept():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert base64.b64decode(json.loads(letters.stored()[0])["raw"]) == b"held"
