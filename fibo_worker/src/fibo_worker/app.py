@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
+from fibo_worker import memory
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
 from fibo_worker.transport import ScreeningAMQP, held_letters
@@ -32,11 +33,12 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     """
     if settings is None:
         settings = WorkerSettings.from_env(os.environ)
-    app = Celery("fibo_worker", amqp=ScreeningAMQP)
+    app = Celery("fibo_worker", amqp=ScreeningAMQP, task_cls="fibo_worker.requests:GuardedTask")
     app.fibo_settings = settings
     app.fibo_held = held_letters()
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
+    memory.bound(app, settings.max_memory)
     return app
 
 

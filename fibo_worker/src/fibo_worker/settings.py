@@ -11,6 +11,7 @@
 | `FIBO_RESULT_EXPIRES`     | 3600                       | seconds for which a result is kept           |
 | `FIBO_DEAD_LETTER_LIMIT`  | 10000                      | dead letters that are kept for each queue    |
 | `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
+| `FIBO_MAX_MEMORY`         | 4096                       | MiB of address space for each of its processes |
 
 Fewer and more than the time limit, that is. The visibility timeout must be the same for every worker on one broker.
 """
@@ -42,6 +43,7 @@ _VARIABLES: Final = {
     "result_expires": "FIBO_RESULT_EXPIRES",
     "dead_letter_limit": "FIBO_DEAD_LETTER_LIMIT",
     "max_body_bytes": "FIBO_MAX_BODY_BYTES",
+    "max_memory": "FIBO_MAX_MEMORY",
 }
 
 
@@ -67,6 +69,9 @@ class WorkerSettings:
     """So many messages that cannot be run are kept for each queue; the oldest go first."""
     max_body_bytes: int = 16 * 1024 * 1024
     """The most bytes that the body of a message may have when decompressed."""
+    max_memory: int = 4096
+    """MiB of address space that each process which runs tasks may have. One that has come to use a quarter of that
+    is replaced after its task."""
 
     def __post_init__(self) -> None:
         for name, variable in _VARIABLES.items():
@@ -144,13 +149,21 @@ class WorkerSettings:
             "timezone": "UTC",
             # A task is lost with its worker unless it is acknowledged late. Computing twice does no harm.
             "task_acks_late": True,
+            # Whose process was killed is run again. `fibo_worker.transport` sees to it that this happens once only.
+            "task_reject_on_worker_lost": True,
+            "worker_max_memory_per_child": self.max_memory * 1024 // 4,
             # After a lost connection such a task cannot be acknowledged and will come again, so stop it.
             "worker_cancel_long_running_tasks_on_connection_loss": True,
             # Small tasks must not wait in a worker's hands behind a large one.
             "worker_prefetch_multiplier": 1,
             "task_time_limit": self.time_limit,
             "task_soft_time_limit": self.soft_time_limit,
-            "broker_transport_options": {"visibility_timeout": self.visibility_timeout},
+            # Kombu looks for lost tasks every 10 seconds, but at each tenth time only, unless it is told to.
+            "broker_transport_options": {
+                "visibility_timeout": self.visibility_timeout,
+                "unacked_restore_interval": min(10.0, self.visibility_timeout / 10),
+                "unacked_restore_throttle": 1,
+            },
             "broker_connection_retry_on_startup": True,
         }
         # Without a word on certificates, Celery's broker checks none and its backend refuses to start. A URL

@@ -6,19 +6,22 @@ kombu's. ``Celery(amqp=ScreeningAMQP)`` makes an app use it, whatever starts the
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import deque
+from contextlib import contextmanager
 from functools import cached_property
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import redis
+from billiard.exceptions import WorkerLostError
 from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 from celery.states import FAILURE
 from kombu.connection import Connection
-from kombu.transport.redis import Channel, SentinelChannel, SentinelTransport, Transport
+from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
@@ -26,17 +29,49 @@ from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.screening import screen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery import Celery
 
-__all__ = ["ScreeningAMQP"]
+__all__ = ["MAX_LOSSES", "ScreeningAMQP", "held_letters", "losses", "without_losses"]
 
 _logger: Final = logging.getLogger(__name__)
+
+LOSSES: Final = "fibo_losses"
+"""The property of a message that says how often the process, or the worker, that ran it was lost."""
+
+MAX_LOSSES: Final = 2
+"""A message that was lost so often is not run again."""
 
 _MAX_HELD: Final = 100
 
 
+class _CountingQoS(QoS):
+    """Counts in a message how often it was lost. Putting it back at shutdown is no loss."""
+
+    losing = False
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        with self._loss():
+            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        with self._loss():
+            super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _loss(self) -> Iterator[None]:
+        self.losing = True
+        try:
+            yield
+        finally:
+            self.losing = False
+
+
 class _Screening(Channel):
     """What is added to both of kombu's channels. Its base is Channel for the sake of ``super``."""
+
+    QoS = _CountingQoS
 
     def _brpop_read(self, **options: Any) -> bool:
         # As in the base class, but for what becomes of the item.
@@ -68,9 +103,14 @@ class _Screening(Channel):
         raw = item if isinstance(item, bytes) else item.encode()
         found = screen(raw, max_body_bytes=app.fibo_settings.max_body_bytes)
         if found.payload is None:
-            self._bury(DeadLetter.now(found.reason or "", raw, queue=queue, task=found.task, id=found.id))
+            self.bury(DeadLetter.now(found.reason or "", raw, queue=queue, task=found.task, id=found.id))
             return
         properties = found.payload["properties"]
+        if losses(found.payload) >= MAX_LOSSES:
+            reason = f"the worker that had it was lost {MAX_LOSSES} times"
+            letter = DeadLetter.now(reason, without_losses(found.payload), queue=queue, task=found.task, id=found.id)
+            self.bury(letter, WorkerLostError(reason))
+            return
         # The tag is the key of the record from which a lost message is restored: two messages with one tag would
         # share a record, so each gets its own here. And it must be restored to where it came from.
         properties["delivery_tag"] = str(uuid4())
@@ -85,38 +125,49 @@ class _Screening(Channel):
             # The screening has a gap here, or something else is wrong: the message must not stop the worker.
             _logger.exception("a message of the queue %.200r was taken for sound, but was not", queue)
             reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
-            self._bury(DeadLetter.now(reason, raw, queue=queue, task=found.task, id=found.id))
+            self.bury(DeadLetter.now(reason, raw, queue=queue, task=found.task, id=found.id))
             self.qos.ack(properties["delivery_tag"])
 
-    def _bury(self, letter: DeadLetter) -> None:
-        self.connection.client.app.fibo_held.append(letter)
+    def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
+        if self.qos.losing:
+            payload["properties"][LOSSES] = losses(payload) + 1
+        super()._do_restore_message(payload, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def bury(self, letter: DeadLetter, error: Exception | None = None) -> None:
+        """Put a message aside, and tell its caller.
+
+        Args:
+            letter: The message.
+            error: What the caller gets. None is an InvalidTaskError with the reason.
+        """
+        error = error or InvalidTaskError(f"the worker cannot run this message: {letter.reason}")
+        self.connection.client.app.fibo_held.append((letter, error))
         self._bury_held()
 
     def _bury_held(self) -> None:
         """Put aside what is held. While Redis refuses it, it stays held, and the worker goes on."""
         app: Celery = self.connection.client.app
         while app.fibo_held:
-            letter = app.fibo_held[0]
+            letter, error = app.fibo_held[0]
             # Kombu's own client would put the prefix before some of the keys, and not before others.
             client = redis.Redis(connection_pool=self.pool)
             limit = app.fibo_settings.dead_letter_limit
             letters = DeadLetters(client, letter.queue, prefix=self.global_keyprefix, limit=limit)
             try:
                 letters.push(letter)
-            except redis.ResponseError as error:  # full, or read-only: it will take it later
-                _logger.error("a message that cannot be run could not be put into %s: %s", letters.key, error)  # noqa: TRY400
+            except redis.ResponseError as refusal:  # full, or read-only: it will take it later
+                _logger.error("a message that cannot be run could not be put into %s: %s", letters.key, refusal)  # noqa: TRY400
                 return
             app.fibo_held.popleft()
             _logger.warning(
                 "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)",
                 *(letter.queue, letters.key, letter.reason, letter.task, letter.id),
             )
-            self._tell_caller(app, letter)
+            self._tell_caller(app, letter, error)
 
-    def _tell_caller(self, app: Celery, letter: DeadLetter) -> None:
+    def _tell_caller(self, app: Celery, letter: DeadLetter, error: Exception) -> None:
         if letter.id is None:
             return
-        error = InvalidTaskError(f"the worker cannot run this message: {letter.reason}")
         try:
             app.backend.store_result(letter.id, error, FAILURE)
         except Exception:  # the caller is left to its timeout, the worker goes on
@@ -180,10 +231,36 @@ class ScreeningAMQP(AMQP):  # type: ignore[misc] # Celery has no types
         return type("ScreeningConnection", (_ScreeningConnection,), {"app": self.app})
 
 
-def held_letters() -> deque[DeadLetter]:
+def held_letters() -> deque[tuple[DeadLetter, Exception]]:
     """Make room for messages that Redis does not take at the moment.
 
     Returns:
         An empty queue of bounded length.
     """
     return deque(maxlen=_MAX_HELD)
+
+
+def losses(payload: Any) -> int:
+    """Tell how often the process, or the worker, that ran a message was lost.
+
+    Args:
+        payload: The message, screened.
+
+    Returns:
+        The count, by what the message says.
+    """
+    count = payload["properties"].get(LOSSES)
+    return count if isinstance(count, int) else 0
+
+
+def without_losses(payload: Any) -> bytes:
+    """Write a message that was lost as it was sent: whoever puts it back wants it run again.
+
+    Args:
+        payload: The message.
+
+    Returns:
+        Its bytes.
+    """
+    properties = {name: value for name, value in payload["properties"].items() if name != LOSSES}
+    return json.dumps({**payload, "properties": properties}).encode()

@@ -26,7 +26,12 @@ def test_an_empty_environment_gives_the_documented_defaults():
         110,
         3600,
     )
-    assert given["broker_transport_options"] == {"visibility_timeout": 180}
+    assert given["broker_transport_options"] == {
+        "visibility_timeout": 180,
+        "unacked_restore_interval": 10.0,
+        "unacked_restore_throttle": 1,
+    }
+    assert given["worker_max_memory_per_child"] == 1024 * 1024
 
 
 def test_every_variable_reaches_the_configuration():
@@ -39,6 +44,7 @@ def test_every_variable_reaches_the_configuration():
             "FIBO_SOFT_TIME_LIMIT": "10",
             "FIBO_VISIBILITY_TIMEOUT": "30",
             "FIBO_RESULT_EXPIRES": "40",
+            "FIBO_MAX_MEMORY": "800",
         }
     )
 
@@ -46,7 +52,9 @@ def test_every_variable_reaches_the_configuration():
     assert settings.max_n == 7
     assert (given["broker_url"], given["result_backend"]) == ("redis://a/1", "redis://b/2")
     assert (given["task_time_limit"], given["task_soft_time_limit"]) == (20, 10)
-    assert given["broker_transport_options"] == {"visibility_timeout": 30}
+    assert given["broker_transport_options"]["visibility_timeout"] == 30
+    assert given["broker_transport_options"]["unacked_restore_interval"] == 3.0
+    assert (settings.max_memory, given["worker_max_memory_per_child"]) == (800, 800 * 1024 // 4)
     assert given["result_expires"] == 40
 
 

@@ -1,0 +1,69 @@
+"""What becomes of a message whose task took its process down with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
+from celery import Task
+from celery.exceptions import TaskError
+from celery.worker.request import Request
+
+from fibo_worker.dead_letters import DeadLetter
+from fibo_worker.transport import MAX_LOSSES, losses, without_losses
+
+__all__ = ["GuardedRequest", "GuardedTask", "OutOfMemoryError"]
+
+
+class OutOfMemoryError(TaskError):  # type: ignore[misc] # Celery has no types
+    """A task wanted more memory than its process may have. The caller is told of a MemoryError."""
+
+
+class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
+    """A task in a worker's hands, which can cost it one process, and one more, but no third and not the worker."""
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:  # Celery's signature
+        """Handle a failure, as Celery does but for two.
+
+        Args:
+            exc_info: What was raised.
+            send_failed_event: Whether to tell those who watch events.
+            return_ok: Whether the task's process has stored the failure.
+
+        Returns:
+            None.
+        """
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, MemoryError):
+            # Of this one Celery thinks that the worker itself is out of memory, and ends it.
+            exc_info.exception = OutOfMemoryError("the task wanted more memory than FIBO_MAX_MEMORY")
+        elif isinstance(error, WorkerLostError) and self.task.acks_late and losses(self.message._raw) + 1 >= MAX_LOSSES:  # noqa: SLF001
+            return self._give_up(error)
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _give_up(self, error: WorkerLostError) -> None:
+        """Put the message aside, tell the caller, and only then forget it."""
+        channel = self.message.channel
+        channel.bury(
+            DeadLetter.now(
+                f"its process was lost {MAX_LOSSES} times; the last time: {error}",
+                without_losses(self.message._raw),  # noqa: SLF001 # what kombu itself would put back
+                queue=self.message.delivery_info["routing_key"],
+                task=self.name,
+                id=self.id,
+            ),
+            error,
+        )
+        self.acknowledge()
+        self.send_event("task-failed", exception=repr(error), traceback=None)
+
+
+class GuardedTask(Task):  # type: ignore[misc] # Celery has no types
+    """The base of the app's tasks: their requests are guarded."""
+
+    Request = f"{__name__}:{GuardedRequest.__qualname__}"

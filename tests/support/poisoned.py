@@ -1,0 +1,76 @@
+"""fibo-worker's own app, with tasks beside its own that do to their process what a bad task can do.
+
+``celery -A support.poisoned worker``, with the settings of fibo-worker in the environment.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from fibo_worker.app import create_app
+
+app = create_app()
+
+
+@app.task(name="poison.kill")
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="poison.kill_once")
+def kill_once(path):
+    """Kill the process, unless the file says that this has happened."""
+    if not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+@app.task(name="poison.memory")
+def memory(size):
+    return len(bytearray(size))
+
+
+@app.task(name="poison.gmp")
+def gmp(n):
+    import gmpy2
+
+    return int(gmpy2.fib(n).bit_length())
+
+
+@app.task(name="poison.grow")
+def grow(size):
+    """Keep memory, and tell the process."""
+    kept.append(bytearray(b"x") * size)
+    return os.getpid()
+
+
+kept = []
+
+
+@app.task(name="poison.count")
+def count(path, seconds):
+    """Note that it ran, and take a while."""
+    with Path(path).open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    return "done"
+
+
+@app.task(name="poison.spin")
+def spin():
+    while True:
+        pass
+
+
+@app.task(name="poison.deaf")
+def deaf():
+    while True:
+        try:
+            while True:
+                pass
+        except SoftTimeLimitExceeded:
+            pass
