@@ -9,6 +9,7 @@ from pathlib import Path
 import gmpy2
 import pytest
 import redis
+from support.ca import Authority, tls_server
 from support.clients import celery_client
 from support.programs import FIBO_WORKER, gone, run
 from support.servers import TESTS, RedisServer, free_port, redis_binaries
@@ -176,55 +177,16 @@ class TestPrivateRedis:
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate for this machine that no authority has signed, and its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("there is no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-keyout",
-            key,
-            "-out",
-            certificate,
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
+def authority(tmp_path_factory):
+    """Who signed the certificate of the Redis that speaks TLS."""
+    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="module")
-def tls_port(certificate):
+def tls_port(authority):
     """The port of a Redis that speaks TLS."""
-    options = {
-        "tls-cert-file": str(certificate[0]),
-        "tls-key-file": str(certificate[1]),
-        "tls-auth-clients": "no",
-        "tls-port": str(free_port()),
-    }
-    try:
-        server = RedisServer(options=options)
-        server.start()
-    except StartError as error:
-        if "Bad directive" in str(error):
-            pytest.skip("this Redis was built without TLS")
-        raise
-    yield options["tls-port"]
-    server.stop()
+    with tls_server(authority.sign("server", "127.0.0.1"), authority.cert) as (_, port):
+        yield port
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tls_port):
@@ -234,8 +196,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tls_port):
     assert "certificate verify failed" in done.stderr
 
 
-def test_a_worker_serves_over_tls_that_it_has_verified(tls_port, certificate):
-    url = f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={certificate[0]}"
+def test_a_worker_serves_over_tls_that_it_has_verified(tls_port, authority):
+    url = f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={authority.cert}"
     with WorkerProcess(url, stop_timeout=0) as process:
         client = "from fibo_worker.app import app; print(app.send_task('fibo.fibonacci', (10,)).get(timeout=9))"
         done = run(sys.executable, "-c", client, CELERY_BROKER_URL=url)

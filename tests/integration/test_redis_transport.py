@@ -363,51 +363,6 @@ async def until_it_answers(port: int) -> None:
     pytest.fail("the sentinel does not answer")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl on this machine to make a certificate with")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
-    subprocess.run(
-        [*command, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True
-    )
-    return cert, key
-
-
-@pytest.fixture(scope="module")
-def tls_port(certificate):
-    cert, key = certificate
-    port = free_port()
-    options = {
-        "tls-port": str(port), "tls-cert-file": str(cert), "tls-key-file": str(key), "tls-auth-clients": "no",
-    }  # fmt: skip
-    server = RedisServer(options=options)
-    try:
-        server.start()
-    except StartError as error:
-        if "Bad directive" in str(error):
-            pytest.skip("this Redis was built without TLS")
-        raise
-    yield port
-    server.stop()
-
-
-async def test_tls_verifies_certificates_unless_told_otherwise(tls_port, certificate):
-    url = f"rediss://127.0.0.1:{tls_port}/0"
-    async with opened(url) as (broker, _):
-        with pytest.raises(PublishError, match=r"certificate verify failed.*ssl_ca_certs"):
-            await broker.publish("celery", parcels("a"))
-    for trusting in (f"{url}?ssl_ca_certs={certificate[0]}", f"{url}?ssl_cert_reqs=none"):
-        async with opened(trusting) as (broker, _):
-            assert await broker.depth("celery") == 0
-    async with opened(url, ssl_ca_certs=str(certificate[0])) as (broker, _):
-        assert await broker.depth("celery") == 0
-
-
 def every_error(root: type[BaseException]) -> list[type[BaseException]]:
     return [root, *(each for child in root.__subclasses__() for each in every_error(child))]
 

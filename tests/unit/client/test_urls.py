@@ -172,7 +172,24 @@ def test_tls_is_checked_unless_the_url_or_else_the_settings_say_otherwise(query,
     assert read(f"rediss://h/0?{query}", **settings) == tcp(host="h", ssl=options)
 
 
-@pytest.mark.parametrize("url", ["redis://h", "redis+socket:///run/redis.sock", "sentinel://h"])
+@pytest.mark.parametrize(
+    ("url", "settings", "options"),
+    [
+        ("sentinel://h", {}, None),
+        ("sentinel://h?ssl_cert_reqs=required", {}, TLSOptions()),
+        ("sentinel://h", {"ssl_cert_reqs": "required"}, TLSOptions()),
+        ("sentinel://h", {"ssl_check_hostname": False}, TLSOptions(check_hostname=False)),
+        ("sentinel://g;h?ssl_ca_certs=/ca.pem", {"ssl_ca_certs": "/other.pem"}, TLSOptions(ca_certs="/ca.pem")),
+        ("sentinel://g?ssl_cert_reqs=none;h?ssl_cert_reqs=none", {}, TLSOptions(cert_reqs="none", check_hostname=False)),
+    ],
+)
+def test_what_is_said_of_certificates_gives_sentinel_tls(url, settings, options):
+    address = read(url, master_name="m", **settings)
+    assert address.ssl == options
+    assert ("TLS" in str(address)) is (options is not None)
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis+socket:///run/redis.sock"])
 def test_settings_about_tls_leave_a_url_without_tls_alone(url):
     address = read(url, master_name="m", ssl_cert_reqs="nonsense", ssl_keyfile="/k.pem")
     assert address.ssl is None
@@ -330,7 +347,8 @@ def test_an_address_is_frozen():
         ("sentinel://a;b/x", "number of a database"),
         ("sentinel://a/0?db=1", "different databases"),
         ("sentinel://a?master_name=m", "setting of its own"),
-        ("sentinel://a?ssl_cert_reqs=none", "not supported with sentinel://"),
+        ("sentinel://a?ssl_cert_reqs=never", "required, optional or none"),
+        ("sentinel://a?ssl_ca_certs=/a.pem;b?ssl_ca_certs=/b.pem", "different ssl_* options"),
         ("sentinel://a;:pw@b", "must begin with sentinel://"),
     ],
 )

@@ -111,7 +111,9 @@ class CeleryConfig:
     sentinel_password: str | None = field(default=None, repr=False)
     """The password for the Sentinels themselves, where they want one."""
     ssl_cert_reqs: str | None = None
-    """``required``, ``optional`` or ``none``, where the URL does not say. None is ``required``."""
+    """``required``, ``optional`` or ``none``, where the URL does not say. None is ``required``.
+
+    With ``sentinel://``, this or any other of the ``ssl_*`` settings means TLS."""
     ssl_ca_certs: str | None = None
     """A file of certificate authorities, where the URL does not say. None is the system's."""
     ssl_certfile: str | None = None

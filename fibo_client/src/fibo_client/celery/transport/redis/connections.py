@@ -20,6 +20,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     MasterDownError,
+    NoPermissionError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -166,11 +167,12 @@ class Connections:
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
                 return connection
         except TimeoutError:
-            raise self._fault("unsent", f"no connection within {self._io_timeout:g} s") from None
+            silent = f"no connection within {self._io_timeout:g} s"
+            raise self._fault("unsent", silent if self.address.ssl is None else f"{silent}. {_IS_IT_TLS}") from None
         except (RedisError, OSError) as error:
-            if isinstance(error, (ResponseError, AuthenticationError)):
-                raise self._fault(_outcome(error), _explain(error)) from error
-            raise self._fault("unsent", _explain(error)) from error
+            said_no = isinstance(error, (ResponseError, AuthenticationError))
+            reason = _explain(error) if said_no or self.address.ssl is None else _explain_tls(error)
+            raise self._fault(_outcome(error) if said_no else "unsent", reason) from error
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer.
@@ -215,12 +217,15 @@ class Connections:
         try:
             async with asyncio.timeout(seconds):
                 await connection.send_packed_command(_packed(commands))
-                for _ in commands:
+                for command in commands:
                     try:
                         answers.append(await connection.read_response())
                     except ResponseError as error:
                         # The other answers are still to be read, or the connection's next user would get them.
-                        refusal = refusal or self._fault(_outcome(error), _explain(error))
+                        reason = _explain(error)
+                        if isinstance(error, NoPermissionError):  # Of a key, Redis does not say which command it was.
+                            reason = f"{command[0]}: {reason}"
+                        refusal = refusal or self._fault(_outcome(error), reason)
         except _FAILURES as error:
             raise await self._failed(connection, error, seconds) from error
         if refusal is not None:
@@ -346,6 +351,28 @@ def _explain(error: BaseException) -> str:
     return text
 
 
+def _explain_tls(error: BaseException) -> str:
+    """Say it of a connection that was to speak TLS, of which the same words may mean another thing."""
+    text = str(error).strip()
+    for sign, advice in _TLS_ADVICE:
+        if sign in text.lower():
+            return f"{text.rstrip('.')}. {advice}"
+    return _explain(error)
+
+
+_IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
+_TLS_ADVICE: Final = (
+    ("error 2 connecting", "One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there."),
+    ("certificate has expired", "The server's certificate must be renewed, or this machine's clock is wrong."),
+    ("mismatch, certificate is not valid for", "Connect by a name that the server's certificate has."),
+    ("key values mismatch", "ssl_keyfile is not the key of ssl_certfile."),
+    ("alert unknown ca", "Redis does not know the authority that signed ssl_certfile."),
+    ("certificate required", "Redis wants a client's certificate that it trusts: ssl_certfile and ssl_keyfile."),
+    ("reset by peer", "Does Redis want a client's certificate: ssl_certfile and ssl_keyfile?"),
+    ("wrong version number", _IS_IT_TLS),
+    ("record layer failure", _IS_IT_TLS),
+)
+
 _ADVICE: Final = (
     ("connection refused", "Is Redis running there?"),
     ("error 111", "Is Redis running there?"),
@@ -358,6 +385,5 @@ _ADVICE: Final = (
     ("noauth", "Redis wants a password: redis://:password@host."),
     ("authentication required", "Redis wants a password: redis://:password@host."),
     ("no master found", "Check master_name and the Sentinels' addresses."),
-    ("no permissions", "The Redis user's ACL must allow the command and the key."),
-    ("has no permissions", "The Redis user's ACL must allow the command and the key."),
+    ("no permissions", "The ACL of the Redis user must allow the command, and the key or channel: see ACL LOG."),
 )

@@ -72,7 +72,6 @@ _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_key
 _NO_TLS: Final[Mapping[str, str]] = {
     "redis": "is about TLS, which needs the scheme rediss://",
     "redis+socket": "is about TLS, which a Unix socket does not have",
-    "sentinel": "is about TLS, which is not supported with sentinel://",
 }
 _SETTING_INSTEAD: Final = "is not an option of the URL, but a setting of its own"
 _IO_TIMEOUT: Final = "is not an option of the URL: the setting io_timeout says how long a command or a connect may take"
@@ -127,7 +126,7 @@ class RedisAddress:
         db: The number of the database.
         username: The user name for Redis itself, not for the Sentinels.
         password: The password for Redis itself, not for the Sentinels.
-        ssl: How to speak TLS (tcp). None is no TLS.
+        ssl: How to speak TLS (tcp, sentinel: with Redis and the Sentinels alike). None is no TLS.
         master_name: The name of the master that the Sentinels watch (sentinel).
     """
 
@@ -147,7 +146,8 @@ class RedisAddress:
             return f"redis+socket://{self.path} (db {self.db})"
         if self.kind == "sentinel":
             sentinels = ";".join(_host_and_port(host, port) for host, port in self.hosts)
-            return f"sentinel://{sentinels}/{self.db} (master {self.master_name})"
+            tls = ", TLS" if self.ssl else ""
+            return f"sentinel://{sentinels}/{self.db} (master {self.master_name}{tls})"
         return f"{'rediss' if self.ssl else 'redis'}://{_host_and_port(self.host, self.port)}/{self.db}"
 
 
@@ -293,17 +293,25 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
     sentinels: list[_Parts] = []
     hosts: list[tuple[str, int]] = []
     dbs: list[int] = []
+    tls: list[dict[str, str]] = []
     for index, chunk in enumerate(rest.split(";")):
         parts = _split_sentinel(chunk, setting, first=index == 0)
         host, port = _server(parts.server, setting)
         if not host:
             raise setting.malformed("a Sentinel in it has no host; write sentinel://host:26379;host:26379/0")
-        db = _same_db(_path_db(parts.path, setting), _options(parts.query, "sentinel", ("db",), setting), setting)
+        options = _options(parts.query, "sentinel", ("db", *_TLS_OPTIONS), setting)
+        db = _same_db(_path_db(parts.path, setting), options, setting)
+        said = {name: options[name] for name in _TLS_OPTIONS if name in options}
+        tls += [said] if said else []
         sentinels.append(parts)
         hosts.append((host, port or _DEFAULT_SENTINEL_PORT))
         dbs += [] if db is None else [db]
     if not isinstance(config.master_name, str) or not config.master_name:
         raise setting.error("sentinel:// needs the setting master_name, the name of the master that Sentinel watches")
+    if any(said != tls[0] for said in tls):
+        raise setting.error("its Sentinels have different ssl_* options; say them once")
+    # There is no scheme for Sentinel with TLS, so what is said of certificates says it.
+    wants_tls = bool(tls) or any(getattr(config, name) is not None for name in _TLS_OPTIONS)
     trusted = next((parts for parts in sentinels if parts.has_credentials), sentinels[0])
     return RedisAddress(
         kind="sentinel",
@@ -311,6 +319,7 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
         db=dbs[0] if dbs else 0,
         username=trusted.username,
         password=trusted.password,
+        ssl=_tls(tls[0] if tls else {}, config, setting) if wants_tls else None,
         master_name=config.master_name,
     )
 

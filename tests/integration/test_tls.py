@@ -1,0 +1,175 @@
+"""TLS for real: a test's own authority, servers with good and bad certificates, a worker, a Sentinel."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+from support.ca import Authority, tls_options, tls_server
+from support.hand import eventually
+from support.servers import free_port
+
+from fibo_client import FiboClient
+from fibo_client.celery import CeleryClient
+from fibo_client.errors import PublishError
+from fibo_worker.dev import WorkerProcess, find_redis_server
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory):
+    """The authority that clients trust."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """An authority that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+@pytest.fixture(scope="module")
+def good(ca):
+    """A certificate for this machine."""
+    return ca.sign("good", HOST, "localhost")
+
+
+@pytest.fixture(scope="module")
+def secure(ca, good):
+    """A Redis with a good certificate, and its TLS port."""
+    with tls_server(good, ca.cert) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def wary(ca, good):
+    """The TLS port of a Redis that wants clients to have certificates."""
+    with tls_server(good, ca.cert, clients=True) as (_, port):
+        yield port
+
+
+async def send(url, **settings):
+    async with CeleryClient(url, **settings) as client:
+        await client.send_task("nobody.knows", queue="letters")
+        return await client.engine.broker.depth("letters")
+
+
+async def refusal(url, **settings):
+    with pytest.raises(PublishError) as caught:
+        await send(url, **settings)
+    return str(caught.value)
+
+
+async def test_a_server_with_a_good_certificate_is_used(secure, ca):
+    url = f"rediss://{HOST}:{secure[1]}/1"
+    assert await send(url, ssl_ca_certs=str(ca.cert)) == 1
+    assert await send(f"{url}?ssl_ca_certs={ca.cert}") == 2
+    assert await send(f"rediss://localhost:{secure[1]}/1?ssl_ca_certs={ca.cert}") == 3
+
+
+async def test_without_an_authority_that_vouches_for_it_a_server_is_refused(secure, stranger):
+    url = f"rediss://{HOST}:{secure[1]}/0"
+    for settings in ({}, {"ssl_ca_certs": str(stranger.cert)}):
+        said = await refusal(url, **settings)
+        assert "certificate verify failed" in said
+        assert said.endswith("Give the authority that signed it: ssl_ca_certs.")
+
+
+async def test_a_certificate_that_vouches_for_itself_is_refused_unless_it_is_given_as_authority(ca):
+    pair = ca.own("itself", HOST)
+    with tls_server(pair, pair.cert) as (_, port):
+        assert "Give the authority" in await refusal(f"rediss://{HOST}:{port}/0")
+        assert await send(f"rediss://{HOST}:{port}/0", ssl_ca_certs=str(pair.cert)) == 1
+
+
+async def test_ssl_cert_reqs_none_asks_for_no_certificate_at_all(secure):
+    assert await send(f"rediss://{HOST}:{secure[1]}/2?ssl_cert_reqs=none") == 1
+
+
+async def test_a_certificate_for_another_host_is_refused_unless_told_otherwise(ca):
+    with tls_server(ca.sign("elsewhere", "redis.example", "127.0.0.2"), ca.cert) as (_, port):
+        url = f"rediss://{HOST}:{port}/0?ssl_ca_certs={ca.cert}"
+        assert (await refusal(url)).endswith("Connect by a name that the server's certificate has.")
+        assert await send(url, ssl_check_hostname=False) == 1
+
+
+async def test_an_expired_certificate_is_refused_whatever_host_it_is_for(ca):
+    with tls_server(ca.sign("old", HOST, expired=True), ca.cert) as (_, port):
+        url = f"rediss://{HOST}:{port}/0?ssl_ca_certs={ca.cert}"
+        for settings in ({}, {"ssl_check_hostname": False}):
+            said = await refusal(url, **settings)
+            assert "certificate has expired" in said
+            assert "must be renewed" in said
+
+
+async def test_a_client_shows_its_certificate_to_a_server_that_wants_one(wary, ca):
+    mine = ca.sign("mine", "client.example")
+    settings = {"ssl_ca_certs": str(ca.cert), "ssl_certfile": str(mine.cert), "ssl_keyfile": str(mine.key)}
+    assert await send(f"rediss://{HOST}:{wary}/0", **settings) == 1
+
+
+async def test_a_client_without_a_certificate_or_with_a_wrong_one_is_told_what_is_missing(wary, ca, stranger):
+    url = f"rediss://{HOST}:{wary}/1?ssl_ca_certs={ca.cert}"
+    assert "ssl_certfile" in await refusal(url)
+    theirs, mine = stranger.sign("theirs", "client.example"), ca.sign("another", "client.example")
+    said = await refusal(url, ssl_certfile=str(theirs.cert), ssl_keyfile=str(theirs.key))
+    assert "ssl_certfile" in said
+    said = await refusal(url, ssl_certfile=str(mine.cert), ssl_keyfile=str(theirs.key))
+    assert said.endswith("ssl_keyfile is not the key of ssl_certfile.")
+
+
+async def test_a_file_that_is_not_there_is_not_taken_for_a_socket(secure):
+    said = await refusal(f"rediss://{HOST}:{secure[1]}/0", ssl_ca_certs="/nowhere/ca.pem")
+    assert said.endswith("One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there.")
+
+
+@pytest.mark.parametrize("mistake", ["plain to TLS", "TLS to plain"])
+async def test_the_wrong_one_of_two_ports_is_said_within_the_io_timeout(secure, ca, mistake):
+    server, port = secure
+    url = f"redis://{HOST}:{port}/0" if mistake == "plain to TLS" else f"rediss://{HOST}:{server.port}/0"
+    began = time.monotonic()
+    said = await refusal(url, io_timeout=1.0, **({} if url.startswith("redis:") else {"ssl_ca_certs": str(ca.cert)}))
+    assert "TLS?" in said
+    assert time.monotonic() - began < 3  # io_timeout, and room for a busy machine
+
+
+async def test_client_and_worker_meet_over_tls_that_both_have_verified(secure, ca):
+    url = f"rediss://{HOST}:{secure[1]}/3?ssl_ca_certs={ca.cert}"
+    with WorkerProcess(url, stop_timeout=0) as worker:
+        async with FiboClient(url) as client:
+            assert await client.fibonacci_many([4, 3, 8, 6, 10], timeout=20) == [3, 2, 21, 8, 55]
+            assert len(await client.celery.ping()) == 1
+        assert "insecure" not in worker.log.read_text()
+
+
+@pytest.fixture
+def sentinel(secure, ca, good, tmp_path):
+    """The port of a Sentinel that speaks TLS only, also with the Redis that it watches."""
+    port, conf = free_port(), tmp_path / "sentinel.conf"
+    settings = tls_options(good, ca.cert) | {"port": "0", "tls-port": str(port), "tls-replication": "yes"}
+    lines = [f"{name} {value}" for name, value in settings.items()]
+    lines += [f"bind {HOST}", f"dir {tmp_path}", f"sentinel monitor mymaster {HOST} {secure[1]} 1"]
+    conf.write_text("\n".join(lines) + "\n")
+    with subprocess.Popen([find_redis_server(), conf, "--sentinel"], stdout=subprocess.DEVNULL) as process:
+        yield port
+        process.terminate()
+
+
+async def test_sentinel_and_the_redis_it_names_are_reached_over_tls(sentinel, secure, ca):
+    url = f"sentinel://{HOST}:{sentinel}/4"
+    settings = {"master_name": "mymaster", "ssl_ca_certs": str(ca.cert)}
+
+    async def answers():
+        try:
+            return await send(url, **settings)
+        except PublishError:
+            return None
+
+    await eventually(answers)
+    assert await send(f"{url}?ssl_ca_certs={ca.cert}", master_name="mymaster") >= 2
+    with secure[0].client(secure[0].database(4)) as direct:
+        assert direct.llen("letters") >= 2
+    for wrong in ({"ssl_cert_reqs": "required"}, {}):
+        assert "Sentinel" in await refusal(url, master_name="mymaster", io_timeout=2.0, **wrong)
