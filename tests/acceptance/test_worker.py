@@ -1,8 +1,6 @@
 import math
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import redis
 from support.ca import Authority, tls_server
 from support.clients import celery_client
 from support.programs import FIBO_WORKER, gone, run
-from support.servers import TESTS, RedisServer, free_port, redis_binaries
+from support.servers import TESTS, RedisServer, redis_binaries
 
 from fibo_client import contract
 from fibo_worker.dev import StartError, WorkerProcess

@@ -67,7 +67,7 @@ async def test_all_that_a_client_and_a_worker_do_is_allowed(server, users, limit
         await handles[0].revoke()
         await handles[0].forget()
         assert len(await client.celery.ping()) == 1
-        await client.celery.diagnose(handles[1].id)
+        await client.celery.diagnose(handles[1])
     assert [each for each in refusals(server) if "setinfo" not in each[2]] == []
     assert "NoPermission" not in limited_worker.log.read_text()
 
@@ -88,7 +88,8 @@ def test_a_client_may_do_nothing_else(users, command):
 
 
 @pytest.mark.parametrize(
-    "command", ["FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "GET other", "LPUSH other x", "PSUBSCRIBE *", "SHUTDOWN"]
+    "command",
+    ["FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "GET other", "LPUSH other x", "PSUBSCRIBE *", "SHUTDOWN"],
 )
 def test_a_worker_may_not_touch_what_is_not_its_own(users, command):
     with redis_py.Redis.from_url(users[WORKER]) as limited, pytest.raises(redis_py.exceptions.NoPermissionError):
@@ -107,7 +108,9 @@ def test_the_page_has_one_line_for_each_of_the_two():
 
 async def test_a_refused_publish_names_the_command_and_says_what_to_do(server, users):
     async with CeleryClient(users[CLIENT]) as client:
-        with pytest.raises(PublishError, match=r"LPUSH: .*permissions.*The ACL of the Redis user must allow.*ACL LOG") as caught:
+        with pytest.raises(
+            PublishError, match=r"LPUSH: .*permissions.*The ACL of the Redis user must allow.*ACL LOG"
+        ) as caught:
             await client.send_task("nobody.knows", queue="private")
     assert "change-me" not in repr(caught.value)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 import time
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from fibo_client.celery.transport.redis.connections import Connections, RedisFau
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
-from fibo_worker.dev import StartError, find_redis_server
+from fibo_worker.dev import find_redis_server
 
 
 @asynccontextmanager

@@ -20,12 +20,12 @@ def commands() -> dict[str, list[str]]:
     return {line[2]: line for line in lines}
 
 
-def make_users(server: RedisServer) -> dict[str, str]:
-    """Make the users as they stand there. Gives the URLs of database 0, by the user's name."""
+def make_users(server: RedisServer, db: int = 0) -> dict[str, str]:
+    """Make the users as they stand there, but for the database. Gives their URLs by their names."""
     urls = {}
     with server.client() as direct:
         for user, command in commands().items():
-            direct.execute_command(*command)
+            direct.execute_command(*[word.replace("&/0.", f"&/{db}.") for word in command])
             password = next(word for word in command if word.startswith(">"))[1:]
-            urls[user] = server.url.replace("://", f"://{user}:{password}@")
+            urls[user] = server.database(db).replace("://", f"://{user}:{password}@")
     return urls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from support.servers import RedisServer, free_port
 
 from fibo_worker.dev import StartError
+from support.servers import RedisServer, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Authority:
 
     def sign(self, name: str, *hosts: str, expired: bool = False) -> Pair:
         """Make a certificate for hosts or addresses, in files of this name."""
-        yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+        yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
         signed = self._ca.issue_cert(*hosts, not_after=yesterday if expired else None)
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         pair.cert.write_bytes(b"".join(blob.bytes() for blob in signed.cert_chain_pems))
@@ -57,12 +57,12 @@ class Authority:
         """Make a certificate that vouches for itself, as many a server starts with."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "itself")])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         names = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts]
         signed = (
             x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(key, hashes.SHA256())
         )

@@ -180,7 +180,11 @@ def test_tls_is_checked_unless_the_url_or_else_the_settings_say_otherwise(query,
         ("sentinel://h", {"ssl_cert_reqs": "required"}, TLSOptions()),
         ("sentinel://h", {"ssl_check_hostname": False}, TLSOptions(check_hostname=False)),
         ("sentinel://g;h?ssl_ca_certs=/ca.pem", {"ssl_ca_certs": "/other.pem"}, TLSOptions(ca_certs="/ca.pem")),
-        ("sentinel://g?ssl_cert_reqs=none;h?ssl_cert_reqs=none", {}, TLSOptions(cert_reqs="none", check_hostname=False)),
+        (
+            "sentinel://g?ssl_cert_reqs=none;h?ssl_cert_reqs=none",
+            {},
+            TLSOptions(cert_reqs="none", check_hostname=False),
+        ),
     ],
 )
 def test_what_is_said_of_certificates_gives_sentinel_tls(url, settings, options):

@@ -170,9 +170,10 @@ class Connections:
             silent = f"no connection within {self._io_timeout:g} s"
             raise self._fault("unsent", silent if self.address.ssl is None else f"{silent}. {_IS_IT_TLS}") from None
         except (RedisError, OSError) as error:
-            said_no = isinstance(error, (ResponseError, AuthenticationError))
-            reason = _explain(error) if said_no or self.address.ssl is None else _explain_tls(error)
-            raise self._fault(_outcome(error) if said_no else "unsent", reason) from error
+            if isinstance(error, (ResponseError, AuthenticationError)):
+                raise self._fault(_outcome(error), _explain(error)) from error
+            reason = _explain(error) if self.address.ssl is None else _explain_tls(error)
+            raise self._fault("unsent", reason) from error
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer.

@@ -301,7 +301,7 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
             raise setting.malformed("a Sentinel in it has no host; write sentinel://host:26379;host:26379/0")
         options = _options(parts.query, "sentinel", ("db", *_TLS_OPTIONS), setting)
         db = _same_db(_path_db(parts.path, setting), options, setting)
-        said = {name: options[name] for name in _TLS_OPTIONS if name in options}
+        said: dict[str, str] = {name: options[name] for name in _TLS_OPTIONS if name in options}
         tls += [said] if said else []
         sentinels.append(parts)
         hosts.append((host, port or _DEFAULT_SENTINEL_PORT))
