@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from support.acl import CLIENT, WORKER, make_users
 from support.servers import RedisServer, stock_worker
 
 from fibo_worker.dev import WorkerProcess
@@ -31,10 +32,11 @@ def pytest_configure() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RunningWorker:
-    """A worker, and where to reach it."""
+    """A worker, and where to reach it: `url` for its clients, `admin_url` for who may do everything."""
 
     url: str
     process: WorkerProcess
+    admin_url: str
 
     @property
     def node(self) -> str:
@@ -56,10 +58,10 @@ def redis_url(redis_server: RedisServer) -> str:
 
 @pytest.fixture(scope="session")
 def worker(redis_server: RedisServer) -> Iterator[RunningWorker]:
-    """One fibo worker with two processes for the session."""
-    url = redis_server.fresh_url()
-    with WorkerProcess(url, concurrency=2, stop_timeout=0) as process:
-        yield RunningWorker(url, process)
+    """One fibo worker with two processes for the session. It and its clients may do what docs/security.md allows."""
+    urls = make_users(redis_server, db := redis_server.fresh_db())
+    with WorkerProcess(urls[WORKER], concurrency=2, stop_timeout=0) as process:
+        yield RunningWorker(urls[CLIENT], process, redis_server.database(db))
 
 
 @pytest.fixture(scope="session")
@@ -67,4 +69,4 @@ def stock(redis_server: RedisServer) -> Iterator[RunningWorker]:
     """One plain Celery worker with two processes for the session, which knows only `support.stock`."""
     url = redis_server.fresh_url()
     with stock_worker(url, concurrency=2) as process:
-        yield RunningWorker(url, process)
+        yield RunningWorker(url, process, url)

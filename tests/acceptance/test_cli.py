@@ -80,15 +80,15 @@ def test_start_and_celerys_own_command_serve_and_end_on_sigterm(redis_server):
 
 
 def test_health_is_0_if_a_worker_answers_and_names_it(worker):
-    done = run(*FIBO_WORKER, "health", "--timeout", "10", CELERY_BROKER_URL=worker.url)
+    done = run(*FIBO_WORKER, "health", "--timeout", "10", CELERY_BROKER_URL=worker.admin_url)
 
     assert (done.returncode, done.stdout) == (0, f"{worker.node} answered\n")
-    done = run(*FIBO_WORKER, "health", "--timeout", "10", "-n", worker.node, CELERY_BROKER_URL=worker.url)
+    done = run(*FIBO_WORKER, "health", "--timeout", "10", "-n", worker.node, CELERY_BROKER_URL=worker.admin_url)
     assert (done.returncode, done.stdout) == (0, f"{worker.node} answered\n")
 
 
 def test_health_is_1_if_the_worker_that_must_answer_does_not(worker):
-    done = run(*FIBO_WORKER, "health", "--timeout", "0.5", "-n", "other@host", CELERY_BROKER_URL=worker.url)
+    done = run(*FIBO_WORKER, "health", "--timeout", "0.5", "-n", "other@host", CELERY_BROKER_URL=worker.admin_url)
 
     assert done.returncode == 1
     assert "no worker named other@host answered" in done.stderr

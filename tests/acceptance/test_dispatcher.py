@@ -12,7 +12,7 @@ UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 @pytest.fixture(params=["worker", "stock"])
 def url(request):
     """Our worker, and a plain one with two tasks: the dispatcher cannot tell them apart."""
-    return request.getfixturevalue(request.param).url
+    return request.getfixturevalue(request.param).admin_url
 
 
 def test_a_dispatcher_that_knows_celery_alone_gets_every_answer(url):

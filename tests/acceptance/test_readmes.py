@@ -33,7 +33,7 @@ def printed(program):
 def test_a_program_in_a_readme_does_what_it_says(program, worker):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "CELERY_BROKER_URL": worker.url},
+        env={**os.environ, "CELERY_BROKER_URL": worker.admin_url},
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

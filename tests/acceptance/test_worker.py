@@ -19,7 +19,7 @@ from fibo_worker.dev import StartError, WorkerProcess
 @pytest.fixture(scope="module")
 def celery(worker):
     """Celery's own client of the worker."""
-    with celery_client(worker.url) as app:
+    with celery_client(worker.admin_url) as app:
         yield app
 
 

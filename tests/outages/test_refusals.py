@@ -39,7 +39,7 @@ async def test_a_replica_is_asked_again_until_it_is_master(witness, server, work
             await eventually(lambda: asyncio.to_thread(lambda: refused(direct, "lpush")))
             direct.replicaof("NO", "ONE")
             _, message = await asyncio.to_thread(direct.brpop, ["celery"], 10)
-            with redis_py.Redis.from_url(worker.url) as there:
+            with redis_py.Redis.from_url(worker.admin_url) as there:
                 there.lpush("celery", message)
             assert await call == 55
 

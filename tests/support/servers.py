@@ -32,7 +32,11 @@ class RedisServer(PrivateRedis):
 
     def fresh_url(self) -> str:
         """Give the URL of a database that no test has used. Its pub/sub channels are still those of all."""
-        return self.database(next(self._numbers) % DATABASES)
+        return self.database(self.fresh_db())
+
+    def fresh_db(self) -> int:
+        """Give the number of such a database."""
+        return next(self._numbers) % DATABASES
 
     @contextlib.contextmanager
     def client(self, url: str | None = None, **options: Any) -> Iterator[redis_py.Redis]:

@@ -172,8 +172,7 @@ class Connections:
         except (RedisError, OSError) as error:
             if isinstance(error, (ResponseError, AuthenticationError)):
                 raise self._fault(_outcome(error), _explain(error)) from error
-            reason = _explain(error) if self.address.ssl is None else _explain_tls(error)
-            raise self._fault("unsent", reason) from error
+            raise self._fault("unsent", _explain_connect(error, tls=self.address.ssl is not None)) from error
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer.
@@ -352,10 +351,10 @@ def _explain(error: BaseException) -> str:
     return text
 
 
-def _explain_tls(error: BaseException) -> str:
-    """Say it of a connection that was to speak TLS, of which the same words may mean another thing."""
+def _explain_connect(error: BaseException, *, tls: bool) -> str:
+    """Say it of a connection that did not come about, where the same words mean more than later."""
     text = str(error).strip()
-    for sign, advice in _TLS_ADVICE:
+    for sign, advice in _TLS_ADVICE if tls else _PLAIN_ADVICE:
         if sign in text.lower():
             return f"{text.rstrip('.')}. {advice}"
     return _explain(error)
@@ -374,12 +373,18 @@ _TLS_ADVICE: Final = (
     ("record layer failure", _IS_IT_TLS),
 )
 
+_CLOSED_AT_ONCE: Final = "Redis closed it at once: has it reached its maxclients, or does it want TLS?"
+_PLAIN_ADVICE: Final = (
+    ("reset by peer", _CLOSED_AT_ONCE),
+    ("closed by server", _CLOSED_AT_ONCE),
+)
+
 _ADVICE: Final = (
     ("connection refused", "Is Redis running there?"),
     ("error 111", "Is Redis running there?"),
     ("error 2 connecting", "Is Redis running, and is that the path of its socket?"),
     ("name or service not known", "Is the host's name right?"),
-    ("while writing to socket", "Redis closed it at once: has it reached its maxclients, or does it want TLS?"),
+    ("while writing to socket", _CLOSED_AT_ONCE),
     ("certificate verify failed", "Give the authority that signed it: ssl_ca_certs."),
     ("wrongpass", "Check the user name and the password in the URL."),
     ("invalid username-password", "Check the user name and the password in the URL."),
