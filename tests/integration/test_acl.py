@@ -77,9 +77,9 @@ async def test_all_that_a_client_and_a_worker_do_is_allowed(server, users, limit
     [
         "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "CONFIG GET *", "ACL LIST", "MONITOR", "INFO", "SHUTDOWN",
         "CLIENT LIST", "GET other", "MGET other", "MGET celery", "SET celery-task-meta-x 1", "DEL celery",
-        "UNLINK celery", "LRANGE celery 0 -1", "BRPOP celery 1", "LPUSH other x", "LPUSH celery-task-meta-x x", "RPUSH celery x",
-        "SUBSCRIBE other", "PSUBSCRIBE *", "PSUBSCRIBE celery-task-meta-*", "PUBLISH other x", "EVAL return 0",
-        "SADD _kombu.binding.celery x", "MULTI", "SCRIPT FLUSH",
+        "UNLINK celery", "LRANGE celery 0 -1", "BRPOP celery 1", "LPUSH other x", "LPUSH celery-task-meta-x x",
+        "RPUSH celery x", "SUBSCRIBE other", "PSUBSCRIBE *", "PSUBSCRIBE celery-task-meta-*",
+        "PUBLISH other x", "EVAL return 0", "SADD _kombu.binding.celery x", "MULTI", "SCRIPT FLUSH",
     ],
 )  # fmt: skip
 def test_a_client_may_do_nothing_else(users, command):

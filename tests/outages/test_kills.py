@@ -36,7 +36,7 @@ def direct(redis_server):
 )
 async def test_numbers_come_although_the_connections_are_killed_all_the_time(witness, worker, direct):
     expected = [fibonacci(n) for n in range(5000)]
-    with prey(direct, worker.url) as url:
+    with prey(direct, worker.admin_url) as url:
         async with FiboClient(url) as client, Killer(direct).every(0.2) as killer:
             until = time.monotonic() + 3
             while time.monotonic() < until:
