@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from fibo_client.celery.transport.base import Confirmed, Parcel, Pushed
+from fibo_client.celery.transport.weather import Weather
 from fibo_client.errors import ReadError, TransportError
 
 
@@ -71,6 +72,7 @@ class MemoryStore:
         self.confirms = True
         self.answers_pings = True
         self.hangs = False
+        self.weather = Weather("memory")
 
     def put(self, task_id: str, status: str = "SUCCESS", result: Any = None, *, push: bool = True) -> None:
         """Store a result and, like a worker, publish it."""
@@ -139,6 +141,7 @@ class MemoryBroker:
         self.commands: list[tuple[str, list[Parcel]]] = []
         self.outcomes: deque[Exception | float] = deque()
         self.broadcasts: list[tuple[float, Any]] = []
+        self.weather = Weather("memory")
 
     def prepare(self, example, queue) -> MemoryTemplate:
         return MemoryTemplate(queue)

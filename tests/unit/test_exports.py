@@ -40,8 +40,8 @@ PACKAGES = [fibo_client, fibo_client.celery]
         (
             fibo_client.celery,
             """
-            AsyncResult CeleryClient CeleryConfig Diagnosis Inspect RemoteTask SendOptions Signature TaskFailure
-            TaskMeta UNSET WorkerInfo
+            AsyncResult CeleryClient CeleryConfig ClientStats Diagnosis Inspect RemoteTask SendOptions Signature
+            TaskFailure TaskMeta UNSET WorkerInfo
             """,
         ),
     ],

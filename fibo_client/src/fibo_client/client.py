@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from fibo_client.celery.result import AsyncResult, Question
+    from fibo_client.celery.stats import ClientStats
     from fibo_client.celery.task import RemoteTask
     from fibo_client.config import FiboOverrides
     from fibo_client.errors import FiboError
@@ -89,6 +90,14 @@ class FiboClient:
             ClientStateError: It runs on another event loop.
         """
         await self.celery.aclose()
+
+    def stats(self) -> ClientStats:
+        """Count what this client has done so far. It asks nobody and costs next to nothing.
+
+        Returns:
+            The numbers, as of now: those of `celery`.
+        """
+        return self.celery.stats()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -8,6 +8,7 @@ from fibo_client.celery.diagnosis import Diagnosis
 from fibo_client.celery.inspection import Inspect, WorkerInfo
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.task import RemoteTask, SendOptions, Signature
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "AsyncResult",
     "CeleryClient",
     "CeleryConfig",
+    "ClientStats",
     "Diagnosis",
     "Inspect",
     "RemoteTask",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from fibo_client.celery.config import ConfigOverrides
+    from fibo_client.celery.stats import ClientStats
     from fibo_client.celery.task import SendOptions
     from fibo_client.celery.transport.base import Parcel
     from fibo_client.errors import FiboError
@@ -510,6 +511,14 @@ class CeleryClient:
             The questions, as methods.
         """
         return Inspect(self.engine, destination, timeout)
+
+    def stats(self) -> ClientStats:
+        """Count what this client has done so far. It asks nobody and costs next to nothing.
+
+        Returns:
+            The numbers, as of now.
+        """
+        return self.engine.stats()
 
     async def diagnose(self, result: AsyncResult[Any], *, timeout: float = 1.0) -> Diagnosis:
         """Find out why a task gives no answer. Print what comes back.

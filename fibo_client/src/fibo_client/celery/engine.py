@@ -13,6 +13,7 @@ import copy
 import enum
 import math
 import warnings
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import anyio
 from fibo_client.celery.composing import Composer
 from fibo_client.celery.config import LONGEST_TIMEOUT, UNSET
 from fibo_client.celery.publishing import Publication, Publisher
+from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.tidying import Tidier
 from fibo_client.celery.waiting.watcher import Watcher
 from fibo_client.celery.work import Work
@@ -83,6 +85,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = _State.UNOPENED
         self._closing: asyncio.Task[None] | None = None
+        self._works: weakref.WeakSet[Work] = weakref.WeakSet()
 
     async def open(self) -> None:
         """Start to run on the present event loop. No connection is made yet.
@@ -143,6 +146,26 @@ class Engine:
                 "this client was opened on another event loop; open one client on each loop that uses it"
             )
         return self._loop
+
+    def stats(self) -> ClientStats:
+        """Count what was done so far. No I/O.
+
+        Returns:
+            The numbers.
+        """
+        publisher, watcher = self._publisher, self._watcher
+        return ClientStats(
+            pending=watcher.pending,
+            in_flight=sum(work.in_flight for work in list(self._works)),
+            unsent=publisher.unsent,
+            published=publisher.published,
+            answers=watcher.answers,
+            pushes=watcher.pushes,
+            polls=watcher.polls,
+            reconnects=sum(each.reconnects for each in {self.broker.weather, self.store.weather}),
+            retries=publisher.retries + watcher.retries,
+            decode_failures=watcher.decode_failures,
+        )
 
     def seconds(self, timeout: float | Unset | None) -> float | None:
         """Resolve the timeout of a call.
@@ -302,7 +325,7 @@ class Engine:
         Returns:
             The work.
         """
-        return Work(
+        work = Work(
             parcels,
             self._publisher,
             self._watcher,
@@ -312,6 +335,8 @@ class Engine:
             end_on_failure=end_on_failure,
             revoke_on_cancel=self.config.revoke_on_cancel,
         )
+        self._works.add(work)
+        return work
 
     def outcome(self, work: Work, waiter: Waiter, waited: float) -> Outcome:
         """Tell how somebody's wait for owned work ended.

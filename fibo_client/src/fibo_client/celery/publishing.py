@@ -99,6 +99,8 @@ class Publisher:
         self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
         self._reached = False
+        self.published = 0
+        self.retries = 0
 
     def start(self) -> None:
         """Start the task on the running event loop."""
@@ -145,6 +147,11 @@ class Publisher:
             publication.over = True
             self._unfinished.discard(publication)
         return len(publication.unsent) == len(publication.parcels)
+
+    @property
+    def unsent(self) -> int:
+        """How many messages have not been sent for certain, and may yet be."""
+        return sum(len(publication.remaining) for publication in self._unfinished)
 
     async def _publish_forever(self) -> None:
         while True:
@@ -194,6 +201,7 @@ class Publisher:
             logger.exception("publishing failed")
             return PublishUnknownError(f"{type(error).__name__}: {error}")
         self._reached = True
+        self.published += sum(len(task_ids) for _, task_ids, _ in doubtful)
         for publication, task_ids, _ in doubtful:
             publication.unknown -= task_ids
             for task_id in task_ids:
@@ -210,7 +218,7 @@ class Publisher:
         seconds = pause(publication.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
         if self._may_retry(publication, seconds):
             if publication.attempts == 1:
-                logger.warning("sending tasks failed, trying again: %s", reason)
+                logger.debug("sending tasks failed, trying again: %s", reason)
             self._loop.call_later(seconds, self._again, publication)
         else:
             self._finish(publication, publication.failed(reason))
@@ -226,6 +234,7 @@ class Publisher:
 
     def _again(self, publication: Publication) -> None:
         if not publication.over:
+            self.retries += 1
             self._queue.append(publication)
             self._work.set()
 

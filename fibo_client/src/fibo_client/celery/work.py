@@ -122,6 +122,12 @@ class Work:
             return None
         return publication.failure.reason if publication.failure else "the command before it has had no answer yet"
 
+    @property
+    def in_flight(self) -> int:
+        """How many of the tasks were, or may have been, sent and have no answer yet, as far as somebody waits."""
+        missing = max((waiter.missing for waiter in self._waiters), key=len, default={})
+        return len(missing.keys() - self._publication.unsent)
+
     def _published(self, failure: Failure | None) -> None:
         self._sent = failure is None
         for waiter in list(self._waiters):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
+    from fibo_client.celery.transport.weather import Weather
 
 
 class Parcel(NamedTuple):
@@ -81,6 +82,11 @@ class Form(Protocol):
 
 class Broker(Protocol):
     """Takes task messages to workers, and remote control to and from them."""
+
+    @property
+    def weather(self) -> Weather:
+        """How its server is doing."""
+        ...
 
     def prepare(self, example: TaskMessage, queue: str) -> Template:
         """Make a template of a message. No I/O.
@@ -205,6 +211,11 @@ class Subscription(Protocol):
 
 class ResultStore(Protocol):
     """Holds results until they expire."""
+
+    @property
+    def weather(self) -> Weather:
+        """How its server is doing. The broker's own where both are on one server."""
+        ...
 
     async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """Read results in one command.

@@ -72,6 +72,11 @@ class Watcher:
         self._failures = 0
         self.trouble: str | None = None
         """Why results cannot be read at present; None while they can."""
+        self.polls = 0
+        self.pushes = 0
+        self.answers = 0
+        self.retries = 0
+        self.decode_failures = 0
         # Push: the ids that shall be, and those that are, subscribed to.
         self._wanted: dict[str, None] = {}
         self._asked: set[str] = set()
@@ -257,6 +262,8 @@ class Watcher:
                 await self._read(batch, now)
 
     async def _read(self, batch: list[str], began: float) -> None:
+        self.polls += 1
+        self.retries += self._failures > 0
         try:
             replies = await self._store.read_many(batch)
         except TransportError as error:
@@ -265,7 +272,7 @@ class Watcher:
         if self._failures:
             self._failures = 0
             self.trouble = None
-            logger.warning("results can be read again")
+            logger.debug("results can be read again")
         absent = [task_id for task_id, payload in zip(batch, replies, strict=True) if payload is None]
         unfinished = await self._settle_all(batch, replies) if len(absent) < len(batch) else []
         self._forget(self._registry.looked(absent, began, absent=True))
@@ -300,13 +307,15 @@ class Watcher:
             answer: TaskMeta | Exception = decode_meta(payload, task_id, max_bytes=self._config.max_result_bytes)
         except FiboError as error:
             answer = error
+            self.decode_failures += 1
         self._forget(self._registry.arrive(task_id, answer))
+        self.answers += task_id not in self._registry
 
     async def _reading_failed(self, batch: list[str], error: TransportError) -> None:
         self._failures += 1
         self.trouble = str(error)
         if self._failures == 1:
-            logger.warning("results cannot be read, trying again: %s", error)
+            logger.debug("results cannot be read, trying again: %s", error)
         self._forget(self._registry.unreadable(batch, error))
         await asyncio.sleep(pause(self._failures, *_PAUSE_AFTER_FAILURE))
         self._schedule.missed(batch, self._loop.time())
@@ -421,8 +430,7 @@ class Watcher:
                     await subscription.aclose()
             except TransportError as error:
                 failures += 1
-                level = logging.INFO if failures == 1 else logging.DEBUG
-                logger.log(level, "the subscription to results is gone, polling meanwhile: %s", error)
+                logger.debug("the subscription to results is gone, polling meanwhile: %s", error)
             except Exception:
                 failures += 1
                 logger.exception("the subscription to results failed, polling meanwhile")
@@ -435,6 +443,7 @@ class Watcher:
         self._heard, self._pinged = now, False
         match event:
             case Pushed(task_id, payload):
+                self.pushes += 1
                 self._arrive(task_id, payload)
             case Confirmed(task_ids):
                 for task_id in task_ids:

@@ -73,6 +73,7 @@ class RedisBroker:
     def __init__(self, connections: Connections, keys: BrokerKeys) -> None:
         self._connections = connections
         self._keys = keys
+        self.weather = connections.weather
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:

@@ -7,6 +7,8 @@ cancellations, and a retried LPUSH would send a task twice.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,6 +29,7 @@ from redis.exceptions import (
 )
 
 from fibo_client._version import __version__
+from fibo_client.celery.transport.weather import Weather
 from fibo_client.errors import TransportError
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.transport.redis.urls import RedisAddress, TLSOptions
+
+logger = logging.getLogger("fibo_client")
 
 EXPLICIT: Final[dict[str, Any]] = {
     "socket_timeout": None,
@@ -69,8 +74,9 @@ class RedisFaultError(TransportError):
 class Connections:
     """A bounded pool of connections to one Redis server."""
 
-    def __init__(self, address: RedisAddress, config: CeleryConfig) -> None:
+    def __init__(self, address: RedisAddress, config: CeleryConfig, weather: Weather | None = None) -> None:
         self.address = address
+        self.weather = weather or Weather(str(address))
         self._io_timeout = config.io_timeout
         self._sentinel: Sentinel | None = None
         self._slots = anyio.Semaphore(config.max_connections)
@@ -130,6 +136,7 @@ class Connections:
                     clean = await _is_clean(connection)
                 finally:
                     if not clean:
+                        self.weather.broke()
                         await self._drop(connection)
                 if clean:
                     return connection
@@ -165,14 +172,20 @@ class Connections:
         try:
             with anyio.fail_after(self._io_timeout):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
+                self.weather.connected()
                 return connection
         except TimeoutError:
             silent = f"no connection within {self._io_timeout:g} s"
-            raise self._fault("unsent", silent if self.address.ssl is None else f"{silent}. {_IS_IT_TLS}") from None
+            fault = self._fault("unsent", silent if self.address.ssl is None else f"{silent}. {_IS_IT_TLS}")
+            self._note(fault, certain=True)
+            raise fault from None
         except (RedisError, OSError) as error:
             if isinstance(error, (ResponseError, AuthenticationError)):
-                raise self._fault(_outcome(error), _explain(error)) from error
-            raise self._fault("unsent", _explain_connect(error, tls=self.address.ssl is not None)) from error
+                fault = self._fault(_outcome(error), _explain(error))
+            else:
+                fault = self._fault("unsent", _explain_connect(error, tls=self.address.ssl is not None))
+            self._note(fault, certain=True)
+            raise fault from error
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer.
@@ -228,6 +241,8 @@ class Connections:
                         refusal = refusal or self._fault(_outcome(error), reason)
         except _FAILURES as error:
             raise await self._failed(connection, error, seconds) from error
+        if self.weather.failures:
+            self._tell(self.weather.worked(time.monotonic()))
         if refusal is not None:
             raise refusal
         return answers
@@ -269,10 +284,18 @@ class Connections:
         """Drop a connection whose use failed, unless Redis only said no, and tell what is known of the outcome."""
         if isinstance(error, ResponseError):
             return self._fault(_outcome(error), _explain(error))
+        fault = self._broken(error, seconds)
+        if not self._closed:  # Else whoever closed it knows.
+            self.weather.broke()
+            self._note(fault, certain=fault.outcome != "unknown" or isinstance(error, TimeoutError))
         await connection.disconnect(nowait=True)
         # What broke this one has most likely broken those that nobody uses now. Each would cost its next user an error.
         while self._free:
+            self.weather.broke()
             await self._drop(self._free.pop())
+        return fault
+
+    def _broken(self, error: Exception, seconds: float | None) -> RedisFaultError:
         if isinstance(error.__context__, ReadOnlyError):  # Of a Sentinel's connection, redis-py makes another error.
             return self._fault("unsent", _explain(error))
         if isinstance(error, (BusyLoadingError, AuthenticationError)):
@@ -288,6 +311,13 @@ class Connections:
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()
+
+    def _note(self, fault: RedisFaultError, *, certain: bool) -> None:
+        self._tell(self.weather.failed(time.monotonic(), str(fault), certain=certain))
+
+    def _tell(self, line: str | None) -> None:
+        if line is not None:
+            logger.warning("%s", line)
 
     def _fault(self, outcome: Outcome, reason: str) -> RedisFaultError:
         return RedisFaultError(outcome, f"{self.address}: {reason}")

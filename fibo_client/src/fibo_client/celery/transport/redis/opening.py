@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from fibo_client.celery.transport.redis.broker import RedisBroker
@@ -32,7 +33,9 @@ def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore]:
     if config.result_backend is not None:
         store_address = parse_url(config.result_backend, config, role="result_backend")
         if store_address != broker_address:
-            store_connections = Connections(store_address, config)
+            # Two databases of one server come and go together: one line for both.
+            same = dataclasses.replace(store_address, db=broker_address.db) == broker_address
+            store_connections = Connections(store_address, config, broker_connections.weather if same else None)
     keys = BrokerKeys(
         prefix=config.broker_prefix,
         steps=config.priority_steps,
