@@ -7,7 +7,7 @@ import json
 from collections import deque
 from typing import Any
 
-from fibo_client.celery.transport.base import Confirmed, Parcel, Pushed
+from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
 from fibo_client.celery.transport.weather import Weather
 from fibo_client.errors import ReadError, TransportError
 
@@ -161,6 +161,10 @@ class MemoryBroker:
 
     async def depth(self, queue) -> int:
         return sum(len(parcels) for route, parcels in self.commands if route == queue)
+
+    async def locate(self, queue, task_id) -> Place:
+        waiting = [parcel.task_id for route, parcels in self.commands for parcel in parcels if route == queue]
+        return Place(len(waiting), waiting.index(task_id) if task_id in waiting else None, complete=True)
 
     async def broadcast(self, request) -> int:
         self.broadcasts.append((asyncio.get_running_loop().time(), request))

@@ -40,7 +40,7 @@ PACKAGES = [fibo_client, fibo_client.celery]
         (
             fibo_client.celery,
             """
-            AsyncResult CeleryClient CeleryConfig ClientStats Diagnosis Inspect RemoteTask SendOptions Signature
+            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect RemoteTask SendOptions Signature
             TaskFailure TaskMeta UNSET WorkerInfo
             """,
         ),

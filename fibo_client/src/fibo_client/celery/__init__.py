@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, CeleryConfig
-from fibo_client.celery.diagnosis import Diagnosis
+from fibo_client.celery.diagnosis import Cause, Diagnosis
 from fibo_client.celery.inspection import Inspect, WorkerInfo
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.result import AsyncResult
@@ -14,6 +14,7 @@ from fibo_client.celery.task import RemoteTask, SendOptions, Signature
 __all__ = [
     "UNSET",
     "AsyncResult",
+    "Cause",
     "CeleryClient",
     "CeleryConfig",
     "ClientStats",

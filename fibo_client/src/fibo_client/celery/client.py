@@ -525,13 +525,14 @@ class CeleryClient:
 
         Args:
             result: The task.
-            timeout: Seconds that each of three questions to the workers may take.
+            timeout: Seconds that each of two rounds of questions to the workers may take.
 
         Returns:
-            What is known of the task, its queue and the workers.
+            What is known of the task, its queue and the workers; its `cause` is one of `Cause`.
 
         Raises:
             TransportError: Redis could not be asked.
+            ResultDecodeError: What is stored is not a result.
         """
         return await diagnose(self.engine, result, timeout=timeout)
 

@@ -147,6 +147,17 @@ class Engine:
             )
         return self._loop
 
+    def was_sent(self, task_id: str) -> bool:
+        """Tell whether this client remembers to have sent a task. It remembers the last thousand only.
+
+        Args:
+            task_id: The task's id.
+
+        Returns:
+            Whether it was. False says little: it may be long ago, or another client's.
+        """
+        return task_id in self._publisher.recent
+
     def stats(self) -> ClientStats:
         """Count what was done so far. No I/O.
 

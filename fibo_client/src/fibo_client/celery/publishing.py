@@ -30,6 +30,9 @@ MAX_PARCELS: Final = 500
 MAX_BYTES: Final = 1024 * 1024
 """The most bytes in one command, unless a single message has more."""
 
+MAX_RECENT: Final = 1000
+"""How many ids are remembered of what was sent, for `diagnose`."""
+
 Failure = PublishError | PublishUnknownError
 
 _FIRST_PAUSE: Final = 0.05
@@ -100,6 +103,8 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._reached = False
         self.published = 0
+        self.recent: deque[str] = deque(maxlen=MAX_RECENT)
+        """The ids of the tasks that were sent last."""
         self.retries = 0
 
     def start(self) -> None:
@@ -204,6 +209,7 @@ class Publisher:
         self.published += sum(len(task_ids) for _, task_ids, _ in doubtful)
         for publication, task_ids, _ in doubtful:
             publication.unknown -= task_ids
+            self.recent.extend(task_ids)
             for task_id in task_ids:
                 del publication.remaining[task_id]
         return None

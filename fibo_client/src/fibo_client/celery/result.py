@@ -59,6 +59,11 @@ class AsyncResult(Generic[T]):
         """What was last seen of the task, without asking; None if it was never looked at."""
         return self._meta
 
+    @property
+    def ignored(self) -> bool:
+        """Whether the task was sent with ``ignore_result=True``, so that there will be no answer."""
+        return self._ignored
+
     def ready(self) -> Question[bool]:
         """Ask whether the task is over: succeeded, failed or revoked.
 

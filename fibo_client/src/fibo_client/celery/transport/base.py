@@ -45,6 +45,20 @@ class Pushed:
     payload: bytes
 
 
+class Place(NamedTuple):
+    """Where a message is in a queue.
+
+    Attributes:
+        depth: How many messages wait in the queue, over all priorities.
+        ahead: How many of them come before it, as far as that stands still. None if it was not found.
+        complete: Whether all of them were looked at.
+    """
+
+    depth: int
+    ahead: int | None
+    complete: bool
+
+
 class Template(Protocol):
     """Messages for one task with the same options, which are the same up to a few places."""
 
@@ -125,6 +139,21 @@ class Broker(Protocol):
 
         Returns:
             The number. Messages that workers hold already are not in it.
+
+        Raises:
+            TransportError: The broker could not be asked.
+        """
+        ...
+
+    async def locate(self, queue: str, task_id: str) -> Place:
+        """Look for a message in a queue, at a bounded cost: in a long one only among the oldest and the newest.
+
+        Args:
+            queue: The queue's name.
+            task_id: The id of its task.
+
+        Returns:
+            Where it is. Messages that workers hold already are in no queue.
 
         Raises:
             TransportError: The broker could not be asked.

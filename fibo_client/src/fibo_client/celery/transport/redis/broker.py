@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
-from fibo_client.celery.transport.base import Parcel
+from fibo_client.celery.transport.base import Parcel, Place
 from fibo_client.celery.transport.redis import envelope
 from fibo_client.celery.transport.redis.connections import RedisFaultError
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from fibo_client.celery.transport.redis.keys import BrokerKeys
 
 _REPLY_TTL_MS = 60_000
+
+PORTION: Final = 100
+"""How many messages one command reads when one is looked for."""
+
+MAX_SEARCHED: Final = 2000
+"""How many messages of a list are looked at: half of them the oldest, half the newest."""
+
+MAX_SEARCHED_BYTES: Final = 16 * 1024 * 1024
+"""No more is read once so many bytes were."""
 
 
 class RedisTemplate:
@@ -97,6 +106,29 @@ class RedisBroker:
         async with self._connections.connection() as connection:
             return sum(await self._connections.exchange(connection, commands))
 
+    async def locate(self, queue: str, task_id: str) -> Place:
+        """See `Broker.locate`. Workers take from the right; the list of priority 0 comes first."""
+        keys = self._keys.queues(queue)
+        async with self._connections.connection() as connection:
+            lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys])
+            depth, before, complete = sum(lengths), 0, True
+            left = MAX_SEARCHED_BYTES
+            for key, length in zip(keys, lengths, strict=True):
+                for start in _portions(length):
+                    if left <= 0:
+                        break
+                    # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
+                    (found,) = await self._connections.exchange(
+                        connection, [("LRANGE", key, -start - PORTION, -start - 1)]
+                    )
+                    for index, payload in enumerate(reversed(found)):
+                        left -= len(payload)
+                        if envelope.is_task(payload, task_id):
+                            return Place(depth, before + start + index, complete=complete)
+                complete = complete and left > 0 and length <= MAX_SEARCHED
+                before += length
+        return Place(depth, None, complete)
+
     async def broadcast(self, request: ControlRequest) -> int:
         """See `Broker.broadcast`."""
         return int(await self._connections.execute(*self._publish_command(encode_request(request), None)))
@@ -166,3 +198,11 @@ class RedisBroker:
 
     def __repr__(self) -> str:
         return f"<RedisBroker at {self._connections.address}>"
+
+
+def _portions(length: int) -> list[int]:
+    """Say where to look in a list of that length, by distance from its oldest."""
+    if length <= MAX_SEARCHED:
+        return list(range(0, length, PORTION))
+    half = MAX_SEARCHED // 2
+    return [*range(0, half, PORTION), *range(length - half, length, PORTION)]

@@ -196,6 +196,26 @@ def encode_control(body: bytes, *, exchange: str, expires: float | None, deliver
     return _encode(body, headers, properties)
 
 
+def is_task(envelope: bytes, task_id: str) -> bool:
+    """Tell whether an element of a queue is the message of a task.
+
+    Args:
+        envelope: The bytes, whoever wrote them.
+        task_id: The task's id.
+
+    Returns:
+        Whether it is. Other messages may mention the id, as that of their parent.
+    """
+    if task_id.encode() not in envelope:
+        return False
+    try:
+        message = jsontypes.loads(envelope)
+    except ResultDecodeError:
+        return False
+    headers = message.get("headers") if isinstance(message, dict) else None
+    return isinstance(headers, dict) and headers.get("id") == task_id
+
+
 def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
     """Open the envelope of an answer to remote control.
 

@@ -1,0 +1,205 @@
+"""Why a task has no answer: each cause brought about by real workers."""
+
+import contextlib
+from datetime import UTC, datetime
+
+import pytest
+from support.hand import eventually
+from support.servers import stock_worker
+
+from fibo_client.celery import Cause, CeleryClient, CeleryConfig
+from fibo_client.celery.diagnosis import _elsewhere
+from fibo_client.errors import ResultTimeoutError, TaskFailedError
+
+PATIENCE = 10
+
+
+@pytest.fixture(scope="module")
+def narrow(server):
+    """A worker that runs one task and takes one more."""
+    url = server.fresh_url()
+    with stock_worker(url, name="narrow", arguments=["--prefetch-multiplier", "1"]) as process:
+        yield url, process.node
+
+
+@pytest.fixture
+async def client(narrow):
+    url, _ = narrow
+    async with CeleryClient(url) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def busy(client):
+    """Keep the worker busy. What was sent is gone from the worker at the end."""
+    running = await client.send_task("stock.sleep", [60])
+
+    async def runs():
+        return (await client.diagnose(running, timeout=PATIENCE)).cause is Cause.RUNNING
+
+    await eventually(runs)
+    sent = [running]
+    try:
+        yield sent
+    finally:
+        await client.revoke(sent, terminate=True, signal="SIGKILL")
+        for result in sent:
+            with contextlib.suppress(Exception):
+                await result.get(timeout=PATIENCE)
+
+
+async def test_a_task_that_is_over_is_finished(client):
+    result = await client.send_task("stock.add", [1, 2])
+    assert await result.get(timeout=PATIENCE) == 3
+    assert (await client.diagnose(client.result(result.id))).cause is Cause.FINISHED
+
+
+async def test_running_reserved_and_waiting_are_told_apart_with_since_when_and_behind_how_many(client, narrow):
+    before = datetime.now(UTC)
+    async with busy(client) as sent:
+        sent += [await client.send_task("stock.add", [1, k]) for k in range(5)]
+
+        async def taken():
+            return await client.engine.broker.depth("celery") == 4
+
+        await eventually(taken)
+        causes = [await client.diagnose(result, timeout=PATIENCE) for result in sent]
+        assert [each.cause for each in causes] == [Cause.RUNNING, Cause.RESERVED] + [Cause.WAITING] * 4
+        assert causes[0].held == {narrow[1]: "active"}
+        # The same machine, so the same clock.
+        assert abs((causes[0].since - before).total_seconds()) < PATIENCE
+        assert [each.ahead for each in causes] == [None, None, 0, 1, 2, 3]
+        assert "is running, since" in str(causes[0])
+        assert "waits in 'celery' behind about 3 others" in str(causes[-1])
+
+
+async def test_a_message_of_a_better_priority_is_counted_ahead_and_one_that_is_mentioned_is_not_taken_for_it(server):
+    async with CeleryClient(server.fresh_url()) as client:
+        last = await client.send_task("stock.add", [1, 1], priority=9)
+        await client.send_task("stock.echo", [last.id], root_id=last.id)
+        await client.send_task("stock.add", [1, 1], priority=3)
+        assert (await client.diagnose(last, timeout=0.1)).ahead == 2
+
+
+async def test_in_a_long_queue_only_the_oldest_and_the_newest_are_looked_at(server, monkeypatch):
+    monkeypatch.setattr("fibo_client.celery.transport.redis.broker.MAX_SEARCHED", 400)
+    async with CeleryClient(server.fresh_url()) as client:
+        results = [await client.send_task("stock.add", [1, k]) for k in range(1000)]
+        places = [await client.engine.broker.locate("celery", results[k].id) for k in (0, 199, 500, 800, 999)]
+        assert [place.ahead for place in places] == [0, 199, None, 800, 999]
+        assert {place.complete for place in places if place.ahead is None} == {False}
+        middle = await client.diagnose(results[500], timeout=0.1)
+        assert (middle.cause, middle.searched) == (Cause.NO_WORKER, False)
+
+
+async def test_a_task_for_later_is_scheduled(client):
+    result = await client.send_task("stock.add", [1, 2], countdown=600)
+
+    async def scheduled():
+        return (await client.diagnose(result, timeout=PATIENCE)).cause is Cause.SCHEDULED
+
+    await eventually(scheduled)
+    await result.revoke()
+
+
+async def test_a_queue_that_no_worker_takes_from_is_told_from_no_worker_at_all(client, server):
+    lost = await client.send_task("stock.add", [1, 2], queue="nobody-listens")
+    diagnosis = await client.diagnose(lost, timeout=PATIENCE)
+    assert (diagnosis.cause, diagnosis.ahead) == (Cause.NOT_LISTENING, 0)
+    async with CeleryClient(server.fresh_url()) as alone:
+        handle = await alone.send_task("stock.add", [1, 2])
+        assert (await alone.diagnose(handle, timeout=0.1)).cause is Cause.NO_WORKER
+
+
+async def test_a_task_that_workers_do_not_know_is_told_before_and_after_they_have_refused_it(client):
+    async with busy(client) as sent:
+        sent.append(await client.send_task("stock.add", [1, 2]))
+        sent.append(unknown := await client.send_task("stock.no_such_task"))
+        assert (await client.diagnose(unknown, timeout=PATIENCE)).cause is Cause.UNKNOWN_TASK
+    refused = await client.send_task("stock.no_such_task")
+    with pytest.raises(TaskFailedError, match="NotRegistered"):
+        await refused.get(timeout=PATIENCE)
+    assert (await client.diagnose(client.result(refused.id), timeout=PATIENCE)).cause is Cause.UNKNOWN_TASK
+
+
+async def test_what_was_sent_and_is_gone_is_told_from_what_was_never_sent(client):
+    gone = await client.send_task("stock.add", [1, 2])
+    await gone.get(timeout=PATIENCE)
+    await gone.forget()
+    diagnosis = await client.diagnose(client.result(gone.id, "stock.add"), timeout=PATIENCE)
+    assert (diagnosis.cause, diagnosis.sent) == (Cause.GONE, True)
+    assert "expired" in str(diagnosis)
+    never = await client.diagnose(client.result("never-sent", "stock.add"), timeout=PATIENCE)
+    assert (never.cause, never.sent) == (Cause.NEVER_PUBLISHED, False)
+
+
+async def test_a_result_that_has_really_expired_is_gone(server):
+    url = server.fresh_url()
+    with stock_worker(url, name="brief", pool="solo", conf={"result_expires": 1}):
+        async with CeleryClient(url) as client:
+            result = await client.send_task("stock.add", [1, 2])
+
+            async def stored():
+                return await client.result(result.id).ready()
+
+            async def expired():
+                return not await client.result(result.id).ready()
+
+            await eventually(stored)
+            await eventually(expired)
+            assert (await client.diagnose(result, timeout=PATIENCE)).cause is Cause.GONE
+
+
+@pytest.mark.parametrize("how", ["another database", "a prefix", "disabled"])
+async def test_workers_that_store_results_elsewhere_are_found_out_by_their_settings(server, how):
+    url, other = server.fresh_url(), server.fresh_url()
+    conf, backend, told = {
+        "another database": ({"result_backend": other}, other, other.rpartition(":")[2]),
+        "a prefix": ({"result_backend_transport_options": {"global_keyprefix": "not-ours"}}, None, "result_prefix"),
+        "disabled": ({"result_backend": "disabled://"}, "disabled://", "disabled"),
+    }[how]
+    conf["broker_url"] = url
+    with stock_worker(url, name="elsewhere", pool="solo", conf=conf, result_backend=backend) as process:
+        # Pushed results know no databases: with push, whoever waits in time has the answer all the same.
+        async with CeleryClient(url, push=False) as client:
+            result = await client.send_task("stock.add", [1, 2])
+
+            async def taken():
+                return not await client.engine.broker.depth("celery")
+
+            await eventually(taken)
+            with pytest.raises(ResultTimeoutError):
+                await result.get(timeout=0.5)
+            diagnosis = await client.diagnose(result, timeout=PATIENCE)
+    assert diagnosis.cause is Cause.STORED_ELSEWHERE
+    assert told in diagnosis.elsewhere[process.node]
+    assert told in str(diagnosis)
+
+
+async def test_a_task_that_asks_for_no_result_has_none(client):
+    result = await client.send_task("stock.add", [1, 2], ignore_result=True)
+
+    async def gone():
+        diagnosis = await client.diagnose(result, timeout=PATIENCE)
+        return diagnosis.cause is Cause.STORED_ELSEWHERE and "ignore_result=True" in str(diagnosis)
+
+    await eventually(gone)
+
+
+def test_settings_of_results_are_compared_as_far_as_they_are_shown():
+    ours = CeleryConfig(broker_url="redis://:secret@localhost:6379/0")
+
+    def found(backend, broker="redis://:********@redis.internal:6379/0"):
+        return _elsewhere({"result_backend": backend, "broker_url": broker}, ours)
+
+    assert found("redis://:********@127.0.0.1/0") is None
+    assert "perhaps two names" in found("redis://cache.internal/0")
+    assert "disabled" in found("disabled://")
+    assert "rpc" in found("rpc://")
+    assert "localhost:6379/7, ours localhost:6379/0" in found("redis://localhost/7")
+    assert "secret" not in found("redis://elsewhere:1/0")
+    # It answers on our broker and names another: its environment has won, and its result_backend says nothing.
+    assert found("redis://localhost/7", broker="redis://localhost/7") is None
+    for bad in (None, 5, [], "redis://[/", "redis://a:b"):
+        assert found(bad) is None
+        assert _elsewhere(bad, ours) is None
