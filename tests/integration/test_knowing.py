@@ -134,3 +134,32 @@ async def test_redis_going_and_coming_back_under_50_calls_is_two_lines(caplog):
     assert gone.startswith("Redis is gone, trying again: ")
     assert back.startswith(f"Redis is back: redis://127.0.0.1:{port}/0 answers after ")
     assert "not-for-the-log" not in caplog.text
+
+
+async def test_a_timeout_says_whether_it_was_sent_how_often_it_was_looked_for_and_whom_to_ask(server, hand):
+    async with CeleryClient(server.url) as client:
+        with pytest.raises(
+            ResultTimeoutError, match=r"\(sent, looked for \d+ times?\).*PENDING\. CeleryClient\.diag"
+        ) as owned:
+            await client.call("any", timeout=0.3)
+        handle = await client.send_task("any")
+        with pytest.raises(ResultTimeoutError) as handed_out:
+            await handle.get(timeout=0.3)
+        with pytest.raises(ResultTimeoutError, match=r"s \(looked for") as unknown:
+            await client.result("somebody-elses").get(timeout=0.3)
+    assert [caught.value.published for caught in (owned, handed_out, unknown)] == [True, True, None]
+    assert all(caught.value.looks >= 1 and caught.value.unread is None for caught in (owned, handed_out, unknown))
+
+
+async def test_a_timeout_in_an_outage_says_that_results_could_not_be_read():
+    with RedisServer() as server:
+        client = await CeleryClient(server.url).open()
+        handle = await client.send_task("any")
+        await client.result("x").ready()
+    try:
+        with pytest.raises(ResultTimeoutError) as reading:
+            await handle.get(timeout=1)
+        assert reading.value.published is True
+        assert "Is Redis running" in reading.value.unread
+    finally:
+        await client.aclose()

@@ -113,6 +113,9 @@ async def compute_many(
             total=len(numbers),
             finished=finished,
             reason=late[0].reason,
+            published=late[0].published,
+            looks=late[0].looks,
+            unread=late[0].unread,
         )
     return list(finished.values())
 

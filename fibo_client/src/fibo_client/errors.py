@@ -124,6 +124,9 @@ class ResultTimeoutError(FiboError, TimeoutError):
         total: How many results were waited for.
         finished: What did finish, by its index in the request.
         reason: Why there was no answer, where more is known than that there was none.
+        published: Whether the (first) unanswered task was sent. None where this client does not know.
+        looks: How often unanswered results were read, and there was no final one. Of many results, all together.
+        unread: Why results could not be read when time was up; None where they could.
     """
 
     def __init__(
@@ -136,7 +139,13 @@ class ResultTimeoutError(FiboError, TimeoutError):
         total: int = 1,
         finished: Mapping[int, Any] | None = None,
         reason: str | None = None,
+        published: bool | None = None,
+        looks: int = 0,
+        unread: str | None = None,
     ) -> None:
+        self.published = published
+        self.looks = looks
+        self.unread = unread
         self.task = task
         self.task_ids = tuple(task_ids)
         self.state = state
@@ -146,13 +155,21 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.reason = reason
         name = task or "task"
         if total == 1:
-            what = f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s; its last known state is {state}"
+            seen = f"{_SENT[published]}looked for {looks} {'time' if looks == 1 else 'times'}"
+            what = (
+                f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s ({seen}); "
+                f"its last known state is {state}"
+            )
         else:
             what = (
                 f"{len(self.finished)} of {total} results of {name} arrived within {waited:.3g} s; "
                 f"the first missing one is [{self.task_ids[0]}], its last known state is {state}"
             )
-        super().__init__(f"{what}. {reason}" if reason else what)
+        super().__init__(f"{what}. {reason or _ASK}")
+
+
+_SENT = {True: "sent, ", False: "not sent, ", None: ""}
+_ASK = "CeleryClient.diagnose() asks the queue and the workers why"
 
 
 class ResultDecodeError(FiboError, ValueError):

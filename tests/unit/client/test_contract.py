@@ -75,10 +75,11 @@ def test_a_broken_chunk_is_refused(answer):
 
 def test_errors_cross_a_process_boundary():
     error = errors.ResultTimeoutError(
-        task="t", task_ids=["a", "b"], state="PENDING", waited=1.5, total=3, finished={0: 7}, reason="Why."
+        task="t", task_ids=["a", "b"], state="PENDING", waited=1.5, total=3, finished={0: 7}, reason="Why.", looks=3
     )
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
+    assert (again.looks, again.published) == (3, None)
     assert (again.finished, again.task_ids) == ({0: 7}, ("a", "b"))
     failed = errors.TaskFailedError(
         task_id="a", task="t", exc_type="E", exc_module=None, exc_args=("x" * 5000,), traceback="Traceback ..."

@@ -150,6 +150,7 @@ async def test_after_a_timeout_a_task_that_was_not_sent_yet_never_is_and_the_out
         outcome = await bench.run("a", timeout=3.0, retry=True)
         assert outcome.timed_out
         assert outcome.unsent == "the command before it has had no answer yet"
+        assert outcome.published is False
         await asyncio.sleep(60)
         assert len(bench.broker.commands) == 1
         assert bench.revoked == []

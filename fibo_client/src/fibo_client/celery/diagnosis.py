@@ -169,7 +169,7 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         unknown=failure is not None and failure.exc_type == "NotRegistered",
         held=tuple(what for what, _ in holding.values()),
         place=place,
-        sent=result.queue is not None or engine.was_sent(result.id),
+        sent=result.sent,
         workers=bool(queues),
         listening=tuple(name for name, taken in queues.items() if queue in _names(taken)),
         registered=None

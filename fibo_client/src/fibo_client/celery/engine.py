@@ -55,6 +55,8 @@ class Outcome:
         waited: Seconds that it took.
         unsent: Why the tasks have not been sent, where that is known.
         unread: Why the results could not be read, where they could not.
+        published: Whether all tasks without an answer were sent. None where that is not known.
+        looks: How often results without an answer were read.
     """
 
     arrived: dict[str, TaskMeta | Exception]
@@ -63,6 +65,8 @@ class Outcome:
     waited: float
     unsent: str | None = None
     unread: str | None = None
+    published: bool | None = None
+    looks: int = 0
 
 
 class Engine:
@@ -369,11 +373,14 @@ class Engine:
             raise copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
         outcome = self._outcome(waiter, waited)
         outcome.unsent = work.unsent
+        outcome.published = work.sent(outcome.missing)
         return outcome
 
     def _outcome(self, waiter: Waiter, waited: float) -> Outcome:
         unread = self._watcher.trouble if waiter.timed_out else None
-        return Outcome(waiter.arrived, list(waiter.missing), waiter.timed_out, waited, unread=unread)
+        return Outcome(
+            waiter.arrived, list(waiter.missing), waiter.timed_out, waited, unread=unread, looks=waiter.looks
+        )
 
     def __del__(self) -> None:
         if self._state is _State.OPENED:

@@ -60,6 +60,11 @@ class AsyncResult(Generic[T]):
         return self._meta
 
     @property
+    def sent(self) -> bool:
+        """Whether this client remembers that it sent the task. False says little: another one may have."""
+        return self.queue is not None or self._engine.was_sent(self.id)
+
+    @property
     def ignored(self) -> bool:
         """Whether the task was sent with ``ignore_result=True``, so that there will be no answer."""
         return self._ignored
@@ -428,6 +433,9 @@ def timeout_error(
         The error.
     """
     seen = outcome.arrived.get(late[0])
+    published = outcome.published
+    if published is None and any(result.id == late[0] and result.sent for result in results):
+        published = True
     reason = None
     if outcome.unsent:
         reason = f"It has not been sent: {outcome.unsent}"
@@ -446,6 +454,9 @@ def timeout_error(
         total=len(results),
         finished=finished,
         reason=reason,
+        published=published,
+        looks=outcome.looks,
+        unread=outcome.unread,
     )
 
 

@@ -122,6 +122,20 @@ class Work:
             return None
         return publication.failure.reason if publication.failure else "the command before it has had no answer yet"
 
+    def sent(self, task_ids: Sequence[str]) -> bool | None:
+        """Tell whether tasks were sent.
+
+        Args:
+            task_ids: Their ids.
+
+        Returns:
+            True if all were, False if the first of them certainly was not, None if it is not known.
+        """
+        publication = self._publication
+        if not any(task_id in publication.remaining for task_id in task_ids):
+            return True
+        return False if task_ids[0] in publication.unsent else None
+
     @property
     def in_flight(self) -> int:
         """How many of the tasks were, or may have been, sent and have no answer yet, as far as somebody waits."""

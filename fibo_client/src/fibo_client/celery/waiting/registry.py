@@ -46,6 +46,7 @@ class Waiter:
         on_answer: Called with each answer, as it comes.
         timed_out: Whether it ended by its deadline.
         error: Why it ended without all answers, if not by its deadline.
+        looks: How often missing results were read.
     """
 
     deadline: float
@@ -61,6 +62,7 @@ class Waiter:
     timed_out: bool = False
     error: Exception | None = None
     over: bool = False
+    looks: int = 0
     number: int = 0
     """Its place among those with a deadline; 0 is none."""
 
@@ -176,6 +178,8 @@ class Registry:
             if awaited is None:
                 continue
             awaited.looked = began
+            for waiter in awaited.waiters:
+                waiter.looks += 1
             content = [waiter for waiter in awaited.waiters if waiter.once and began >= waiter.read_from]
             for waiter in content:
                 awaited.waiters.remove(waiter)
