@@ -73,7 +73,13 @@ class MessageError(FiboError, ValueError):
 
 
 class TransportError(FiboError):
-    """Redis could not be reached in time, or refused a command."""
+    """Redis could not be reached in time, or refused a command.
+
+    Attributes:
+        refused: Whether Redis was reached and said no, so that trying again is likely to fail again.
+    """
+
+    refused: bool = False
 
 
 class PublishError(TransportError):

@@ -430,7 +430,9 @@ class Watcher:
                     await subscription.aclose()
             except TransportError as error:
                 failures += 1
-                logger.debug("the subscription to results is gone, polling meanwhile: %s", error)
+                # That a server is gone is said elsewhere, once for all; that it refuses, nobody else would learn.
+                level = logging.WARNING if error.refused and failures == 1 else logging.DEBUG
+                logger.log(level, "the subscription to results is gone, polling meanwhile: %s", error)
             except Exception:
                 failures += 1
                 logger.exception("the subscription to results failed, polling meanwhile")

@@ -68,6 +68,7 @@ class RedisFaultError(TransportError):
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         self.outcome = outcome
+        self.refused = outcome == "refused"
         super().__init__(reason)
 
 
