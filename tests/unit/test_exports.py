@@ -33,8 +33,9 @@ PACKAGES = [fibo_client, fibo_client.celery]
             fibo_client,
             """
             AsyncResult ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient FiboConfig FiboError
-            MessageError PublishError PublishUnknownError ReadError ResultDecodeError ResultTimeoutError SQRT_TASK
-            Stream TaskError TaskFailedError TaskRevokedError TransportError UNSET __version__
+            MessageError PublishError PublishUnknownError ReadError ResultDecodeError ResultInflatesError
+            ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK Stream TaskError TaskFailedError
+            TaskRevokedError TooManyConnectionsError TooManyInFlightError TransportError UNSET __version__
             """,
         ),
         (

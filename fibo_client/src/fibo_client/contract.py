@@ -167,7 +167,7 @@ def decode_fibo_task(answer: Any) -> tuple[int, str]:
         ValueError: It is not such a pair.
     """
     match answer:
-        case [int(n), str(message)]:
+        case [int(n), str(message)] if not isinstance(n, bool):
             return n, message
     raise ValueError("the answer must be a pair of an integer and a message")
 
@@ -186,7 +186,10 @@ def decode_sqrt(answer: Any) -> float:
     """
     if isinstance(answer, bool) or not isinstance(answer, (int, float)):
         raise ValueError("a square root must come as a number")
-    return float(answer)
+    try:
+        return float(answer)
+    except OverflowError:  # An integer of hundreds of digits.
+        raise ValueError("a square root must fit into a float") from None
 
 
 def encode_failure(error: Exception) -> dict[str, list[str]]:

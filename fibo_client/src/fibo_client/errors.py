@@ -7,9 +7,14 @@
     ├── TransportError              Redis could not be reached, or said no
     │   ├── PublishError            the task was certainly not sent
     │   ├── PublishUnknownError     the task may or may not have been sent
-    │   └── ReadError               the results could not be read
+    │   ├── ReadError               the results could not be read
+    │   └── TooManyConnectionsError all of `max_connections` stayed busy
+    ├── TooManyInFlightError        more results would be waited for than `max_in_flight`; nothing was sent
     ├── ResultTimeoutError          no answer in time                                (also TimeoutError)
     ├── ResultDecodeError           what stands in place of the result is not one    (also ValueError)
+    │   ├── ResultTooLargeError     it has more bytes than `max_result_bytes`
+    │   ├── ResultInflatesError     it has more bytes than `max_decompressed_bytes` when decompressed
+    │   └── ResultTooDeepError      it is nested deeper than `max_json_depth`
     └── TaskError                   the task ended without a value
         ├── TaskFailedError         it raised; the remote exception is carried as data
         └── TaskRevokedError        it was revoked, terminated or had expired
@@ -34,10 +39,15 @@ __all__ = [
     "PublishUnknownError",
     "ReadError",
     "ResultDecodeError",
+    "ResultInflatesError",
     "ResultTimeoutError",
+    "ResultTooDeepError",
+    "ResultTooLargeError",
     "TaskError",
     "TaskFailedError",
     "TaskRevokedError",
+    "TooManyConnectionsError",
+    "TooManyInFlightError",
     "TransportError",
 ]
 
@@ -119,6 +129,32 @@ class ReadError(TransportError):
     """The results could not be read. It says nothing about the tasks themselves."""
 
 
+class TooManyConnectionsError(TransportError):
+    """All connections that ``max_connections`` allows stayed busy for as long as a command may take.
+
+    Sending and reading tell it as the cause of their PublishError or ReadError.
+    """
+
+
+class TooManyInFlightError(FiboError):
+    """More results would be waited for at once than ``max_in_flight`` allows. Nothing was sent.
+
+    Attributes:
+        limit: How many are allowed.
+        pending: How many were waited for already.
+        wanted: How many more were asked for.
+    """
+
+    def __init__(self, *, limit: int, pending: int, wanted: int) -> None:
+        self.limit = limit
+        self.pending = pending
+        self.wanted = wanted
+        super().__init__(
+            f"{pending} results are waited for and {wanted} more would be over the limit of {limit}; nothing was sent. "
+            "Wait for fewer at once (a stream does so by itself), or raise max_in_flight"
+        )
+
+
 class ResultTimeoutError(FiboError, TimeoutError):
     """No answer came in time.
 
@@ -190,6 +226,18 @@ class ResultDecodeError(FiboError, ValueError):
         super().__init__(f"the result of task {task_id} cannot be read: {reason}" if task_id else reason)
 
 
+class ResultTooLargeError(ResultDecodeError):
+    """The result has more bytes, as they are stored, than ``max_result_bytes`` allows."""
+
+
+class ResultInflatesError(ResultDecodeError):
+    """The result has more bytes, once decompressed, than ``max_decompressed_bytes`` allows."""
+
+
+class ResultTooDeepError(ResultDecodeError):
+    """The lists and dicts of the result are nested deeper than ``max_json_depth`` allows."""
+
+
 class TaskError(FiboError):
     """The task ended without a value.
 
@@ -230,7 +278,7 @@ class TaskFailedError(TaskError):
         self.exc_module = exc_module
         self.exc_args = exc_args
         self.traceback = traceback
-        said = ", ".join(_short(repr(argument)) for argument in exc_args)
+        said = ", ".join(_shown(argument) for argument in exc_args)
         super().__init__(f"{task or 'task'}[{task_id}] raised {exc_type}({said})")
         if traceback:
             self.add_note(f"Remote traceback:\n{traceback.rstrip()}")
@@ -256,7 +304,11 @@ _STOPPED = {"expired": "too late to be run (expired)", "terminated": "terminated
 _LONGEST_REPR = 500
 
 
-def _short(text: str) -> str:
+def _shown(argument: object) -> str:
+    try:
+        text = repr(argument)
+    except (RecursionError, ValueError):  # Deep nesting, met deep in the caller's own stack; an endless integer.
+        return f"<{type(argument).__name__}>"
     return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}..."
 
 

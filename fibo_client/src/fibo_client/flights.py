@@ -284,6 +284,7 @@ class Flights:
         expires = None if deadline == math.inf else max(deadline - now, 0.0) + EXPIRY_MARGIN
         try:
             self._engine.check()
+            self._engine.check_room(1)
             parcel = self._engine.composer.one(signature(chunk), options(chunk, line.lane, self._steps, expires))
         except FiboError as error:
             self._refuse(flights, error)

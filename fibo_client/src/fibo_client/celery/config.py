@@ -20,6 +20,10 @@ __all__ = ["UNSET", "CeleryConfig", "ConfigOverrides", "Unset"]
 DEFAULT_BROKER_URL: Final = "redis://localhost:6379/0"
 
 
+MAX_READ_DEPTH: Final = 500
+"""The most that `CeleryConfig.max_json_depth` may be."""
+
+
 class Unset(enum.Enum):
     """The type of `UNSET`, which means: use the client's default."""
 
@@ -47,7 +51,10 @@ class ConfigOverrides(TypedDict, total=False):
     poll_min: float
     poll_max: float | None
     max_connections: int
+    max_in_flight: int
     max_result_bytes: int
+    max_decompressed_bytes: int
+    max_json_depth: int
     queue: str
     revoke_on_cancel: bool
     broker_prefix: str
@@ -87,8 +94,14 @@ class CeleryConfig:
     """The longest pause between two reads of the same result. None is 1.0 with push and 0.1 without."""
     max_connections: int = 10
     """The most connections to each of the two Redis servers."""
+    max_in_flight: int = 200_000
+    """The most results that are waited for at once. One more is a TooManyInFlightError, and is not sent."""
     max_result_bytes: int = 64 * 1024 * 1024
-    """The most bytes that one result may have, before and after decompression."""
+    """The most bytes that one result may have as it is stored. It is judged when it has been read."""
+    max_decompressed_bytes: int = 64 * 1024 * 1024
+    """The most bytes that a compressed result may have once it is decompressed. Nothing beyond is decompressed."""
+    max_json_depth: int = 500
+    """How deeply lists and dicts may be nested in a result, 500 at most: CPython's stack ends not far beyond."""
     queue: str = "celery"
     """The queue that tasks are sent to where a call names none."""
     revoke_on_cancel: bool = True
@@ -131,10 +144,12 @@ class CeleryConfig:
             self._check_seconds(name, zero=False)
         if self.poll_min > self.longest_poll:
             raise ConfigError(f"poll_min={self.poll_min} is longer than poll_max={self.longest_poll}")
-        for name, least in (("push_limit", 1), ("max_connections", 3), ("max_result_bytes", 1024)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name}={value!r} must be an integer, {least} or more")
+        if self.max_json_depth > MAX_READ_DEPTH:
+            raise ConfigError(f"max_json_depth={self.max_json_depth} must be at most {MAX_READ_DEPTH}")
         for name in ("queue", "control_exchange", "priority_separator"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be text, and not empty")
@@ -236,6 +251,16 @@ class CeleryConfig:
             raise ConfigError(f"{name}={value!r} must be {'0 or more' if zero else 'more than 0'}")
         if value > LONGEST_TIMEOUT:
             raise ConfigError(f"{name}={value!r} must be at most {LONGEST_TIMEOUT:.0f} seconds; None is no limit")
+
+
+_LEAST: Final = {
+    "push_limit": 1,
+    "max_connections": 3,
+    "max_in_flight": 1,
+    "max_result_bytes": 1024,
+    "max_decompressed_bytes": 1024,
+    "max_json_depth": 10,
+}
 
 
 def _check_steps(steps: object) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.tidying import Tidier
 from fibo_client.celery.waiting.watcher import Watcher
 from fibo_client.celery.work import Work
-from fibo_client.errors import ClientStateError, ReadError
+from fibo_client.errors import ClientStateError, ReadError, TooManyInFlightError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -182,6 +182,19 @@ class Engine:
             decode_failures=watcher.decode_failures,
         )
 
+    def check_room(self, wanted: int) -> None:
+        """Check that more results can be waited for, before anything is sent for them.
+
+        Args:
+            wanted: How many more.
+
+        Raises:
+            TooManyInFlightError: They would be more than ``max_in_flight``.
+        """
+        pending, limit = self._watcher.pending, self.config.max_in_flight
+        if pending + wanted > limit:
+            raise TooManyInFlightError(limit=limit, pending=pending, wanted=wanted)
+
     def seconds(self, timeout: float | Unset | None) -> float | None:
         """Resolve the timeout of a call.
 
@@ -264,9 +277,13 @@ class Engine:
 
         Raises:
             ReadError: The results could not be read, and one read was all that was asked for.
+            TooManyInFlightError: They are too many to wait for. A single read of each is not bounded by that.
         """
         loop = self.check()
         once = timeout == 0
+        task_ids = list(task_ids)
+        if not once:
+            self.check_room(len(task_ids))
         began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
         waiter = self._watcher.enter(
@@ -315,8 +332,10 @@ class Engine:
             PublishError: Nothing, or not all, was sent.
             PublishUnknownError: Something may or may not have been sent.
             ClientStateError: The client is not open, or was closed meanwhile.
+            TooManyInFlightError: They are too many to wait for; nothing was sent.
         """
         loop = self.check()
+        self.check_room(len(parcels))
         began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
         work = self.own(parcels, retry=retry, bulky=bulky, end_on_failure=end_on_failure)

@@ -11,7 +11,7 @@ import zlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fibo_client.celery.protocol.jsontypes import shown
-from fibo_client.errors import MessageError, ResultDecodeError
+from fibo_client.errors import MessageError, ResultDecodeError, ResultInflatesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,8 @@ def decompress(data: bytes, content_type: str, max_bytes: int) -> bytes:
         The decompressed bytes.
 
     Raises:
-        ResultDecodeError: The compression is unknown, the data is broken or cut short, or there is too much of it.
+        ResultInflatesError: There is too much of it.
+        ResultDecodeError: The compression is unknown, or the data is broken or cut short.
     """
     make = _DECOMPRESSORS.get(content_type)
     if make is None:
@@ -74,8 +75,10 @@ def decompress(data: bytes, content_type: str, max_bytes: int) -> bytes:
         plain = decompressor.decompress(data, max_bytes + 1)
     except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
         raise ResultDecodeError(f"its compressed bytes are broken: {error}") from error
+    except MemoryError:
+        raise ResultDecodeError("there is not enough memory to decompress it") from None
     if len(plain) > max_bytes:
-        raise ResultDecodeError(f"it has more than {max_bytes} bytes when decompressed (max_result_bytes)")
+        raise ResultInflatesError(f"it has more than {max_bytes} bytes when decompressed (max_decompressed_bytes)")
     if not getattr(decompressor, "eof", True):
         raise ResultDecodeError("its compressed bytes are cut short")
     return plain

@@ -16,7 +16,7 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from fibo_client.errors import MessageError, ResultDecodeError
+from fibo_client.errors import MessageError, ResultDecodeError, ResultTooDeepError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ MAX_DEPTH = 100
 """How deeply lists and dicts may be nested in what is sent. A structure that contains itself ends here too."""
 
 MAX_READ_DEPTH = 500
-"""How deeply lists and dicts may be nested in what is read."""
+"""How deeply lists and dicts may be nested in what is read, unless the client is told otherwise."""
 
 MAX_INT_DIGITS = 4300
 """Longer integers cannot be read by a stock worker: CPython refuses to parse them from text."""
@@ -73,44 +73,52 @@ def plain(value: Any, where: str = "the value") -> Any:
     return _plain(value, where, MAX_DEPTH)
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, max_depth: int = MAX_READ_DEPTH) -> Any:
     """Decode Celery's JSON.
 
     Args:
         text: JSON as text, or as UTF-8 bytes.
+        max_depth: How deeply lists and dicts may be nested.
 
     Returns:
         JSON values, with envelopes turned into the types that they hold.
 
     Raises:
-        ResultDecodeError: It is not JSON, an envelope is not of a known type, it is nested too deeply, or an
-            integer in it has more than 4,300 digits.
+        ResultTooDeepError: It is nested too deeply.
+        ResultDecodeError: It is not JSON, an envelope is not of a known type, or an integer in it has more than
+            4,300 digits.
     """
     try:
         value = json.loads(text, object_hook=_from_envelope)
     except ResultDecodeError:
         raise  # An envelope's. It is a ValueError too.
     except RecursionError:
-        raise ResultDecodeError("its JSON is nested too deeply") from None
+        raise _too_deep(max_depth) from None
+    except MemoryError:
+        raise ResultDecodeError("there is not enough memory to decode it") from None
     except (ValueError, TypeError, ArithmeticError) as error:
         # ArithmeticError is decimal's; UnicodeDecodeError and JSONDecodeError are ValueErrors.
         raise ResultDecodeError(f"its JSON is not valid: {error}") from error
-    if _is_deep(value, text):
-        raise ResultDecodeError("its JSON is nested too deeply")
+    if _is_deep(value, text, max_depth):
+        raise _too_deep(max_depth)
     return value
 
 
-def _is_deep(value: Any, text: str | bytes) -> bool:
+def _too_deep(max_depth: int) -> ResultTooDeepError:
+    return ResultTooDeepError(f"its JSON is nested too deeply, beyond {max_depth} levels (max_json_depth)")
+
+
+def _is_deep(value: Any, text: str | bytes, max_depth: int) -> bool:
     """Tell whether a decoded value is nested deeper than we read; CPython's own limit differs between versions."""
     data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    if data.count(b"[") + data.count(b"{") <= MAX_READ_DEPTH:
+    if data.count(b"[") + data.count(b"{") <= max_depth:
         return False
     level, depth = [value], 0
-    while level and depth <= MAX_READ_DEPTH:
+    while level and depth <= max_depth:
         nested = [each for each in level if isinstance(each, (list, dict))]
         level = [item for each in nested for item in (each.values() if isinstance(each, dict) else each)]
         depth += bool(nested)
-    return depth > MAX_READ_DEPTH
+    return depth > max_depth
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
-from fibo_client.errors import ResultDecodeError
+from fibo_client.errors import ResultDecodeError, ResultTooLargeError
 
 COMPRESSED: Final = b"\x00celery-compressed\x00"
 """What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
@@ -89,39 +89,51 @@ def pending(task_id: str) -> TaskMeta:
     return TaskMeta(task_id=task_id, state=states.PENDING)
 
 
-def decode_meta(payload: bytes, task_id: str, *, max_bytes: int) -> TaskMeta:
+def decode_meta(
+    payload: bytes,
+    task_id: str,
+    *,
+    max_bytes: int,
+    max_decompressed: int | None = None,
+    max_depth: int = jsontypes.MAX_READ_DEPTH,
+) -> TaskMeta:
     """Decode a stored or published result.
 
     Args:
         payload: The bytes, as they came.
         task_id: The id of the task that they should belong to.
-        max_bytes: The most bytes that the result may have, compressed or not.
+        max_bytes: The most bytes that the payload may have.
+        max_decompressed: The most bytes that it may have once it is decompressed. None is as many.
+        max_depth: How deeply lists and dicts may be nested.
 
     Returns:
         The result.
 
     Raises:
-        ResultDecodeError: The bytes are not a result, not of this task, or too many.
+        ResultTooLargeError: There are too many bytes.
+        ResultInflatesError: There are too many once they are decompressed.
+        ResultTooDeepError: It is nested too deeply.
+        ResultDecodeError: The bytes are not a result, or not of this task.
     """
     try:
-        return _decode(payload, task_id, max_bytes)
+        if len(payload) > max_bytes:
+            raise ResultTooLargeError(f"it has {len(payload)} bytes, more than {max_bytes} (max_result_bytes)")
+        return _decode(payload, task_id, max_bytes if max_decompressed is None else max_decompressed, max_depth)
     except ResultDecodeError as error:
-        raise ResultDecodeError(str(error), task_id) from error
+        raise type(error)(str(error), task_id) from error
 
 
-def _decode(payload: bytes, task_id: str, max_bytes: int) -> TaskMeta:
-    if len(payload) > max_bytes:
-        raise ResultDecodeError(f"it has {len(payload)} bytes, more than {max_bytes} (max_result_bytes)")
+def _decode(payload: bytes, task_id: str, max_decompressed: int, max_depth: int) -> TaskMeta:
     if payload.startswith(COMPRESSED):
         content_type, separator, data = payload[len(COMPRESSED) :].partition(b"\x00")
         if not separator:
             raise ResultDecodeError("its compression has no name")
-        payload = decompress(data, content_type.decode("ascii", "replace"), max_bytes)
+        payload = decompress(data, content_type.decode("ascii", "replace"), max_decompressed)
     if payload.lstrip()[:1] != b"{":
         pickled = payload[:1] == b"\x80"
         hint = "; it looks like pickle, which is never loaded: set result_serializer='json' in the worker"
         raise ResultDecodeError(f"it is not JSON{hint if pickled else ''}")
-    stored = jsontypes.loads(payload)
+    stored = jsontypes.loads(payload, max_depth)
     if not isinstance(stored, dict):
         raise ResultDecodeError("it is not a JSON object")
     return _meta(stored, task_id)

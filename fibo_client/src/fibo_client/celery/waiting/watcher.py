@@ -304,7 +304,13 @@ class Watcher:
         if task_id not in self._registry:
             return
         try:
-            answer: TaskMeta | Exception = decode_meta(payload, task_id, max_bytes=self._config.max_result_bytes)
+            answer: TaskMeta | Exception = decode_meta(
+                payload,
+                task_id,
+                max_bytes=self._config.max_result_bytes,
+                max_decompressed=self._config.max_decompressed_bytes,
+                max_depth=self._config.max_json_depth,
+            )
         except FiboError as error:
             answer = error
             self.decode_failures += 1

@@ -30,7 +30,7 @@ from redis.exceptions import (
 
 from fibo_client._version import __version__
 from fibo_client.celery.transport.weather import Weather
-from fibo_client.errors import TransportError
+from fibo_client.errors import TooManyConnectionsError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -70,6 +70,10 @@ class RedisFaultError(TransportError):
         self.outcome = outcome
         self.refused = outcome == "refused"
         super().__init__(reason)
+
+
+class ConnectionsBusyError(RedisFaultError, TooManyConnectionsError):
+    """No connection came free. Nothing was sent."""
 
 
 class Connections:
@@ -165,7 +169,7 @@ class Connections:
                 await self._slots.acquire()
         except TimeoutError:
             busy = f"all connections were busy for {self._io_timeout:g} s (max_connections)"
-            raise self._fault("unsent", busy) from None
+            raise ConnectionsBusyError("unsent", f"{self.address}: {busy}") from None
 
     async def _connect(self) -> AbstractConnection:
         if self._closed:
