@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.ready-to-bench
+FUZZ_STAMP := $(VENV)/.ready-to-fuzz
 PACKAGES := -e fibo_client -e 'fibo_worker[embedded]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all check bench soak outages docs build clean
+.PHONY: help setup demo test test-unit test-all check bench fuzz soak outages docs build clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +32,12 @@ $(BENCH_STAMP): $(STAMP)
 		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
 	@touch $@
 
+$(FUZZ_STAMP): $(STAMP)
+	@echo "Installing the fuzzer ..."
+	@uv=$$(command -v uv || echo $(BIN)/uv); \
+		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group fuzz
+	@touch $@
+
 demo: $(STAMP) ## Run the main job: a private Redis, a real worker, Fibonacci numbers
 	@$(BIN)/fibo-worker demo 4 3 8 6 10
 
@@ -51,6 +58,9 @@ check: $(STAMP) ## Lint, check formatting, types and layers
 
 bench: $(STAMP) $(BENCH_STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+fuzz: $(STAMP) $(FUZZ_STAMP) ## Fuzz all that decodes, a minute each; FUZZ="--seconds 600 meta" for one, longer
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 soak: $(STAMP) ## Do everything at once for five minutes, then 200 rounds while Redis kills the connections
 	@PYTHONPATH=tests $(BIN)/python -m soak
