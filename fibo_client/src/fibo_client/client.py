@@ -133,6 +133,7 @@ class FiboClient:
         Raises:
             TypeError: n is not an integer.
             ValueError: n is negative or too large. MessageError, if it is the queue or the priority that is wrong.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
             TransportError: Redis could not be reached.
@@ -200,6 +201,7 @@ class FiboClient:
             TypeError: One of them, or `chunk_size`, is not an integer. Nothing was sent.
             ValueError: One of them, or `chunk_size`, is out of range. MessageError, if it is the queue or the priority
                 that is wrong. Nothing was sent.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: Not all came in time. `ResultTimeoutError.finished` has what did, by index.
             TaskFailedError: The worker could not compute one of them.
             TransportError: Redis could not be reached.
@@ -303,6 +305,7 @@ class FiboClient:
         Raises:
             TypeError: It is not a number.
             ValueError: It is negative, not finite, or too large for a float.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
             TransportError: Redis could not be reached.
@@ -323,6 +326,7 @@ class FiboClient:
         Raises:
             TypeError: n is not an integer.
             ValueError: n is negative or too large.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
             TransportError: Redis could not be reached.

@@ -285,6 +285,7 @@ class CeleryClient:
             The answers, in order.
 
         Raises:
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: Not all came in time. The error carries what did; you may ask again.
             TaskFailedError: A task raised. It is raised as soon as it is known.
             TaskRevokedError: A task was revoked or had expired.
@@ -353,6 +354,7 @@ class CeleryClient:
             MessageError: A worker could not take the message. Nothing was sent.
             PublishError: It was not sent.
             PublishUnknownError: It may or may not have been sent.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The task raised.
             TaskRevokedError: The task was revoked.
@@ -420,6 +422,7 @@ class CeleryClient:
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Not all were sent.
             PublishUnknownError: Some may or may not have been sent.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: Not all answers came in time. The error carries what did, by index.
             TaskFailedError: A task raised. The others are revoked.
             TaskRevokedError: A task was revoked. The others are revoked too.

@@ -107,6 +107,7 @@ class AsyncResult(Generic[T]):
             The answer; None for a task that was sent with ``ignore_result=True``.
 
         Raises:
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time. The task goes on, and you may ask again.
             TaskFailedError: The task raised.
             TaskRevokedError: The task was revoked or had expired.
@@ -136,6 +137,7 @@ class AsyncResult(Generic[T]):
             Each new state, with what it carries (the progress, the worker that started it); the final one last.
 
         Raises:
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: The task was not over in time.
             ResultDecodeError: What is stored is not a result.
         """
