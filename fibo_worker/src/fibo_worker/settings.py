@@ -12,6 +12,7 @@
 | `FIBO_DEAD_LETTER_LIMIT`  | 10000                      | dead letters that are kept for each queue    |
 | `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
 | `FIBO_MAX_MEMORY`         | 4096                       | MiB of address space for each of its processes |
+| `FIBO_MASTER_NAME`        | none                       | what Sentinels call the master               |
 
 Fewer and more than the time limit, that is. The visibility timeout must be the same for every worker on one broker.
 """
@@ -72,6 +73,8 @@ class WorkerSettings:
     max_memory: int = 4096
     """MiB of address space that each process which runs tasks may have. One that has come to use a quarter of that
     is replaced after its task."""
+    master_name: str | None = None
+    """What Sentinels call the master; ``sentinel://`` needs it, and takes the same for tasks and results."""
 
     def __post_init__(self) -> None:
         for name, variable in _VARIABLES.items():
@@ -93,6 +96,9 @@ class WorkerSettings:
         _check_url("CELERY_BROKER_URL", self.broker_url)
         if self.result_backend is not None:
             _check_url("CELERY_RESULT_BACKEND", self.result_backend)
+        sentinel = any(url.startswith("sentinel:") for url in (self.broker_url, self.result_backend or ""))
+        if sentinel and not self.master_name:
+            raise ConfigError("FIBO_MASTER_NAME must say what the Sentinels call the master, as sentinel:// needs it")
         # Sentinels are a list for both; only the broker understands a list of plain servers.
         backend = self.result_backend or self.broker_url
         if ";" in backend and not backend.startswith("sentinel:"):
@@ -121,6 +127,8 @@ class WorkerSettings:
             fields["broker_url"] = broker
         if backend := env.get("CELERY_RESULT_BACKEND"):
             fields["result_backend"] = backend
+        if name := env.get("FIBO_MASTER_NAME"):
+            fields["master_name"] = name
         settings = cls(**fields)
         if write := env.get("CELERY_BROKER_WRITE_URL"):
             _check_url("CELERY_BROKER_WRITE_URL", write)
@@ -166,6 +174,9 @@ class WorkerSettings:
             },
             "broker_connection_retry_on_startup": True,
         }
+        if self.master_name is not None:
+            conf["broker_transport_options"]["master_name"] = self.master_name
+            conf["result_backend_transport_options"] = {"master_name": self.master_name}
         # Without a word on certificates, Celery's broker checks none and its backend refuses to start. A URL
         # that says something wins over these two settings, in both.
         if _is_tls(self.broker_url):

@@ -149,7 +149,22 @@ def test_a_wrong_url_is_refused_by_the_name_of_its_variable_and_without_its_pass
     ],
 )
 def test_every_kind_of_url_that_celery_takes_for_redis_is_accepted(url):
-    assert WorkerSettings.from_env({"CELERY_BROKER_URL": url}).celery_conf()["result_backend"] == url
+    env = {"CELERY_BROKER_URL": url, "FIBO_MASTER_NAME": "mymaster"}
+
+    assert WorkerSettings.from_env(env).celery_conf()["result_backend"] == url
+
+
+def test_sentinels_are_asked_for_the_master_by_its_name():
+    given = conf(CELERY_BROKER_URL="sentinel://a:26379/0", FIBO_MASTER_NAME="mymaster")
+
+    assert given["broker_transport_options"]["master_name"] == "mymaster"
+    assert given["result_backend_transport_options"] == {"master_name": "mymaster"}
+
+
+@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
+def test_sentinels_without_the_name_of_a_master_are_refused(variable):
+    with pytest.raises(ConfigError, match="^FIBO_MASTER_NAME must say"):
+        WorkerSettings.from_env({variable: "sentinel://a:26379/0"})
 
 
 def test_a_list_of_brokers_needs_a_result_backend_of_its_own():

@@ -1,0 +1,123 @@
+"""Sentinels make the replica the master, or die themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from support.hand import eventually
+from support.outages import outage
+from support.sentinels import MASTER, SentinelSet
+
+from fibo_client import FiboClient, PublishError
+from fibo_worker.dev import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support.servers import RedisServer
+
+
+@pytest.fixture
+def guarded(tmp_path) -> Iterator[SentinelSet]:
+    """A Sentinel set for this test alone, which it may spoil."""
+    with SentinelSet.running(tmp_path) as guarded:
+        yield guarded
+
+
+async def that(condition: Callable[[], object]) -> None:
+    """Wait until something is so that has to be asked of a client that blocks."""
+    await eventually(lambda: asyncio.to_thread(condition), 20)
+
+
+def worker_of(guarded: SentinelSet) -> WorkerProcess:
+    return WorkerProcess(guarded.url, env={"FIBO_MASTER_NAME": MASTER}, stop_timeout=0)
+
+
+def is_master(server: RedisServer) -> bool:
+    with server.client() as direct:
+        return direct.info("replication")["role"] == "master"
+
+
+@outage(
+    "The master is killed, and Sentinel makes the replica the master",
+    sees="the answer or `ResultTimeoutError`",
+    within="`timeout`; half a second after Sentinel is done, and some more for the worker",
+    submitted="yes; perhaps twice, under one id",
+    retry="safe",
+    lost="what the master acknowledged and had not yet given to the replica: tasks and results",
+)
+async def test_a_client_and_a_worker_go_on_with_the_new_master(witness, guarded):
+    with worker_of(guarded):
+        async with FiboClient(guarded.url, master_name=MASTER) as client:
+            assert await client.fibonacci(10, timeout=20) == 55
+            guarded.master.stop()
+            await witness.see(client.fibonacci(11, timeout=20), deadline=20)
+            assert is_master(guarded.replica)
+            # The same client, and the same worker.
+            assert await client.fibonacci(12, timeout=30) == 144
+
+
+@outage(
+    "Sentinel gives the master's place to the replica on command; the old master answers READONLY",
+    sees="the answer or `ResultTimeoutError`",
+    within="`timeout`",
+    submitted="yes; perhaps twice, under one id",
+    retry="safe",
+    lost="what the old master took before it learned of it: seldom more than a second's",
+)
+async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guarded):
+    with worker_of(guarded):
+        async with FiboClient(guarded.url, master_name=MASTER) as client:
+            assert await client.fibonacci(10, timeout=20) == 55
+            await asyncio.to_thread(guarded.sentinels[0].tell, "SENTINEL", "FAILOVER", MASTER)
+            await that(lambda: is_master(guarded.replica) and not is_master(guarded.master))
+            await witness.see(client.fibonacci(11, timeout=20), deadline=20)
+            assert await client.fibonacci(12, timeout=30) == 144
+
+
+@outage(
+    "One Sentinel of three is dead",
+    sees="the answer",
+    within="at once",
+    submitted="yes",
+    retry="not needed",
+)
+async def test_one_dead_sentinel_is_not_noticed(witness, guarded):
+    guarded.sentinels[0].kill()
+    with worker_of(guarded):
+        async with FiboClient(guarded.url, master_name=MASTER) as client:
+            assert await witness.see(client.fibonacci(10, timeout=20), deadline=20) == 55
+
+
+@outage(
+    "All Sentinels are dead, and Redis is well",
+    sees="the answer",
+    within="at once: connections that there are go on",
+    submitted="yes",
+    retry="not needed",
+)
+async def test_a_client_goes_on_without_sentinels_until_it_has_to_ask_them(witness, guarded):
+    with worker_of(guarded):
+        async with FiboClient(guarded.url, master_name=MASTER) as client:
+            assert await client.fibonacci(10, timeout=20) == 55
+            for sentinel in guarded.sentinels:
+                sentinel.kill()
+            assert await witness.see(client.fibonacci(11, timeout=20), deadline=20) == 89
+
+
+@outage(
+    "All Sentinels are dead when the client first calls",
+    sees="`PublishError`",
+    within="at once",
+    submitted="no",
+    retry="safe",
+)
+async def test_a_new_client_without_sentinels_says_so(witness, guarded):
+    for sentinel in guarded.sentinels:
+        sentinel.kill()
+    async with FiboClient(guarded.url, master_name=MASTER) as client:
+        error = await witness.see(client.fibonacci(10, timeout=5), deadline=5)
+        assert isinstance(error, PublishError)
+        assert "the Sentinels' addresses" in str(error)
