@@ -60,20 +60,25 @@ async def test_a_client_and_a_worker_go_on_with_the_new_master(witness, guarded)
 
 
 @outage(
-    "Sentinel gives the master's place to the replica on command; the old master answers READONLY",
+    "Sentinel makes the replica the master on command; connections to the old one stay open and get READONLY",
     sees="the answer or `ResultTimeoutError`",
     within="`timeout`",
     submitted="yes; perhaps twice, under one id",
     retry="safe",
-    lost="what the old master took before it learned of it: seldom more than a second's",
+    lost="what the old master took until Sentinel demoted it, some ten seconds later",
 )
 async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guarded):
-    with worker_of(guarded):
+    with worker_of(guarded), guarded.master.client() as old:
         async with FiboClient(guarded.url, master_name=MASTER) as client:
             assert await client.fibonacci(10, timeout=20) == 55
             await asyncio.to_thread(guarded.sentinels[0].tell, "SENTINEL", "FAILOVER", MASTER)
-            await that(lambda: is_master(guarded.replica) and not is_master(guarded.master))
-            await witness.see(client.fibonacci(11, timeout=20), deadline=20)
+            await that(lambda: all(each.master() == guarded.replica.port for each in guarded.sentinels))
+            # Sentinel does this some ten seconds later, and cuts all connections with it. Here they stay for a while.
+            await asyncio.to_thread(old.replicaof, "127.0.0.1", str(guarded.replica.port))
+            call = asyncio.create_task(witness.see(client.fibonacci(11, timeout=20), deadline=20))
+            await that(lambda: "errorstat_READONLY" in old.info("errorstats"))
+            await asyncio.to_thread(old.execute_command, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await call
             assert await client.fibonacci(12, timeout=30) == 144
 
 
@@ -85,8 +90,10 @@ async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guard
     retry="not needed",
 )
 async def test_one_dead_sentinel_is_not_noticed(witness, guarded):
-    guarded.sentinels[0].kill()
     with worker_of(guarded):
+        async with FiboClient(guarded.url, master_name=MASTER) as client:
+            assert await client.fibonacci(10, timeout=20) == 55
+        guarded.sentinels[0].kill()
         async with FiboClient(guarded.url, master_name=MASTER) as client:
             assert await witness.see(client.fibonacci(10, timeout=20), deadline=20) == 55
 

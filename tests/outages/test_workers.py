@@ -108,7 +108,7 @@ async def test_a_task_of_a_worker_that_was_killed_is_done_by_the_next_one(witnes
 
 
 @outage(
-    "A whole worker is killed, and the visibility timeout (fibo-worker: 180 s, Celery: an hour) is longer than the call's",
+    "A whole worker is killed, and `timeout` is less than the visibility timeout (fibo-worker: 180 s, Celery: an hour)",
     sees="`ResultTimeoutError`",
     within="`timeout`",
     submitted="yes",
