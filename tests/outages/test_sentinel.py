@@ -43,7 +43,7 @@ def is_master(server: RedisServer) -> bool:
 @outage(
     "The master is killed, and Sentinel makes the replica the master",
     sees="the answer or `ResultTimeoutError`",
-    within="`timeout`; half a second after Sentinel is done, and some more for the worker",
+    within="`timeout`; once Sentinel is done and the worker has come back",
     submitted="yes; perhaps twice, under one id",
     retry="safe",
     lost="what the master acknowledged and had not yet given to the replica: tasks and results",

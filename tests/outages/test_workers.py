@@ -132,7 +132,7 @@ async def test_a_handle_can_be_asked_again_after_its_task_was_redelivered(witnes
 @outage(
     "The worker's connections to Redis are killed",
     sees="the answer or `ResultTimeoutError`",
-    within="`timeout`; Celery connects again after a second or two",
+    within="`timeout`; Celery needs some seconds to come back",
     submitted="yes",
     retry="safe",
     lost="a task that Redis had popped and not yet handed over: taking and noting it are two steps",
