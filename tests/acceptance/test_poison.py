@@ -165,14 +165,14 @@ async def test_what_a_killed_worker_had_is_run_again_by_another(tmp_path):
     """At least once: what ran is run again, what waited in its hands is run, and no sooner than the time-out says."""
     with RedisServer() as server:
         async with CeleryClient(server.url) as celery:
-            first = poisoned(server.url, name="first")
+            first = poisoned(server.url, name="first", arguments=["--prefetch-multiplier", "4"])
             first.start()
             log = tmp_path / "log"
             running = await celery.send_task("poison.count", (str(log), 0.9))
             await eventually(lambda: _is(log.exists))
             reserved = await celery.send_task("poison.count", (str(tmp_path / "reserved"), 0))
             with server.client() as direct:
-                await eventually(lambda: _is(lambda: direct.hlen("unacked") == 2 or direct.llen("celery") == 1))
+                await eventually(lambda: _is(lambda: direct.hlen("unacked") == 2))
             os.killpg(first.pid, signal.SIGKILL)
             began = time.monotonic()
             with poisoned(server.url, name="second"):
@@ -181,7 +181,7 @@ async def test_what_a_killed_worker_had_is_run_again_by_another(tmp_path):
             took = time.monotonic() - began
             first.stop()
             assert len(log.read_text().split()) == 2
-            assert took < 3 + 0.3 + 15, f"{took:.1f} s"
+            assert took < 3 + 0.3 + 15, f"{took:.1f} s"  # the time-out, a look, and a patient machine
 
 
 async def test_a_message_whose_workers_are_killed_twice_is_put_aside(tmp_path):
@@ -200,6 +200,44 @@ async def test_a_message_whose_workers_are_killed_twice_is_put_aside(tmp_path):
             (letter,) = letters(server)
             assert letter.id == result.id
             assert _runs(tmp_path / "log") == 2
+
+
+async def test_what_waits_for_its_time_longer_than_the_timeout_is_not_taken_for_lost(tmp_path):
+    with RedisServer() as server:
+        async with CeleryClient(server.url) as celery:
+            with poisoned(server.url):
+                result = await celery.send_task("poison.count", (str(tmp_path / "log"), 0), countdown=8)
+                assert await result.get(timeout=30) == "done"
+            assert letters(server) == []
+
+
+async def test_what_a_task_gives_back_is_not_taken_for_lost(celery, server, tmp_path):
+    result = await celery.send_task("poison.give_back", (str(tmp_path / "log"), 4))
+    assert await result.get(timeout=30) == 4
+    assert letters(server) == []
+
+
+async def test_a_redis_that_is_full_for_a_while_costs_no_message(tmp_path):
+    with RedisServer() as server, server.client() as direct:
+        async with CeleryClient(server.url) as celery:
+            with poisoned(server.url, env={}) as worker:
+                pid = worker.pid
+                assert await (await celery.send_task("poison.count", (str(tmp_path / "log"), 0))).get(timeout=20)
+                results = [
+                    await celery.send_task("poison.count", (str(tmp_path / "log"), 0), queue="parked") for _ in range(3)
+                ]
+                direct.config_set("maxmemory-policy", "noeviction")
+                with direct.pipeline() as step:  # The worker gets them when there is no more room.
+                    for _ in results:
+                        step.rpoplpush("parked", "celery")
+                    step.execute_command("CONFIG", "SET", "maxmemory", "1mb")
+                    step.execute()
+                await eventually(lambda: _is(lambda: "used memory > 'maxmemory'" in worker.log.read_text()))
+                direct.config_set("maxmemory", "0")
+                for each in results:
+                    assert await each.get(timeout=40) == "done"
+                assert worker.pid == pid
+                worker.check()
 
 
 async def test_a_worker_that_is_stopped_finishes_what_runs_and_gives_back_what_waits(tmp_path):

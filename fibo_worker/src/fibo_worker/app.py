@@ -10,7 +10,7 @@ from celery import Celery
 from fibo_worker import memory
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
-from fibo_worker.transport import ScreeningAMQP, held_letters
+from fibo_worker.transport import ScreeningAMQP, hold
 
 if TYPE_CHECKING:
     from typing import Final
@@ -35,7 +35,7 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
         settings = WorkerSettings.from_env(os.environ)
     app = Celery("fibo_worker", amqp=ScreeningAMQP, task_cls="fibo_worker.requests:GuardedTask")
     app.fibo_settings = settings
-    app.fibo_held = held_letters()
+    hold(app)
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
     memory.bound(app, settings.max_memory)

@@ -23,9 +23,7 @@ class OutOfMemoryError(TaskError):  # type: ignore[misc] # Celery has no types
 class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
     """A task in a worker's hands, which can cost it one process, and one more, but no third and not the worker."""
 
-    def on_failure(
-        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
-    ) -> Any:  # Celery's signature
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Handle a failure, as Celery does but for two.
 
         Args:
@@ -42,8 +40,10 @@ class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
         if isinstance(error, MemoryError):
             # Of this one Celery thinks that the worker itself is out of memory, and ends it.
             exc_info.exception = OutOfMemoryError("the task wanted more memory than FIBO_MAX_MEMORY")
-        elif isinstance(error, WorkerLostError) and self.task.acks_late and losses(self.message._raw) + 1 >= MAX_LOSSES:  # noqa: SLF001
-            return self._give_up(error)
+        if isinstance(error, WorkerLostError) and self.task.acks_late:
+            if losses(self.message._raw) + 1 >= MAX_LOSSES:  # noqa: SLF001 # kombu keeps it so
+                return self._give_up(error)
+            self.message.channel.qos.note_loss(self.message.delivery_tag)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _give_up(self, error: WorkerLostError) -> None:

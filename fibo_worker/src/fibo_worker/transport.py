@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ from billiard.exceptions import WorkerLostError
 from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 from celery.states import FAILURE
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.connection import Connection
 from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
 from kombu.utils.encoding import bytes_to_str
@@ -29,11 +30,9 @@ from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.screening import screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from celery import Celery
 
-__all__ = ["MAX_LOSSES", "ScreeningAMQP", "held_letters", "losses", "without_losses"]
+__all__ = ["MAX_LOSSES", "ScreeningAMQP", "hold", "losses", "without_losses"]
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -46,24 +45,35 @@ MAX_LOSSES: Final = 2
 _MAX_HELD: Final = 100
 
 
-class _CountingQoS(QoS):
-    """Counts in a message how often it was lost. Putting it back at shutdown is no loss."""
+class LossCountingQoS(QoS):
+    """Counts in a message how often it was lost. Giving it back, or putting it back at shutdown, is no loss."""
 
     losing = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._lost: set[str] = set()
+
+    def note_loss(self, delivery_tag: str) -> None:
+        """Take note that the process of a message was lost. Celery gives the message back soon.
+
+        Args:
+            delivery_tag: The message's.
+        """
+        self._lost.add(delivery_tag)
+
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        with self._loss():
+        self.losing = delivery_tag in self._lost
+        self._lost.discard(delivery_tag)
+        try:
             super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
+        finally:
+            self.losing = False
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        with self._loss():
-            super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-    @contextmanager
-    def _loss(self) -> Iterator[None]:
         self.losing = True
         try:
-            yield
+            super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call]
         finally:
             self.losing = False
 
@@ -71,7 +81,7 @@ class _CountingQoS(QoS):
 class _Screening(Channel):
     """What is added to both of kombu's channels. Its base is Channel for the sake of ``super``."""
 
-    QoS = _CountingQoS
+    QoS = LossCountingQoS
 
     def _brpop_read(self, **options: Any) -> bool:
         # As in the base class, but for what becomes of the item.
@@ -81,11 +91,17 @@ class _Screening(Channel):
             except self.connection_errors:
                 self.client.connection.disconnect()
                 raise
+            except redis.ResponseError as error:
+                # A master that is demoted says UNBLOCKED to who waits. Celery would take any such word for the end of
+                # all things; a new connection finds the new master.
+                self.client.connection.disconnect()
+                raise redis.ConnectionError(str(error)) from error
             if not reply:
                 raise Empty
-            queue = bytes_to_str(reply[0]).rsplit(self.sep, 1)[0]
+            key = bytes_to_str(reply[0])
+            queue = key.rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            self._take(queue, reply[1])
+            self._take(queue, key, reply[1])
             return True
         finally:
             self._in_poll = None  # type: ignore[assignment] # kombu has a connection here, or False, or None
@@ -93,9 +109,10 @@ class _Screening(Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._bury_held()
+        self._give_back_taken()
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
-    def _take(self, queue: str, item: bytes | str) -> None:
+    def _take(self, queue: str, key: str, item: bytes | str) -> None:
         app: Celery = self.connection.client.app
         if queue not in app.amqp.queues.consume_from:  # a reply to remote control, say
             self.connection._deliver(loads(bytes_to_str(item)), queue)  # noqa: SLF001 - its own transport
@@ -119,8 +136,10 @@ class _Screening(Channel):
         properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
         try:
             self.connection._deliver(found.payload, queue)  # noqa: SLF001 - its own transport
-        except (redis.RedisError, OSError):
-            raise
+        except (redis.RedisError, OSError) as error:
+            # It is out of the queue, and Redis took no note of who has it: full, read-only, or gone.
+            app.fibo_taken.append((key, raw))
+            raise redis.ConnectionError(str(error)) from error
         except Exception as error:
             # The screening has a gap here, or something else is wrong: the message must not stop the worker.
             _logger.exception("a message of the queue %.200r was taken for sound, but was not", queue)
@@ -128,8 +147,20 @@ class _Screening(Channel):
             self.bury(DeadLetter.now(reason, raw, queue=queue, task=found.task, id=found.id))
             self.qos.ack(properties["delivery_tag"])
 
+    def _give_back_taken(self) -> None:
+        """Put back where it was taken from what could not be noted as taken, before more is taken."""
+        app: Celery = self.connection.client.app
+        while app.fibo_taken:
+            key, raw = app.fibo_taken[0]
+            try:
+                redis.Redis(connection_pool=self.pool).rpush(self.global_keyprefix + key, raw)
+            except redis.ResponseError as error:
+                raise redis.ConnectionError(str(error)) from error  # Celery connects anew, and tries again.
+            app.fibo_taken.popleft()
+
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
-        if self.qos.losing:
+        # One that waits for its time is put back when the visibility time-out is over, though nobody has lost it.
+        if self.qos.losing and not _is_early(payload):
             payload["properties"][LOSSES] = losses(payload) + 1
         super()._do_restore_message(payload, *args, **kwargs)  # type: ignore[no-untyped-call]
 
@@ -201,12 +232,19 @@ class _SentinelChannel(_Screening, SentinelChannel):
     pass
 
 
+# Of these Celery ends, because kombu counts them as errors of a channel. They are those of a server that will take the
+# command later, or that is no longer the master: to connect anew, with pauses, is what helps.
+_NOT_NOW: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
+
+
 class _RedisTransport(Transport):
     Channel = _RedisChannel
+    connection_errors = (*Transport.connection_errors, *_NOT_NOW)
 
 
 class _SentinelTransport(SentinelTransport):
     Channel = _SentinelChannel
+    connection_errors = (*SentinelTransport.connection_errors, *_NOT_NOW)
 
 
 _SCREENING: Final[dict[type, type]] = {Transport: _RedisTransport, SentinelTransport: _SentinelTransport}
@@ -231,13 +269,14 @@ class ScreeningAMQP(AMQP):  # type: ignore[misc] # Celery has no types
         return type("ScreeningConnection", (_ScreeningConnection,), {"app": self.app})
 
 
-def held_letters() -> deque[tuple[DeadLetter, Exception]]:
-    """Make room for messages that Redis does not take at the moment.
+def hold(app: Celery) -> None:
+    """Make room in an app for what Redis does not take at the moment: letters for the dead, and messages to put back.
 
-    Returns:
-        An empty queue of bounded length.
+    Args:
+        app: The app.
     """
-    return deque(maxlen=_MAX_HELD)
+    app.fibo_held = deque(maxlen=_MAX_HELD)
+    app.fibo_taken = deque(maxlen=_MAX_HELD)
 
 
 def losses(payload: Any) -> int:
@@ -250,7 +289,13 @@ def losses(payload: Any) -> int:
         The count, by what the message says.
     """
     count = payload["properties"].get(LOSSES)
-    return count if isinstance(count, int) else 0
+    return max(count, 0) if type(count) is int else 0
+
+
+def _is_early(payload: Any) -> bool:
+    """Whether a message, screened, is not to be run yet."""
+    eta = payload["headers"].get("eta")
+    return eta is not None and bool(maybe_make_aware(maybe_iso8601(eta)) > datetime.now(UTC))
 
 
 def without_losses(payload: Any) -> bytes:

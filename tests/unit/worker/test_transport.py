@@ -11,7 +11,7 @@ from fibo_worker.transport import _Screening
 )
 def test_every_url_that_the_worker_takes_gets_the_screening_transport(url):
     backend = url if url.startswith("sentinel") else url.partition(";")[0]
-    app = create_app(WorkerSettings(broker_url=url, result_backend=backend))
+    app = create_app(WorkerSettings(broker_url=url, result_backend=backend, master_name="mymaster"))
     with app.connection_for_read() as connection, connection.clone() as again:
         for each in (connection, again):
             assert issubclass(each.get_transport_cls().Channel, _Screening)
