@@ -77,8 +77,7 @@ async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guard
             await asyncio.to_thread(old.replicaof, "127.0.0.1", str(guarded.replica.port))
             call = asyncio.create_task(witness.see(client.fibonacci(11, timeout=20), deadline=20))
             await that(lambda: "errorstat_READONLY" in old.info("errorstats"))
-        # Celery's worker ends by itself when Redis says UNBLOCKED to its BRPOP. What supervises it starts it again.
-        with worker_of(guarded):
+            # The same client, and the same worker, whose BRPOP the old master has answered with UNBLOCKED.
             await call
             assert await client.fibonacci(12, timeout=20) == 144
 

@@ -59,15 +59,38 @@ async def process_of(handle) -> int:
 def about_to_die(url: str, **env: str) -> Iterator[WorkerProcess]:
     """A worker that takes a task and then does nothing: the processes that compute are stopped. SIGKILL ends it."""
     with WorkerProcess(url, env=env, stop_timeout=0) as worker:
-        for child in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGSTOP)
+        for child in children(worker):
+            os.kill(child, signal.SIGSTOP)
         yield worker
+
+
+def children(worker: WorkerProcess) -> list[int]:
+    """The ids of the processes of a worker that compute."""
+    return [int(child) for child in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()]
 
 
 async def kill_once_it_has_the_task(worker: WorkerProcess, direct: redis.Redis) -> None:
     """Kill a worker and all of its processes while it holds a task."""
     await that(lambda: direct.hlen("unacked") == 1)
     os.killpg(worker.pid, signal.SIGKILL)
+
+
+@outage(
+    "A process of a fibo-worker is killed (SIGKILL) while it computes",
+    sees="the answer, or `TaskFailedError` if that happens to the task twice",
+    within="some five seconds each time: so often Celery looks for lost processes",
+    submitted="yes",
+    retry="not needed; after an error, only if it was not the task that killed them",
+    lost="nothing; the message of the second time is kept as a dead letter",
+)
+async def test_a_killed_process_of_our_worker_costs_the_caller_some_seconds(witness):
+    with RedisServer() as redis, about_to_die(redis.url) as worker, redis.client() as direct:
+        async with FiboClient(redis.url) as client:
+            call = asyncio.create_task(witness.see(client.fibonacci(10, timeout=30), deadline=30))
+            await that(lambda: direct.hlen("unacked") == 1)
+            for child in children(worker):
+                os.kill(child, signal.SIGKILL)
+            assert await call == 55
 
 
 @outage(
