@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -17,6 +16,7 @@ from fibo_client.flights import Flights
 from fibo_client.streaming import Stream
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterable, Iterable
     from types import TracebackType
     from typing import Self, Unpack
@@ -141,7 +141,7 @@ class FiboClient:
         """
         number = check_n(n, self.config.max_n)
         seconds = self.celery.engine.seconds(timeout)
-        loop = asyncio.get_running_loop()
+        loop = self.celery.engine.check()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
         seat = self._flights.join(number, self._lane(queue, priority), deadline, answer)

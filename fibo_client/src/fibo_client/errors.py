@@ -75,7 +75,7 @@ class ConfigError(FiboError, ValueError):
 
 
 class ClientStateError(FiboError, RuntimeError):
-    """The client was used before it was opened, after it was closed, or on another event loop."""
+    """The client was used before it was opened, after it was closed, on another event loop, or in a forked process."""
 
 
 class MessageError(FiboError, ValueError):

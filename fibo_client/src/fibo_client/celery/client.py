@@ -365,7 +365,7 @@ class CeleryClient:
             raise MessageError("call waits for the result, so it cannot be ignored; use send_task")
         signature = _signature(task, args, None)
         if "task_id" in options:
-            began = asyncio.get_running_loop().time()
+            began = self.engine.check().time()
             seconds = self.engine.seconds(timeout)
             handle = await self.send_task(signature, retry=retry, timeout=seconds, **options)
             left = None if seconds is None else max(0.0, seconds - (asyncio.get_running_loop().time() - began))

@@ -12,10 +12,11 @@ import contextvars
 import copy
 import enum
 import math
+import os
 import warnings
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from fibo_client.celery.publishing import Failure
     from fibo_client.celery.transport.base import Broker, Parcel, ResultStore
     from fibo_client.celery.waiting.registry import Waiter
+
+
+_LOOP_CLOSED: Final = (
+    "the event loop that this client was opened on has been closed; open another client, and close it before its loop"
+)
 
 
 class _State(enum.Enum):
@@ -87,6 +93,7 @@ class Engine:
         self._publisher = Publisher(broker)
         self._watcher = Watcher(store, config)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
         self._state = _State.UNOPENED
         self._closing: asyncio.Task[None] | None = None
         self._works: weakref.WeakSet[Work] = weakref.WeakSet()
@@ -100,6 +107,7 @@ class Engine:
         if self._state is not _State.UNOPENED:
             raise ClientStateError(f"this client is {self._state.value}; it can be opened once, so make a new one")
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._state = _State.OPENED
         self._publisher.start()
         self._watcher.start()
@@ -108,10 +116,17 @@ class Engine:
     async def aclose(self) -> None:
         """Stop. Calls in flight end with an error; connections are closed. Closing twice does nothing more.
 
+        In a forked process, it only forgets: the connections are the parent's, and closing them would disturb it.
+
         Raises:
             ClientStateError: It runs on another event loop.
         """
-        if self._state is _State.OPENED:
+        if self._forked:
+            self._state = _State.CLOSED
+            return
+        if self._state is _State.OPENED and self._loop is not None:
+            if self._loop.is_closed():
+                raise ClientStateError(_LOOP_CLOSED)
             if asyncio.get_running_loop() is not self._loop:
                 raise ClientStateError("this client was opened on another event loop; close it there")
             self._state = _State.CLOSED
@@ -131,6 +146,10 @@ class Engine:
         await self.broker.aclose()
         await self.store.aclose()
 
+    @property
+    def _forked(self) -> bool:
+        return self._state is not _State.UNOPENED and self._pid != os.getpid()
+
     def check(self) -> asyncio.AbstractEventLoop:
         """Check that the client can be used here and now.
 
@@ -138,13 +157,20 @@ class Engine:
             The event loop that it runs on.
 
         Raises:
-            ClientStateError: It is not open, or runs on another event loop.
+            ClientStateError: It is not open, runs on another event loop, or is a forked copy of the parent's.
         """
+        if self._forked:
+            # Before the loop is looked at: the copy of a loop that was running is not running in the child.
+            raise ClientStateError(
+                "this client was opened before this process was forked, and is the parent's; open one in each process"
+            )
         if self._state is not _State.OPENED or self._loop is None:
             advice = (
                 "use it inside `async with`" if self._state is _State.UNOPENED else "make a new one: it cannot reopen"
             )
             raise ClientStateError(f"this client is {self._state.value}; {advice}")
+        if self._loop.is_closed():
+            raise ClientStateError(_LOOP_CLOSED)
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError(
                 "this client was opened on another event loop; open one client on each loop that uses it"
@@ -402,7 +428,7 @@ class Engine:
         )
 
     def __del__(self) -> None:
-        if self._state is _State.OPENED:
+        if self._state is _State.OPENED and not self._forked:
             warnings.warn(
                 "a fibo_client client was not closed; use `async with`, or await its aclose()",
                 ResourceWarning,
