@@ -83,6 +83,41 @@ async def test_a_task_that_kills_its_process_is_run_once_more_and_then_put_aside
     assert "fibo_losses" not in json.loads(letter.raw)["properties"]
 
 
+@pytest.mark.parametrize("how", ["SystemExit", "KeyboardInterrupt"])
+async def test_a_task_that_ends_its_process_is_run_once_more_and_then_put_aside(celery, server, tmp_path, how):
+    error = await failure(celery, "poison.leave", (str(tmp_path / "log"), how))
+    assert error.exc_type == "WorkerLostError"
+    assert len((tmp_path / "log").read_text().split()) == 2
+    assert len(letters(server)) == 1
+
+
+async def test_a_message_that_was_lost_is_put_aside_whatever_types_it_has(celery, server):
+    message = {
+        "body": "[[0], {}, {}]",
+        "content-type": "application/json",
+        "headers": {"task": "fibo.fibonacci", "id": "typed", "x": {"__type__": "uuid", "__value__": {"hex": "0" * 32}}},
+        "properties": {"delivery_tag": "typed", "fibo_losses": 2, "priority": float("inf")},
+    }
+    with server.client() as direct:
+        direct.lpush("celery", json.dumps(message))
+    with pytest.raises(TaskFailedError, match="WorkerLostError"):
+        await celery.result("typed").get(timeout=20)
+    (letter,) = letters(server)
+    assert json.loads(letter.raw)["headers"]["x"] == message["headers"]["x"]
+
+
+async def test_a_lost_process_costs_no_message_whose_priority_is_infinite(celery, server, tmp_path):
+    message = {
+        "body": json.dumps([[str(tmp_path / "killed")], {}, {}]),
+        "content-type": "application/json",
+        "headers": {"task": "poison.kill_once", "id": "endless"},
+        "properties": {"delivery_tag": "endless", "priority": float("inf")},
+    }
+    with server.client() as direct:
+        direct.lpush("celery", json.dumps(message))
+    assert await celery.result("endless").get(timeout=30) == "survived"
+
+
 async def test_a_task_whose_process_was_killed_once_is_run_again_and_answered(celery, server, tmp_path):
     result = await celery.send_task("poison.kill_once", (str(tmp_path / "killed"),))
     assert await result.get(timeout=30) == "survived"
@@ -209,6 +244,7 @@ async def test_what_waits_for_its_time_longer_than_the_timeout_is_not_taken_for_
                 result = await celery.send_task("poison.count", (str(tmp_path / "log"), 0), countdown=8)
                 assert await result.get(timeout=30) == "done"
             assert letters(server) == []
+            assert _runs(tmp_path / "log") == 1
 
 
 async def test_what_a_task_gives_back_is_not_taken_for_lost(celery, server, tmp_path):

@@ -84,3 +84,11 @@ def give_back(path, times):
         Path(path).write_text("x" * (count + 1))
         raise Reject("not yet", requeue=True)
     return count
+
+
+@app.task(name="poison.leave")
+def leave(path, how):
+    """Note that it ran, and end the process in good order."""
+    with Path(path).open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[how](2)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +131,7 @@ class DeadLetters:
         self.count_key: Final = f"{self.key}.count"
 
     def push(self, letter: DeadLetter) -> None:
-        """Add a letter and count it, in one transaction.
+        """Add a letter, and count it.
 
         Args:
             letter: The letter.
@@ -139,8 +142,10 @@ class DeadLetters:
         with self._client.pipeline(transaction=True) as pipeline:
             pipeline.lpush(self.key, letter.encode())
             pipeline.ltrim(self.key, 0, self._limit - 1)
-            pipeline.incr(self.count_key)
             pipeline.execute()
+        # Not in the same step: a letter that is in the list must not be pushed again because it cannot be counted.
+        with contextlib.suppress(ResponseError):
+            self._client.incr(self.count_key)
 
     def stored(self, start: int = 0, stop: int = -1) -> list[bytes]:
         """Read letters as they stand in Redis, the newest first.

@@ -9,6 +9,7 @@ from billiard.exceptions import WorkerLostError
 from celery import Task
 from celery.exceptions import TaskError
 from celery.worker.request import Request
+from celery.worker.state import task_ready
 
 from fibo_worker.dead_letters import DeadLetter
 from fibo_worker.transport import MAX_LOSSES, losses, without_losses
@@ -34,9 +35,13 @@ class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
         Returns:
             None.
         """
-        error = exc_info.exception
-        if isinstance(error, ExceptionWithTraceback):
-            error = error.exc
+        error = _raised(exc_info)
+        if isinstance(error, (SystemExit, KeyboardInterrupt)) and not (
+            self._already_cancelled or self._already_revoked
+        ):
+            # The task has ended its process. Celery says so only further on, where it is not counted any more.
+            exc_info = self._worker_lost_info(error)
+            error = _raised(exc_info)
         if isinstance(error, MemoryError):
             # Of this one Celery thinks that the worker itself is out of memory, and ends it.
             exc_info.exception = OutOfMemoryError("the task wanted more memory than FIBO_MAX_MEMORY")
@@ -48,19 +53,27 @@ class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
 
     def _give_up(self, error: WorkerLostError) -> None:
         """Put the message aside, tell the caller, and only then forget it."""
+        task_ready(self)
         channel = self.message.channel
+        letter = DeadLetter.now(
+            f"its process was lost {MAX_LOSSES} times; the last time: {error}",
+            without_losses(self.message._raw),  # noqa: SLF001 # what kombu itself would put back
+            queue=self.message.delivery_info["routing_key"],
+            task=self.name,
+            id=self.id,
+        )
+        # Of a chain, a chord or an errback, too, somebody may wait for the end.
         channel.bury(
-            DeadLetter.now(
-                f"its process was lost {MAX_LOSSES} times; the last time: {error}",
-                without_losses(self.message._raw),  # noqa: SLF001 # what kombu itself would put back
-                queue=self.message.delivery_info["routing_key"],
-                task=self.name,
-                id=self.id,
-            ),
-            error,
+            letter,
+            tell=lambda: self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=True),
         )
         self.acknowledge()
         self.send_event("task-failed", exception=repr(error), traceback=None)
+
+
+def _raised(exc_info: Any) -> BaseException:
+    error = exc_info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error  # type: ignore[no-any-return] # billiard's
 
 
 class GuardedTask(Task):  # type: ignore[misc] # Celery has no types

@@ -6,12 +6,11 @@ kombu's. ``Celery(amqp=ScreeningAMQP)`` makes an app use it, whatever starts the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
-from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from queue import Empty
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -20,16 +19,17 @@ from billiard.exceptions import WorkerLostError
 from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 from celery.states import FAILURE
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.connection import Connection
 from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 
 from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.screening import screen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
 
 __all__ = ["MAX_LOSSES", "ScreeningAMQP", "hold", "losses", "without_losses"]
@@ -44,15 +44,24 @@ MAX_LOSSES: Final = 2
 
 _MAX_HELD: Final = 100
 
+_REPLIES: Final = ".reply.celery.pidbox"
+"""How the lists end that hold answers to remote control."""
+
 
 class LossCountingQoS(QoS):
     """Counts in a message how often it was lost. Giving it back, or putting it back at shutdown, is no loss."""
 
     losing = False
+    noted: str | None = None
+    """The tag of the message that was last written down as taken."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._lost: set[str] = set()
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
+        self.noted = delivery_tag
 
     def note_loss(self, delivery_tag: str) -> None:
         """Take note that the process of a message was lost. Celery gives the message back soon.
@@ -71,6 +80,10 @@ class LossCountingQoS(QoS):
             self.losing = False
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        # What this worker holds is not lost, be it that it waits for its time or takes long.
+        if held := [tag for tag in list(self._delivered) if tag not in self._dirty]:
+            with self.channel.conn_or_acquire() as client:
+                client.zadd(self.unacked_index_key, dict.fromkeys(held, time()), xx=True)
         self.losing = True
         try:
             super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -113,21 +126,40 @@ class _Screening(Channel):
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
     def _take(self, queue: str, key: str, item: bytes | str) -> None:
-        app: Celery = self.connection.client.app
-        if queue not in app.amqp.queues.consume_from:  # a reply to remote control, say
-            self.connection._deliver(loads(bytes_to_str(item)), queue)  # noqa: SLF001 - its own transport
-            return
         raw = item if isinstance(item, bytes) else item.encode()
+        if queue.endswith(_REPLIES):
+            try:
+                self.connection._deliver(loads(bytes_to_str(raw)), queue)  # noqa: SLF001 - its own transport
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                _logger.warning("an answer to remote control was not understood (%s)", type(error).__name__)
+            return
+        try:
+            self._take_task(queue, key, raw)
+        except (redis.RedisError, OSError):
+            raise
+        except Exception as error:
+            # The screening has a gap here, or something else is wrong: the message must not stop the worker.
+            _logger.exception("a message of the queue %.200r was taken for sound, but was not", queue)
+            reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
+            found = screen(raw, max_body_bytes=self.connection.client.app.fibo_settings.max_body_bytes)
+            self.bury(DeadLetter.now(reason, raw, queue=queue, task=found.task, id=found.id))
+            if self.qos.noted is not None:
+                self.qos.ack(self.qos.noted)
+
+    def _take_task(self, queue: str, key: str, raw: bytes) -> None:
+        app: Celery = self.connection.client.app
+        self.qos.noted = None
         found = screen(raw, max_body_bytes=app.fibo_settings.max_body_bytes)
-        if found.payload is None:
+        payload = found.payload
+        if payload is None:
             self.bury(DeadLetter.now(found.reason or "", raw, queue=queue, task=found.task, id=found.id))
             return
-        properties = found.payload["properties"]
-        if losses(found.payload) >= MAX_LOSSES:
+        if losses(payload) >= MAX_LOSSES:
             reason = f"the worker that had it was lost {MAX_LOSSES} times"
-            letter = DeadLetter.now(reason, without_losses(found.payload), queue=queue, task=found.task, id=found.id)
-            self.bury(letter, WorkerLostError(reason))
+            letter = DeadLetter.now(reason, without_losses(payload), queue=queue, task=found.task, id=found.id)
+            self.bury(letter, error=WorkerLostError(reason))
             return
+        properties = payload["properties"]
         # The tag is the key of the record from which a lost message is restored: two messages with one tag would
         # share a record, so each gets its own here. And it must be restored to where it came from.
         properties["delivery_tag"] = str(uuid4())
@@ -135,17 +167,24 @@ class _Screening(Channel):
         info = info if isinstance(info, dict) else {}
         properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
         try:
-            self.connection._deliver(found.payload, queue)  # noqa: SLF001 - its own transport
+            properties["priority"] = self._get_message_priority(payload)  # type: ignore[no-untyped-call]
+        except OverflowError:  # An infinite one could not be put back.
+            properties["priority"] = 0
+        try:
+            self.connection._deliver(payload, queue)  # noqa: SLF001 - its own transport
         except (redis.RedisError, OSError) as error:
-            # It is out of the queue, and Redis took no note of who has it: full, read-only, or gone.
-            app.fibo_taken.append((key, raw))
-            raise redis.ConnectionError(str(error)) from error
-        except Exception as error:
-            # The screening has a gap here, or something else is wrong: the message must not stop the worker.
-            _logger.exception("a message of the queue %.200r was taken for sound, but was not", queue)
-            reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
-            self.bury(DeadLetter.now(reason, raw, queue=queue, task=found.task, id=found.id))
-            self.qos.ack(properties["delivery_tag"])
+            if self.qos.noted is None:
+                # It is out of the queue, and Redis took no note of who has it: full, read-only, or gone.
+                app.fibo_taken.append((key, raw))
+                raise redis.ConnectionError(str(error)) from error
+            # Celery has decided what becomes of it, and could not store it: the results are full, or gone.
+            _logger.warning("the result of task %.100r could not be stored: %s", found.id, error)
+            self.bury(
+                DeadLetter.now(
+                    f"its result could not be stored: {error}", raw, queue=queue, task=found.task, id=found.id
+                )
+            )
+            self.qos.ack(self.qos.noted)
 
     def _give_back_taken(self) -> None:
         """Put back where it was taken from what could not be noted as taken, before more is taken."""
@@ -159,27 +198,43 @@ class _Screening(Channel):
             app.fibo_taken.popleft()
 
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
-        # One that waits for its time is put back when the visibility time-out is over, though nobody has lost it.
-        if self.qos.losing and not _is_early(payload):
+        # The records are of all workers on the broker, also of some that look at nothing.
+        if self.qos.losing and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
             payload["properties"][LOSSES] = losses(payload) + 1
         super()._do_restore_message(payload, *args, **kwargs)  # type: ignore[no-untyped-call]
 
-    def bury(self, letter: DeadLetter, error: Exception | None = None) -> None:
+    def bury(
+        self, letter: DeadLetter, *, error: Exception | None = None, tell: Callable[[], object] | None = None
+    ) -> None:
         """Put a message aside, and tell its caller.
 
         Args:
             letter: The message.
             error: What the caller gets. None is an InvalidTaskError with the reason.
+            tell: Tells the caller, in place of that.
         """
-        error = error or InvalidTaskError(f"the worker cannot run this message: {letter.reason}")
-        self.connection.client.app.fibo_held.append((letter, error))
+        app: Celery = self.connection.client.app
+        if tell is None and letter.id is not None:
+            failure = error or InvalidTaskError(f"the worker cannot run this message: {letter.reason}")
+            tell = partial(app.backend.store_result, letter.id, failure, FAILURE)
+        if tell is not None:
+            try:
+                tell()
+            except Exception:  # the caller is left to its timeout, the worker goes on
+                _logger.exception("the failure of task %.100r could not be stored", letter.id)
+        if len(app.fibo_held) == _MAX_HELD:
+            lost = app.fibo_held.popleft()
+            _logger.error(
+                "too many messages wait to be put aside; one is lost (task %.100r, id %.100r)", lost.task, lost.id
+            )
+        app.fibo_held.append(letter)
         self._bury_held()
 
     def _bury_held(self) -> None:
         """Put aside what is held. While Redis refuses it, it stays held, and the worker goes on."""
         app: Celery = self.connection.client.app
         while app.fibo_held:
-            letter, error = app.fibo_held[0]
+            letter = app.fibo_held[0]
             # Kombu's own client would put the prefix before some of the keys, and not before others.
             client = redis.Redis(connection_pool=self.pool)
             limit = app.fibo_settings.dead_letter_limit
@@ -194,15 +249,6 @@ class _Screening(Channel):
                 "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)",
                 *(letter.queue, letters.key, letter.reason, letter.task, letter.id),
             )
-            self._tell_caller(app, letter, error)
-
-    def _tell_caller(self, app: Celery, letter: DeadLetter, error: Exception) -> None:
-        if letter.id is None:
-            return
-        try:
-            app.backend.store_result(letter.id, error, FAILURE)
-        except Exception:  # the caller is left to its timeout, the worker goes on
-            _logger.exception("the failure of task %.100r could not be stored", letter.id)
 
     def _receive_one(self, c: Any) -> Any:
         try:
@@ -283,7 +329,7 @@ def losses(payload: Any) -> int:
     """Tell how often the process, or the worker, that ran a message was lost.
 
     Args:
-        payload: The message, screened.
+        payload: The message, an object with properties.
 
     Returns:
         The count, by what the message says.
@@ -292,20 +338,14 @@ def losses(payload: Any) -> int:
     return max(count, 0) if type(count) is int else 0
 
 
-def _is_early(payload: Any) -> bool:
-    """Whether a message, screened, is not to be run yet."""
-    eta = payload["headers"].get("eta")
-    return eta is not None and bool(maybe_make_aware(maybe_iso8601(eta)) > datetime.now(UTC))
-
-
 def without_losses(payload: Any) -> bytes:
     """Write a message that was lost as it was sent: whoever puts it back wants it run again.
 
     Args:
-        payload: The message.
+        payload: The message, as kombu has read it.
 
     Returns:
         Its bytes.
     """
     properties = {name: value for name, value in payload["properties"].items() if name != LOSSES}
-    return json.dumps({**payload, "properties": properties}).encode()
+    return bytes(dumps({**payload, "properties": properties}).encode())  # Kombu's: it may hold kombu's types.
