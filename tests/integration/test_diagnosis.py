@@ -200,6 +200,7 @@ def test_settings_of_results_are_compared_as_far_as_they_are_shown():
     assert "secret" not in found("redis://elsewhere:1/0")
     # It answers on our broker and names another: its environment has won, and its result_backend says nothing.
     assert found("redis://localhost/7", broker="redis://localhost/7") is None
-    for bad in (None, 5, [], "redis://[/", "redis://a:b"):
+    for bad in (5, [], "redis://[/", "redis://a:b"):
         assert found(bad) is None
+    assert "names no result_backend" in found(None)
         assert _elsewhere(bad, ours) is None

@@ -150,8 +150,8 @@ class TooManyInFlightError(FiboError):
         self.pending = pending
         self.wanted = wanted
         super().__init__(
-            f"{pending} results are waited for and {wanted} more would be over the limit of {limit}; nothing was sent. "
-            "Wait for fewer at once (a stream does so by itself), or raise max_in_flight"
+            f"{pending} results are waited for and {wanted} more would be over the limit of {limit}; "
+            "this call sent nothing. Wait for fewer at once, or raise max_in_flight"
         )
 
 

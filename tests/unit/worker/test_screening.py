@@ -65,7 +65,8 @@ def receive(payload):
     """What kombu and Celery do with a message until it is in the pool's hands."""
     app, task = TASK[0]
     payload["properties"]["delivery_tag"] = "tag"
-    payload["properties"].setdefault("delivery_info", {})
+    if not isinstance(payload["properties"].get("delivery_info"), dict):
+        payload["properties"]["delivery_info"] = {}  # as the transport does
     message = Message(payload, channel=CHANNEL)
     message.accept = {"application/json"}
     assert not message.errors

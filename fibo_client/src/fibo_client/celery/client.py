@@ -367,6 +367,7 @@ class CeleryClient:
         if "task_id" in options:
             began = self.engine.check().time()
             seconds = self.engine.seconds(timeout)
+            self.engine.check_room(1)  # Now, and not only when the result is waited for: then it would be sent.
             handle = await self.send_task(signature, retry=retry, timeout=seconds, **options)
             left = None if seconds is None else max(0.0, seconds - (asyncio.get_running_loop().time() - began))
             return await handle.get(timeout=left)

@@ -13,6 +13,8 @@ from fibo_client.celery.inspection import Inspect
 from fibo_client.celery.protocol import states
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.engine import Engine
     from fibo_client.celery.result import AsyncResult
@@ -164,6 +166,7 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
     state = await result.state()
     failure = result.cached.failure if result.cached is not None else None
     holding = {name: what for name, answer in held.items() if (what := _held(answer, result.id)) is not None}
+    listening = tuple(name for name, taken in queues.items() if queue in _names(taken))
     facts = _Facts(
         state=state,
         unknown=failure is not None and failure.exc_type == "NotRegistered",
@@ -171,7 +174,8 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         place=place,
         sent=result.sent,
         workers=bool(queues),
-        listening=tuple(name for name, taken in queues.items() if queue in _names(taken)),
+        listening=listening,
+        unregistered=result.task is not None and _nobody_knows(result.task, listening, registered),
         registered=None
         if result.task is None
         else tuple(name for name, known in registered.items() if result.task in _registered_names(known)),
@@ -209,6 +213,8 @@ class _Facts:
     workers: bool
     listening: tuple[str, ...]
     registered: tuple[str, ...] | None
+    unregistered: bool
+    """Whether those that listen and have said what they know, and there are such, all do not know the task."""
     elsewhere: dict[str, str]
 
 
@@ -227,7 +233,7 @@ def _judge(facts: _Facts) -> Cause:
         return Cause.NO_WORKER
     if waits and not facts.listening:
         return Cause.NOT_LISTENING
-    if (waits or facts.sent) and facts.listening and facts.registered == ():
+    if (waits or facts.sent) and facts.unregistered:
         return Cause.UNKNOWN_TASK
     if waits:
         return Cause.WAITING
@@ -242,6 +248,11 @@ def _names(queues: Any) -> set[str]:
         if (isinstance(queues, list))
         else set()
     )
+
+
+def _nobody_knows(task: str, listening: Sequence[str], registered: dict[str, Any]) -> bool:
+    answered = [registered[name] for name in listening if isinstance(registered.get(name), list)]
+    return bool(answered) and not any(task in _registered_names(known) for known in answered)
 
 
 def _registered_names(known: Any) -> set[str]:
@@ -279,7 +290,11 @@ def _elsewhere(conf: Any, config: CeleryConfig) -> str | None:
             else "its keys have no prefix (global_keyprefix), those that this client reads have one: result_prefix"
         )
     backend = conf.get("result_backend")
-    if not isinstance(backend, str) or not _is_shown(conf.get("broker_url"), config):
+    if not _is_shown(conf.get("broker_url"), config):
+        return None
+    if backend is None:
+        return "its settings name no result_backend, so it stores none, unless its environment says otherwise"
+    if not isinstance(backend, str):
         return None
     if backend.startswith("disabled"):
         return "it stores none (result_backend is disabled)"
@@ -303,7 +318,9 @@ def _difference(backend: str, config: CeleryConfig) -> str | None:
         (theirs_kind, *theirs), (ours_kind, *mine) = _server(backend), _server(ours)
     except ValueError:
         return None
-    if theirs_kind not in ("redis", "rediss"):
+    if theirs_kind == ours_kind and theirs == mine:
+        return None
+    if theirs_kind not in ("redis", "rediss", ours_kind):
         return f"its result_backend is of another kind ({theirs_kind}), unless its environment says otherwise"
     if ours_kind not in ("redis", "rediss") or theirs == mine:
         return None

@@ -309,7 +309,7 @@ class Engine:
         once = timeout == 0
         task_ids = list(task_ids)
         if not once:
-            self.check_room(len(task_ids))
+            self.check_room(sum(not self._watcher.awaits(task_id) for task_id in task_ids))
         began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
         waiter = self._watcher.enter(

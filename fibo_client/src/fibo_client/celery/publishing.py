@@ -37,6 +37,7 @@ Failure = PublishError | PublishUnknownError
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
+_LAST_TRY: Final = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +85,10 @@ class Publication:
         Returns:
             The error. It names what has not been sent for certain.
         """
-        return (PublishUnknownError if self.unknown else PublishError)(reason, list(self.remaining))
+        if self.unknown:
+            return PublishUnknownError(reason, list(self.remaining))
+        refused = self.failure is not None and self.failure.refused
+        return PublishError(reason, list(self.remaining), refused=refused)
 
 
 class Publisher:
@@ -222,6 +226,9 @@ class Publisher:
             return
         reason = publication.failure.reason if publication.failure else "it was withdrawn"
         seconds = pause(publication.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
+        if publication.retry_until is not None:  # There is a last try shortly before time is up.
+            left = publication.retry_until - self._loop.time() - _LAST_TRY
+            seconds = min(seconds, left) if left > _LAST_TRY else seconds
         if self._may_retry(publication, seconds):
             if publication.attempts == 1:
                 logger.debug("sending tasks failed, trying again: %s", reason)

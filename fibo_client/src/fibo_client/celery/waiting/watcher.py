@@ -195,6 +195,17 @@ class Watcher:
         """How many results are waited for."""
         return len(self._registry)
 
+    def awaits(self, task_id: str) -> bool:
+        """Tell whether somebody waits for a result.
+
+        Args:
+            task_id: The task's id.
+
+        Returns:
+            Whether somebody does.
+        """
+        return task_id in self._registry
+
     # Reading.
 
     def _begin(self, waiter: Waiter, first: float | None) -> None:

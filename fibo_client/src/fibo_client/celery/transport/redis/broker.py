@@ -118,9 +118,14 @@ class RedisBroker:
                     if left <= 0:
                         break
                     # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
-                    (found,) = await self._connections.exchange(
-                        connection, [("LRANGE", key, -start - PORTION, -start - 1)]
-                    )
+                    try:
+                        (found,) = await self._connections.exchange(
+                            connection, [("LRANGE", key, -start - PORTION, -start - 1)]
+                        )
+                    except RedisFaultError as fault:
+                        if not fault.refused:
+                            raise
+                        return Place(depth, None, complete=False)  # Who may only send need not see what others sent.
                     for index, payload in enumerate(reversed(found)):
                         left -= len(payload)
                         if envelope.is_task(payload, task_id):

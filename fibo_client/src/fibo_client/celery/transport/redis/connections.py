@@ -318,6 +318,8 @@ class Connections:
                 await sentinel.aclose()
 
     def _note(self, fault: RedisFaultError, *, certain: bool) -> None:
+        if fault.refused:  # It is there, and says so.
+            return
         self._tell(self.weather.failed(time.monotonic(), str(fault), certain=certain))
 
     def _tell(self, line: str | None) -> None:

@@ -34,7 +34,9 @@ class RedisResultStore:
                 "MGET", *[f"{self._prefix}{task_id}" for task_id in task_ids]
             )
         except RedisFaultError as fault:
-            raise ReadError(str(fault)) from fault
+            error = ReadError(str(fault))
+            error.refused = fault.refused
+            raise error from fault
         return values
 
     async def delete(self, task_ids: Sequence[str]) -> None:
