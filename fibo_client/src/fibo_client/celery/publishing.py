@@ -166,12 +166,16 @@ class Publisher:
         while True:
             await self._work.wait()
             self._work.clear()
-            publications = [publication for publication in self._queue if not publication.over]
-            self._queue.clear()
-            for publication in publications:
-                publication.in_flight = True
-                publication.attempts += 1
-            await self._flush(publications)
+            # Kept in no variable here: it would hold the last flush, messages and all, until there is another one.
+            await self._flush(self._take())
+
+    def _take(self) -> list[Publication]:
+        publications = [publication for publication in self._queue if not publication.over]
+        self._queue.clear()
+        for publication in publications:
+            publication.in_flight = True
+            publication.attempts += 1
+        return publications
 
     async def _flush(self, publications: Sequence[Publication]) -> None:
         down: Failure | None = None
