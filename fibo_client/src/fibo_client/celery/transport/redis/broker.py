@@ -102,9 +102,7 @@ class RedisBroker:
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
-        commands = [("LLEN", key) for key in self._keys.queues(queue)]
-        async with self._connections.connection() as connection:
-            return sum(await self._connections.exchange(connection, commands))
+        return sum(await self._connections.execute_all([("LLEN", key) for key in self._keys.queues(queue)]))
 
     async def locate(self, queue: str, task_id: str) -> Place:
         """See `Broker.locate`. Workers take from the right; the list of priority 0 comes first."""
@@ -143,9 +141,9 @@ class RedisBroker:
         ticket, reply_key = str(uuid.uuid4()), str(uuid.uuid4())
         body = encode_request(request, ticket=ticket, reply_exchange=self._keys.reply_exchange, reply_key=reply_key)
         bind = ("SADD", self._keys.reply_bindings, self._keys.reply_binding(reply_key))
-        deadline = time.monotonic() + timeout
         try:
-            async with self._connections.connection() as connection:
+            async with self._connections.long_connection() as connection:
+                deadline = time.monotonic() + timeout  # Who had no connection yet has asked nobody.
                 _, listening = await self._connections.exchange(
                     connection, [bind, self._publish_command(body, time.time() + timeout)]
                 )
@@ -192,8 +190,7 @@ class RedisBroker:
         ]
         with anyio.CancelScope(shield=True):
             try:
-                async with self._connections.connection() as connection:
-                    await self._connections.exchange(connection, commands)
+                await self._connections.execute_all(commands)
             except RedisFaultError:
                 pass  # The caller learns of an outage from the question itself; there is nothing more to say.
 

@@ -85,6 +85,8 @@ class Connections:
         self._io_timeout = config.io_timeout
         self._sentinel: Sentinel | None = None
         self._slots = anyio.Semaphore(config.max_connections)
+        # What blocks for long may have half of the connections: publishing and reading need the others.
+        self._long = anyio.Semaphore(max(1, config.max_connections // 2))
         self._closed = False
         self._pool = self._make_pool(config)
         # Connected, and used by nobody. They stay out of redis-py's pool: each turn there costs as much as a command.
@@ -122,17 +124,39 @@ class Connections:
         Raises:
             RedisFaultError: None could be had within the time limit; nothing was sent.
         """
-        connection = await self._take()
+        connection = await self._take(self._limit())
         try:
             yield connection
         finally:
             await self._give_back(connection)
 
-    async def _take(self) -> AbstractConnection:
+    @asynccontextmanager
+    async def long_connection(self) -> AsyncIterator[AbstractConnection]:
+        """Borrow a connection for commands that block for long. Half of all connections at most are lent so.
+
+        Yields:
+            The connection.
+
+        Raises:
+            RedisFaultError: None could be had within the time limit; nothing was sent.
+        """
+        limit = self._limit()
+        await self._acquire(self._long, limit)
         try:
-            self._slots.acquire_nowait()
-        except anyio.WouldBlock:
-            await self._wait_for_slot()
+            connection = await self._take(limit)
+            try:
+                yield connection
+            finally:
+                await self._give_back(connection)
+        finally:
+            self._long.release()
+
+    def _limit(self) -> float:
+        """By when a command that begins now must be over: waiting for a connection, making it, and the answer."""
+        return asyncio.get_running_loop().time() + self._io_timeout
+
+    async def _take(self, limit: float) -> AbstractConnection:
+        await self._acquire(self._slots, limit)
         try:
             while self._free and not self._closed:
                 connection = self._free.pop()
@@ -145,7 +169,7 @@ class Connections:
                         await self._drop(connection)
                 if clean:
                     return connection
-            return await self._connect()
+            return await self._connect(limit)
         except BaseException:
             self._slots.release()
             raise
@@ -163,19 +187,22 @@ class Connections:
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
 
-    async def _wait_for_slot(self) -> None:
+    async def _acquire(self, slots: anyio.Semaphore, limit: float) -> None:
         try:
-            with anyio.fail_after(self._io_timeout):
-                await self._slots.acquire()
+            try:
+                slots.acquire_nowait()
+            except anyio.WouldBlock:
+                async with asyncio.timeout_at(limit):
+                    await slots.acquire()
         except TimeoutError:
             busy = f"all connections were busy for {self._io_timeout:g} s (max_connections)"
             raise ConnectionsBusyError("unsent", f"{self.address}: {busy}") from None
 
-    async def _connect(self) -> AbstractConnection:
+    async def _connect(self, limit: float) -> AbstractConnection:
         if self._closed:
             raise self._fault("unsent", "the client was closed")
         try:
-            with anyio.fail_after(self._io_timeout):
+            async with asyncio.timeout_at(limit):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
                 self.weather.connected()
                 return connection
@@ -193,7 +220,7 @@ class Connections:
             raise fault from error
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
-        """Send a command and read its answer.
+        """Send a command and read its answer. The time limit is one for all of it, from waiting for a connection on.
 
         Args:
             *command: The command and its arguments.
@@ -205,14 +232,35 @@ class Connections:
         Raises:
             RedisFaultError: It failed; the outcome says how.
         """
-        connection = await self._take()
+        return (await self.execute_all([command], patience=patience))[0]
+
+    async def execute_all(self, commands: Sequence[tuple[Any, ...]], *, patience: float = 0.0) -> list[Any]:
+        """Send commands together and read their answers, under one time limit.
+
+        Args:
+            commands: The commands with their arguments.
+            patience: Seconds that they may block, on top of the time limit.
+
+        Returns:
+            The answers, in order.
+
+        Raises:
+            RedisFaultError: One failed; the outcome says how.
+        """
+        limit = self._limit()
+        connection = await self._take(limit)
         try:
-            return (await self.exchange(connection, [command], patience=patience))[0]
+            return await self.exchange(connection, commands, patience=patience, limit=limit)
         finally:
             await self._give_back(connection)
 
     async def exchange(
-        self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]], *, patience: float = 0.0
+        self,
+        connection: AbstractConnection,
+        commands: Sequence[tuple[Any, ...]],
+        *,
+        patience: float = 0.0,
+        limit: float | None = None,
     ) -> list[Any]:
         """Send commands together over one connection and read their answers.
 
@@ -220,6 +268,7 @@ class Connections:
             connection: From `connection`.
             commands: The commands with their arguments.
             patience: Seconds that they may block, on top of the time limit.
+            limit: When the time limit ends, by the loop's clock. None is that it begins now.
 
         Returns:
             The answers, in order.
@@ -233,7 +282,7 @@ class Connections:
             raise self._fault("unsent", "the connection is gone")
         seconds = self._io_timeout + patience
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at((self._limit() if limit is None else limit) + patience):
                 await connection.send_packed_command(_packed(commands))
                 for command in commands:
                     try:
