@@ -1,0 +1,133 @@
+"""Very many calls that no worker answers, and what is left of them: for the tests, and larger for a soak."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fibo_client import FiboClient, ResultTimeoutError
+from fibo_client.contract import FIBONACCI
+
+if TYPE_CHECKING:
+    import redis
+
+PORTION = 10_000
+"""How many calls are in flight at once: fewer than the client's limit."""
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """What came of the calls.
+
+    Attributes:
+        timed_out: How many raised ResultTimeoutError.
+        latest: The most seconds that one was past its deadline.
+        grown: Bytes that the process has grown by since the first portion had ended.
+        objects: How many objects of the client's own there are more than before.
+        left: What the client still holds, by name.
+    """
+
+    timed_out: int
+    latest: float
+    grown: int
+    objects: int
+    left: dict[str, int]
+
+
+async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, timeout: float = 1.0) -> Unanswered:
+    """Make calls to a queue that nobody serves, and let all of them time out.
+
+    Args:
+        url: The Redis server.
+        queue: The queue.
+        count: How many calls.
+        coalesced: Whether by `fibonacci`, whose calls share tasks, or by `call`, with a task for each.
+        timeout: Seconds for each call.
+
+    Returns:
+        What came of them.
+    """
+    timed_out, latest = 0, 0.0
+    loop = asyncio.get_running_loop()
+
+    async def one(client: FiboClient, n: int) -> float:
+        deadline = loop.time() + timeout
+        try:
+            await (
+                client.fibonacci(n, timeout=timeout) if coalesced else client.celery.call(FIBONACCI, n, timeout=timeout)
+            )
+        except ResultTimeoutError:
+            return loop.time() - deadline
+        raise AssertionError("somebody answered")
+
+    async with FiboClient(url, queue=queue, max_in_flight=2 * PORTION) as client:
+        size = objects = 0
+        for start in range(0, count, PORTION):
+            numbers = range(start, min(start + PORTION, count))
+            late = await asyncio.gather(*(one(client, n) for n in numbers))
+            timed_out += len(late)
+            latest = max(latest, *late)
+            if not start:
+                await _forgotten(client)
+                size, objects = _resident(), _own_objects()
+        await _forgotten(client)
+        return Unanswered(timed_out, latest, _resident() - size, _own_objects() - objects, _left(client))
+
+
+def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, Any]]:
+    """Find the messages in a queue that a worker could still run.
+
+    Args:
+        client: Redis.
+        queue: The queue.
+        now: By which time, in seconds since 1970.
+
+    Returns:
+        Their headers.
+    """
+    found = []
+    for key in (queue, f"{queue}\x06\x163", f"{queue}\x06\x166", f"{queue}\x06\x169"):
+        for payload in client.lrange(key, 0, -1):
+            headers = json.loads(payload)["headers"]
+            if headers["expires"] is None or datetime.fromisoformat(headers["expires"]).timestamp() > now:
+                found.append(headers)
+    return found
+
+
+async def _forgotten(client: FiboClient) -> None:
+    """Wait until what is deleted later has been deleted."""
+    tidier = client.celery.engine.tidier
+    deadline = time.monotonic() + 30
+    while tidier._deleted or tidier._revoked:
+        assert time.monotonic() < deadline, "the tidier still has work"
+        await asyncio.sleep(0.05)
+
+
+def _left(client: FiboClient) -> dict[str, int]:
+    engine = client.celery.engine
+    lines = client._flights._lines.values()
+    return {
+        "waiters": engine._watcher.pending,
+        "unsent": len(engine._publisher._unfinished),
+        "flights": sum(len(line.flights) + line.in_flight for line in lines),
+        "wanted": len(engine._watcher._wanted),
+        "deadlines": len(engine._watcher._registry._timed),
+    }
+
+
+def _resident() -> int:
+    gc.collect()
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+def _own_objects() -> int:
+    return sum(type(each).__module__.startswith("fibo_client") for each in gc.get_objects())
