@@ -25,7 +25,7 @@ async def test_calls_without_a_worker_leave_nothing_that_grows_and_nothing_that_
     came = await call_in_vain(url, "in-vain", 2_000, coalesced=coalesced, timeout=0.5)
     assert came.timed_out == 2_000
     assert set(came.left.values()) == {0}, came.left
-    assert came.objects <= 0
+    assert came.objects < 100  # Of a thousand calls: each has several.
     with redis_server.client(url) as client:
         assert client.llen("in-vain") > 0
         # Tasks expire two seconds after their deadline, and all deadlines have passed.

@@ -29,7 +29,7 @@ class Unanswered:
         timed_out: How many raised ResultTimeoutError.
         latest: The most seconds that one was past its deadline.
         grown: Bytes that the process has grown by since the first portion had ended.
-        objects: How many objects of the client's own there are more than before.
+        objects: How many objects of the client's own there are more than then.
         left: What the client still holds, by name.
     """
 
@@ -54,6 +54,7 @@ async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, tim
         What came of them.
     """
     timed_out, latest = 0, 0.0
+    portion = max(1, min(PORTION, count // 2))  # At least two: what the first leaves for good is no growth.
     loop = asyncio.get_running_loop()
 
     async def one(client: FiboClient, n: int) -> float:
@@ -68,8 +69,8 @@ async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, tim
 
     async with FiboClient(url, queue=queue, max_in_flight=2 * PORTION) as client:
         size = objects = 0
-        for start in range(0, count, PORTION):
-            numbers = range(start, min(start + PORTION, count))
+        for start in range(0, count, portion):
+            numbers = range(start, min(start + portion, count))
             late = await asyncio.gather(*(one(client, n) for n in numbers))
             timed_out += len(late)
             latest = max(latest, *late)
