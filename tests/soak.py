@@ -1,7 +1,7 @@
 """``python -m soak [--minutes N] [--rounds N]``: everything at once, and then everything while Redis kills it.
 
 First come random cancellations, breaks and deadlines; then rounds of 5,000 numbers while Redis kills the client's
-connections every 200 ms, beside calls with deadlines too short to be kept. At the end nothing may be left: no waiter,
+connections every 200 ms, beside calls with deadlines too short to be kept; then calls that no worker answers. At the end nothing may be left: no waiter,
 no subscription, no asyncio task, no key without an expiry. It prints the seed with which its random choices can be
 made again; what the machine does between them cannot be.
 """
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import redis as redis_py
 from support.killer import Killer, prey
 from support.outages import OVERRUN
+from support.unanswered import call_in_vain, still_to_run
 
 from fibo_client import FIBONACCI, FiboClient, FiboError, ResultTimeoutError, TaskRevokedError, TransportError
+from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_worker.dev import running
 from fibo_worker.fibonacci import fibonacci
 
@@ -281,6 +283,31 @@ async def rounds_under_kills(url: str, count: int, seed: int) -> tuple[Rounds, R
     return rounds, report
 
 
+def calls_in_vain(url: str, count: int, *, coalesced: bool, report: Report) -> str:
+    """Make calls that no worker answers, and say what is left of them.
+
+    Args:
+        url: A Redis of our own.
+        count: How many.
+        coalesced: Whether by `fibonacci`, whose calls share tasks, or by `call`, with a task for each.
+        report: What is wrong or left behind is noted there.
+
+    Returns:
+        What came of it, in a line.
+    """
+    queue = f"nobody-{coalesced}"
+    seen = asyncio.run(call_in_vain(url, queue, count, coalesced=coalesced))
+    report.left += [f"{number} {what}" for what, number in seen.left.items() if number]
+    with redis_py.Redis.from_url(url) as direct:
+        if runnable := still_to_run(direct, queue, time.time() + EXPIRY_MARGIN):
+            report.left.append(f"{len(runnable)} messages in {queue} that could still run")
+        direct.delete(*direct.keys(f"{queue}*"))
+    return (
+        f"{seen.timed_out:8,} of {count:,} calls by {'fibonacci' if coalesced else 'call'} timed out, the latest "
+        f"{seen.latest * 1000:.0f} ms past its deadline; {seen.grown / 1e6:+.0f} MB, {seen.objects:+,} objects"
+    )
+
+
 async def _settle(client: FiboClient, url: str, report: Report) -> None:
     """Give what is still held a while to go, and note what does not."""
     for _ in range(_LOOKS):
@@ -326,12 +353,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="for how long (5)")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--rounds", type=int, default=200, help="of 5,000 numbers under kills (200)")
+    parser.add_argument("--calls", type=int, default=100_000, help="that no worker answers, of each kind (100000)")
     chosen = parser.parse_args()
     print(f"{chosen.minutes:g} minutes, {chosen.rounds} rounds, --seed {chosen.seed}", flush=True)
     try:
         with running() as here:
             report = asyncio.run(soak(here.url, chosen.minutes * 60, chosen.seed))
             rounds, under_kills = asyncio.run(rounds_under_kills(here.url, chosen.rounds, chosen.seed))
+            in_vain = [calls_in_vain(here.url, chosen.calls, coalesced=each, report=report) for each in (True, False)]
     except FiboError as error:
         print(error, file=sys.stderr)
         return 1
@@ -342,6 +371,7 @@ def main() -> int:
         f"{rounds.killed:,} connections killed; {rounds.calls:,} calls beside them, "
         f"none later than {max(rounds.late, 0) * 1000:.0f} ms past its deadline"
     )
+    print(*in_vain, sep="\n")
     report.wrong += under_kills.wrong
     report.left += under_kills.left
     for line in (report.wrong + report.left)[:50]:
