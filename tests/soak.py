@@ -1,9 +1,9 @@
-"""``python -m soak [--minutes N] [--rounds N]``: everything at once, and then everything while Redis kills it.
+"""``python -m soak [--minutes N] [--rounds N] [--calls N]``: everything at once, then everything while Redis kills it.
 
 First come random cancellations, breaks and deadlines; then rounds of 5,000 numbers while Redis kills the client's
-connections every 200 ms, beside calls with deadlines too short to be kept; then calls that no worker answers. At the end nothing may be left: no waiter,
-no subscription, no asyncio task, no key without an expiry. It prints the seed with which its random choices can be
-made again; what the machine does between them cannot be.
+connections every 200 ms, beside calls with deadlines too short to be kept; then calls that no worker answers. At the
+end nothing may be left: no waiter, no subscription, no asyncio task, no key without an expiry. It prints the seed with
+which its random choices can be made again; what the machine does between them cannot be.
 """
 
 from __future__ import annotations
