@@ -160,7 +160,7 @@ class DeadLetters:
         Raises:
             redis.RedisError: Redis cannot be reached.
         """
-        found: list[bytes] = self._client.lrange(self.key, start, stop)  # type: ignore[assignment]
+        found: list[bytes] = self._client.lrange(self.key, start, stop)  # type: ignore[assignment] # redis-py types it for both of its clients
         return found
 
     def kept(self) -> int:

@@ -56,11 +56,11 @@ class LossCountingQoS(QoS):
     """The tag of the message that was last written down as taken."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types here
         self._lost: set[str] = set()
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
+        super().append(message, delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types here
         self.noted = delivery_tag
 
     def note_loss(self, delivery_tag: str) -> None:
@@ -75,7 +75,7 @@ class LossCountingQoS(QoS):
         self.losing = delivery_tag in self._lost
         self._lost.discard(delivery_tag)
         try:
-            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
+            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call] # kombu has no types here
         finally:
             self.losing = False
 
@@ -86,7 +86,7 @@ class LossCountingQoS(QoS):
                 client.zadd(self.unacked_index_key, dict.fromkeys(held, time()), xx=True)
         self.losing = True
         try:
-            super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call]
+            super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types here
         finally:
             self.losing = False
 
@@ -118,18 +118,18 @@ class _Screening(Channel):
             return True
         finally:
             self._in_poll = None  # type: ignore[assignment] # kombu has a connection here, or False, or None
-            self._flush_brpop_reauth()  # type: ignore[no-untyped-call]
+            self._flush_brpop_reauth()  # type: ignore[no-untyped-call] # kombu has no types here
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._bury_held()
         self._give_back_taken()
-        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call] # kombu has no types here
 
     def _take(self, queue: str, key: str, item: bytes | str) -> None:
         raw = item if isinstance(item, bytes) else item.encode()
         if queue.endswith(_REPLIES):
             try:
-                self.connection._deliver(loads(bytes_to_str(raw)), queue)  # noqa: SLF001 - its own transport
+                self.connection._deliver(loads(bytes_to_str(raw)), queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 _logger.warning("an answer to remote control was not understood (%s)", type(error).__name__)
             return
@@ -167,11 +167,11 @@ class _Screening(Channel):
         info = info if isinstance(info, dict) else {}
         properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
         try:
-            properties["priority"] = self._get_message_priority(payload)  # type: ignore[no-untyped-call]
+            properties["priority"] = self._get_message_priority(payload)  # type: ignore[no-untyped-call] # kombu has no types here
         except OverflowError:  # An infinite one could not be put back.
             properties["priority"] = 0
         try:
-            self.connection._deliver(payload, queue)  # noqa: SLF001 - its own transport
+            self.connection._deliver(payload, queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
         except (redis.RedisError, OSError) as error:
             if self.qos.noted is None:
                 # It is out of the queue, and Redis took no note of who has it: full, read-only, or gone.
@@ -201,7 +201,7 @@ class _Screening(Channel):
         # The records are of all workers on the broker, also of some that look at nothing.
         if self.qos.losing and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
             payload["properties"][LOSSES] = losses(payload) + 1
-        super()._do_restore_message(payload, *args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._do_restore_message(payload, *args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types here
 
     def bury(
         self, letter: DeadLetter, *, error: Exception | None = None, tell: Callable[[], object] | None = None
@@ -242,7 +242,7 @@ class _Screening(Channel):
             try:
                 letters.push(letter)
             except redis.ResponseError as refusal:  # full, or read-only: it will take it later
-                _logger.error("a message that cannot be run could not be put into %s: %s", letters.key, refusal)  # noqa: TRY400
+                _logger.error("a message that cannot be run could not be put into %s: %s", letters.key, refusal)  # noqa: TRY400 # it says why; a traceback adds nothing
                 return
             app.fibo_held.popleft()
             _logger.warning(
@@ -252,14 +252,14 @@ class _Screening(Channel):
 
     def _receive_one(self, c: Any) -> Any:
         try:
-            return super()._receive_one(c)  # type: ignore[no-untyped-call]
+            return super()._receive_one(c)  # type: ignore[no-untyped-call] # kombu has no types here
         except RecursionError:
             _logger.warning("a message of remote control was nested too deeply, and was ignored")
             return None
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
         try:
-            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call]
+            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call] # kombu has no types here
         except (redis.RedisError, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - anyone can publish anything there
@@ -302,7 +302,7 @@ class _ScreeningConnection(Connection):
     app: Celery
 
     def get_transport_cls(self) -> type:
-        found: type = super().get_transport_cls()  # type: ignore[no-untyped-call]
+        found: type = super().get_transport_cls()  # type: ignore[no-untyped-call] # kombu has no types here
         return _SCREENING.get(found, found)
 
 
