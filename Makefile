@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.ready-to-bench
 FUZZ_STAMP := $(VENV)/.ready-to-fuzz
-PACKAGES := -e fibo_client -e 'fibo_worker[embedded]'
+PACKAGES := -e 'fibo_client[cli,fast,otel]' -e 'fibo_worker[embedded,metrics]'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-all check bench fuzz soak outages docs build clean
@@ -65,7 +65,7 @@ fuzz: $(STAMP) $(FUZZ_STAMP) ## Fuzz all that decodes, a minute each; FUZZ="--se
 soak: $(STAMP) ## Do everything at once for five minutes, then 200 rounds while Redis kills the connections
 	@PYTHONPATH=tests $(BIN)/python -m soak
 
-outages: $(STAMP) ## Cause every outage of the contract, and write down in docs/outages.md what was seen
+outages: $(STAMP) ## Cause every outage of the contract, and write down in docs/explanation/outages.md what was seen
 	@$(BIN)/pytest --quiet tests/outages --write-outages --deselect tests/outages/test_page.py
 
 docs: $(STAMP) ## Build the documentation into site/

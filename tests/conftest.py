@@ -58,7 +58,7 @@ def redis_url(redis_server: RedisServer) -> str:
 
 @pytest.fixture(scope="session")
 def worker(redis_server: RedisServer) -> Iterator[RunningWorker]:
-    """One fibo worker with two processes for the session. It and its clients may do what docs/security.md allows."""
+    """One fibo worker with two processes for the session. It and its clients may do what the security page allows."""
     urls = make_users(redis_server, db := redis_server.fresh_db())
     with WorkerProcess(urls[WORKER], concurrency=2, stop_timeout=0) as process:
         yield RunningWorker(urls[CLIENT], process, redis_server.database(db))

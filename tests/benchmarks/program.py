@@ -27,7 +27,7 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as of any program in a shell."""
 
 PACKAGES = ("fibo-client", "fibo-worker", "celery", "kombu", "redis", "hiredis", "gmpy2")
-FOLDER = ROOT / "docs" / "benchmarks"
+FOLDER = ROOT / "docs" / "explanation" / "benchmarks"
 RESULTS = "results.json"
 TABLES = "tables.inc"
 """Markdown that the page includes. It is no page of its own, and its name says so to Sphinx."""

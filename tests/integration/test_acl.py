@@ -1,4 +1,4 @@
-"""A client and a worker under the Redis users of docs/security.md: what they need they may do, and no more."""
+"""A client and a worker under the Redis users of docs/explanation/security.md: what they need, and no more."""
 
 from __future__ import annotations
 

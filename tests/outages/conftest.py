@@ -20,7 +20,7 @@ _PROMISES = pytest.StashKey[list[Promise]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Take a word on whether to write down what was seen."""
-    parser.addoption("--write-outages", action="store_true", help="write docs/outages.md anew with what was seen")
+    parser.addoption("--write-outages", action="store_true", help="write the page of outages anew with what was seen")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""The Redis users that docs/security.md tells people to make."""
+"""The Redis users that docs/explanation/security.md tells people to make."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIENT, WORKER = "fibo-client", "fibo-worker"
 
 def commands() -> dict[str, list[str]]:
     """Read the commands from the page, by the user's name."""
-    text = (TESTS.parent / "docs" / "security.md").read_text()
+    text = (TESTS.parent / "docs" / "explanation" / "security.md").read_text()
     lines = [shlex.split(line) for line in text.splitlines() if line.startswith("ACL SETUSER ")]
     return {line[2]: line for line in lines}
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Awaitable, Iterable
 
-PAGE = Path(__file__).parents[2] / "docs" / "outages.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "outages.md"
 
 OVERRUN = 0.25
 """The most seconds that a call may take beyond its deadline. The contract says so, so the tests hold it."""
@@ -140,7 +140,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def section(page: str, name: str) -> str:
     """Find what stands between the two markers of a name on the page."""
     found = re.search(_between(name), page, re.DOTALL)
-    assert found, f"docs/outages.md has no section {name!r}"
+    assert found, f"docs/explanation/outages.md has no section {name!r}"
     return found[2]
 
 

@@ -22,7 +22,7 @@ from fibo_client.celery import CeleryConfig, SendOptions, composing
 from fibo_client.celery.config import ConfigOverrides
 from fibo_client.config import FiboConfig, FiboOverrides
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "client.md"
 PACKAGES = [fibo_client, fibo_client.celery]
 
 
