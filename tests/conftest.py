@@ -7,14 +7,19 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 from hypothesis import settings
 from support.acl import CLIENT, WORKER, make_users
+from support.browser import HOW_TO_GET_ONE, find_chromium, pages, running_browser
 from support.servers import RedisServer, stock_worker
 
 from fibo_worker.dev import WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
+
+    from playwright.async_api import Browser
+    from support.browser import OpenPage
 
 
 # How long an example takes says nothing on a busy machine. What takes too long altogether ends by pytest's timeout.
@@ -70,3 +75,20 @@ def stock(redis_server: RedisServer) -> Iterator[RunningWorker]:
     url = redis_server.fresh_url()
     with stock_worker(url, concurrency=2) as process:
         yield RunningWorker(url, process, url)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for the session, on the session's event loop. `support.browser` says how tests use it."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip(HOW_TO_GET_ONE)
+    async with running_browser(program) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
+    """Open pages that must cause no console error, no uncaught one, and no request beyond this machine."""
+    async with pages(browser) as opener:
+        yield opener
