@@ -10,6 +10,7 @@ from typing import Any
 from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
 from fibo_client.celery.transport.weather import Weather
 from fibo_client.errors import ReadError, TransportError
+from fibo_client.telemetry import Server
 
 
 def meta_bytes(task_id: str, status: str = "SUCCESS", result: Any = None) -> bytes:
@@ -130,7 +131,7 @@ class MemoryTemplate:
     def dated(self, moments) -> MemoryTemplate:
         return self
 
-    def fill(self, task_id, nonce, arguments) -> Parcel:
+    def fill(self, task_id, nonce, arguments, more_headers) -> Parcel:
         return Parcel(task_id, self.queue, arguments.body)
 
 
@@ -142,6 +143,7 @@ class MemoryBroker:
         self.outcomes: deque[Exception | float] = deque()
         self.broadcasts: list[tuple[float, Any]] = []
         self.weather = Weather("memory")
+        self.server = Server("memory")
 
     def prepare(self, example, queue) -> MemoryTemplate:
         return MemoryTemplate(queue)

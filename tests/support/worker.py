@@ -45,7 +45,7 @@ class _Template:
         dated.moments = moments
         return dated
 
-    def fill(self, task_id, nonce, arguments) -> Parcel:
+    def fill(self, task_id, nonce, arguments, more_headers) -> Parcel:
         self.broker.notes[task_id] = (self.queue, self.example.priority, self.moments)
         return Parcel(task_id, self.queue, arguments.body)
 

@@ -17,13 +17,15 @@ import pytest
 
 import fibo_client
 import fibo_client.celery
+import fibo_client.telemetry.otel
 from fibo_client import errors
 from fibo_client.celery import CeleryConfig, SendOptions, composing
 from fibo_client.celery.config import ConfigOverrides
 from fibo_client.config import FiboConfig, FiboOverrides
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-PACKAGES = [fibo_client, fibo_client.celery]
+PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry]
+MODULES = [*PACKAGES, fibo_client.telemetry.otel]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +47,10 @@ PACKAGES = [fibo_client, fibo_client.celery]
             TaskFailure TaskMeta UNSET WorkerInfo
             """,
         ),
+        (fibo_client.telemetry, "Recorder Sending Server"),
+        (fibo_client.telemetry.otel, "OpenTelemetry"),
     ],
-    ids=["fibo_client", "fibo_client.celery"],
+    ids=lambda each: getattr(each, "__name__", ""),
 )
 def test_what_is_public_changes_only_on_purpose(package, names):
     assert sorted(package.__all__) == names.split()
@@ -120,7 +124,7 @@ def test_importing_the_client_imports_neither_celery_nor_the_worker():
 def public_classes():
     found = {
         value
-        for package in PACKAGES
+        for package in MODULES
         for name in package.__all__
         if isinstance(value := getattr(package, name), type) and value.__module__.startswith("fibo_client")
     }
@@ -246,5 +250,5 @@ def test_the_clients_say_what_they_are_made_from():
 def test_the_reference_has_every_public_name():
     text = "\n".join(page.read_text() for page in sorted(REFERENCE.glob("*.md")))
     shown = re.findall(r"^\.\. (?:auto\w+|data):: (\w+)$", text, re.MULTILINE)
-    assert set(shown) >= {name for package in PACKAGES for name in package.__all__} - {"__version__"}
+    assert set(shown) >= {name for package in MODULES for name in package.__all__} - {"__version__"}
     assert sorted(shown) == sorted(set(shown))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.transport.base import Parcel
     from fibo_client.chunks import Answer, Lane
     from fibo_client.packing import Chunk
+    from fibo_client.telemetry.recorder import Sending
 
 _PORTION: Final = 2500
 """How many numbers are looked at before the event loop gets its turn."""
@@ -67,7 +68,9 @@ async def compute_many(
     if not numbers:
         return []
     chunks = await _pack(numbers, chunk_size)
-    parcels = await _compose(engine, chunks, lane, None if timeout is None else timeout + EXPIRY_MARGIN)
+    expires = None if timeout is None else timeout + EXPIRY_MARGIN
+    sending = engine.begin(options(chunks[0], lane, engine.config.priority_steps, expires), batch=len(chunks) > 1)
+    parcels = await _compose(engine, chunks, lane, expires, sending)
     sent = {
         parcel.task_id: (chunk, handle(engine, chunk, parcel.task_id))
         for chunk, parcel in zip(chunks, parcels, strict=True)
@@ -85,6 +88,7 @@ async def compute_many(
 
     outcome = await engine.run(
         parcels,
+        sending,
         timeout=None if timeout is None else max(0.0, timeout - (engine.check().time() - began)),
         retry=True,
         bulky=any(map(is_bulky, chunks)),
@@ -139,14 +143,16 @@ async def _pack(numbers: Sequence[int], chunk_size: int) -> list[Chunk]:
     return sorted(chunks, key=attrgetter("large"))
 
 
-async def _compose(engine: Engine, chunks: Sequence[Chunk], lane: Lane, expires: float | None) -> list[Parcel]:
+async def _compose(
+    engine: Engine, chunks: Sequence[Chunk], lane: Lane, expires: float | None, sending: Sending
+) -> list[Parcel]:
     """Build the messages of all chunks, in their order."""
     parcels: list[Parcel] = []
     for large in (False, True):
         alike = [chunk for chunk in chunks if chunk.large is large]
         if alike:
             chosen = options(alike[0], lane, engine.config.priority_steps, expires)
-            parcels += await engine.composer.many([signature(chunk) for chunk in alike], chosen)
+            parcels += await engine.composer.many([signature(chunk) for chunk in alike], chosen, sending)
     return parcels
 
 

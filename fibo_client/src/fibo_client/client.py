@@ -356,8 +356,7 @@ class FiboClient:
             TransportError: It was not sent, or it is not known whether it was.
             ClientStateError: The client is not open here.
         """
-        (handle,) = await self.submit_many([n], task=task)
-        return handle
+        return await self.celery.send_task(task(check_n(n, self.config.max_n)), retry=True)
 
     @overload
     async def submit_many(self, ns: Iterable[int]) -> list[AsyncResult[int]]: ...

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.work import Work
     from fibo_client.chunks import Answer, Lane
     from fibo_client.packing import Chunk
+    from fibo_client.telemetry.recorder import Sending
 
 MAX_IN_FLIGHT: Final = 8
 """While fewer chunks than this are in flight, numbers begin to leave at the end of the loop's iteration. Once they have
@@ -63,15 +64,17 @@ class Seat:
         flight: What carries the number.
         began: When it was taken, by the loop's clock.
         deadline: When to give up. Infinity is never.
+        origin: Who claims it, for telemetry.
         told: Who gets the answer; None once it was told, or the seat was left.
     """
 
-    __slots__ = ("began", "deadline", "flight", "told")
+    __slots__ = ("began", "deadline", "flight", "origin", "told")
 
-    def __init__(self, flight: _Flight, began: float, deadline: float, told: Told) -> None:
+    def __init__(self, flight: _Flight, began: float, deadline: float, origin: Any, told: Told) -> None:
         self.flight = flight
         self.began = began
         self.deadline = deadline
+        self.origin = origin
         self.told: Told | None = told
 
 
@@ -163,12 +166,19 @@ class _Party:
 class _Launch:
     """A chunk that was sent."""
 
-    __slots__ = ("answered", "began", "expiry", "flights", "handle", "parties", "work")
+    __slots__ = ("answered", "began", "expiry", "flights", "handle", "parties", "sending", "work")
 
     def __init__(
-        self, work: Work, handle: AsyncResult[list[Answer]], flights: Sequence[_Flight], began: float, expiry: float
+        self,
+        work: Work,
+        sending: Sending,
+        handle: AsyncResult[list[Answer]],
+        flights: Sequence[_Flight],
+        began: float,
+        expiry: float,
     ) -> None:
         self.work = work
+        self.sending = sending
         self.handle = handle
         self.flights = flights
         self.began = began
@@ -224,7 +234,7 @@ class Flights:
             line.pending.append(flight)
             if line.planned is None:
                 self._plan(line, loop)
-        seat = Seat(flight, loop.time(), deadline, told)
+        seat = Seat(flight, loop.time(), deadline, self._engine.recorder.capture(), told)
         flight.seat(seat)
         if flight.launch is not None:
             self._board(flight.launch, seat)
@@ -285,12 +295,16 @@ class Flights:
         try:
             self._engine.check()
             self._engine.check_room(1)
-            parcel = self._engine.composer.one(signature(chunk), options(chunk, line.lane, self._steps, expires))
+            chosen = options(chunk, line.lane, self._steps, expires)
+            # Many may have asked for its numbers. It is sent for the first of them, and shared by the others.
+            sending = self._engine.begin(chosen, batch=False, origin=flights[0].seats[0].origin)
+            parcel = self._engine.composer.one(signature(chunk), chosen, sending)
         except FiboError as error:
             self._refuse(flights, error)
             return
-        work = self._engine.own([parcel], retry=True, bulky=is_bulky(chunk))
-        launch = _Launch(work, handle(self._engine, chunk, parcel.task_id), flights, now, deadline + EXPIRY_MARGIN)
+        work = self._engine.own([parcel], sending, retry=True, bulky=is_bulky(chunk))
+        handle_ = handle(self._engine, chunk, parcel.task_id)
+        launch = _Launch(work, sending, handle_, flights, now, deadline + EXPIRY_MARGIN)
         line.in_flight += 1
         work.send()
         for flight in flights:
@@ -308,6 +322,7 @@ class Flights:
             waiter = launch.work.enter(timeout, partial(self._arrived, launch, moment))
             party = launch.parties[moment] = _Party(waiter)
         party.seats[seat] = None
+        launch.sending.share(seat.origin)
 
     # Arriving.
 

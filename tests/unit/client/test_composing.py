@@ -23,6 +23,7 @@ from fibo_client.celery.task import RemoteTask, Signature
 from fibo_client.celery.transport.redis.envelope import encode_task
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.errors import MessageError
+from fibo_client.telemetry.recorder import SILENCE
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 ADD = RemoteTask("proj.add")
@@ -75,26 +76,78 @@ OPTIONS = st.fixed_dictionaries(
 START = st.just({}) | st.fixed_dictionaries({"countdown": SECONDS}) | st.fixed_dictionaries({"eta": LATER})
 
 
+class Carrier:
+    """A sending that adds the same headers to every message."""
+
+    def __init__(self, headers):
+        self.headers = headers
+        self.told = []
+
+    def carry(self, task, task_id):
+        self.told.append((task, task_id))
+        return self.headers
+
+
+MORE = st.dictionaries(st.sampled_from(["traceparent", "tracestate", "baggage", 'x"%s', "\u00e9"]), st.text())
+
+
 @pytest.mark.usefixtures("_now")
 @given(NAMES, st.lists(st.tuples(st.lists(VALUES, max_size=4), st.dictionaries(KEYS, VALUES, max_size=3)), min_size=1,
-       max_size=3), OPTIONS, START)  # fmt: skip
-def test_what_is_composed_is_byte_for_byte_what_the_ordinary_path_makes(task, calls, options, start):
+       max_size=3), OPTIONS, START, MORE)  # fmt: skip
+def test_what_is_composed_is_byte_for_byte_what_the_ordinary_path_makes(task, calls, options, start, more):
     made = composer()
     options |= start
     for args, kwargs in calls:
-        parcel = made.one(Signature(task, tuple(args), kwargs), options)
+        parcel = made.one(Signature(task, tuple(args), kwargs), options, Carrier(more))
         rest = {name: value for name, value in options.items() if name not in ("queue", "task_id")}
+        if more:
+            rest["headers"] = (own := options.get("headers", {})) | {k: v for k, v in more.items() if k not in own}
         ordinary = build_task(task, tuple(args), kwargs, task_id=parcel.task_id, now=NOW, origin=made._origin, **rest)
         tag = json.loads(parcel.payload)["properties"]["delivery_tag"]
         assert parcel.payload == encode_task(ordinary, options.get("queue", "celery"), tag)
         assert parcel.task_id == options.get("task_id", parcel.task_id)
 
 
+def test_headers_that_are_added_stand_at_the_top_level_of_the_headers():
+    envelope, _ = opened(composer().one(ADD(1), {}, Carrier({"traceparent": "00-1", "baggage": "a=1"})))
+    assert envelope["headers"]["traceparent"] == "00-1"
+    assert envelope["headers"]["baggage"] == "a=1"
+
+
+async def test_each_message_is_told_and_gets_its_headers_from_one_template(monkeypatch):
+    made = composer()
+    prepared = mock.Mock(wraps=made._broker.prepare)
+    monkeypatch.setattr(made._broker, "prepare", prepared)
+    carrier = Carrier({})
+    carrier.carry = lambda task, task_id: {"traceparent": f"for {task} {task_id}"}
+    parcels = await made.many([ADD(1), ADD(2)], {}, carrier)
+    parcels.append(made.one(ADD(3), {}, carrier))
+    for parcel in parcels:
+        assert opened(parcel)[0]["headers"]["traceparent"] == f"for proj.add {parcel.task_id}"
+    assert prepared.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"id": "x"}, {"task": "x"}, {"headers": "x"}, {"_x": "x"}, {"mine": "x"}, {"a\nb": "x"}, {"n": 1}, {5: "x"},
+        {"b": b"x"}, {"n": None},
+    ],
+)  # fmt: skip
+def test_a_header_that_would_break_a_message_or_replace_the_callers_is_not_added(more):
+    made, options = composer(), {"headers": {"mine": "own"}}
+    plain, _ = opened(made.one(ADD(1), options, SILENCE))
+    envelope, _ = opened(made.one(ADD(1), options, Carrier(more | {"traceparent": "t"})))
+    assert set(envelope["headers"]) == set(plain["headers"]) | {"traceparent"}
+    assert envelope["headers"]["mine"] == "own"
+    assert envelope["headers"]["task"] == "proj.add"
+
+
 async def test_one_and_many_make_the_same_messages():
     made = composer()
     options = {"queue": "q", "priority": 3, "headers": {"n": 1}}
-    one = made.one(ADD(1, y=2), options)
-    (other,) = await made.many([ADD(1, y=2)], options)
+    one = made.one(ADD(1, y=2), options, SILENCE)
+    (other,) = await made.many([ADD(1, y=2)], options, SILENCE)
     tag, other_tag = (opened(parcel)[0]["properties"]["delivery_tag"] for parcel in (one, other))
     same = one.payload.replace(one.task_id.encode(), other.task_id.encode()).replace(tag.encode(), other_tag.encode())
     assert same == other.payload
@@ -103,7 +156,7 @@ async def test_one_and_many_make_the_same_messages():
 
 async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
     signatures = [Signature(f"task.{number % 3}", (number,), {"k": number}) for number in range(1000)]
-    parcels = await composer().many(signatures, {"headers": {"n": 1}})
+    parcels = await composer().many(signatures, {"headers": {"n": 1}}, SILENCE)
     contents = [opened(parcel) for parcel in parcels]
     assert [envelope["headers"]["task"] for envelope, _ in contents] == [signature.task for signature in signatures]
     assert [arguments for _, arguments in contents] == [[[number], {"k": number}] for number in range(1000)]
@@ -115,13 +168,13 @@ async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
 
 def test_messages_with_the_same_chosen_id_have_delivery_tags_of_their_own():
     made = composer()
-    parcels = [made.one(ADD(1), {"task_id": "mine"}) for _ in range(3)]
+    parcels = [made.one(ADD(1), {"task_id": "mine"}, SILENCE) for _ in range(3)]
     assert {parcel.task_id for parcel in parcels} == {"mine"}
     assert len({opened(parcel)[0]["properties"]["delivery_tag"] for parcel in parcels}) == 3
 
 
 async def test_all_of_one_call_expire_at_the_same_moment():
-    parcels = await composer().many([ADD(number) for number in range(600)], {"expires": 5})
+    parcels = await composer().many([ADD(number) for number in range(600)], {"expires": 5}, SILENCE)
     expiries = {opened(parcel)[0]["headers"]["expires"] for parcel in parcels}
     assert len(expiries) == 1
     assert abs(datetime.fromisoformat(expiries.pop()) - datetime.now(UTC) - timedelta(seconds=5)) < timedelta(seconds=3)
@@ -136,36 +189,38 @@ async def test_all_of_one_call_expire_at_the_same_moment():
 )
 def test_a_wrong_option_is_refused_although_python_calls_it_equal_to_one_that_was_right(options, similar):
     made = composer()
-    made.one(ADD(1), options)
+    made.one(ADD(1), options, SILENCE)
     with pytest.raises(MessageError):
-        made.one(ADD(1), similar)
+        made.one(ADD(1), similar, SILENCE)
 
 
 def test_numbers_of_different_types_are_not_taken_for_each_other():
     made = composer()
-    limits = [opened(made.one(ADD(), {"time_limit": limit}))[0]["headers"]["timelimit"][0] for limit in (10, 10.0)]
+    limits = [
+        opened(made.one(ADD(), {"time_limit": limit}, SILENCE))[0]["headers"]["timelimit"][0] for limit in (10, 10.0)
+    ]
     assert [type(limit) for limit in limits] == [int, float]
 
 
 @pytest.mark.parametrize("options", [{"queue": []}, {"shadow": {}}, {"priority": [1]}, {"tasks": 1}])
 def test_an_option_of_a_wrong_kind_or_name_is_refused(options):
     with pytest.raises(MessageError):
-        composer().one(ADD(1), options)
+        composer().one(ADD(1), options, SILENCE)
 
 
 @pytest.mark.parametrize("task", [None, [], 5, ADD])
 async def test_a_task_that_is_no_name_is_refused(task):
     made = composer()
     with pytest.raises(MessageError, match="task must be text"):
-        made.one(Signature(task), {})
+        made.one(Signature(task), {}, SILENCE)
     with pytest.raises(MessageError, match="task must be text"):
-        await made.many([Signature("right"), Signature(task)], {})
+        await made.many([Signature("right"), Signature(task)], {}, SILENCE)
 
 
 def test_templates_are_bounded():
     made = composer()
     for number in range(2 * MAX_TEMPLATES):
-        made.one(Signature(f"task.{number}"), {})
+        made.one(Signature(f"task.{number}"), {}, SILENCE)
     assert made._kept.cache_info().currsize == MAX_TEMPLATES
 
 
@@ -182,7 +237,7 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
 
     counting = asyncio.create_task(count())
     messages = 4 * BUILD_SLICE
-    parcels = await composer().many([ADD("x" * size)] * messages, {})
+    parcels = await composer().many([ADD("x" * size)] * messages, {}, SILENCE)
     counting.cancel()
     assert len(parcels) == messages
     assert turns >= portions - 1
@@ -191,4 +246,4 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
 async def test_small_messages_are_made_in_portions_of_a_bounded_number():
     made = Composer(MemoryBroker(), "celery")
     calls = [("t", (1,), None)] * (2 * BUILD_SLICE + 1)
-    assert [len(portion) async for portion in made.portions(calls, {})] == [BUILD_SLICE, BUILD_SLICE, 1]
+    assert [len(portion) async for portion in made.portions(calls, {}, SILENCE)] == [BUILD_SLICE, BUILD_SLICE, 1]

@@ -16,6 +16,7 @@ from fibo_client.celery.engine import Engine
 from fibo_client.celery.transport.base import Parcel
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
+from fibo_client.telemetry.recorder import SILENCE
 
 
 class Bench:
@@ -27,7 +28,7 @@ class Bench:
 
     def run(self, *task_ids, timeout=10.0, retry=False, **options):
         parcels = [Parcel(task_id, "celery", b"") for task_id in task_ids]
-        return asyncio.create_task(self.engine.run(parcels, timeout=timeout, retry=retry, **options))
+        return asyncio.create_task(self.engine.run(parcels, SILENCE, timeout=timeout, retry=retry, **options))
 
     @property
     def revoked(self) -> list[str]:
@@ -238,9 +239,13 @@ async def test_one_read_of_a_redis_that_hangs_ends_with_an_error():
 async def test_sending_that_takes_too_long_is_given_up():
     async with running() as bench:
         bench.broker.outcomes.extend([60.0, 0.0])
-        under_way = asyncio.create_task(bench.engine.publish([Parcel("a", "celery", b"")], timeout=2.0, retry=False))
+        under_way = asyncio.create_task(
+            bench.engine.publish([Parcel("a", "celery", b"")], SILENCE, timeout=2.0, retry=False)
+        )
         await asyncio.sleep(0.5)
-        waiting = asyncio.create_task(bench.engine.publish([Parcel("b", "celery", b"")], timeout=1.0, retry=False))
+        waiting = asyncio.create_task(
+            bench.engine.publish([Parcel("b", "celery", b"")], SILENCE, timeout=1.0, retry=False)
+        )
         with pytest.raises(PublishError):
             await waiting
         with pytest.raises(PublishUnknownError):
@@ -253,9 +258,13 @@ async def test_sending_that_takes_too_long_is_given_up():
 async def test_a_cancelled_send_is_withdrawn():
     async with running() as bench:
         bench.broker.outcomes.append(0.5)
-        first = asyncio.create_task(bench.engine.publish([Parcel("first", "celery", b"")], timeout=2.0, retry=False))
+        first = asyncio.create_task(
+            bench.engine.publish([Parcel("first", "celery", b"")], SILENCE, timeout=2.0, retry=False)
+        )
         await asyncio.sleep(0.1)
-        sending = asyncio.create_task(bench.engine.publish([Parcel("a", "celery", b"")], timeout=2.0, retry=False))
+        sending = asyncio.create_task(
+            bench.engine.publish([Parcel("a", "celery", b"")], SILENCE, timeout=2.0, retry=False)
+        )
         await asyncio.sleep(0.1)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -307,7 +316,9 @@ async def test_closing_goes_on_although_its_caller_is_cancelled():
     bench = Bench()
     await bench.engine.open()
     bench.broker.outcomes.append(100.0)
-    sending = asyncio.create_task(bench.engine.publish([Parcel("a", "celery", b"")], timeout=None, retry=False))
+    sending = asyncio.create_task(
+        bench.engine.publish([Parcel("a", "celery", b"")], SILENCE, timeout=None, retry=False)
+    )
     waiting = asyncio.create_task(bench.engine.wait(["b"], timeout=None))
     await asyncio.sleep(0.1)
     closing = asyncio.create_task(bench.engine.aclose())

@@ -156,8 +156,9 @@ class CeleryClient:
         """
         self.engine.check()
         signature = _signature(task, args, kwargs)
-        parcel = self.engine.composer.one(signature, options)
-        await self.engine.publish([parcel], timeout=self.engine.seconds(timeout), retry=retry)
+        sending = self.engine.begin(options, batch=False)
+        parcel = self.engine.composer.one(signature, options, sending)
+        await self.engine.publish([parcel], sending, timeout=self.engine.seconds(timeout), retry=retry)
         (handle,) = self._handles([parcel], signature, options)
         return handle
 
@@ -212,13 +213,15 @@ class CeleryClient:
         if "task_id" in options:
             raise MessageError("send_many makes an id for each task; use send_task to choose one")
         signature = task() if isinstance(task, RemoteTask) else Signature[Any](task)
+        sending = self.engine.begin(options, batch=True)
         parcels: list[Parcel] = []
         handles: list[AsyncResult[Any]] = []
-        async for portion in self.engine.composer.portions(zip(repeat(signature.task), args, repeat(None)), options):
+        calls = zip(repeat(signature.task), args, repeat(None))
+        async for portion in self.engine.composer.portions(calls, options, sending):
             parcels += portion
             handles += self._handles(portion, signature, options)
         if parcels:
-            await self.engine.publish(parcels, timeout=self.engine.seconds(timeout), retry=retry)
+            await self.engine.publish(parcels, sending, timeout=self.engine.seconds(timeout), retry=retry)
         return handles
 
     def result(self, task_id: str, task: str | RemoteTask[..., Any] | None = None) -> AsyncResult[Any]:
@@ -440,10 +443,11 @@ class CeleryClient:
         own_expiry = "expires" in options
         if seconds is not None and not own_expiry:
             options["expires"] = seconds + EXPIRY_MARGIN
-        parcels = await self.engine.composer.many(signatures, options)
+        sending = self.engine.begin(options, batch=len(signatures) > 1)
+        parcels = await self.engine.composer.many(signatures, options, sending)
         left = None if seconds is None else max(0.0, seconds - (self.engine.check().time() - began))
         outcome = await self.engine.run(
-            parcels, timeout=left, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
+            parcels, sending, timeout=left, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
         )
         return collect(
             outcome,

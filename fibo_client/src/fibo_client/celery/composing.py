@@ -14,7 +14,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
-from fibo_client.celery.protocol.message import build_task, check_name, encode_arguments, encode_moments
+from fibo_client.celery.protocol.message import (
+    build_task,
+    check_name,
+    encode_arguments,
+    encode_moments,
+    may_be_added,
+)
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.task import SendOptions, Signature
     from fibo_client.celery.transport.base import Broker, Form, Parcel, Template
+    from fibo_client.telemetry.recorder import Sending
 
 BUILD_SLICE: Final = 250
 """The most messages that are built before the event loop gets its turn."""
@@ -56,12 +63,13 @@ class Composer:
         # With types: to Python 1 is True, and to a worker it is not.
         self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._prepare)
 
-    def one(self, signature: Signature[Any], options: SendOptions) -> Parcel:
+    def one(self, signature: Signature[Any], options: SendOptions, sending: Sending) -> Parcel:
         """Compose one message.
 
         Args:
             signature: The task with its arguments.
             options: The options.
+            sending: Is told of the message, and may add headers.
 
         Returns:
             The parcel.
@@ -73,15 +81,16 @@ class Composer:
         shared: dict[str, Any] = dict(options)
         # An id that is made here is in no other message. One that is given may be in several.
         task_id = check_name("task_id", shared.pop("task_id")) if "task_id" in shared else nonce
-        call = _Call(self._template, self._queue, shared)
+        call = _Call(self._template, self._queue, shared, sending)
         return call.fill(signature.task, signature.args, signature.kwargs, task_id, nonce)
 
-    async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions) -> list[Parcel]:
+    async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions, sending: Sending) -> list[Parcel]:
         """Compose many messages. The event loop gets its turn now and then.
 
         Args:
             signatures: The tasks with their arguments.
             options: The options; they go for all. ``task_id`` cannot be among them.
+            sending: Is told of each message, and may add headers.
 
         Returns:
             The parcels, in order.
@@ -90,16 +99,20 @@ class Composer:
             MessageError: A worker could not take one of the messages.
         """
         calls = ((signature.task, signature.args, signature.kwargs) for signature in signatures)
-        return [parcel async for portion in self.portions(calls, options) for parcel in portion]
+        return [parcel async for portion in self.portions(calls, options, sending) for parcel in portion]
 
     async def portions(
-        self, calls: Iterable[tuple[str, Sequence[Any], Mapping[str, Any] | None]], options: SendOptions
+        self,
+        calls: Iterable[tuple[str, Sequence[Any], Mapping[str, Any] | None]],
+        options: SendOptions,
+        sending: Sending,
     ) -> AsyncIterator[list[Parcel]]:
         """Compose many messages, without a signature for each. The event loop gets its turn between two portions.
 
         Args:
             calls: For each the task's name, its positional and its keyword arguments.
             options: The options; they go for all. ``task_id`` cannot be among them.
+            sending: Is told of each message, and may add headers.
 
         Yields:
             The parcels, in order, as many as are made without a pause.
@@ -107,7 +120,7 @@ class Composer:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        call = _Call(self._template, self._queue, dict(options))
+        call = _Call(self._template, self._queue, dict(options), sending)
         ids = _random_ids()
         portion: list[Parcel] = []
         size = 0
@@ -142,10 +155,15 @@ class _Call:
         template: Gives the template for a task, a queue and options.
         queue: The queue, if the options name none.
         options: The options, which it takes for its own.
+        sending: Is told of each message, and may add headers.
     """
 
     def __init__(
-        self, template: Callable[[str, str, Mapping[str, Any]], Template], queue: str, options: dict[str, Any]
+        self,
+        template: Callable[[str, str, Mapping[str, Any]], Template],
+        queue: str,
+        options: dict[str, Any],
+        sending: Sending,
     ) -> None:
         for name in options:
             if name not in OPTIONS:
@@ -160,6 +178,7 @@ class _Call:
         self._options = options
         self._compression: str | None = options.get("compression")
         self._make = template
+        self._carry = sending.carry
         self._forms: dict[str, Form] = {}
         self._task: object = object()  # The task of the last message; none so far.
 
@@ -170,7 +189,11 @@ class _Call:
         if task is not self._task:
             self._turn_to(task)
         arguments = encode_arguments(args, {} if kwargs is None else kwargs, self._compression)
-        return self._form.fill(task_id, nonce, arguments)
+        more = self._carry(task, task_id)
+        if more:
+            own = self._options.get("headers", {})
+            more = {name: value for name, value in more.items() if may_be_added(name, value, own)}
+        return self._form.fill(task_id, nonce, arguments, more)
 
     def _turn_to(self, task: str) -> None:
         form = self._forms.get(check_name("task", task))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from fibo_client.errors import ConfigError
+from fibo_client.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,7 @@ class ConfigOverrides(TypedDict, total=False):
     ssl_certfile: str | None
     ssl_keyfile: str | None
     ssl_check_hostname: bool | None
+    telemetry: Recorder | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,8 @@ class CeleryConfig:
     """The key of the client's certificate."""
     ssl_check_hostname: bool | None = None
     """Whether the server's certificate must be for its host name. None is yes, unless certificates are not checked."""
+    telemetry: Recorder | None = None
+    """What records the messages that are sent, such as `fibo_client.telemetry.otel.OpenTelemetry`. None is nothing."""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "poll_max"):
@@ -157,6 +161,7 @@ class CeleryConfig:
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
         object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
+        _check_recorder(self.telemetry)
 
     @property
     def longest_poll(self) -> float:
@@ -261,6 +266,14 @@ _LEAST: Final = {
     "max_decompressed_bytes": 1024,
     "max_json_depth": 10,
 }
+
+
+def _check_recorder(recorder: object) -> None:
+    if recorder is not None and (isinstance(recorder, type) or not isinstance(recorder, Recorder)):
+        given = f"the class {recorder.__name__}" if isinstance(recorder, type) else type(recorder).__name__
+        raise ConfigError(
+            f"telemetry must be a recorder, such as OpenTelemetry() of fibo_client.telemetry.otel, not {given}"
+        )
 
 
 def _check_steps(steps: object) -> tuple[int, ...]:

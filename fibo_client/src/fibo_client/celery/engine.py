@@ -16,7 +16,7 @@ import os
 import warnings
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -28,17 +28,20 @@ from fibo_client.celery.tidying import Tidier
 from fibo_client.celery.waiting.watcher import Watcher
 from fibo_client.celery.work import Work
 from fibo_client.errors import ClientStateError, ReadError, TooManyInFlightError
+from fibo_client.telemetry.recorder import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fibo_client.celery.config import CeleryConfig, Unset
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.publishing import Failure
+    from fibo_client.celery.task import SendOptions
     from fibo_client.celery.transport.base import Broker, Parcel, ResultStore
     from fibo_client.celery.waiting.registry import Waiter
+    from fibo_client.telemetry.recorder import Sending
 
-
+_NO_HEADERS: Final[Mapping[str, Any]] = {}
 _LOOP_CLOSED: Final = (
     "the event loop that this client was opened on has been closed; open another client, and close it before its loop"
 )
@@ -90,6 +93,7 @@ class Engine:
         self.store = store
         self.tidier = Tidier(broker, store)
         self.composer = Composer(broker, config.queue)
+        self.recorder = guarded(config.telemetry)
         self._publisher = Publisher(broker)
         self._watcher = Watcher(store, config)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -246,11 +250,31 @@ class Engine:
             raise ValueError(f"timeout={timeout} must be at most {LONGEST_TIMEOUT:.0f} seconds; None is no limit")
         return timeout
 
-    async def publish(self, parcels: Sequence[Parcel], *, timeout: float | None, retry: bool) -> None:
+    def begin(self, options: SendOptions, *, batch: bool, origin: object = None) -> Sending:
+        """Say that messages are about to be made and sent.
+
+        Args:
+            options: The options that they will have.
+            batch: Whether there may be several.
+            origin: For whom, from the recorder's ``capture``. None is who runs now.
+
+        Returns:
+            What to hand to the composer, and then to `publish`, `run` or `own`.
+        """
+        return self.recorder.send(
+            options.get("queue", self.config.queue),
+            self.broker.server,
+            batch=batch,
+            headers=options.get("headers", _NO_HEADERS),
+            origin=origin,
+        )
+
+    async def publish(self, parcels: Sequence[Parcel], sending: Sending, *, timeout: float | None, retry: bool) -> None:
         """Send tasks that are handed out.
 
         Args:
             parcels: The tasks.
+            sending: From `begin`.
             timeout: Seconds that sending may take. None is no limit.
             retry: Whether to send the same bytes again after a failure.
 
@@ -267,7 +291,7 @@ class Engine:
             outcome.append(failure)
             _wake(done)
 
-        publication = Publication(parcels, published, until)
+        publication = Publication(parcels, published, until, sending)
         self._publisher.put(publication)
         try:
             async with asyncio.timeout(timeout):
@@ -334,6 +358,7 @@ class Engine:
     async def run(
         self,
         parcels: Sequence[Parcel],
+        sending: Sending,
         *,
         timeout: float | None,
         retry: bool,
@@ -345,6 +370,7 @@ class Engine:
 
         Args:
             parcels: The tasks; at least one.
+            sending: From `begin`.
             timeout: Seconds for all of it. None is no limit.
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
@@ -364,7 +390,7 @@ class Engine:
         self.check_room(len(parcels))
         began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
-        work = self.own(parcels, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
+        work = self.own(parcels, sending, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
         work.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
         waiter = work.enter(timeout, lambda: _wake(over), on_answer)
         try:
@@ -373,11 +399,20 @@ class Engine:
             work.leave(waiter, loop.time())
         return self.outcome(work, waiter, loop.time() - began)
 
-    def own(self, parcels: Sequence[Parcel], *, retry: bool, bulky: bool = False, end_on_failure: bool = False) -> Work:
+    def own(
+        self,
+        parcels: Sequence[Parcel],
+        sending: Sending,
+        *,
+        retry: bool,
+        bulky: bool = False,
+        end_on_failure: bool = False,
+    ) -> Work:
         """Make owned work of tasks. It is sent when its maker says so.
 
         Args:
             parcels: The tasks; at least one.
+            sending: From `begin`.
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
@@ -394,6 +429,7 @@ class Engine:
             bulky=bulky,
             end_on_failure=end_on_failure,
             revoke_on_cancel=self.config.revoke_on_cancel,
+            sending=sending,
         )
         self._works.add(work)
         return work

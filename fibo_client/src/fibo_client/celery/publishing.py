@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fibo_client.celery.backoff import pause
 from fibo_client.errors import PublishError, PublishUnknownError
+from fibo_client.telemetry.recorder import SILENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fibo_client.celery.transport.base import Broker, Parcel
+    from fibo_client.telemetry.recorder import Sending
 
 logger = logging.getLogger("fibo_client")
 
@@ -35,6 +37,7 @@ MAX_RECENT: Final = 1000
 
 Failure = PublishError | PublishUnknownError
 
+_WITHDRAWN: Final = "it was withdrawn"
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _LAST_TRY: Final = 0.1
@@ -48,6 +51,7 @@ class Publication:
         parcels: The parcels.
         on_done: Called once: with None when all have been sent, or with the error.
         retry_until: Send again after a failure until then, by the loop's clock. None is not at all.
+        sending: Is told how it ended.
         remaining: What has not been sent for certain, by task id.
         unknown: The ids among them that may have been sent.
         in_flight: Whether it is part of a flush that is under way.
@@ -60,6 +64,7 @@ class Publication:
     parcels: Sequence[Parcel]
     on_done: Callable[[Failure | None], None]
     retry_until: float | None = None
+    sending: Sending = SILENCE
     remaining: dict[str, Parcel] = field(init=False)
     unknown: set[str] = field(default_factory=set)
     in_flight: bool = False
@@ -152,9 +157,8 @@ class Publisher:
             Whether nothing of it was, or will be, sent.
         """
         publication.withdrawn = True
-        if not publication.in_flight:
-            publication.over = True
-            self._unfinished.discard(publication)
+        if not publication.in_flight and not publication.over:
+            self._end(publication, publication.failure or publication.failed(_WITHDRAWN))
         return len(publication.unsent) == len(publication.parcels)
 
     @property
@@ -228,7 +232,7 @@ class Publisher:
             publication.failure = None
             self._finish(publication, None)
             return
-        reason = publication.failure.reason if publication.failure else "it was withdrawn"
+        reason = publication.failure.reason if publication.failure else _WITHDRAWN
         seconds = pause(publication.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
         if publication.retry_until is not None:  # There is a last try shortly before time is up.
             left = publication.retry_until - self._loop.time() - _LAST_TRY
@@ -256,9 +260,16 @@ class Publisher:
             self._work.set()
 
     def _finish(self, publication: Publication, error: Failure | None) -> None:
+        self._end(publication, error)
+        publication.on_done(error)
+
+    def _end(self, publication: Publication, error: Failure | None) -> None:
         publication.over = True
         self._unfinished.discard(publication)
-        publication.on_done(error)
+        left = len(publication.remaining)
+        publication.sending.end(
+            sent=len(publication.parcels) - left, failed=left if publication.attempts else 0, error=error
+        )
 
 
 class _Share(NamedTuple):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.transport.base import Parcel
     from fibo_client.celery.waiting.registry import Waiter
     from fibo_client.celery.waiting.watcher import Watcher
+    from fibo_client.telemetry.recorder import Sending
 
 EXPIRY_MARGIN: Final = 2.0
 """Seconds between the last deadline of owned work and the expiry of its tasks: a worker judges it by its own clock."""
@@ -40,6 +41,7 @@ class Work:
         bulky: Whether large answers are expected.
         end_on_failure: Whether to wait no longer once a task has failed.
         revoke_on_cancel: Whether to revoke what is unanswered when all have left before the last deadline.
+        sending: Is told how sending ended.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Work:
         bulky: bool,
         end_on_failure: bool,
         revoke_on_cancel: bool,
+        sending: Sending,
     ) -> None:
         self._publisher = publisher
         self._watcher = watcher
@@ -61,7 +64,7 @@ class Work:
         self._bulky = bulky
         self._end_on_failure = end_on_failure
         self._revoke_on_cancel = revoke_on_cancel
-        self._publication = Publication(parcels, self._published)
+        self._publication = Publication(parcels, self._published, sending=sending)
         self._waiters: dict[Waiter, None] = {}
         self._last_deadline = -math.inf
         self._sent = False

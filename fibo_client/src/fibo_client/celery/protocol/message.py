@@ -249,6 +249,27 @@ def encode_moments(
     return Moments(_eta(eta, countdown, now), *_expires(expires, now))
 
 
+def may_be_added(name: object, value: object, own: Mapping[str, Any]) -> bool:
+    """Tell whether a header that is no caller's can stand beside the protocol's and the caller's own.
+
+    Args:
+        name: The header's name.
+        value: Its value.
+        own: The caller's headers.
+
+    Returns:
+        Whether both are text, and the name is nobody else's.
+    """
+    return (
+        isinstance(name, str)
+        and isinstance(value, str)
+        and name not in RESERVED_HEADERS
+        and name not in own
+        and name.isprintable()
+        and not name.startswith("_")
+    )
+
+
 def check_name(what: str, name: object) -> str:
     """Check a name that goes into a message or a Redis key.
 

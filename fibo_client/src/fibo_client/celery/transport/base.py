@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
     from fibo_client.celery.transport.weather import Weather
+    from fibo_client.telemetry.recorder import Server
 
 
 class Parcel(NamedTuple):
@@ -75,15 +76,16 @@ class Template(Protocol):
 
 
 class Form(Protocol):
-    """Messages of one call, which are the same up to the task's id and its arguments."""
+    """Messages of one call, which are the same up to the task's id, its arguments and what is added for telemetry."""
 
-    def fill(self, task_id: str, nonce: str, arguments: Arguments) -> Parcel:
+    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, str]) -> Parcel:
         """Turn what differs into bytes. No I/O.
 
         Args:
             task_id: The task's id.
             nonce: A text that no other message has, for the broker's own use.
             arguments: The task's arguments.
+            more_headers: Headers beside those that the messages have in common, with other names; mostly none.
 
         Returns:
             The parcel, the same however often it is sent.
@@ -96,6 +98,11 @@ class Form(Protocol):
 
 class Broker(Protocol):
     """Takes task messages to workers, and remote control to and from them."""
+
+    @property
+    def server(self) -> Server:
+        """Where its server is, for telemetry."""
+        ...
 
     @property
     def weather(self) -> Weather:

@@ -17,7 +17,7 @@ from fibo_client.celery.transport.redis.connections import RedisFaultError
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -71,9 +71,9 @@ class RedisForm:
         self._route = route
         self._fill = envelope.fill
 
-    def fill(self, task_id: str, nonce: str, arguments: Arguments) -> Parcel:
+    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, str]) -> Parcel:
         """See `Form.fill`. The nonce is the delivery tag."""
-        return Parcel(task_id, self._route, self._fill(task_id, nonce, arguments))
+        return Parcel(task_id, self._route, self._fill(task_id, nonce, arguments, more_headers))
 
 
 class RedisBroker:
@@ -83,6 +83,7 @@ class RedisBroker:
         self._connections = connections
         self._keys = keys
         self.weather = connections.weather
+        self.server = connections.address.server
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:

@@ -20,7 +20,7 @@ from fibo_client.celery.protocol.message import CONTENT_ENCODING, CONTENT_TYPE
 from fibo_client.errors import MessageError, ResultDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
 
@@ -71,16 +71,19 @@ class TaskTemplate:
     __slots__ = ("_parts",)
 
     def __init__(self, example: TaskMessage, queue: str, holes: Sequence[str]) -> None:
-        tag, body, argsrepr, kwargsrepr, eta, expires, expiration = holes
+        tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = holes
         headers = {
             **example.headers, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": eta, "expires": expires,
+            more: more,
         }  # fmt: skip
         marked = dataclasses.replace(example, headers=headers, body=body.encode(), expiration=expiration)
         places = [
             quote(example.id),
             quote(tag),
             base64.b64encode(body.encode()).decode(),
-            *map(quote, (argsrepr, kwargsrepr, eta, expires)),
+            *map(quote, (argsrepr, kwargsrepr)),
+            _member(more, more),
+            *map(quote, (eta, expires)),
             _expiration(expiration),
         ]
         text = encode_task(marked, queue, tag).decode()
@@ -98,9 +101,9 @@ class TaskTemplate:
             What is left to be filled in.
         """
         known = {
-            "5": "null" if moments.eta is None else quote(moments.eta),
-            "6": "null" if moments.expires is None else quote(moments.expires),
-            "7": "" if moments.expiration is None else _expiration(moments.expiration),
+            "6": "null" if moments.eta is None else quote(moments.eta),
+            "7": "null" if moments.expires is None else quote(moments.expires),
+            "8": "" if moments.expiration is None else _expiration(moments.expiration),
         }
         parts = [self._parts[0]]
         for place, text in zip(self._parts[1::2], self._parts[2::2], strict=True):
@@ -126,13 +129,14 @@ class TaskForm:
         order = [count + int(part) if index % 2 else index // 2 for index, part in enumerate(parts)]
         self._arrange: Callable[[tuple[str, ...]], tuple[str, ...]] = itemgetter(*order)
 
-    def fill(self, task_id: str, delivery_tag: str, arguments: Arguments) -> bytes:
+    def fill(self, task_id: str, delivery_tag: str, arguments: Arguments, more_headers: Mapping[str, str]) -> bytes:
         """Make the envelope of one message.
 
         Args:
             task_id: The task's id.
             delivery_tag: Must differ from that of every other message.
             arguments: The task's arguments.
+            more_headers: Headers beside those of the template, with other names.
 
         Returns:
             The envelope.
@@ -148,18 +152,24 @@ class TaskForm:
                 b2a_base64(arguments.body, newline=False).decode(),
                 quote(arguments.argsrepr),
                 quote(arguments.kwargsrepr),
+                "".join([_member(name, value) for name, value in more_headers.items()]) if more_headers else "",
             )
         )
         return _bounded("".join(parts).encode())
 
 
-HOLES: Final = 7
+HOLES: Final = 8
 """How many texts a template takes to mark its places."""
 
 
 def _expiration(expiration: str) -> str:
     """Give the last of the properties as `encode_task` writes it, if it is there at all."""
-    return f', "expiration": {quote(expiration)}'
+    return _member("expiration", expiration)
+
+
+def _member(name: str, value: str) -> str:
+    """Give a member of a JSON object that is not its first, as `encode_task` writes it."""
+    return f", {quote(name)}: {quote(value)}"
 
 
 def _bounded(envelope: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 from fibo_client.errors import ConfigError
+from fibo_client.telemetry.recorder import Server
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -140,6 +141,13 @@ class RedisAddress:
     password: str | None = field(default=None, repr=False)
     ssl: TLSOptions | None = None
     master_name: str | None = None
+
+    @property
+    def server(self) -> Server:
+        """Where it is, for telemetry. Which server is the Sentinels' master shows only when it is connected to."""
+        if self.kind == "sentinel":
+            return Server("redis")
+        return Server("redis", self.path) if self.kind == "unix" else Server("redis", self.host, self.port)
 
     def __str__(self) -> str:
         if self.kind == "unix":
