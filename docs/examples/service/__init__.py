@@ -1,0 +1,1 @@
+"""A service that embeds fibo-client, with a page to try it."""
