@@ -1,10 +1,11 @@
+import { countDigits, inFull, inShort } from "./digits.js";
 import { LOST, events } from "./events.js";
 import { plot } from "./plot.js";
 
 const at = (id) => document.getElementById(id);
 const input = at("numbers");
 const cancel = at("cancel");
-const LONG = 60; // digits that are shown whole
+const LONG = 60; // A number of more digits is shown in short.
 
 /** One run, from Compute to its end: what came, and what the page does not show yet. */
 class Run {
@@ -25,7 +26,7 @@ class Run {
     let done = false;
     for await (const { event, data } of events(url, this.controller.signal)) {
       if (event === "start") this.start(data.total);
-      else if (event === "result") this.result(data.n, BigInt(data.value).toString());
+      else if (event === "result") this.result(data);
       else if (event === "problem") this.problem(data);
       else if (event === "done") done = true;
       this.draw();
@@ -39,9 +40,10 @@ class Run {
     say(`Computing ${count(total)} ${total === 1 ? "number" : "numbers"}.`);
   }
 
-  result(n, digits) {
-    this.points.push({ n, digits: digits.length });
-    this.rows.push(row(n, count(digits.length), digits.length > LONG ? folded(digits) : digits));
+  result({ n, value }) {
+    const digits = countDigits(value);
+    this.points.push({ n, digits });
+    this.rows.push(row(n, digits, digits > LONG ? folded(value) : inFull(value)));
   }
 
   problem({ n, detail }) {
@@ -148,13 +150,13 @@ function row(...cells) {
   return made;
 }
 
-/** A long number, shortened until it is opened. */
-function folded(digits) {
+/** A long number in short, which is written in full when it is opened. */
+function folded(value) {
   const details = document.createElement("details");
   const summary = document.createElement("summary");
   const whole = document.createElement("span");
-  summary.textContent = `${digits.slice(0, 10)}…${digits.slice(-10)}`;
+  summary.textContent = inShort(value);
   details.append(summary, whole);
-  details.addEventListener("toggle", () => (whole.textContent = details.open ? digits : ""));
+  details.addEventListener("toggle", () => (whole.textContent = details.open ? inFull(value) : ""));
   return details;
 }

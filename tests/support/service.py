@@ -1,0 +1,98 @@
+"""The service of docs/examples, as a user runs it: uvicorn, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import redis.asyncio
+
+from fibo_client import FiboClient
+from support.hand import eventually
+from support.programs import started
+from support.servers import TESTS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from fibo_worker.dev import WorkerProcess
+
+EXAMPLES = TESTS.parent / "docs" / "examples"
+
+
+@contextlib.contextmanager
+def serving(broker_url: str, app: str = "service.app:app", **settings: object) -> Iterator[str]:
+    """Run the service and give its address.
+
+    Args:
+        broker_url: The Redis that it uses.
+        app: What uvicorn runs.
+        **settings: The service's settings, by their names in its `Settings`.
+    """
+    env = {f"FIBO_SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
+    path = os.pathsep.join([str(EXAMPLES), str(TESTS.parent)])
+    command = (sys.executable, "-W", "error", "-m", "uvicorn", app, "--port", "0")
+    with started(*command, env={"CELERY_BROKER_URL": broker_url, "PYTHONPATH": path, **env}) as program:
+        said = program.wait_for("Uvicorn running on ")
+        address = re.search(r"Uvicorn running on (http://\S+)", said)
+        assert address is not None
+        try:
+            yield address[1]
+        finally:
+            status = program.end(signal.SIGINT)
+    # It ended by itself, in good order, and no request left an exception behind.
+    assert "Application shutdown complete." in program.text, program.text
+    assert "Traceback" not in program.text, program.text
+    assert status in (0, -signal.SIGINT)
+
+
+def read_events(text: str) -> list[tuple[str, str]]:
+    """Read server-sent events: pairs of a name and its data."""
+    events = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            events.append((fields["event"], fields["data"]))
+    return events
+
+
+async def queued(url: str) -> int:
+    """Count the tasks that wait in the queue, of whatever priority."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        return sum([await client.llen(key) async for key in client.scan_iter("celery*", _type="list")])
+
+
+class HeldWorker:
+    """A worker whose only process can be held up, so that what is sent to it waits in the queue and can be revoked.
+
+    Attributes:
+        url: Its Redis.
+        process: The worker.
+    """
+
+    def __init__(self, url: str, process: WorkerProcess) -> None:
+        self.url = url
+        self.process = process
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold its process up for the length of a block. The one task that it has begun does no harm to others."""
+        async with FiboClient(self.url) as client:
+            (stats,) = (await client.celery.inspect(timeout=10).stats()).values()
+            (pid,) = stats["pool"]["processes"]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                first = await client.submit(0)
+                await eventually(lambda: self.said(f"[{first.id}] received"))
+                yield
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert await first.get(timeout=20) == 0
+
+    async def said(self, text: str) -> bool:
+        """Whether its log has a text."""
+        return text in self.process.log.read_text()
