@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.result import AsyncResult, Question
     from fibo_client.celery.stats import ClientStats
     from fibo_client.celery.task import RemoteTask
+    from fibo_client.celery.transport.base import Transport
     from fibo_client.config import FiboOverrides
     from fibo_client.errors import FiboError
 
@@ -47,6 +48,7 @@ class FiboClient:
         broker_url: Where tasks are sent. None is ``CELERY_BROKER_URL``, else ``redis://localhost:6379/0``.
         result_backend: Where results are stored. None is ``CELERY_RESULT_BACKEND``, else the broker's URL.
         config: Settings, in place of the environment's. The other arguments win over it.
+        transport: What to talk through. None is Redis; in tests it is a `fibo_client.testing.FakeFibo`.
         **overrides: Single settings: the fields of `FiboConfig`.
 
     Attributes:
@@ -63,10 +65,11 @@ class FiboClient:
         result_backend: str | None = None,
         *,
         config: FiboConfig | None = None,
+        transport: Transport | None = None,
         **overrides: Unpack[FiboOverrides],
     ) -> None:
         self.config = FiboConfig.resolve(config, broker_url, result_backend, overrides)
-        self.celery = CeleryClient(config=self.config)
+        self.celery = CeleryClient(config=self.config, transport=transport)
         self._flights = Flights(self.celery.engine, self.config.chunk_size)
 
     async def open(self) -> Self:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import ConfigOverrides
     from fibo_client.celery.stats import ClientStats
     from fibo_client.celery.task import SendOptions
-    from fibo_client.celery.transport.base import Parcel
+    from fibo_client.celery.transport.base import Parcel, Transport
     from fibo_client.errors import FiboError
 
 R = TypeVar("R")
@@ -41,6 +41,7 @@ class CeleryClient:
         broker_url: Where tasks are sent. None is ``CELERY_BROKER_URL``, else ``redis://localhost:6379/0``.
         result_backend: Where results are stored. None is ``CELERY_RESULT_BACKEND``, else the broker's URL.
         config: Settings, in place of the environment's. The other arguments win over it.
+        transport: What to talk through. None is Redis; in tests it is a `fibo_client.testing.FakeCelery`.
         **overrides: Single settings: the fields of `CeleryConfig`.
 
     Attributes:
@@ -57,10 +58,12 @@ class CeleryClient:
         result_backend: str | None = None,
         *,
         config: CeleryConfig | None = None,
+        transport: Transport | None = None,
         **overrides: Unpack[ConfigOverrides],
     ) -> None:
         self.config = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
-        self.engine = Engine(self.config, *open_redis(self.config))
+        connect = open_redis if transport is None else transport.connect
+        self.engine = Engine(self.config, *connect(self.config))
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.

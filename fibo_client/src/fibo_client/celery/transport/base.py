@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
     from fibo_client.celery.transport.weather import Weather
@@ -218,7 +219,7 @@ class Subscription(Protocol):
         ...
 
     async def receive(self) -> Confirmed | Pushed | None:
-        """Wait for the next event.
+        """Wait for the next event. A reader that is cancelled meanwhile leaves the connection broken.
 
         Returns:
             The event, or None for one that says nothing about a result, such as the answer to `ping`.
@@ -291,4 +292,22 @@ class ResultStore(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections."""
+        ...
+
+
+class Transport(Protocol):
+    """Makes the two of what a client is told: `open_redis` does so where nothing else is asked for."""
+
+    def connect(self, config: CeleryConfig) -> tuple[Broker, ResultStore]:
+        """Make a broker and a result store for one client, which closes them. No I/O yet.
+
+        Args:
+            config: The client's settings.
+
+        Returns:
+            The two.
+
+        Raises:
+            ConfigError: A setting is wrong.
+        """
         ...

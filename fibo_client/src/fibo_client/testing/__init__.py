@@ -1,0 +1,12 @@
+"""Doubles for tests of programs that use fibo_client: the real client, with no Redis and no worker to start.
+
+`fibo_client.testing.pytest` has fixtures of them.
+"""
+
+from __future__ import annotations
+
+from fibo_client.testing.fake import FakeCelery, FakeFibo
+from fibo_client.testing.messages import SentTask
+from fibo_client.testing.worker import FakeTask
+
+__all__ = ["FakeCelery", "FakeFibo", "FakeTask", "SentTask"]

@@ -1,0 +1,355 @@
+"""The double: a Redis and a worker in memory, scripted by a test, which writes down what was sent."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client import contract
+from fibo_client.celery.task import RemoteTask
+from fibo_client.celery.transport.redis.urls import parse_url
+from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
+from fibo_client.testing.memory import Memory, MemoryBroker, MemoryStore
+from fibo_client.testing.messages import SentTask, shown_call
+from fibo_client.testing.worker import Script, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fibo_client.celery.config import CeleryConfig
+    from fibo_client.testing.worker import FakeTask
+
+__all__ = ["FakeCelery", "FakeFibo"]
+
+_MOST_SHOWN: Final = 20
+_DOWN: Final = "Error 111 connecting to localhost:6379. Connection refused. (a FakeCelery says so)"
+
+
+class FakeCelery:
+    """A Redis and a Celery worker in memory, for tests. There is no network, and nothing to start or to stop.
+
+    ::
+
+        fake = FakeCelery()
+        fake.task("proj.tasks.add", lambda x, y: x + y)
+        async with CeleryClient(transport=fake) as celery:
+            assert await celery.call("proj.tasks.add", 2, 3) == 5
+        fake.assert_sent("proj.tasks.add", 2, 3)
+
+    The client is the real one, and so are the bytes of messages and results. Several clients may share one double.
+    Results do not expire. What still runs when the last client of an event loop is closed is ended.
+
+    Args:
+        queues: The queues that the worker serves. What is sent to another one waits there.
+        concurrency: How many tasks it runs at a time. None is all that there are.
+        nodes: The names of the workers that answer remote control.
+
+    Attributes:
+        sent: All tasks that were sent, in order.
+        revoked: The ids of all tasks that workers were told to revoke, in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        queues: Sequence[str] = ("celery",),
+        concurrency: int | None = None,
+        nodes: Sequence[str] = ("celery@fake",),
+    ) -> None:
+        if isinstance(queues, str) or isinstance(nodes, str):
+            raise TypeError("queues and nodes must be lists of names")
+        self._memory = Memory()
+        self._worker = Worker(self._memory, queues, nodes, concurrency)
+        self._memory.workers = self._worker
+        self.sent: list[SentTask] = self._worker.sent
+        self.revoked: list[str] = self._worker.revoked
+
+    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryStore]:
+        """Make a broker and a result store for a client; ``transport=`` of a client calls this.
+
+        Args:
+            config: The client's settings. Its URLs are checked, and lead nowhere.
+
+        Returns:
+            The two.
+
+        Raises:
+            ConfigError: A URL is wrong.
+        """
+        parse_url(config.broker_url, config, role="broker_url")
+        if config.result_backend is not None:
+            parse_url(config.result_backend, config, role="result_backend")
+        return MemoryBroker(self._memory, config.priority_steps), MemoryStore(self._memory)
+
+    # What the worker does.
+
+    def task(
+        self,
+        task: str | RemoteTask[..., Any],
+        function: Callable[..., Any] | None = None,
+        *,
+        returns: Any = None,
+        raises: Exception | None = None,
+        delay: float = 0.0,
+        bind: bool = False,
+    ) -> None:
+        """Tell the worker what to do for a task. It can be told again at any time.
+
+        Args:
+            task: The task's name, or a `RemoteTask`. A task that it was not told of fails with ``NotRegistered``.
+            function: What to call with the task's arguments, on the event loop; it may be a coroutine function. What it
+                returns is the answer, what it raises the failure.
+            returns: The answer, where there is no function.
+            raises: The failure, where there is no function.
+            delay: Seconds that the task takes, by the event loop's clock. ``math.inf`` is for ever.
+            bind: Whether the function's first argument is the task that runs, a `FakeTask`.
+
+        Raises:
+            TypeError: The function is none, `raises` is no exception, or there is more than one of the three.
+            ValueError: The delay is negative or no number.
+        """
+        if function is not None and not callable(function):
+            raise TypeError(f"function must be callable, not {type(function).__name__}; a fixed answer is returns=")
+        if raises is not None and not isinstance(raises, Exception):
+            raise TypeError(f"raises must be an exception, such as ValueError('bad'), not {raises!r:.80}")
+        if sum((function is not None, returns is not None, raises is not None)) > 1:
+            raise TypeError("give one of function, returns and raises")
+        if not delay >= 0:
+            raise ValueError(f"delay={delay} must be 0 or more seconds; math.inf is for ever")
+        if function is None:
+            if bind:
+                raise TypeError("bind=True is for a function")
+            function = _outcome(returns, raises)
+        self._worker.scripts[_name(task)] = Script(function, delay, bind)
+
+    @contextlib.contextmanager
+    def no_worker(self) -> Iterator[None]:
+        """Have no worker in the block: tasks wait in their queues, and nobody answers a ping.
+
+        Yields:
+            None. Afterwards the worker takes what has been waiting.
+        """
+        self._worker.up = False
+        try:
+            yield
+        finally:
+            self._worker.come_back()
+
+    # What the transport does.
+
+    @contextlib.contextmanager
+    def redis_down(self, reason: str = _DOWN) -> Iterator[None]:
+        """Have no Redis in the block: sending raises PublishError, asking ReadError or another TransportError.
+
+        Args:
+            reason: What the errors say.
+
+        Yields:
+            None. Afterwards all that was stored is there again.
+        """
+        self._memory.break_subscriptions(reason)
+        self._memory.down = reason
+        try:
+            yield
+        finally:
+            self._memory.down = None
+
+    @contextlib.contextmanager
+    def no_answer(self, *, arrives: bool) -> Iterator[None]:
+        """Have Redis not say, in the block, whether it took a task: sending raises PublishUnknownError.
+
+        Args:
+            arrives: Whether it did take it.
+
+        Yields:
+            None.
+        """
+        self._memory.unanswered = arrives
+        try:
+            yield
+        finally:
+            self._memory.unanswered = None
+
+    @contextlib.contextmanager
+    def lost_pushes(self) -> Iterator[None]:
+        """Lose all pushed results in the block, so that they are found by polling only.
+
+        Yields:
+            None.
+        """
+        self._memory.mute = True
+        try:
+            yield
+        finally:
+            self._memory.mute = False
+
+    # What was sent.
+
+    def assert_sent(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> SentTask:
+        """Assert that a task was sent with these arguments, once or more often.
+
+        Args:
+            task: Its name, or a `RemoteTask`.
+            *args: Its positional arguments; a single ``...`` is any arguments. ``unittest.mock.ANY`` is any one.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            The last one that was sent so, for its queue, priority and other options.
+
+        Raises:
+            AssertionError: It was not. The message says what was sent instead.
+        """
+        found = self._found(task, args, kwargs)
+        if not found:
+            raise AssertionError(f"{_shown(task, args, kwargs)} was not sent. {self._told(task)}")
+        return found[-1]
+
+    def assert_sent_once(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> SentTask:
+        """Assert that a task was sent with these arguments exactly once.
+
+        Args:
+            task: Its name, or a `RemoteTask`.
+            *args: Its positional arguments, as for `assert_sent`.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            What was sent.
+
+        Raises:
+            AssertionError: It was not sent, or more often. The message says what was sent.
+        """
+        found = self._found(task, args, kwargs)
+        if len(found) != 1:
+            raise AssertionError(
+                f"{_shown(task, args, kwargs)} was sent {len(found)} times, not once. {self._told(task)}"
+            )
+        return found[0]
+
+    def assert_not_sent(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Assert that a task was not sent with these arguments.
+
+        Args:
+            task: Its name, or a `RemoteTask`.
+            *args: Its positional arguments, as for `assert_sent`.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            AssertionError: It was. The message says what was sent.
+        """
+        found = self._found(task, args, kwargs)
+        if found:
+            raise AssertionError(f"{_shown(task, args, kwargs)} was sent {len(found)} times. {self._told(task)}")
+
+    def assert_nothing_sent(self) -> None:
+        """Assert that no task was sent.
+
+        Raises:
+            AssertionError: One was. The message says what was sent.
+        """
+        if self.sent:
+            raise AssertionError(self._told())
+
+    def _found(self, task: str | RemoteTask[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[SentTask]:
+        named = [each for each in self.sent if each.task == _name(task)]
+        if args == (...,) and not kwargs:
+            return named
+        wanted = _as_read([list(args), kwargs])
+        return [each for each in named if [list(each.args), each.kwargs] == wanted]
+
+    def _told(self, task: str | RemoteTask[..., Any] = "") -> str:
+        if not self.sent:
+            return "Nothing was sent."
+        nearest_first = sorted(self.sent, key=lambda each: each.task != _name(task))
+        lines = [f"    {each}" for each in nearest_first[:_MOST_SHOWN]]
+        if len(self.sent) > _MOST_SHOWN:
+            lines.append(f"    and {len(self.sent) - _MOST_SHOWN} more")
+        return f"What was sent ({len(self.sent)}):\n" + "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {len(self.sent)} sent>"
+
+
+class FakeFibo(FakeCelery):
+    """A `FakeCelery` whose worker knows the tasks of fibo-worker, and answers exact numbers.
+
+    ::
+
+        fake = FakeFibo()
+        fake.numbers[13] = ValueError("unlucky")
+        async with FiboClient(transport=fake) as client:
+            assert await client.fibonacci(10) == 55
+        assert fake.asked == [10]
+
+    Args:
+        queues: See `FakeCelery`.
+        concurrency: See `FakeCelery`.
+        nodes: See `FakeCelery`.
+
+    Attributes:
+        asked: All numbers n that the worker was asked for, in order, however they shared tasks.
+        numbers: By n, what the worker answers in place of F(n): another number, or an exception to raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        queues: Sequence[str] = ("celery",),
+        concurrency: int | None = None,
+        nodes: Sequence[str] = ("celery@fake",),
+    ) -> None:
+        super().__init__(queues=queues, concurrency=concurrency, nodes=nodes)
+        self.asked: list[int] = []
+        self.numbers: dict[int, int | Exception] = {}
+        self._delay = 0.0
+        self.delay = 0.0
+
+    @property
+    def delay(self) -> float:
+        """Seconds that each task of fibo-worker takes, by the event loop's clock. ``math.inf`` is for ever."""
+        return self._delay
+
+    @delay.setter
+    def delay(self, seconds: float) -> None:
+        def sentence(running: FakeTask, n: Any) -> tuple[int, str]:
+            return answer_sentence(self._number, running.request.task_id, n)
+
+        self.task(contract.FIBONACCI, lambda n: answer_one(self._number, n), delay=seconds)
+        self.task(contract.FIBONACCI_CHUNK, lambda ns: answer_chunk(self._number, ns), delay=seconds)
+        self.task(contract.FIBO_TASK, sentence, delay=seconds, bind=True)
+        self.task(contract.SQRT_TASK, answer_sqrt, delay=seconds)
+        self._delay = seconds
+
+    def _number(self, n: Any) -> int:
+        n = contract.check_n(n)
+        self.asked.append(n)
+        answer = self.numbers.get(n)
+        if isinstance(answer, Exception):
+            raise answer
+        return fibonacci(n) if answer is None else answer
+
+
+def _outcome(returns: Any, raises: Exception | None) -> Callable[..., Any]:
+    def outcome(*_args: Any, **_kwargs: Any) -> Any:
+        if raises is not None:
+            raise raises.with_traceback(None)
+        return returns
+
+    return outcome
+
+
+def _name(task: str | RemoteTask[..., Any]) -> str:
+    return task.name if isinstance(task, RemoteTask) else task
+
+
+def _shown(task: str | RemoteTask[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+    shown = shown_call(_name(task), args, kwargs)
+    return shown.replace("(Ellipsis)", "(...)")
+
+
+def _as_read(value: Any) -> Any:
+    """Give what a worker reads where a value is sent: in JSON there are no tuples."""
+    if isinstance(value, (list, tuple)):
+        return [_as_read(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _as_read(each) for name, each in value.items()}
+    return value

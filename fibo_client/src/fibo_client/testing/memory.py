@@ -1,0 +1,376 @@
+"""A transport in memory: queues, results and subscriptions as over Redis, with no server and no network.
+
+It implements the contracts of `fibo_client.celery.transport.base`, so that all of a client runs on it unchanged. Its
+messages and results are the bytes that would go over the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
+from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
+from fibo_client.celery.transport.redis import envelope
+from fibo_client.celery.transport.redis.broker import RedisTemplate
+from fibo_client.celery.transport.redis.keys import BrokerKeys
+from fibo_client.celery.transport.weather import Weather
+from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fibo_client.celery.protocol.control import ControlRequest
+    from fibo_client.celery.protocol.message import TaskMessage
+
+
+def _keys(steps: tuple[int, ...]) -> BrokerKeys:
+    return BrokerKeys(prefix="", steps=steps, separator="\x06\x16", db=0, control_exchange="celery")
+
+
+_ALL: Final = _keys(tuple(range(10)))
+"""The names of all lists that a queue may have, whatever the priority steps of a client are."""
+
+
+class Workers(Protocol):
+    """Who takes messages and answers remote control."""
+
+    def admit(self, parcels: Sequence[Parcel]) -> None:
+        """Look at parcels before they are put into a queue.
+
+        Args:
+            parcels: The parcels.
+
+        Raises:
+            ValueError: A worker could not take one of them.
+        """
+        ...
+
+    def arrived(self, client: object) -> None:
+        """Learn that a client has put something into a queue.
+
+        Args:
+            client: Stands for the client.
+        """
+        ...
+
+    def hear(self, request: ControlRequest) -> dict[str, Any]:
+        """Hear a remote control command.
+
+        Args:
+            request: The command.
+
+        Returns:
+            The answers by node name, of those that it is meant for.
+        """
+        ...
+
+    @property
+    def listening(self) -> int:
+        """How many workers hear remote control."""
+        ...
+
+    async def left(self, client: object) -> None:
+        """Learn that a client was closed.
+
+        Args:
+            client: Stands for the client.
+        """
+        ...
+
+
+class Memory:
+    """What a Redis would hold, and what can go wrong with it. Several clients may share one.
+
+    Attributes:
+        weather: Stands for that of a server; it never has any.
+        lists: The messages by route, oldest first.
+        results: What is stored, by task id.
+        subscriptions: The connections for pushed results that are open.
+        workers: Who takes messages, if anybody does.
+        down: Why nothing can be reached; None while all is well.
+        unanswered: Whether what is published arrives although no answer comes; None while answers come.
+        mute: Whether pushes are lost.
+    """
+
+    def __init__(self) -> None:
+        self.weather = Weather("memory")
+        self.lists: dict[str, deque[Parcel]] = {}
+        self.results: dict[str, bytes] = {}
+        self.subscriptions: list[MemorySubscription] = []
+        self.workers: Workers | None = None
+        self.down: str | None = None
+        self.unanswered: bool | None = None
+        self.mute = False
+
+    def check(self) -> None:
+        """Check that it can be reached.
+
+        Raises:
+            TransportError: It cannot.
+        """
+        if self.down is not None:
+            raise TransportError(self.down)
+
+    def take(self, queues: Sequence[str]) -> Parcel | None:
+        """Take the message that is to be served next.
+
+        Args:
+            queues: The queues to take it from.
+
+        Returns:
+            The message, or None if there is none.
+        """
+        for queue in queues:
+            for route in _ALL.queues(queue):
+                if self.lists.get(route):
+                    return self.lists[route].popleft()
+        return None
+
+    def waiting(self, queue: str) -> list[str]:
+        """Tell what waits in a queue.
+
+        Args:
+            queue: The queue's name.
+
+        Returns:
+            The ids of the tasks, the one to be served next first.
+        """
+        return [parcel.task_id for route in _ALL.queues(queue) for parcel in self.lists.get(route, ())]
+
+    def store(self, task_id: str, payload: bytes, *, push: bool = True) -> None:
+        """Store a result and, like a worker, publish it.
+
+        Args:
+            task_id: The task's id.
+            payload: The bytes.
+            push: Whether to publish it.
+        """
+        self.results[task_id] = payload
+        if push and not self.mute:
+            for subscription in self.subscriptions:
+                if task_id in subscription.ids:
+                    subscription.tell(Pushed(task_id, payload))
+
+    def break_subscriptions(self, reason: str) -> None:
+        """Break all connections for pushed results.
+
+        Args:
+            reason: What their readers are told.
+        """
+        for subscription in list(self.subscriptions):
+            subscription.break_off(reason)
+
+
+class MemoryBroker:
+    """Implements `fibo_client.celery.transport.base.Broker`.
+
+    Args:
+        memory: Where messages go.
+        steps: The priorities that have a list of their own.
+    """
+
+    def __init__(self, memory: Memory, steps: tuple[int, ...] = (0, 3, 6, 9)) -> None:
+        self._memory = memory
+        self._keys = _keys(steps)
+        self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
+        self._closed = False
+        self.weather = memory.weather
+
+    def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
+        """See `Broker.prepare`. The messages are those that would be sent to Redis."""
+        route = self._keys.queue(queue, example.priority)
+        return RedisTemplate(route, envelope.TaskTemplate(example, queue, self._holes))
+
+    async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
+        """See `Broker.publish`."""
+        memory = self._memory
+        task_ids = [parcel.task_id for parcel in parcels]
+        if memory.down is None and memory.unanswered is not False:
+            try:
+                if memory.workers is not None:
+                    memory.workers.admit(parcels)
+            except ValueError as error:
+                raise PublishError(f"a worker could not take it: {error}", task_ids, refused=True) from error
+            memory.lists.setdefault(route, deque()).extend(parcels)
+            if memory.workers is not None:
+                memory.workers.arrived(self)
+        # An answer takes an iteration of the loop at least, and who is cancelled meanwhile has sent all the same.
+        down, unanswered = memory.down, memory.unanswered
+        await asyncio.sleep(0)
+        if down is not None:
+            raise PublishError(down, task_ids)
+        if unanswered is not None:
+            raise PublishUnknownError("no answer from the broker", task_ids)
+
+    async def depth(self, queue: str) -> int:
+        """See `Broker.depth`."""
+        await self._reach()
+        return len(self._memory.waiting(queue))
+
+    async def locate(self, queue: str, task_id: str) -> Place:
+        """See `Broker.locate`. All of a queue is looked at, however long it is."""
+        await self._reach()
+        task_ids = self._memory.waiting(queue)
+        return Place(len(task_ids), task_ids.index(task_id) if task_id in task_ids else None, complete=True)
+
+    async def broadcast(self, request: ControlRequest) -> int:
+        """See `Broker.broadcast`."""
+        workers = await self._reach()
+        if workers is None:
+            return 0
+        workers.hear(request)
+        return workers.listening
+
+    async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
+        """See `Broker.ask`."""
+        workers = await self._reach()
+        if workers is None:
+            return {}
+        wanted = workers.listening if limit is None else min(limit, workers.listening)
+        replies = dict(list(workers.hear(request).items())[:wanted])
+        if len(replies) < wanted:
+            await asyncio.sleep(timeout)  # There may be others that take their time.
+        return replies
+
+    async def aclose(self) -> None:
+        """See `Broker.aclose`."""
+        if not self._closed:
+            self._closed = True
+            if self._memory.workers is not None:
+                await self._memory.workers.left(self)
+
+    async def _reach(self) -> Workers | None:
+        await asyncio.sleep(0)
+        self._memory.check()
+        return self._memory.workers
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class MemoryStore:
+    """Implements `fibo_client.celery.transport.base.ResultStore`.
+
+    Args:
+        memory: Where results are.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self.weather = memory.weather
+
+    async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        """See `ResultStore.read_many`."""
+        values = [self._memory.results.get(task_id) for task_id in task_ids]
+        down = self._memory.down
+        await asyncio.sleep(0)
+        if down is not None:
+            raise ReadError(down)
+        return values
+
+    async def delete(self, task_ids: Sequence[str]) -> None:
+        """See `ResultStore.delete`."""
+        self._memory.check()
+        for task_id in task_ids:
+            self._memory.results.pop(task_id, None)
+        await asyncio.sleep(0)
+
+    async def subscribe(self) -> MemorySubscription:
+        """See `ResultStore.subscribe`."""
+        await asyncio.sleep(0)
+        self._memory.check()
+        subscription = MemorySubscription(self._memory)
+        self._memory.subscriptions.append(subscription)
+        return subscription
+
+    async def aclose(self) -> None:
+        """See `ResultStore.aclose`. A subscription is closed by its owner."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class MemorySubscription:
+    """Implements `fibo_client.celery.transport.base.Subscription`.
+
+    Args:
+        memory: Where results are.
+
+    Attributes:
+        ids: What is subscribed to.
+        gone: Why the connection is no more; None while it is there.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Confirmed | Pushed | None] = asyncio.Queue()
+        self.ids: set[str] = set()
+        self.gone: str | None = None
+
+    async def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """See `Subscription.update`."""
+        self._check()
+        self.ids.difference_update(remove)
+        self.ids.update(add)
+        for _ in remove:
+            self.tell(None)
+        for task_id in add:
+            self.tell(Confirmed((task_id,)))
+
+    async def receive(self) -> Confirmed | Pushed | None:
+        """See `Subscription.receive`."""
+        self._check()
+        try:
+            event = await self._events.get()
+        except asyncio.CancelledError:
+            self.break_off("its reader was cancelled")
+            raise
+        self._check()
+        return event
+
+    async def ping(self) -> None:
+        """See `Subscription.ping`."""
+        self._check()
+        self.tell(None)
+
+    async def abort(self) -> None:
+        """See `Subscription.abort`."""
+        self.break_off("the subscription was broken off")
+
+    async def aclose(self) -> None:
+        """See `Subscription.aclose`."""
+        self.break_off("the subscription was closed")
+
+    def break_off(self, reason: str) -> None:
+        """Break the connection.
+
+        Args:
+            reason: What its reader is told.
+        """
+        if self.gone is None:
+            self.gone = reason
+            self._memory.subscriptions.remove(self)
+            self.tell(None)
+
+    def tell(self, event: Confirmed | Pushed | None) -> None:
+        """Have the reader receive something. A worker may do so from the event loop of another client.
+
+        Args:
+            event: What to receive.
+        """
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop:
+            self._events.put_nowait(event)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    def _check(self) -> None:
+        if self.gone is not None:
+            raise TransportError(f"the subscription's connection is gone: {self.gone}")

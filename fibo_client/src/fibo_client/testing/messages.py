@@ -1,0 +1,145 @@
+"""Task messages as a worker finds them: opened from the bytes that were sent."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.celery.protocol import jsontypes
+from fibo_client.celery.protocol.compression import decompress
+from fibo_client.celery.protocol.message import CONTENT_TYPE, RESERVED_HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_MOST_BYTES: Final = 512 * 1024 * 1024
+"""What a Redis takes at the most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentTask:
+    """A task that was sent, as a worker finds it in its message.
+
+    Attributes:
+        task: The task's name.
+        args: Its positional arguments. Inside of them, tuples have become lists, as they do in JSON.
+        kwargs: Its keyword arguments.
+        task_id: Its id.
+        queue: The queue that it was sent to.
+        priority: 0 to 9; over Redis, 0 is served first.
+        eta: The moment before which it must not run, from ``eta`` or ``countdown``.
+        expires: The moment after which it must not start.
+        headers: The headers that are not the protocol's.
+        options: The others that were given: ``ignore_result``, ``time_limit``, ``soft_time_limit``, ``shadow``,
+            ``parent_id``, ``root_id``, ``stamps`` and ``compression``.
+    """
+
+    task: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    task_id: str
+    queue: str
+    priority: int
+    eta: datetime | None = None
+    expires: datetime | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        said = [f"queue={self.queue!r}", *([f"priority={self.priority}"] if self.priority else [])]
+        said += [f"{name}={value.isoformat()}" for name in ("eta", "expires") if (value := getattr(self, name))]
+        said += [f"headers={dict(self.headers)!r}"] if self.headers else []
+        said += [f"{name}={value!r}" for name, value in self.options.items()]
+        return f"{shown_call(self.task, self.args, self.kwargs)}  {' '.join(said)}"
+
+
+def shown_call(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Write a call as Python would.
+
+    Args:
+        task: The task's name.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The text. Long arguments are cut short.
+    """
+    shown = [jsontypes.shown(each) for each in args]
+    shown += [f"{name}={jsontypes.shown(value)}" for name, value in kwargs.items()]
+    return f"{task}({', '.join(shown)})"
+
+
+def open_message(payload: bytes) -> SentTask:
+    """Open a message, as strictly as a worker that takes nothing on trust.
+
+    Args:
+        payload: An element of a queue.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: A worker could not take it. The message says why.
+    """
+    try:
+        match json.loads(payload):
+            case {
+                "body": str(body),
+                "content-type": content_type,
+                "headers": {"task": str(task), "id": str(task_id)} as headers,
+                "properties": {
+                    "delivery_tag": str(_),
+                    "delivery_info": {"exchange": "", "routing_key": str(queue)},
+                    "body_encoding": "base64",
+                    "priority": int(priority),
+                },
+            } if content_type == CONTENT_TYPE:
+                args, kwargs = _arguments(base64.b64decode(body, validate=True), headers.get("compression"))
+            case _:
+                raise ValueError("it lacks what every message has: headers, properties or a body")
+    except UnicodeDecodeError:
+        raise ValueError("it is not JSON") from None
+    return SentTask(
+        task=task,
+        args=tuple(args),
+        kwargs=kwargs,
+        task_id=task_id,
+        queue=queue,
+        priority=priority,
+        eta=_moment(headers.get("eta")),
+        expires=_moment(headers.get("expires")),
+        headers={name: value for name, value in headers.items() if name not in RESERVED_HEADERS},
+        options=_options(headers),
+    )
+
+
+def _arguments(body: bytes, compression: str | None) -> tuple[list[Any], dict[str, Any]]:
+    if compression is not None:
+        body = decompress(body, compression, _MOST_BYTES)
+    match jsontypes.loads(body):
+        case [list(args), dict(kwargs), dict()]:
+            return args, kwargs
+    raise ValueError("its body is not [args, kwargs, embed]")
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _options(headers: Mapping[str, Any]) -> dict[str, Any]:
+    hard, soft = headers.get("timelimit") or (None, None)
+    root_id = headers.get("root_id")
+    said = {
+        "ignore_result": headers.get("ignore_result") or None,
+        "time_limit": hard,
+        "soft_time_limit": soft,
+        "shadow": headers.get("shadow"),
+        "parent_id": headers.get("parent_id"),
+        "root_id": None if root_id == headers["id"] else root_id,
+        "stamps": headers.get("stamps") or None,
+        "compression": headers.get("compression"),
+    }
+    return {name: value for name, value in said.items() if value is not None}

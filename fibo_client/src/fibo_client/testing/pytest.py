@@ -1,0 +1,26 @@
+"""Fixtures for pytest: ``pytest_plugins = ["fibo_client.testing.pytest"]`` in the topmost ``conftest.py``.
+
+They are no coroutines, and bound to no event loop: a test, or a fixture of your own, opens a client on the double
+wherever it runs. So they work with pytest-asyncio in both of its modes, with anyio's plugin, and in tests that are no
+coroutines, such as those with Starlette's ``TestClient``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fibo_client.testing.fake import FakeCelery, FakeFibo
+
+__all__ = ["fake_celery", "fake_fibo"]
+
+
+@pytest.fixture
+def fake_celery() -> FakeCelery:
+    """A Redis and a Celery worker in memory: ``CeleryClient(transport=fake_celery)``."""
+    return FakeCelery()
+
+
+@pytest.fixture
+def fake_fibo() -> FakeFibo:
+    """A Redis and a Fibonacci worker in memory: ``FiboClient(transport=fake_fibo)``."""
+    return FakeFibo()

@@ -1,0 +1,413 @@
+"""A worker by script: it takes messages from memory, runs plain functions, and stores results as a real one does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import math
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from fibo_client.celery.protocol import states
+from fibo_client.testing.messages import SentTask, open_message
+from fibo_client.testing.results import encode_error, encode_meta, state_of, traceback_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fibo_client.celery.protocol.control import ControlRequest
+    from fibo_client.celery.transport.base import Parcel
+    from fibo_client.testing.memory import Memory
+
+_MAY_BE_REVOKED: Final = (states.PENDING, states.RECEIVED, states.RETRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a worker does for a task.
+
+    Attributes:
+        function: What is called with the task's arguments. It may be a coroutine function.
+        delay: Seconds that it takes before. Infinity is for ever.
+        bind: Whether the function's first argument is the task that runs.
+    """
+
+    function: Callable[..., Any]
+    delay: float = 0.0
+    bind: bool = False
+
+
+class FakeTask:
+    """A task that runs: the first argument of a function that was registered with ``bind=True``, as in Celery.
+
+    Attributes:
+        request: The message that it was sent by.
+        retries: How often it was tried before.
+    """
+
+    def __init__(self, worker: Worker, request: SentTask, retries: int) -> None:
+        self._worker = worker
+        self.request = request
+        self.retries = retries
+
+    def update_state(self, *, state: str, meta: Any = None) -> None:
+        """Store a state that is not final, such as ``PROGRESS``.
+
+        Args:
+            state: Its name.
+            meta: What goes with it.
+        """
+        self._worker.store(self.request, state, meta, always=True)
+
+    def retry(self, *, exc: Exception | None = None, countdown: float = 0.0, max_retries: int | None = 3) -> NoReturn:
+        """Have the task run again. This call raises, so that the present run ends here.
+
+        Args:
+            exc: Why. It is stored with the state ``RETRY``, and raised once there were too many.
+            countdown: Seconds until then.
+            max_retries: How often the task may be tried again. None is without end.
+
+        Raises:
+            Exception: Always.
+        """
+        cause = exc or RuntimeError("Task can be retried")
+        if max_retries is not None and self.retries >= max_retries:
+            raise cause
+        raise _RetryError(cause, countdown)
+
+
+class _RetryError(Exception):
+    """The task is to be tried again."""
+
+    def __init__(self, cause: Exception, countdown: float) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.countdown = countdown
+
+
+class _Fault(Exception):  # noqa: N818 - it is no error of ours: it stands for one of the worker's
+    """The worker, and not the task's function, ends the task: with an exception of its own, as data."""
+
+    def __init__(self, exc_module: str, exc_type: str, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.stored = {"exc_type": exc_type, "exc_message": list(arguments), "exc_module": exc_module}
+
+
+@dataclass(slots=True, eq=False)
+class _Delivery:
+    """A message on its way.
+
+    Attributes:
+        sent: What is in it.
+        due: When it may run, by the event loop's clock.
+        expires: When it may no longer start, by the event loop's clock.
+        retries: How often it was tried before.
+        job: What runs it.
+        since: When it began to run, in seconds since the epoch.
+        timer: What waits until it is due.
+    """
+
+    sent: SentTask
+    due: float
+    expires: float
+    retries: int = 0
+    job: asyncio.Task[None] | None = None
+    since: float | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def state(self) -> str:
+        """Where it is in the worker, by Celery's names."""
+        if self.since is not None:
+            return "active"
+        return "reserved" if self.timer is None else "scheduled"
+
+
+class Worker:
+    """Implements `fibo_client.testing.memory.Workers`.
+
+    Args:
+        memory: Where messages and results are.
+        queues: The queues that it serves.
+        nodes: The names that it answers remote control by. The first is that of the one that runs the tasks.
+        concurrency: How many tasks it runs at a time. None is all that there are.
+
+    Attributes:
+        scripts: What it does, by task name.
+        sent: All that was sent, to whatever queue.
+        revoked: The ids of the tasks that were revoked.
+        up: Whether it is there.
+    """
+
+    def __init__(self, memory: Memory, queues: Sequence[str], nodes: Sequence[str], concurrency: int | None) -> None:
+        self._memory = memory
+        self._queues = tuple(queues)
+        self._nodes = tuple(nodes)
+        self._concurrency = math.inf if concurrency is None else concurrency
+        self.scripts: dict[str, Script] = {}
+        self.sent: list[SentTask] = []
+        self.revoked: list[str] = []
+        self.up = True
+        self._messages: dict[str, deque[_Delivery]] = {}
+        self._held: dict[str, _Delivery] = {}
+        self._due: deque[_Delivery] = deque()
+        self._refused: set[str] = set()
+        self._running = 0
+        self._clients: dict[asyncio.AbstractEventLoop, set[object]] = {}
+
+    # What the transport tells it.
+
+    def admit(self, parcels: Sequence[Parcel]) -> None:
+        """See `Workers.admit`."""
+        opened = [open_message(parcel.payload) for parcel in parcels]
+        now, today = asyncio.get_running_loop().time(), datetime.now(UTC)
+        for sent in opened:
+            # From here on time is the event loop's, so that a loop whose clock is not the wall's is enough.
+            due = 0.0 if sent.eta is None else now + (sent.eta - today).total_seconds()
+            expires = math.inf if sent.expires is None else now + (sent.expires - today).total_seconds()
+            self._messages.setdefault(sent.task_id, deque()).append(_Delivery(sent, due, expires))
+        self.sent += opened
+
+    def arrived(self, client: object) -> None:
+        """See `Workers.arrived`."""
+        loop = asyncio.get_running_loop()
+        self._clients.setdefault(loop, set()).add(client)
+        loop.call_soon(self._serve)
+
+    async def left(self, client: object) -> None:
+        """See `Workers.left`. What still runs for the last client of an event loop is ended."""
+        loop = asyncio.get_running_loop()
+        clients = self._clients.get(loop, set())
+        clients.discard(client)
+        if clients:
+            return
+        self._clients.pop(loop, None)
+        for delivery in list(self._held.values()):
+            if delivery.timer is not None:
+                delivery.timer.cancel()
+                del self._held[delivery.sent.task_id]
+        jobs = [each.job for each in self._held.values() if each.job is not None and each.job.get_loop() is loop]
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def come_back(self) -> None:
+        """Take what has been waiting."""
+        self.up = True
+        try:
+            asyncio.get_running_loop().call_soon(self._serve)
+        except RuntimeError:
+            for loop in self._clients:  # A test that is no coroutine; its clients run in another thread.
+                loop.call_soon_threadsafe(self._serve)
+
+    # Taking and running.
+
+    def _serve(self) -> None:
+        while self.up and self._running < self._concurrency and (delivery := self._next()) is not None:
+            self._running += 1
+            self._held[delivery.sent.task_id] = delivery
+            delivery.since = time.time()
+            # An empty context: a worker is another process, and knows nothing of who sent the task.
+            delivery.job = asyncio.get_running_loop().create_task(
+                self._run(delivery), name="fibo_client.testing.worker", context=contextvars.Context()
+            )
+
+    def _next(self) -> _Delivery | None:
+        """Give the task that is to be run next; deal with those before it that are not to be run."""
+        loop = asyncio.get_running_loop()
+        if self._due:
+            return self._due.popleft()
+        while (parcel := self._memory.take(self._queues)) is not None:
+            delivery = self._messages[parcel.task_id].popleft()
+            if not self._messages[parcel.task_id]:
+                del self._messages[parcel.task_id]
+            sent = delivery.sent
+            if sent.task not in self.scripts:
+                fault = _Fault("celery.exceptions", "NotRegistered", sent.task)
+                self.store(sent, states.FAILURE, fault.stored, always=True)
+            elif sent.task_id in self._refused:
+                self._revoked(sent, "revoked", always=True)
+            elif delivery.due > loop.time():
+                self._schedule(delivery)
+            else:
+                return delivery
+        return None
+
+    def _schedule(self, delivery: _Delivery) -> None:
+        def comes_due() -> None:
+            delivery.timer = None
+            self._due.append(delivery)
+            self._serve()
+
+        self._held[delivery.sent.task_id] = delivery
+        delivery.timer = asyncio.get_running_loop().call_at(delivery.due, comes_due)
+
+    async def _run(self, delivery: _Delivery) -> None:
+        try:
+            await self._work(delivery)
+        finally:
+            self._running -= 1
+            delivery.job = delivery.since = None
+            if delivery.timer is None:
+                self._held.pop(delivery.sent.task_id, None)
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    async def _work(self, delivery: _Delivery) -> None:
+        sent, loop = delivery.sent, asyncio.get_running_loop()
+        if loop.time() >= delivery.expires:
+            self._revoked(sent, "expired")
+            return
+        try:
+            value = await self._call(delivery)
+        except _RetryError as retry:
+            self.store(sent, states.RETRY, encode_error(retry.cause), traceback_of(retry.cause, sent.task))
+            delivery.retries += 1
+            delivery.due = loop.time() + retry.countdown
+            self._schedule(delivery)
+        except _Fault as fault:
+            self.store(sent, states.FAILURE, fault.stored)
+        except Exception as error:  # noqa: BLE001 - whatever a task raises is its answer
+            self.store(sent, states.FAILURE, encode_error(error), traceback_of(error, sent.task))
+        else:
+            self._succeed(sent, value)
+
+    async def _call(self, delivery: _Delivery) -> Any:
+        sent = delivery.sent
+        script = self.scripts[sent.task]
+        own = [FakeTask(self, sent, delivery.retries)] if script.bind else []
+        hard, soft = sent.options.get("time_limit"), sent.options.get("soft_time_limit")
+        try:
+            async with asyncio.timeout(hard) as hard_limit, asyncio.timeout(soft) as soft_limit:
+                if script.delay == math.inf:
+                    await asyncio.get_running_loop().create_future()
+                await asyncio.sleep(script.delay)
+                value = script.function(*own, *sent.args, **sent.kwargs)
+                return await value if inspect.isawaitable(value) else value
+        except TimeoutError:
+            if hard_limit.expired():
+                raise _Fault("billiard.exceptions", "TimeLimitExceeded", hard) from None
+            if soft_limit.expired():
+                raise _Fault("billiard.exceptions", "SoftTimeLimitExceeded") from None
+            raise
+
+    def _succeed(self, sent: SentTask, value: Any) -> None:
+        try:
+            self.store(sent, states.SUCCESS, value)
+        except (TypeError, ValueError, RecursionError) as error:
+            fault = _Fault("kombu.exceptions", "EncodeError", repr(error))
+            self.store(sent, states.FAILURE, fault.stored, traceback_of(error, sent.task))
+
+    # Storing.
+
+    def store(
+        self, sent: SentTask, state: str, result: Any = None, trace: str | None = None, *, always: bool = False
+    ) -> None:
+        """Store how a task stands.
+
+        Args:
+            sent: The task.
+            state: Its state.
+            result: What goes with it.
+            trace: A traceback.
+            always: Whether to do so although the message asks for no result.
+
+        Raises:
+            TypeError: JSON cannot carry the result.
+            ValueError: It cannot carry a number in it.
+        """
+        payload = encode_meta(sent.task_id, state, result, trace)
+        # As in Celery, nothing follows a success.
+        if (always or not sent.options.get("ignore_result")) and self._state(sent.task_id) != states.SUCCESS:
+            self._memory.store(sent.task_id, payload)
+
+    def _state(self, task_id: str) -> str:
+        return state_of(self._memory.results.get(task_id))
+
+    def _revoked(self, sent: SentTask, reason: str, *, always: bool = False) -> None:
+        fault = _Fault("celery.exceptions", "TaskRevokedError", reason)
+        self.store(sent, states.REVOKED, fault.stored, always=always)
+
+    # Remote control.
+
+    @property
+    def listening(self) -> int:
+        """See `Workers.listening`."""
+        return len(self._nodes) if self.up else 0
+
+    def hear(self, request: ControlRequest) -> dict[str, Any]:
+        """See `Workers.hear`."""
+        arguments = request.arguments
+        meant = [each for each in self._nodes if request.destination is None or each in request.destination]
+        if request.method == "revoke":
+            task_ids = arguments["task_id"]
+            self.revoked += task_ids
+            for task_id in task_ids if self.up and meant else ():
+                self._revoke(task_id, terminate=arguments.get("terminate", False))
+        if not self.up:
+            return {}
+        return {node: self._answer(request.method, arguments, runs=node == self._nodes[0]) for node in meant}
+
+    def _revoke(self, task_id: str, *, terminate: bool) -> None:
+        delivery = self._held.get(task_id)
+        self._refused.add(task_id)
+        if delivery is not None and delivery.job is not None:
+            if terminate:
+                delivery.job.cancel()
+                self._revoked(delivery.sent, "terminated")
+            return
+        if delivery is not None and delivery.timer is not None:
+            delivery.timer.cancel()
+            del self._held[task_id]
+        if self._state(task_id) in _MAY_BE_REVOKED:
+            # Also of an id that it has never heard of, as Celery's workers do from 5.7 on.
+            fault = _Fault("celery.exceptions", "TaskRevokedError", "revoked")
+            self._memory.store(task_id, encode_meta(task_id, states.REVOKED, fault.stored))
+
+    def _answer(self, method: str, arguments: Any, *, runs: bool) -> Any:
+        held = list(self._held.values()) if runs else []
+        match method:
+            case "ping":
+                return {"ok": "pong"}
+            case "active" | "reserved":
+                return [self._told(each) for each in held if each.state == method]
+            case "scheduled":
+                return [
+                    {"eta": datetime.now(UTC).isoformat(), "priority": 6, "request": self._told(each)}
+                    for each in held
+                    if each.state == method
+                ]
+            case "query_task":
+                return {
+                    each.sent.task_id: [each.state, self._told(each)]
+                    for each in held
+                    if each.sent.task_id in arguments["ids"]
+                }
+            case "registered":
+                return sorted(self.scripts)
+            case "active_queues":
+                return [{"name": name, "routing_key": name} for name in self._queues]
+            case "stats":
+                return {"pid": os.getpid(), "pool": {"max-concurrency": len(held)}, "total": {}}
+            case "conf":
+                return {}
+            case "revoke":
+                return {"ok": f"tasks {', '.join(arguments['task_id'])} flagged as revoked"}
+        return {"error": f"KeyError({method!r})"}
+
+    def _told(self, delivery: _Delivery) -> dict[str, Any]:
+        sent = delivery.sent
+        return {
+            "id": sent.task_id,
+            "name": sent.task,
+            "args": list(sent.args),
+            "kwargs": dict(sent.kwargs),
+            "hostname": self._nodes[0],
+            "time_start": delivery.since,
+            "delivery_info": {"exchange": "", "routing_key": sent.queue, "priority": sent.priority},
+            "worker_pid": os.getpid(),
+        }

@@ -1,0 +1,436 @@
+"""What a transport promises, on each that there is: Redis, and the double that users' tests run on.
+
+`fibo_client.celery.transport.base` has the promises. What only Redis can do is in test_redis_transport.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from support.servers import stock_worker
+from support.sides import MemorySide, RedisSide
+
+from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.protocol.message import build_task, encode_arguments, encode_moments
+from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
+from fibo_client.errors import MessageError, PublishError, PublishUnknownError, ReadError, TransportError
+
+if TYPE_CHECKING:
+    from fibo_client.celery.transport.base import Broker
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+SOON = 10.0
+
+
+@pytest.fixture
+async def redis_alone(server, hand):
+    async with contextlib.aclosing(RedisSide(server, hand, ())) as side:
+        yield side
+
+
+@pytest.fixture
+async def memory_alone():
+    async with contextlib.aclosing(MemorySide(())) as side:
+        yield side
+
+
+@pytest.fixture(params=["redis_alone", "memory_alone"])
+def side(request):
+    """Each of the transports, empty, and no worker."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def two_workers(redis_server):
+    """Two workers on a database of their own."""
+    url = redis_server.fresh_url()
+    with (
+        stock_worker(url, name="one", pool="solo") as first,
+        stock_worker(url, name="two", pool="solo") as second,
+    ):
+        yield url, (first.node, second.node)
+
+
+@pytest.fixture
+async def redis_manned(two_workers):
+    url, nodes = two_workers
+    async with contextlib.aclosing(RedisSide(None, None, nodes, url)) as side:
+        yield side
+
+
+@pytest.fixture
+async def memory_manned():
+    async with contextlib.aclosing(MemorySide(("one@fake", "two@fake"))) as side:
+        yield side
+
+
+@pytest.fixture(params=["redis_manned", "memory_manned"])
+def manned(request):
+    """Each of the transports, with two workers."""
+    return request.getfixturevalue(request.param)
+
+
+def parcels(broker: Broker, *task_ids: str, queue: str = "celery", priority: int = 0) -> list[Parcel]:
+    example = build_task("a.task", (), {}, task_id="never-guessed", now=NOW, origin="here", priority=priority)
+    form = broker.prepare(example, queue).dated(encode_moments(NOW))
+    return [form.fill(task_id, f"nonce-{task_id}", encode_arguments((task_id,), {})) for task_id in task_ids]
+
+
+async def publish(broker: Broker, *task_ids: str, **options) -> None:
+    ready = parcels(broker, *task_ids, **options)
+    await broker.publish(ready[0].route, ready)
+
+
+async def next_event(subscription):
+    return await asyncio.wait_for(subscription.receive(), SOON)
+
+
+async def subscribed(store, *task_ids):
+    subscription = await store.subscribe()
+    await subscription.update(task_ids, [])
+    assert [await next_event(subscription) for _ in task_ids] == [Confirmed((task_id,)) for task_id in task_ids]
+    return subscription
+
+
+async def heard(subscription):
+    """What has been pushed so far, up to the answer to a ping."""
+    await subscription.ping()
+    events = []
+    while (event := await next_event(subscription)) is not None:
+        events.append(event)
+    return events
+
+
+# Messages.
+
+
+async def test_messages_are_served_in_the_order_in_which_they_were_sent(side):
+    broker, _ = side.connect()
+    await publish(broker, "a", "b", "c")
+    await publish(broker, "d")
+    assert await side.served("celery", ["a", "b", "c", "d"]) == ["a", "b", "c", "d"]
+
+
+async def test_the_lowest_priority_number_is_served_first_and_equals_in_order(side):
+    broker, _ = side.connect()
+    for task_id, priority in (("nine", 9), ("six", 6), ("three", 3), ("two", 2), ("zero", 0), ("five", 5)):
+        await publish(broker, task_id, priority=priority)
+    served = await side.served("celery", ["nine", "six", "three", "two", "zero", "five"])
+    assert served == ["two", "zero", "three", "five", "six", "nine"]  # 0 to 2 share a list, and so do 3 to 5.
+
+
+async def test_parcels_of_one_queue_and_step_have_one_route_and_no_others_have_it(side):
+    broker, _ = side.connect(priority_steps=(0, 5))
+    routes = [parcels(broker, "a", priority=priority)[0].route for priority in range(10)]
+    assert len(set(routes[:5])) == len(set(routes[5:])) == 1
+    assert routes[0] != routes[5]
+    assert parcels(broker, "a", queue="other")[0].route not in routes
+
+
+async def test_what_is_sent_twice_is_there_twice(side):
+    broker, _ = side.connect()
+    await publish(broker, "a")
+    await publish(broker, "a")
+    assert await side.served("celery", ["a"]) == ["a", "a"]
+
+
+def test_the_messages_of_the_double_are_those_that_go_to_redis():
+    redis, _ = RedisSide(None, None, (), "redis://localhost/0").connect()
+    memory, _ = MemorySide(()).connect()
+    assert parcels(memory, "a", "b", priority=7) == parcels(redis, "a", "b", priority=7)
+
+
+async def test_a_name_that_no_queue_can_have_is_refused_before_anything_is_sent(side):
+    broker, _ = side.connect()
+    with pytest.raises(MessageError, match="queue"):
+        parcels(broker, "a", queue="two\nlines")
+    with pytest.raises(MessageError, match="queue"):
+        await broker.depth("")
+
+
+async def test_the_depth_is_that_of_all_priorities_of_one_queue(side):
+    broker, _ = side.connect()
+    assert await broker.depth("celery") == 0
+    for priority in (0, 3, 9):
+        await publish(broker, f"a{priority}", f"b{priority}", priority=priority)
+    await publish(broker, "c", queue="other")
+    assert await broker.depth("celery") == 6
+    assert await broker.depth("other") == 1
+
+
+async def test_a_message_is_found_behind_those_that_are_served_before_it(side):
+    broker, _ = side.connect()
+    await publish(broker, "late", priority=9)
+    await publish(broker, "a", "b")
+    assert await broker.locate("celery", "a") == Place(3, 0, complete=True)
+    assert await broker.locate("celery", "b") == Place(3, 1, complete=True)
+    assert await broker.locate("celery", "late") == Place(3, 2, complete=True)
+    assert await broker.locate("celery", "missing") == Place(3, None, complete=True)
+    assert await broker.locate("other", "a") == Place(0, None, complete=True)
+
+
+# Results.
+
+
+async def test_many_results_come_in_the_order_asked_for_with_gaps(side):
+    _, store = side.connect()
+    await side.put("a", b"A")
+    await side.put("c", b"C")
+    assert await store.read_many(["a", "b", "c", "a"]) == [b"A", None, b"C", b"A"]
+
+
+async def test_the_last_result_that_was_stored_is_the_one_that_is_read(side):
+    _, store = side.connect()
+    await side.put("a", b"first")
+    await side.put("a", b"second", publish=False)
+    assert await store.read_many(["a"]) == [b"second"]
+
+
+async def test_two_clients_see_the_same_results_and_queues(side):
+    (broker, store), (other_broker, other_store) = side.connect(), side.connect()
+    await publish(broker, "a")
+    await side.put("a", b"A")
+    assert await other_broker.depth("celery") == 1
+    assert await other_store.read_many(["a"]) == await store.read_many(["a"]) == [b"A"]
+
+
+async def test_deleted_results_are_gone_and_missing_ones_no_matter(side):
+    _, store = side.connect()
+    await side.put("a", b"A")
+    await side.put("b", b"B")
+    await store.delete(["a", "missing"])
+    assert await store.read_many(["a", "b"]) == [None, b"B"]
+
+
+# Pushed results.
+
+
+async def test_what_is_subscribed_to_is_confirmed_each_and_then_pushed(side):
+    _, store = side.connect()
+    subscription = await store.subscribe()
+    await subscription.update(["a", "b"], [])
+    assert [await next_event(subscription) for _ in range(2)] == [Confirmed(("a",)), Confirmed(("b",))]
+    await side.put("b", b"B")
+    assert await next_event(subscription) == Pushed("b", b"B")
+    await subscription.aclose()
+
+
+async def test_every_state_is_pushed_in_order_and_nothing_else_is(side):
+    _, store = side.connect()
+    await side.put("a", b"before")
+    subscription = await subscribed(store, "a")
+    for payload in (b"1", b"2", b"2", b"3"):
+        await side.put("a", payload)
+    await side.put("b", b"of another")
+    await side.put("a", b"not published", publish=False)
+    assert await heard(subscription) == [Pushed("a", payload) for payload in (b"1", b"2", b"2", b"3")]
+    await subscription.aclose()
+
+
+async def test_each_of_two_subscriptions_is_told(side):
+    (_, store), (_, other) = side.connect(), side.connect()
+    subscriptions = [await subscribed(store, "a"), await subscribed(other, "a")]
+    await side.put("a", b"A")
+    for subscription in subscriptions:
+        assert await next_event(subscription) == Pushed("a", b"A")
+        await subscription.aclose()
+
+
+async def test_what_is_dropped_is_said_to_be_and_no_longer_pushed(side):
+    _, store = side.connect()
+    subscription = await subscribed(store, "a", "b")
+    await subscription.update(["c"], ["a"])
+    assert [await next_event(subscription) for _ in range(2)] == [None, Confirmed(("c",))]
+    for task_id in "abc":
+        await side.put(task_id, task_id.encode())
+    assert await heard(subscription) == [Pushed("b", b"b"), Pushed("c", b"c")]
+    await subscription.aclose()
+
+
+async def test_a_ping_is_answered_by_an_event_that_says_nothing(side):
+    _, store = side.connect()
+    subscription = await subscribed(store, "a")
+    await subscription.ping()
+    assert await next_event(subscription) is None
+    await subscription.aclose()
+
+
+async def test_a_subscription_that_broke_says_so_and_does_not_come_back_in_silence(side):
+    _, store = side.connect()
+    subscription = await subscribed(store, "a")
+    waiting = asyncio.create_task(subscription.receive())
+    await asyncio.sleep(0)
+    await side.break_subscriptions()
+    with pytest.raises(TransportError):
+        await asyncio.wait_for(waiting, SOON)
+    await check_gone(subscription)
+    subscription = await subscribed(store, "a")  # The store has others.
+    await side.put("a", b"A")
+    assert await next_event(subscription) == Pushed("a", b"A")
+    await subscription.aclose()
+
+
+async def test_who_waits_learns_that_the_connection_was_broken_off(side):
+    _, store = side.connect()
+    subscription = await subscribed(store, "a")
+    waiting = asyncio.create_task(subscription.receive())
+    await asyncio.sleep(0)
+    await subscription.abort()
+    with pytest.raises(TransportError):
+        await asyncio.wait_for(waiting, SOON)
+    await check_gone(subscription)
+
+
+async def check_gone(subscription):
+    for use in (lambda: subscription.update(["b"], []), subscription.ping, subscription.receive):
+        with pytest.raises(TransportError, match="gone"):
+            await use()
+    await subscription.abort()
+    await subscription.aclose()
+    await subscription.aclose()
+
+
+async def test_a_closed_subscription_cannot_be_used(side):
+    _, store = side.connect()
+    subscription = await subscribed(store, "a")
+    await subscription.aclose()
+    await check_gone(subscription)
+
+
+async def test_who_is_cancelled_while_receiving_breaks_the_connection(side):
+    _, store = side.connect()
+    subscription = await subscribed(store, "a")
+    receiving = asyncio.create_task(subscription.receive())
+    await asyncio.sleep(0)
+    receiving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+    await check_gone(subscription)
+
+
+# Remote control.
+
+
+async def test_where_no_worker_listens_a_broadcast_says_so_and_a_question_ends_at_once(side):
+    broker, _ = side.connect()
+    began = time.monotonic()
+    assert await broker.broadcast(ControlRequest(method="ping")) == 0
+    assert await broker.ask(ControlRequest(method="ping"), timeout=SOON) == {}
+    assert time.monotonic() - began < SOON / 2
+
+
+async def test_a_broadcast_tells_how_many_workers_listen(manned):
+    broker, _ = manned.connect()
+    assert await broker.broadcast(ControlRequest(method="ping")) == 2
+    # Who listens is counted, and not whom it is meant for.
+    assert await broker.broadcast(ControlRequest(method="ping", destination=["nobody"])) == 2
+
+
+async def test_a_question_is_answered_by_every_worker_under_its_name(manned):
+    broker, _ = manned.connect()
+    began = time.monotonic()
+    replies = await broker.ask(ControlRequest(method="ping"), timeout=SOON)
+    assert replies == {node: {"ok": "pong"} for node in manned.nodes}
+    assert time.monotonic() - began < SOON / 2
+
+
+async def test_a_question_to_one_worker_is_answered_by_that_one(manned):
+    broker, _ = manned.connect()
+    request = ControlRequest(method="ping", destination=[manned.nodes[1]])
+    assert await broker.ask(request, timeout=SOON, limit=1) == {manned.nodes[1]: {"ok": "pong"}}
+
+
+async def test_a_question_ends_after_as_many_answers_as_are_wanted(manned):
+    broker, _ = manned.connect()
+    assert len(await broker.ask(ControlRequest(method="ping"), timeout=SOON, limit=1)) == 1
+
+
+async def test_a_question_to_somebody_who_is_not_there_takes_the_time_it_was_given(manned):
+    broker, _ = manned.connect()
+    began = time.monotonic()
+    assert await broker.ask(ControlRequest(method="ping", destination=["nobody"]), timeout=0.3, limit=1) == {}
+    assert 0.3 <= time.monotonic() - began < SOON
+
+
+async def test_a_question_that_workers_do_not_know_is_answered_with_an_error(manned):
+    broker, _ = manned.connect()
+    replies = await broker.ask(ControlRequest(method="zzz"), timeout=SOON)
+    assert replies == {node: {"error": "KeyError('zzz')"} for node in manned.nodes}
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "kind"),
+    [
+        ("active", {}, list), ("reserved", {}, list), ("scheduled", {}, list), ("registered", {}, list),
+        ("active_queues", {}, list), ("stats", {}, dict), ("conf", {"with_defaults": False}, dict),
+        ("query_task", {"ids": ["a"]}, dict),
+    ],
+)  # fmt: skip
+async def test_every_question_that_the_client_asks_has_an_answer_of_its_kind(manned, method, arguments, kind):
+    broker, _ = manned.connect()
+    replies = await broker.ask(ControlRequest(method=method, arguments=arguments), timeout=SOON)
+    assert {node: type(answer) for node, answer in replies.items()} == dict.fromkeys(manned.nodes, kind)
+
+
+async def test_an_id_that_workers_do_not_know_counts_as_revoked_once_they_are_told(manned):
+    broker, store = manned.connect()
+    task_id = f"never-sent-{time.time_ns()}"
+    subscription = await subscribed(store, task_id)
+    request = ControlRequest(method="revoke", arguments={"task_id": [task_id], "terminate": False, "signal": "SIGTERM"})
+    assert await broker.broadcast(request) == 2
+    pushed = json.loads((await next_event(subscription)).payload)
+    assert (pushed["status"], pushed["result"]) == (
+        "REVOKED",
+        {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"},
+    )
+    await subscription.aclose()
+
+
+# Errors.
+
+
+async def test_a_server_that_is_not_there_is_told_by_the_error_of_each_command(side):
+    async with side.unreachable() as (broker, store):
+        with pytest.raises(PublishError) as caught:
+            await publish(broker, "a", "b")
+        assert (caught.value.task_ids, caught.value.refused) == (("a", "b"), False)
+        with pytest.raises(ReadError):
+            await store.read_many(["a"])
+        for ask in (
+            lambda: broker.depth("celery"),
+            lambda: broker.locate("celery", "a"),
+            lambda: broker.broadcast(ControlRequest(method="ping")),
+            lambda: broker.ask(ControlRequest(method="ping"), timeout=SOON),
+            lambda: store.delete(["a"]),
+            store.subscribe,
+        ):
+            with pytest.raises(TransportError):
+                await ask()
+
+
+async def test_when_no_answer_comes_it_is_not_known_whether_anything_was_sent(side):
+    async with side.unanswered() as broker:
+        with pytest.raises(PublishUnknownError) as caught:
+            await publish(broker, "a", "b")
+    assert caught.value.task_ids == ("a", "b")
+
+
+async def test_a_server_that_both_use_has_one_weather_for_both(side):
+    broker, store = side.connect()
+    await broker.depth("celery")
+    assert broker.weather is store.weather
+    assert broker.weather.failures == 0
+
+
+async def test_closing_twice_is_no_matter(side):
+    broker, store = side.connect()
+    await broker.depth("celery")
+    for _ in range(2):
+        await broker.aclose()
+        await store.aclose()

@@ -1,0 +1,113 @@
+"""Two transports for the same tests: a real Redis, and the double in memory that users' tests run on."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from support.servers import free_port
+
+from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.transport.redis.envelope import is_task
+from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.testing import FakeCelery
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from support.hand import Hand
+    from support.servers import RedisServer
+
+    from fibo_client.celery.transport.base import Broker, ResultStore
+
+
+class RedisSide:
+    """A Redis that no worker serves, or the one with two workers."""
+
+    def __init__(
+        self, server: RedisServer | None, hand: Hand | None, nodes: tuple[str, ...], url: str | None = None
+    ) -> None:
+        self.url = url or server.url
+        self.hand = hand
+        self.nodes = nodes
+        self._opened: list[Any] = []
+
+    def connect(self, url: str | None = None, **settings: Any) -> tuple[Broker, ResultStore]:
+        broker, store = open_redis(CeleryConfig(broker_url=url or self.url, **settings))
+        self._opened += [broker, store]
+        return broker, store
+
+    async def put(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
+        """Store a result as a worker does."""
+        await self.hand.put_bytes(task_id, payload, publish=publish)
+
+    async def served(self, queue: str, task_ids: list[str]) -> list[str]:
+        """Take all messages of a queue as a worker does, and tell whose they are."""
+        lists = [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]
+        taken = []
+        while (popped := await self.hand.redis.brpop(lists, timeout=0.01)) is not None:
+            taken += [task_id for task_id in task_ids if is_task(popped[1], task_id)]
+        return taken
+
+    async def break_subscriptions(self) -> None:
+        await self.hand.redis.client_kill_filter(_type="pubsub")
+
+    @contextlib.asynccontextmanager
+    async def unreachable(self) -> AsyncIterator[tuple[Broker, ResultStore]]:
+        """A broker and a store of a server that is not there."""
+        yield self.connect(f"redis://127.0.0.1:{free_port()}/0")
+
+    @contextlib.asynccontextmanager
+    async def unanswered(self) -> AsyncIterator[Broker]:
+        """A broker whose server takes commands and gives no answers."""
+        broker, _ = self.connect(io_timeout=0.2)
+        await broker.depth("celery")
+        await self.hand.redis.client_pause(2000)
+        yield broker
+        await self.hand.redis.client_unpause()
+
+    async def aclose(self) -> None:
+        for each in self._opened:
+            await each.aclose()
+
+
+class MemorySide:
+    """The double, without a worker or with two."""
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        self.fake = FakeCelery(queues=(), nodes=nodes)
+        self.nodes = nodes
+        self._opened: list[Any] = []
+
+    def connect(self, **settings: Any) -> tuple[Broker, ResultStore]:
+        broker, store = self.fake.connect(CeleryConfig(**settings))
+        self._opened += [broker, store]
+        return broker, store
+
+    async def put(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
+        self.fake._memory.store(task_id, payload, push=publish)
+
+    async def served(self, queue: str, task_ids: list[str]) -> list[str]:
+        taken = []
+        while (parcel := self.fake._memory.take([queue])) is not None:
+            taken += [task_id for task_id in task_ids if is_task(parcel.payload, task_id)]
+        return taken
+
+    async def break_subscriptions(self) -> None:
+        self.fake._memory.break_subscriptions("killed")
+
+    @contextlib.asynccontextmanager
+    async def unreachable(self) -> AsyncIterator[tuple[Broker, ResultStore]]:
+        both = self.connect()
+        with self.fake.redis_down():
+            yield both
+
+    @contextlib.asynccontextmanager
+    async def unanswered(self) -> AsyncIterator[Broker]:
+        broker, _ = self.connect()
+        with self.fake.no_answer(arrives=True):
+            yield broker
+
+    async def aclose(self) -> None:
+        for each in self._opened:
+            await each.aclose()
