@@ -12,7 +12,6 @@ import zlib
 
 import pytest
 from support.hand import eventually
-from support.memory import meta_bytes
 
 from fibo_client.celery import CeleryClient, RemoteTask
 from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
@@ -27,6 +26,7 @@ from fibo_client.errors import (
     TooManyConnectionsError,
     TooManyInFlightError,
 )
+from fibo_client.testing.results import encode_meta
 
 LIMIT = 256 * 1024
 BOMB = bytes(64 * LIMIT)
@@ -35,7 +35,7 @@ ID = "bad"
 
 def meta(result, status="SUCCESS", **fields):
     return (
-        meta_bytes(ID, status, result)[:-1]
+        encode_meta(ID, status, result)[:-1]
         + b"".join(
             b", " + json.dumps(name).encode() + b": " + json.dumps(value).encode() for name, value in fields.items()
         )
@@ -76,7 +76,7 @@ BAD = {
     "status is a list": (meta(1, []), DECODE),
     "status is long": (meta(1, "S" * 101), DECODE),
     "task id is a list": (meta(1, task_id=[ID]), DECODE),
-    "another task's result": (meta_bytes("other", "SUCCESS", 1), DECODE),
+    "another task's result": (encode_meta("other", "SUCCESS", 1), DECODE),
     "huge integer": (raw(b"9" * 5000), DECODE),
     "huge exponent": (raw(b'{"__type__": "decimal", "__value__": "1e9999999999999999999"}'), DECODE),
     "deep lists": (raw(b"[" * 501 + b"]" * 501), ResultTooDeepError),

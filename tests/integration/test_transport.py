@@ -79,7 +79,7 @@ def manned(request):
 def parcels(broker: Broker, *task_ids: str, queue: str = "celery", priority: int = 0) -> list[Parcel]:
     example = build_task("a.task", (), {}, task_id="never-guessed", now=NOW, origin="here", priority=priority)
     form = broker.prepare(example, queue).dated(encode_moments(NOW))
-    return [form.fill(task_id, f"nonce-{task_id}", encode_arguments((task_id,), {})) for task_id in task_ids]
+    return [form.fill(task_id, f"nonce-{task_id}", encode_arguments((task_id,), {}), {}) for task_id in task_ids]
 
 
 async def publish(broker: Broker, *task_ids: str, **options) -> None:

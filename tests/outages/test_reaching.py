@@ -7,17 +7,17 @@ import time
 
 import pytest
 from support.hand import eventually
-from support.memory import meta_bytes
 from support.outages import outage
 from support.servers import RedisServer, free_port
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
+from fibo_client.testing.results import encode_meta
 
 
 def answer(redis, handle, value=55) -> None:
     """Store the answer to a submitted number, as the worker would."""
-    redis.set(f"celery-task-meta-{handle.id}", meta_bytes(handle.id, "SUCCESS", format(value, "x")))
+    redis.set(f"celery-task-meta-{handle.id}", encode_meta(handle.id, "SUCCESS", format(value, "x")))
 
 
 @outage(

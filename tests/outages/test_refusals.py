@@ -7,12 +7,12 @@ import asyncio
 import pytest
 import redis as redis_py
 from support.hand import eventually
-from support.memory import meta_bytes
 from support.outages import outage
 from support.servers import RedisServer
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
+from fibo_client.testing.results import encode_meta
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ async def test_a_redis_that_loads_is_waited_for(witness, tmp_path):
                 await sending
                 with slow.client() as again:
                     assert again.info("persistence")["loading"] == 0
-                    again.set(f"celery-task-meta-{handle.id}", meta_bytes(handle.id, "SUCCESS", "37"))
+                    again.set(f"celery-task-meta-{handle.id}", encode_meta(handle.id, "SUCCESS", "37"))
                 assert await waiting == 55
 
 
@@ -113,7 +113,7 @@ async def test_a_full_redis_is_said_at_once(witness, server):
     with server.client() as direct:
         async with FiboClient(server.url) as client:
             handle = await client.submit(1)
-            direct.set(f"celery-task-meta-{handle.id}", meta_bytes(handle.id, "SUCCESS", "1"))
+            direct.set(f"celery-task-meta-{handle.id}", encode_meta(handle.id, "SUCCESS", "1"))
             direct.config_set("maxmemory-policy", "noeviction")
             direct.config_set("maxmemory", "1mb")
             error = await witness.see(client.fibonacci(10, timeout=5), deadline=1)
@@ -157,7 +157,7 @@ async def test_a_wrong_password_is_said_at_once_and_not_shown(witness):
                 assert "password" in str(error)
                 assert "s3cret-word" not in str(error)
                 direct.config_set("requirepass", "s3cret-word")
-                direct.set(f"celery-task-meta-{handle.id}", meta_bytes(handle.id, "SUCCESS", "37"))
+                direct.set(f"celery-task-meta-{handle.id}", encode_meta(handle.id, "SUCCESS", "37"))
             assert await handle.get(timeout=5) == 55
 
 

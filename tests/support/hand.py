@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from support.memory import meta_bytes
+from fibo_client.testing.results import encode_meta
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ class Hand:
 
     async def put(self, task_id: str, status: str = "SUCCESS", result: object = None, *, publish: bool = True) -> None:
         """Store a result and publish it, in one transaction."""
-        await self.put_bytes(task_id, meta_bytes(task_id, status, result), publish=publish)
+        await self.put_bytes(task_id, encode_meta(task_id, status, result), publish=publish)
 
     async def put_bytes(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
         key = f"celery-task-meta-{task_id}"

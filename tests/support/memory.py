@@ -1,70 +1,57 @@
-"""A broker and a result store in memory, which do what a test tells them and write down what was asked of them."""
+"""The double's own broker and result store, with a log and with the faults that tests of single parts want.
+
+Users' tests have `fibo_client.testing`; what is here goes below its surface.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
-from fibo_client.celery.transport.weather import Weather
-from fibo_client.errors import ReadError, TransportError
-from fibo_client.telemetry import Server
+from fibo_client.celery.transport.base import Confirmed
+from fibo_client.errors import ReadError
+from fibo_client.testing import memory
+from fibo_client.testing.results import encode_meta
 
-
-def meta_bytes(task_id: str, status: str = "SUCCESS", result: Any = None) -> bytes:
-    """A result as a worker stores it."""
-    return json.dumps({"status": status, "result": result, "traceback": None, "task_id": task_id}).encode()
+if TYPE_CHECKING:
+    from fibo_client.celery.transport.base import Parcel
 
 
-class MemorySubscription:
-    """A connection for pushed results."""
+class MemorySubscription(memory.MemorySubscription):
+    """A connection for pushed results, which may be silent."""
 
     def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store._memory)
         self.store = store
-        self.ids: set[str] = set()
-        self.events: asyncio.Queue[Confirmed | Pushed | TransportError | None] = asyncio.Queue()
-        self.gone = False
         self.pings = 0
 
-    async def update(self, add, remove) -> None:
-        if self.gone:
-            raise TransportError("gone")
-        self.store.log.append(("subscribe", list(add), list(remove)))
-        self.ids |= set(add)
-        self.ids -= set(remove)
-        for task_id in add:
-            if self.store.confirms:
-                self.events.put_nowait(Confirmed((task_id,)))
+    @property
+    def events(self) -> asyncio.Queue[Any]:
+        return self._events
 
-    async def receive(self):
-        event = await self.events.get()
-        if isinstance(event, TransportError):
-            raise event
-        return event
+    async def update(self, add, remove) -> None:
+        self.store.log.append(("subscribe", list(add), list(remove)))
+        await super().update(add, remove)
 
     async def ping(self) -> None:
         self.pings += 1
         if self.store.answers_pings:
-            self.events.put_nowait(None)
+            await super().ping()
 
-    def break_off(self) -> None:
-        self.gone = True
-        self.events.put_nowait(TransportError("connection lost"))
+    def break_off(self, reason: str = "connection lost") -> None:
+        super().break_off(reason)
 
-    async def abort(self) -> None:
-        self.break_off()
-
-    async def aclose(self) -> None:
-        self.gone = True
+    def tell(self, event) -> None:
+        if self.store.confirms or not isinstance(event, Confirmed):
+            super().tell(event)
 
 
-class MemoryStore:
-    """Results in a dict."""
+class MemoryStore(memory.MemoryStore):
+    """Results, and what was asked of them."""
 
     def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
+        super().__init__(memory.Memory())
         self.log: list[tuple[Any, ...]] = []
         self.read_at: list[tuple[float, list[str]]] = []
         self.subscriptions: list[MemorySubscription] = []
@@ -73,17 +60,17 @@ class MemoryStore:
         self.confirms = True
         self.answers_pings = True
         self.hangs = False
-        self.weather = Weather("memory")
+
+    @property
+    def values(self) -> dict[str, bytes]:
+        return self._memory.results
 
     def put(self, task_id: str, status: str = "SUCCESS", result: Any = None, *, push: bool = True) -> None:
         """Store a result and, like a worker, publish it."""
-        self.put_bytes(task_id, meta_bytes(task_id, status, result), push=push)
+        self.put_bytes(task_id, encode_meta(task_id, status, result), push=push)
 
     def put_bytes(self, task_id: str, payload: bytes, *, push: bool = True) -> None:
-        self.values[task_id] = payload
-        for subscription in self.subscriptions:
-            if push and task_id in subscription.ids and not subscription.gone:
-                subscription.events.put_nowait(Pushed(task_id, payload))
+        self._memory.store(task_id, payload, push=push)
 
     async def read_many(self, task_ids) -> list[bytes | None]:
         self.read_at.append((asyncio.get_running_loop().time(), list(task_ids)))
@@ -91,7 +78,7 @@ class MemoryStore:
         if self.hangs:
             await asyncio.sleep(5)
             raise ReadError("no answer within 5 s")
-        values = [self.values.get(task_id) for task_id in task_ids]
+        values = await super().read_many(task_ids)
         if self.latency:
             await asyncio.sleep(self.latency)
         if self.failures:
@@ -101,11 +88,11 @@ class MemoryStore:
 
     async def delete(self, task_ids) -> None:
         self.log.append(("delete", list(task_ids)))
-        for task_id in task_ids:
-            self.values.pop(task_id, None)
+        await super().delete(task_ids)
 
     async def subscribe(self) -> MemorySubscription:
         subscription = MemorySubscription(self)
+        self._memory.subscriptions.append(subscription)
         self.subscriptions.append(subscription)
         return subscription
 
@@ -122,31 +109,14 @@ class MemoryStore:
         return [at for at, task_ids in self.read_at if task_id in task_ids]
 
 
-class MemoryTemplate:
-    """Messages that are no more than their arguments."""
-
-    def __init__(self, queue: str) -> None:
-        self.queue = queue
-
-    def dated(self, moments) -> MemoryTemplate:
-        return self
-
-    def fill(self, task_id, nonce, arguments, more_headers) -> Parcel:
-        return Parcel(task_id, self.queue, arguments.body)
-
-
-class MemoryBroker:
-    """Messages in a list."""
+class MemoryBroker(memory.MemoryBroker):
+    """Messages, and the commands that they came by."""
 
     def __init__(self) -> None:
+        super().__init__(memory.Memory())
         self.commands: list[tuple[str, list[Parcel]]] = []
         self.outcomes: deque[Exception | float] = deque()
         self.broadcasts: list[tuple[float, Any]] = []
-        self.weather = Weather("memory")
-        self.server = Server("memory")
-
-    def prepare(self, example, queue) -> MemoryTemplate:
-        return MemoryTemplate(queue)
 
     async def publish(self, route, parcels) -> None:
         """Succeed, or do what the next outcome says: raise an error, or take so many seconds."""
@@ -154,26 +124,15 @@ class MemoryBroker:
         outcome = self.outcomes.popleft() if self.outcomes else 0.0
         if isinstance(outcome, Exception):
             raise outcome
-        await asyncio.sleep(outcome)
+        if outcome:
+            await asyncio.sleep(outcome)
+        await super().publish(route, parcels)
 
     @property
     def revoked(self) -> list[str]:
         """The tasks that were revoked, in order."""
         return [task_id for _, request in self.broadcasts for task_id in request.arguments["task_id"]]
 
-    async def depth(self, queue) -> int:
-        return sum(len(parcels) for route, parcels in self.commands if route == queue)
-
-    async def locate(self, queue, task_id) -> Place:
-        waiting = [parcel.task_id for route, parcels in self.commands for parcel in parcels if route == queue]
-        return Place(len(waiting), waiting.index(task_id) if task_id in waiting else None, complete=True)
-
     async def broadcast(self, request) -> int:
         self.broadcasts.append((asyncio.get_running_loop().time(), request))
-        return 1
-
-    async def ask(self, request, *, timeout, limit=None) -> dict[str, Any]:
-        return {}
-
-    async def aclose(self) -> None:
-        pass
+        return await super().broadcast(request)

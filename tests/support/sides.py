@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from support.servers import free_port
-
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.transport.redis.envelope import is_task
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.testing import FakeCelery
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from fibo_client.celery.transport.base import Broker, ResultStore
     from support.hand import Hand
     from support.servers import RedisServer
-
-    from fibo_client.celery.transport.base import Broker, ResultStore
 
 
 class RedisSide:

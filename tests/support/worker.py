@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fibo_client import FiboClient
-from fibo_client.celery.engine import Engine
-from fibo_client.celery.transport.base import Parcel
-from fibo_client.flights import Flights
+from fibo_client.testing.messages import open_message
 from support.memory import MemoryBroker, MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+
+    from fibo_client.celery.config import CeleryConfig
 
 
 def value(n: int) -> int:
@@ -33,21 +33,7 @@ class Job:
     numbers: list[int]
     alone: bool
     at: float
-    expires: str | None
-
-
-class _Template:
-    def __init__(self, broker: WorkerBroker, example: Any, queue: str) -> None:
-        self.broker, self.example, self.queue = broker, example, queue
-
-    def dated(self, moments) -> _Template:
-        dated = _Template(self.broker, self.example, self.queue)
-        dated.moments = moments
-        return dated
-
-    def fill(self, task_id, nonce, arguments, more_headers) -> Parcel:
-        self.broker.notes[task_id] = (self.queue, self.example.priority, self.moments)
-        return Parcel(task_id, self.queue, arguments.body)
+    expires: datetime | None
 
 
 class WorkerBroker(MemoryBroker):
@@ -56,20 +42,15 @@ class WorkerBroker(MemoryBroker):
     def __init__(self, worker: MemoryWorker) -> None:
         super().__init__()
         self.worker = worker
-        self.notes: dict[str, tuple[str, int, Any]] = {}
-
-    def prepare(self, example, queue) -> _Template:
-        return _Template(self, example, queue)
 
     async def publish(self, route, parcels) -> None:
         await super().publish(route, parcels)
-        for parcel in parcels:
-            queue, priority, moments = self.notes.pop(parcel.task_id)
-            (arg,), _, _ = json.loads(parcel.payload)
+        now = asyncio.get_running_loop().time()
+        for sent in (open_message(parcel.payload) for parcel in parcels):
+            (arg,) = sent.args
             alone = isinstance(arg, int)
-            now = asyncio.get_running_loop().time()
             numbers = [arg] if alone else arg
-            self.worker.take(Job(parcel.task_id, queue, priority, numbers, alone, now, moments.expires))
+            self.worker.take(Job(sent.task_id, sent.queue, sent.priority, numbers, alone, now, sent.expires))
 
 
 class MemoryWorker:
@@ -87,6 +68,9 @@ class MemoryWorker:
         self.jobs: list[Job] = []
         self.delay: float | Callable[[Job], float | None] | None = 0.001
         self.refused: set[int] = set()
+
+    def connect(self, config: CeleryConfig) -> tuple[WorkerBroker, MemoryStore]:
+        return self.broker, self.store
 
     def take(self, job: Job) -> None:
         self.jobs.append(job)
@@ -124,10 +108,7 @@ class MemoryWorker:
 async def memory_client(**settings: Any) -> AsyncIterator[tuple[FiboClient, MemoryWorker]]:
     """Open a client whose tasks go to a worker in memory."""
     worker = MemoryWorker()
-    client = FiboClient("redis://localhost:1/0", **settings)
-    client.celery.engine = Engine(client.config, worker.broker, worker.store)
-    client._flights = Flights(client.celery.engine, client.config.chunk_size)
-    async with client:
+    async with FiboClient(transport=worker, **settings) as client:
         yield client, worker
 
 

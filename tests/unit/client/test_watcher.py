@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 from support.clock import virtual
-from support.memory import MemoryStore, meta_bytes
+from support.memory import MemoryStore
 
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.transport.base import Confirmed
 from fibo_client.celery.waiting.schedule import AFTER_PUSH
 from fibo_client.celery.waiting.watcher import MAX_STALE, PING_AFTER, STALE_FOR, Watcher
 from fibo_client.errors import ClientStateError, ReadError, ResultDecodeError
+from fibo_client.testing.results import encode_meta
 
 
 class Bench:
@@ -109,8 +110,7 @@ async def test_a_result_lost_with_a_dead_subscription_is_read_when_the_next_one_
     async with running() as bench:
         waiting = asyncio.create_task(bench.wait("a"))
         await asyncio.sleep(3.0)
-        bench.store.subscriptions[0].gone = True
-        bench.store.put("a", result=8)
+        bench.store.put("a", result=8, push=False)
         began = bench.now()
         bench.store.subscriptions[0].break_off()
         waiter = await waiting
@@ -247,7 +247,7 @@ async def test_a_push_for_another_task_ends_nothing():
     async with running() as bench:
         waiting = asyncio.create_task(bench.wait("a"))
         await asyncio.sleep(1.0)
-        bench.store.put_bytes("a", meta_bytes("b"))
+        bench.store.put_bytes("a", encode_meta("b"))
         waiter = await waiting
         assert isinstance(waiter.arrived["a"], ResultDecodeError)
 

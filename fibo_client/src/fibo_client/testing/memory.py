@@ -18,6 +18,7 @@ from fibo_client.celery.transport.redis.broker import RedisTemplate
 from fibo_client.celery.transport.redis.keys import BrokerKeys
 from fibo_client.celery.transport.weather import Weather
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
+from fibo_client.telemetry import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,6 +179,7 @@ class MemoryBroker:
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
         self._closed = False
         self.weather = memory.weather
+        self.server = Server("memory")
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
         """See `Broker.prepare`. The messages are those that would be sent to Redis."""

@@ -42,12 +42,11 @@ def encode_meta(task_id: str, state: str = states.SUCCESS, result: Any = None, t
     return json.dumps(meta, default=_envelope).encode()
 
 
-def encode_error(error: BaseException, module: str | None = None) -> dict[str, Any]:
+def encode_error(error: BaseException) -> dict[str, Any]:
     """Encode an exception.
 
     Args:
         error: The exception.
-        module: The module that is said to have its class. None is the one that has.
 
     Returns:
         What is stored of it: its class by name and its arguments, those that JSON cannot carry as text.
@@ -55,7 +54,7 @@ def encode_error(error: BaseException, module: str | None = None) -> dict[str, A
     return {
         "exc_type": type(error).__name__,
         "exc_message": [each if _is_plain(each) else repr(each) for each in error.args],
-        "exc_module": module or type(error).__module__,
+        "exc_module": type(error).__module__,
     }
 
 

@@ -78,24 +78,34 @@ class FakeTask:
         cause = exc or RuntimeError("Task can be retried")
         if max_retries is not None and self.retries >= max_retries:
             raise cause
-        raise _RetryError(cause, countdown)
+        raise Retry(cause, countdown)
 
 
-class _RetryError(Exception):
+class Retry(Exception):  # noqa: N818 - Celery's name for it, which the stored traceback shows
     """The task is to be tried again."""
 
+    __module__ = "celery.exceptions"
+
     def __init__(self, cause: Exception, countdown: float) -> None:
-        super().__init__(cause)
+        super().__init__(f"Retry in {countdown}s: {cause!r}")
         self.cause = cause
         self.countdown = countdown
 
 
-class _Fault(Exception):  # noqa: N818 - it is no error of ours: it stands for one of the worker's
-    """The worker, and not the task's function, ends the task: with an exception of its own, as data."""
+class _FaultError(Exception):
+    """The worker, and not the task's function, ends the task."""
 
-    def __init__(self, exc_module: str, exc_type: str, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.stored = {"exc_type": exc_type, "exc_message": list(arguments), "exc_module": exc_module}
+    trace: str | None = None
+
+
+def _fault(module: str, name: str, *arguments: Any) -> _FaultError:
+    """Make an exception that looks like one of the worker's, whose classes are not here."""
+    kind: type[_FaultError] = type(name, (_FaultError,), {"__module__": module})
+    return kind(*arguments)
+
+
+def _revocation(reason: str) -> _FaultError:
+    return _fault("celery.exceptions", "TaskRevokedError", reason)
 
 
 @dataclass(slots=True, eq=False)
@@ -228,8 +238,8 @@ class Worker:
                 del self._messages[parcel.task_id]
             sent = delivery.sent
             if sent.task not in self.scripts:
-                fault = _Fault("celery.exceptions", "NotRegistered", sent.task)
-                self.store(sent, states.FAILURE, fault.stored, always=True)
+                fault = _fault("celery.exceptions", "NotRegistered", sent.task)
+                self.store(sent, states.FAILURE, encode_error(fault), always=True)
             elif sent.task_id in self._refused:
                 self._revoked(sent, "revoked", always=True)
             elif delivery.due > loop.time():
@@ -264,13 +274,13 @@ class Worker:
             return
         try:
             value = await self._call(delivery)
-        except _RetryError as retry:
-            self.store(sent, states.RETRY, encode_error(retry.cause), traceback_of(retry.cause, sent.task))
+        except Retry as retry:
+            self.store(sent, states.RETRY, encode_error(retry.cause), traceback_of(retry, sent.task))
             delivery.retries += 1
             delivery.due = loop.time() + retry.countdown
             self._schedule(delivery)
-        except _Fault as fault:
-            self.store(sent, states.FAILURE, fault.stored)
+        except _FaultError as fault:
+            self.store(sent, states.FAILURE, encode_error(fault), fault.trace)
         except Exception as error:  # noqa: BLE001 - whatever a task raises is its answer
             self.store(sent, states.FAILURE, encode_error(error), traceback_of(error, sent.task))
         else:
@@ -288,19 +298,23 @@ class Worker:
                 await asyncio.sleep(script.delay)
                 value = script.function(*own, *sent.args, **sent.kwargs)
                 return await value if inspect.isawaitable(value) else value
-        except TimeoutError:
+        except TimeoutError as error:
             if hard_limit.expired():
-                raise _Fault("billiard.exceptions", "TimeLimitExceeded", hard) from None
+                raise _fault("billiard.exceptions", "TimeLimitExceeded", hard) from None
             if soft_limit.expired():
-                raise _Fault("billiard.exceptions", "SoftTimeLimitExceeded") from None
+                fault = _fault("billiard.exceptions", "SoftTimeLimitExceeded")
+                if error.__cause__ is not None:  # It knows where the function was.
+                    fault.__traceback__ = error.__cause__.__traceback__
+                fault.trace = traceback_of(fault, sent.task)
+                raise fault from None
             raise
 
     def _succeed(self, sent: SentTask, value: Any) -> None:
         try:
             self.store(sent, states.SUCCESS, value)
         except (TypeError, ValueError, RecursionError) as error:
-            fault = _Fault("kombu.exceptions", "EncodeError", repr(error))
-            self.store(sent, states.FAILURE, fault.stored, traceback_of(error, sent.task))
+            fault = _fault("kombu.exceptions", "EncodeError", repr(error))
+            self.store(sent, states.FAILURE, encode_error(fault), traceback_of(fault, sent.task))
 
     # Storing.
 
@@ -329,8 +343,7 @@ class Worker:
         return state_of(self._memory.results.get(task_id))
 
     def _revoked(self, sent: SentTask, reason: str, *, always: bool = False) -> None:
-        fault = _Fault("celery.exceptions", "TaskRevokedError", reason)
-        self.store(sent, states.REVOKED, fault.stored, always=always)
+        self.store(sent, states.REVOKED, encode_error(_revocation(reason)), always=always)
 
     # Remote control.
 
@@ -365,8 +378,7 @@ class Worker:
             del self._held[task_id]
         if self._state(task_id) in _MAY_BE_REVOKED:
             # Also of an id that it has never heard of, as Celery's workers do from 5.7 on.
-            fault = _Fault("celery.exceptions", "TaskRevokedError", "revoked")
-            self._memory.store(task_id, encode_meta(task_id, states.REVOKED, fault.stored))
+            self._memory.store(task_id, encode_meta(task_id, states.REVOKED, encode_error(_revocation("revoked"))))
 
     def _answer(self, method: str, arguments: Any, *, runs: bool) -> Any:
         held = list(self._held.values()) if runs else []

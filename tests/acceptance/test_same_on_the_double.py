@@ -1,0 +1,473 @@
+"""What a user's tests see on the double is what the program sees of a worker: each test runs on both."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import decimal
+import math
+import time
+import uuid
+
+import pytest
+from support.hand import eventually
+
+from fibo_client import (
+    FIBO_TASK,
+    FIBONACCI,
+    FIBONACCI_CHUNK,
+    FiboClient,
+    ResultTimeoutError,
+    TaskFailedError,
+    TaskRevokedError,
+)
+from fibo_client.celery import Cause, CeleryClient, RemoteTask
+from fibo_client.testing import FakeCelery, FakeFibo
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def fake():
+    """A double that is told to do what `support.stock` does, two tasks at a time as its worker."""
+
+    async def sleep(seconds):
+        await asyncio.sleep(seconds)
+        return seconds
+
+    def fail(*args):
+        raise ValueError(*args)
+
+    def retry_once(task):
+        if task.retries == 0:
+            task.retry(exc=ValueError("once more"), countdown=0.1)
+        return task.retries
+
+    async def progress(task, steps):
+        for step in range(1, steps + 1):
+            task.update_state(state="PROGRESS", meta={"current": step, "total": steps})
+            await asyncio.sleep(0.05)
+        return steps
+
+    fake = FakeCelery(concurrency=2, nodes=["stock@fake"])
+    fake.task("stock.add", lambda x, y: x + y)
+    fake.task("stock.echo", lambda *args, **kwargs: [args, kwargs])
+    fake.task("stock.sleep", sleep)
+    fake.task("stock.fail", fail)
+    fake.task("stock.retry_once", retry_once, bind=True)
+    fake.task("stock.progress", progress, bind=True)
+    fake.task("stock.unserialisable", returns={1, 2, 3})
+    fake.task("stock.types", returns=TYPES)
+    return fake
+
+
+TYPES = [
+    dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
+    dt.date(2026, 1, 2),
+    dt.time(3, 4, 5),
+    decimal.Decimal("1.50"),
+    uuid.UUID(int=5),
+    b"abc",
+    b"\xff\x00",
+]
+
+
+@pytest.fixture
+async def on_the_double(fake):
+    async with CeleryClient(transport=fake, timeout=PATIENCE) as client:
+        yield client
+
+
+@pytest.fixture
+async def on_the_double_by_polling(fake):
+    async with CeleryClient(transport=fake, timeout=PATIENCE, push=False) as client:
+        yield client
+
+
+@pytest.fixture
+async def on_a_worker(stock):
+    async with CeleryClient(stock.url, timeout=PATIENCE) as client:
+        yield client
+
+
+@pytest.fixture(params=["on_the_double", "on_the_double_by_polling", "on_a_worker"])
+def celery(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+async def fibo_on_the_double():
+    async with FiboClient(transport=FakeFibo(), timeout=PATIENCE) as client:
+        yield client
+
+
+@pytest.fixture
+async def fibo_on_a_worker(worker):
+    async with FiboClient(worker.url, timeout=PATIENCE) as client:
+        yield client
+
+
+@pytest.fixture(params=["fibo_on_the_double", "fibo_on_a_worker"])
+def fibo(request):
+    return request.getfixturevalue(request.param)
+
+
+def fresh() -> str:
+    return f"{uuid.uuid4()}"
+
+
+async def occupy(celery):
+    """Keep both processes of the worker busy."""
+    blockers = [await celery.send_task("stock.sleep", (1.0,)) for _ in range(2)]
+
+    async def busy():
+        active = await celery.inspect().active()
+        return {each.id for each in blockers} <= {task["id"] for tasks in active.values() for task in tasks}
+
+    await eventually(busy)
+    return blockers
+
+
+# Values.
+
+
+async def test_a_value_comes_back(celery):
+    assert await celery.call("stock.add", 2, 3) == 5
+
+
+async def test_arguments_arrive_as_json_brings_them(celery):
+    args, kwargs = await (await celery.send_task("stock.echo", ((1, 2), {"k": None}, "ü"), {"x": 1.5}))
+    assert args == [[1, 2], {"k": None}, "ü"]
+    assert kwargs == {"x": 1.5}
+
+
+async def test_the_types_of_celerys_json_go_both_ways(celery):
+    assert await celery.call("stock.echo", *TYPES) == [TYPES, {}]
+    assert await celery.call("stock.types") == TYPES
+
+
+async def test_a_compressed_message_is_read(celery):
+    handle = await celery.send_task("stock.echo", ["x" * 1000], compression="gzip")
+    assert await handle == [["x" * 1000], {}]
+
+
+async def test_many_calls_give_their_answers_in_order(celery):
+    add = RemoteTask[[int, int], int]("stock.add")
+    assert await celery.call_many([add(n, 1) for n in range(20)]) == list(range(1, 21))
+    handles = await celery.send_many(add, [(n, 2) for n in range(20)])
+    assert await celery.gather(handles) == list(range(2, 22))
+    assert await celery.ready(handles) == [True] * 20
+
+
+async def test_a_handle_can_be_asked_again_and_by_its_id_alone(celery):
+    handle = await celery.send_task("stock.add", (2, 3), task_id=fresh())
+    assert [await handle.get(), await handle.get()] == [5, 5]
+    assert await celery.result(handle.id).get(timeout=0) == 5
+    assert await handle.state() == "SUCCESS"
+
+
+async def test_what_was_forgotten_is_pending(celery):
+    handle = await celery.send_task("stock.add", (2, 3))
+    await handle
+    await handle.forget()
+    assert await handle.state() == "PENDING"
+    assert await handle.ready() is False
+
+
+async def test_an_ignored_result_is_none_at_once_and_never_stored(celery):
+    handle = await celery.send_task("stock.add", (2, 3), ignore_result=True)
+    assert await handle.get() is None
+    assert await celery.call("stock.add", 1, 1) == 2
+    assert await celery.result(handle.id).ready() is False
+
+
+# Failures.
+
+
+async def test_a_failure_tells_the_exception_and_its_traceback(celery):
+    with pytest.raises(TaskFailedError) as caught:
+        await celery.call("stock.fail", "bad", 1, {"k": [2]})
+    error = caught.value
+    assert (error.exc_type, error.exc_module, error.exc_args) == ("ValueError", "builtins", ("bad", 1, {"k": [2]}))
+    assert error.traceback.startswith("Traceback (most recent call last):\n")
+    assert "in fail\n" in error.traceback
+    assert error.traceback.rstrip().endswith("ValueError: ('bad', 1, {'k': [2]})")
+    assert "Remote traceback" in error.__notes__[0]
+
+
+async def test_wrong_arguments_fail_as_a_call_of_the_function_does(celery):
+    with pytest.raises(TaskFailedError, match=r"missing 1 required positional argument: 'y'") as caught:
+        await celery.call("stock.add", 1)
+    assert caught.value.exc_type == "TypeError"
+
+
+async def test_a_task_that_nobody_knows_fails_at_once_even_if_its_result_is_ignored(celery):
+    with pytest.raises(TaskFailedError) as caught:
+        await celery.call("no.such.task")
+    error = caught.value
+    assert (error.exc_type, error.exc_module, error.exc_args) == (
+        "NotRegistered",
+        "celery.exceptions",
+        ("no.such.task",),
+    )
+    handle = await celery.send_task("no.such.task", ignore_result=True)
+    with pytest.raises(TaskFailedError, match="NotRegistered"):
+        await celery.result(handle.id)
+
+
+async def test_a_result_that_json_cannot_carry_is_a_failure(celery):
+    with pytest.raises(TaskFailedError) as caught:
+        await celery.call("stock.unserialisable")
+    error = caught.value
+    assert (error.exc_type, error.exc_module) == ("EncodeError", "kombu.exceptions")
+    assert "set is not JSON serializable" in error.exc_args[0]
+
+
+async def test_arguments_of_an_exception_that_json_cannot_carry_are_text(celery):
+    handles = [await celery.send_task("stock.fail", (each,)) for each in ("bad", None)]
+    answers = await celery.gather(handles, return_exceptions=True)
+    assert [each.exc_args for each in answers] == [("bad",), (None,)]
+
+
+async def test_one_failure_of_many_is_raised_or_put_in_its_place(celery):
+    handles = [await celery.send_task("stock.add", (1, 2)), await celery.send_task("stock.fail", ("bad",))]
+    value, error = await celery.gather(handles, return_exceptions=True)
+    assert (value, error.exc_args) == (3, ("bad",))
+    with pytest.raises(TaskFailedError, match="bad"):
+        await celery.gather(handles)
+
+
+# States on the way.
+
+
+async def test_progress_is_followed_to_the_end(celery):
+    handle = await celery.send_task("stock.progress", (4,))
+    seen = [meta async for meta in handle.updates()]
+    assert (seen[-1].state, seen[-1].result) == ("SUCCESS", 4)
+    assert {meta.state for meta in seen[:-1]} == {"PROGRESS"}
+    steps = [meta.result["current"] for meta in seen[:-1]]
+    assert steps == sorted(set(steps))
+    assert seen[0].result["total"] == 4
+
+
+async def test_a_task_that_is_tried_again_says_so_meanwhile_and_answers_in_the_end(celery):
+    handle = await celery.send_task("stock.retry_once")
+    seen = [meta async for meta in handle.updates()]
+    assert seen[-1].result == 1
+    retries = [meta for meta in seen if meta.state == "RETRY"]
+    assert [(meta.failure.exc_type, meta.failure.args) for meta in retries] == [("ValueError", ("once more",))]
+    assert retries[0].failure.traceback.rstrip().endswith("Retry in 0.1s: ValueError('once more')")
+
+
+async def test_a_task_for_later_runs_later(celery):
+    began = time.monotonic()
+    later = await celery.send_task("stock.add", (1, 2), countdown=0.4)
+    assert await celery.call("stock.add", 1, 1) == 2
+    assert await celery.result(later.id).ready() is False
+    assert await later == 3
+    assert time.monotonic() - began >= 0.4
+
+
+# Time limits.
+
+
+async def test_no_answer_in_time_names_the_task_and_can_be_waited_for_again(celery):
+    handle = await celery.send_task("stock.sleep", (0.5,))
+    with pytest.raises(ResultTimeoutError, match=r"stock\.sleep") as caught:
+        await handle.get(timeout=0.1)
+    assert (caught.value.task_ids, caught.value.state) == ((handle.id,), "PENDING")
+    assert await handle.get() == 0.5
+
+
+async def test_many_answers_that_are_late_tell_those_that_came(celery):
+    handles = [await celery.send_task("stock.add", (1, 2)), await celery.send_task("stock.sleep", (1.0,))]
+    await handles[0]
+    with pytest.raises(ResultTimeoutError) as caught:
+        await celery.gather(handles, timeout=0.2)
+    assert caught.value.finished == {0: 3}
+    assert caught.value.task_ids == (handles[1].id,)
+    await handles[1]
+
+
+async def test_nobody_serves_another_queue(celery):
+    handle = await celery.send_task("stock.add", (1, 2), queue=f"nobody-{fresh()}")
+    with pytest.raises(ResultTimeoutError) as caught:
+        await handle.get(timeout=0.2)
+    assert caught.value.state == "PENDING"
+    assert await celery.engine.broker.depth(handle.queue) == 1
+
+
+async def test_a_task_that_could_not_begin_in_time_has_expired(celery):
+    blockers = await occupy(celery)
+    handle = await celery.send_task("stock.add", (1, 2), expires=0.2)
+    with pytest.raises(ResultTimeoutError):
+        await celery.call("stock.add", 1, 2, timeout=0.2)
+    with pytest.raises(TaskRevokedError, match="expired"):
+        await handle
+    await celery.gather(blockers)
+
+
+async def test_a_task_that_runs_too_long_is_ended_by_its_time_limit(celery):
+    with pytest.raises(TaskFailedError) as caught:
+        await (await celery.send_task("stock.sleep", (PATIENCE,), time_limit=1))
+    error = caught.value
+    assert (error.exc_type, error.exc_module, error.exc_args) == ("TimeLimitExceeded", "billiard.exceptions", (1,))
+    assert error.traceback is None
+
+
+async def test_a_soft_time_limit_is_raised_in_the_task(celery):
+    with pytest.raises(TaskFailedError) as caught:
+        await (await celery.send_task("stock.sleep", (PATIENCE,), soft_time_limit=1))
+    error = caught.value
+    assert (error.exc_type, error.exc_module) == ("SoftTimeLimitExceeded", "billiard.exceptions")
+    assert "in sleep\n" in error.traceback
+    assert "SoftTimeLimitExceeded" in error.traceback
+
+
+# Revoking.
+
+
+async def test_a_task_that_waits_is_revoked_at_once(celery):
+    blockers = await occupy(celery)
+    handle = await celery.send_task("stock.add", (1, 2))
+    assert await handle.revoke() == 1
+    with pytest.raises(TaskRevokedError, match="revoked"):
+        await handle
+    await celery.gather(blockers)
+    assert await celery.result(handle.id).state() == "REVOKED"
+
+
+async def test_a_task_for_later_is_revoked_at_once(celery):
+    handle = await celery.send_task("stock.add", (1, 2), countdown=0.5)
+
+    async def scheduled():
+        held = await celery.inspect().scheduled()
+        return any(handle.id == each["request"]["id"] for tasks in held.values() for each in tasks)
+
+    await eventually(scheduled)
+    await handle.revoke()
+    with pytest.raises(TaskRevokedError, match="revoked"):
+        await handle.get()
+
+
+async def test_a_task_that_runs_goes_on_unless_it_is_to_be_terminated(celery):
+    (first, second) = await occupy(celery)
+    await first.revoke()
+    await second.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError, match="terminated"):
+        await second
+    assert await first == 1.0
+
+
+async def test_a_call_that_is_cancelled_revokes_its_task(celery):
+    blockers = await occupy(celery)
+    call = asyncio.create_task(celery.call("stock.add", 1, 2))
+
+    async def sent():
+        return await celery.engine.broker.depth("celery") or (await celery.inspect().reserved())
+
+    await eventually(sent)
+    (owned,) = celery.engine._watcher._registry._awaited
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    async def revoked():
+        return await celery.result(owned).state() == "REVOKED"
+
+    await eventually(revoked)
+    await celery.gather(blockers)
+
+
+# Asking workers.
+
+
+async def test_workers_answer_and_name_what_they_know_and_serve(celery):
+    (worker,) = await celery.ping()
+    assert worker.name.startswith("stock@")
+    inspect = celery.inspect([worker.name])
+    assert "stock.add" in (await inspect.registered())[worker.name]
+    assert [each["name"] for each in (await inspect.active_queues())[worker.name]] == ["celery"]
+    assert await celery.ping(destination=["nobody@nowhere"], timeout=0.2) == []
+
+
+async def test_what_runs_is_told_with_its_arguments(celery):
+    handle = await celery.send_task("stock.sleep", (1.0,))
+
+    async def runs():
+        (tasks,) = (await celery.inspect().active()).values()
+        return next((each for each in tasks if each["id"] == handle.id), None)
+
+    await eventually(runs)
+    told = await runs()
+    assert (told["name"], told["args"], told["kwargs"]) == ("stock.sleep", [1.0], {})
+    ((state, _),) = [held[handle.id] for held in (await celery.inspect().query_task([handle.id])).values()]
+    assert state == "active"
+    diagnosis = await celery.diagnose(handle)
+    assert diagnosis.cause is Cause.RUNNING
+    assert diagnosis.since is not None
+    await handle
+
+
+async def test_a_diagnosis_tells_what_is_wrong(celery):
+    done = await celery.send_task("stock.add", (1, 2))
+    await done
+    unserved = await celery.send_task("stock.add", (1, 2), queue=f"nobody-{fresh()}")
+    unknown = await celery.send_task("no.such.task")
+    await eventually(unknown.ready)
+    never_sent = celery.result(fresh(), "stock.add")
+    causes = [(await celery.diagnose(each)).cause for each in (done, unserved, unknown, never_sent)]
+    assert causes == [Cause.FINISHED, Cause.NOT_LISTENING, Cause.UNKNOWN_TASK, Cause.NEVER_PUBLISHED]
+
+
+async def test_a_busy_worker_takes_the_most_urgent_task_first(celery):
+    blockers = await occupy(celery)
+    # A stock worker takes four a process in advance, whatever comes after them.
+    blockers += await celery.send_many("stock.add", [(1, 1)] * 8)
+    handles = [await celery.send_task("stock.sleep", (0.2,), priority=priority) for priority in (9, 9, 0, 0)]
+    await handles[2]
+    assert await celery.ready(handles[:2]) == [False, False]
+    await celery.gather([*blockers, *handles])
+
+
+# Fibonacci numbers.
+
+
+async def test_fibonacci_numbers_are_exact(fibo):
+    assert [await fibo.fibonacci(n) for n in (0, 1, 2, 3, 10, 90)] == [0, 1, 1, 2, 55, 2880067194370816120]
+    assert await fibo.fibonacci(100_000) % 10**20 == 49895374653428746875
+    assert await fibo.sqrt(2) == math.sqrt(2)
+
+
+async def test_many_numbers_share_tasks_and_keep_their_order(fibo):
+    assert await fibo.fibonacci_many([4, 3, 8, 6, 10, 3]) == [3, 2, 21, 8, 55, 2]
+    assert await asyncio.gather(*map(fibo.fibonacci, [7, 8, 7])) == [13, 21, 13]
+
+
+async def test_a_stream_gives_every_number_once(fibo):
+    async with fibo.stream(range(2000), max_in_flight=300) as results:
+        found = {n: value async for n, value in results}
+    assert len(found) == 2000
+    assert all(found[n] == found[n - 1] + found[n - 2] for n in range(2, 2000))
+
+
+async def test_the_task_that_answers_a_sentence_says_all_digits(fibo):
+    handle = await fibo.submit(50_000, task=FIBO_TASK)
+    n, message = await handle
+    assert (n, message.partition(" was ")[0]) == (50_000, f"The Fibonacci calculated with task id {handle.id}")
+    assert len(message.partition(" was ")[2]) == 10_450
+
+
+async def test_what_a_worker_refuses_fails_alone(fibo):
+    values = await fibo.celery.call(FIBONACCI_CHUNK, [5, -1, 7, True, "8"])
+    assert [values[0], values[2]] == [5, 13]
+    assert [(each.exc_type, each.exc_args) for each in (values[1], values[3], values[4])] == [
+        ("ValueError", ("n must be 0 or more, not -1",)),
+        ("TypeError", ("n must be an integer, not bool",)),
+        ("TypeError", ("n must be an integer, not str",)),
+    ]
+    for wrong, error in ((5, "TypeError"), ([1] * 1001, "ValueError")):
+        with pytest.raises(TaskFailedError, match=error):
+            await fibo.celery.call(FIBONACCI_CHUNK, wrong)
+    with pytest.raises(TaskFailedError, match="n must be at most 10000000"):
+        await fibo.celery.call(FIBONACCI, 10_000_001)
