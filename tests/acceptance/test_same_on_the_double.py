@@ -49,7 +49,7 @@ def fake():
             await asyncio.sleep(0.05)
         return steps
 
-    fake = FakeCelery(concurrency=2, nodes=["stock@fake"])
+    fake = FakeCelery(queues=["celery"], concurrency=2, nodes=["stock@fake"])
     fake.task("stock.add", lambda x, y: x + y)
     fake.task("stock.echo", lambda *args, **kwargs: [args, kwargs])
     fake.task("stock.sleep", sleep)

@@ -18,14 +18,16 @@ import pytest
 import fibo_client
 import fibo_client.celery
 import fibo_client.telemetry.otel
+import fibo_client.testing
+import fibo_client.testing.pytest
 from fibo_client import errors
 from fibo_client.celery import CeleryConfig, SendOptions, composing
 from fibo_client.celery.config import ConfigOverrides
 from fibo_client.config import FiboConfig, FiboOverrides
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry]
-MODULES = [*PACKAGES, fibo_client.telemetry.otel]
+PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.testing]
+MODULES = [*PACKAGES, fibo_client.telemetry.otel, fibo_client.testing.pytest]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,8 @@ MODULES = [*PACKAGES, fibo_client.telemetry.otel]
         ),
         (fibo_client.telemetry, "Recorder Sending Server"),
         (fibo_client.telemetry.otel, "OpenTelemetry"),
+        (fibo_client.testing, "FakeCelery FakeFibo FakeTask SentTask"),
+        (fibo_client.testing.pytest, "fake_celery fake_fibo"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
@@ -108,7 +112,7 @@ def test_the_options_that_are_accepted_are_those_that_are_typed():
 
 def test_importing_the_client_imports_neither_celery_nor_the_worker():
     program = (
-        "import sys, fibo_client, fibo_client.celery; "
+        "import sys, fibo_client, fibo_client.celery, fibo_client.testing; "
         "print(*{name.partition('.')[0] for name in sys.modules}.intersection("
         "{'amqp', 'billiard', 'celery', 'fibo_worker', 'gmpy2', 'kombu', 'vine'}))"
     )
@@ -215,7 +219,7 @@ def test_every_public_method_says_what_it_takes_gives_and_raises(function, is_pr
     gives = signature.return_annotation
     yields = gives.startswith("AsyncIterator[")
     assert ("Yields" in told) == yields
-    assert ("Returns" in told) == (gives != "None" and not yields)
+    assert ("Returns" in told) == (gives not in ("None", "NoReturn") and not yields)
 
     listed = [exception(name) for name in told.get("Raises", ())]
     assert all(issubclass(each, Exception) for each in listed)

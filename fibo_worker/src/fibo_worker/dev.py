@@ -1,6 +1,6 @@
 """A private Redis and a worker, for as long as a ``with`` block: for the demo, tests and the documentation.
 
-    with running() as here:
+    with running(app="proj.celery") as here:
         ...  # a client of here.url
 
 Nothing of it is meant for production.
@@ -343,10 +343,8 @@ class WorkerProcess:
 
     def _is_ready(self, child: Child) -> bool:
         # The last thing that Celery says before it takes tasks. Unlike a ping, it needs no connection to the
-        # broker, and it tells this worker from others that serve the same one.
-        said = re.search(
-            rf"({re.escape(self._name)}@\S+) ready\.$", child.log.read_text(errors="replace"), re.MULTILINE
-        )
+        # broker, and it tells this worker from others that serve the same one. An app may have a log format of its own.
+        said = re.search(rf"({re.escape(self._name)}@\S+) ready\.", child.log.read_text(errors="replace"))
         if said:
             self.node = said[1]
         return said is not None
@@ -375,6 +373,7 @@ class Environment:
 def running(
     broker_url: str | None = None,
     *,
+    app: str = "fibo_worker.app",
     result_backend: str | None = None,
     queue: str = "celery",
     concurrency: int = 2,
@@ -384,6 +383,8 @@ def running(
 
     Args:
         broker_url: A Redis to use. None starts a private one.
+        app: The module of the worker's Celery app: an app of your own, such as ``proj.celery``. The worker can import
+            what this process can. Its broker and its result backend are the ones here, whatever the app says.
         result_backend: Where to store results. None is the broker's URL.
         queue: The queue that the worker serves.
         concurrency: How many tasks the worker runs at a time.
@@ -393,13 +394,22 @@ def running(
         Where to reach them. Both are gone at the end of the block.
 
     Raises:
-        StartError: One of them could not be started.
+        StartError: One of them could not be started. The message says why: how to get a Redis server where there is
+            none, or the end of the worker's log where it did not start.
     """
+    importable = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
     with contextlib.ExitStack() as stack:
         redis = None if broker_url else stack.enter_context(PrivateRedis(port=port))
         url = broker_url or (redis.url if redis else "")
         backend = result_backend or url
-        worker = WorkerProcess(url, result_backend=backend, queues=[queue], concurrency=concurrency)
+        worker = WorkerProcess(
+            url,
+            result_backend=backend,
+            app=app,
+            queues=[queue],
+            concurrency=concurrency,
+            env={"PYTHONPATH": importable},
+        )
         yield Environment(url, backend, queue, stack.enter_context(worker), redis)
 
 

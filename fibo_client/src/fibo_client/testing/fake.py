@@ -40,7 +40,7 @@ class FakeCelery:
     Results do not expire. What still runs when the last client of an event loop is closed is ended.
 
     Args:
-        queues: The queues that the worker serves. What is sent to another one waits there.
+        queues: The queues that the worker serves. What is sent to another one waits there. None is all.
         concurrency: How many tasks it runs at a time. None is all that there are.
         nodes: The names of the workers that answer remote control.
 
@@ -52,7 +52,7 @@ class FakeCelery:
     def __init__(
         self,
         *,
-        queues: Sequence[str] = ("celery",),
+        queues: Sequence[str] | None = None,
         concurrency: int | None = None,
         nodes: Sequence[str] = ("celery@fake",),
     ) -> None:
@@ -199,6 +199,7 @@ class FakeCelery:
         Raises:
             AssertionError: It was not. The message says what was sent instead.
         """
+        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
         found = self._found(task, args, kwargs)
         if not found:
             raise AssertionError(f"{_shown(task, args, kwargs)} was not sent. {self._told(task)}")
@@ -218,6 +219,7 @@ class FakeCelery:
         Raises:
             AssertionError: It was not sent, or more often. The message says what was sent.
         """
+        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
         found = self._found(task, args, kwargs)
         if len(found) != 1:
             raise AssertionError(
@@ -236,6 +238,7 @@ class FakeCelery:
         Raises:
             AssertionError: It was. The message says what was sent.
         """
+        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
         found = self._found(task, args, kwargs)
         if found:
             raise AssertionError(f"{_shown(task, args, kwargs)} was sent {len(found)} times. {self._told(task)}")
@@ -246,6 +249,7 @@ class FakeCelery:
         Raises:
             AssertionError: One was. The message says what was sent.
         """
+        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
         if self.sent:
             raise AssertionError(self._told())
 
@@ -293,7 +297,7 @@ class FakeFibo(FakeCelery):
     def __init__(
         self,
         *,
-        queues: Sequence[str] = ("celery",),
+        queues: Sequence[str] | None = None,
         concurrency: int | None = None,
         nodes: Sequence[str] = ("celery@fake",),
     ) -> None:

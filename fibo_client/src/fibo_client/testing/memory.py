@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
 
 
+_SEPARATOR: Final = "\x06\x16"
+
+
 def _keys(steps: tuple[int, ...]) -> BrokerKeys:
-    return BrokerKeys(prefix="", steps=steps, separator="\x06\x16", db=0, control_exchange="celery")
+    return BrokerKeys(prefix="", steps=steps, separator=_SEPARATOR, db=0, control_exchange="celery")
 
 
 _ALL: Final = _keys(tuple(range(10)))
@@ -115,16 +118,21 @@ class Memory:
         if self.down is not None:
             raise TransportError(self.down)
 
-    def take(self, queues: Sequence[str]) -> Parcel | None:
+    @property
+    def queues(self) -> list[str]:
+        """The names of all queues that something was ever sent to."""
+        return list(dict.fromkeys(route.partition(_SEPARATOR)[0] for route in self.lists))
+
+    def take(self, queues: Sequence[str] | None) -> Parcel | None:
         """Take the message that is to be served next.
 
         Args:
-            queues: The queues to take it from.
+            queues: The queues to take it from. None is all.
 
         Returns:
             The message, or None if there is none.
         """
-        for queue in queues:
+        for queue in self.queues if queues is None else queues:
             for route in _ALL.queues(queue):
                 if self.lists.get(route):
                     return self.lists[route].popleft()

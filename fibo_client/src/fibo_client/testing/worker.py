@@ -143,7 +143,7 @@ class Worker:
 
     Args:
         memory: Where messages and results are.
-        queues: The queues that it serves.
+        queues: The queues that it serves. None is all.
         nodes: The names that it answers remote control by. The first is that of the one that runs the tasks.
         concurrency: How many tasks it runs at a time. None is all that there are.
 
@@ -154,9 +154,11 @@ class Worker:
         up: Whether it is there.
     """
 
-    def __init__(self, memory: Memory, queues: Sequence[str], nodes: Sequence[str], concurrency: int | None) -> None:
+    def __init__(
+        self, memory: Memory, queues: Sequence[str] | None, nodes: Sequence[str], concurrency: int | None
+    ) -> None:
         self._memory = memory
-        self._queues = tuple(queues)
+        self._queues = None if queues is None else tuple(queues)
         self._nodes = tuple(nodes)
         self._concurrency = math.inf if concurrency is None else concurrency
         self.scripts: dict[str, Script] = {}
@@ -402,7 +404,8 @@ class Worker:
             case "registered":
                 return sorted(self.scripts)
             case "active_queues":
-                return [{"name": name, "routing_key": name} for name in self._queues]
+                queues = self._memory.queues if self._queues is None else self._queues
+                return [{"name": name, "routing_key": name} for name in queues]
             case "stats":
                 return {"pid": os.getpid(), "pool": {"max-concurrency": len(held)}, "total": {}}
             case "conf":

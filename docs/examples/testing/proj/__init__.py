@@ -1,0 +1,1 @@
+"""A service that has reports rendered by Celery workers."""
