@@ -13,6 +13,7 @@ import pytest
 
 import fibo_client
 import fibo_worker
+from fibo_worker.dev import find_redis_server
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = {"fibo_client": fibo_client.__version__, "fibo_worker": fibo_worker.__version__}
@@ -168,3 +169,31 @@ def test_the_client_alone_gets_answers_from_a_worker(bare_python, worker):
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "[3, 2, 21, 8, 55]\n2.0\n7\n", "")
+
+
+@pytest.fixture
+def their_project(built, tmp_path):
+    """The project of docs/how-to/test-your-code.md, with an environment that has both packages and what they need."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "docs" / "examples" / "testing", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    uv("venv", "--quiet", "--python", sys.executable, folder / ".venv")
+    uv(
+        *("pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python"),
+        *("--constraint", "constraints.txt", "pytest", "pytest-asyncio"),
+        *(wheel(built, name) for name in VERSIONS),
+    )
+    return folder
+
+
+@pytest.mark.timeout(180)  # It installs all that Celery needs.
+def test_a_project_in_an_empty_environment_is_tested_on_the_double_and_for_real(their_project):
+    written = sum(path.read_text().count("async def test_") for path in their_project.glob("tests/test_*.py"))
+    done = subprocess.run(
+        [their_project / ".venv" / "bin" / "python", "-I", "-m", "pytest", "-q"],
+        cwd=their_project,
+        env={"PATH": os.defpath, "FIBO_REDIS_SERVER": str(find_redis_server())},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{written} passed" in done.stdout
+    assert written == 9

@@ -54,27 +54,12 @@ async def test_with_both(fake_celery, fake_fibo):
     fake_celery.assert_sent_once("proj.add", 2, 3)
 """
 
-ANYIO = """
-import pytest
-from fibo_client import FiboClient
-
+ANYIO = f"""{AUTO}
 pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-
-@pytest.fixture
-async def client(fake_fibo):
-    async with FiboClient(transport=fake_fibo) as client:
-        yield client
-
-async def test_with_a_fixture_of_its_own(client, fake_fibo):
-    assert await client.fibonacci(10) == 55
-    assert fake_fibo.asked == [10]
-
-async def test_with_another_double(client, fake_fibo):
-    assert fake_fibo.asked == []
 """
 
 PLAIN = """

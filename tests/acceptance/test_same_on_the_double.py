@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import decimal
 import math
 import time
 import uuid
 
 import pytest
+from support import stock as stock_app
 from support.hand import eventually
 
 from fibo_client import (
@@ -61,15 +60,7 @@ def fake():
     return fake
 
 
-TYPES = [
-    dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
-    dt.date(2026, 1, 2),
-    dt.time(3, 4, 5),
-    decimal.Decimal("1.50"),
-    uuid.UUID(int=5),
-    b"abc",
-    b"\xff\x00",
-]
+TYPES = stock_app.types.run()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import math
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from unittest import mock
 
 import pytest
+from fastapi import FastAPI
 from support.clock import virtual
 
 from fibo_client import (
@@ -485,6 +487,30 @@ def test_a_worker_comes_back_for_clients_of_a_loop_in_another_thread(fake):
         assert sent.wait(10)
     thread.join(10)
     assert answers == [5]
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
+def test_an_application_in_the_thread_of_starlettes_test_client_uses_the_double():
+    from fastapi.testclient import TestClient
+
+    fake = FakeFibo()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        async with FiboClient(transport=fake) as app.state.fibo:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/fibonacci/{n}")
+    async def fibonacci(n: int) -> str:
+        return str(await app.state.fibo.fibonacci(n))
+
+    with TestClient(app) as http:
+        assert http.get("/fibonacci/10").json() == "55"
+        fake.numbers[11] = 5
+        assert http.get("/fibonacci/11").json() == "5"
+    assert fake.asked == [10, 11]
 
 
 async def test_closing_the_last_client_ends_what_still_runs_and_leaves_nothing(fake):
