@@ -150,7 +150,7 @@ async def test_ready_asks_once_and_says_so_when_the_await_is_forgotten(client, h
     assert (await hand.commands())["mget"] == before + 1  # What is over is not asked for again.
     assert await results[0].ready() is False
     assert await asyncio.create_task(results[1].ready()) is True
-    with pytest.raises(TypeError, match=r"if await result\.ready\(\):"):
+    with pytest.raises(TypeError, match=r"await result\.ready\(\)"):
         bool(results[0].ready())
     with pytest.raises(TypeError, match=r"await client\.ready\(results\)"):
         bool(client.ready(results))

@@ -117,6 +117,7 @@ class MemoryBroker(memory.MemoryBroker):
         self.commands: list[tuple[str, list[Parcel]]] = []
         self.outcomes: deque[Exception | float] = deque()
         self.broadcasts: list[tuple[float, Any]] = []
+        self.listening = 1
 
     async def publish(self, route, parcels) -> None:
         """Succeed, or do what the next outcome says: raise an error, or take so many seconds."""
@@ -131,8 +132,10 @@ class MemoryBroker(memory.MemoryBroker):
     @property
     def revoked(self) -> list[str]:
         """The tasks that were revoked, in order."""
-        return [task_id for _, request in self.broadcasts for task_id in request.arguments["task_id"]]
+        revocations = [request for _, request in self.broadcasts if request.method == "revoke"]
+        return [task_id for request in revocations for task_id in request.arguments["task_id"]]
 
     async def broadcast(self, request) -> int:
         self.broadcasts.append((asyncio.get_running_loop().time(), request))
-        return await super().broadcast(request)
+        await super().broadcast(request)
+        return self.listening

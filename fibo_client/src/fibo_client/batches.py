@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client.celery.result import collect, value_of
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.chunks import decode, handle, is_bulky, options, signature
-from fibo_client.contract import check_n
 from fibo_client.errors import FiboError, ResultTimeoutError
+from fibo_client.indexes import check_index, check_indexes
 from fibo_client.packing import pack
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def compute_many(
         The numbers, in order.
 
     Raises:
-        TypeError: One of them is not an integer.
+        TypeError: One of them is not an integer, or they are not iterable.
         ValueError: One of them is negative, or larger than `max_n`.
         ResultTimeoutError: Not all came in time. Its `finished` has what did, by index.
         TaskError: One of them failed.
@@ -64,7 +64,7 @@ async def compute_many(
         ClientStateError: The client is not open here, or was closed meanwhile.
     """
     began = engine.check().time()
-    numbers = [check_n(n, max_n) async for portion in _portions(ns) for n in portion]
+    numbers = [check_index(n, max_n) async for portion in _portions(check_indexes(ns)) for n in portion]
     if not numbers:
         return []
     chunks = await _pack(numbers, chunk_size)
@@ -72,7 +72,7 @@ async def compute_many(
     sending = engine.begin(options(chunks[0], lane, engine.config.priority_steps, expires), batch=len(chunks) > 1)
     parcels = await _compose(engine, chunks, lane, expires, sending)
     sent = {
-        parcel.task_id: (chunk, handle(engine, chunk, parcel.task_id))
+        parcel.task_id: (chunk, handle(engine, chunk, lane, parcel.task_id))
         for chunk, parcel in zip(chunks, parcels, strict=True)
     }
     answers: dict[int, Answer] = {}
@@ -112,6 +112,7 @@ async def compute_many(
         raise ResultTimeoutError(
             task=late[0].task,
             task_ids=[task_id for error in late for task_id in error.task_ids],
+            queue=late[0].queue,
             state=late[0].state,
             waited=late[0].waited,
             total=len(numbers),

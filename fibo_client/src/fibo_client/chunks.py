@@ -80,12 +80,13 @@ def is_bulky(chunk: Chunk) -> bool:
     return sum(map(reply_bytes, chunk.numbers)) > BULKY
 
 
-def handle(engine: Engine, chunk: Chunk, task_id: str) -> AsyncResult[list[Any]]:
+def handle(engine: Engine, chunk: Chunk, lane: Lane, task_id: str) -> AsyncResult[list[Any]]:
     """Make the handle of a chunk that is sent.
 
     Args:
         engine: The client's running parts.
         chunk: The numbers.
+        lane: How they were sent.
         task_id: The id of its task.
 
     Returns:
@@ -99,7 +100,8 @@ def handle(engine: Engine, chunk: Chunk, task_id: str) -> AsyncResult[list[Any]]
             raise ValueError(f"it must be a list of {len(chunk.numbers)} items")
         return result
 
-    return AsyncResult(engine, task_id, task=signature(chunk).task, decode=items)
+    queue = engine.config.queue if lane.queue is None else lane.queue
+    return AsyncResult(engine, task_id, task=signature(chunk).task, queue=queue, decode=items)
 
 
 def decode(item: Any, task_id: str) -> Answer:

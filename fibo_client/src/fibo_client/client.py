@@ -11,8 +11,9 @@ from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.protocol.message import check_name, check_priority
 from fibo_client.chunks import Lane
 from fibo_client.config import FiboConfig
-from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_n, check_sqrt
+from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_sqrt
 from fibo_client.flights import Flights
+from fibo_client.indexes import check_index, check_indexes
 from fibo_client.streaming import Stream
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class FiboClient:
         """
         return self.celery.stats()
 
+    if not TYPE_CHECKING:  # A type checker refuses `with` by itself.
+        __enter__ = CeleryClient.__enter__
+        __exit__ = CeleryClient.__exit__
+
     async def __aenter__(self) -> Self:
         return await self.open()
 
@@ -142,7 +147,7 @@ class FiboClient:
             TransportError: Redis could not be reached.
             ClientStateError: The client is not open here.
         """
-        number = check_n(n, self.config.max_n)
+        number = check_index(n, self.config.max_n)
         seconds = self.celery.engine.seconds(timeout)
         loop = self.celery.engine.check()
         deadline = math.inf if seconds is None else loop.time() + seconds
@@ -288,7 +293,7 @@ class FiboClient:
             self._flights,
             self._lane(queue, priority)._replace(stream=True),
             source,
-            check=lambda n: check_n(n, max_n),
+            check=lambda n: check_index(n, max_n),
             seconds=self.celery.engine.seconds(timeout),
             max_in_flight=max_in_flight,
             ordered=ordered,
@@ -335,7 +340,7 @@ class FiboClient:
             TransportError: Redis could not be reached.
             ClientStateError: The client is not open here.
         """
-        signature = FIBO_TASK(check_n(n, self.config.max_n))
+        signature = FIBO_TASK(check_index(n, self.config.max_n))
         (answer,) = await self.celery.call_many([signature], timeout=timeout, retry=True, bulky=n >= BULKY_N)
         return answer
 
@@ -359,7 +364,7 @@ class FiboClient:
             TransportError: It was not sent, or it is not known whether it was.
             ClientStateError: The client is not open here.
         """
-        return await self.celery.send_task(task(check_n(n, self.config.max_n)), retry=True)
+        return await self.celery.send_task(task(check_index(n, self.config.max_n)), retry=True)
 
     @overload
     async def submit_many(self, ns: Iterable[int]) -> list[AsyncResult[int]]: ...
@@ -383,7 +388,7 @@ class FiboClient:
             TransportError: Some were not sent, or it is not known whether they were.
             ClientStateError: The client is not open here.
         """
-        numbers = [(check_n(n, self.config.max_n),) for n in ns]
+        numbers = [(check_index(n, self.config.max_n),) for n in check_indexes(ns)]
         return await self.celery.send_many(task, numbers, retry=True)
 
     def ready(self, results: Iterable[AsyncResult[Any]]) -> Question[list[bool]]:

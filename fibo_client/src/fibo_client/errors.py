@@ -161,6 +161,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
     Attributes:
         task: The task's name, or None where only an id was known.
         task_ids: The ids that had no answer.
+        queue: The queue that it was sent to, or None where only an id was known.
         state: The last state seen of the (first) unanswered task: ``PENDING`` where nothing was stored.
         waited: Seconds from the call to this error.
         total: How many results were waited for.
@@ -178,6 +179,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         task_ids: Sequence[str],
         state: str,
         waited: float,
+        queue: str | None = None,
         total: int = 1,
         finished: Mapping[int, Any] | None = None,
         reason: str | None = None,
@@ -190,6 +192,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.unread = unread
         self.task = task
         self.task_ids = tuple(task_ids)
+        self.queue = queue
         self.state = state
         self.waited = waited
         self.total = total
@@ -197,7 +200,8 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.reason = reason
         name = task or "task"
         if total == 1:
-            seen = f"{_SENT[published]}looked for {looks} {'time' if looks == 1 else 'times'}"
+            sent = f"sent to {queue!r}, " if published and queue else _SENT[published]
+            seen = f"{sent}looked for {looks} {'time' if looks == 1 else 'times'}"
             what = (
                 f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s ({seen}); "
                 f"its last known state is {state}"
@@ -211,7 +215,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
 
 
 _SENT = {True: "sent, ", False: "not sent, ", None: ""}
-_ASK = "CeleryClient.diagnose() asks the queue and the workers why"
+_ASK = "CeleryClient.diagnose(error) asks the queue and the workers why"
 
 
 class ResultDecodeError(FiboError, ValueError):

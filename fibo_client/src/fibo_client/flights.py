@@ -303,7 +303,7 @@ class Flights:
             self._refuse(flights, error)
             return
         work = self._engine.own([parcel], sending, retry=True, bulky=is_bulky(chunk))
-        handle_ = handle(self._engine, chunk, parcel.task_id)
+        handle_ = handle(self._engine, chunk, line.lane, parcel.task_id)
         launch = _Launch(work, sending, handle_, flights, now, deadline + EXPIRY_MARGIN)
         line.in_flight += 1
         work.send()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Iterable
 from dataclasses import dataclass, field
 from inspect import isasyncgen
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import anyio
 
@@ -97,11 +97,23 @@ class Stream(Generic[V]):
         self._window = _Window(flights, lane, source, check, limit, max_in_flight, ordered, return_exceptions)
         self._in_a_row = 0
         if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, (str, bytes, bytearray)):
-            raise TypeError(f"source must be an iterable or async iterable of integers, not {type(source).__name__}")
+            advice = "; is an `await` missing?" if isinstance(source, Awaitable) else ""
+            kind = type(source).__name__
+            raise TypeError(f"source must be an iterable or async iterable of integers, not {kind}{advice}")
         if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int):
             raise TypeError(f"max_in_flight must be an integer, not {type(max_in_flight).__name__}")
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
+
+    if not TYPE_CHECKING:  # A type checker refuses `for` and `with` by itself.
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("use `async for`, in a coroutine: the answers of a stream are awaited")
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("use `async with`, in a coroutine: a plain `with` cannot close the stream")
+
+        def __exit__(self, *_: object) -> None: ...
 
     def __aiter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from support.memory import MemoryBroker, MemoryStore
 from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.engine import Engine
 from fibo_client.celery.transport.base import Parcel
+from fibo_client.celery.waiting.registry import GRACE
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
 from fibo_client.telemetry.recorder import SILENCE
@@ -29,6 +30,10 @@ class Bench:
     def run(self, *task_ids, timeout=10.0, retry=False, **options):
         parcels = [Parcel(task_id, "celery", b"") for task_id in task_ids]
         return asyncio.create_task(self.engine.run(parcels, SILENCE, timeout=timeout, retry=retry, **options))
+
+    @staticmethod
+    def now() -> float:
+        return asyncio.get_running_loop().time()
 
     @property
     def revoked(self) -> list[str]:
@@ -60,6 +65,30 @@ async def test_an_answered_call_is_not_revoked_and_its_result_is_deleted():
         await asyncio.sleep(2)
         assert bench.deleted == ["a"]
         assert bench.revoked == []
+
+
+@virtual
+async def test_that_no_worker_listens_is_known_by_the_deadline_and_does_not_delay_it():
+    async with running() as bench:
+        bench.broker.listening = 0
+        began = bench.now()
+        outcome = await bench.run("a", timeout=3.0)
+        assert outcome.nobody
+        assert bench.now() - began <= 3.0 + GRACE
+        bench.broker.listening = 1
+        assert not (await bench.run("b", timeout=3.0)).nobody
+
+
+@virtual
+async def test_whether_a_worker_listens_is_not_asked_while_answers_come():
+    async with running() as bench:
+        for name in "abc":
+            call = bench.run(name, timeout=3.0)
+            await asyncio.sleep(1.0)
+            bench.store.put(name, result=55)
+            assert not (await call).nobody
+        assert await bench.engine.wait(["d"], timeout=0)
+        assert bench.broker.broadcasts == []
 
 
 @virtual

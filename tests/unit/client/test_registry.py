@@ -158,10 +158,15 @@ def test_last_looks_are_asked_for_in_time_and_once(registry, enter):
     enter("a", "b", deadline=10.0, read_from=9.95)
     enter("c", deadline=20.0, read_from=19.95)
     assert registry.next_look() == 9.95
-    assert registry.last_looks(9.94) == []
-    assert registry.last_looks(9.95) == ["a", "b"]
-    assert registry.last_looks(9.96) == []
+    assert registry.last_looks(9.94) == ([], False)
+    assert registry.last_looks(9.95) == (["a", "b"], True)
+    assert registry.last_looks(9.96) == ([], False)
     assert registry.next_look() == 19.95
+
+
+def test_a_single_look_is_nobodys_time_that_is_nearly_up(registry, enter):
+    enter("a", deadline=10.0, read_from=0.0, once=True)
+    assert registry.last_looks(0.0) == (["a"], False)
 
 
 def test_a_wait_that_is_over_needs_no_last_look(registry, enter):

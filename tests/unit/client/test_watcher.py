@@ -23,7 +23,8 @@ class Bench:
 
     def __init__(self, **settings) -> None:
         self.store = MemoryStore()
-        self.watcher = Watcher(self.store, CeleryConfig(**settings))
+        self.late: list[float] = []
+        self.watcher = Watcher(self.store, CeleryConfig(**settings), lambda: self.late.append(self.now()))
 
     async def wait(self, *task_ids, timeout=10.0, **options):
         """Wait like the engine does, and give the waiter back."""

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast, overload
 
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.diagnosis import Diagnosis, diagnose
 from fibo_client.celery.engine import Engine
 from fibo_client.celery.inspection import Inspect, WorkerInfo
 from fibo_client.celery.protocol.message import check_name
-from fibo_client.celery.result import AsyncResult, Question, collect, gather, ready_many, revocation
+from fibo_client.celery.result import (
+    AsyncResult,
+    Question,
+    check_handle,
+    check_handles,
+    collect,
+    gather,
+    ready_many,
+    revocation,
+)
 from fibo_client.celery.task import RemoteTask, Signature
 from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.work import EXPIRY_MARGIN
-from fibo_client.errors import MessageError
+from fibo_client.errors import MessageError, ResultTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -86,6 +96,13 @@ class CeleryClient:
             ClientStateError: It runs on another event loop.
         """
         await self.engine.aclose()
+
+    if not TYPE_CHECKING:  # A type checker refuses `with` by itself.
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("use `async with`, in a coroutine: a plain `with` cannot close the client")
+
+        def __exit__(self, *_: object) -> None: ...
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -259,7 +276,7 @@ class CeleryClient:
         Raises:
             ReadError: The results could not be read.
         """
-        return Question(ready_many(self.engine, list(results)), "await client.ready(results)")
+        return Question(ready_many(self.engine, check_handles(results)), "await client.ready(results)")
 
     @overload
     async def gather(
@@ -299,7 +316,7 @@ class CeleryClient:
         """
         return await gather(
             self.engine,
-            list(results),
+            check_handles(results),
             timeout=self.engine.seconds(timeout),
             return_exceptions=return_exceptions,
         )
@@ -426,6 +443,7 @@ class CeleryClient:
             The answers, in order.
 
         Raises:
+            TypeError: One of them is no signature. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Not all were sent.
             PublishUnknownError: Some may or may not have been sent.
@@ -442,7 +460,13 @@ class CeleryClient:
             raise MessageError("call_many makes an id for each task; use call to choose one")
         if not signatures:
             return []
+        queue = options.get("queue", self.config.queue)
         began = self.engine.check().time()
+        for signature in signatures:
+            if not isinstance(signature, Signature):
+                raise TypeError(
+                    f"call_many takes signatures, such as RemoteTask('proj.add')(2, 3), not {type(signature).__name__}"
+                )
         own_expiry = "expires" in options
         if seconds is not None and not own_expiry:
             options["expires"] = seconds + EXPIRY_MARGIN
@@ -455,7 +479,7 @@ class CeleryClient:
         return collect(
             outcome,
             [
-                AsyncResult(self.engine, parcel.task_id, task=signature.task, decode=signature.decode)
+                AsyncResult(self.engine, parcel.task_id, task=signature.task, queue=queue, decode=signature.decode)
                 for parcel, signature in zip(parcels, signatures, strict=True)
             ],
             return_exceptions=return_exceptions,
@@ -485,7 +509,8 @@ class CeleryClient:
             TransportError: It could not be sent.
         """
         self.engine.check()
-        each = [tasks] if isinstance(tasks, (str, AsyncResult)) else tasks
+        each = [tasks] if isinstance(tasks, (str, AsyncResult)) or not isinstance(tasks, Iterable) else list(tasks)
+        check_handles(task for task in each if not isinstance(task, str))
         task_ids = [task if isinstance(task, str) else task.id for task in each]
         heard = 0
         for start in range(0, len(task_ids), MAX_REVOKED):
@@ -531,11 +556,11 @@ class CeleryClient:
         """
         return self.engine.stats()
 
-    async def diagnose(self, result: AsyncResult[Any], *, timeout: float = 1.0) -> Diagnosis:
+    async def diagnose(self, result: AsyncResult[Any] | ResultTimeoutError, *, timeout: float = 1.0) -> Diagnosis:
         """Find out why a task gives no answer. Print what comes back.
 
         Args:
-            result: The task.
+            result: The task; or the error that says that it gave no answer, of whose tasks the first is meant.
             timeout: Seconds that each of two rounds of questions to the workers may take.
 
         Returns:
@@ -545,6 +570,9 @@ class CeleryClient:
             TransportError: Redis could not be asked.
             ResultDecodeError: What is stored is not a result.
         """
+        if isinstance(result, ResultTimeoutError):
+            result = AsyncResult[Any](self.engine, result.task_ids[0], task=result.task, queue=result.queue)
+        check_handle(result)
         return await diagnose(self.engine, result, timeout=timeout)
 
     def _handles(
@@ -559,6 +587,7 @@ class CeleryClient:
                 queue=queue,
                 decode=signature.decode,
                 ignored=ignored,
+                handed_out=True,
             )
             for parcel in parcels
         ]
@@ -576,4 +605,6 @@ def _signature(
         return task
     if isinstance(task, RemoteTask):
         return Signature(task.name, cast("tuple[Any, ...]", args), kwargs, task.decode)
+    if not isinstance(task, str):
+        raise MessageError(f"task must be a task's name, a RemoteTask or a Signature, not {type(task).__name__}")
     return Signature(task, cast("tuple[Any, ...]", args), kwargs)

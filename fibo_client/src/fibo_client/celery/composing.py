@@ -167,7 +167,10 @@ class _Call:
     ) -> None:
         for name in options:
             if name not in OPTIONS:
-                raise MessageError(f"{name!r} is not an option; the options are: {', '.join(sorted(OPTIONS))}")
+                raise MessageError(
+                    f"{name!r} is not an option; the options are: {', '.join(sorted(OPTIONS))}. "
+                    "What a task takes by keyword goes into send_task(name, kwargs={...}) or RemoteTask(name)(...)"
+                )
         self._queue = options.pop("queue", queue)
         self._moments = encode_moments(
             datetime.now(UTC),

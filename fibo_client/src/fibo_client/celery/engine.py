@@ -16,12 +16,13 @@ import os
 import warnings
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
 
 from fibo_client.celery.composing import Composer
 from fibo_client.celery.config import LONGEST_TIMEOUT, UNSET
+from fibo_client.celery.presence import Presence
 from fibo_client.celery.publishing import Publication, Publisher
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.tidying import Tidier
@@ -43,13 +44,14 @@ if TYPE_CHECKING:
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 _LOOP_CLOSED: Final = (
-    "the event loop that this client was opened on has been closed; open another client, and close it before its loop"
+    "the event loop that this client was opened on has been closed; open another client, and close it before its loop "
+    "(each asyncio.run() has a loop of its own: do everything in one)"
 )
 
 
 class _State(enum.Enum):
     UNOPENED = "not opened yet"
-    OPENED = "open"
+    OPENED = "open already"
     CLOSED = "closed"
 
 
@@ -64,6 +66,7 @@ class Outcome:
         waited: Seconds that it took.
         unsent: Why the tasks have not been sent, where that is known.
         unread: Why the results could not be read, where they could not.
+        nobody: Whether no worker listens on the broker; False if it is not known.
         published: Whether all tasks without an answer were sent. None where that is not known.
         looks: How often results without an answer were read.
     """
@@ -74,6 +77,7 @@ class Outcome:
     waited: float
     unsent: str | None = None
     unread: str | None = None
+    nobody: bool = False
     published: bool | None = None
     looks: int = 0
 
@@ -95,7 +99,8 @@ class Engine:
         self.composer = Composer(broker, config.queue)
         self.recorder = guarded(config.telemetry)
         self._publisher = Publisher(broker)
-        self._watcher = Watcher(store, config)
+        self._presence = Presence(broker)
+        self._watcher = Watcher(store, config, self._presence.ask)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._state = _State.UNOPENED
@@ -109,8 +114,14 @@ class Engine:
             ClientStateError: It was opened before.
         """
         if self._state is not _State.UNOPENED:
-            raise ClientStateError(f"this client is {self._state.value}; it can be opened once, so make a new one")
-        self._loop = asyncio.get_running_loop()
+            advice = "use it as it is" if self._state is _State.OPENED else "make a new one"
+            raise ClientStateError(f"this client is {self._state.value}, and can be opened once only; {advice}")
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ClientStateError(
+                "no asyncio event loop runs here, and the client needs one; trio will not do"
+            ) from None
         self._pid = os.getpid()
         self._state = _State.OPENED
         self._publisher.start()
@@ -146,6 +157,7 @@ class Engine:
     async def _close(self) -> None:
         await self._publisher.aclose("the client was closed")
         await self._watcher.aclose(ClientStateError("the client was closed while this call was waiting"))
+        await self._presence.aclose()
         await self.tidier.aclose(self.config.io_timeout)
         await self.broker.aclose()
         await self.store.aclose()
@@ -170,7 +182,9 @@ class Engine:
             )
         if self._state is not _State.OPENED or self._loop is None:
             advice = (
-                "use it inside `async with`" if self._state is _State.UNOPENED else "make a new one: it cannot reopen"
+                "use it inside `async with`, or await its open() first"
+                if self._state is _State.UNOPENED
+                else "make a new one: it cannot reopen"
             )
             raise ClientStateError(f"this client is {self._state.value}; {advice}")
         if self._loop.is_closed():
@@ -460,7 +474,19 @@ class Engine:
     def _outcome(self, waiter: Waiter, waited: float) -> Outcome:
         unread = self._watcher.trouble if waiter.timed_out else None
         return Outcome(
-            waiter.arrived, list(waiter.missing), waiter.timed_out, waited, unread=unread, looks=waiter.looks
+            waiter.arrived,
+            list(waiter.missing),
+            waiter.timed_out,
+            waited,
+            unread=unread,
+            nobody=waiter.timed_out and self._presence.nobody,
+            looks=waiter.looks,
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a client and its handles cannot be pickled or copied: their connections belong to this process. Make a "
+            "client in each process, and hand over ids: AsyncResult.id, of which CeleryClient.result(id) makes a handle"
         )
 
     def __del__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from fibo_client.celery.config import UNSET, Unset
@@ -34,7 +34,7 @@ class AsyncResult(Generic[T]):
         decode: Turns the stored result into the value, or None to leave it as it is.
     """
 
-    __slots__ = ("_engine", "_ignored", "_meta", "decode", "id", "queue", "task")
+    __slots__ = ("_engine", "_handed_out", "_ignored", "_meta", "decode", "id", "queue", "task")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class AsyncResult(Generic[T]):
         queue: str | None = None,
         decode: Callable[[Any], T] | None = None,
         ignored: bool = False,
+        handed_out: bool = False,
     ) -> None:
         self.id = task_id
         self.task = task
@@ -52,6 +53,7 @@ class AsyncResult(Generic[T]):
         self._engine = engine
         self.decode = decode
         self._ignored = ignored
+        self._handed_out = handed_out
         self._meta: TaskMeta | None = None
 
     @property
@@ -60,9 +62,14 @@ class AsyncResult(Generic[T]):
         return self._meta
 
     @property
+    def engine(self) -> Engine:
+        """The running parts of the client that it belongs to."""
+        return self._engine
+
+    @property
     def sent(self) -> bool:
         """Whether this client remembers that it sent the task. False says little: another one may have."""
-        return self.queue is not None or self._engine.was_sent(self.id)
+        return self._handed_out or self._engine.was_sent(self.id)
 
     @property
     def ignored(self) -> bool:
@@ -78,23 +85,26 @@ class AsyncResult(Generic[T]):
         Raises:
             ReadError: The result could not be read.
         """
-        return Question(self._is_ready(), "if await result.ready():")
+        return Question(self._is_ready(), "await result.ready()")
 
     async def _is_ready(self) -> bool:
         (over,) = await ready_many(self._engine, [self])
         return over
 
-    async def state(self) -> str:
+    def state(self) -> Question[str]:
         """Ask for the task's state.
 
         Returns:
-            Celery's name for it, or the task's own (such as ``PROGRESS``). ``PENDING`` says that nothing is stored: the
-            task may be queued, running, unknown, or long over and expired.
+            A coroutine that gives Celery's name for it, or the task's own (such as ``PROGRESS``). ``PENDING`` says that
+            nothing is stored: the task may be queued, running, unknown, or long over and expired.
 
         Raises:
             ReadError: The result could not be read.
             ResultDecodeError: What is stored is not a result.
         """
+        return Question(self._state(), "await result.state()")
+
+    async def _state(self) -> str:
         return (await self._look()).state
 
     async def get(self, timeout: float | Unset | None = UNSET) -> T:
@@ -220,7 +230,12 @@ class AsyncResult(Generic[T]):
 
 
 class Question(Coroutine[Any, Any, T], Generic[T]):
-    """A coroutine that says so when it is taken for its answer: ``if result.ready():`` forgets the await."""
+    """A coroutine that says so when it is taken for its answer: ``if result.ready():`` forgets the await.
+
+    Args:
+        coroutine: What gives the answer.
+        spelling: How it is to be written.
+    """
 
     __slots__ = ("_coroutine", "_spelling")
 
@@ -228,9 +243,30 @@ class Question(Coroutine[Any, Any, T], Generic[T]):
         self._coroutine = coroutine
         self._spelling = spelling
 
-    def __bool__(self) -> NoReturn:
+    def _refuse(self) -> NoReturn:
         self._coroutine.close()  # The error says it all; no "never awaited" warning is needed on top.
-        raise TypeError(f"this is a question that must be awaited: {self._spelling}")
+        raise TypeError(f"this is a coroutine, not its answer; write: {self._spelling}")
+
+    def __bool__(self) -> NoReturn:  # noqa: PLE0304 # it never returns
+        self._refuse()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (bool, str)):
+            self._refuse()
+        return self is other
+
+    __hash__ = object.__hash__
+
+    if not TYPE_CHECKING:  # A type checker refuses what has no such method, and is right.
+
+        def __iter__(self) -> NoReturn:
+            self._refuse()
+
+        def __getitem__(self, index: object) -> NoReturn:
+            self._refuse()
+
+    def __repr__(self) -> str:
+        return f"<coroutine, write: {self._spelling}>"
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self._coroutine.__await__()
@@ -298,6 +334,49 @@ def value_of(answer: TaskMeta | Exception, task: str | None, decode: Callable[[A
         return decode(answer.result)
     except (TypeError, ValueError) as error:
         raise ResultDecodeError(f"{task or 'the task'} answered something else: {error}", answer.task_id) from error
+
+
+def check_handles(results: Iterable[AsyncResult[T]]) -> list[AsyncResult[T]]:
+    """Check what should be handles.
+
+    Args:
+        results: What was given.
+
+    Returns:
+        The handles.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(results, AsyncResult) or not isinstance(results, Iterable):
+        raise TypeError(f"results must be a list of AsyncResults, not {type(results).__name__}{_advice(results)}")
+    handles = list(results)
+    for each in handles:
+        check_handle(each)
+    return handles
+
+
+def check_handle(result: object) -> None:
+    """Check what should be a handle.
+
+    Args:
+        result: What was given.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(result, AsyncResult):
+        raise TypeError(f"a task's handle must be an AsyncResult, not {type(result).__name__}{_advice(result)}")
+
+
+def _advice(given: object) -> str:
+    if isinstance(given, AsyncResult):
+        return "; put it into a list"
+    if isinstance(given, str):
+        return "; CeleryClient.result(task_id) makes one of an id"
+    if isinstance(given, Awaitable):
+        return "; is an `await` missing, as before `client.submit(...)`? (For calls there is asyncio.gather)"
+    return ""
 
 
 async def ready_many(engine: Engine, results: Sequence[AsyncResult[Any]]) -> list[bool]:
@@ -438,20 +517,28 @@ def timeout_error(
     published = outcome.published
     if published is None and any(result.id == late[0] and result.sent for result in results):
         published = True
+    state = seen.state if isinstance(seen, TaskMeta) else states.PENDING
+    engine = results[0].engine
     reason = None
     if outcome.unsent:
         reason = f"It has not been sent: {outcome.unsent}"
     elif outcome.unread:
         reason = f"Results cannot be read at present: {outcome.unread}"
+    elif outcome.timed_out and not outcome.looks:
+        silent = engine.store if published else engine.broker
+        reason = f"{silent} had not answered by then: is that a Redis, with TLS or without as the URL says?"
     elif expired and not outcome.timed_out:
         reason = (
             "A worker found it expired although its time was not up here: "
             "compare the clocks of this machine and of the worker's"
         )
+    elif outcome.nobody and state == states.PENDING:
+        reason = f"No worker listens on {engine.broker}: start one, or compare this URL with its own"
     return ResultTimeoutError(
         task=results[0].task,
         task_ids=late,
-        state=seen.state if isinstance(seen, TaskMeta) else states.PENDING,
+        queue=results[0].queue,
+        state=state,
         waited=outcome.waited,
         total=len(results),
         finished=finished,

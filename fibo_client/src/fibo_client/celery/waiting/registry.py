@@ -235,21 +235,23 @@ class Registry:
         """
         return list({id(waiter): waiter for awaited in self._awaited.values() for waiter in awaited.waiters}.values())
 
-    def last_looks(self, now: float) -> list[str]:
+    def last_looks(self, now: float) -> tuple[list[str], bool]:
         """Tell which results must be read now, because somebody's deadline is near.
 
         Args:
             now: The present.
 
         Returns:
-            The ids.
+            The ids, and whether one of those whose time is nearly up has waited, rather than asked for a single read.
         """
         ids: dict[str, None] = {}
+        waited = False
         while self._looks and (self._looks[0][1] not in self._timed or self._looks[0][0] <= now):
             waiter = self._timed.get(heapq.heappop(self._looks)[1])
             if waiter is not None:
                 ids.update(waiter.missing)
-        return list(ids)
+                waited = waited or not waiter.once
+        return list(ids), waited
 
     def expire(self, now: float, limit: int) -> tuple[list[str], bool]:
         """End the waiters whose deadline has passed.

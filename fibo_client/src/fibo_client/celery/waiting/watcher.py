@@ -57,11 +57,13 @@ class Watcher:
     Args:
         store: Where results are.
         config: How to poll, whether to subscribe, and how large a result may be.
+        on_late: Called when somebody's time is nearly up, and no answer is there.
     """
 
-    def __init__(self, store: ResultStore, config: CeleryConfig) -> None:
+    def __init__(self, store: ResultStore, config: CeleryConfig, on_late: Callable[[], None]) -> None:
         self._store = store
         self._config = config
+        self._on_late = on_late
         self._registry = Registry()
         self._schedule = Schedule(poll_min=config.poll_min, poll_max=config.longest_poll)
         self._loop: asyncio.AbstractEventLoop
@@ -265,9 +267,12 @@ class Watcher:
                     await self._work.wait()
             now = self._loop.time()
             await self._tend_subscription(now)
-            for task_id in self._registry.last_looks(now):
+            last_looks, late = self._registry.last_looks(now)
+            for task_id in last_looks:
                 self._schedule.add(task_id, now, first=0.0)
                 self._schedule.hurry(task_id, now)
+            if late:
+                self._on_late()
             batch = self._schedule.take(now)
             if batch:
                 await self._read(batch, now)

@@ -199,6 +199,9 @@ class RedisBroker:
         """See `Broker.aclose`."""
         await self._connections.aclose()
 
+    def __str__(self) -> str:
+        return str(self._connections.address)
+
     def __repr__(self) -> str:
         return f"<RedisBroker at {self._connections.address}>"
 

@@ -207,8 +207,8 @@ class Connections:
                 self.weather.connected()
                 return connection
         except TimeoutError:
-            silent = f"no connection within {self._io_timeout:g} s"
-            fault = self._fault("unsent", silent if self.address.ssl is None else f"{silent}. {_IS_IT_TLS}")
+            advice = _IS_IT_REDIS if self.address.ssl is None else _IS_IT_TLS
+            fault = self._fault("unsent", f"no connection within {self._io_timeout:g} s. {advice}")
             self._note(fault, certain=True)
             raise fault from None
         except (RedisError, OSError) as error:
@@ -447,6 +447,7 @@ def _explain_connect(error: BaseException, *, tls: bool) -> str:
 
 
 _IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
+_IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
 _TLS_ADVICE: Final = (
     ("error 2 connecting", "One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there."),
     ("certificate has expired", "The server's certificate must be renewed, or this machine's clock is wrong."),
@@ -459,10 +460,13 @@ _TLS_ADVICE: Final = (
     ("record layer failure", _IS_IT_TLS),
 )
 
-_CLOSED_AT_ONCE: Final = "Redis closed it at once: has it reached its maxclients, or does it want TLS?"
+_CLOSED_AT_ONCE: Final = (
+    "Redis closed it at once: has it reached its maxclients, or does it want TLS? Then the scheme is rediss://."
+)
 _PLAIN_ADVICE: Final = (
     ("reset by peer", _CLOSED_AT_ONCE),
     ("closed by server", _CLOSED_AT_ONCE),
+    ("protocol error", _IS_IT_REDIS),
 )
 
 _ADVICE: Final = (
@@ -476,6 +480,12 @@ _ADVICE: Final = (
     ("invalid username-password", "Check the user name and the password in the URL."),
     ("noauth", "Redis wants a password: redis://:password@host."),
     ("authentication required", "Redis wants a password: redis://:password@host."),
+    ("without any password configured", "This Redis has no password: leave it out of the URL."),
+    (
+        "db index is out of range",
+        "The URL ends in the number of a database, of which Redis has 16 by default: 0 to 15.",
+    ),
+    ("unknown command 'sentinel'", "That is a Redis, and no Sentinel, whose port is 26379 by default."),
     ("no master found", "Check master_name and the Sentinels' addresses."),
     ("no permissions", "The ACL of the Redis user must allow the command, and the key or channel: see ACL LOG."),
 )

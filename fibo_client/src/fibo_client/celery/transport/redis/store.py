@@ -53,6 +53,9 @@ class RedisResultStore:
         """See `ResultStore.aclose`."""
         await self._connections.aclose()
 
+    def __str__(self) -> str:
+        return str(self._connections.address)
+
     def __repr__(self) -> str:
         return f"<RedisResultStore at {self._connections.address}>"
 

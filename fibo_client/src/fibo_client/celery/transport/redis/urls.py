@@ -34,6 +34,8 @@ _MOST_DB: Final = 2**31 - 1
 _LONGEST_HOST: Final = 253
 
 _SUPPORTED: Final = "redis://, rediss://, redis+socket:// or sentinel://"
+_BEGIN: Final = f"it must begin with {_SUPPORTED}, as in redis://localhost:6379/0"
+_TLS: Final = "with TLS it is rediss://, with two s"
 _ENCODE: Final = (
     "In a user name, a password or a path, special characters must be percent-encoded: "
     "'@' as %40, '/' as %2F, ':' as %3A, '?' as %3F, '#' as %23, ';' as %3B, '%' as %25"
@@ -47,6 +49,7 @@ _REFUSED: Final[Mapping[str, str]] = {
     "redis+cluster": _NO_CLUSTER,
     "unix": _SAY_SOCKET,
     "socket": _SAY_SOCKET,
+    **dict.fromkeys(("redis+tls", "redis+ssl", "redis-tls", "rediss+tls", "tls", "ssl"), _TLS),
     "rediss+socket": f"a Unix socket has no TLS; {_SAY_SOCKET}",
     **dict.fromkeys(("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "memory", "rpc", "cache", "file"), _REDIS_ONLY),
 }
@@ -55,7 +58,9 @@ _REFUSED_PREFIXES: Final = ("db+", "cache+", "sqla+")
 _HARMLESS_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}")
 _HARMLESS_OPTION: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _DIGITS: Final = re.compile(r"[0-9]{1,10}")
-_NOT_IN_A_HOST: Final = re.compile(r"[\s/\\?#@;:%\[\]]")
+_NOT_IN_A_HOST: Final = re.compile(r"[\s/\\?#@;:%\[\],'\"<>{}$]")
+
+_VARIABLES: Final[Mapping[Role, str]] = {"broker_url": "CELERY_BROKER_URL", "result_backend": "CELERY_RESULT_BACKEND"}
 
 _CERT_REQS: Final[Mapping[str, CertReqs]] = {
     "CERT_REQUIRED": "required",
@@ -195,7 +200,7 @@ class _Setting(NamedTuple):
     has_at: bool
 
     def error(self, what: str) -> ConfigError:
-        return ConfigError(f"{self.role}: {what}")
+        return ConfigError(f"{self.role} (or {_VARIABLES[self.role]}): {what}")
 
     def malformed(self, what: str) -> ConfigError:
         """Add the usual cause, a raw special character in the password, where the URL can have a password."""
@@ -215,13 +220,15 @@ class _Parts(NamedTuple):
 
 def _split_scheme(url: str, setting: _Setting) -> tuple[str, str]:
     if not url:
-        raise setting.error(f"it is empty; it must be a URL that begins with {_SUPPORTED}")
+        raise setting.error(f"it is empty; {_BEGIN}")
+    if url[0] in "'\"":
+        raise setting.error("it begins with a quotation mark, which does not belong to it; leave it out at both ends")
     if " " in url or not url.isprintable():
         raise setting.malformed("it has a space, a line break or another invisible character in it")
     scheme, mark, rest = url.partition("://")
     scheme = scheme.lower()
     if not mark:
-        raise setting.malformed(f"it is not a URL, for it has no '://'; it must begin with {_SUPPORTED}")
+        raise setting.malformed(f"it is not a URL, for it has no '://'; {_BEGIN}")
     if scheme not in ("redis", "rediss", "redis+socket", "sentinel"):
         raise setting.error(_refuse_scheme(scheme))
     return scheme, rest
@@ -229,12 +236,12 @@ def _split_scheme(url: str, setting: _Setting) -> tuple[str, str]:
 
 def _refuse_scheme(scheme: str) -> str:
     if not _HARMLESS_SCHEME.fullmatch(scheme):
-        return f"it must begin with {_SUPPORTED}"
+        return _BEGIN
     if scheme.startswith(_REFUSED_PREFIXES):
         return f"{scheme}:// cannot be used: {_REDIS_ONLY}"
     if scheme in _REFUSED:
         return f"{scheme}:// cannot be used: {_REFUSED[scheme]}"
-    return f"{scheme}:// is not known; it must begin with {_SUPPORTED}"
+    return f"{scheme}:// is not known; {_BEGIN}"
 
 
 def _split(rest: str, setting: _Setting) -> _Parts:
@@ -360,7 +367,7 @@ def _server(text: str, setting: _Setting) -> tuple[str, int | None]:
     host = _decode(name, setting).lower()
     number = _port(port, setting)
     if host and not _is_host(host):
-        raise setting.malformed("its host is not a host name")
+        raise setting.malformed("its host is not a host name; there is one host in it, as in redis://localhost:6379/0")
     return host, number
 
 
@@ -369,7 +376,7 @@ def _port(text: str, setting: _Setting) -> int | None:
         return None
     number = _number(text)
     if number is None or not 1 <= number <= _MOST_PORT:
-        raise setting.malformed(f"its port must be a number from 1 to {_MOST_PORT}")
+        raise setting.malformed(f"its port must be a number from 1 to {_MOST_PORT}; Redis has 6379 by default")
     return number
 
 
@@ -408,7 +415,7 @@ def _path_db(path: str, setting: _Setting) -> int | None:
 def _db(text: str, where: str, setting: _Setting) -> int:
     number = _number(text)
     if number is None or number > _MOST_DB:
-        raise setting.malformed(f"{where} must be the number of a database, such as 0")
+        raise setting.malformed(f"{where} must be the number of a database, such as 0 in redis://localhost:6379/0")
     return number
 
 
