@@ -68,6 +68,7 @@ class Sizes:
         huge: The huge n.
         top: The largest n of the plot of costs.
         peer: Tasks of each peer.
+        requests: Requests of each caller of a service.
     """
 
     bulk: int
@@ -85,6 +86,7 @@ class Sizes:
     huge: int
     top: int
     peer: int
+    requests: int
 
 
 FULL = Sizes(
@@ -103,6 +105,7 @@ FULL = Sizes(
     huge=10_000_000,
     top=10_000_000,
     peer=2000,
+    requests=12,
 )
 QUICK = Sizes(
     bulk=400,
@@ -120,6 +123,7 @@ QUICK = Sizes(
     huge=10_000_000,
     top=1_000_000,
     peer=400,
+    requests=4,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import calls, collecting, curves, idling, lag, large, sending, streams
+from tests.benchmarks import calls, collecting, curves, idling, lag, large, sending, service, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "call": calls.one_call,
     "mixed": calls.mixed,
     "lag": lag.lag,
+    "service": service.healthz,
     "huge": large.huge,
     "stream": streams.stream,
     "pending": idling.pending,

@@ -20,31 +20,38 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from fibo_worker.dev import WorkerProcess
+    from support.programs import Program
 
 EXAMPLES = TESTS.parent / "docs" / "examples"
 
 
 @contextlib.contextmanager
-def serving(broker_url: str, app: str = "service.app:app", **settings: object) -> Iterator[str]:
-    """Run the service and give its address.
+def launched(broker_url: str, app: str, *arguments: str, **settings: object) -> Iterator[tuple[str, Program]]:
+    """Run a service until the end of a block, and give its address. It is killed, whatever it does then.
 
     Args:
         broker_url: The Redis that it uses.
         app: What uvicorn runs.
+        *arguments: More arguments for uvicorn.
         **settings: The service's settings, by their names in its `Settings`.
     """
     env = {f"FIBO_SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
     path = os.pathsep.join([str(EXAMPLES), str(TESTS.parent)])
-    command = (sys.executable, "-W", "error", "-m", "uvicorn", app, "--port", "0")
+    command = (sys.executable, "-W", "error", "-m", "uvicorn", app, "--port", "0", *arguments)
     with started(*command, env={"CELERY_BROKER_URL": broker_url, "PYTHONPATH": path, **env}) as program:
-        said = program.wait_for("Uvicorn running on ")
-        address = re.search(r"Uvicorn running on (http://\S+)", said)
-        assert address is not None
+        said = re.search(r"Uvicorn running on (http://\S+)", program.wait_for("Uvicorn running on http"))
+        assert said is not None
+        yield said[1], program
+
+
+@contextlib.contextmanager
+def serving(broker_url: str, **settings: object) -> Iterator[str]:
+    """Run the service of docs/examples, and give its address. It has to end in good order, with no exception left."""
+    with launched(broker_url, "service.app:app", **settings) as (address, program):
         try:
-            yield address[1]
+            yield address
         finally:
             status = program.end(signal.SIGINT)
-    # It ended by itself, in good order, and no request left an exception behind.
     assert "Application shutdown complete." in program.text, program.text
     assert "Traceback" not in program.text, program.text
     assert status in (0, -signal.SIGINT)
