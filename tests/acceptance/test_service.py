@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from service.app import app, get_client
 from service.errors import ANSWERS, Problem
 from support.hand import Hand, eventually
 from support.servers import free_port
-from support.service import HeldWorker, queued, read_events, serving
+from support.service import HeldWorker, launched, queued, read_events, serving
 
 from fibo_client import FiboClient, FiboError, errors
 from fibo_worker.dev import WorkerProcess
@@ -237,11 +238,19 @@ def test_without_a_worker_it_lives_but_is_not_ready(request, place):
     assert problem(client.get("/readyz")) == ((503, "No worker answers.") if place == "unserved" else AWAY)
 
 
-def test_a_task_that_fails_is_a_502_that_tells_nothing_of_the_worker(worker):
-    with serving(worker.url, max_n=20_000_000) as address:  # More than the worker allows.
-        answer = httpx.get(f"{address}/fibonacci/10000001", timeout=30)
-    assert problem(answer) == BROKEN
-    assert "Error" not in answer.text
+def test_a_task_that_fails_is_a_502_and_only_the_log_says_more(worker):
+    # More than the worker allows.
+    with launched(worker.url, "service.app:app", max_n=20_000_000) as (address, program):
+        one = httpx.get(f"{address}/fibonacci/10000001", timeout=30)
+        stream = httpx.get(f"{address}/fibonacci/stream?n=5&n=10000002", timeout=30)
+        log = program.wait_for("1 of 2 numbers of a stream failed")
+    assert problem(one) == BROKEN
+    assert BROKEN[1] in stream.text
+    assert "ValueError" not in one.text + stream.text
+    assert re.search(
+        r"GET /fibonacci/10000001: 502: fibo\.fibonacci.* raised ValueError\('n must be at most 10000000", log
+    )
+    assert re.search(r"the last one so: fibo\.fibonacci.* raised ValueError\('n must be at most 10000000", log)
 
 
 async def test_too_much_at_once_is_told_to_come_again(redis_url):

@@ -50,7 +50,7 @@ async def test_numbers_that_are_typed_are_computed_listed_and_plotted(address, o
     assert {row.split("\t")[0]: [cell.strip() for cell in row.split("\t")[1:]] for row in rows} == {
         "4": ["1", "3"], "3": ["1", "2"], "8": ["2", "21"], "0": ["1", "0"], "20": ["4", "6765"],
         "40": ["9", "102334155"], "60": ["13", "1548008755920"], "80": ["17", "23416728348467685"],
-        "100": ["21", F_100], "1,000": ["209", "≈ 4.34666 \N{MULTIPLICATION SIGN} 10^208"],
+        "100": ["21", F_100], "1,000": ["209", "≈\xa04.34666 \N{MULTIPLICATION SIGN}\xa010^208"],
     }  # fmt: skip
     assert await page.locator("#plot circle").count() == 10
     assert await page.get_by_role("img", name="Decimal digits of F(n), by n").is_visible()
@@ -211,6 +211,17 @@ async def test_it_fits_and_can_be_read_by_everybody(address, open_page, size, sc
         await page.locator("#problem, #status").filter(has_text=said).wait_for()
         assert await overflowing(page) == []
         assert await violations(page) == ""
+
+
+async def test_an_event_source_reads_a_stream_and_stops_at_its_end(address, open_page):
+    page = await open_page(address)
+    seen = await page.evaluate("""() => new Promise((resolve) => {
+        const seen = [];
+        const source = new EventSource("fibonacci/stream?n=1-3");
+        for (const name of ["start", "result", "problem", "done"]) source.addEventListener(name, () => seen.push(name));
+        source.onerror = () => source.readyState === EventSource.CLOSED && resolve(seen);
+    })""")
+    assert seen == ["start", "result", "result", "result", "done"]
 
 
 @pytest.mark.parametrize(("motion", "moving"), [("no-preference", 1), ("reduce", 0)])

@@ -1,13 +1,15 @@
 """A web service that computes Fibonacci numbers on Celery workers, and never blocks its event loop.
 
+    pip install fibo-client fastapi uvicorn
     cd docs/examples
     uvicorn service.app:app
 
 It needs a Redis and a worker: `fibo-worker dev` starts both, and prints the CELERY_BROKER_URL to give to this service.
-Then open http://127.0.0.1:8000/.
+Then open http://127.0.0.1:8000/. (Written for FastAPI 0.165, which sends server-sent events itself.)
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +26,8 @@ from .disconnects import while_connected
 from .errors import HANDLERS, RESPONSES, Problem
 from .schemas import Fibonacci, Fibonaccis, Index, Wanted, expand
 from .settings import settings
+
+log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 WINDOW = 100
@@ -92,14 +96,16 @@ async def stream_fibonacci(
     so that no proxy takes a slow stream for a dead one.
     """
     yield ServerSentEvent(event="start", data={"total": len(numbers)})
-    failed = 0
+    errors: list[Exception] = []
     async for n, answer in results:
         if isinstance(answer, Exception):
-            failed += 1
+            errors.append(answer)
             yield ServerSentEvent(event="problem", data={"n": n, **Problem.from_error(answer).model_dump()})
         else:
             yield ServerSentEvent(event="result", data=Fibonacci.of(n, answer))
-    yield ServerSentEvent(event="done", id="done", data={"total": len(numbers), "failed": failed})
+    if errors:
+        log.warning("%d of %d numbers of a stream failed, the last one so: %s", len(errors), len(numbers), errors[-1])
+    yield ServerSentEvent(event="done", id="done", data={"total": len(numbers), "failed": len(errors)})
 
 
 # One number, and many at once.

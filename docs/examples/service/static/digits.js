@@ -14,7 +14,7 @@ export function countDigits(hex) {
  */
 export function inShort(hex) {
   const exponent = Math.floor(log10(hex));
-  return `≈ ${(10 ** (log10(hex) - exponent)).toFixed(5)} × 10^${exponent.toLocaleString("en")}`;
+  return `≈\u00a0${(10 ** (log10(hex) - exponent)).toFixed(5)} ×\u00a010^${exponent.toLocaleString("en")}`;
 }
 
 /** Write a number in full. */

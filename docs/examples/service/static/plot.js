@@ -1,11 +1,10 @@
 /** A plot of points, drawn as SVG. */
 
 const HEIGHT = 280;
-const LEFT = 56;
+const CHARACTER = 8; // the width of a digit, about
 const RIGHT = 16;
 const TOP = 12;
 const BOTTOM = 32;
-const APART = 70; // at least, from one label of the n to the next
 
 /**
  * Draw points. What was drawn before is replaced.
@@ -14,14 +13,17 @@ const APART = 70; // at least, from one label of the n to the next
  */
 export function plot(svg, points) {
   const width = svg.clientWidth || 480; // so that text has its size on a phone, too
-  const across = axis(points.map((point) => point.n), Math.min(5, Math.floor(width / APART)));
+  const ns = points.map((point) => point.n);
   const up = axis(points.map((point) => point.digits), 5);
-  const x = (n) => LEFT + (n / across.at(-1)) * (width - LEFT - RIGHT);
+  const left = widthOf(up.at(-1));
+  const room = Math.floor((width - left - RIGHT) / widthOf(Math.max(0, ...ns)));
+  const across = axis(ns, Math.max(1, Math.min(5, room)));
+  const x = (n) => left + (n / across.at(-1)) * (width - left - RIGHT);
   const y = (digits) => HEIGHT - BOTTOM - (digits / up.at(-1)) * (HEIGHT - TOP - BOTTOM);
   const drawn = [];
   for (const value of up) {
-    drawn.push(shape("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
-    drawn.push(label(value, { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }));
+    drawn.push(shape("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(value), y2: y(value) }));
+    drawn.push(label(value, { x: left - 8, y: y(value) + 4, "text-anchor": "end" }));
   }
   for (const value of across) {
     const anchor = value === across.at(-1) ? "end" : "middle";
@@ -39,6 +41,11 @@ function axis(values, steps) {
   const power = 10 ** Math.floor(Math.log10(largest / steps));
   const step = Math.max(1, [1, 2, 5, 10].map((factor) => factor * power).find((each) => each * steps >= largest));
   return Array.from({ length: Math.ceil(largest / step) + 1 }, (_, place) => place * step);
+}
+
+/** How wide a number is written, with some space. */
+function widthOf(value) {
+  return CHARACTER * (value.toLocaleString("en").length + 2);
 }
 
 function label(value, attributes) {
