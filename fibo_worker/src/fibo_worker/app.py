@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from celery import Celery
 
 from fibo_worker import memory
+from fibo_worker.meter import Meter
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
 from fibo_worker.transport import ScreeningAMQP, hold
@@ -35,10 +36,15 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
         settings = WorkerSettings.from_env(os.environ)
     app = Celery("fibo_worker", amqp=ScreeningAMQP, task_cls="fibo_worker.requests:GuardedTask")
     app.fibo_settings = settings
+    app.fibo_meter = Meter()
     hold(app)
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
     memory.bound(app, settings.max_memory)
+    if settings.metrics_port is not None:
+        from fibo_worker.metrics import Exposition
+
+        app.steps["worker"].add(Exposition)
     return app
 
 

@@ -13,7 +13,7 @@ from fibo_worker._version import __version__
 from fibo_worker.dead_cli import dead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fibo_worker.settings import WorkerSettings
 
@@ -46,16 +46,35 @@ main.add_command(dead)
     help="How much to log.",
 )
 @click.option("-n", "--hostname", metavar="NAME", help="The node's name, such as fibo1@%h.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Serve metrics for Prometheus on this port. [default: FIBO_METRICS_PORT, else none]",
+)
+@click.option(
+    "--metrics-host",
+    metavar="ADDRESS",
+    help="The address of this machine to serve them on. [default: FIBO_METRICS_HOST, else 127.0.0.1]",
+)
 @click.argument("arguments", metavar="[-- CELERY_ARGUMENTS...]", nargs=-1, type=click.UNPROCESSED)
 def start(
     concurrency: int | None,
     queues: str | None,
     loglevel: str,
     hostname: str | None,
+    metrics_port: int | None,
+    metrics_host: str | None,
     arguments: tuple[str, ...],
 ) -> None:
     """Start a worker, in the foreground, on the Redis of CELERY_BROKER_URL."""
-    _settings()  # a wrong variable is better said here than by a traceback of Celery's
+    # Celery's command takes these two as well, and would let them win over CELERY_BROKER_URL.
+    env = {name: value for name, value in os.environ.items() if name not in ("BROKER_URL", "RESULT_BACKEND")}
+    for variable, given in (("FIBO_METRICS_PORT", metrics_port), ("FIBO_METRICS_HOST", metrics_host)):
+        if given is not None:
+            env[variable] = str(given)
+    settings = _settings(env)  # a wrong variable is better said here than by a traceback of Celery's
+    if settings.metrics_port is not None:
+        _check_metrics(settings)
     command = [
         sys.executable,
         "-m",
@@ -69,8 +88,6 @@ def start(
     for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", hostname)):
         if value is not None:
             command += [option, str(value)]
-    # Celery's command takes these two as well, and would let them win over CELERY_BROKER_URL.
-    env = {name: value for name, value in os.environ.items() if name not in ("BROKER_URL", "RESULT_BACKEND")}
     # In place of this process, so that signals and the exit status are the worker's own.
     os.execve(sys.executable, [*command, *arguments], env)  # noqa: S606 - no shell is what is wanted
 
@@ -154,14 +171,35 @@ def health(timeout: float, hostname: str | None) -> None:
     click.echo(f"{', '.join(nodes)} answered")
 
 
-def _settings() -> WorkerSettings:
+def _settings(env: Mapping[str, str] | None = None) -> WorkerSettings:
     from fibo_client.errors import ConfigError
     from fibo_worker.settings import WorkerSettings
 
     try:
-        return WorkerSettings.from_env(os.environ)
+        return WorkerSettings.from_env(os.environ if env is None else env)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _check_metrics(settings: WorkerSettings) -> None:
+    """See that metrics can be served, which is better said here than in the worker's log."""
+    import socket
+
+    from fibo_client.errors import ConfigError
+
+    try:
+        from fibo_worker.metrics import explain
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()  # Only this is refused, where another listens and allows others to bind.
+    except OSError as error:
+        raise click.ClickException(f"the metrics cannot be served on {host}:{port}: {explain(error)}") from error
 
 
 def _value(text: str, max_n: int) -> int:

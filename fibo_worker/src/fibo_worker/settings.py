@@ -13,6 +13,8 @@
 | `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
 | `FIBO_MAX_MEMORY`         | 4096                       | MiB of address space for each of its processes |
 | `FIBO_MASTER_NAME`        | none                       | what Sentinels call the master               |
+| `FIBO_METRICS_PORT`       | none                       | where metrics are served for Prometheus      |
+| `FIBO_METRICS_HOST`       | `127.0.0.1`                | the address of this machine for that         |
 
 Fewer and more than the time limit, that is. The visibility timeout must be the same for every worker on one broker.
 """
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerSettings"]
 
+_LARGEST_PORT: Final = 65535
 _LARGEST_MAX_N: Final = 1_000_000_000  # its decimal digits fit into one Redis value, which has at most 512 MB
 _SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _CERT_REQS: Final = ("CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE", "required", "optional", "none")
@@ -75,12 +78,17 @@ class WorkerSettings:
     is replaced after its task."""
     master_name: str | None = None
     """What Sentinels call the master; ``sentinel://`` needs it, and takes the same for tasks and results."""
+    metrics_port: int | None = None
+    """The port on which metrics are served for Prometheus. None is not at all."""
+    metrics_host: str = "127.0.0.1"
+    """The address of this machine on which they are served. Who can reach it can read them: there is no password."""
 
     def __post_init__(self) -> None:
         for name, variable in _VARIABLES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{variable} must be a whole number, 1 or more, not {value!r}")
+        _check_port(self.metrics_port)
         if self.max_n > _LARGEST_MAX_N:
             raise ConfigError(f"FIBO_MAX_N must be at most {_LARGEST_MAX_N}, not {self.max_n}")
         if self.soft_time_limit >= self.time_limit:
@@ -129,6 +137,10 @@ class WorkerSettings:
             fields["result_backend"] = backend
         if name := env.get("FIBO_MASTER_NAME"):
             fields["master_name"] = name
+        if port := env.get("FIBO_METRICS_PORT"):
+            fields["metrics_port"] = _whole("FIBO_METRICS_PORT", port)
+        if host := env.get("FIBO_METRICS_HOST"):
+            fields["metrics_host"] = host
         settings = cls(**fields)
         if write := env.get("CELERY_BROKER_WRITE_URL"):
             _check_url("CELERY_BROKER_WRITE_URL", write)
@@ -193,6 +205,11 @@ def _whole(variable: str, text: str) -> int:
         # A long value is most likely something else pasted here, and may be a secret.
         shown = repr(text) if len(text) <= 20 else f"a text of {len(text)} characters"
         raise ConfigError(f"{variable} must be a whole number, 1 or more, not {shown}") from None
+
+
+def _check_port(port: object) -> None:
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _LARGEST_PORT):
+        raise ConfigError(f"FIBO_METRICS_PORT must be a port, 1 to {_LARGEST_PORT}, not {port!r}")
 
 
 def _is_tls(url: str) -> bool:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from support.servers import free_port
 
 from fibo_worker import __version__, cli
 
@@ -75,6 +76,15 @@ def test_start_hands_its_options_and_what_follows_two_dashes_to_celery(invoke, s
             "-E",
         ]
     )
+
+
+def test_start_hands_the_port_for_metrics_to_the_worker_by_the_environment(invoke, started):
+    port = str(free_port())
+    assert invoke("start", "--metrics-port", port, "--metrics-host", "127.0.0.2", FIBO_METRICS_PORT="1").exit_code == 0
+
+    [(_, arguments, env)] = started
+    assert (env["FIBO_METRICS_PORT"], env["FIBO_METRICS_HOST"]) == (port, "127.0.0.2")
+    assert port not in arguments
 
 
 def test_start_lets_no_other_variable_win_over_ours(invoke, started):

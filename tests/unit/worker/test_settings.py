@@ -58,6 +58,25 @@ def test_every_variable_reaches_the_configuration():
     assert given["result_expires"] == 40
 
 
+def test_metrics_are_served_where_the_environment_says_and_else_not_at_all():
+    assert WorkerSettings.from_env({}).metrics_port is None
+    settings = WorkerSettings.from_env({"FIBO_METRICS_PORT": "9808", "FIBO_METRICS_HOST": "0.0.0.0"})
+    assert (settings.metrics_port, settings.metrics_host) == (9808, "0.0.0.0")
+    assert WorkerSettings.from_env({"FIBO_METRICS_PORT": "9808"}).metrics_host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "many"])
+def test_a_port_for_metrics_that_is_none_is_refused(port):
+    with pytest.raises(ConfigError, match=r"^FIBO_METRICS_PORT must be a "):
+        WorkerSettings.from_env({"FIBO_METRICS_PORT": port})
+
+
+def test_only_an_app_with_a_port_for_metrics_has_the_part_that_serves_them():
+    assert not create_app(WorkerSettings()).steps["worker"]
+    (step,) = create_app(WorkerSettings(metrics_port=9808)).steps["worker"]
+    assert step.name == "fibo-metrics"
+
+
 def test_an_empty_variable_counts_as_not_set():
     assert WorkerSettings.from_env({"CELERY_BROKER_URL": "", "FIBO_MAX_N": ""}) == WorkerSettings()
 

@@ -1,0 +1,319 @@
+"""The worker's metrics, scraped by HTTP from real workers, after tasks that did what tasks do."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.acl import CLIENT, WORKER, make_users
+from support.clients import celery_client
+from support.programs import FIBO_WORKER, gone, run, started
+from support.servers import TESTS, RedisServer, free_port
+
+from fibo_worker.dev import WorkerProcess
+from fibo_worker.metrics import BUCKETS, PATIENCE
+
+README = TESTS.parent / "fibo_worker" / "README.md"
+QUICK = {"FIBO_SOFT_TIME_LIMIT": "1", "FIBO_TIME_LIMIT": "2", "FIBO_VISIBILITY_TIMEOUT": "3"}
+
+
+class Scraped:
+    """One answer of a worker: its samples by name and labels."""
+
+    def __init__(self, port: int, path: str = "/metrics") -> None:
+        began = time.monotonic()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            text = answer.read().decode()
+        self.seconds = time.monotonic() - began
+        self.samples = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        self.names = {name for name, _ in self.samples}
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self.samples.get((f"fibo_worker_{name}", frozenset(labels.items())))
+
+    def tasks(self, task: str) -> dict[str, float]:
+        """How many tasks of a name ended, by state, without those that are zero."""
+        return {
+            dict(labels)["state"]: count
+            for (name, labels), count in self.samples.items()
+            if name == "fibo_worker_tasks_total" and ("task", task) in labels and count
+        }
+
+
+def scraped_when(port, true, timeout=30):
+    """Scrape until something is true of it."""
+    deadline = time.monotonic() + timeout
+    while not true(found := Scraped(port)):
+        assert time.monotonic() < deadline, found.samples
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RedisServer() as server:
+        yield server
+
+
+@contextmanager
+def measured(url, *, app="support.poisoned", env=(), **options):
+    port = free_port()
+    env = {"PYTHONPATH": str(TESTS), "FIBO_METRICS_PORT": str(port), **dict(env)}
+    with WorkerProcess(url, app=app, env=env, stop_timeout=0, **options) as worker:
+        yield worker, port
+
+
+@pytest.fixture(scope="module")
+def worker(server):
+    """A worker with two processes, which may do what the security page allows."""
+    urls = make_users(server, db := server.fresh_db())
+    with measured(urls[WORKER], concurrency=2) as (process, port):
+        yield process, port, urls[CLIENT], server.database(db)
+
+
+@pytest.fixture
+def port(worker):
+    return worker[1]
+
+
+@pytest.fixture
+def celery(worker):
+    with celery_client(worker[3]) as app:
+        yield app
+
+
+def test_tasks_are_counted_by_name_and_state_and_measured(celery, port):
+    before = Scraped(port)
+    for value in (4, 9, -1):
+        celery.send_task("tasks.sqrt_task", (value,)).get(timeout=20, propagate=False)
+    found = scraped_when(port, lambda found: sum(found.tasks("tasks.sqrt_task").values()) == 3)
+
+    assert before("tasks_total", task="tasks.sqrt_task", state="SUCCESS") == 0
+    assert before("task_duration_seconds_count", task="tasks.sqrt_task") == 0
+    assert found.tasks("tasks.sqrt_task") == {"SUCCESS": 2, "FAILURE": 1}
+    assert found("task_duration_seconds_count", task="tasks.sqrt_task") == 3
+    assert 0 < found("task_duration_seconds_sum", task="tasks.sqrt_task") < 3
+    counts = [found("task_duration_seconds_bucket", task="tasks.sqrt_task", le=str(float(each))) for each in BUCKETS]
+    assert counts == sorted(counts)
+    assert counts[-1] == 3
+
+
+def test_how_long_a_task_ran_is_what_its_process_measured(celery, port, tmp_path):
+    celery.send_task("poison.count", (str(tmp_path / "log"), 0.3)).get(timeout=20)
+    found = scraped_when(port, lambda found: found.tasks("poison.count"))
+    assert 0.3 <= found("task_duration_seconds_sum", task="poison.count") < 3
+
+
+def test_a_task_that_was_revoked_is_counted_as_such(celery, port):
+    celery.send_task("fibo.fibonacci", (10,), expires=-1)
+    found = scraped_when(port, lambda found: found.tasks("fibo.fibonacci").get("REVOKED"))
+    assert found.tasks("fibo.fibonacci") == {"REVOKED": 1}
+
+
+def test_a_task_that_nobody_registered_is_counted_without_its_name(celery, port):
+    celery.send_task("made.up.by.somebody", ())
+    found = scraped_when(port, lambda found: found.tasks("(not registered)"))
+    assert found.tasks("(not registered)") == {"FAILURE": 1}
+    assert not found.tasks("made.up.by.somebody")
+
+
+def test_a_task_that_gives_its_message_back_is_counted_each_time(celery, port, tmp_path):
+    assert celery.send_task("poison.give_back", (str(tmp_path / "n"), 2)).get(timeout=20) == 2
+    found = scraped_when(port, lambda found: found.tasks("poison.give_back").get("SUCCESS"))
+    assert found.tasks("poison.give_back") == {"REJECTED": 2, "SUCCESS": 1}
+
+
+def test_a_task_that_is_killed_at_its_time_limit_failed_once(server):
+    url = server.fresh_url()
+    with measured(url, env=QUICK) as (_, port), celery_client(url) as celery:
+        celery.send_task("poison.deaf").get(timeout=30, propagate=False)
+        celery.send_task("tasks.sqrt_task", (4,)).get(timeout=30)
+        found = scraped_when(port, lambda found: found.tasks("tasks.sqrt_task"))
+        assert found.tasks("poison.deaf") == {"FAILURE": 1}
+        assert 2 <= found("task_duration_seconds_sum", task="poison.deaf") < 10
+
+
+def test_a_task_that_twice_takes_its_process_with_it_was_lost_twice_and_is_a_dead_letter(celery, port):
+    before = Scraped(port)
+    celery.send_task("poison.kill").get(timeout=40, propagate=False)
+    found = scraped_when(port, lambda found: found.tasks("poison.kill").get("LOST") == 2, timeout=40)
+    assert found.tasks("poison.kill") == {"LOST": 2}
+    found = scraped_when(port, lambda found: found("dead_letters_total", queue="celery") == 1)
+    assert before("dead_letters_total", queue="celery") == 0
+    assert found("dead_letters_kept", queue="celery") == 1
+
+
+def test_a_message_that_cannot_be_run_is_a_dead_letter(server, worker, port):
+    before = Scraped(port)
+    with server.client(worker[3]) as direct:
+        direct.lpush("celery", b"{")
+        direct.lpush("celery", b"[]")
+    counts = ("dead_letters_total", "dead_letters_kept")
+    found = scraped_when(port, lambda found: found(counts[0], queue="celery") == before(counts[0], queue="celery") + 2)
+    assert found(counts[1], queue="celery") == before(counts[1], queue="celery") + 2
+
+
+def test_messages_that_wait_are_counted_by_queue_and_priority(server, tmp_path):
+    url = server.fresh_url()
+    with (
+        measured(url, queues=["one", "two"]) as (_, port),
+        celery_client(url) as celery,
+    ):
+        celery.send_task("poison.count", (str(tmp_path / "log"), 60), queue="one")
+        scraped_when(port, lambda found: found("tasks_running") == 1)  # It fetches no other meanwhile.
+        celery.send_task("tasks.sqrt_task", (4,), queue="one")
+        for priority, count in ((0, 3), (9, 2)):
+            for _ in range(count):
+                celery.send_task("tasks.sqrt_task", (4,), queue="two", priority=priority)
+        found = scraped_when(port, lambda found: found("queue_messages", queue="two", priority="9") == 2)
+        assert found("queue_messages", queue="two", priority="0") == 3
+        assert found("queue_messages", queue="two", priority="3") == 0
+        assert found("queue_messages", queue="one", priority="0") == 1
+        assert found("dead_letters_kept", queue="two") == 0
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_pools_without_processes_are_counted_likewise(server, pool):
+    url = server.fresh_url()
+    with measured(url, app="fibo_worker.app", pool=pool) as (_, port), celery_client(url) as celery:
+        celery.send_task("tasks.sqrt_task", (-1,)).get(timeout=20, propagate=False)
+        celery.send_task("tasks.sqrt_task", (4,)).get(timeout=20)
+        found = scraped_when(port, lambda found: found.tasks("tasks.sqrt_task").get("SUCCESS"))
+        assert found.tasks("tasks.sqrt_task") == {"SUCCESS": 1, "FAILURE": 1}
+        assert found("task_duration_seconds_count", task="tasks.sqrt_task") == 2
+
+
+def test_a_redis_that_hangs_leaves_its_metrics_out_and_holds_up_neither_scrapes_nor_counts():
+    with RedisServer() as server, measured(server.url, app="fibo_worker.app") as (_, port):
+        assert "fibo_worker_queue_messages" in Scraped(port).names
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                found = Scraped(port)
+                assert found.seconds < 10 * PATIENCE
+                assert "fibo_worker_queue_messages" not in found.names
+                assert found("tasks_total", task="tasks.sqrt_task", state="SUCCESS") == 0
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        scraped_when(port, lambda found: "fibo_worker_queue_messages" in found.names)
+
+
+def test_metrics_come_back_after_redis_went_away():
+    with RedisServer() as server, measured(server.url, app="fibo_worker.app") as (_, port):
+        where = server.port
+        server.stop()
+        scraped_when(port, lambda found: "fibo_worker_queue_messages" not in found.names)
+        with RedisServer(port=where):
+            scraped_when(port, lambda found: "fibo_worker_queue_messages" in found.names)
+
+
+def test_what_is_served_is_about_the_main_process_and_only_on_this_machine(worker, port):
+    assert {"process_cpu_seconds_total", "process_resident_memory_bytes"} <= Scraped(port).names
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for address in others - {"127.0.0.1"}:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, port), timeout=5)
+
+
+def test_the_readme_has_every_metric_with_its_labels(port):
+    served = {}
+    for name, labels in Scraped(port).samples:
+        if name.startswith("fibo_worker_") and not name.endswith(("_created", "_bucket", "_sum")):
+            served[name.removesuffix("_count")] = {label for label, _ in labels}
+    table = re.findall(r"^\| `(fibo_worker_\w+)(?:\{([\w,]+)\})?` ", README.read_text(), re.MULTILINE)
+    assert {name: set(labels.split(",")) if labels else set() for name, labels in table} == served
+
+
+def test_start_serves_metrics_until_it_ends_and_says_where(redis_url):
+    port = free_port()
+    command = (*FIBO_WORKER, "start", "-c", "2", "--metrics-port", str(port), "--", "--without-mingle")
+    with started(*command, env={"CELERY_BROKER_URL": redis_url}) as program:
+        program.wait_for(" ready.")
+        assert f"metrics are served on http://127.0.0.1:{port}/metrics" in program.text
+        assert "fibo_worker_queue_messages" in Scraped(port).names
+        below = program.descendants()
+        assert program.end(signal.SIGTERM) == 0
+    with pytest.raises(urllib.error.URLError):
+        Scraped(port)
+    assert gone(below, timeout=5)
+
+
+def test_the_processes_of_the_pool_do_not_listen(server):
+    """Else a scrape could end up, and hang, in one that is left over while the worker stops."""
+    with measured(server.fresh_url(), app="fibo_worker.app", concurrency=2) as (worker, port):
+        assert listeners(worker.pid, port) == 1
+        deadline = time.monotonic() + 20
+        while [listeners(pid, port) for pid in children(worker.pid)] != [0, 0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def children(pid):
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def listeners(pid, port):
+    """How many sockets a process has that listen on a port."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A"}
+    return sum(str(link.readlink()) in sockets for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink())
+
+
+@pytest.fixture
+def taken():
+    """A port on which somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_port_in_use_is_said_before_the_worker_starts(redis_url, taken):
+    done = run(*FIBO_WORKER, "start", "--metrics-port", str(taken), CELERY_BROKER_URL=redis_url)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: the metrics cannot be served on 127.0.0.1:{taken}: the port is in use; "
+        "each worker needs one of its own (--metrics-port, FIBO_METRICS_PORT)\n"
+    )
+
+
+def test_an_address_of_another_machine_is_said_before_the_worker_starts(redis_url):
+    for host in ("192.0.2.1", "name.invalid"):
+        command = (*FIBO_WORKER, "start", "--metrics-port", "9808", "--metrics-host", host)
+        done = run(*command, CELERY_BROKER_URL=redis_url)
+        assert done.returncode == 1
+        assert re.search(rf"cannot be served on {host}:9808: this machine has no such address", done.stderr)
+
+
+def test_celerys_own_command_ends_with_a_reason_if_the_port_is_in_use(redis_url, taken):
+    command = (sys.executable, "-m", "celery", "-A", "fibo_worker.app", "worker", "-c", "1", "-l", "INFO")
+    done = run(*command, CELERY_BROKER_URL=redis_url, FIBO_METRICS_PORT=str(taken))
+    assert done.returncode == 1
+    assert f"the metrics cannot be served on 127.0.0.1:{taken}: the port is in use" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_missing_extra_is_named(redis_url, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['prometheus_client'] = None")
+    env = {"CELERY_BROKER_URL": redis_url, "PYTHONPATH": str(tmp_path)}
+    done = run(*FIBO_WORKER, "start", "--metrics-port", "9808", **env)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: FIBO_METRICS_PORT and --metrics-port need prometheus-client; "
+        "get it with: pip install 'fibo-worker[metrics]'\n"
+    )
+    # And nobody else needs it.
+    assert run(sys.executable, "-c", "import fibo_worker.app", **env).returncode == 0
