@@ -43,6 +43,11 @@ def echo(*args, **kwargs):
     return [args, kwargs]
 
 
+@app.task(name="stock.headers", bind=True)
+def headers(self):
+    return {name: self.request.get(name) for name in ("traceparent", "baggage")}
+
+
 @app.task(name="stock.fail")
 def fail(*args):
     raise ValueError(*args)

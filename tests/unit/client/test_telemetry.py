@@ -15,11 +15,6 @@ from typing import Any
 
 import pytest
 from opentelemetry import baggage, context, propagate, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.semconv import schemas
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
@@ -27,6 +22,7 @@ from opentelemetry.semconv._incubating.metrics import messaging_metrics
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 from support.clock import virtual
+from support.spans import Spans
 from support.worker import memory_client, value
 
 from fibo_client import FiboClient, MessageError, PublishError, PublishUnknownError
@@ -83,37 +79,6 @@ def notes() -> Notes:
 def spans():
     """The spans that were ended, by whoever; and a tracer for those of the application."""
     return Spans()
-
-
-class Spans:
-    def __init__(self, **options) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(**options)
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.reader = InMemoryMetricReader()
-        self.meters = MeterProvider([self.reader])
-        self.tracer = self.provider.get_tracer("application")
-
-    def recorder(self, **options) -> OpenTelemetry:
-        return OpenTelemetry(tracer_provider=self.provider, meter_provider=self.meters, **options)
-
-    def named(self, name):
-        return [span for span in self.exporter.get_finished_spans() if span.name == name]
-
-    def one(self, name):
-        (span,) = self.named(name)
-        return span
-
-    def points(self, metric):
-        data = self.reader.get_metrics_data()
-        return [
-            point
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for each in scope.metrics
-            if each.name == metric
-            for point in each.data.data_points
-        ]
 
 
 def ids(links):
@@ -511,7 +476,7 @@ async def test_calls_of_one_span_share_a_message_without_more_spans(spans):
     async with memory_client(telemetry=spans.recorder()) as (client, _):
         with spans.tracer.start_as_current_span("request"):
             await asyncio.gather(client.fibonacci(5), client.fibonacci(6))
-    assert len(spans.exporter.get_finished_spans()) == 2
+    assert len(spans.finished) == 2
 
 
 @virtual
@@ -598,7 +563,7 @@ async def test_a_refused_message_leaves_no_span(spans):
     async with memory_client(telemetry=spans.recorder()) as (client, _):
         with pytest.raises(MessageError):
             await client.celery.send_task("proj.echo", ({1, 2},))
-    assert not spans.exporter.get_finished_spans()
+    assert not spans.finished
 
 
 @virtual
@@ -607,7 +572,7 @@ async def test_a_trace_that_is_not_sampled_goes_on_unsampled():
     carried = Carried(spans.recorder())
     async with memory_client(telemetry=carried) as (client, _):
         assert await asyncio.gather(*(caller(spans, client, n) for n in (5, 6))) == [value(5), value(6)]
-    assert not spans.exporter.get_finished_spans()
+    assert not spans.finished
     (headers,) = carried.headers.values()
     assert not trace.get_current_span(propagate.extract(headers)).get_span_context().trace_flags.sampled
 

@@ -1,0 +1,73 @@
+"""Spans and metrics of OpenTelemetry, kept for tests to look at."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from fibo_client.telemetry.otel import OpenTelemetry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Spans:
+    """What was recorded in this process, and a tracer for spans of the test's own."""
+
+    def __init__(self, **options: Any) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(**options)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._reader = InMemoryMetricReader()
+        self._meters = MeterProvider([self._reader])
+        self.tracer = self.provider.get_tracer("application")
+
+    def recorder(self, **options: Any) -> OpenTelemetry:
+        """A recorder that records here."""
+        return OpenTelemetry(tracer_provider=self.provider, meter_provider=self._meters, **options)
+
+    @property
+    def finished(self) -> tuple[ReadableSpan, ...]:
+        return self._exporter.get_finished_spans()
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.finished if span.name == name]
+
+    def one(self, name: str) -> ReadableSpan:
+        (span,) = self.named(name)
+        return span
+
+    def points(self, metric: str) -> list[Any]:
+        data = self._reader.get_metrics_data()
+        return [
+            point
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for each in scope.metrics
+            if each.name == metric
+            for point in each.data.data_points
+        ]
+
+
+def in_file(path: Path, count: int = 1, *, name: str, timeout: float = 20) -> list[dict[str, Any]]:
+    """Wait until a file has so many spans of a name, one a line as the SDK writes them, and give them."""
+    deadline = time.monotonic() + timeout
+    while True:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        found = [span for line in lines if line.endswith("\n") and (span := json.loads(line)).get("name") == name]
+        if len(found) >= count:
+            return found
+        assert time.monotonic() < deadline, f"{len(found)} of {count} spans {name!r} in:\n{''.join(lines)}"
+        time.sleep(0.05)
+
+
+def hexed(span_id: int) -> str:
+    """A span's id as the SDK writes it."""
+    return f"0x{span_id:016x}"
