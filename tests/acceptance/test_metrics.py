@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.acl import CLIENT, WORKER, make_users
 from support.clients import celery_client
@@ -23,6 +24,7 @@ from support.servers import TESTS, RedisServer, free_port
 from fibo_worker.dev import WorkerProcess
 from fibo_worker.metrics import BUCKETS, PATIENCE
 
+PAGE = TESTS.parent / "docs" / "how-to" / "trace-and-measure.md"
 README = TESTS.parent / "fibo_worker" / "README.md"
 QUICK = {"FIBO_SOFT_TIME_LIMIT": "1", "FIBO_TIME_LIMIT": "2", "FIBO_VISIBILITY_TIMEOUT": "3"}
 
@@ -237,6 +239,15 @@ def test_the_readme_has_every_metric_with_its_labels(port):
             served[name.removesuffix("_count")] = {label for label, _ in labels}
     table = re.findall(r"^\| `(fibo_worker_\w+)(?:\{([\w,]+)\})?` ", README.read_text(), re.MULTILINE)
     assert {name: set(labels.split(",")) if labels else set() for name, labels in table} == served
+
+
+def test_the_how_to_page_scrapes_the_port_that_it_starts_and_names_metrics_that_there_are(port):
+    text = PAGE.read_text()
+    (config,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (job,) = yaml.safe_load(config)["scrape_configs"]
+    (started_on,) = re.findall(r"fibo-worker start --metrics-port (\d+)", text)
+    assert job["static_configs"] == [{"targets": [f"127.0.0.1:{started_on}"]}]
+    assert set(re.findall(r"fibo_worker_\w+", text)) <= Scraped(port).names
 
 
 def test_start_serves_metrics_until_it_ends_and_says_where(redis_url):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import calls, collecting, curves, idling, lag, large, sending, service, streams
+from tests.benchmarks import calls, collecting, curves, idling, lag, large, sending, service, streams, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "stream": streams.stream,
     "pending": idling.pending,
     "import": idling.importing,
+    "telemetry": telemetry.telemetry,
     # These make no rows: the plots show them.
     "batches": curves.batches,
     "callers": curves.callers,

@@ -8,7 +8,7 @@ import re
 
 import pytest
 import redis as redis_py
-from support.acl import CLIENT, WORKER, commands, make_users
+from support.acl import CLIENT, FLOWER, WORKER, commands, make_users
 from support.hand import eventually
 from support.servers import RedisServer
 
@@ -102,8 +102,8 @@ def without(server, *rules):
         direct.execute_command("ACL", "SETUSER", CLIENT, *rules)
 
 
-def test_the_page_has_one_line_for_each_of_the_two():
-    assert set(commands()) == {CLIENT, WORKER}
+def test_the_page_has_one_line_for_each_of_the_three():
+    assert set(commands()) == {CLIENT, WORKER, FLOWER}
 
 
 async def test_a_refused_publish_names_the_command_and_says_what_to_do(server, users):

@@ -10,7 +10,7 @@ from support.servers import TESTS
 if TYPE_CHECKING:
     from support.servers import RedisServer
 
-CLIENT, WORKER = "fibo-client", "fibo-worker"
+CLIENT, WORKER, FLOWER = "fibo-client", "fibo-worker", "fibo-flower"
 
 
 def commands() -> dict[str, list[str]]:
