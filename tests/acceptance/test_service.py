@@ -13,6 +13,7 @@ import redis.asyncio
 from service.app import app, get_client
 from service.errors import ANSWERS, Problem
 from support.hand import Hand, eventually
+from support.proxy import Proxy
 from support.servers import free_port
 from support.service import HeldWorker, launched, queued, read_events, serving
 
@@ -236,6 +237,16 @@ def test_without_a_worker_it_lives_but_is_not_ready(request, place):
     client = request.getfixturevalue(place)
     assert client.get("/healthz").status_code == 200
     assert problem(client.get("/readyz")) == ((503, "No worker answers.") if place == "unserved" else AWAY)
+
+
+async def test_a_redis_that_does_not_answer_is_not_waited_for_to_know_that_it_is_not_ready(redis_server):
+    proxy = Proxy(redis_server.port)
+    async with proxy.running():
+        with serving(proxy.url(redis_server.fresh_url()), ready_timeout=0.5) as address:
+            proxy.stalled = True
+            async with httpx.AsyncClient(base_url=address, timeout=20) as client:
+                answer = await client.get("/readyz")
+    assert problem(answer) == (503, "No worker answers.")  # Not AWAY, which the client knows after 5 seconds.
 
 
 def test_a_task_that_fails_is_a_502_and_only_the_log_says_more(worker):
