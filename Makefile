@@ -55,6 +55,7 @@ check: $(STAMP) ## Lint, check formatting, types and layers
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest --quiet tests/unit/test_typing.py
 
 bench: $(STAMP) $(BENCH_STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
 	@$(BIN)/python -m tests.benchmarks $(BENCH)

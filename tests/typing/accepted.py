@@ -38,6 +38,7 @@ async def the_clients() -> None:
         assert_type(client.config, FiboConfig)
     FiboClient("redis://localhost", "redis://localhost/1", timeout=None, push=False, max_n=5, poll_max=0.2)
     FiboClient(config=FiboConfig(max_n=5), queue="fibo")
+    FiboClient(timeout=5, io_timeout=1.5, priority_steps=(0, 9), result_prefix="a:", sentinel_password="b")
     assert_type(FiboConfig.from_env({"CELERY_BROKER_URL": "redis://localhost"}), FiboConfig)
     async with CeleryClient("redis://localhost", config=CeleryConfig(timeout=5), max_connections=5) as celery:
         assert_type(celery, CeleryClient)
@@ -97,10 +98,11 @@ async def results(result: AsyncResult[int]) -> None:
         assert_type(update, TaskMeta)
 
 
-async def workers(celery: CeleryClient, result: AsyncResult[int]) -> None:
+async def workers(celery: CeleryClient, result: AsyncResult[int], late: ResultTimeoutError) -> None:
     assert_type(await celery.ping(timeout=2), list[WorkerInfo])
     assert_type(await celery.inspect(["celery@host"]).active(), dict[str, Any])
     assert_type(await celery.diagnose(result), Diagnosis)
+    assert_type(await celery.diagnose(late), Diagnosis)
     assert_type(await celery.revoke([result, "an id"]), int)
 
 

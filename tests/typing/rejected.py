@@ -21,6 +21,22 @@ def the_clients() -> None:
     CeleryConfig().timeout = 5  # error: settings are frozen
 
 
+async def asynchronous(client: FiboClient, result: AsyncResult[int]) -> None:
+    with client:  # error: async with
+        pass
+    for pair in client.stream([1]):  # error: async for
+        print(pair)
+    with client.stream([1]):  # error: async with
+        pass
+    await client  # error: not to be awaited
+    all(client.ready([result]))  # error: not awaited
+    client.ready([result])[0]  # error: not awaited
+    await client.ready([client.submit(5)])  # error: not awaited
+    await client.celery.gather([client.submit(5)])  # error: not awaited
+    await client.fibonacci(client.fibonacci(5))  # error: not awaited
+    print(client.fibonacci(5) + 1)  # error: not awaited
+
+
 async def fibonacci_numbers(client: FiboClient) -> None:
     await client.fibonacci("10")  # error: n is an integer
     await client.fibonacci(10.0)  # error: n is an integer

@@ -1,3 +1,7 @@
+"""What type checkers make of the public face: of each checker the same, and everything in it with a type."""
+
+import json
+import os
 import re
 import subprocess
 import sys
@@ -5,40 +9,131 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mypy", reason="mypy is not installed here; it comes with the dependency group lint")
+CHECKERS = ["mypy", "basedpyright"]
+for checker in CHECKERS:
+    pytest.importorskip(checker, reason=f"{checker} is not installed here; it comes with the dependency group lint")
 
 ROOT = Path(__file__).parents[2]
-ACCEPTED = Path("tests", "typing", "accepted.py")
-REJECTED = Path("tests", "typing", "rejected.py")
+ACCEPTED, REJECTED, REVEALED = (Path("tests", "typing", f"{name}.py") for name in ("accepted", "rejected", "revealed"))
+FILES = (ACCEPTED, REJECTED, REVEALED)
+SOURCES = [ROOT / name / "src" for name in ("fibo_client", "fibo_worker")]
+
+Said = dict[Path, dict[int, list[str]]]
+
+
+def run(*command: object) -> str:
+    # Installed for editing, the packages are where basedpyright does not look for their py.typed.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.stdout
+
+
+def by_line(said: list[tuple[str, int, str]]) -> Said:
+    lines: Said = {path: {} for path in FILES}
+    for path, line, message in said:
+        lines[Path(path)].setdefault(line, []).append(message)
+    return lines
+
+
+def ask_mypy(cache: Path) -> tuple[Said, Said]:
+    out = run(
+        "mypy", "--strict", "--no-error-summary", "--no-pretty", "--hide-error-context", "--cache-dir", cache, *FILES
+    )
+    errors = re.findall(r"^(.+?):(\d+): error: (.*)$", out, re.MULTILINE)
+    shown = re.findall(r"^(.+?):(\d+): note: Revealed type is \"(.*)\"$", out, re.MULTILINE)
+    return tuple(by_line([(path, int(line), text) for path, line, text in each]) for each in (errors, shown))
+
+
+def ask_basedpyright() -> tuple[Said, Said]:
+    found = json.loads(run("basedpyright", "--pythonpath", sys.executable, "--outputjson", *FILES))
+    errors, shown = [], []
+    for each in found["generalDiagnostics"]:
+        path = os.path.relpath(each["file"], ROOT)
+        place = (path, each["range"]["start"]["line"] + 1)
+        if each["severity"] == "error":
+            errors.append((*place, each["message"]))
+        elif revealed := re.fullmatch(r"Type of \".*\" is \"(.*)\"", each["message"]):
+            shown.append((*place, revealed[1]))
+    return by_line(errors), by_line(shown)
 
 
 @pytest.fixture(scope="module")
-def reported(request, tmp_path_factory):
-    """The lines of the two files about which mypy complains, with what it says."""
+def answers(request, tmp_path_factory):
+    """Of each checker: the errors, and the revealed types, by file and line."""
     # What mypy has learnt is kept from run to run, where pytest keeps anything.
     cache = getattr(request.config, "cache", None)
     folder = cache.mkdir("mypy") if cache else tmp_path_factory.mktemp("mypy")
-    command = [
-        sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--no-pretty", "--hide-error-context",
-        "--cache-dir", folder, ACCEPTED, REJECTED,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=55, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    said = {ACCEPTED: {}, REJECTED: {}}
-    for path, line, message in re.findall(r"^(.+?):(\d+): error: (.*)$", done.stdout, re.MULTILINE):
-        said[Path(path)].setdefault(int(line), []).append(message)
-    return said
+    return {"mypy": ask_mypy(folder), "basedpyright": ask_basedpyright()}
 
 
-def test_what_users_write_has_the_type_that_it_should_have(reported):
-    assert reported[ACCEPTED] == {}
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_what_users_write_has_the_type_that_it_should_have(answers, checker):
+    errors, _ = answers[checker]
+    assert errors[ACCEPTED] == {}
 
 
-def test_what_is_wrong_is_refused_line_by_line_and_nothing_else_is(reported):
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_what_is_wrong_is_refused_line_by_line_and_nothing_else_is(answers, checker):
+    errors, _ = answers[checker]
     lines = enumerate((ROOT / REJECTED).read_text().splitlines(), 1)
     marked = {number for number, line in lines if "# error: " in line}
-    assert len(marked) > 40
-    passed = marked - reported[REJECTED].keys()
-    assert not passed, f"mypy lets these lines pass: {sorted(passed)}"
-    unmarked = {number: said for number, said in reported[REJECTED].items() if number not in marked}
+    assert len(marked) > 50
+    passed = marked - errors[REJECTED].keys()
+    assert not passed, f"{checker} lets these lines pass: {sorted(passed)}"
+    unmarked = {number: said for number, said in errors[REJECTED].items() if number not in marked}
     assert unmarked == {}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_the_types_that_are_shown_are_those_in_the_comments(answers, checker):
+    errors, shown = answers[checker]
+    assert errors[REVEALED] == {}
+    wanted = {}
+    for number, line in enumerate((ROOT / REVEALED).read_text().splitlines(), 1):
+        if "reveal_type(" in line:
+            wanted[number] = line.partition("  # ")[2]
+    assert len(wanted) > 30
+    without_modules = {
+        number: re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", text) for number, (text,) in shown[REVEALED].items()
+    }
+    assert without_modules == wanted
+
+
+@pytest.mark.timeout(120)
+def test_every_public_name_of_the_client_has_a_known_type():
+    report = completeness("fibo_client")
+    assert [each["name"] for each in report["symbols"] if each["isExported"] and not each["isTypeKnown"]] == []
+    assert report["completenessScore"] == 1
+
+
+@pytest.mark.timeout(120)
+def test_in_the_worker_nothing_lacks_a_type_but_the_classes_that_celery_gives_none():
+    report = completeness("fibo_worker")
+    lacking = {
+        each["name"].rpartition(".")[2]: {told["message"] for told in each["diagnostics"]}
+        for each in report["symbols"]
+        if each["isExported"] and not each["isTypeKnown"]
+    }
+    untyped = {"Type of metaclass unknown", "Type of base class unknown"}
+    assert lacking == dict.fromkeys(
+        ("OutOfMemoryError", "GuardedRequest", "GuardedTask", "LossCountingQoS", "ScreeningAMQP"), untyped
+    )
+
+
+def completeness(package: str) -> dict:
+    out = run(
+        "basedpyright", "--pythonpath", sys.executable, "--verifytypes", package, "--ignoreexternal", "--outputjson"
+    )
+    return json.loads(out)["typeCompleteness"]

@@ -69,8 +69,8 @@ class FiboClient:
         transport: Transport | None = None,
         **overrides: Unpack[FiboOverrides],
     ) -> None:
-        self.config = FiboConfig.resolve(config, broker_url, result_backend, overrides)
-        self.celery = CeleryClient(config=self.config, transport=transport)
+        self.config: FiboConfig = FiboConfig.resolve(config, broker_url, result_backend, overrides)
+        self.celery: CeleryClient = CeleryClient(config=self.config, transport=transport)
         self._flights = Flights(self.celery.engine, self.config.chunk_size)
 
     async def open(self) -> Self:

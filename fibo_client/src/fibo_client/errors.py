@@ -103,7 +103,7 @@ class PublishError(TransportError):
 
     def __init__(self, reason: str, task_ids: Sequence[str] = (), *, refused: bool = False) -> None:
         self.reason = reason
-        self.task_ids = tuple(task_ids)
+        self.task_ids: tuple[str, ...] = tuple(task_ids)
         self.refused = refused
         super().__init__(f"nothing was sent of {_tasks(self.task_ids)}: {reason}")
 
@@ -121,7 +121,7 @@ class PublishUnknownError(TransportError):
 
     def __init__(self, reason: str, task_ids: Sequence[str] = ()) -> None:
         self.reason = reason
-        self.task_ids = tuple(task_ids)
+        self.task_ids: tuple[str, ...] = tuple(task_ids)
         super().__init__(f"whether {_tasks(self.task_ids)} went out is not known: {reason}")
 
 
@@ -191,12 +191,12 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.looks = looks
         self.unread = unread
         self.task = task
-        self.task_ids = tuple(task_ids)
+        self.task_ids: tuple[str, ...] = tuple(task_ids)
         self.queue = queue
         self.state = state
         self.waited = waited
         self.total = total
-        self.finished = dict(finished or {})
+        self.finished: dict[int, Any] = dict(finished or {})
         self.reason = reason
         name = task or "task"
         if total == 1:

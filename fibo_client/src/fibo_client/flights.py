@@ -71,10 +71,10 @@ class Seat:
     __slots__ = ("began", "deadline", "flight", "origin", "told")
 
     def __init__(self, flight: _Flight, began: float, deadline: float, origin: Any, told: Told) -> None:
-        self.flight = flight
-        self.began = began
-        self.deadline = deadline
-        self.origin = origin
+        self.flight: _Flight = flight
+        self.began: float = began
+        self.deadline: float = deadline
+        self.origin: Any = origin
         self.told: Told | None = told
 
 
@@ -85,8 +85,8 @@ class _Flight:
     __slots__ = ("_first", "_others", "launch", "line", "n")
 
     def __init__(self, n: int, line: _Line) -> None:
-        self.n = n
-        self.line = line
+        self.n: int = n
+        self.line: _Line = line
         self.launch: _Launch | None = None
         self._first: Seat | None = None
         self._others: dict[Seat, None] | None = None
@@ -140,11 +140,11 @@ class _Line:
     __slots__ = ("flights", "in_flight", "lane", "packed", "pending", "planned")
 
     def __init__(self, lane: Lane) -> None:
-        self.lane = lane
+        self.lane: Lane = lane
         self.flights: dict[int, _Flight] = {}
         self.pending: deque[_Flight] = deque()
         self.packed: deque[Chunk] = deque()
-        self.in_flight = 0
+        self.in_flight: int = 0
         self.planned: asyncio.Handle | None = None
 
     @property
@@ -177,14 +177,14 @@ class _Launch:
         began: float,
         expiry: float,
     ) -> None:
-        self.work = work
-        self.sending = sending
-        self.handle = handle
-        self.flights = flights
-        self.began = began
-        self.expiry = expiry
+        self.work: Work = work
+        self.sending: Sending = sending
+        self.handle: AsyncResult[list[Answer]] = handle
+        self.flights: Sequence[_Flight] = flights
+        self.began: float = began
+        self.expiry: float = expiry
         self.parties: dict[float, _Party] = {}
-        self.answered = False
+        self.answered: bool = False
 
 
 class Flights:

@@ -130,7 +130,7 @@ class PrivateRedis:
         self._options = dict(options or {})
         self._timeout = timeout
         self._child: Child | None = None
-        self.port = port
+        self.port: int = port
         """The port it listens on."""
 
     @property
@@ -279,7 +279,7 @@ class WorkerProcess:
             *(("--queues", ",".join(queues)) if queues else ()),
             *arguments,
         ]
-        self.node = ""
+        self.node: str = ""
         """The node's name, once it is ready."""
 
     @property

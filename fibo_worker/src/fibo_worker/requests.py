@@ -146,4 +146,4 @@ def _raised(exc_info: Any) -> BaseException:
 class GuardedTask(Task):  # type: ignore[misc] # Celery has no types
     """The base of the app's tasks: their requests are guarded."""
 
-    Request = f"{__name__}:{GuardedRequest.__qualname__}"
+    Request: str = f"{__name__}:{GuardedRequest.__qualname__}"

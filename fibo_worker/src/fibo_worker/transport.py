@@ -51,7 +51,7 @@ _REPLIES: Final = ".reply.celery.pidbox"
 class LossCountingQoS(QoS):
     """Counts in a message how often it was lost. Giving it back, or putting it back at shutdown, is no loss."""
 
-    losing = False
+    losing: bool = False
     noted: str | None = None
     """The tag of the message that was last written down as taken."""
 

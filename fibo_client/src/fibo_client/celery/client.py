@@ -71,9 +71,9 @@ class CeleryClient:
         transport: Transport | None = None,
         **overrides: Unpack[ConfigOverrides],
     ) -> None:
-        self.config = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
+        self.config: CeleryConfig = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
         connect = open_redis if transport is None else transport.connect
-        self.engine = Engine(self.config, *connect(self.config))
+        self.engine: Engine = Engine(self.config, *connect(self.config))
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.task import SendOptions
     from fibo_client.celery.transport.base import Broker, Parcel, ResultStore
     from fibo_client.celery.waiting.registry import Waiter
-    from fibo_client.telemetry.recorder import Sending
+    from fibo_client.telemetry.recorder import Recorder, Sending
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 _LOOP_CLOSED: Final = (
@@ -95,9 +95,9 @@ class Engine:
         self.config = config
         self.broker = broker
         self.store = store
-        self.tidier = Tidier(broker, store)
-        self.composer = Composer(broker, config.queue)
-        self.recorder = guarded(config.telemetry)
+        self.tidier: Tidier = Tidier(broker, store)
+        self.composer: Composer = Composer(broker, config.queue)
+        self.recorder: Recorder = guarded(config.telemetry)
         self._publisher = Publisher(broker)
         self._presence = Presence(broker)
         self._watcher = Watcher(store, config, self._presence.ask)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.transport.base import Broker, Parcel
     from fibo_client.telemetry.recorder import Sending
 
-logger = logging.getLogger("fibo_client")
+logger: Final = logging.getLogger("fibo_client")
 
 MAX_PARCELS: Final = 500
 """The most messages in one command."""
@@ -111,10 +111,10 @@ class Publisher:
         self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
         self._reached = False
-        self.published = 0
+        self.published: int = 0
         self.recent: deque[str] = deque(maxlen=MAX_RECENT)
         """The ids of the tasks that were sent last."""
-        self.retries = 0
+        self.retries: int = 0
 
     def start(self) -> None:
         """Start the task on the running event loop."""

@@ -47,11 +47,11 @@ class AsyncResult(Generic[T]):
         ignored: bool = False,
         handed_out: bool = False,
     ) -> None:
-        self.id = task_id
-        self.task = task
-        self.queue = queue
+        self.id: str = task_id
+        self.task: str | None = task
+        self.queue: str | None = queue
         self._engine = engine
-        self.decode = decode
+        self.decode: Callable[[Any], T] | None = decode
         self._ignored = ignored
         self._handed_out = handed_out
         self._meta: TaskMeta | None = None
@@ -255,7 +255,8 @@ class Question(Coroutine[Any, Any, T], Generic[T]):
             self._refuse()
         return self is other
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return id(self)
 
     if not TYPE_CHECKING:  # A type checker refuses what has no such method, and is right.
 

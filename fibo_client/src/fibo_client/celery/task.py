@@ -71,7 +71,8 @@ class RemoteTask(Generic[P, R]):
     """A typed reference to a task by its name. The worker's code is not imported.
 
     ``RemoteTask[[int, int], int]("proj.tasks.add")`` is a task that takes two integers and gives one. Calling it
-    binds arguments, so that a type checker can compare them: ``add(2, y=3)`` is a `Signature`.
+    binds arguments, so that a type checker can compare them: ``add(2, 3)`` is a `Signature`. Of arguments by keyword
+    nothing is known, so for ``add(2, y=3)`` it is ``RemoteTask[..., int]``.
 
     Attributes:
         name: The name under which the worker registered it.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.transport.base import Broker, ResultStore
 
-logger = logging.getLogger("fibo_client")
+logger: Final = logging.getLogger("fibo_client")
 
 MAX_REVOKED: Final = 100
 """The most ids in one revocation."""

@@ -13,8 +13,8 @@ from fibo_client._version import __version__
 
 try:
     from opentelemetry import context, metrics, propagate, trace
-except ModuleNotFoundError as error:
-    raise ImportError("OpenTelemetry is not installed; get it with: pip install 'fibo-client[otel]'") from error
+except ModuleNotFoundError as _error:
+    raise ImportError("OpenTelemetry is not installed; get it with: pip install 'fibo-client[otel]'") from _error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

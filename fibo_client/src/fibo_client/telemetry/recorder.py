@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SILENCE", "Recorder", "Sending", "Server", "guarded"]
 
-logger = logging.getLogger("fibo_client")
+logger: Final = logging.getLogger("fibo_client")
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 

@@ -100,7 +100,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.weather = Weather("memory")
+        self.weather: Weather = Weather("memory")
         self.lists: dict[str, deque[Parcel]] = {}
         self.results: dict[str, bytes] = {}
         self.subscriptions: list[MemorySubscription] = []
@@ -186,8 +186,8 @@ class MemoryBroker:
         self._keys = _keys(steps)
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
         self._closed = False
-        self.weather = memory.weather
-        self.server = Server("memory")
+        self.weather: Weather = memory.weather
+        self.server: Server = Server("memory")
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
         """See `Broker.prepare`. The messages are those that would be sent to Redis."""
@@ -270,7 +270,7 @@ class MemoryStore:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.weather = memory.weather
+        self.weather: Weather = memory.weather
 
     async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """See `ResultStore.read_many`."""

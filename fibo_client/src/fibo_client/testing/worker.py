@@ -164,7 +164,7 @@ class Worker:
         self.scripts: dict[str, Script] = {}
         self.sent: list[SentTask] = []
         self.revoked: list[str] = []
-        self.up = True
+        self.up: bool = True
         self._messages: dict[str, deque[_Delivery]] = {}
         self._held: dict[str, _Delivery] = {}
         self._due: deque[_Delivery] = deque()

@@ -36,8 +36,8 @@ class Weather:
         self._since = 0.0
         self._told = False
         self._broken = 0
-        self.failures = 0
-        self.reconnects = 0
+        self.failures: int = 0
+        self.reconnects: int = 0
 
     def failed(self, now: float, reason: str, *, certain: bool) -> str | None:
         """Take note that the server did not do its part.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.transport.base import ResultStore, Subscription
 
-logger = logging.getLogger("fibo_client")
+logger: Final = logging.getLogger("fibo_client")
 
 SLICE: Final = 256
 """The most waiters that are settled before the event loop gets its turn."""
@@ -74,11 +74,11 @@ class Watcher:
         self._failures = 0
         self.trouble: str | None = None
         """Why results cannot be read at present; None while they can."""
-        self.polls = 0
-        self.pushes = 0
-        self.answers = 0
-        self.retries = 0
-        self.decode_failures = 0
+        self.polls: int = 0
+        self.pushes: int = 0
+        self.answers: int = 0
+        self.retries: int = 0
+        self.decode_failures: int = 0
         # Push: the ids that shall be, and those that are, subscribed to.
         self._wanted: dict[str, None] = {}
         self._asked: set[str] = set()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
     from fibo_client.celery.transport.redis.connections import Connections
     from fibo_client.celery.transport.redis.keys import BrokerKeys
+    from fibo_client.celery.transport.weather import Weather
+    from fibo_client.telemetry.recorder import Server
 
 _REPLY_TTL_MS = 60_000
 
@@ -82,8 +84,8 @@ class RedisBroker:
     def __init__(self, connections: Connections, keys: BrokerKeys) -> None:
         self._connections = connections
         self._keys = keys
-        self.weather = connections.weather
-        self.server = connections.address.server
+        self.weather: Weather = connections.weather
+        self.server: Server = connections.address.server
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.transport.redis.urls import RedisAddress, TLSOptions
 
-logger = logging.getLogger("fibo_client")
+logger: Final = logging.getLogger("fibo_client")
 
 EXPLICIT: Final[dict[str, Any]] = {
     "socket_timeout": None,
@@ -68,7 +68,7 @@ class RedisFaultError(TransportError):
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         self.outcome = outcome
-        self.refused = outcome == "refused"
+        self.refused: bool = outcome == "refused"
         super().__init__(reason)
 
 
@@ -81,7 +81,7 @@ class Connections:
 
     def __init__(self, address: RedisAddress, config: CeleryConfig, weather: Weather | None = None) -> None:
         self.address = address
-        self.weather = weather or Weather(str(address))
+        self.weather: Weather = weather or Weather(str(address))
         self._io_timeout = config.io_timeout
         self._sentinel: Sentinel | None = None
         self._slots = anyio.Semaphore(config.max_connections)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
     from fibo_client.celery.transport.redis.connections import Connections
+    from fibo_client.celery.transport.weather import Weather
 
 
 class RedisResultStore:
@@ -24,7 +25,7 @@ class RedisResultStore:
 
     def __init__(self, connections: Connections, prefix: str) -> None:
         self._connections = connections
-        self.weather = connections.weather
+        self.weather: Weather = connections.weather
         self._prefix = prefix
 
     async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:

@@ -1,0 +1,73 @@
+"""What a type checker shows of what users write: the type in each comment. Nothing here is run."""
+
+from typing import Any, reveal_type
+
+from fibo_client import FIBO_TASK, FIBONACCI, UNSET, AsyncResult, FiboClient, FiboConfig
+from fibo_client.celery import CeleryClient, RemoteTask
+
+ADD = RemoteTask[[int, int], int]("proj.add")
+ANY = RemoteTask[..., int]("proj.add")
+
+
+class Own(FiboClient):
+    """A client with something of its own."""
+
+
+class General(CeleryClient):
+    """Another one."""
+
+
+reveal_type(ADD(2, 3))  # Signature[int]
+reveal_type(FIBONACCI(5))  # Signature[int]
+reveal_type(FiboConfig.from_env())  # FiboConfig
+
+
+async def clients(flag: bool) -> None:
+    async with Own() as own, General() as general:
+        reveal_type(own)  # Own
+        reveal_type(general)  # General
+        reveal_type(own.celery)  # CeleryClient
+    reveal_type(await Own().open())  # Own
+    client = FiboClient(timeout=None, poll_max=None, max_n=5)
+    reveal_type(client)  # FiboClient
+    reveal_type(await client.fibonacci(5, timeout=UNSET))  # int
+    reveal_type(await client.fibonacci_many([5]))  # list[int]
+    reveal_type(await client.fibonacci_many([5], return_exceptions=False))  # list[int]
+    reveal_type(await client.fibonacci_many([5], return_exceptions=flag))  # list[int | FiboError]
+    reveal_type(client.stream([5]))  # Stream[int]
+    async with client.stream([5], ordered=True) as results:
+        reveal_type(results)  # Stream[int]
+        async for pair in results:
+            reveal_type(pair)  # tuple[int, int]
+    async with client.stream([5], return_exceptions=True) as outcomes:
+        async for n, outcome in outcomes:
+            reveal_type(n)  # int
+            reveal_type(outcome)  # int | Exception
+    reveal_type(await client.submit(5))  # AsyncResult[int]
+    reveal_type(await client.submit_many([5], task=FIBO_TASK))  # list[AsyncResult[tuple[int, str]]]
+
+
+async def calls(celery: CeleryClient, flag: bool) -> None:
+    reveal_type(await celery.call(ADD, 2, 3, timeout=None))  # int
+    reveal_type(await celery.call(ADD(2, 3)))  # int
+    reveal_type(await celery.call(ANY(2, y=3)))  # int
+    reveal_type(await celery.call("proj.add", 2, 3))  # Any
+    reveal_type(await celery.call_many([ADD(2, 3)]))  # list[int]
+    reveal_type(await celery.call_many([ADD(2, 3)], return_exceptions=flag))  # list[int | FiboError]
+    reveal_type(await celery.send_task(ADD, (2, 3)))  # AsyncResult[int]
+    reveal_type(await celery.send_many(ADD, [(2, 3)]))  # list[AsyncResult[int]]
+
+
+async def handles(celery: CeleryClient, handle: AsyncResult[int], bare: AsyncResult[Any], flag: bool) -> None:
+    reveal_type(await handle)  # int
+    reveal_type(await handle.get(timeout=2))  # int
+    reveal_type(await bare.get())  # Any
+    reveal_type(handle.ready())  # Question[bool]
+    reveal_type(await handle.ready())  # bool
+    reveal_type(await handle.state())  # str
+    reveal_type(handle.cached)  # TaskMeta | None
+    reveal_type(await celery.ready([handle]))  # list[bool]
+    reveal_type(await celery.gather([handle]))  # list[int]
+    reveal_type(await celery.gather([handle], return_exceptions=flag))  # list[int | FiboError]
+    async for update in handle.updates():
+        reveal_type(update)  # TaskMeta
