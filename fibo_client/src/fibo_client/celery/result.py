@@ -534,7 +534,10 @@ def timeout_error(
             "compare the clocks of this machine and of the worker's"
         )
     elif outcome.nobody and state == states.PENDING:
-        reason = f"No worker listens on {engine.broker}: start one, or compare this URL with its own"
+        reason = (
+            f"No worker listens on {engine.broker}: start one, or compare this URL with its own "
+            "(one without remote control is not seen)"
+        )
     return ResultTimeoutError(
         task=results[0].task,
         task_ids=late,
