@@ -11,7 +11,7 @@ import pytest_asyncio
 from hypothesis import settings
 from support.acl import CLIENT, WORKER, make_users
 from support.browser import HOW_TO_GET_ONE, find_chromium, pages, running_browser
-from support.servers import RedisServer, stock_worker
+from support.servers import RedisServer, project_worker, stock_worker
 
 from fibo_worker.dev import WorkerProcess
 
@@ -74,6 +74,14 @@ def stock(redis_server: RedisServer) -> Iterator[RunningWorker]:
     """One plain Celery worker with two processes for the session, which knows only `support.stock`."""
     url = redis_server.fresh_url()
     with stock_worker(url, concurrency=2) as process:
+        yield RunningWorker(url, process, url)
+
+
+@pytest.fixture(scope="session")
+def proj(redis_server: RedisServer) -> Iterator[RunningWorker]:
+    """One worker of the project that the documentation's examples call."""
+    url = redis_server.fresh_url()
+    with project_worker(url) as process:
         yield RunningWorker(url, process, url)
 
 

@@ -99,3 +99,17 @@ def stock_worker(
         stop_timeout=0,
     ) as worker:
         yield worker
+
+
+def project_worker(url: str, *, result_backend: str | None = None, app: str = "proj.tasks") -> WorkerProcess:
+    """A worker of the project in docs/examples/proj, ready to be started. It serves two queues."""
+    return WorkerProcess(
+        url,
+        result_backend=result_backend,
+        app=app,
+        name="proj",
+        concurrency=2,
+        queues=("celery", "reports"),
+        env={"PYTHONPATH": str(TESTS.parent / "docs" / "examples"), "PYTHONDONTWRITEBYTECODE": "1"},
+        stop_timeout=0,
+    )

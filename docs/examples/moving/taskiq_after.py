@@ -1,0 +1,19 @@
+"""With a Celery worker (``celery -A proj.tasks worker``) and fibo-client."""
+
+import asyncio
+
+from fibo_client.celery import CeleryClient, RemoteTask
+
+add = RemoteTask[[int, int], int]("proj.tasks.add")
+
+
+async def main():
+    async with CeleryClient() as celery:
+        result = await celery.send_task(add, (2, 3))
+        print(await result.get(timeout=10))
+
+
+asyncio.run(main())
+
+# Prints:
+# 5

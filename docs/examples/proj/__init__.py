@@ -1,0 +1,1 @@
+"""A Celery project like yours: ``celery -A proj.tasks worker``."""

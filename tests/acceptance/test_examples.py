@@ -1,0 +1,214 @@
+"""Every program in docs/examples runs against a real Redis and real workers, and prints what it says."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from support.ca import Authority, tls_server
+from support.examples import EXAMPLES, matches, promised, run_program
+from support.pages import PAGES, ROOT, shown_files
+from support.programs import run
+from support.sentinels import MASTER, SentinelSet
+from support.servers import project_worker
+
+from fibo_worker.child import Child
+from fibo_worker.dev import WorkerProcess
+from fibo_worker.settings import WorkerSettings
+
+DEPLOY = EXAMPLES / "deploy"
+MOVING = EXAMPLES / "moving"
+PINS = {
+    "arq": ROOT / "tests" / "benchmarks" / "peers" / "arq.txt",
+    "taskiq": ROOT / "tests" / "benchmarks" / "peers" / "taskiq.txt",
+    "aio_celery": ROOT / "tests" / "support" / "aio_celery.txt",
+}
+
+# The service has tests of its own, and the project that shows how to test is tested as a user would.
+ELSEWHERE = (EXAMPLES / "service", EXAMPLES / "testing")
+PROGRAMS = [path for path in sorted(EXAMPLES.rglob("*.py")) if not {*ELSEWHERE} & {*path.parents}]
+CONNECTING = [path for path in PROGRAMS if path.name.startswith("connect_")]
+MODULES = [path for path in PROGRAMS if path.parent.name == "proj" or path.name == "service.py"]
+OTHERS = [MOVING / f"{name}_before.py" for name in PINS]
+PLAIN = [path for path in PROGRAMS if path not in [*CONNECTING, *MODULES, *OTHERS]]
+
+
+def ids(path):
+    return str(path.relative_to(EXAMPLES))
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=ids)
+def test_an_example_prints_what_it_says(path, worker, proj):
+    program = path.read_text()
+    url = proj.url if "proj.tasks" in program else worker.admin_url
+    strict = not path.stem.endswith("_before")
+    printed = run_program(path, strict=strict, CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url)
+    assert matches(promised(program), printed), printed
+
+
+def check(name, **env):
+    path = EXAMPLES / name
+    printed = run_program(path, **env)
+    assert matches(promised(path.read_text()), printed), printed
+
+
+def test_the_example_with_two_urls_reads_results_from_the_second(redis_server):
+    tasks, results = redis_server.fresh_url(), redis_server.fresh_url()
+    with project_worker(tasks, result_backend=results):
+        check("connect_two_urls.py", TASKS_URL=tasks, RESULTS_URL=results)
+
+
+def test_the_example_with_prefixes_reaches_the_worker_with_the_same_ones(redis_server):
+    url = redis_server.fresh_url()
+    with project_worker(url, app="proj.prefixed"):
+        check("connect_prefixes.py", CELERY_BROKER_URL=url)
+
+
+def test_the_example_with_tls_checks_the_certificate_of_the_server(tmp_path):
+    authority = Authority(tmp_path)
+    with tls_server(authority.sign("server", "localhost"), authority.cert) as (_, port):
+        url = f"rediss://localhost:{port}/0"
+        with WorkerProcess(f"{url}?ssl_ca_certs={authority.cert}", stop_timeout=0):
+            check("connect_tls.py", REDIS_URL=url, REDIS_CA=str(authority.cert))
+
+
+def test_the_example_with_sentinel_finds_the_master(tmp_path):
+    with SentinelSet.running(tmp_path) as sentinels, WorkerProcess(sentinels.master.url, stop_timeout=0):
+        check("connect_sentinel.py", SENTINELS_URL=sentinels.url, MASTER_NAME=MASTER)
+
+
+def test_every_example_that_needs_a_server_of_its_own_is_run_by_one_of_these_tests():
+    named = {"connect_two_urls.py", "connect_prefixes.py", "connect_tls.py", "connect_sentinel.py"}
+    assert {path.name for path in CONNECTING} == named
+
+
+def test_every_example_is_shown_in_a_page():
+    files = {*EXAMPLES.rglob("*.py"), *DEPLOY.iterdir()}
+    unseen = files - set().union(*(shown_files(page) for page in PAGES))
+    assert [path for path in sorted(unseen) if path.name != "__init__.py"] == []
+
+
+# What other libraries' users have: run with these libraries, in environments of their own.
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Make an environment with one of the other libraries, as pinned, and give its interpreter."""
+
+    def make(name):
+        uv = shutil.which("uv") or shutil.which("uv", path=Path(sys.executable).parent)
+        assert uv, "uv makes the environments, and is not here: 'make setup' installs it"
+        folder = tmp_path_factory.mktemp(name) / "venv"
+        env = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+        python = folder / "bin" / "python"
+        for command in (
+            [uv, "--no-progress", "venv", "--quiet", "--python", sys.executable, folder],
+            [uv, "--no-progress", "pip", "install", "--quiet", "--python", python, "--requirement", PINS[name]],
+        ):
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=55, check=False)
+            assert done.returncode == 0, done.stderr
+        return python
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("arq", ["arq", "arq_before.WorkerSettings"]), ("taskiq", ["taskiq", "worker", "taskiq_before:broker"])],
+)
+def test_what_is_moved_from_runs_with_the_library_that_it_is_written_for(name, command, environment, redis_url):
+    path = MOVING / f"{name}_before.py"
+    python = environment(name)
+    env = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(MOVING), "PYTHONDONTWRITEBYTECODE": "1"}
+    worker = Child([str(python.parent / command[0]), *command[1:]], name=name, env=env)
+    try:
+        printed = run_program(path, python=python, strict=False, REDIS_URL=redis_url)
+        assert matches(promised(path.read_text()), printed)
+    finally:
+        worker.stop(signal.SIGKILL)
+
+
+def test_what_is_moved_from_aio_celery_fits_its_types(environment):
+    # To run it would take RabbitMQ; the page says that it was not run.
+    python = environment("aio_celery")
+    done = run(
+        sys.executable, "-m", "mypy", "--strict", "--follow-untyped-imports", "--python-executable", str(python),
+        "--cache-dir", os.devnull,
+        str(MOVING / "aio_celery_before.py"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+# What deploys a worker.
+
+
+def test_systemd_accepts_the_unit(tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here: apt install systemd")
+    text = (DEPLOY / "fibo-worker@.service").read_text()
+    program = Path(sys.executable).parent / "fibo-worker"
+    unit = tmp_path / "fibo-worker@.service"
+    unit.write_text(text.replace("/opt/fibo/bin/fibo-worker", str(program)))
+    assert unit.read_text() != text
+    done = run("systemd-analyze", "verify", "--man=no", str(unit))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_unit_starts_a_worker_with_arguments_that_it_takes():
+    (line,) = re.findall(
+        r"^ExecStart=\S+/fibo-worker (.*)$", (DEPLOY / "fibo-worker@.service").read_text(), re.MULTILINE
+    )
+    done = run(sys.executable, "-m", "fibo_worker", *line.split(), "--help")
+    assert done.returncode == 0, done.stderr
+
+
+def settings_from(env):
+    WorkerSettings.from_env(env)  # raises for what is wrong in one
+    known = variables_of_the_worker()
+    assert set(env) <= known
+
+
+def variables_of_the_worker():
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    return set(re.findall(r"^\| `((?:CELERY|FIBO)_[A-Z_]+)` ", page, re.MULTILINE))
+
+
+def test_the_environment_of_the_unit_has_settings_that_the_worker_takes():
+    lines = (DEPLOY / "fibo-worker.env").read_text().splitlines()
+    settings_from(dict(line.split("=", 1) for line in lines if line and not line.startswith("#")))
+
+
+def test_the_compose_file_starts_workers_with_settings_and_arguments_that_they_take():
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    worker = compose["services"]["worker"]
+    settings_from(worker["environment"])
+    assert worker["environment"]["CELERY_BROKER_URL"] == "redis://redis:6379/0"
+    assert set(worker["depends_on"]) <= set(compose["services"])
+    assert run(sys.executable, "-m", "fibo_worker", *worker["command"], "--help").returncode == 0
+    program, *arguments = worker["healthcheck"]["test"][1].split()
+    assert program == "fibo-worker"
+    assert run(sys.executable, "-m", "fibo_worker", *arguments, "--help").returncode == 0
+    assert int(worker["stop_grace_period"].removesuffix("s")) > WorkerSettings().time_limit
+    context = (DEPLOY / worker["build"]["context"]).resolve()
+    assert context == ROOT
+    assert (context / worker["build"]["dockerfile"]).resolve() == DEPLOY / "Dockerfile"
+
+
+def test_the_image_is_built_from_what_is_there_and_starts_a_worker():
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = dict(re.findall(r"^COPY (\S+) (\S+)$", text, re.MULTILINE))
+    (installed,) = re.findall(r"^RUN pip install --no-cache-dir (.*)$", text, re.MULTILINE)
+    assert sorted(installed.split()) == sorted(copied.values())
+    scripts = {}
+    for folder in copied:
+        project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+        scripts |= project.get("scripts", {})
+    assert 'ENTRYPOINT ["fibo-worker"]' in text
+    assert "fibo-worker" in scripts
+    assert "\nUSER nobody\n" in text

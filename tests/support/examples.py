@@ -1,0 +1,48 @@
+"""The example programs of the documentation, and what they say that they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from support.pages import EXAMPLES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PRINTS = "\n# Prints:\n"
+
+
+def promised(program: str) -> str:
+    """What a program prints by its last comment. Three dots stand for anything."""
+    _, mark, lines = program.partition(_PRINTS)
+    assert mark, "the program does not end in a comment '# Prints:'"
+    return re.sub(r"^# ?", "", lines, flags=re.MULTILINE)
+
+
+def matches(expected: str, seen: str) -> bool:
+    """Whether a text is the expected one, in which three dots stand for anything, across lines too."""
+    pattern = ".*".join(re.escape(part) for part in expected.strip().split("..."))
+    return re.fullmatch(pattern, seen.strip(), re.DOTALL) is not None
+
+
+def run_program(path: Path, *, python: str | Path = sys.executable, strict: bool = True, **env: str) -> str:
+    """Run an example to its end and give what it printed.
+
+    Args:
+        path: Its file.
+        python: The interpreter.
+        strict: Whether warnings are errors, and nothing may be written to stderr. Other libraries are not held to it.
+        **env: Variables to add to its environment.
+    """
+    done = subprocess.run(
+        [python, *(("-W", "error") if strict else ()), path.name],
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES), "PYTHONDONTWRITEBYTECODE": "1", **env},
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr if strict else "") == (0, ""), done.stderr
+    return done.stdout
