@@ -9,7 +9,7 @@ FUZZ_STAMP := $(VENV)/.ready-to-fuzz
 PACKAGES := -e 'fibo_client[cli,fast,otel]' -e 'fibo_worker[embedded,metrics]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all check bench fuzz soak outages docs build clean
+.PHONY: help setup demo test test-unit test-all check bench fuzz soak outages docs docs-serve build clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,9 +69,13 @@ soak: $(STAMP) ## Do everything at once for five minutes, then 200 rounds while 
 outages: $(STAMP) ## Cause every outage of the contract, and write down in docs/explanation/outages.md what was seen
 	@$(BIN)/pytest --quiet tests/outages --write-outages --deselect tests/outages/test_page.py
 
-docs: $(STAMP) ## Build the documentation into site/
+docs: $(STAMP) ## Build the documentation into site/, and check its links
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site
+	@$(BIN)/python docs/check_links.py site
 	@echo "Built: site/index.html"
+
+docs-serve: docs ## Build it and show it on http://127.0.0.1:8008; PORT=9000 is another port
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory site $(or $(PORT),8008)
 
 build: $(STAMP) ## Build wheels and source distributions into dist/
 	@uv=$$(command -v uv || echo $(BIN)/uv); $$uv build --quiet --all-packages --out-dir dist && ls dist

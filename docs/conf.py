@@ -1,5 +1,7 @@
 """How Sphinx builds the documentation: ``make docs``. Nothing is fetched from the network."""
 
+from pathlib import Path
+
 from fibo_client import __version__
 
 project = "fibo"
@@ -7,7 +9,13 @@ author = "The fibo authors"
 copyright = f"2026, {author}"  # noqa: A001 - the name that Sphinx gives it
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["examples"]
 
@@ -23,9 +31,40 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_maximum_signature_line_length = 100
 
+nitpicky = True
+nitpick_ignore_regex = [
+    # Python's own names: to link them would take its inventory, from the network.
+    (r"py:.*", r"(asyncio|collections\.abc|datetime|enum|pathlib|typing)\.~?\w+"),
+    (r"py:.*", r"(datetime|Callable|Mapping|Path|Sequence)"),
+    # Type variables, and types that are named in a signature but are nobody's to import.
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(P|R|R_co|T|Ts|V)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Engine|FiboOverrides|Outcome|Question|Replies|Unset)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Flights|_Sending|MemoryBroker|MemoryStore|Transport|Worker)"),
+    # OpenTelemetry's, likewise in the network.
+    (r"py:class", r"TracerProvider|MeterProvider|Context"),
+    # In a docstring a lower-case `name` may also be a parameter.
+    (r"py:obj", r"[a-z_]+"),
+    (r"py:obj", r"async with"),
+]
+
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"fibo {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["fibo.css"]
+html_favicon = "_static/favicon.svg"
+html_logo = "_static/favicon.svg"
+html_theme_options = {
+    "sidebar_hide_name": False,
+    "light_css_variables": {"color-brand-primary": "#0b6b50", "color-brand-content": "#0b6b50"},
+    "dark_css_variables": {"color-brand-primary": "#5fd0a8", "color-brand-content": "#5fd0a8"},
+}
+
+# What is copied is what is typed: no prompts, and not what a command answers.
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+copybutton_line_continuation_character = "\\"
 
 fields = {}
 
@@ -41,6 +80,40 @@ def after_napoleon(_app, _what, name, _obj, _options, lines):
         lines[:] = fields.pop(name)
 
 
+# What furo's pages lack for readers who use a keyboard or a screen reader.
+IMPROVED = (
+    ('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
+    ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
+    ('<aside class="toc-drawer">', '<aside class="toc-drawer" aria-label="On this page">'),
+    ('<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'),
+    ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+)
+
+
+def improve_pages(app, exception):
+    if exception is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text()
+            for lacking, better in IMPROVED:
+                text = text.replace(lacking, better)
+            page.write_text(text)
+
+
+def find_by_last_name(app, env, node, shown):
+    """Link a class that stands in a signature or a docstring without its module."""
+    last = node["reftarget"].rpartition(".")[2]
+    if node.get("refdomain") != "py" or not last[:1].isupper():
+        return None
+    python = env.domains["py"]
+    known = ((name, entry) for name, entry in python.objects.items() if not entry.aliased)
+    places = [name for name, _ in known if name.rpartition(".")[2] == last]
+    if len(places) != 1:
+        return None
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", places[0], node, shown)
+
+
 def setup(app):
+    app.connect("missing-reference", find_by_last_name)
+    app.connect("build-finished", improve_pages)
     app.connect("autodoc-process-docstring", before_napoleon, priority=100)
     app.connect("autodoc-process-docstring", after_napoleon, priority=900)

@@ -99,7 +99,7 @@ class FiboClient:
         """Count what this client has done so far. It asks nobody and costs next to nothing.
 
         Returns:
-            The numbers, as of now: those of `celery`.
+            The numbers of `celery`, as of now.
         """
         return self.celery.stats()
 
@@ -210,7 +210,7 @@ class FiboClient:
             ValueError: One of them, or `chunk_size`, is out of range. MessageError, if it is the queue or the priority
                 that is wrong. Nothing was sent.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
-            ResultTimeoutError: Not all came in time. `ResultTimeoutError.finished` has what did, by index.
+            ResultTimeoutError: Not all came in time. Its ``finished`` has what did, by index.
             TaskFailedError: The worker could not compute one of them.
             TransportError: Redis could not be reached.
             ClientStateError: The client is not open here.

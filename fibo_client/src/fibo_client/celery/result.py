@@ -80,7 +80,7 @@ class AsyncResult(Generic[T]):
         """Ask whether the task is over: succeeded, failed or revoked.
 
         Returns:
-            A coroutine: ``if await result.ready():``. It makes one read and does not wait for the task.
+            A coroutine, for ``if await result.ready():``. It makes one read and does not wait for the task.
 
         Raises:
             ReadError: The result could not be read.
