@@ -24,8 +24,10 @@ from fibo_client import errors
 from fibo_client.celery import CeleryConfig, SendOptions, composing
 from fibo_client.celery.config import ConfigOverrides
 from fibo_client.config import FiboConfig, FiboOverrides
+from fibo_worker.settings import WorkerSettings
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.testing]
 MODULES = [*PACKAGES, fibo_client.telemetry.otel, fibo_client.testing.pytest]
 
@@ -256,3 +258,38 @@ def test_the_reference_has_every_public_name():
     shown = re.findall(r"^\.\. (?:auto\w+|data):: (\w+)$", text, re.MULTILINE)
     assert set(shown) >= {name for package in MODULES for name in package.__all__} - {"__version__"}
     assert sorted(shown) == sorted(set(shown))
+
+
+def rows(page, title):
+    """The first two columns of the first table below a heading."""
+    section = page.read_text().split(f"\n{title}\n", 1)[1].split("\n#", 1)[0]
+    return dict(re.findall(r"^\| `([A-Z_]+)` +\| (.*?) +\|", section, re.MULTILINE))
+
+
+SETTINGS = REFERENCE / "settings.md"
+WORKER_ROWS = rows(SETTINGS, "## Environment of the worker")
+
+
+def test_the_reference_has_every_variable_that_the_packages_read():
+    sources = {
+        name: "".join(path.read_text() for path in (ROOT / name / "src").rglob("*.py"))
+        for name in ("fibo_client", "fibo_worker")
+    }
+    read = {name: set(re.findall(r'"((?:CELERY|FIBO)_[A-Z_]+)"', text)) for name, text in sources.items()}
+    # The worker keeps this one from its child processes, and does not read it.
+    read["fibo_worker"] -= {"CELERY_BROKER_WRITE_URL"}
+    assert set(rows(SETTINGS, "## Environment of the clients")) == {
+        name for name in read["fibo_client"] if name.startswith("CELERY_")
+    }
+    assert set(WORKER_ROWS) == read["fibo_worker"]
+
+
+def test_the_reference_has_the_defaults_of_the_worker():
+    for name, value in WORKER_ROWS.items():
+        default = getattr(WorkerSettings(), name.removeprefix("FIBO_").lower(), None)
+        if isinstance(default, int):
+            assert value == str(default), name
+
+
+def test_the_readme_of_the_worker_says_of_its_variables_what_the_reference_says():
+    assert rows(ROOT / "fibo_worker" / "README.md", "## Environment").items() <= WORKER_ROWS.items()
