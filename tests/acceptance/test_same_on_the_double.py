@@ -28,19 +28,14 @@ PATIENCE = 20.0
 
 @pytest.fixture
 def fake():
-    """A double that is told to do what `support.stock` does, two tasks at a time as its worker."""
+    """A double that is told to do what `support.stock` does, two tasks at a time as its worker.
+
+    Where a task does not block, it does so by the task's very function.
+    """
 
     async def sleep(seconds):
         await asyncio.sleep(seconds)
         return seconds
-
-    def fail(*args):
-        raise ValueError(*args)
-
-    def retry_once(task):
-        if task.retries == 0:
-            task.retry(exc=ValueError("once more"), countdown=0.1)
-        return task.retries
 
     async def progress(task, steps):
         for step in range(1, steps + 1):
@@ -49,14 +44,11 @@ def fake():
         return steps
 
     fake = FakeCelery(queues=["celery"], concurrency=2, nodes=["stock@fake"])
-    fake.task("stock.add", lambda x, y: x + y)
-    fake.task("stock.echo", lambda *args, **kwargs: [args, kwargs])
+    for task in (stock_app.add, stock_app.echo, stock_app.fail, stock_app.unserialisable, stock_app.types):
+        fake.task(task.name, task.run)
+    fake.task("stock.retry_once", stock_app.retry_once.run.__func__, bind=True)
     fake.task("stock.sleep", sleep)
-    fake.task("stock.fail", fail)
-    fake.task("stock.retry_once", retry_once, bind=True)
     fake.task("stock.progress", progress, bind=True)
-    fake.task("stock.unserialisable", returns={1, 2, 3})
-    fake.task("stock.types", returns=TYPES)
     return fake
 
 
@@ -155,6 +147,15 @@ async def test_a_handle_can_be_asked_again_and_by_its_id_alone(celery):
     assert [await handle.get(), await handle.get()] == [5, 5]
     assert await celery.result(handle.id).get(timeout=0) == 5
     assert await handle.state() == "SUCCESS"
+
+
+async def test_a_success_is_not_followed_by_anything(celery):
+    handle = await celery.send_task("stock.add", (2, 3))
+    await handle
+    await celery.send_task("stock.add", (9, 9), task_id=handle.id)
+    await celery.send_task("stock.fail", ("bad",), task_id=handle.id)
+    assert await celery.call("stock.add", 1, 1) == 2
+    assert await celery.result(handle.id).get() == 5
 
 
 async def test_what_was_forgotten_is_pending(celery):
@@ -326,6 +327,20 @@ async def test_a_task_that_waits_is_revoked_at_once(celery):
         await handle
     await celery.gather(blockers)
     assert await celery.result(handle.id).state() == "REVOKED"
+
+
+async def test_an_id_that_was_revoked_before_it_was_sent_is_not_run(celery):
+    task_id = fresh()
+    assert await celery.revoke(task_id) == 1
+
+    async def revoked():
+        return await celery.result(task_id).state() == "REVOKED"
+
+    await eventually(revoked)
+    await celery.result(task_id).forget()
+    handle = await celery.send_task("stock.add", (1, 2), task_id=task_id)
+    with pytest.raises(TaskRevokedError, match="revoked"):
+        await handle
 
 
 async def test_a_task_for_later_is_revoked_at_once(celery):

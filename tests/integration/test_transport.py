@@ -346,6 +346,15 @@ async def test_a_question_to_one_worker_is_answered_by_that_one(manned):
     assert await broker.ask(request, timeout=SOON, limit=1) == {manned.nodes[1]: {"ok": "pong"}}
 
 
+async def test_a_command_that_cannot_be_sent_is_refused(manned):
+    broker, _ = manned.connect()
+    for wrong in (ControlRequest(method="ping", destination="one"), ControlRequest(method="a", arguments={"x": {1}})):
+        with pytest.raises(MessageError):
+            await broker.broadcast(wrong)
+        with pytest.raises(MessageError):
+            await broker.ask(wrong, timeout=SOON)
+
+
 async def test_a_question_ends_after_as_many_answers_as_are_wanted(manned):
     broker, _ = manned.connect()
     assert len(await broker.ask(ControlRequest(method="ping"), timeout=SOON, limit=1)) == 1

@@ -26,6 +26,7 @@ from fibo_client.celery import (
     TaskMeta,
     WorkerInfo,
 )
+from fibo_client.testing import FakeCelery, FakeFibo, FakeTask, SentTask
 
 ADD = RemoteTask[[int, int], int]("proj.add")
 NAME = RemoteTask[[str], str]("proj.name", decode=str)
@@ -120,3 +121,19 @@ async def errors(client: FiboClient) -> None:
         await client.fibonacci(10)
     except TimeoutError:
         pass
+
+
+def doubles(fake: FakeCelery) -> None:
+    FiboClient(transport=FakeFibo())
+    CeleryClient("redis://localhost", transport=fake, timeout=5)
+    fake.task("proj.add", lambda x, y: x + y, delay=0.1)
+    fake.task(ADD, raises=ValueError("bad"))
+
+    async def progress(task: FakeTask, steps: int) -> int:
+        task.update_state(state="PROGRESS", meta={"step": 1})
+        return steps
+
+    fake.task("proj.progress", progress, bind=True)
+    with fake.no_worker(), fake.redis_down(), fake.no_answer(arrives=True), fake.lost_pushes():
+        assert_type(fake.assert_sent(ADD, 2, 3), SentTask)
+    assert_type(fake.sent, list[SentTask])

@@ -174,7 +174,7 @@ async def test_a_task_is_tried_again_as_often_as_it_says_and_then_fails_with_its
     tries = []
 
     def flaky(task):
-        tries.append((task.retries, task.request.task))
+        tries.append((task.request.retries, task.request.id))
         task.retry(exc=ConnectionError("gone"), countdown=10, max_retries=2)
 
     fake = FakeCelery()
@@ -182,8 +182,8 @@ async def test_a_task_is_tried_again_as_often_as_it_says_and_then_fails_with_its
     async with CeleryClient(transport=fake, timeout=100) as celery:
         began = now()
         with pytest.raises(TaskFailedError, match="ConnectionError"):
-            await celery.call("proj.flaky")
-    assert tries == [(0, "proj.flaky"), (1, "proj.flaky"), (2, "proj.flaky")]
+            await celery.call("proj.flaky", task_id="mine")
+    assert tries == [(0, "mine"), (1, "mine"), (2, "mine")]
     assert now() - began == pytest.approx(20, abs=0.1)
 
 
@@ -534,6 +534,30 @@ async def test_closing_the_last_client_ends_what_still_runs_and_leaves_nothing(f
     assert ended == [True, True]
     assert asyncio.all_tasks() == before
     gc.collect()
+
+
+async def test_what_waits_when_the_last_client_is_closed_is_run_for_the_next(fake):
+    with fake.no_worker():
+        async with CeleryClient(transport=fake) as celery:
+            handle = await celery.send_task(ADD, (2, 3))
+    async with CeleryClient(transport=fake, timeout=5) as celery:
+        assert await celery.result(handle.id) == 5
+
+
+async def test_nothing_is_begun_for_a_client_that_is_closed():
+    begun = []
+
+    async def slow(number):
+        begun.append(number)
+        await asyncio.sleep(60)
+
+    fake = FakeCelery(concurrency=1)
+    fake.task("proj.slow", slow)
+    async with CeleryClient(transport=fake) as celery:
+        await celery.send_many("proj.slow", [(number,) for number in range(3)])
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    assert begun == [0]
 
 
 async def test_a_client_says_what_it_talks_through(fake):

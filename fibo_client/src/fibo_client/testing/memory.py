@@ -11,6 +11,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fibo_client.celery.protocol.control import encode_request
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
 from fibo_client.celery.transport.redis import envelope
@@ -53,7 +54,7 @@ class Workers(Protocol):
         ...
 
     def arrived(self, client: object) -> None:
-        """Learn that a client has put something into a queue.
+        """Learn that a client is there, which may have put something into a queue.
 
         Args:
             client: Stands for the client.
@@ -185,7 +186,6 @@ class MemoryBroker:
         self._memory = memory
         self._keys = _keys(steps)
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
-        self._closed = False
         self.weather: Weather = memory.weather
         self.server: Server = Server("memory")
 
@@ -228,6 +228,7 @@ class MemoryBroker:
 
     async def broadcast(self, request: ControlRequest) -> int:
         """See `Broker.broadcast`."""
+        encode_request(request)  # As it would be sent, so that what is wrong in it is refused.
         workers = await self._reach()
         if workers is None:
             return 0
@@ -236,6 +237,7 @@ class MemoryBroker:
 
     async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
         """See `Broker.ask`."""
+        encode_request(request)
         workers = await self._reach()
         if workers is None:
             return {}
@@ -247,10 +249,8 @@ class MemoryBroker:
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        if not self._closed:
-            self._closed = True
-            if self._memory.workers is not None:
-                await self._memory.workers.left(self)
+        if self._memory.workers is not None:
+            await self._memory.workers.left(self)
 
     async def _reach(self) -> Workers | None:
         await asyncio.sleep(0)
@@ -274,6 +274,8 @@ class MemoryStore:
 
     async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """See `ResultStore.read_many`."""
+        if self._memory.workers is not None:
+            self._memory.workers.arrived(self)
         values = [self._memory.results.get(task_id) for task_id in task_ids]
         down = self._memory.down
         await asyncio.sleep(0)
@@ -298,6 +300,8 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         """See `ResultStore.aclose`. A subscription is closed by its owner."""
+        if self._memory.workers is not None:
+            await self._memory.workers.left(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

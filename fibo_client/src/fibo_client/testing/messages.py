@@ -32,6 +32,7 @@ class SentTask:
         priority: 0 to 9; over Redis, 0 is served first.
         eta: The moment before which it must not run, from ``eta`` or ``countdown``.
         expires: The moment after which it must not start.
+        retries: How often it was tried before.
         headers: The headers that are not the protocol's.
         options: The others that were given: ``ignore_result``, ``time_limit``, ``soft_time_limit``, ``shadow``,
             ``parent_id``, ``root_id``, ``stamps`` and ``compression``.
@@ -45,8 +46,14 @@ class SentTask:
     priority: int
     eta: datetime | None = None
     expires: datetime | None = None
+    retries: int = 0
     headers: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Its id, by the name that Celery has for it in a task's request."""
+        return self.task_id
 
     def __str__(self) -> str:
         said = [f"queue={self.queue!r}", *([f"priority={self.priority}"] if self.priority else [])]
@@ -111,6 +118,7 @@ def open_message(payload: bytes) -> SentTask:
         priority=priority,
         eta=_moment(headers.get("eta")),
         expires=_moment(headers.get("expires")),
+        retries=headers.get("retries", 0),
         headers={name: value for name, value in headers.items() if name not in RESERVED_HEADERS},
         options=_options(headers),
     )

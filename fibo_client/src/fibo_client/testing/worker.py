@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import inspect
 import math
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.transport.base import Parcel
     from fibo_client.testing.memory import Memory
+
+_PATIENCE: Final = 1.0
+"""The most seconds that a client which closes waits for tasks that were cancelled."""
 
 _MAY_BE_REVOKED: Final = (states.PENDING, states.RECEIVED, states.RETRY)
 
@@ -46,14 +50,12 @@ class FakeTask:
     """A task that runs: the first argument of a function that was registered with ``bind=True``, as in Celery.
 
     Attributes:
-        request: The message that it was sent by.
-        retries: How often it was tried before.
+        request: The message that it was sent by, with its ``id`` and its ``retries``.
     """
 
-    def __init__(self, worker: Worker, request: SentTask, retries: int) -> None:
+    def __init__(self, worker: Worker, request: SentTask) -> None:
         self._worker = worker
         self.request = request
-        self.retries = retries
 
     def update_state(self, *, state: str, meta: Any = None) -> None:
         """Store a state that is not final, such as ``PROGRESS``.
@@ -76,7 +78,7 @@ class FakeTask:
             Exception: Always.
         """
         cause = exc or RuntimeError("Task can be retried")
-        if max_retries is not None and self.retries >= max_retries:
+        if max_retries is not None and self.request.retries >= max_retries:
             raise cause
         raise Retry(cause, countdown)
 
@@ -116,19 +118,19 @@ class _Delivery:
         sent: What is in it.
         due: When it may run, by the event loop's clock.
         expires: When it may no longer start, by the event loop's clock.
-        retries: How often it was tried before.
         job: What runs it.
         since: When it began to run, in seconds since the epoch.
         timer: What waits until it is due.
+        loop: The event loop of the job, or of the timer.
     """
 
     sent: SentTask
     due: float
     expires: float
-    retries: int = 0
     job: asyncio.Task[None] | None = None
     since: float | None = None
     timer: asyncio.TimerHandle | None = None
+    loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def state(self) -> str:
@@ -199,14 +201,18 @@ class Worker:
         if clients:
             return
         self._clients.pop(loop, None)
+        jobs = []
         for delivery in list(self._held.values()):
+            if delivery.loop is not loop:
+                continue
             if delivery.timer is not None:
                 delivery.timer.cancel()
                 del self._held[delivery.sent.task_id]
-        jobs = [each.job for each in self._held.values() if each.job is not None and each.job.get_loop() is loop]
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+            if delivery.job is not None:
+                delivery.job.cancel()
+                jobs.append(delivery.job)
+        if jobs:
+            await asyncio.wait(jobs, timeout=_PATIENCE)
 
     def come_back(self) -> None:
         """Take what has been waiting."""
@@ -214,18 +220,23 @@ class Worker:
         try:
             asyncio.get_running_loop().call_soon(self._serve)
         except RuntimeError:
-            for loop in self._clients:  # A test that is no coroutine; its clients run in another thread.
-                loop.call_soon_threadsafe(self._serve)
+            for loop in list(self._clients):  # A test that is no coroutine; its clients run in another thread.
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(self._serve)
 
     # Taking and running.
 
     def _serve(self) -> None:
-        while self.up and self._running < self._concurrency and (delivery := self._next()) is not None:
+        loop = asyncio.get_running_loop()
+        if not self.up or loop not in self._clients:
+            return
+        while self._running < self._concurrency and (delivery := self._next()) is not None:
             self._running += 1
             self._held[delivery.sent.task_id] = delivery
             delivery.since = time.time()
+            delivery.loop = loop
             # An empty context: a worker is another process, and knows nothing of who sent the task.
-            delivery.job = asyncio.get_running_loop().create_task(
+            delivery.job = loop.create_task(
                 self._run(delivery), name="fibo_client.testing.worker", context=contextvars.Context()
             )
 
@@ -257,7 +268,8 @@ class Worker:
             self._serve()
 
         self._held[delivery.sent.task_id] = delivery
-        delivery.timer = asyncio.get_running_loop().call_at(delivery.due, comes_due)
+        delivery.loop = asyncio.get_running_loop()
+        delivery.timer = delivery.loop.call_at(delivery.due, comes_due)
 
     async def _run(self, delivery: _Delivery) -> None:
         try:
@@ -278,7 +290,7 @@ class Worker:
             value = await self._call(delivery)
         except Retry as retry:
             self.store(sent, states.RETRY, encode_error(retry.cause), traceback_of(retry, sent.task))
-            delivery.retries += 1
+            delivery.sent = dataclasses.replace(sent, retries=sent.retries + 1)
             delivery.due = loop.time() + retry.countdown
             self._schedule(delivery)
         except _FaultError as fault:
@@ -291,7 +303,7 @@ class Worker:
     async def _call(self, delivery: _Delivery) -> Any:
         sent = delivery.sent
         script = self.scripts[sent.task]
-        own = [FakeTask(self, sent, delivery.retries)] if script.bind else []
+        own = [FakeTask(self, sent)] if script.bind else []
         hard, soft = sent.options.get("time_limit"), sent.options.get("soft_time_limit")
         try:
             async with asyncio.timeout(hard) as hard_limit, asyncio.timeout(soft) as soft_limit:
@@ -407,7 +419,7 @@ class Worker:
                 queues = self._memory.queues if self._queues is None else self._queues
                 return [{"name": name, "routing_key": name} for name in queues]
             case "stats":
-                return {"pid": os.getpid(), "pool": {"max-concurrency": len(held)}, "total": {}}
+                return {"pid": os.getpid(), "total": dict(Counter(each.task for each in self.sent))}
             case "conf":
                 return {}
             case "revoke":
