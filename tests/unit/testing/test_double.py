@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 from fastapi import FastAPI
 from support.clock import virtual
+from support.hand import eventually
 
 from fibo_client import (
     FIBO_TASK,
@@ -85,6 +86,43 @@ async def test_a_task_answers_a_fixed_value_or_fails_with_a_fixed_error(fake):
                 '  File "<proj.broken>", line 1, in broken',
                 "KeyError: 'no stock'",
             ]
+
+
+async def test_of_an_exception_json_carries_what_it_can_and_the_rest_as_text(fake):
+    fake.task("proj.broken", raises=ValueError("bad", {1}, math.inf))
+    async with CeleryClient(transport=fake) as celery:
+        with pytest.raises(TaskFailedError) as caught:
+            await celery.call("proj.broken")
+    assert caught.value.exc_args == ("bad", "{1}", math.inf)
+
+
+async def test_an_error_of_the_function_that_is_a_timeout_is_its_own(fake):
+    fake.task("proj.late", raises=TimeoutError("upstream"))
+    async with CeleryClient(transport=fake) as celery:
+        handle = await celery.send_task("proj.late", time_limit=5, soft_time_limit=4)
+        with pytest.raises(TaskFailedError, match=r"TimeoutError\('upstream'\)"):
+            await handle
+
+
+async def test_a_task_that_waits_for_a_free_worker_after_its_time_came_can_be_revoked():
+    fake = FakeCelery(concurrency=1)
+    fake.task("proj.slow", delay=0.2)
+    ran = []
+    fake.task("proj.note", ran.append)
+    async with CeleryClient(transport=fake) as celery:
+        later = await celery.send_task("proj.note", (1,), countdown=0.01)
+        await celery.send_task("proj.slow")
+
+        async def reserved():
+            (tasks,) = (await celery.inspect().reserved()).values()
+            return tasks
+
+        await eventually(reserved)
+        await later.revoke()
+        with pytest.raises(TaskRevokedError):
+            await later
+        await celery.call("proj.slow")
+    assert ran == []
 
 
 async def test_a_traceback_has_the_frames_of_the_function_and_none_of_the_double(fake):

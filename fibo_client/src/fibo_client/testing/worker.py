@@ -168,7 +168,7 @@ class Worker:
         self.revoked: list[str] = []
         self.up: bool = True
         self._messages: dict[str, deque[_Delivery]] = {}
-        self._held: dict[str, _Delivery] = {}
+        self._held: dict[_Delivery, None] = {}
         self._due: deque[_Delivery] = deque()
         self._refused: set[str] = set()
         self._running = 0
@@ -202,12 +202,10 @@ class Worker:
             return
         self._clients.pop(loop, None)
         jobs = []
-        for delivery in list(self._held.values()):
-            if delivery.loop is not loop:
-                continue
+        for delivery in [each for each in self._held if each.loop is loop]:
             if delivery.timer is not None:
                 delivery.timer.cancel()
-                del self._held[delivery.sent.task_id]
+                del self._held[delivery]
             if delivery.job is not None:
                 delivery.job.cancel()
                 jobs.append(delivery.job)
@@ -232,7 +230,7 @@ class Worker:
             return
         while self._running < self._concurrency and (delivery := self._next()) is not None:
             self._running += 1
-            self._held[delivery.sent.task_id] = delivery
+            self._held[delivery] = None
             delivery.since = time.time()
             delivery.loop = loop
             # An empty context: a worker is another process, and knows nothing of who sent the task.
@@ -242,32 +240,42 @@ class Worker:
 
     def _next(self) -> _Delivery | None:
         """Give the task that is to be run next; deal with those before it that are not to be run."""
-        loop = asyncio.get_running_loop()
-        if self._due:
-            return self._due.popleft()
-        while (parcel := self._memory.take(self._queues)) is not None:
-            delivery = self._messages[parcel.task_id].popleft()
-            if not self._messages[parcel.task_id]:
-                del self._messages[parcel.task_id]
+        now = asyncio.get_running_loop().time()
+        while (delivery := self._take()) is not None:
             sent = delivery.sent
             if sent.task not in self.scripts:
                 fault = _fault("celery.exceptions", "NotRegistered", sent.task)
                 self.store(sent, states.FAILURE, encode_error(fault), always=True)
             elif sent.task_id in self._refused:
-                self._revoked(sent, "revoked", always=True)
-            elif delivery.due > loop.time():
+                self._store_revoked(sent, "revoked", always=True)
+            elif delivery.due > now:
                 self._schedule(delivery)
             else:
                 return delivery
         return None
 
+    def _take(self) -> _Delivery | None:
+        if self._due:
+            delivery = self._due.popleft()
+            self._held.pop(delivery, None)
+            return delivery
+        parcel = self._memory.take(self._queues)
+        if parcel is None:
+            return None
+        same_id = self._messages[parcel.task_id]
+        delivery = same_id.popleft()
+        if not same_id:
+            del self._messages[parcel.task_id]
+        return delivery
+
     def _schedule(self, delivery: _Delivery) -> None:
         def comes_due() -> None:
             delivery.timer = None
+            delivery.due = 0.0
             self._due.append(delivery)
             self._serve()
 
-        self._held[delivery.sent.task_id] = delivery
+        self._held[delivery] = None
         delivery.loop = asyncio.get_running_loop()
         delivery.timer = delivery.loop.call_at(delivery.due, comes_due)
 
@@ -278,13 +286,13 @@ class Worker:
             self._running -= 1
             delivery.job = delivery.since = None
             if delivery.timer is None:
-                self._held.pop(delivery.sent.task_id, None)
+                self._held.pop(delivery, None)
             asyncio.get_running_loop().call_soon(self._serve)
 
     async def _work(self, delivery: _Delivery) -> None:
         sent, loop = delivery.sent, asyncio.get_running_loop()
         if loop.time() >= delivery.expires:
-            self._revoked(sent, "expired")
+            self._store_revoked(sent, "expired")
             return
         try:
             value = await self._call(delivery)
@@ -356,7 +364,7 @@ class Worker:
     def _state(self, task_id: str) -> str:
         return state_of(self._memory.results.get(task_id))
 
-    def _revoked(self, sent: SentTask, reason: str, *, always: bool = False) -> None:
+    def _store_revoked(self, sent: SentTask, reason: str, *, always: bool = False) -> None:
         self.store(sent, states.REVOKED, encode_error(_revocation(reason)), always=always)
 
     # Remote control.
@@ -380,22 +388,23 @@ class Worker:
         return {node: self._answer(request.method, arguments, runs=node == self._nodes[0]) for node in meant}
 
     def _revoke(self, task_id: str, *, terminate: bool) -> None:
-        delivery = self._held.get(task_id)
         self._refused.add(task_id)
-        if delivery is not None and delivery.job is not None:
-            if terminate:
-                delivery.job.cancel()
-                self._revoked(delivery.sent, "terminated")
-            return
-        if delivery is not None and delivery.timer is not None:
-            delivery.timer.cancel()
-            del self._held[task_id]
-        if self._state(task_id) in _MAY_BE_REVOKED:
+        runs = False
+        for delivery in [each for each in self._held if each.sent.task_id == task_id]:
+            if delivery.timer is not None:
+                delivery.timer.cancel()
+                del self._held[delivery]
+            elif delivery.job is not None:
+                runs = True
+                if terminate:
+                    delivery.job.cancel()
+                    self._store_revoked(delivery.sent, "terminated")
+        if not runs and self._state(task_id) in _MAY_BE_REVOKED:
             # Also of an id that it has never heard of, as Celery's workers do from 5.7 on.
             self._memory.store(task_id, encode_meta(task_id, states.REVOKED, encode_error(_revocation("revoked"))))
 
     def _answer(self, method: str, arguments: Any, *, runs: bool) -> Any:
-        held = list(self._held.values()) if runs else []
+        held = list(self._held) if runs else []
         match method:
             case "ping":
                 return {"ok": "pong"}
