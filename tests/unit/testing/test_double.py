@@ -473,6 +473,13 @@ async def test_a_message_that_a_worker_could_not_take_is_refused_when_it_is_sent
 # Clients, loops and threads.
 
 
+async def test_no_socket_is_made(fake, monkeypatch):
+    monkeypatch.setattr("socket.socket", mock.Mock(side_effect=AssertionError("a socket")))
+    async with CeleryClient("redis://localhost", "redis://elsewhere/1", transport=fake) as celery:
+        assert await celery.call(ADD, 2, 3) == 5
+        assert len(await celery.ping()) == 1
+
+
 async def test_clients_share_what_is_in_the_double(fake):
     async with CeleryClient(transport=fake) as one, CeleryClient(transport=fake) as other:
         handle = await one.send_task(ADD, (2, 3))

@@ -108,7 +108,7 @@ class Memory:
         self.workers: Workers | None = None
         self.down: str | None = None
         self.unanswered: bool | None = None
-        self.mute = False
+        self.mute: bool = False
 
     def check(self) -> None:
         """Check that it can be reached.
