@@ -1,5 +1,4 @@
 import pytest
-
 from fibo_client.celery import CeleryClient
 from fibo_worker.dev import running
 

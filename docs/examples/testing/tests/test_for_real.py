@@ -1,8 +1,8 @@
 """A Redis and a worker of our own tasks."""
 
-from proj.reports import report
-
 from fibo_client.celery import CeleryClient
+
+from proj.reports import report
 
 
 async def test_a_report_is_rendered(real_url):

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-from proj.reports import RENDER, report
-
 from fibo_client import PublishError
 from fibo_client.celery import CeleryClient
 from fibo_client.testing import FakeCelery
+
+from proj.reports import RENDER, report
 
 
 async def test_a_report_is_rendered():

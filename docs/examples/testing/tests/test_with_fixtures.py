@@ -1,9 +1,9 @@
 """The same double, from fixtures: ``fake_celery``, ``fake_fibo``, and a client of one's own."""
 
 import pytest
-from proj.reports import RENDER, rabbits, rendered_pages
-
 from fibo_client import FiboClient, TaskFailedError
+
+from proj.reports import RENDER, rabbits, rendered_pages
 
 
 async def test_progress_is_noted(celery, fake_celery):
