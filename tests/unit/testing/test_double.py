@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import json
 import math
@@ -471,6 +472,14 @@ async def test_a_message_that_a_worker_could_not_take_is_refused_when_it_is_sent
 
 
 # Clients, loops and threads.
+
+
+async def test_a_task_knows_nothing_of_the_context_of_who_sent_it(fake):
+    who = contextvars.ContextVar("who", default="nobody")
+    who.set("the caller")
+    fake.task("proj.who", who.get)
+    async with CeleryClient(transport=fake) as celery:
+        assert await celery.call("proj.who") == "nobody"
 
 
 async def test_no_socket_is_made(fake, monkeypatch):
