@@ -307,6 +307,7 @@ async def test_a_call_survives_a_short_outage():
         await asyncio.sleep(1)
         with fake.redis_down():
             await asyncio.sleep(5)
+            assert not call.done()  # Who is down pushes nothing either.
         assert await call == 5
 
 
@@ -479,7 +480,9 @@ async def test_a_task_knows_nothing_of_the_context_of_who_sent_it(fake):
     who.set("the caller")
     fake.task("proj.who", who.get)
     async with CeleryClient(transport=fake) as celery:
-        assert await celery.call("proj.who") == "nobody"
+        with fake.no_worker():
+            handle = await celery.send_task("proj.who")
+        assert await handle == "nobody"
 
 
 async def test_no_socket_is_made(fake, monkeypatch):
@@ -513,16 +516,27 @@ def test_clients_of_several_event_loops_share_a_double(fake):
 
 
 async def test_a_client_of_another_loop_is_pushed_what_this_one_computed(fake):
-    fake.task("proj.slow", returns=1, delay=0.1)
+    go = asyncio.Event()
+
+    async def when_told():
+        await go.wait()
+        return 1
+
+    async def wait():
+        async with CeleryClient(transport=fake, poll_max=30, poll_min=30) as other:
+            return await other.result("shared").get(timeout=20), other.stats().pushes
+
+    async def subscribed():
+        return any("shared" in each.ids for each in fake._memory.subscriptions)
+
+    fake.task("proj.waits", when_told)
     async with CeleryClient(transport=fake) as celery:
-        handle = await celery.send_task("proj.slow", task_id="shared")
-
-        async def wait():
-            async with CeleryClient(transport=fake, poll_max=30, poll_min=30) as other:
-                return await other.result("shared").get(timeout=10), other.stats().pushes
-
-        assert await asyncio.to_thread(asyncio.run, wait()) == (1, 1)
-        assert await handle == 1
+        await celery.send_task("proj.waits", task_id="shared")
+        # In debug mode a loop refuses to be touched from another thread.
+        waiting = asyncio.create_task(asyncio.to_thread(asyncio.run, wait(), debug=True))
+        await eventually(subscribed)
+        go.set()
+        assert await waiting == (1, 1)
 
 
 def test_a_worker_comes_back_for_clients_of_a_loop_in_another_thread(fake):
