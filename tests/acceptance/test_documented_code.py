@@ -3,7 +3,7 @@
 - ``python`` runs against real workers. Behind a call of `print`, a comment says what it prints. What else a program
   writes, an error that ends it included, stands in a block ``text`` of the same page.
 - ``console``, ``sh``, ``bash`` and blocks without a fence are commands: what they name must be there. Those of the
-  tutorial are typed.
+  tutorial, and of the page on the command line (`test_command_line_page`), are typed.
 - ``text`` is what something really said, with three dots for what differs from time to time.
 - ``ini``, ``json``, ``toml`` and ``yaml`` are parsed.
 
@@ -47,10 +47,15 @@ TROUBLESHOOTING = DOCS / "how-to" / "troubleshooting.md"
 SECURITY = DOCS / "explanation" / "security.md"
 MEASURING = DOCS / "how-to" / "trace-and-measure.md"
 TUTORIAL = DOCS / "tutorial.md"
+COMMAND_LINE = DOCS / "how-to" / "command-line.md"
 
 
-def cases(*languages):
-    return [pytest.param(block, id=block.where) for block in all_blocks(*languages)]
+def cases(*languages, without=()):
+    return [
+        pytest.param(block, id=block.where)
+        for block in all_blocks(*languages)
+        if (block.page, block.language) not in without
+    ]
 
 
 def test_every_block_is_in_a_language_that_has_a_rule():
@@ -150,7 +155,7 @@ async def test_an_outage_is_logged_as_the_page_says(caplog):
 # Commands, and what is parsed.
 
 
-@pytest.mark.parametrize("block", cases(*COMMANDS))
+@pytest.mark.parametrize("block", cases(*COMMANDS, without=[(COMMAND_LINE, "console")]))
 def test_a_command_in_a_page_names_only_what_is_there(block):
     typed = commands.commands(block.text)
     assert typed
@@ -158,10 +163,10 @@ def test_a_command_in_a_page_names_only_what_is_there(block):
         commands.check(command)
 
 
-@pytest.mark.parametrize("block", cases("console"))
-def test_what_a_page_shows_a_command_to_answer_is_compared_somewhere(block):
-    answers = [line for line in block.text.splitlines() if not line.startswith(("$ ", "  "))]
-    assert not answers or block.page == TUTORIAL
+def test_what_a_page_shows_a_command_to_answer_is_compared_somewhere():
+    for block in all_blocks("console"):
+        answers = [line for line in block.text.splitlines() if not line.startswith(("$ ", "  "))]
+        assert not answers or block.page in (TUTORIAL, COMMAND_LINE), block.where
 
 
 def test_what_is_configuration_can_be_parsed():

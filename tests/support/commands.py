@@ -210,6 +210,7 @@ CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
     "dnf": _packages,
     "docker": _docker,
     "export": _export,
+    "fibo": _asks_for_help("fibo_client"),
     "fibo-worker": _asks_for_help("fibo_worker"),
     "install": _copy,
     "journalctl": _journalctl,
