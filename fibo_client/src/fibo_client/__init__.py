@@ -4,9 +4,7 @@
 underneath, calls any task of any Celery worker.
 """
 
-from __future__ import annotations
-
-import logging
+import logging as _logging  # which is not to be found in here
 
 from fibo_client._version import __version__
 from fibo_client.celery.config import UNSET
@@ -67,4 +65,4 @@ __all__ = [
     "__version__",
 ]
 
-logging.getLogger("fibo_client").addHandler(logging.NullHandler())
+_logging.getLogger("fibo_client").addHandler(_logging.NullHandler())

@@ -282,7 +282,7 @@ class TaskFailedError(TaskError):
         self.exc_module = exc_module
         self.exc_args = exc_args
         self.traceback = traceback
-        said = ", ".join(_shown(argument) for argument in exc_args)
+        said = ", ".join(shown(argument, 500) for argument in exc_args)
         super().__init__(f"{task or 'task'}[{task_id}] raised {exc_type}({said})")
         if traceback:
             self.add_note(f"Remote traceback:\n{traceback.rstrip()}")
@@ -305,15 +305,23 @@ class TaskRevokedError(TaskError):
 
 
 _STOPPED = {"expired": "too late to be run (expired)", "terminated": "terminated while it ran"}
-_LONGEST_REPR = 500
 
 
-def _shown(argument: object) -> str:
+def shown(value: object, longest: int) -> str:
+    """Write a value that may be anything, for a message or a repr.
+
+    Args:
+        value: The value.
+        longest: The most characters of its own repr.
+
+    Returns:
+        The beginning of its repr; its type, where it has none.
+    """
     try:
-        text = repr(argument)
+        text = repr(value)
     except (RecursionError, ValueError):  # Deep nesting, met deep in the caller's own stack; an endless integer.
-        return f"<{type(argument).__name__}>"
-    return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}..."
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _tasks(task_ids: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeV
 
 import anyio
 
-from fibo_client.errors import ClientStateError
+from fibo_client.errors import ClientStateError, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -160,6 +160,11 @@ class Stream(Generic[V]):
     ) -> None:
         await self.aclose()
 
+    def __repr__(self) -> str:
+        window = self._window
+        state = "over" if window.over else "not begun" if window.loop is None else f"{window.held} in flight"
+        return f"<Stream of {type(window.source).__name__}, {state}>"
+
     def __del__(self) -> None:
         window = self._window
         if window.loop is not None and not window.over:
@@ -274,7 +279,7 @@ class _Window:
         _wake(self.room)
         if isinstance(place.answer, Exception) and not self.return_exceptions:
             self.stop()
-            place.answer.add_note(f"n = {_brief(place.n)}")
+            place.answer.add_note(f"n = {shown(place.n, _LONGEST_REPR)}")
             raise place.answer
         return place.n, place.answer
 
@@ -356,12 +361,3 @@ async def _each(values: Iterable[Any]) -> AsyncIterator[Any]:
 def _wake(future: asyncio.Future[None] | None) -> None:
     if future is not None and not future.done():
         future.set_result(None)
-
-
-def _brief(n: object) -> str:
-    """Write whatever a source gave for the note of an error."""
-    try:
-        text = repr(n)
-    except ValueError:
-        return f"an {type(n).__name__} of too many digits"
-    return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}..."

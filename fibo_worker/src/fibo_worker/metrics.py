@@ -24,10 +24,10 @@ try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
     from prometheus_client.core import GaugeMetricFamily
     from prometheus_client.process_collector import ProcessCollector
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ConfigError(
         "FIBO_METRICS_PORT and --metrics-port need prometheus-client; get it with: pip install 'fibo-worker[metrics]'"
-    ) from error
+    ) from _error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """The general async Celery client. It knows nothing of Fibonacci."""
 
-from __future__ import annotations
-
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.diagnosis import Cause, Diagnosis

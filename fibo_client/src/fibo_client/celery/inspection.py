@@ -39,6 +39,10 @@ class Inspect:
         self._destination = destination
         self._timeout = timeout
 
+    def __repr__(self) -> str:
+        asked = "all workers" if self._destination is None else ", ".join(self._destination)
+        return f"<Inspect {asked}, within {self._timeout:g} s>"
+
     async def ping(self) -> Replies:
         """Ask for a sign of life.
 

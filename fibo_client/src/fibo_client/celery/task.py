@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+
+from fibo_client.errors import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,7 +51,7 @@ class SendOptions(TypedDict, total=False):
     """``gzip`` to compress the arguments."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Signature(Generic[R_co]):
     """A task with its arguments: what a call of a `RemoteTask` gives. Nothing is sent by making one.
 
@@ -64,6 +66,11 @@ class Signature(Generic[R_co]):
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
     decode: Callable[[Any], R_co] | None = None
+
+    def __repr__(self) -> str:
+        said = [shown(each, 80) for each in self.args]
+        said += [f"{name}={shown(value, 80)}" for name, value in (self.kwargs or {}).items()]
+        return f"<Signature {self.task}({', '.join(said)})>"
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class RemoteTask(Generic[P, R]):
     """
 
     name: str
-    decode: Callable[[Any], R] | None = None
+    decode: Callable[[Any], R] | None = field(default=None, repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Bind arguments.

@@ -6,12 +6,12 @@ Source: ``celery.backends.base``. Nothing here trusts its input: whatever the by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
-from fibo_client.errors import ResultDecodeError, ResultTooLargeError
+from fibo_client.errors import ResultDecodeError, ResultTooLargeError, shown
 
 COMPRESSED: Final = b"\x00celery-compressed\x00"
 """What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
@@ -33,10 +33,10 @@ class TaskFailure:
     exc_type: str
     exc_module: str | None
     args: tuple[Any, ...]
-    traceback: str | None
+    traceback: str | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TaskMeta:
     """What is known of a task: the stored result, decoded.
 
@@ -70,6 +70,10 @@ class TaskMeta:
     worker: str | None = None
     retries: int | None = None
     queue: str | None = None
+
+    def __repr__(self) -> str:
+        told = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return f"TaskMeta({', '.join(f'{name}={shown(value, 80)}' for name, value in told if value is not None)})"
 
     @property
     def ready(self) -> bool:

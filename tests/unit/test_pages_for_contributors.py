@@ -1,0 +1,85 @@
+"""What CONTRIBUTING.md, SECURITY.md and the README say there is, is there: targets, paths, links and settings."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["CONTRIBUTING.md", "SECURITY.md", "README.md"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+CLIENT = ROOT / "fibo_client" / "src" / "fibo_client"
+WORKER = ROOT / "fibo_worker" / "src" / "fibo_worker"
+
+# Made by a command that the page tells of, and not kept.
+MADE = {".venv"}
+
+
+def text(page):
+    return (ROOT / page).read_text()
+
+
+def prose(page):
+    """All but the programs in Python, which are tested elsewhere."""
+    return re.sub(r"^```python\n.*?^```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def code(page):
+    """What is set as code: between backticks, and in blocks."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", prose(page), re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", prose(page)) + re.findall(r"^    (.*)$", prose(page), re.MULTILINE) + blocks
+
+
+def paths(page):
+    for each in code(page):
+        if re.fullmatch(r"[\w.*/-]+", each) and ("/" in each or re.search(r"\.(md|toml|txt|py)$", each)):
+            yield each
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_target_that_is_named_is_one(page):
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(code(page))))
+    targets = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
+def test_every_target_is_told_by_make_help_and_is_no_file():
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)) == set(phony.split())
+    assert set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)) == set(phony.split())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_is_named_exists(page):
+    named = sorted(paths(page))
+    missing = []
+    for path in named:
+        inner = path.removeprefix(".../")
+        places = (ROOT / inner, CLIENT / inner, WORKER / inner, ROOT / "docs" / inner)
+        if path not in MADE and not any(place.exists() for place in places):
+            missing.append(path)
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", prose(page)) if not link.startswith("https://")]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nobody_and_no_address_is_invented(page):
+    assert re.findall(r"[\w.+-]+@[\w-]+\.\w+|https?://(?!docs\.celeryq\.dev|docs\.python\.org)\S+", text(page)) == []
+
+
+def test_every_setting_that_the_page_about_security_names_is_one():
+    named = set(re.findall(r"`(FIBO_\w+)`", text("SECURITY.md")))
+    settings = (WORKER / "settings.py").read_text()
+    assert named
+    assert {name for name in named if f'"{name}"' not in settings} == set()
+
+
+def test_what_continuous_integration_runs_is_what_is_said():
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make check", "make test"]
