@@ -173,7 +173,10 @@ async def test_the_drawing_of_waiting_can_be_read(open_page, address, scheme):
 
 @in_browser
 @SCHEMES
-@pytest.mark.parametrize("name", ["index.html", "tutorial.html", "how-to/move.html", "explanation/waiting.html"])
+@pytest.mark.parametrize(
+    "name",
+    ["index.html", "tutorial.html", "how-to/move.html", "explanation/waiting.html", "explanation/benchmarks.html"],
+)
 async def test_pages_can_be_used_by_those_who_cannot_see_them(open_page, address, name, scheme):
     page = await open_page(f"{address}/{name}", scheme=scheme)
     assert await violations(page) == ""

@@ -163,7 +163,7 @@ PEER_COLUMNS = {
 
 # Cells: what a row says, for any kind of table.
 
-HEADINGS = ("measure", "unit", "ours", "other", "beside", "ratio", "goal", "", "workers computed", "limit")
+HEADINGS = ("measure", "unit", "ours", "other", "beside", "ratio", "goal", "met?", "workers computed", "limit")
 
 
 def cells(row: Row) -> list[str]:
