@@ -13,7 +13,7 @@ import json
 from binascii import b2a_base64
 from json.encoder import encode_basestring_ascii as quote
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.message import CONTENT_ENCODING, CONTENT_TYPE
@@ -100,18 +100,14 @@ class TaskTemplate:
         Returns:
             What is left to be filled in.
         """
-        known = {
-            "6": "null" if moments.eta is None else quote(moments.eta),
-            "7": "null" if moments.expires is None else quote(moments.expires),
-            "8": "" if moments.expiration is None else _expiration(moments.expiration),
-        }
-        parts = [self._parts[0]]
-        for place, text in zip(self._parts[1::2], self._parts[2::2], strict=True):
-            if place in known:
-                parts[-1] += known[place] + text
-            else:
-                parts += [place, text]
-        return TaskForm(parts)
+        return TaskForm(
+            self._parts,
+            {
+                "6": "null" if moments.eta is None else quote(moments.eta),
+                "7": "null" if moments.expires is None else quote(moments.expires),
+                "8": "" if moments.expiration is None else _expiration(moments.expiration),
+            },
+        )
 
 
 class TaskForm:
@@ -119,15 +115,17 @@ class TaskForm:
 
     Args:
         parts: In turns, a text that is the same in all of them, and the number of what is filled in after it.
+        known: What is filled in already, by its number.
     """
 
-    __slots__ = ("_arrange", "_fixed")
+    __slots__ = ("_full", "_known", "_parts", "_plain")
 
-    def __init__(self, parts: Sequence[str]) -> None:
-        self._fixed = tuple(parts[::2])
-        count = len(self._fixed)
-        order = [count + int(part) if index % 2 else index // 2 for index, part in enumerate(parts)]
-        self._arrange: Callable[[tuple[str, ...]], tuple[str, ...]] = itemgetter(*order)
+    def __init__(self, parts: Sequence[str], known: Mapping[str, str]) -> None:
+        self._parts = parts
+        self._known = known
+        # Most have no more headers: what is not there costs nothing.
+        self._plain = _arranged(parts, {**known, "5": ""})
+        self._full: _Arrangement | None = None
 
     def fill(self, task_id: str, delivery_tag: str, arguments: Arguments, more_headers: Mapping[str, str]) -> bytes:
         """Make the envelope of one message.
@@ -144,18 +142,51 @@ class TaskForm:
         Raises:
             MessageError: It is larger than Redis takes.
         """
-        parts = self._arrange(
+        fixed, arrange = self._plain
+        more: tuple[str, ...] = ()
+        if more_headers:
+            if self._full is None:
+                self._full = _arranged(self._parts, self._known)
+            fixed, arrange = self._full
+            more = ("".join([_member(name, value) for name, value in more_headers.items()]),)
+        parts = arrange(
             (
-                *self._fixed,
+                *fixed,
                 quote(task_id),
                 quote(delivery_tag),
                 b2a_base64(arguments.body, newline=False).decode(),
                 quote(arguments.argsrepr),
                 quote(arguments.kwargsrepr),
-                "".join([_member(name, value) for name, value in more_headers.items()]) if more_headers else "",
+                *more,
             )
         )
         return _bounded("".join(parts).encode())
+
+
+_Arrangement: TypeAlias = "tuple[tuple[str, ...], Callable[[tuple[str, ...]], tuple[str, ...]]]"
+"""Texts that are the same in all envelopes, and what puts them and what differs into order."""
+
+
+def _arranged(parts: Sequence[str], known: Mapping[str, str]) -> _Arrangement:
+    """Prepare to put envelopes together.
+
+    Args:
+        parts: In turns, a text that is the same in all of them, and the number of what comes after it.
+        known: What is the same in all of them after all, by its number.
+
+    Returns:
+        The arrangement.
+    """
+    fixed, places = [parts[0]], []
+    for place, text in zip(parts[1::2], parts[2::2], strict=True):
+        if place in known:
+            fixed[-1] += known[place] + text
+        else:
+            places.append(int(place))
+            fixed.append(text)
+    count = len(fixed)
+    order = [each for index, place in enumerate(places) for each in (index, count + place)]
+    return tuple(fixed), itemgetter(*order, count - 1)
 
 
 HOLES: Final = 8
