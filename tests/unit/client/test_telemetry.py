@@ -195,8 +195,8 @@ async def withdraw(client, worker):
 async def test_a_message_that_is_withdrawn_before_it_is_sent_was_not_tried(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         await withdraw(client, worker)
-    ((sent, failed, error),) = notes.sent[1].ends
-    assert (sent, failed, type(error)) == (0, 0, PublishError)
+        ((sent, failed, error),) = notes.sent[1].ends
+        assert (sent, failed, type(error)) == (0, 0, PublishError)
 
 
 @virtual
