@@ -258,7 +258,13 @@ class Exposition(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no
             self._thread.join()
         self._server = None
 
-    terminate = stop
+    def terminate(self, worker: Any) -> None:
+        """Stop to serve, as `stop`: the worker ends without waiting for its tasks.
+
+        Args:
+            worker: The worker.
+        """
+        self.stop(worker)
 
     def _revoked(self, sender: Any = None, **_: Any) -> None:
         self._meter.task_ended(sender.name, "REVOKED", None)

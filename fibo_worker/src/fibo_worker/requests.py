@@ -29,6 +29,7 @@ class OutOfMemoryError(TaskError):  # type: ignore[misc] # Celery has no types
 class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
     """A task in a worker's hands, which can cost it one process, and one more, but no third and not the worker."""
 
+    on_success: Callable[..., Any]
     _seconds: float | None = None
     _ended = False
     on_success: Callable[..., Any]
