@@ -32,7 +32,6 @@ class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
     on_success: Callable[..., Any]
     _seconds: float | None = None
     _ended = False
-    on_success: Callable[..., Any]
 
     def __init_subclass__(cls, **options: Any) -> None:
         # Of this class Celery makes one for each task, with an on_success of its own, which calls no other.
