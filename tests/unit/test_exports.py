@@ -66,8 +66,10 @@ def test_what_is_public_changes_only_on_purpose(package, names):
 def test_all_names_everything_that_is_public_and_nothing_else(package):
     found = {
         name
-        for name, value in vars(package).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "annotations"
+        for name in dir(package)
+        if not name.startswith("_")
+        and not isinstance(getattr(package, name), types.ModuleType)
+        and name != "annotations"
     }
     assert found == set(package.__all__) - {"__version__"}
     assert len(package.__all__) == len(set(package.__all__))
@@ -122,6 +124,20 @@ def test_importing_the_client_imports_neither_celery_nor_the_worker():
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_importing_the_package_alone_does_not_wait_for_redis_py_and_what_it_gives_is_there_all_the_same():
+    program = (
+        "import sys, fibo_client; assert 'redis' not in sys.modules; assert 'asyncio' not in sys.modules; "
+        "assert set(fibo_client.__all__) <= set(dir(fibo_client)); assert 'redis' not in sys.modules; "
+        "print(fibo_client.celery.CeleryClient.__name__, fibo_client.FiboClient.__name__); "
+        "exec('from fibo_client import *'); print(Stream.__name__); fibo_client.FiboClint"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "CeleryClient FiboClient\nStream\n")
+    assert "AttributeError: module 'fibo_client' has no attribute 'FiboClint'" in done.stderr
 
 
 # The documentation in the code.

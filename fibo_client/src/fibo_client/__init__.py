@@ -2,16 +2,17 @@
 
 `FiboClient` computes Fibonacci numbers on a worker of the package fibo-worker. `fibo_client.celery.CeleryClient`,
 underneath, calls any task of any Celery worker.
+
+What needs redis-py is imported when it is first asked for: redis-py takes longer to import than all the rest, and the
+command line must not wait for it to show its help.
 """
 
-import logging as _logging  # which is not to be found in here
+# With names that are not to be found in here.
+import importlib as _importlib
+import logging as _logging
+import typing as _typing
 
 from fibo_client._version import __version__
-from fibo_client.celery.config import UNSET
-from fibo_client.celery.result import AsyncResult
-from fibo_client.client import FiboClient
-from fibo_client.config import FiboConfig
-from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
 from fibo_client.errors import (
     ClientStateError,
     ConfigError,
@@ -32,7 +33,14 @@ from fibo_client.errors import (
     TooManyInFlightError,
     TransportError,
 )
-from fibo_client.streaming import Stream
+
+if _typing.TYPE_CHECKING:
+    from fibo_client.celery.config import UNSET
+    from fibo_client.celery.result import AsyncResult
+    from fibo_client.client import FiboClient
+    from fibo_client.config import FiboConfig
+    from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
+    from fibo_client.streaming import Stream
 
 __all__ = [
     "FIBONACCI",
@@ -64,5 +72,34 @@ __all__ = [
     "TransportError",
     "__version__",
 ]
+
+_HOMES = {
+    "FIBONACCI": "contract",
+    "FIBONACCI_CHUNK": "contract",
+    "FIBO_TASK": "contract",
+    "SQRT_TASK": "contract",
+    "UNSET": "celery.config",
+    "AsyncResult": "celery.result",
+    "FiboClient": "client",
+    "FiboConfig": "config",
+    "Stream": "streaming",
+}
+
+
+if not _typing.TYPE_CHECKING:  # or a type checker would take every name for one that there is
+
+    def __getattr__(name: str) -> object:
+        if name == "celery":  # `import fibo_client` alone has always brought it
+            return _importlib.import_module("fibo_client.celery")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(_importlib.import_module(f"fibo_client.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
 
 _logging.getLogger("fibo_client").addHandler(_logging.NullHandler())
