@@ -22,8 +22,20 @@ __all__ = ["main"]
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="fibo-worker")
+_EXIT_CODES = """\
+\b
+Exit codes:
+    0  done
+    1  it failed: no Redis, no worker, a wrong answer
+    2  wrong arguments, or a wrong variable
+  130  a demo was stopped by Ctrl-C
+
+'fibo-worker COMMAND --help' has more.
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
+@click.version_option(__version__, prog_name="fibo-worker", message="%(prog)s %(version)s")
 def main() -> None:
     """Run a Celery worker that computes Fibonacci numbers.
 
@@ -34,8 +46,10 @@ def main() -> None:
 main.add_command(dead)
 
 
-@main.command(epilog="Arguments after -- go to 'celery worker' as they are: fibo-worker start -- --pool threads")
-@click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Tasks at a time. [default: one per CPU]")
+@main.command()
+@click.option(
+    "-c", "--concurrency", type=click.IntRange(min=1), metavar="COUNT", help="Tasks at a time. [default: one per CPU]"
+)
 @click.option("-Q", "--queues", metavar="NAMES", help="Queues to serve, with commas between. [default: celery]")
 @click.option(
     "-l",
@@ -49,6 +63,7 @@ main.add_command(dead)
 @click.option(
     "--metrics-port",
     type=click.IntRange(1, 65535),
+    metavar="PORT",
     help="Serve metrics for Prometheus on this port. [default: FIBO_METRICS_PORT, else none]",
 )
 @click.option(
@@ -66,7 +81,17 @@ def start(
     metrics_host: str | None,
     arguments: tuple[str, ...],
 ) -> None:
-    """Start a worker, in the foreground, on the Redis of CELERY_BROKER_URL."""
+    """Start a worker, in the foreground, on the Redis of CELERY_BROKER_URL.
+
+    \b
+    Examples:
+      fibo-worker start
+      fibo-worker start --concurrency 4 --queues celery,math
+      fibo-worker start --metrics-port 9090
+      fibo-worker start -- --pool threads
+
+    What comes after -- goes to 'celery worker' as it is. Ctrl-C and SIGTERM let the tasks that run come to their end.
+    """
     # Celery's command takes these two as well, and would let them win over CELERY_BROKER_URL.
     env = {name: value for name, value in os.environ.items() if name not in ("BROKER_URL", "RESULT_BACKEND")}
     for variable, given in (("FIBO_METRICS_PORT", metrics_port), ("FIBO_METRICS_HOST", metrics_host)):
@@ -93,18 +118,27 @@ def start(
 
 
 @main.command()
-@click.option("-c", "--concurrency", type=click.IntRange(min=1), default=2, show_default=True, help="Tasks at a time.")
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    default=2,
+    show_default=True,
+    help="Tasks at a time.",
+)
 @click.option(
     "-p",
     "--port",
     type=click.IntRange(0, 65535),
+    metavar="PORT",
     default=0,
     help="The port of the private Redis. [default: any that is free]",
 )
 def dev(concurrency: int, port: int) -> None:
     """Start a private Redis and a worker, until Ctrl-C.
 
-    Both are on this machine only, and are gone afterwards with all they hold.
+    It prints the CELERY_BROKER_URL to use. Both are on this machine only, and are gone afterwards with all they hold.
     """
     from fibo_worker.foreground import serve
 
@@ -116,6 +150,7 @@ def dev(concurrency: int, port: int) -> None:
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
+    metavar="COUNT",
     default=2000,
     show_default=True,
     help="How many numbers to compute at the end.",
@@ -123,6 +158,7 @@ def dev(concurrency: int, port: int) -> None:
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
     default=30.0,
     show_default=True,
     help="Seconds for each step.",
@@ -130,6 +166,11 @@ def dev(concurrency: int, port: int) -> None:
 @click.argument("numbers", nargs=-1, type=click.UNPROCESSED)
 def demo(batch: int, timeout: float, numbers: tuple[str, ...]) -> None:
     """Send NUMBERS (4 3 8 6 10) to a worker and show the answers.
+
+    \b
+    Examples:
+      fibo-worker demo
+      fibo-worker demo 30 40 50
 
     Starts a worker of its own, and a private Redis unless CELERY_BROKER_URL names one.
     """
@@ -154,16 +195,24 @@ def demo(batch: int, timeout: float, numbers: tuple[str, ...]) -> None:
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
     default=3.0,
     show_default=True,
     help="Seconds to wait for an answer.",
 )
 @click.option("-n", "--hostname", metavar="NODE", help="The node that must answer, such as celery@web1. [default: any]")
 def health(timeout: float, hostname: str | None) -> None:
-    """Exit with status 0 if a worker answers on CELERY_BROKER_URL, else with 1."""
+    """Exit with status 0 if a worker answers on CELERY_BROKER_URL, else with 1.
+
+    \b
+    Examples:
+      fibo-worker health
+      fibo-worker health --timeout 10 --hostname celery@web1
+    """
+    settings = _settings()  # before the app is imported, which reads the variables, too
+
     from fibo_worker.health import UnhealthyError, check
 
-    settings = _settings()
     try:
         nodes = check(settings, timeout=timeout, node=hostname)
     except UnhealthyError as error:

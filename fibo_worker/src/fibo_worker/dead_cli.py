@@ -26,6 +26,12 @@ _queue: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
 def dead() -> None:
     """Look at the messages that could not be run, and put them back.
 
+    \b
+    Examples:
+      fibo-worker dead list --queue celery
+      fibo-worker dead show 0
+      fibo-worker dead requeue 0 1
+
     A worker keeps them in the Redis list QUEUE.dead, with the reason.
     """
 
@@ -33,7 +39,13 @@ def dead() -> None:
 @dead.command("list")
 @_queue
 @click.option(
-    "-n", "--number", type=click.IntRange(min=1), default=20, show_default=True, help="How many, the newest first."
+    "-n",
+    "--number",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    default=20,
+    show_default=True,
+    help="How many, the newest first.",
 )
 def list_(queue: str, number: int) -> None:
     """List dead letters: index, time, reason, task and id."""
@@ -122,7 +134,6 @@ def _opened(queue: str) -> Iterator[DeadLetters]:
     from redis import Redis, RedisError
 
     from fibo_client.errors import ConfigError
-    from fibo_worker.app import create_app
     from fibo_worker.dead_letters import DeadLetters
     from fibo_worker.settings import WorkerSettings
 
@@ -130,6 +141,9 @@ def _opened(queue: str) -> Iterator[DeadLetters]:
         settings = WorkerSettings.from_env(os.environ)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+    from fibo_worker.app import create_app  # reads the variables, too
+
     app = create_app(settings)
     app.conf.broker_transport_options |= {"socket_connect_timeout": 5.0, "socket_timeout": 30.0}
     with app.connection_for_read() as connection:
