@@ -96,7 +96,7 @@ def test_a_wheel_has_the_modules_and_the_licence_and_nothing_else(built, name):
         found = set(archive.namelist())
         assert archive.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     about = {f"{info}/{each}" for each in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")}
-    about |= {f"{info}/entry_points.txt"} if name == "fibo_worker" else set()
+    about |= {f"{info}/entry_points.txt"}
     assert found == modules(name) | about
     assert f"{name}/py.typed" in found
 
@@ -197,3 +197,14 @@ def test_a_project_in_an_empty_environment_is_tested_on_the_double_and_for_real(
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{written} passed" in done.stdout
     assert written == 9
+
+
+@pytest.mark.parametrize("command", [["fibo"], ["python", "-m", "fibo_client"]], ids=" ".join)
+def test_the_client_alone_says_what_its_command_line_needs(bare_python, command):
+    program, *arguments = command
+    done = subprocess.run(
+        [bare_python.with_name(program), *arguments, "--version"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    said = "Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

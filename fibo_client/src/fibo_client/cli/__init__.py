@@ -1,0 +1,27 @@
+"""The command line ``fibo``: the extra ``cli``. The only part of fibo_client that knows typer and rich.
+
+`app` says which commands there are, and imports nothing heavy: help, completion and wrong arguments must be quick.
+A command hands a *job*, a coroutine over an open client, to `running`, which turns signals and errors into words and
+an exit status. Whatever a job prints goes through its `desk`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit status."""
+    try:
+        import typer as _  # noqa: F401 - to see whether it is there
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        sys.stderr.write("Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n")
+        sys.exit(2)
+
+    from fibo_client.cli.app import app
+
+    app(prog_name="fibo")

@@ -1,0 +1,495 @@
+"""The commands of ``fibo``, their options and their help. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from fibo_client._version import __version__
+from fibo_client.cli.exits import EXIT_CODES, Exit, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fibo_client.celery.task import SendOptions
+    from fibo_client.cli.desk import Desk
+    from fibo_client.cli.running import Connection
+    from fibo_client.client import FiboClient
+
+__all__ = ["app"]
+
+app: typer.Typer = typer.Typer(
+    name="fibo",
+    epilog=f"{EXIT_CODES}\n'fibo COMMAND --help' has examples.",
+    no_args_is_help=True,
+    # As fibo-worker's: plain, so that it is quick, and reads well on any terminal.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_NUMBERS = {"ignore_unknown_options": True}
+"""Or -4 would be taken for an option."""
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise typer.BadParameter(f"{text!r} is no number of seconds; 'inf' is no limit")
+    return value
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fibo {__version__}")
+        raise typer.Exit
+
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "-b",
+        "--broker",
+        metavar="URL",
+        help="Where tasks are sent. Default: CELERY_BROKER_URL, else redis://localhost:6379/0.",
+    ),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--result-backend",
+        metavar="URL",
+        help="Where results are stored. Default: CELERY_RESULT_BACKEND, else the broker's URL.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the client, such as master_name=cache. Repeatable."),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", envvar="FIBO_DEBUG", help="Show the client's log, and Python's tracebacks.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write lines of JSON.")]
+Bare = Annotated[bool, typer.Option("--bare", help="Write the answers alone.")]
+Queue = Annotated[str | None, typer.Option("-Q", "--queue", metavar="NAME", help="The queue. Default: celery.")]
+Priority = Annotated[
+    int | None, typer.Option("--priority", min=0, max=9, metavar="0-9", help="0 is served first. Default: Celery's.")
+]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of a task that failed.")]
+Wait = Annotated[
+    float,
+    typer.Option("-t", "--timeout", parser=_seconds, metavar="SECONDS", help="How long to wait; 'inf' is no limit."),
+]
+Patience = Annotated[
+    float, typer.Option("-t", "--timeout", parser=_seconds, metavar="SECONDS", help="How long workers may take.")
+]
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of the task.", show_default=False)]
+
+
+@app.callback()
+def fibo(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Compute Fibonacci numbers on a worker, call any Celery task, and ask the workers.
+
+    CELERY_BROKER_URL says where Redis is; redis://localhost:6379/0 if it is not set.
+    """
+
+
+@app.command(context_settings=_NUMBERS)
+def compute(
+    numbers: Annotated[
+        list[str] | None, typer.Argument(metavar="N", help="Which numbers; - reads them from the input.")
+    ] = None,
+    between: Annotated[
+        str | None, typer.Option("--range", metavar="START:STOP[:STEP]", help="All numbers from START to before STOP.")
+    ] = None,
+    unordered: Annotated[bool, typer.Option("--unordered", help="Write each answer as soon as it is there.")] = False,
+    digits: Annotated[
+        Literal["short", "full"] | None,
+        typer.Option("--digits", help="How to write long numbers. Default: short on a terminal, else full."),
+    ] = None,
+    hexadecimal: Annotated[bool, typer.Option("--hex", help="Write hexadecimal digits.")] = False,
+    bare: Bare = False,
+    as_json: AsJson = False,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the answers, in full, to a file.")
+    ] = None,
+    in_flight: Annotated[
+        int, typer.Option("--in-flight", min=1, metavar="COUNT", help="The most numbers under way at once.")
+    ] = 1000,
+    queue: Queue = None,
+    priority: Priority = None,
+    timeout: Wait = 30.0,
+    broker: Broker = None,
+    result_backend: Backend = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Compute Fibonacci numbers: F(0) is 0, F(1) is 1.
+
+    \b
+    Examples:
+      fibo compute 4 3 8 6 10
+      fibo compute --range 0:10000 > numbers.txt
+      fibo compute 1000000 --digits full
+      fibo compute 10000000 -o number.txt
+      producer | fibo compute - --json
+
+    On a terminal, an answer is written as 'F(10) = 55', elsewhere as '10 55'. Answers come in the order of the
+    numbers, each as soon as those before it are written. Numbers from the input are taken as they arrive; a line
+    that is wrong is told of by its number, and the others go on.
+
+    A number that fails, fails alone. When one is not answered in time, or when you press Ctrl-C, the command stops
+    and revokes what is unfinished. --timeout is for each number, from when it was sent.
+    """
+    if bool(numbers) == (between is not None):
+        refuse("say which numbers: fibo compute 4 3 8, or --range 0:100, or - for those of the input")
+    if as_json and (bare or digits == "short"):
+        refuse("--json always has all digits and what they answer: no --bare, no --digits short")
+
+    from fibo_client.cli.computing import Form
+    from fibo_client.cli.computing import compute as job
+    from fibo_client.cli.numbers import StandardInput, number, span
+    from fibo_client.contract import check_n
+
+    form = Form(hexadecimal=hexadecimal, short=None if digits is None else digits == "short", bare=bare)
+    options: dict[str, Any] = {
+        "form": form,
+        "ordered": not unordered,
+        "max_in_flight": in_flight,
+        "queue": queue,
+        "priority": priority,
+        "timeout": _limit(timeout),
+    }
+    connection = _connection(broker, result_backend, settings, debug=debug)
+
+    if numbers == ["-"]:
+        if sys.stdin is None:
+            refuse("there is no input to read numbers from")
+        typing = sys.stdin.isatty()
+
+        async def read(client: FiboClient, desk: Desk) -> Exit:
+            wrong: list[str] = []
+
+            def tell(text: str) -> None:
+                wrong.append(text)
+                desk.error(text)
+
+            if typing:
+                desk.say("Type numbers; Ctrl-D ends.")
+            source = StandardInput(check_n, tell)
+            status = await job(client, desk, source, total=None, bar=not typing, **options)
+            return Exit.USAGE if status is Exit.OK and wrong else status
+
+        _run(connection, read, as_json=as_json, output=output)
+
+    source: range | list[int]
+    try:
+        source = span(between) if between is not None else [number(text) for text in numbers or ()]
+        for n in (source[0], source[-1]) if isinstance(source, range) else source:
+            check_n(n)
+    except ValueError as error:
+        _refuse(numbers, error)
+    _run(
+        connection,
+        lambda client, desk: job(client, desk, source, total=len(source), **options),
+        as_json=as_json,
+        output=output,
+    )
+
+
+@app.command(context_settings=_NUMBERS)
+def sqrt(
+    values: Annotated[list[str], typer.Argument(metavar="X...", help="Numbers, 0 or more.", show_default=False)],
+    bare: Bare = False,
+    as_json: AsJson = False,
+    timeout: Wait = 30.0,
+    broker: Broker = None,
+    result_backend: Backend = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Compute square roots, each by a task.
+
+    \b
+    Examples:
+      fibo sqrt 2
+      fibo sqrt 2 3 4 --bare
+    """
+    from fibo_client.cli.computing import roots
+    from fibo_client.cli.numbers import real
+    from fibo_client.contract import check_sqrt
+
+    try:
+        given = [check_sqrt(real(text)) for text in values]
+    except ValueError as error:
+        _refuse(values, error)
+    _run(
+        _connection(broker, result_backend, settings, debug=debug),
+        lambda client, desk: roots(client, desk, given, bare=bare, timeout=_limit(timeout)),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def call(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="The name under which the worker knows it.", show_default=False)
+    ],
+    args: Annotated[str, typer.Option("--args", metavar="JSON", help="Positional arguments: a list.")] = "[]",
+    kwargs: Annotated[str, typer.Option("--kwargs", metavar="JSON", help="Keyword arguments: an object.")] = "{}",
+    queue: Queue = None,
+    priority: Priority = None,
+    countdown: Annotated[
+        float | None,
+        typer.Option("--countdown", parser=_seconds, metavar="SECONDS", help="The task must not run before that."),
+    ] = None,
+    expires: Annotated[
+        float | None,
+        typer.Option(
+            "--expires",
+            parser=_seconds,
+            metavar="SECONDS",
+            help="The task must not start after that. Default: the timeout and 2 seconds, or none with --no-wait.",
+        ),
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Only send it, and write its id.")] = False,
+    traceback: Traceback = False,
+    as_json: AsJson = False,
+    timeout: Wait = 30.0,
+    broker: Broker = None,
+    result_backend: Backend = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Call any task of any Celery worker, and write what it answers.
+
+    \b
+    Examples:
+      fibo call tasks.sqrt_task --args '[16]'
+      fibo call proj.tasks.add --kwargs '{"x": 2, "y": 3}' --queue math
+      fibo call proj.tasks.report --no-wait
+      fibo result $(fibo call proj.tasks.report --no-wait) --wait
+
+    Text is written as it is, everything else as JSON. A task that reports its progress as Celery's documentation does
+    ('current' and 'total') moves the bar. On Ctrl-C the task is revoked: a worker that has begun it goes on with it.
+    With --no-wait the task is nobody's: nothing revokes it, and its result stays until it expires.
+    """
+    from fibo_client.cli import tasks
+
+    arguments = _json("--args", args, list, '[2, "x"]')
+    keywords = _json("--kwargs", kwargs, dict, '{"x": 2}')
+    limit = _limit(timeout)
+    options: SendOptions = {}
+    if queue is not None:
+        options["queue"] = queue
+    if priority is not None:
+        options["priority"] = priority
+    if countdown is not None:
+        options["countdown"] = countdown
+    if expires is not None:
+        options["expires"] = expires
+    if countdown is not None and not no_wait and limit is not None and countdown >= limit:
+        refuse(f"--countdown {countdown:g} is not over before --timeout {limit:g} is; give it longer, or say --no-wait")
+
+    async def job(client: FiboClient, desk: Desk) -> Exit:
+        if no_wait:
+            return await tasks.send(client, desk, task, arguments, keywords, options)
+        return await tasks.call(client, desk, task, arguments, keywords, options, timeout=limit, traceback=traceback)
+
+    _run(_connection(broker, result_backend, settings, debug=debug), job, as_json=as_json)
+
+
+@app.command()
+def result(
+    task_id: TaskId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is there.")] = False,
+    traceback: Traceback = False,
+    as_json: AsJson = False,
+    timeout: Wait = 30.0,
+    broker: Broker = None,
+    result_backend: Backend = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Write the result of a task that was sent before.
+
+    \b
+    Examples:
+      fibo result 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
+      fibo result 0c6f639d-fa0d-45ac-abd1-cc184d3f1451 --wait --timeout 300
+
+    It can be asked for again: nothing is deleted, and Ctrl-C changes nothing about the task. Without --wait, a result
+    that is not there yet is exit code 3.
+    """
+    from fibo_client.cli import tasks
+
+    async def job(client: FiboClient, desk: Desk) -> Exit:
+        if wait:
+            return await tasks.wait(client, desk, task_id, timeout=_limit(timeout), traceback=traceback)
+        return await tasks.stored(client, desk, task_id, traceback=traceback)
+
+    _run(_connection(broker, result_backend, settings, debug=debug), job, as_json=as_json)
+
+
+@app.command()
+def revoke(
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of the tasks.", show_default=False)],
+    terminate: Annotated[bool, typer.Option("--terminate", help="End them even while they run.")] = False,
+    signal: Annotated[
+        Literal["SIGTERM", "SIGKILL", "SIGINT", "SIGUSR1"], typer.Option("--signal", help="How --terminate ends them.")
+    ] = "SIGTERM",
+    as_json: AsJson = False,
+    broker: Broker = None,
+    result_backend: Backend = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Tell all workers not to run tasks.
+
+    \b
+    Examples:
+      fibo revoke 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
+      fibo revoke --terminate 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
+
+    It says how many workers heard it. Whether a task was stopped is what 'fibo result' says.
+    """
+    from fibo_client.cli import tasks
+
+    _run(
+        _connection(broker, result_backend, settings, debug=debug),
+        lambda client, desk: tasks.revoke(client, desk, task_ids, terminate=terminate, signal=signal),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def ping(
+    as_json: AsJson = False,
+    timeout: Patience = 1.0,
+    broker: Broker = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Write the names of the workers that answer.
+
+    \b
+    Examples:
+      fibo ping
+      fibo ping --timeout 5 && deploy
+    """
+    from fibo_client.cli import workers as jobs
+
+    _run(
+        _connection(broker, None, settings, debug=debug),
+        lambda client, desk: jobs.ping(client, desk, timeout=timeout),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def workers(
+    as_json: AsJson = False,
+    timeout: Patience = 1.0,
+    broker: Broker = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Show the workers: pool, processes, running tasks, queues, and the tasks that they know.
+
+    \b
+    Examples:
+      fibo workers
+      fibo workers --json
+      fibo workers | cut -f 1,5
+
+    On a terminal it is a table. Elsewhere it is a line for each worker, with tabs between name, pool, concurrency,
+    active tasks, queues and known tasks. A '?' is what a worker did not say.
+    """
+    from fibo_client.cli import workers as jobs
+
+    _run(
+        _connection(broker, None, settings, debug=debug),
+        lambda client, desk: jobs.workers(client, desk, timeout=timeout),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def diagnose(
+    task_id: TaskId,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="The task's name, if you know it.")] = None,
+    queue: Queue = None,
+    as_json: AsJson = False,
+    timeout: Patience = 1.0,
+    broker: Broker = None,
+    result_backend: Backend = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Say why a task gives no answer: ask the results, its queue and all workers.
+
+    \b
+    Examples:
+      fibo diagnose 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
+      fibo diagnose 0c6f639d-fa0d-45ac-abd1-cc184d3f1451 --queue math --task proj.tasks.add
+
+    With --task it can also say that no worker knows a task of that name.
+    """
+    from fibo_client.cli import workers as jobs
+
+    overrides = {} if queue is None else {"queue": queue}
+    _run(
+        _connection(broker, result_backend, settings, debug=debug),
+        lambda client, desk: jobs.diagnose(client, desk, task_id, task=task, timeout=timeout),
+        as_json=as_json,
+        **overrides,
+    )
+
+
+def _connection(
+    broker: str | None, result_backend: str | None, settings: list[str] | None, *, debug: bool
+) -> Connection:
+    from fibo_client.cli.running import Connection
+
+    return Connection(broker=broker, result_backend=result_backend, settings=settings or (), debug=debug)
+
+
+def _run(connection: Connection, job: Callable[..., Any], **how: Any) -> None:
+    from fibo_client.cli.running import run
+
+    run(connection, job, **how)
+
+
+def _limit(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else seconds
+
+
+def _refuse(words: list[str] | None, error: ValueError) -> NoReturn:
+    """Say what is wrong with words that are to be numbers. An option that is unknown is taken for one, too."""
+    from fibo_client.cli.desk import printable
+
+    for word in words or ():
+        if word.startswith("--"):
+            refuse(f"there is no option {printable(word)}; see --help")
+    refuse(str(error))
+
+
+def _json(option: str, text: str, kind: type[Any], example: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        refuse(f"{option} is not JSON: {error}. Write it as in '{example}'")
+    if not isinstance(value, kind):
+        refuse(f"{option} must be as in '{example}'")
+    return value

@@ -1,0 +1,137 @@
+"""The progress bar: by rich, on terminals only, and only for what takes long enough to wonder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.cli.threads import in_thread
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
+__all__ = ["Bar"]
+
+PATIENCE: Final = 0.3
+"""Seconds after which the bar is shown."""
+
+BESIDE: Final = 38
+"""Columns for what stands beside the bar."""
+
+
+class Bar:
+    """How far a command is.
+
+    Args:
+        what: What it does.
+        total: How many steps there are. None shows how many are done.
+        lock: Held by whoever writes to the terminal.
+        on_output: Whether the answers go to a terminal as well: then bar and answers share it.
+    """
+
+    def __init__(self, what: str, total: int | None, lock: threading.Lock, *, on_output: bool) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._lock = lock
+        self._on_output = on_output
+        self._over = False
+        self._progress: Any = None
+        self._task: Any = None
+
+    @contextlib.contextmanager
+    def shown(self, *, wanted: bool) -> Iterator[None]:
+        """Show the bar soon, and take it away at the end.
+
+        Args:
+            wanted: Whether to show it.
+
+        Yields:
+            None.
+        """
+        wanted = wanted and os.environ.get("TERM") != "dumb"
+        showing = asyncio.create_task(self._show_soon()) if wanted else None
+        try:
+            yield
+        finally:
+            if showing is not None:
+                showing.cancel()
+            with self._lock:
+                self._over = True
+                if self._progress is not None:
+                    self._progress.stop()
+                    self._progress = None
+
+    def advance(self, steps: int = 1) -> None:
+        """Note that steps are done.
+
+        Args:
+            steps: How many.
+        """
+        self.update(self._done + steps, self._total)
+
+    def update(self, done: int, total: int | None, what: str | None = None) -> None:
+        """Say how far the command is.
+
+        Args:
+            done: How many steps are done.
+            total: How many there are, where that is known.
+            what: What it does now. None is what it did before.
+        """
+        self._done, self._total, self._what = done, total, what or self._what
+        if self._progress is not None:
+            self._progress.update(
+                self._task, completed=done, total=total, description=self._what, count=self._counted()
+            )
+
+    def above(self, text: str) -> bool:
+        """Write text above the bar. The caller holds the lock.
+
+        Args:
+            text: Lines.
+
+        Returns:
+            Whether it was written. It was not if the bar is not shown.
+        """
+        if self._progress is None:
+            return False
+        self._progress.console.out(text, end="", highlight=False)
+        return True
+
+    def _counted(self) -> str:
+        if self._total is not None:
+            return f"{self._done:,}/{self._total:,}"
+        return f"{self._done:,}" if self._done else ""
+
+    async def _show_soon(self) -> None:
+        await asyncio.sleep(PATIENCE)
+        await in_thread(self._show)  # To import rich takes long enough to be noticed on the event loop.
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        # The same terminal has to know of answers and bar, or they would write over each other.
+        console = Console(file=sys.stdout if self._on_output else sys.stderr)
+        with self._lock:
+            if self._over:
+                return
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=max(4, min(40, console.width - BESIDE))),
+                TextColumn("{task.fields[count]}", markup=False),
+                TimeElapsedColumn(),
+                TextColumn("   "),  # Room for ^C, which would break the line on a narrow terminal.
+                console=console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._progress.add_task(
+                self._what, total=self._total, completed=self._done, count=self._counted()
+            )
+            self._progress.start()

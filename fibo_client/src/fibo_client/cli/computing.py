@@ -1,0 +1,239 @@
+"""``fibo compute`` and ``fibo sqrt``: the jobs of a `FiboClient`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.cli.desk import json_line
+from fibo_client.cli.digits import decimal_digits, shortened
+from fibo_client.cli.exits import Exit
+from fibo_client.cli.running import explain, no_answer
+from fibo_client.cli.threads import in_thread
+from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable, Sequence
+
+    from fibo_client.cli.bar import Bar
+    from fibo_client.cli.desk import Desk
+    from fibo_client.client import FiboClient
+
+__all__ = ["Form", "compute", "roots"]
+
+_BATCH: Final = 100
+"""The most answers that are written at once, and the most that wait for it."""
+
+_LONG: Final = 50_000
+"""A text of so many characters is written before more of it is made."""
+
+_ALONE: Final = (TaskError, ResultDecodeError)
+"""What happens to one number, and says nothing of the others. All else ends the command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How answers are written.
+
+    Attributes:
+        hexadecimal: In hexadecimal digits.
+        short: Long numbers by their ends and their length. None is on a terminal only.
+        bare: The answers alone, without what they are the answer to.
+    """
+
+    hexadecimal: bool = False
+    short: bool | None = None
+    bare: bool = False
+
+    def line(self, desk: Desk, n: int, answer: int | TaskError | ResultDecodeError) -> str:
+        """Write an answer.
+
+        Args:
+            desk: Where it goes.
+            n: What was asked.
+            answer: F(n), or why there is none.
+
+        Returns:
+            A line. Empty for an error, which is told elsewhere, unless lines are JSON.
+        """
+        if isinstance(answer, _ALONE):
+            return json_line({"n": n, "error": type(answer).__name__, "message": str(answer)}) if desk.as_json else ""
+        if desk.as_json:
+            return json_line(
+                {"n": n, "hex": f"{answer:x}"} if self.hexadecimal else {"n": n, "value": decimal_digits(answer)}
+            )
+        if desk.terminal if self.short is None else self.short:
+            digits = shortened(answer, hexadecimal=self.hexadecimal)
+        else:
+            digits = f"{answer:x}" if self.hexadecimal else decimal_digits(answer)
+        return _labelled(desk, f"F({n})", str(n), digits, bare=self.bare)
+
+
+async def compute(
+    client: FiboClient,
+    desk: Desk,
+    source: Iterable[int] | AsyncIterable[int],
+    *,
+    form: Form,
+    total: int | None,
+    ordered: bool,
+    bar: bool = True,
+    **options: Any,
+) -> Exit:
+    """Compute numbers, and write the answers as they come.
+
+    Args:
+        client: An open client.
+        desk: Where to write.
+        source: The numbers.
+        form: How answers are written.
+        total: How many numbers there are, where that is known.
+        ordered: Whether the answers come in the order of the numbers.
+        bar: Whether a terminal may show how far it is.
+        **options: Those of `FiboClient.stream`.
+
+    Returns:
+        The exit status.
+    """
+    with desk.progress("Computing", total, visible=bar) as progress:
+        writer = _Writer(desk, form, progress, total)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(writer.write_all())
+                async with client.stream(source, ordered=ordered, return_exceptions=True, **options) as results:
+                    async for n, answer in results:
+                        if isinstance(answer, Exception) and not isinstance(answer, _ALONE):
+                            await writer.end()
+                            return await _give_up(client, desk, answer, writer.done, total, options.get("queue"))
+                        await writer.put(n, answer)
+                await writer.end()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+    return Exit.OK if writer.failed is None else writer.failed
+
+
+async def roots(client: FiboClient, desk: Desk, values: Sequence[float], *, bare: bool, timeout: float | None) -> Exit:
+    """Compute square roots.
+
+    Args:
+        client: An open client.
+        desk: Where to write.
+        values: Of what.
+        bare: Whether to write the answers alone.
+        timeout: Seconds for all of it. None is no limit.
+
+    Returns:
+        The exit status.
+    """
+    status = Exit.OK
+    desk.parting = "Stopped: what is unfinished was revoked."
+    with desk.progress("Computing", len(values)):
+        calls = (client.sqrt(value, timeout=timeout) for value in values)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    for done, (value, answer) in enumerate(zip(values, answers, strict=True)):
+        if not isinstance(answer, BaseException):
+            if desk.as_json:
+                await desk.record(of=value, value=answer)
+            else:
+                await desk.write(_labelled(desk, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
+        elif not isinstance(answer, _ALONE):
+            return await _give_up(client, desk, answer, done, len(values), None)
+        else:
+            status = Exit.FAILED
+            if desk.as_json:
+                await desk.record(of=value, error=type(answer).__name__, message=str(answer))
+            else:
+                explain(desk, answer)
+    return status
+
+
+def _labelled(desk: Desk, question: str, brief: str, answer: str, *, bare: bool) -> str:
+    """Write an answer with what it is the answer to: readable on a terminal, and as two columns elsewhere."""
+    if bare:
+        return f"{answer}\n"
+    return f"{question} = {answer}\n" if desk.terminal else f"{brief} {answer}\n"
+
+
+async def _give_up(
+    client: FiboClient, desk: Desk, error: BaseException, done: int, total: int | None, queue: str | None
+) -> Exit:
+    if not isinstance(error, ResultTimeoutError):
+        status = explain(desk, error)
+    else:
+        status = await no_answer(client, desk, error, queue)
+    if total != 1 and (done or status is not Exit.NO_REDIS):
+        desk.say(f"{_counted(done, total)} answered; what else was sent was revoked.")
+    return status
+
+
+def _counted(done: int, total: int | None) -> str:
+    return f"{done}" if total is None else f"{done} of {total}"
+
+
+class _Writer:
+    """Writes answers in another thread, in batches while they come quickly."""
+
+    def __init__(self, desk: Desk, form: Form, bar: Bar, total: int | None) -> None:
+        self.failed: Exit | None = None
+        self._desk = desk
+        self._form = form
+        self._bar = bar
+        self._total = total
+        self.done = 0
+        self._ready: asyncio.Queue[tuple[int, int | TaskError | ResultDecodeError] | None] = asyncio.Queue(_BATCH)
+        self._count()
+
+    async def put(self, n: int, answer: int | TaskError | ResultDecodeError) -> None:
+        """Take an answer, once there is room.
+
+        Args:
+            n: What was asked.
+            answer: F(n), or why there is none.
+        """
+        await self._ready.put((n, answer))
+
+    async def end(self) -> None:
+        """Write what is left."""
+        await self._ready.put(None)
+        await self._ready.join()
+
+    async def write_all(self) -> None:
+        """Write whatever comes, until the end."""
+        going = True
+        while going:
+            batch = [await self._ready.get()]
+            while not self._ready.empty():
+                batch.append(self._ready.get_nowait())
+            answers = [each for each in batch if each is not None]
+            going = len(answers) == len(batch)
+            for n, answer in answers:
+                if isinstance(answer, _ALONE):
+                    self.failed = Exit.FAILED
+                    if not self._desk.as_json:
+                        self._desk.say(f"n = {n}:")
+                        explain(self._desk, answer)
+            while answers:
+                # The digits are made in that thread, too.
+                written = await in_thread(self._write, answers)
+                self.done += sum(not isinstance(answer, _ALONE) for _, answer in answers[:written])
+                self._bar.advance(written)
+                self._count()
+                del answers[:written]
+            for _ in batch:
+                self._ready.task_done()
+
+    def _write(self, answers: Sequence[tuple[int, int | TaskError | ResultDecodeError]]) -> int:
+        """Write at least one answer, and as many as make no long text, and tell how many."""
+        lines: list[str] = []
+        size = 0
+        for n, answer in answers:
+            lines.append(self._form.line(self._desk, n, answer))
+            size += len(lines[-1])
+            if size > _LONG:
+                break
+        self._desk.write_now("".join(lines))
+        return len(lines)
+
+    def _count(self) -> None:
+        self._desk.parting = f"Stopped: {_counted(self.done, self._total)} answered, the rest was revoked."

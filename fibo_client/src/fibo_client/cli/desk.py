@@ -1,0 +1,182 @@
+"""Where a command writes: answers to the standard output or a file, all else to the error output.
+
+Answers are written by threads: a reader that is slow, such as a pager, must not hold up the event loop, on which the
+deadlines of all that is under way are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.cli.bar import Bar
+from fibo_client.cli.threads import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Desk", "json_line", "plain", "printable"]
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Desk:
+    """What a command writes to.
+
+    Args:
+        as_json: Whether answers are lines of JSON.
+        output: A file for the answers, in place of the standard output. It is emptied.
+
+    Attributes:
+        as_json: Whether answers are lines of JSON.
+        terminal: Whether the answers go to a terminal.
+        parting: What to say when a signal has stopped the command.
+
+    Raises:
+        OSError: The file cannot be opened, or there is no standard output.
+    """
+
+    def __init__(self, *, as_json: bool = False, output: str | None = None) -> None:
+        self.as_json = as_json
+        self.parting: str = "Stopped."
+        if output is not None:
+            self._fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            self._encoding = "utf-8"
+        elif sys.stdout is None:
+            # Its number may belong to a connection by now.
+            raise OSError("there is no standard output")
+        else:
+            self._fd = sys.stdout.fileno()
+            self._encoding = sys.stdout.encoding
+        self.terminal: bool = os.isatty(self._fd)
+        self._bar: Bar | None = None
+        self._lock = threading.Lock()
+
+    async def write(self, text: str) -> None:
+        """Write answers: one line, or many.
+
+        Args:
+            text: What to write, with the newline at its end.
+
+        Raises:
+            OSError: It cannot be written. BrokenPipeError, if nobody reads it any more.
+        """
+        await in_thread(self.write_now, text)
+
+    def write_now(self, text: str) -> None:
+        """Write answers, and wait until that is done. Not on the event loop.
+
+        Args:
+            text: What to write, with the newline at its end.
+
+        Raises:
+            OSError: It cannot be written. BrokenPipeError, if nobody reads it any more.
+        """
+        if self.terminal:
+            with self._lock:
+                if self._bar is not None and self._bar.above(text):
+                    return
+                self._write_all(text)
+        else:
+            self._write_all(text)
+
+    async def record(self, **fields: Any) -> None:
+        """Write one answer as a line of JSON.
+
+        Args:
+            **fields: What it says.
+        """
+        await self.write(json_line(fields))
+
+    def say(self, text: str) -> None:
+        """Tell whoever sits before the command something: on the error output.
+
+        Args:
+            text: One line, or several.
+        """
+        if sys.stderr is None:
+            return
+        line = f"{printable(text)}\n"
+        with self._lock:
+            if self._bar is None or not self._bar.above(line):
+                # What an error output cannot show, Python writes with backslashes.
+                with contextlib.suppress(OSError):  # That nobody reads it any more is no reason to stop.
+                    sys.stderr.write(line)
+                    sys.stderr.flush()
+
+    def error(self, text: str) -> None:
+        """Tell what went wrong.
+
+        Args:
+            text: One line, or several.
+        """
+        self.say(f"Error: {text}")
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int | None = None, *, visible: bool = True) -> Iterator[Bar]:
+        """Show on a terminal how far the command is, from some moments on.
+
+        Args:
+            what: What it does.
+            total: How many steps there are, where that is known.
+            visible: Whether to show it at all.
+
+        Yields:
+            The bar. Where there is no terminal, nothing of it is seen.
+        """
+        self._bar = Bar(what, total, self._lock, on_output=self.terminal)
+        with self._bar.shown(wanted=visible and sys.stderr is not None and sys.stderr.isatty()):
+            try:
+                yield self._bar
+            finally:
+                self._bar = None
+
+    def _write_all(self, text: str) -> None:
+        # Not by sys.stdout: a thread that is stuck in it would not let the interpreter end.
+        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+
+def json_line(fields: dict[str, Any]) -> str:
+    """Write a line of JSON.
+
+    Args:
+        fields: What it says. What JSON has no word for becomes text.
+
+    Returns:
+        ASCII text with a newline.
+    """
+    return f"{json.dumps(fields, default=plain)}\n"
+
+
+def printable(text: str) -> str:
+    r"""Take out of a text that others wrote what could do something to a terminal.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The same with escapes such as ``\x1b`` for control characters, but for newlines and tabs.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def plain(value: object) -> str:
+    """Give the text for a value that JSON has no word for.
+
+    Args:
+        value: A date, a decimal, a UUID, bytes or the like.
+
+    Returns:
+        Its text.
+    """
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    isoformat = getattr(value, "isoformat", None)
+    return str(value if isoformat is None else isoformat())

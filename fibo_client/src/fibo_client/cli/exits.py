@@ -1,0 +1,49 @@
+"""What the exit status of ``fibo`` says."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NoReturn
+
+import typer
+
+__all__ = ["EXIT_CODES", "Exit", "refuse"]
+
+
+class Exit(enum.IntEnum):
+    """An exit status. A signal's is 128 and its number, as a shell has it."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NO_ANSWER = 3
+    NO_REDIS = 4
+    NO_WORKER = 5
+
+
+EXIT_CODES: Final = """\
+\b
+Exit codes:
+    0  done
+    1  a task failed or was revoked, or the output could not be written
+    2  wrong arguments, a wrong URL or setting; or the extra is not installed
+    3  no answer in time, or none yet
+    4  Redis cannot be reached, or refused
+    5  no worker answers
+  130  stopped by Ctrl-C (129, 143: by SIGHUP, SIGTERM)
+  141  the reader of the output went away, as with '| head'
+"""
+"""The table, as ``fibo --help`` shows it."""
+
+
+def refuse(message: str) -> NoReturn:
+    """End the command before it has begun, because it was called wrongly.
+
+    Args:
+        message: What is wrong, and what to write instead.
+
+    Raises:
+        Exit: Always.
+    """
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(Exit.USAGE)

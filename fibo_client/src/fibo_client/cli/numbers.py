@@ -1,0 +1,127 @@
+"""Where the numbers of ``fibo compute`` come from: arguments, a range, or lines that come as they come."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Final
+
+from fibo_client.cli.desk import printable
+from fibo_client.cli.threads import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+__all__ = ["StandardInput", "number", "real", "span"]
+
+LONGEST_LINE: Final = 10_000
+"""The most bytes that a line of numbers may have."""
+
+_CHUNK: Final = 65536
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
+
+
+def number(text: str) -> int:
+    """Read a whole number.
+
+    Args:
+        text: Decimal digits.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{_brief(text)} is not a whole number")
+    return int(text)
+
+
+def real(text: str) -> float:
+    """Read a number that need not be whole.
+
+    Args:
+        text: The number, as Python writes it.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return int(text) if _WHOLE.fullmatch(text) else float(text)
+    except ValueError:
+        raise ValueError(f"{_brief(text)} is not a number") from None
+
+
+def span(text: str) -> range:
+    """Read a range.
+
+    Args:
+        text: ``START:STOP`` or ``START:STOP:STEP``, as in Python: STOP itself is not in it.
+
+    Returns:
+        The range.
+
+    Raises:
+        ValueError: It is none, or has no number in it.
+    """
+    try:
+        bounds = [number(part) for part in text.split(":")]
+        if len(bounds) not in (2, 3):
+            raise ValueError(f"{_brief(text)} is not a range")
+        numbers = range(*bounds)
+    except ValueError as error:
+        raise ValueError(f"{error}; write START:STOP or START:STOP:STEP, such as 0:100") from None
+    if not numbers:
+        raise ValueError(f"{_brief(text)} has no number in it; STOP is not part of a range")
+    return numbers
+
+
+class StandardInput:
+    """Numbers from the standard input: as many on a line as you like, taken as they arrive.
+
+    Args:
+        check: Checks a number, and raises ValueError for one that cannot be asked for.
+        on_error: Told what is wrong with a line. The lines after it go on.
+    """
+
+    def __init__(self, check: Callable[[int], int], on_error: Callable[[str], None]) -> None:
+        self._check = check
+        self._on_error = on_error
+        self._line = 1
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        rest, skip = b"", False
+        while True:
+            data = await in_thread(os.read, sys.stdin.fileno(), _CHUNK)
+            *lines, rest = (rest + data).split(b"\n")
+            if not data and rest:
+                lines, rest = [rest], b""
+            for line in lines:
+                if not skip:
+                    for n in self._numbers(line):
+                        yield n
+                skip = False
+                self._line += 1
+            if len(rest) > LONGEST_LINE:
+                if not skip:
+                    self._on_error(f"line {self._line} has more than {LONGEST_LINE:,} bytes")
+                rest, skip = b"", True
+            if not data:
+                return
+
+    def _numbers(self, line: bytes) -> list[int]:
+        """Read a line. One word that is wrong makes all of it wrong."""
+        try:
+            return [self._check(number(word)) for word in line.decode("utf-8", "backslashreplace").split()]
+        except ValueError as error:
+            self._on_error(f"line {self._line}: {error}")
+            return []
+
+
+def _brief(text: str) -> str:
+    return f"'{printable(text[:40])}{'...' if len(text) > 40 else ''}'"

@@ -1,0 +1,267 @@
+"""Runs a job over an open client, and turns signals and errors into words and an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import typer
+
+from fibo_client.cli.desk import Desk, printable
+from fibo_client.cli.exits import Exit, refuse
+from fibo_client.errors import (
+    ConfigError,
+    FiboError,
+    MessageError,
+    PublishError,
+    ResultTimeoutError,
+    TaskFailedError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from fibo_client.client import FiboClient
+
+__all__ = ["Connection", "explain", "no_answer", "run"]
+
+_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SHOW_CURSOR: Final = "\x1b[?25h"
+_PATIENCE: Final = 1.0
+"""Seconds that workers have to answer the questions after a timeout."""
+_OUTLIVED: Final = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """What the options say about the client.
+
+    Attributes:
+        broker: The broker's URL, or None for that of the environment.
+        result_backend: The results' URL, likewise.
+        settings: Fields of `FiboConfig`, as ``name=value``.
+        debug: Whether to show Python's tracebacks and the client's log.
+    """
+
+    broker: str | None = None
+    result_backend: str | None = None
+    settings: Sequence[str] = ()
+    debug: bool = False
+
+    def client(self, **overrides: Any) -> FiboClient:
+        """Make the client.
+
+        Args:
+            **overrides: Fields of `FiboConfig`.
+
+        Returns:
+            It, not yet opened.
+
+        Raises:
+            ConfigError: A URL or a setting is wrong.
+        """
+        from fibo_client.client import FiboClient
+
+        given = dict(map(_setting, self.settings))
+        return FiboClient(self.broker, self.result_backend, **(given | overrides))
+
+
+def run(
+    connection: Connection,
+    job: Callable[[FiboClient, Desk], Awaitable[Exit]],
+    *,
+    as_json: bool = False,
+    output: str | None = None,
+    **overrides: Any,
+) -> NoReturn:
+    """Run a job, and end the command with its exit status.
+
+    Args:
+        connection: What the options say about the client.
+        job: What to do with the client. What it raises is told in a line.
+        as_json: Whether answers are lines of JSON.
+        output: A file for the answers.
+        **overrides: Fields of `FiboConfig`.
+
+    Raises:
+        Exit: Always.
+    """
+    try:
+        client = connection.client(**overrides)
+        desk = Desk(as_json=as_json, output=output)
+    except ConfigError as error:
+        refuse(str(error))
+    except OSError as error:
+        refuse(f"the answers cannot be written: {error}")
+    log = _listen(desk, debug=connection.debug)
+    stop = _Stop()
+    try:
+        status: int = asyncio.run(_run(client, desk, job, stop))
+    except asyncio.CancelledError:
+        desk.say(desk.parting)
+        status = 128 + stop.signal
+    except BrokenPipeError:
+        status = 128 + getattr(signal, "SIGPIPE", 13)
+    except Exception as error:  # noqa: BLE001 - what is no user's error is raised again by `explain`
+        if connection.debug:
+            traceback.print_exc()
+        status = explain(desk, error)
+    finally:
+        logging.getLogger("fibo_client").removeHandler(log)
+    raise typer.Exit(status)
+
+
+def explain(desk: Desk, error: BaseException, *, traceback: bool | None = None) -> Exit:
+    """Tell an error in a line.
+
+    Args:
+        desk: Where to tell it.
+        error: What was raised.
+        traceback: Whether to show the traceback of a task that failed. None is a command that cannot.
+
+    Returns:
+        The exit status that it means.
+
+    Raises:
+        BaseException: The error, if it is none that can happen to a user: then it is a bug here.
+    """
+    if isinstance(error, TransportError):
+        # What was not sent does not matter here: the command ends, and its tasks are nobody else's.
+        reason = error.reason if isinstance(error, PublishError) else str(error)
+        desk.error(reason if error.refused else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
+        return Exit.NO_REDIS
+    if isinstance(error, (MessageError, ConfigError)):
+        desk.error(str(error))
+        return Exit.USAGE
+    if isinstance(error, FiboError):
+        desk.error(str(error))
+        if isinstance(error, TaskFailedError):
+            if error.traceback and traceback is not None:
+                desk.say(error.traceback.rstrip() if traceback else "--traceback shows where in the worker.")
+            if error.exc_type == "NotRegistered":
+                desk.say("The worker knows no task of that name: 'fibo workers' shows what it knows.")
+        return Exit.FAILED
+    if isinstance(error, OSError):
+        desk.error(f"the output cannot be written: {error.strerror or error}")
+        return Exit.FAILED
+    raise error
+
+
+async def no_answer(client: FiboClient, desk: Desk, error: ResultTimeoutError, queue: str | None = None) -> Exit:
+    """Tell why there was no answer in time, as far as the queue and the workers know.
+
+    Args:
+        client: The client that waited.
+        desk: Where to tell it.
+        error: What was raised.
+        queue: The queue that the task was sent to, if it is not the client's.
+
+    Returns:
+        The exit status that it means.
+    """
+    from fibo_client.celery.diagnosis import Cause
+    from fibo_client.celery.result import AsyncResult
+
+    task_id = error.task_ids[0]
+    desk.error(f"no answer within {error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
+    if error.unread is not None:
+        desk.say(error.unread)
+        return Exit.NO_REDIS
+    queue = error.queue or queue or client.config.queue
+    handle = AsyncResult[Any](client.celery.engine, task_id, task=error.task, queue=queue)
+    try:
+        diagnosis = await client.celery.diagnose(handle, timeout=_PATIENCE)
+    except FiboError as failure:
+        desk.say(str(failure))
+        return Exit.NO_ANSWER
+    desk.say(str(diagnosis))
+    lonely = not diagnosis.workers and diagnosis.cause is not Cause.FINISHED
+    if lonely or error.reason:
+        desk.say(error.reason or "Start a worker, such as: fibo-worker start")
+    desk.say(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
+    return Exit.NO_WORKER if lonely else Exit.NO_ANSWER
+
+
+class _Stop:
+    """The signal that stopped the command."""
+
+    signal: int = signal.SIGINT
+
+
+async def _run(client: FiboClient, desk: Desk, job: Callable[[FiboClient, Desk], Awaitable[Exit]], stop: _Stop) -> Exit:
+    async def work() -> Exit:
+        async with client:
+            return await job(client, desk)
+
+    task = asyncio.create_task(work())
+    with _stopped_by_signals(stop, task):
+        return await task
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any]) -> Iterator[None]:
+    """Let the first signal cancel the job, and the second one end the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def first(number: int, _frame: Any) -> None:
+        for each in handled:
+            signal.signal(each, second)
+        stop.signal = number
+        loop.call_soon_threadsafe(job.cancel)
+
+    def second(number: int, _frame: Any) -> NoReturn:
+        if sys.stderr is not None and sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+        os._exit(128 + number)
+
+    # What is ignored stays so: SIGHUP under nohup, SIGINT of what a script runs in the background.
+    handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, first) for each in handled}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+class _ToDesk(logging.Handler):
+    """Tells what the client logs; an outage only if the command outlives it, or it would be told twice."""
+
+    def __init__(self, desk: Desk, level: int) -> None:
+        super().__init__(level)
+        self._desk = desk
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.level < logging.WARNING:
+            self._desk.say(self.format(record))
+        else:
+            asyncio.get_running_loop().call_later(_OUTLIVED, self._desk.say, self.format(record))
+
+
+def _listen(desk: Desk, *, debug: bool) -> logging.Handler:
+    """Have outages of Redis told, or all that the client logs."""
+    logger = logging.getLogger("fibo_client")
+    if debug:
+        logger.setLevel(logging.DEBUG)
+    handler = _ToDesk(desk, logging.DEBUG if debug else logging.WARNING)
+    logger.addHandler(handler)
+    return handler
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {printable(text)} must be a name and a value, such as io_timeout=10")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

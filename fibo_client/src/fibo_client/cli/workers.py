@@ -1,0 +1,165 @@
+"""``fibo ping``, ``workers`` and ``diagnose``: jobs that ask the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from fibo_client.cli.desk import printable
+from fibo_client.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fibo_client.cli.desk import Desk
+    from fibo_client.client import FiboClient
+
+__all__ = ["diagnose", "ping", "workers"]
+
+_UNBOUNDED: Final = 10_000
+"""More columns than any terminal has."""
+
+
+async def ping(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
+    """Write which workers answer.
+
+    Args:
+        client: An open client.
+        desk: Where to write.
+        timeout: Seconds to wait.
+
+    Returns:
+        The exit status.
+    """
+    found = await client.celery.ping(timeout=timeout)
+    for each in found:
+        if desk.as_json:
+            await desk.record(worker=each.name)
+        else:
+            await desk.write(f"{printable(each.name)}\n")
+    return Exit.OK if found else _nobody(desk, timeout)
+
+
+async def workers(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
+    """Write what the workers say of themselves: a table on a terminal, lines of tabs elsewhere.
+
+    Args:
+        client: An open client.
+        desk: Where to write.
+        timeout: Seconds to wait.
+
+    Returns:
+        The exit status.
+    """
+    inspect = client.celery.inspect(timeout=timeout)
+    stats, active, queues, tasks = await asyncio.gather(
+        inspect.stats(), inspect.active(), inspect.active_queues(), inspect.registered()
+    )
+    found = [
+        _Worker.read(name, stats.get(name), active.get(name), queues.get(name), tasks.get(name))
+        for name in sorted({*stats, *active, *queues, *tasks})
+    ]
+    if not found:
+        return _nobody(desk, timeout)
+    if desk.as_json:
+        for each in found:
+            await desk.record(**each._asdict())
+    elif desk.terminal:
+        await desk.write(_shown(found))
+    else:
+        for each in found:
+            await desk.write("\t".join(each.cells(",")) + "\n")
+    return Exit.OK
+
+
+async def diagnose(client: FiboClient, desk: Desk, task_id: str, *, task: str | None, timeout: float) -> Exit:
+    """Write why a task gives no answer.
+
+    Args:
+        client: An open client, whose queue is that of the task.
+        desk: Where to write.
+        task_id: The task's id.
+        task: Its name, where it is known.
+        timeout: Seconds that each round of questions may take.
+
+    Returns:
+        The exit status.
+    """
+    diagnosis = await client.celery.diagnose(client.celery.result(task_id, task), timeout=timeout)
+    if desk.as_json:
+        await desk.record(**dataclasses.asdict(diagnosis))
+    else:
+        await desk.write(f"{printable(str(diagnosis))}\n")
+    return Exit.OK
+
+
+class _Worker(NamedTuple):
+    """What a worker says of itself. None is what it did not say."""
+
+    worker: str
+    pool: str | None
+    concurrency: int | None
+    active: int | None
+    queues: list[str] | None
+    tasks: list[str] | None
+
+    @classmethod
+    def read(cls, name: str, stats: Any, active: Any, queues: Any, tasks: Any) -> _Worker:
+        pool = stats.get("pool") if isinstance(stats, dict) else None
+        pool = pool if isinstance(pool, dict) else {}
+        kind, concurrency = pool.get("implementation"), pool.get("max-concurrency")
+        return cls(
+            worker=name,
+            # Such as celery.concurrency.prefork:TaskPool.
+            pool=kind.partition(":")[0].rpartition(".")[2] if isinstance(kind, str) else None,
+            concurrency=concurrency if isinstance(concurrency, int) else None,
+            active=len(active) if isinstance(active, list) else None,
+            queues=sorted(str(each.get("name")) for each in queues if isinstance(each, dict))
+            if isinstance(queues, list)
+            else None,
+            # A task with options of its own is listed as "name [rate_limit=...]".
+            tasks=sorted(each.partition(" ")[0] for each in tasks if isinstance(each, str))
+            if isinstance(tasks, list)
+            else None,
+        )
+
+    def cells(self, between: str) -> list[str]:
+        """Write it as text.
+
+        Args:
+            between: What stands between two queues, and between two tasks.
+
+        Returns:
+            A text for each column.
+        """
+        joined = (between.join(each) if isinstance(each, list) else each for each in self)
+        return [printable("?" if each is None else str(each)) for each in joined]
+
+
+def _shown(found: Sequence[_Worker]) -> str:
+    """Draw a table, or write a list where the terminal is too narrow for one."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in _Worker._fields:
+        table.add_column(heading, justify="right" if heading in ("concurrency", "active") else "left")
+    for each in found:
+        table.add_row(*map(Text, each.cells("\n")))
+    console = Console()
+    if console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum > console.width:
+        return "\n".join(
+            "".join(f"{heading}: {cell}\n" for heading, cell in zip(_Worker._fields, each.cells(", "), strict=True))
+            for each in found
+        )
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def _nobody(desk: Desk, timeout: float) -> Exit:
+    desk.error(f"Redis can be reached, but no worker answered in {timeout:g} s. Start one, such as: fibo-worker start")
+    return Exit.NO_WORKER

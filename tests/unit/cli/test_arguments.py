@@ -1,0 +1,184 @@
+"""What needs no server: arguments, help, completion."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fibo_client import __version__
+from fibo_client.cli.app import app
+from fibo_client.cli.exits import EXIT_CODES, Exit
+
+FIBO = str(Path(sys.executable).with_name("fibo"))
+COMMANDS = ["compute", "sqrt", "call", "result", "revoke", "ping", "workers", "diagnose"]
+NOWHERE = ("-b", "redis://:sesame@127.0.0.1:1/0")
+
+
+def invoke(*arguments, **env):
+    return CliRunner().invoke(app, arguments, prog_name="fibo", env=env)
+
+
+def test_the_version_is_that_of_the_package():
+    assert invoke("--version").output == f"fibo {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples_that_it_understands(command):
+    text = invoke(command, "--help").output
+
+    assert text.startswith(f"Usage: fibo {command}")
+    examples = re.findall(rf"^    fibo {command}.*$", text, re.MULTILINE)
+    assert examples
+    options = set(re.findall(r"(?<!\S)--[a-z-]+", text.partition("Options:")[2]))
+    assert {option for example in examples for option in re.findall(r"(?<=\s)--[a-z-]+", example)} <= options
+
+
+def test_the_help_lists_the_commands_and_the_exit_codes():
+    text = invoke("--help").output
+
+    assert (
+        re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2].partition("Exit codes")[0], re.MULTILINE)
+        == COMMANDS
+    )
+    assert EXIT_CODES.removeprefix("\b\n").replace("\n", "\n  ").strip() in text
+    assert {int(code) for code in re.findall(r"^ +(\d)  ", text, re.MULTILINE)} == {int(code) for code in Exit}
+
+
+def test_fibo_alone_shows_its_help():
+    assert invoke().output.startswith("Usage: fibo [OPTIONS] COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compute"], "say which numbers"),
+        (["compute", "4", "--range", "0:3"], "say which numbers"),
+        (["compute", "x"], "'x' is not a whole number"),
+        (["compute", "1.5"], "'1.5' is not a whole number"),
+        (["compute", "4", "-"], "'-' is not a whole number"),
+        (["compute", "-4"], "n must be 0 or more, not -4"),
+        (["compute", "10000001"], "n must be at most 10000000, not 10000001"),
+        (["compute", "4", "--josn"], "there is no option --josn; see --help"),
+        (["compute", "--range", "0"], "'0' is not a range"),
+        (["compute", "--range", "-2:3"], "n must be 0 or more, not -2"),
+        (["compute", "--range", "3:-2:-1"], "n must be 0 or more, not -1"),
+        (["compute", "--range", "0:10000002"], "n must be at most 10000000, not 10000001"),
+        (["compute", "4", "--json", "--bare"], "--json always has all digits"),
+        (["compute", "4", "--json", "--digits", "short"], "--json always has all digits"),
+        (["compute", "4", "--digits", "few"], "'few' is not one of"),
+        (["compute", "4", "--in-flight", "0"], "--in-flight"),
+        (["compute", "4", "--priority", "10"], "--priority"),
+        (["compute", "4", "--timeout", "soon"], "'soon' is no number of seconds; 'inf' is no limit"),
+        (["compute", "4", "--timeout", "-1"], "'-1' is no number of seconds"),
+        (["compute", "4", "--timeout", "nan"], "'nan' is no number of seconds"),
+        (["compute", "4", "-o", "/nonexistent/file"], "the answers cannot be written"),
+        (["sqrt"], "Missing argument 'X...'"),
+        (["sqrt", "x"], "'x' is not a number"),
+        (["sqrt", "-1"], "value must be 0 or more, not -1"),
+        (["sqrt", "inf"], "value must be a finite number"),
+        (["call"], "Missing argument 'TASK'"),
+        (["call", "a.b", "--args", "[1"], "--args is not JSON: "),
+        (["call", "a.b", "--args", "1"], "--args must be as in '[2, \"x\"]'"),
+        (["call", "a.b", "--kwargs", "[]"], "--kwargs must be as in '{\"x\": 2}'"),
+        (["call", "a.b", "--countdown", "30"], "--countdown 30 is not over before --timeout 30 is"),
+        (["result"], "Missing argument 'ID'"),
+        (["revoke"], "Missing argument 'ID...'"),
+        (["revoke", "x", "--signal", "HUP"], "--signal"),
+        (["comptue"], "No such command 'comptue'. Did you mean 'compute'?"),
+        (["ping", "-b", "http://:sesame@host"], "http:// is not known; it must begin with redis://"),
+        (["ping", "-b", "redis://:sesame@host:port/0"], "its port must be a number"),
+        (["result", "x", "--result-backend", "rpc://"], "rpc:// cannot be used"),
+        (["ping", "--set", "io_timeout"], "--set io_timeout must be a name and a value"),
+        (["ping", "--set", "speed=10"], "'speed' is not a setting; the settings are: "),
+        (["ping", "--set", "io_timeout=soon"], "io_timeout='soon' must be a number of seconds"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_arguments_is_said_plainly_with_status_2(arguments, message):
+    broker = () if "-b" in arguments else NOWHERE
+    result = invoke(*arguments[:1], *(broker if arguments[0] in COMMANDS else ()), *arguments[1:])
+
+    assert message in result.stderr
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    assert "sesame" not in result.stderr
+
+
+def test_a_task_name_that_cannot_be_one_is_refused_before_anything_is_sent():
+    done = subprocess.run([FIBO, "call", "", *NOWHERE], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_and_wrong_arguments_wait_for_neither_redis_nor_asyncio_nor_rich():
+    program = (
+        "import sys; from fibo_client.cli.app import app\n"
+        "for arguments in (['--version'], ['--help'], ['compute', '--help'], ['compute'], ['comptue']):\n"
+        "    try: app(arguments, prog_name='fibo')\n"
+        "    except SystemExit: pass\n"
+        "print(*{'redis', 'asyncio', 'anyio', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_the_module_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "fibo_client", "ping", "--help"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.startswith("Usage: fibo ping")
+
+
+# Completion. Nothing of it may ask a server.
+
+
+def completed(shell, words, **env):
+    variables = {"_FIBO_COMPLETE": f"complete_{shell}", "CELERY_BROKER_URL": NOWHERE[1], **env}
+    if shell == "bash":
+        variables |= {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    else:
+        variables |= {"_TYPER_COMPLETE_ARGS": " ".join(words), "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    done = subprocess.run(
+        [FIBO], env={**os.environ, **variables}, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_options_and_choices(shell):
+    commands = completed(shell, ["fibo", ""])
+    assert all(command in commands for command in COMMANDS)
+    assert "workers" in completed(shell, ["fibo", "wor"])
+    assert "compute" not in completed(shell, ["fibo", "wor"])
+    assert "--result-backend" in completed(shell, ["fibo", "compute", "--res"])
+    assert "short" in completed(shell, ["fibo", "compute", "--digits", "sh"])
+
+
+def test_bash_completes_with_the_script_that_the_command_gives():
+    # With a second command, or bash would not be there to be found.
+    script = (
+        f'PATH={Path(FIBO).parent}:$PATH; eval "$(fibo --show-completion; true)"\n'
+        "COMP_WORDS=(fibo diag); COMP_CWORD=1; _fibo_completion fibo diag fibo; echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("diagnose\n", "")
+
+
+def test_completion_is_installed_for_the_shell_that_asks(tmp_path):
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"{FIBO} --install-completion; true"],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith("bash completion installed in")
+    assert "fibo" in (tmp_path / ".bashrc").read_text()
+    assert (tmp_path / ".bash_completions" / "fibo.sh").exists()
