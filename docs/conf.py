@@ -1,8 +1,17 @@
 """How Sphinx builds the documentation: ``make docs``. Nothing is fetched from the network."""
 
+import re
+import sys
 from pathlib import Path
 
+import typer
+
 from fibo_client import __version__
+from fibo_client.cli.app import app as fibo
+from fibo_worker.cli import main as fibo_worker
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import commands_as_markdown
 
 project = "fibo"
 author = "The fibo authors"
@@ -66,7 +75,19 @@ copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 copybutton_line_continuation_character = "\\"
 
+COMMANDS = {"fibo": typer.main.get_command(fibo), "fibo-worker": fibo_worker}
+
 fields = {}
+
+
+def write_commands(_app, _page, source):
+    """Put the reference of a command line where a page asks for it."""
+    source[0] = re.sub(
+        "^<!-- the commands of (.+) -->$",
+        lambda found: commands_as_markdown(COMMANDS[found[1]], found[1]),
+        source[0],
+        flags=re.MULTILINE,
+    )
 
 
 def before_napoleon(_app, what, name, _obj, _options, lines):
@@ -117,5 +138,6 @@ def find_by_last_name(app, env, node, shown):
 def setup(app):
     app.connect("missing-reference", find_by_last_name)
     app.connect("build-finished", improve_pages)
+    app.connect("source-read", write_commands)
     app.connect("autodoc-process-docstring", before_napoleon, priority=100)
     app.connect("autodoc-process-docstring", after_napoleon, priority=900)
