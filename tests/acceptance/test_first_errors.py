@@ -179,7 +179,9 @@ CALL = "print(await client.fibonacci(5))"
         ("print(await client.celery.send_task('tasks.add', (2, 3)))", "PublishError"),
         ("print(await client.celery.result('x').ready())", "ReadError"),
         ("print(await client.celery.result('x').get(timeout=1))", "ResultTimeoutError"),
-        ("print(await client.celery.ping())", "RedisFaultError"),
+        ("print(await client.celery.ping())", "TransportError"),
+        ("print(await client.celery.inspect().active())", "TransportError"),
+        ("print(await client.celery.diagnose(client.celery.result('x')))", "TransportError"),
     ],
 )
 def test_without_a_redis_the_address_is_told_and_whether_it_runs_is_asked(run, call, error):

@@ -16,6 +16,7 @@ import redis as redis_py
 from redis import exceptions
 from support.hand import eventually
 from support.servers import RedisServer, free_port
+from support.silent import listening
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.config import CeleryConfig
@@ -23,7 +24,7 @@ from fibo_client.celery.transport.base import Parcel
 from fibo_client.celery.transport.redis.connections import Connections, RedisFaultError, _is_clean, _outcome
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.transport.redis.urls import parse_url
-from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
+from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TooManyConnectionsError, TransportError
 from fibo_worker.dev import find_redis_server
 
 
@@ -193,6 +194,49 @@ async def test_an_unreachable_redis_is_named_and_nothing_was_sent():
             await store.subscribe()
     assert not caught.value.refused
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.ping(),
+        lambda client: client.inspect().stats(),
+        lambda client: client.diagnose(client.result("a")),
+        lambda client: client.result("a").revoke(),
+        lambda client: client.result("a").forget(),
+        lambda client: client.engine.broker.depth("celery"),
+    ],
+    ids=["ping", "inspect", "diagnose", "revoke", "forget", "depth"],
+)
+async def test_what_cannot_be_asked_is_an_error_that_callers_know_with_a_short_history(ask):
+    async with CeleryClient(f"redis://127.0.0.1:{free_port()}/0") as client:
+        with pytest.raises(TransportError, match="Is Redis running there") as caught:
+            await ask(client)
+    error = caught.value
+    assert type(error) is TransportError
+    assert isinstance(error.__cause__, exceptions.ConnectionError)
+    assert (error.__cause__.__cause__, error.__cause__.__context__, error.__cause__.__traceback__) == (None, None, None)
+
+
+async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_such(server):
+    async with CeleryClient(server.url, max_connections=3, io_timeout=0.2) as client:
+        connections = client.engine.broker._connections
+        async with connections.connection(), connections.connection(), connections.connection():
+            with pytest.raises(TooManyConnectionsError) as busy:
+                await client.ping()
+    assert type(busy.value) is TooManyConnectionsError
+    async with CeleryClient(server.url.replace("://", "://:no-such-password@")) as client:
+        with pytest.raises(TransportError) as refused:
+            await client.ping()
+    assert refused.value.refused
+    assert not busy.value.refused
+
+
+async def test_a_question_that_could_not_be_put_is_not_followed_by_another_wait_for_a_connection():
+    async with listening() as (url, arrived), CeleryClient(url, io_timeout=0.2, push=False) as client:
+        with pytest.raises(TransportError, match=r"no connection within 0\.2 s"):
+            await client.ping()
+    assert len(arrived) == 1
 
 
 async def test_an_unknown_host_is_named():

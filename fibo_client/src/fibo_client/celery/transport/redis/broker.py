@@ -13,7 +13,7 @@ from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.transport.base import Parcel, Place
 from fibo_client.celery.transport.redis import envelope
-from fibo_client.celery.transport.redis.connections import RedisFaultError
+from fibo_client.celery.transport.redis.connections import RedisFaultError, told
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
 if TYPE_CHECKING:
@@ -105,55 +105,65 @@ class RedisBroker:
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
-        return sum(await self._connections.execute_all([("LLEN", key) for key in self._keys.queues(queue)]))
+        with told():
+            return sum(await self._connections.execute_all([("LLEN", key) for key in self._keys.queues(queue)]))
 
     async def locate(self, queue: str, task_id: str) -> Place:
         """See `Broker.locate`. Workers take from the right; the list of priority 0 comes first."""
-        keys = self._keys.queues(queue)
-        async with self._connections.connection() as connection:
-            lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys])
-            depth, before, complete = sum(lengths), 0, True
-            left = MAX_SEARCHED_BYTES
-            for key, length in zip(keys, lengths, strict=True):
-                for start in _portions(length):
-                    if left <= 0:
-                        break
-                    # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
-                    try:
-                        (found,) = await self._connections.exchange(
-                            connection, [("LRANGE", key, -start - PORTION, -start - 1)]
-                        )
-                    except RedisFaultError as fault:
-                        if not fault.refused:
-                            raise
-                        return Place(depth, None, complete=False)  # Who may only send need not see what others sent.
-                    for index, payload in enumerate(reversed(found)):
-                        left -= len(payload)
-                        if envelope.is_task(payload, task_id):
-                            return Place(depth, before + start + index, complete=complete)
-                complete = complete and left > 0 and length <= MAX_SEARCHED
-                before += length
+        with told():
+            async with self._connections.connection() as connection:
+                return await self._search(connection, self._keys.queues(queue), task_id)
+
+    async def _search(self, connection: AbstractConnection, keys: Sequence[str], task_id: str) -> Place:
+        lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys])
+        depth, before, complete = sum(lengths), 0, True
+        left = MAX_SEARCHED_BYTES
+        for key, length in zip(keys, lengths, strict=True):
+            for start in _portions(length):
+                if left <= 0:
+                    break
+                # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
+                try:
+                    (found,) = await self._connections.exchange(
+                        connection, [("LRANGE", key, -start - PORTION, -start - 1)]
+                    )
+                except RedisFaultError as fault:
+                    if not fault.refused:
+                        raise
+                    return Place(depth, None, complete=False)  # Who may only send need not see what others sent.
+                for index, payload in enumerate(reversed(found)):
+                    left -= len(payload)
+                    if envelope.is_task(payload, task_id):
+                        return Place(depth, before + start + index, complete=complete)
+            complete = complete and left > 0 and length <= MAX_SEARCHED
+            before += length
         return Place(depth, None, complete)
 
     async def broadcast(self, request: ControlRequest) -> int:
         """See `Broker.broadcast`."""
-        return int(await self._connections.execute(*self._publish_command(encode_request(request), None)))
+        command = self._publish_command(encode_request(request), None)
+        with told():
+            return int(await self._connections.execute(*command))
 
     async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
         """See `Broker.ask`. Workers look up where to answer in a set, so the asker enters itself there first."""
         ticket, reply_key = str(uuid.uuid4()), str(uuid.uuid4())
         body = encode_request(request, ticket=ticket, reply_exchange=self._keys.reply_exchange, reply_key=reply_key)
         bind = ("SADD", self._keys.reply_bindings, self._keys.reply_binding(reply_key))
+        asked = False
         try:
-            async with self._connections.long_connection() as connection:
-                deadline = time.monotonic() + timeout  # Who had no connection yet has asked nobody.
-                _, listening = await self._connections.exchange(
-                    connection, [bind, self._publish_command(body, time.time() + timeout)]
-                )
-                wanted = listening if limit is None else min(listening, limit)
-                return await self._collect(connection, reply_key, ticket, wanted, deadline)
+            with told():
+                async with self._connections.long_connection() as connection:
+                    asked = True
+                    deadline = time.monotonic() + timeout  # Who had no connection yet has asked nobody.
+                    _, listening = await self._connections.exchange(
+                        connection, [bind, self._publish_command(body, time.time() + timeout)]
+                    )
+                    wanted = listening if limit is None else min(listening, limit)
+                    return await self._collect(connection, reply_key, ticket, wanted, deadline)
         finally:
-            await self._unbind(reply_key)
+            if asked:  # Else nothing of it is there, and the caller would only wait for a connection once more.
+                await self._unbind(reply_key)
 
     def _publish_command(self, body: bytes, expires: float | None) -> tuple[Any, ...]:
         message = envelope.encode_control(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
@@ -33,7 +33,7 @@ from fibo_client.celery.transport.weather import Weather
 from fibo_client.errors import TooManyConnectionsError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.transport.redis.urls import RedisAddress, TLSOptions
@@ -74,6 +74,22 @@ class RedisFaultError(TransportError):
 
 class ConnectionsBusyError(RedisFaultError, TooManyConnectionsError):
     """No connection came free. Nothing was sent."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn a fault into the error that callers know, with no more of its history than what redis-py said.
+
+    Raises:
+        TransportError: A command inside did not do what it should.
+    """
+    try:
+        yield
+    except RedisFaultError as fault:
+        kind = TooManyConnectionsError if isinstance(fault, TooManyConnectionsError) else TransportError
+        error = kind(str(fault))
+        error.refused = fault.refused
+        raise error from fault.__cause__
 
 
 class Connections:
@@ -217,7 +233,7 @@ class Connections:
             else:
                 fault = self._fault("unsent", _explain_connect(error, tls=self.address.ssl is not None))
             self._note(fault, certain=True)
-            raise fault from error
+            raise fault from _brief(error)
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer. The time limit is one for all of it, from waiting for a connection on.
@@ -294,7 +310,7 @@ class Connections:
                             reason = f"{command[0]}: {reason}"
                         refusal = refusal or self._fault(_outcome(error), reason)
         except _FAILURES as error:
-            raise await self._failed(connection, error, seconds) from error
+            raise await self._failed(connection, error, seconds) from _brief(error)
         if self.weather.failures:
             self._tell(self.weather.worked(time.monotonic()))
         if refusal is not None:
@@ -315,7 +331,7 @@ class Connections:
             async with asyncio.timeout(self._io_timeout):
                 await connection.send_packed_command(_packed(commands))
         except _FAILURES as error:
-            raise await self._failed(connection, error, self._io_timeout) from error
+            raise await self._failed(connection, error, self._io_timeout) from _brief(error)
 
     async def receive(self, connection: AbstractConnection) -> Any:
         """Wait for the next answer on a connection, however long it takes.
@@ -332,7 +348,7 @@ class Connections:
         try:
             return await connection.read_response()
         except _FAILURES as error:
-            raise await self._failed(connection, error, None) from error
+            raise await self._failed(connection, error, None) from _brief(error)
 
     async def _failed(self, connection: AbstractConnection, error: Exception, seconds: float | None) -> RedisFaultError:
         """Drop a connection whose use failed, unless Redis only said no, and tell what is known of the outcome."""
@@ -418,6 +434,12 @@ def _tls(options: TLSOptions) -> dict[str, Any]:
         "ssl_keyfile": options.keyfile,
         "ssl_check_hostname": options.check_hostname,
     }
+
+
+def _brief(error: Exception) -> Exception:
+    """Cut an error of redis-py down to what it says: the way through its and asyncio's insides fills a screen."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _outcome(error: RedisError) -> Outcome:
