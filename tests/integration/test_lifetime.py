@@ -8,6 +8,7 @@ import pytest
 import redis.asyncio
 from support.hand import NAME, eventually
 from support.servers import free_port
+from support.silent import listening
 
 from fibo_client import ClientStateError, FiboClient, MessageError, PublishError, ResultTimeoutError, TransportError
 from fibo_client.celery import CeleryClient
@@ -41,6 +42,18 @@ async def test_closing_twice_and_at_once_is_harmless(server):
     await client.open()
     await asyncio.gather(client.aclose(), client.aclose())
     await client.aclose()
+
+
+async def test_closing_does_not_wait_for_a_redis_that_never_answered():
+    async with listening() as (url, arrived):
+        client = FiboClient(url, io_timeout=300.0)
+        await client.open()
+        with pytest.raises(ResultTimeoutError):
+            await client.fibonacci(10, timeout=0.2)
+        async with asyncio.timeout(30):
+            await client.aclose()
+            await asyncio.gather(*arrived)  # Each connection was closed.
+        assert arrived
 
 
 async def test_use_before_open_and_after_close_says_what_to_do(server):

@@ -125,6 +125,15 @@ async def test_an_outage_loses_tidying_but_stops_nothing(monkeypatch):
 
 
 @virtual
+async def test_closing_asks_nothing_of_a_broker_that_was_never_reached():
+    async with running() as (broker, store, tidier):
+        broker.weather.reached = False
+        tidier.delete(["a"])
+        tidier.revoke(["b"])
+    assert (deletions(store), broker.broadcasts) == ([], [])
+
+
+@virtual
 async def test_closing_repeats_what_it_interrupts(monkeypatch):
     async with running() as (broker, _, tidier):
         slow = broker.broadcast

@@ -86,6 +86,8 @@ class Tidier:
         await asyncio.gather(self._task, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
+        if not self._broker.weather.reached:
+            return  # Nothing can have been sent; and who closes would wait for a connection once more.
         with anyio.move_on_after(seconds):
             # Also those whose time has not come: nobody will be there when it does. Deleting what is not stored
             # yet does no harm; it expires.

@@ -102,6 +102,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.weather: Weather = Weather("memory")
+        self.weather.connected()
         self.lists: dict[str, deque[Parcel]] = {}
         self.results: dict[str, bytes] = {}
         self.subscriptions: list[MemorySubscription] = []

@@ -26,9 +26,10 @@ class Weather:
     Attributes:
         reconnects: How many connections were made in place of ones that had broken.
         failures: How many commands and attempts to connect failed since it last answered.
+        reached: Whether a connection to it was ever made.
     """
 
-    __slots__ = ("_address", "_back", "_broken", "_since", "_told", "failures", "reconnects")
+    __slots__ = ("_address", "_back", "_broken", "_since", "_told", "failures", "reached", "reconnects")
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -37,6 +38,7 @@ class Weather:
         self._told = False
         self._broken = 0
         self.failures: int = 0
+        self.reached: bool = False
         self.reconnects: int = 0
 
     def failed(self, now: float, reason: str, *, certain: bool) -> str | None:
@@ -82,6 +84,7 @@ class Weather:
 
     def connected(self) -> None:
         """Take note that a connection was made."""
+        self.reached = True
         if self._broken:
             self._broken -= 1
             self.reconnects += 1
