@@ -19,13 +19,15 @@ class Broker(MemoryBroker):
         super().__init__()
         self.listening = listening
         self.delay = 0.0
-        self.down = False
+        self.down = self.refuses = False
 
     async def broadcast(self, request):
         await super().broadcast(request)
         await asyncio.sleep(self.delay)
         if self.down:
-            raise TransportError("gone")
+            error = TransportError("gone")
+            error.refused = self.refuses
+            raise error
         return self.listening
 
 
@@ -82,6 +84,16 @@ async def test_one_question_is_under_way_at_a_time():
     assert len(broker.broadcasts) == 1
     await presence.aclose()
     assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_who_may_not_ask_asks_once():
+    presence = Presence(broker := Broker(0))
+    broker.down = broker.refuses = True
+    for _ in range(3):
+        assert not await asked(presence)
+        await asyncio.sleep(3600)
+    assert len(broker.broadcasts) == 1
 
 
 @virtual

@@ -63,8 +63,10 @@ class Presence:
         loop = asyncio.get_running_loop()
         try:
             self._listening = await self._broker.broadcast(ControlRequest(method="ping"))
-        except TransportError:
+            again = AGAIN_IF_SOMEBODY if self._listening else AGAIN_IF_NOBODY
+        except TransportError as error:
             self._listening = None  # Why Redis cannot be asked is told by those whose errors it causes.
-        finally:
-            self._told = loop.time()
-            self._next = self._told + (AGAIN_IF_SOMEBODY if self._listening else AGAIN_IF_NOBODY)
+            # Who may not ask would only fill the log of what Redis refuses.
+            again = math.inf if error.refused else AGAIN_IF_NOBODY
+        self._told = loop.time()
+        self._next = self._told + again
