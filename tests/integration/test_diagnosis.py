@@ -126,7 +126,14 @@ async def test_what_was_sent_and_is_gone_is_told_from_what_was_never_sent(client
     gone = await client.send_task("stock.add", [1, 2])
     await gone.get(timeout=PATIENCE)
     await gone.forget()
-    diagnosis = await client.diagnose(client.result(gone.id, "stock.add"), timeout=PATIENCE)
+    handle = client.result(gone.id, "stock.add")
+
+    async def let_go():
+        # The pool's process stores the result; a moment later the worker hears of it, and holds the task no more.
+        return (await client.diagnose(handle, timeout=PATIENCE)).cause is not Cause.RUNNING
+
+    await eventually(let_go)
+    diagnosis = await client.diagnose(handle, timeout=PATIENCE)
     assert (diagnosis.cause, diagnosis.sent) == (Cause.GONE, True)
     assert "expired" in str(diagnosis)
     never = await client.diagnose(client.result("never-sent", "stock.add"), timeout=PATIENCE)
