@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,12 @@ async def call(
         options.setdefault("expires", timeout + EXPIRY_MARGIN)
     task_id = options["task_id"] = str(uuid.uuid4())
     desk.parting = f"Stopped: {printable(task)}[{task_id}] was revoked."
+    clock = asyncio.get_running_loop().time
+    began = clock()
     try:
         handle = await client.celery.send_task(task, args, kwargs, timeout=timeout, **options)
+        if timeout is not None:
+            timeout = max(0.0, timeout - (clock() - began))
         status = await _follow(client, desk, handle, timeout=timeout, traceback=traceback)
     except asyncio.CancelledError:
         try:
@@ -90,7 +95,8 @@ async def call(
             desk.parting = f"Stopped: {printable(task)}[{task_id}] could not be revoked: {error}"
         raise
     if handle.cached is not None and handle.cached.ready:
-        await handle.forget()
+        with contextlib.suppress(TransportError):  # The answer is written, and what is stored expires.
+            await handle.forget()
     return status
 
 
