@@ -120,7 +120,7 @@ class Bar:
         with self._lock:
             if self._over:
                 return
-            self._progress = Progress(
+            progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=max(4, min(40, console.width - BESIDE))),
                 TextColumn("{task.fields[count]}", markup=False),
@@ -131,7 +131,6 @@ class Bar:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = self._progress.add_task(
-                self._what, total=self._total, completed=self._done, count=self._counted()
-            )
-            self._progress.start()
+            self._task = progress.add_task(self._what, total=self._total, completed=self._done, count=self._counted())
+            progress.start()
+            self._progress = progress  # Last: the event loop's thread may update it from now on.
