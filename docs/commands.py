@@ -44,7 +44,8 @@ def _prose(text):
             body = "\n".join(line.removeprefix("  ") for line in lines)
             paragraphs.append(f"{title.strip()}\n\n```text\n{body}\n```")
         else:
-            paragraphs.append(re.sub(r"'([^' ][^']*)'", r"`\1`", paragraph))
+            # Of two hyphens the site would make a dash.
+            paragraphs.append(re.sub(r"'([^' ][^']*)'|(?<![\w-])(--[a-z-]+)", r"`\1\2`", paragraph))
     return "\n\n".join(paragraphs)
 
 

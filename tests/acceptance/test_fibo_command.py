@@ -566,10 +566,14 @@ def test_numbers_can_be_typed(worker):
         assert terminal.end() == 2
 
 
-def test_what_a_task_answers_cannot_play_with_the_terminal(stock):
-    with on_screen(stock.url, "call", "stock.fail", "--args", '["\\u001b[2J"]') as terminal:
-        assert terminal.end() == 1
-    assert b"\x1b[2J" not in terminal.raw
+def test_what_a_task_answers_cannot_play_with_the_terminal_but_is_left_as_it_is_elsewhere(redis_server, redis_url):
+    meta = {"status": "SUCCESS", "result": "\x1b[2Jgone", "traceback": None, "children": [], "task_id": "x"}
+    with redis_server.client(redis_url) as client:
+        client.set("celery-task-meta-x", json.dumps(meta))
+    with on_screen(redis_url, "result", "x") as terminal:
+        assert terminal.end() == 0
+    assert terminal.screen == "\\x1b[2Jgone"
+    assert fibo(redis_url, "result", "x").stdout == "\x1b[2Jgone\n"
 
 
 @pytest.mark.parametrize(("columns", "table"), [(100, True), (40, False)])

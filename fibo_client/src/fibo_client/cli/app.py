@@ -210,7 +210,7 @@ def compute(
 
 @app.command(context_settings=_NUMBERS)
 def sqrt(
-    values: Annotated[list[str], typer.Argument(metavar="X...", help="Numbers, 0 or more.", show_default=False)],
+    values: Annotated[list[str], typer.Argument(metavar="X", help="Numbers, 0 or more.", show_default=False)],
     bare: Bare = False,
     as_json: AsJson = False,
     timeout: Wait = 30.0,
@@ -344,7 +344,7 @@ def result(
 
 @app.command()
 def revoke(
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of the tasks.", show_default=False)],
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids of the tasks.", show_default=False)],
     terminate: Annotated[bool, typer.Option("--terminate", help="End them even while they run.")] = False,
     signal: Annotated[
         Literal["SIGTERM", "SIGKILL", "SIGINT", "SIGUSR1"], typer.Option("--signal", help="How --terminate ends them.")
