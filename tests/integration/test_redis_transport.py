@@ -9,11 +9,13 @@ import asyncio
 import json
 import subprocess
 import time
+import traceback
 from contextlib import asynccontextmanager
 
 import pytest
 import redis as redis_py
 from redis import exceptions
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.hand import eventually
 from support.servers import RedisServer, free_port
 from support.silent import listening
@@ -230,6 +232,18 @@ async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_
             await client.ping()
     assert refused.value.refused
     assert not busy.value.refused
+
+
+async def test_nothing_of_what_redis_py_says_about_its_own_clients_is_in_an_error_or_its_history(monkeypatch):
+    async def discover_master(_, name):
+        raise MasterNotFoundError(f"No master found for {name!r} : <Redis(password=hush)>")  # as redis-py before 7.4
+
+    monkeypatch.setattr(Sentinel, "discover_master", discover_master)
+    async with CeleryClient("sentinel://localhost/0", master_name="m", push=False) as client:
+        with pytest.raises(TransportError, match=r"No master found for 'm'\. Check master_name") as caught:
+            await client.ping()
+    assert isinstance(caught.value.__cause__, MasterNotFoundError)
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_question_that_could_not_be_put_is_not_followed_by_another_wait_for_a_connection():

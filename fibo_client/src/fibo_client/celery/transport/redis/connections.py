@@ -439,7 +439,15 @@ def _tls(options: TLSOptions) -> dict[str, Any]:
 def _brief(error: Exception) -> Exception:
     """Cut an error of redis-py down to what it says: the way through its and asyncio's insides fills a screen."""
     error.__cause__ = error.__context__ = None
+    if isinstance(error, MasterNotFoundError):
+        error.args = (_said(error),)
     return error.with_traceback(None)
+
+
+def _said(error: BaseException) -> str:
+    text = str(error).strip()
+    # Before 7.4 redis-py goes on with its clients, passwords included.
+    return text.partition(" : ")[0] if isinstance(error, MasterNotFoundError) else text
 
 
 def _outcome(error: RedisError) -> Outcome:
@@ -450,9 +458,7 @@ def _outcome(error: RedisError) -> Outcome:
 
 def _explain(error: BaseException) -> str:
     """Say in a line what went wrong and, where it is plain, what to do."""
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, MasterNotFoundError):
-        text = text.partition(" : ")[0]  # Before 7.4 redis-py goes on with its clients, passwords included.
+    text = _said(error) or type(error).__name__
     for sign, advice in _ADVICE:
         if sign in text.lower():
             return f"{text.rstrip('.')}. {advice}"
