@@ -16,7 +16,7 @@ app = Celery("mine", broker="redis://nowhere.invalid/0", backend="redis://nowher
 app.conf.worker_log_format = '{"said": "%(message)s"}'
 
 
-@app.task(name="mine.double")
+@app.task(name="mine.double", shared=False)
 def double(x):
     return 2 * x
 """

@@ -6,6 +6,7 @@ STOCK_CONF with more of Celery's settings as JSON.
 
 import datetime as dt
 import decimal
+import functools
 import json
 import math
 import os
@@ -18,9 +19,11 @@ from celery.exceptions import Ignore, Reject
 app = Celery("stock", broker="redis://localhost:6379/0", backend="redis://localhost:6379/0")
 app.conf.broker_connection_retry_on_startup = True
 app.conf.update(json.loads(os.environ.get("STOCK_CONF") or "{}"))
+# Not shared: tests import this beside other apps, and Celery would give its tasks to each of those.
+task = functools.partial(app.task, shared=False)
 
 
-@app.task(name="tasks.fibo_task", bind=True)
+@task(name="tasks.fibo_task", bind=True)
 def fibo_task(self, value):
     a, b = 0, 1
     for _ in range(value):
@@ -28,27 +31,27 @@ def fibo_task(self, value):
     return value, f"The Fibonacci calculated with task id {self.request.id} was {a}"
 
 
-@app.task(name="tasks.sqrt_task")
+@task(name="tasks.sqrt_task")
 def sqrt_task(value):
     return math.sqrt(value)
 
 
-@app.task(name="stock.add")
+@task(name="stock.add")
 def add(x, y):
     return x + y
 
 
-@app.task(name="stock.echo")
+@task(name="stock.echo")
 def echo(*args, **kwargs):
     return [args, kwargs]
 
 
-@app.task(name="stock.headers", bind=True)
+@task(name="stock.headers", bind=True)
 def headers(self):
     return {name: self.request.get(name) for name in ("traceparent", "baggage")}
 
 
-@app.task(name="stock.fail")
+@task(name="stock.fail")
 def fail(*args):
     raise ValueError(*args)
 
@@ -62,25 +65,25 @@ class UnpicklableError(Exception):
         raise TypeError("cannot be pickled")
 
 
-@app.task(name="stock.unpicklable")
+@task(name="stock.unpicklable")
 def unpicklable():
     raise UnpicklableError("no pickle")
 
 
-@app.task(name="stock.retry_once", bind=True)
+@task(name="stock.retry_once", bind=True)
 def retry_once(self):
     if self.request.retries == 0:
         raise self.retry(exc=ValueError("once more"), countdown=0.1)
     return self.request.retries
 
 
-@app.task(name="stock.sleep")
+@task(name="stock.sleep")
 def sleep(seconds):
     time.sleep(seconds)
     return seconds
 
 
-@app.task(name="stock.progress", bind=True)
+@task(name="stock.progress", bind=True)
 def progress(self, steps):
     for step in range(1, steps + 1):
         self.update_state(state="PROGRESS", meta={"current": step, "total": steps})
@@ -88,27 +91,27 @@ def progress(self, steps):
     return steps
 
 
-@app.task(name="stock.ignored")
+@task(name="stock.ignored")
 def ignored():
     raise Ignore
 
 
-@app.task(name="stock.reject", acks_late=True)
+@task(name="stock.reject", acks_late=True)
 def reject():
     raise Reject("no", requeue=False)
 
 
-@app.task(name="stock.exit")
+@task(name="stock.exit")
 def exit_process(code):
     os._exit(code)
 
 
-@app.task(name="stock.unserialisable")
+@task(name="stock.unserialisable")
 def unserialisable():
     return {1, 2, 3}
 
 
-@app.task(name="stock.types")
+@task(name="stock.types")
 def types():
     return [
         dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
@@ -121,6 +124,6 @@ def types():
     ]
 
 
-@app.task(name="stock.big")
+@task(name="stock.big")
 def big(size):
     return "x" * size
