@@ -44,7 +44,7 @@ def _prose(text):
             body = "\n".join(line.removeprefix("  ") for line in lines)
             paragraphs.append(f"{title.strip()}\n\n```text\n{body}\n```")
         else:
-            # Of two hyphens the site would make a dash.
+            # Options are code, as is what is quoted.
             paragraphs.append(re.sub(r"'([^' ][^']*)'|(?<![\w-])(--[a-z-]+)", r"`\1\2`", paragraph))
     return "\n\n".join(paragraphs)
 

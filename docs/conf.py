@@ -31,6 +31,9 @@ exclude_patterns = ["examples"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
+# What is shown is what is typed: --range stays two hyphens, and 'x' a word that a shell can read.
+smartquotes = False
+
 # In the docstrings `name` is a name of this project, where it is one.
 default_role = "py:obj"
 napoleon_numpy_docstring = False

@@ -23,6 +23,7 @@ import sys
 import time
 import tomllib
 
+import httpx
 import pytest
 import yaml
 from support import commands
@@ -35,6 +36,7 @@ from support.servers import RedisServer, free_port
 from fibo_client import errors
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import TransportError
+from fibo_worker.dev import PrivateRedis, WorkerProcess
 
 COMMANDS = ("console", "sh", "bash")
 PARSERS = {
@@ -193,6 +195,22 @@ def test_the_tutorial_is_typed_as_it_stands(worker):
                 elif not command.startswith(("pip ", "uvicorn ", ". ", "fibo-worker dev", "python3 -m venv")):
                     pytest.fail(f"{command} is not typed")
         assert program.end(signal.SIGINT) == 0
+
+
+def test_the_tutorial_s_service_answers_503_when_it_has_lost_its_redis_and_goes_on_once_there_is_one_again():
+    port, redis_port = free_port(), free_port()
+    asked = f"http://127.0.0.1:{port}/fibonacci?n=10"
+    with PrivateRedis(port=redis_port) as redis, WorkerProcess(redis.url):
+        url = redis.url
+        env = {"CELERY_BROKER_URL": url, "PYTHONPATH": str(EXAMPLES / "tutorial"), "PYTHONDONTWRITEBYTECODE": "1"}
+        with started(sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), env=env) as program:
+            program.wait_for("Application startup complete")
+            assert httpx.get(asked, timeout=20).json() == ["55"]
+            redis.stop()
+            assert httpx.get(asked, timeout=20).status_code == 503
+            redis.start()
+            assert httpx.get(asked, timeout=20).json() == ["55"]
+            assert program.end(signal.SIGINT) == 0
 
 
 # The READMEs.

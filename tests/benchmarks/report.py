@@ -163,7 +163,7 @@ PEER_COLUMNS = {
 
 # Cells: what a row says, for any kind of table.
 
-HEADINGS = ("measure", "unit", "ours", "other", "beside", "ratio", "goal", "met?", "workers computed", "limit")
+HEADINGS = ("measure", "beside", "ratio", "ours", "other", "unit", "goal", "met?", "workers computed", "limit")
 
 
 def cells(row: Row) -> list[str]:
@@ -181,11 +181,11 @@ def cells(row: Row) -> list[str]:
     goal = "" if row.goal is None else f"{'>=' if row.better == 'more' else '<='} {row.goal:g}"
     return [
         f"{row.what} [folded]" if row.folded or row.fewer_computed else row.what,
-        row.unit,
-        number(median(row.ours)),
-        number(median(row.theirs)),
         row.beside or "",
         ratio,
+        number(median(row.ours)),
+        number(median(row.theirs)),
+        row.unit,
         goal,
         {None: "", True: "met", False: "missed"}[row.met],
         computed(row),

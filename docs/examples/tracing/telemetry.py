@@ -1,6 +1,7 @@
 """Where spans and metrics go: here, one JSON object a line into a file.
 
-A service would send them to a collector: put the exporters of opentelemetry-exporter-otlp in place of these two.
+A service would send them to a collector: put the exporters of
+opentelemetry-exporter-otlp in place of these two.
 """
 
 import os
@@ -16,7 +17,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 
 def set_up(service: str) -> None:
     """Say where spans and metrics go, once in each process."""
-    out = Path(os.environ.get("TELEMETRY_FILE", "telemetry.jsonl")).open("a", buffering=1)  # noqa: SIM115 - for as long as the process lives
+    path = Path(os.environ.get("TELEMETRY_FILE", "telemetry.jsonl"))
+    out = path.open("a", buffering=1)  # until the process ends
 
     def line(record):
         return record.to_json(indent=None) + "\n"

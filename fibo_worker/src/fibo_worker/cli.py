@@ -81,7 +81,9 @@ def start(
     metrics_host: str | None,
     arguments: tuple[str, ...],
 ) -> None:
-    """Start a worker, in the foreground, on the Redis of CELERY_BROKER_URL.
+    """Start a worker in the foreground.
+
+    Its Redis is that of CELERY_BROKER_URL.
 
     \b
     Examples:
@@ -202,7 +204,7 @@ def demo(batch: int, timeout: float, numbers: tuple[str, ...]) -> None:
 )
 @click.option("-n", "--hostname", metavar="NODE", help="The node that must answer, such as celery@web1. [default: any]")
 def health(timeout: float, hostname: str | None) -> None:
-    """Exit with status 0 if a worker answers on CELERY_BROKER_URL, else with 1.
+    """Exit with status 0 if a worker answers, else with 1.
 
     \b
     Examples:

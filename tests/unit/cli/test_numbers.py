@@ -39,7 +39,7 @@ def test_a_range_is_pythons(text, expected):
         ("1:2:3:4", "is not a range"),
         (":5", "'' is not a whole number; write START:STOP"),
         ("0:x", "'x' is not a whole number"),
-        ("0:5:0", "must not be zero"),
+        ("0:5:0", "STEP must not be 0; write START:STOP"),
         ("5:5", "has no number in it; STOP is not part"),
         ("5:0", "has no number in it"),
     ],

@@ -129,7 +129,7 @@ class Diagnosis:
 
     def _waiting(self) -> str:
         if self.ahead is not None:
-            return f"it waits in {self.queue!r} behind about {self.ahead} others ({self.depth} messages wait there)"
+            return f"it waits in {self.queue!r} behind about {self.ahead} others ({self.depth} in all)"
         return f"{self.depth} messages wait in {self.queue!r}, and it is not among the oldest and newest of them"
 
     def _elsewhere(self) -> str:

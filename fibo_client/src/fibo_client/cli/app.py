@@ -193,6 +193,9 @@ def compute(
 
         _run(connection, read, as_json=as_json, output=output)
 
+    if numbers and "-" in numbers:
+        refuse("- reads numbers from the input, and stands alone")
+
     source: range | list[int]
     try:
         source = span(between) if between is not None else [number(text) for text in numbers or ()]
@@ -405,7 +408,7 @@ def workers(
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Show the workers: pool, processes, running tasks, queues, and the tasks that they know.
+    """Show the workers, their queues, and the tasks that they know.
 
     \b
     Examples:
@@ -437,14 +440,15 @@ def diagnose(
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Say why a task gives no answer: ask the results, its queue and all workers.
+    """Say why a task gives no answer.
 
     \b
     Examples:
       fibo diagnose 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
       fibo diagnose 0c6f639d-fa0d-45ac-abd1-cc184d3f1451 --queue math --task proj.tasks.add
 
-    With --task it can also say that no worker knows a task of that name.
+    It asks the results, the queue and all workers. With --task it can also say that no worker knows a task of that
+    name.
     """
     from fibo_client.cli import workers as jobs
 
@@ -491,5 +495,5 @@ def _json(option: str, text: str, kind: type[Any], example: str) -> Any:
     except ValueError as error:
         refuse(f"{option} is not JSON: {error}. Write it as in '{example}'")
     if not isinstance(value, kind):
-        refuse(f"{option} must be as in '{example}'")
+        refuse(f"{option} must be {'a list' if kind is list else 'an object'}, as in '{example}'")
     return value

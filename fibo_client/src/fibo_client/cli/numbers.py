@@ -73,6 +73,8 @@ def span(text: str) -> range:
         bounds = [number(part) for part in text.split(":")]
         if len(bounds) not in (2, 3):
             raise ValueError(f"{_brief(text)} is not a range")
+        if bounds[2:] == [0]:
+            raise ValueError("STEP must not be 0")
         numbers = range(*bounds)
     except ValueError as error:
         raise ValueError(f"{error}; write START:STOP or START:STOP:STEP, such as 0:100") from None
