@@ -14,6 +14,7 @@ from support.hand import eventually
 from support.worker import NOTHING, leftovers
 
 from fibo_client import FiboClient, ResultTimeoutError
+from fibo_client.celery import RemoteTask
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.contract import FIBONACCI
 from fibo_worker.dev import WorkerProcess
@@ -23,12 +24,22 @@ if TYPE_CHECKING:
 
     import redis.asyncio
 
+ROOT = RemoteTask[[int], float]("tasks.sqrt_task")
 CALLS = 1000
 TIMEOUT = 1.0
 
 KINDS: dict[str, Callable[[FiboClient, int], Awaitable[object]]] = {
     "fibonacci": lambda client, number: client.fibonacci(number % 1000, timeout=TIMEOUT),
     "call": lambda client, number: client.celery.call(FIBONACCI, number % 1000, timeout=TIMEOUT),
+}
+
+SUBMISSIONS: dict[str, Callable[[FiboClient, float], Awaitable[object]]] = {
+    # Making 2,000 messages takes a while.
+    "call_many": lambda client, seconds: client.celery.call_many([ROOT(2)] * 2000, timeout=seconds),
+    "call": lambda client, seconds: client.celery.call(ROOT, 2, timeout=seconds),
+    "call with an id": lambda client, seconds: client.celery.call(ROOT, 2, timeout=seconds, task_id="mine"),
+    "fibonacci_many": lambda client, seconds: client.fibonacci_many(range(2000), chunk_size=1, timeout=seconds),
+    "fibonacci": lambda client, seconds: client.fibonacci(2, timeout=seconds),
 }
 
 
@@ -59,6 +70,15 @@ async def messages(redis: redis.asyncio.Redis) -> list[dict[str, Any]]:
     """All task messages in the lists of the queue."""
     keys = [key for key in await redis.keys("celery*") if await redis.type(key) == b"list"]
     return [json.loads(payload) for key in keys for payload in await redis.lrange(key, 0, -1)]
+
+
+@pytest.mark.parametrize("submit", SUBMISSIONS.values(), ids=SUBMISSIONS)
+async def test_an_error_says_all_the_time_that_was_waited_the_making_of_the_messages_included(server, submit):
+    async with FiboClient(server.url) as client:
+        began = time.monotonic()
+        with pytest.raises(ResultTimeoutError) as error:
+            await submit(client, 0.25)
+        assert 0.25 <= error.value.waited <= time.monotonic() - began
 
 
 @pytest.mark.parametrize("kind", KINDS)

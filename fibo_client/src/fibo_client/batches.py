@@ -89,11 +89,12 @@ async def compute_many(
     outcome = await engine.run(
         parcels,
         sending,
-        timeout=None if timeout is None else max(0.0, timeout - (engine.check().time() - began)),
+        timeout=timeout,
         retry=True,
         bulky=any(map(is_bulky, chunks)),
         end_on_failure=not return_exceptions,
         on_answer=arrived,
+        began=began,
     )
     late: list[ResultTimeoutError] = []
     for chunk, result in sent.values():

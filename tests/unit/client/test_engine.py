@@ -27,9 +27,12 @@ class Bench:
         self.broker, self.store = MemoryBroker(), MemoryStore()
         self.engine = Engine(CeleryConfig(**settings), self.broker, self.store)
 
-    def run(self, *task_ids, timeout=10.0, retry=False, **options):
+    def run(self, *task_ids, timeout=10.0, retry=False, spent=0.0, **options):
         parcels = [Parcel(task_id, "celery", b"") for task_id in task_ids]
-        return asyncio.create_task(self.engine.run(parcels, SILENCE, timeout=timeout, retry=retry, **options))
+        began = self.now() - spent
+        return asyncio.create_task(
+            self.engine.run(parcels, SILENCE, timeout=timeout, retry=retry, began=began, **options)
+        )
 
     @staticmethod
     def now() -> float:
@@ -246,6 +249,19 @@ async def test_waiting_for_what_was_handed_out_never_revokes_and_never_deletes()
         await asyncio.sleep(10)
         assert bench.deleted == []
         assert bench.revoked == []
+
+
+@virtual
+async def test_a_timeout_counts_from_the_call_and_the_outcome_says_all_of_it():
+    async with running() as bench:
+        start = bench.now()
+        outcomes = [
+            await bench.run("a", timeout=3.0, spent=1.0),
+            await bench.engine.wait(["b"], timeout=3.0, began=bench.now() - 1.0),
+        ]
+        assert bench.now() - start == pytest.approx(4.0, abs=2 * GRACE)
+        assert [outcome.waited for outcome in outcomes] == [pytest.approx(3.0, abs=GRACE)] * 2
+        assert all(outcome.timed_out for outcome in outcomes)
 
 
 @virtual

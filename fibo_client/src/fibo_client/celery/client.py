@@ -392,8 +392,8 @@ class CeleryClient:
             seconds = self.engine.seconds(timeout)
             self.engine.check_room(1)  # Now, and not only when the result is waited for: then it would be sent.
             handle = await self.send_task(signature, retry=retry, timeout=seconds, **options)
-            left = None if seconds is None else max(0.0, seconds - (asyncio.get_running_loop().time() - began))
-            return await handle.get(timeout=left)
+            (value,) = await gather(self.engine, [handle], timeout=seconds, return_exceptions=False, began=began)
+            return value
         (value,) = await self.call_many([signature], timeout=timeout, retry=retry, **options)
         return value
 
@@ -472,9 +472,14 @@ class CeleryClient:
             options["expires"] = seconds + EXPIRY_MARGIN
         sending = self.engine.begin(options, batch=len(signatures) > 1)
         parcels = await self.engine.composer.many(signatures, options, sending)
-        left = None if seconds is None else max(0.0, seconds - (self.engine.check().time() - began))
         outcome = await self.engine.run(
-            parcels, sending, timeout=left, retry=retry, bulky=bulky, end_on_failure=not return_exceptions
+            parcels,
+            sending,
+            timeout=seconds,
+            retry=retry,
+            bulky=bulky,
+            end_on_failure=not return_exceptions,
+            began=began,
         )
         return collect(
             outcome,

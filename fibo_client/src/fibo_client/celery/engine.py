@@ -327,14 +327,16 @@ class Engine:
         timeout: float | None,
         on_change: Callable[[TaskMeta], None] | None = None,
         end_on_failure: bool = False,
+        began: float | None = None,
     ) -> Outcome:
         """Wait for results of tasks that were handed out.
 
         Args:
             task_ids: The ids; at least one.
-            timeout: Seconds to wait. None is no limit, 0 is one read.
+            timeout: Seconds to wait. None is no limit; 0 is one read, as where all were spent since ``began``.
             on_change: Called with each new state that is not final.
             end_on_failure: Whether to wait no longer once a task has failed.
+            began: When the caller's call began, by the loop's clock: the timeout counts from then. None is now.
 
         Returns:
             How it ended.
@@ -344,16 +346,17 @@ class Engine:
             TooManyInFlightError: They are too many to wait for. A single read of each is not bounded by that.
         """
         loop = self.check()
-        once = timeout == 0
+        began = loop.time() if began is None else began
+        left = _left(timeout, loop.time() - began)
+        once = left == 0
         task_ids = list(task_ids)
         if not once:
             self.check_room(sum(not self._watcher.awaits(task_id) for task_id in task_ids))
-        began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
         waiter = self._watcher.enter(
             task_ids,
             # A single read has the time that a command may take, once for the one under way and once for its own.
-            timeout=2 * self.config.io_timeout if once else timeout,
+            timeout=2 * self.config.io_timeout if once else left,
             on_over=lambda: _wake(over),
             on_change=on_change,
             once=once,
@@ -379,6 +382,7 @@ class Engine:
         bulky: bool = False,
         end_on_failure: bool = False,
         on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
+        began: float,
     ) -> Outcome:
         """Send tasks and wait for their results; the tasks are owned by this call.
 
@@ -390,6 +394,8 @@ class Engine:
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
             on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
+            began: When the caller's call began, by the loop's clock: the timeout counts from then, as making the
+                messages is part of it.
 
         Returns:
             How it ended.
@@ -402,11 +408,10 @@ class Engine:
         """
         loop = self.check()
         self.check_room(len(parcels))
-        began = loop.time()
         over: asyncio.Future[None] = loop.create_future()
         work = self.own(parcels, sending, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
         work.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
-        waiter = work.enter(timeout, lambda: _wake(over), on_answer)
+        waiter = work.enter(_left(timeout, loop.time() - began), lambda: _wake(over), on_answer)
         try:
             await over
         finally:
@@ -502,3 +507,7 @@ class Engine:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _left(timeout: float | None, spent: float) -> float | None:
+    return None if timeout is None else max(0.0, timeout - spent)

@@ -406,7 +406,12 @@ async def ready_many(engine: Engine, results: Sequence[AsyncResult[Any]]) -> lis
 
 
 async def gather(
-    engine: Engine, results: Sequence[AsyncResult[T]], *, timeout: float | None, return_exceptions: bool
+    engine: Engine,
+    results: Sequence[AsyncResult[T]],
+    *,
+    timeout: float | None,
+    return_exceptions: bool,
+    began: float | None = None,
 ) -> list[T]:
     """Wait for many tasks together.
 
@@ -415,6 +420,7 @@ async def gather(
         results: The handles.
         timeout: Seconds for all of them. None is no limit, 0 is one read.
         return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+        began: When the caller's call began, by the loop's clock: the timeout counts from then. None is now.
 
     Returns:
         The answers, in order.
@@ -430,7 +436,7 @@ async def gather(
     known = {result.id: result.cached for result in results if result.id not in unsettled and result.cached}
     failed = not return_exceptions and any(meta.failure is not None for meta in known.values())
     if unsettled and not failed:
-        outcome = await engine.wait(unsettled, timeout=timeout, end_on_failure=not return_exceptions)
+        outcome = await engine.wait(unsettled, timeout=timeout, end_on_failure=not return_exceptions, began=began)
     else:
         outcome = Outcome({}, [], timed_out=False, waited=0.0)
     outcome.arrived |= known
