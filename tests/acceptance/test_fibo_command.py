@@ -13,7 +13,7 @@ from pathlib import Path
 import gmpy2
 import pytest
 from support.clients import celery_client
-from support.programs import run, started
+from support.programs import resident, run, started
 from support.servers import RedisServer, stock_worker
 from support.terminal import on_terminal
 
@@ -612,13 +612,6 @@ def test_an_endless_input_takes_bounded_memory(worker):
         assert program.process.wait(20) == 141
     assert program.text == f"{gmpy2.fib(90)}\n"
     assert peak < 200 * 1024 * 1024
-
-
-def resident(pid):
-    try:
-        return int(re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1]) * 1024
-    except (OSError, TypeError):
-        return 0
 
 
 def test_a_reader_that_pauses_for_longer_than_the_timeout_loses_nothing(worker):

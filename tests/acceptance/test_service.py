@@ -85,6 +85,7 @@ def test_a_stream_tells_how_many_there_are_then_each_number_then_that_it_is_over
     answer = service.get("/fibonacci/stream", params={"n": ["7", "10-12", "0-20/10", "7"]})
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-accel-buffering"] == "no"  # nginx would keep results back until it has some kB of them
     (start, *results, done) = read_events(answer.text)
     assert start == ("start", '{"total": 8}')
     assert done == ("done", '{"total": 8, "failed": 0}')

@@ -108,6 +108,16 @@ async def test_the_bar_moves_and_cancel_stops_the_work(address, own_worker, open
     assert computed < 150  # Those that came, and at most those of the stream's window that were begun meanwhile.
 
 
+async def test_comments_that_keep_a_stream_open_change_nothing(address, open_page):
+    page = await open_page(address)
+    events = ['event: start\ndata: {"total": 1}', 'event: result\ndata: {"n":7,"value":"0xd"}', "event: done\ndata: {}"]
+    body = "".join(f": ping\n\n{event}\n\n" for event in events)
+    await page.route("**/fibonacci/stream*", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    await ask(page, "7")
+    await page.get_by_role("status").filter(has_text="Done: 1 of 1.").wait_for()
+    assert await page.locator("#results tr").all_inner_texts() == ["7\t2\t13"]
+
+
 async def test_a_second_request_takes_the_place_of_the_first(address, open_page):
     page = await open_page(address)
     await ask(page, "1-5 3000000-3000299")

@@ -109,6 +109,14 @@ def gone(pids: set[int], timeout: float) -> bool:
     return True
 
 
+def resident(pid: int) -> int:
+    """How many bytes of memory a process has in use; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        return 0  # Who is dead and not waited for has a status without this line.
+
+
 def _processes() -> dict[int, tuple[int, str]]:
     """The parent and the state of every process."""
     found = {}

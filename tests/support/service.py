@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import redis.asyncio
 
 from fibo_client import FiboClient
+from fibo_client.celery import CeleryClient
 from support.hand import eventually
 from support.programs import started
 from support.servers import TESTS
@@ -47,9 +48,16 @@ def launched(broker_url: str, app: str, *arguments: str, **settings: object) -> 
 @contextlib.contextmanager
 def serving(broker_url: str, **settings: object) -> Iterator[str]:
     """Run the service of docs/examples, and give its address. It has to end in good order, with no exception left."""
+    with running(broker_url, **settings) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def running(broker_url: str, **settings: object) -> Iterator[tuple[str, Program]]:
+    """As `serving`, and give the program, too."""
     with launched(broker_url, "service.app:app", **settings) as (address, program):
         try:
-            yield address
+            yield address, program
         finally:
             status = program.end(signal.SIGINT)
     assert "Application shutdown complete." in program.text, program.text
@@ -89,16 +97,23 @@ class HeldWorker:
     async def held(self) -> AsyncIterator[None]:
         """Hold its process up for the length of a block. The one task that it has begun does no harm to others."""
         async with FiboClient(self.url) as client:
-            (stats,) = (await client.celery.inspect(timeout=10).stats()).values()
-            (pid,) = stats["pool"]["processes"]
-            os.kill(pid, signal.SIGSTOP)
-            try:
+            async with self.stopped():
                 first = await client.submit(0)
                 await eventually(lambda: self.said(f"[{first.id}] received"))
                 yield
-            finally:
-                os.kill(pid, signal.SIGCONT)
             assert await first.get(timeout=20) == 0
+
+    @contextlib.asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Stop its process for the length of a block, whatever it is doing."""
+        async with CeleryClient(self.url) as client:
+            (stats,) = (await client.inspect(timeout=10).stats()).values()
+        (pid,) = stats["pool"]["processes"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     async def said(self, text: str) -> bool:
         """Whether its log has a text."""

@@ -22,7 +22,7 @@ from fastapi.staticfiles import StaticFiles
 
 from fibo_client import FiboClient, Stream
 
-from .disconnects import while_connected
+from .disconnects import LookOut, while_connected
 from .errors import HANDLERS, RESPONSES, Problem
 from .schemas import Fibonacci, Fibonaccis, Index, Wanted, expand
 from .settings import settings
@@ -57,6 +57,7 @@ async def get_client(request: Request) -> FiboClient:  # async: FastAPI calls pl
 Client = Annotated[FiboClient, Depends(get_client)]
 
 app = FastAPI(title="Fibonacci numbers", lifespan=lifespan, exception_handlers=HANDLERS, max_body_size=64 * 1024)
+app.add_middleware(LookOut)
 
 
 # Many numbers, as they are finished.
