@@ -11,7 +11,7 @@ from fibo_worker import memory
 from fibo_worker.meter import Meter
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
-from fibo_worker.transport import ScreeningAMQP, hold
+from fibo_worker.transport import hold
 
 if TYPE_CHECKING:
     from typing import Final
@@ -34,7 +34,10 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     """
     if settings is None:
         settings = WorkerSettings.from_env(os.environ)
-    app = Celery("fibo_worker", amqp=ScreeningAMQP, task_cls="fibo_worker.requests:GuardedTask")
+    # Celery imports both by their names, when it first needs them.
+    app = Celery(
+        "fibo_worker", amqp="fibo_worker.transport:_ScreeningAMQP", task_cls="fibo_worker.requests:_GuardedTask"
+    )
     app.fibo_settings = settings
     app.fibo_meter = Meter()
     hold(app)
@@ -42,9 +45,9 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     register(app, max_n=settings.max_n)
     memory.bound(app, settings.max_memory)
     if settings.metrics_port is not None:
-        from fibo_worker.metrics import Exposition
+        from fibo_worker import metrics
 
-        app.steps["worker"].add(Exposition)
+        metrics.expose(app)
     return app
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["Exposition", "PrometheusMeter"]
+__all__ = ["PrometheusMeter", "explain", "expose"]
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class _LengthCollector:
         yield kept
 
 
-class Exposition(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+class _Exposition(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
     """The part of a worker that serves its metrics, from its start to its end."""
 
     name = "fibo-metrics"
@@ -275,6 +275,15 @@ class Exposition(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no
     def _forked(self, **_: Any) -> None:
         # In a process of the pool: it has a copy of the socket, on which nobody would answer.
         self._server.socket.close()
+
+
+def expose(app: Celery) -> None:
+    """Have the workers of an app serve their metrics, where its settings say.
+
+    Args:
+        app: The app.
+    """
+    app.steps["worker"].add(_Exposition)
 
 
 def explain(error: OSError) -> str:

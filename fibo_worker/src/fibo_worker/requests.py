@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, WorkerLostError
 from celery import Task, states
-from celery.exceptions import Ignore, Reject, Retry, TaskError
+from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
@@ -19,14 +19,14 @@ from fibo_worker.transport import MAX_LOSSES, losses, without_losses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GuardedRequest", "GuardedTask", "OutOfMemoryError"]
+__all__ = ["OutOfMemoryError"]
 
 
-class OutOfMemoryError(TaskError):  # type: ignore[misc] # Celery has no types
-    """A task wanted more memory than its process may have. The caller is told of a MemoryError."""
+class OutOfMemoryError(Exception):
+    """A task wanted more memory than its process may have: what logs and events say. The caller gets a MemoryError."""
 
 
-class GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
+class _GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
     """A task in a worker's hands, which can cost it one process, and one more, but no third and not the worker."""
 
     on_success: Callable[..., Any]
@@ -114,7 +114,7 @@ def _metered(on_success: Callable[..., Any]) -> Callable[..., Any]:
     """Have what handles the end of a task tell it to the meter, too."""
 
     @functools.wraps(on_success)
-    def metered(self: GuardedRequest, failed__retval__runtime: tuple[Any, Any, float], **options: Any) -> Any:
+    def metered(self: _GuardedRequest, failed__retval__runtime: tuple[Any, Any, float], **options: Any) -> Any:
         failed, _, self._seconds = failed__retval__runtime
         if not failed:
             self.note_end(states.SUCCESS)
@@ -144,7 +144,7 @@ def _raised(exc_info: Any) -> BaseException:
     return error.exc if isinstance(error, ExceptionWithTraceback) else error  # type: ignore[no-any-return] # billiard's
 
 
-class GuardedTask(Task):  # type: ignore[misc] # Celery has no types
+class _GuardedTask(Task):  # type: ignore[misc] # Celery has no types
     """The base of the app's tasks: their requests are guarded."""
 
-    Request: str = f"{__name__}:{GuardedRequest.__qualname__}"
+    Request: str = f"{__name__}:{_GuardedRequest.__qualname__}"

@@ -1,7 +1,7 @@
 """Kombu's Redis transport, with every message looked at before Celery sees it.
 
 What cannot be run goes to the dead letters of its queue, and a caller that can be told is told at once. The rest is
-kombu's. ``Celery(amqp=ScreeningAMQP)`` makes an app use it, whatever starts the app and whatever its URLs are.
+kombu's. An app that is made with `_ScreeningAMQP` uses it, whatever starts the app and whatever its URLs are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["MAX_LOSSES", "ScreeningAMQP", "hold", "losses", "without_losses"]
+__all__ = ["MAX_LOSSES", "hold", "losses", "without_losses"]
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ _REPLIES: Final = ".reply.celery.pidbox"
 """How the lists end that hold answers to remote control."""
 
 
-class LossCountingQoS(QoS):
+class _LossCountingQoS(QoS):
     """Counts in a message how often it was lost. Giving it back, or putting it back at shutdown, is no loss."""
 
     losing: bool = False
@@ -94,7 +94,7 @@ class LossCountingQoS(QoS):
 class _Screening(Channel):
     """What is added to both of kombu's channels. Its base is Channel for the sake of ``super``."""
 
-    QoS = LossCountingQoS
+    QoS = _LossCountingQoS
 
     def _brpop_read(self, **options: Any) -> bool:
         # As in the base class, but for what becomes of the item.
@@ -307,7 +307,7 @@ class _ScreeningConnection(Connection):
         return _SCREENING.get(found, found)
 
 
-class ScreeningAMQP(AMQP):  # type: ignore[misc] # Celery has no types
+class _ScreeningAMQP(AMQP):  # type: ignore[misc] # Celery has no types
     """What makes a Celery app's connections: ours."""
 
     @cached_property
