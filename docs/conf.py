@@ -54,6 +54,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Flights|_Sending|MemoryBroker|MemoryStore|Transport|Worker)"),
     # OpenTelemetry's, likewise in the network.
     (r"py:class", r"TracerProvider|MeterProvider|Context"),
+    # Celery's, likewise.
+    (r"py:class", r"(celery\.app\.base\.)?Celery"),
     # In a docstring a lower-case `name` may also be a parameter.
     (r"py:obj", r"[a-z_]+"),
     (r"py:obj", r"async with"),

@@ -1,6 +1,7 @@
 """What users write, and what a type checker must make of it. Nothing here is run."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, assert_type
 
 from fibo_client import (
@@ -27,6 +28,10 @@ from fibo_client.celery import (
     WorkerInfo,
 )
 from fibo_client.testing import FakeCelery, FakeFibo, FakeTask, SentTask
+from fibo_worker.app import app, create_app
+from fibo_worker.dev import Environment, PrivateRedis, WorkerProcess, find_redis_server, running
+from fibo_worker.settings import WorkerSettings
+from fibo_worker.tasks import fibonacci_chunk, register
 
 ADD = RemoteTask[[int, int], int]("proj.add")
 NAME = RemoteTask[[str], str]("proj.name", decode=str)
@@ -137,3 +142,24 @@ def doubles(fake: FakeCelery) -> None:
     with fake.no_worker(), fake.redis_down(), fake.no_answer(arrives=True), fake.lost_pushes():
         assert_type(fake.assert_sent(ADD, 2, 3), SentTask)
     assert_type(fake.sent, list[SentTask])
+
+
+def hosting() -> None:
+    register(app)
+    register(create_app(), max_n=5)
+    register(create_app(WorkerSettings(max_n=5, metrics_port=9808)), max_n=5)
+    assert_type(WorkerSettings.from_env({"FIBO_MAX_N": "5"}), WorkerSettings)
+    assert_type(WorkerSettings().celery_conf(), dict[str, Any])
+    assert_type(fibonacci_chunk([1, "2"]), list[str | dict[str, list[str]]])
+
+
+def for_real() -> None:
+    with running() as here, running("redis://localhost", app="proj.celery", queue="math", concurrency=1, port=0):
+        assert_type(here, Environment)
+        assert_type(here.redis, PrivateRedis | None)
+        FiboClient(here.url, here.result_backend, queue=here.queue)
+    with PrivateRedis(server=find_redis_server(), password="a") as redis:
+        assert_type(redis, PrivateRedis)
+        with WorkerProcess(redis.database(1), queues=["math"], loglevel="DEBUG", env={"A": "b"}) as worker:
+            assert_type(worker, WorkerProcess)
+            assert_type(worker.log, Path)

@@ -4,6 +4,10 @@ from typing import Any
 
 from fibo_client import FIBO_TASK, SQRT_TASK, AsyncResult, FiboClient, FiboConfig
 from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask, SendOptions
+from fibo_worker.app import create_app
+from fibo_worker.dev import PrivateRedis, WorkerProcess, running
+from fibo_worker.settings import WorkerSettings
+from fibo_worker.tasks import register
 
 ADD = RemoteTask[[int, int], int]("proj.add")
 
@@ -89,3 +93,21 @@ async def workers(celery: CeleryClient, anything: Any) -> None:
     await celery.inspect().activ()  # error: no such question
     await celery.ready([1])  # error: not a handle
     await celery.revoke(anything, signal=15)  # error: by its name
+
+
+def hosting() -> None:
+    create_app("redis://localhost")  # error: settings, no URL
+    register(create_app(), 5)  # error: the limit goes by keyword
+    WorkerSettings("redis://localhost")  # error: by keyword only
+    WorkerSettings(max_n="5")  # error: n is an integer
+    WorkerSettings().max_n = 5  # error: settings are frozen
+
+
+async def for_real() -> None:
+    running(6379)  # error: a URL is text
+    running().url  # error: in a with block only
+    async with running():  # error: with
+        pass
+    PrivateRedis().url = "redis://localhost"  # error: to be read only
+    WorkerProcess("redis://localhost", loglevel="WARNING")  # error: it would not say when it is ready
+    WorkerProcess("redis://localhost", concurency=2)  # error: no such option

@@ -20,6 +20,10 @@ import fibo_client.celery
 import fibo_client.telemetry.otel
 import fibo_client.testing
 import fibo_client.testing.pytest
+import fibo_worker.app
+import fibo_worker.dev
+import fibo_worker.settings
+import fibo_worker.tasks
 from fibo_client import errors
 from fibo_client.celery import CeleryConfig, SendOptions, composing
 from fibo_client.celery.config import ConfigOverrides
@@ -29,7 +33,8 @@ from fibo_worker.settings import WorkerSettings
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.testing]
-MODULES = [*PACKAGES, fibo_client.telemetry.otel, fibo_client.testing.pytest]
+WORKER = [fibo_worker.app, fibo_worker.dev, fibo_worker.settings, fibo_worker.tasks]
+MODULES = [*PACKAGES, fibo_client.telemetry.otel, fibo_client.testing.pytest, *WORKER]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,13 @@ MODULES = [*PACKAGES, fibo_client.telemetry.otel, fibo_client.testing.pytest]
         (fibo_client.telemetry.otel, "OpenTelemetry"),
         (fibo_client.testing, "FakeCelery FakeFibo FakeTask SentTask"),
         (fibo_client.testing.pytest, "fake_celery fake_fibo"),
+        (fibo_worker.app, "app create_app"),
+        (
+            fibo_worker.dev,
+            "Environment PrivateRedis StartError WorkerProcess embedded_redis_server find_redis_server running",
+        ),
+        (fibo_worker.settings, "WorkerSettings"),
+        (fibo_worker.tasks, "CHUNK_BUDGET fibo_task fibonacci_chunk fibonacci_task register sqrt_task"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
@@ -148,7 +160,8 @@ def public_classes():
         value
         for package in MODULES
         for name in package.__all__
-        if isinstance(value := getattr(package, name), type) and value.__module__.startswith("fibo_client")
+        if isinstance(value := getattr(package, name), type)
+        and value.__module__.startswith(("fibo_client", "fibo_worker"))
     }
     return sorted(found, key=lambda each: each.__name__)
 
@@ -164,7 +177,14 @@ def public_members(cls):
             yield pytest.param(function, isinstance(value, property), id=f"{cls.__name__}.{name}")
 
 
-METHODS = [member for cls in public_classes() for member in public_members(cls)]
+def public_functions():
+    for module in WORKER:
+        for name in module.__all__:
+            if inspect.isfunction(function := getattr(module, name)):
+                yield pytest.param(function, False, id=f"{module.__name__}.{name}")
+
+
+FUNCTIONS = [*(member for cls in public_classes() for member in public_members(cls)), *public_functions()]
 
 
 def sections(docstring):
@@ -213,11 +233,11 @@ def raised_classes(function):
 
 
 def exception(name):
-    return getattr(errors, name, None) or getattr(builtins, name)
+    return next(getattr(place, name) for place in (errors, builtins, fibo_worker.dev) if hasattr(place, name))
 
 
-@pytest.mark.parametrize(("function", "is_property"), METHODS)
-def test_every_public_method_says_what_it_takes_gives_and_raises(function, is_property):
+@pytest.mark.parametrize(("function", "is_property"), FUNCTIONS)
+def test_every_public_function_says_what_it_takes_gives_and_raises(function, is_property):
     check_summary(function.__doc__)
     if is_property:
         return
@@ -235,7 +255,7 @@ def test_every_public_method_says_what_it_takes_gives_and_raises(function, is_pr
     assert list(told.get("Args", ())) == parameters
 
     gives = signature.return_annotation
-    yields = gives.startswith("AsyncIterator[")
+    yields = gives.startswith(("AsyncIterator[", "Iterator["))
     assert ("Yields" in told) == yields
     assert ("Returns" in told) == (gives not in ("None", "NoReturn") and not yields)
 
