@@ -206,7 +206,7 @@ class _Screening(Channel):
     def bury(
         self, letter: DeadLetter, *, error: Exception | None = None, tell: Callable[[], object] | None = None
     ) -> None:
-        """Put a message aside, and tell its caller.
+        """Put a message aside, and then tell its caller, who may look for it.
 
         Args:
             letter: The message.
@@ -214,21 +214,23 @@ class _Screening(Channel):
             tell: Tells the caller, in place of that.
         """
         app: Celery = self.connection.client.app
-        if tell is None and letter.id is not None:
-            failure = error or InvalidTaskError(f"the worker cannot run this message: {letter.reason}")
-            tell = partial(app.backend.store_result, letter.id, failure, FAILURE)
-        if tell is not None:
-            try:
-                tell()
-            except Exception:  # the caller is left to its timeout, the worker goes on
-                _logger.exception("the failure of task %.100r could not be stored", letter.id)
         if len(app.fibo_held) == _MAX_HELD:
             lost = app.fibo_held.popleft()
             _logger.error(
                 "too many messages wait to be put aside; one is lost (task %.100r, id %.100r)", lost.task, lost.id
             )
         app.fibo_held.append(letter)
-        self._bury_held()
+        try:
+            self._bury_held()
+        finally:  # Redis may be gone, but for the results there may be another one.
+            if tell is None and letter.id is not None:
+                failure = error or InvalidTaskError(f"the worker cannot run this message: {letter.reason}")
+                tell = partial(app.backend.store_result, letter.id, failure, FAILURE)
+            if tell is not None:
+                try:
+                    tell()
+                except Exception:  # the caller is left to its timeout, the worker goes on
+                    _logger.exception("the failure of task %.100r could not be stored", letter.id)
 
     def _bury_held(self) -> None:
         """Put aside what is held. While Redis refuses it, it stays held, and the worker goes on."""

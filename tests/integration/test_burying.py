@@ -1,0 +1,43 @@
+"""In which order a message that cannot be run is kept and its caller told: the worker's channel on a real Redis."""
+
+import pytest
+import redis
+
+from fibo_worker.app import create_app
+from fibo_worker.dead_letters import DeadLetter, DeadLetters
+from fibo_worker.settings import WorkerSettings
+
+LETTER = DeadLetter.now("it is no good", b"{}", queue="celery", task="t", id="an id")
+
+
+@pytest.fixture
+def app(redis_url):
+    with create_app(WorkerSettings(broker_url=redis_url)) as app:
+        yield app
+
+
+@pytest.fixture
+def channel(app):
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        yield channel
+
+
+def test_who_is_told_finds_the_letter(channel, redis_server, redis_url):
+    with redis_server.client(redis_url) as client:
+        letters = DeadLetters(client, "celery")
+        found = []
+        channel.bury(LETTER, tell=lambda: found.extend(letters.stored()))
+
+    assert found == [LETTER.encode()]
+
+
+def test_the_caller_is_told_also_when_redis_is_gone_and_the_letter_is_held(app, channel, monkeypatch):
+    def gone(*_):
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(DeadLetters, "push", gone)
+    told = []
+    with pytest.raises(redis.ConnectionError):
+        channel.bury(LETTER, tell=lambda: told.append(list(app.fibo_held)))
+
+    assert told == [[LETTER]]
