@@ -51,6 +51,9 @@ MEASURING = DOCS / "how-to" / "trace-and-measure.md"
 TUTORIAL = DOCS / "tutorial.md"
 COMMAND_LINE = DOCS / "how-to" / "command-line.md"
 
+INSTALLING = ("make build", "export PIP_FIND_LINKS", "python3 -m venv", "pip ")
+"""How commands of the tutorial begin that `test_packaging` types."""
+
 
 def cases(*languages, without=()):
     return [
@@ -192,7 +195,7 @@ def test_the_tutorial_is_typed_as_it_stands(worker):
                     words = [word.replace(":8000", f":{port}") for word in shlex.split(command)]
                     done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
                     assert done.stdout.strip() == answer.strip()
-                elif not command.startswith(("pip ", "uvicorn ", ". ", "fibo-worker dev", "python3 -m venv")):
+                elif not command.startswith(("uvicorn ", ". ", "fibo-worker dev", *INSTALLING)):
                     pytest.fail(f"{command} is not typed")
         assert program.end(signal.SIGINT) == 0
 

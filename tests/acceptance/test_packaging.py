@@ -10,12 +10,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.commands import commands
+from support.examples import promised
+from support.pages import DOCS, EXAMPLES, ROOT, blocks
 
 import fibo_client
 import fibo_worker
 from fibo_worker.dev import find_redis_server
 
-ROOT = Path(__file__).parents[2]
 VERSIONS = {"fibo_client": fibo_client.__version__, "fibo_worker": fibo_worker.__version__}
 REQUIREMENTS = {
     "fibo_client": {"anyio", "redis"},
@@ -197,6 +199,42 @@ def test_a_project_in_an_empty_environment_is_tested_on_the_double_and_for_real(
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{written} passed" in done.stdout
     assert written == 9
+
+
+@pytest.fixture
+def reader(built, tmp_path):
+    """Run lines in a shell as a reader of the tutorial does, who has a copy of the repository after `make build`."""
+    copy, folder = tmp_path / "copy", tmp_path / "reader"
+    copy.mkdir()
+    folder.mkdir()
+    (copy / "dist").symlink_to(built)
+    python = str(Path(sys.executable).parent)
+    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    env |= {"PATH": os.pathsep.join((python, env["PATH"])), "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    env |= {"PIP_NO_COMPILE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}  # It is sooner done.
+
+    def run(in_copy, in_folder, *programs):
+        for path in programs:
+            shutil.copy(path, folder)
+        lines = ["set -e", f"cd {copy}", *in_copy, f"cd {folder}", *in_folder]
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(lines)], env=env, capture_output=True, text=True, timeout=280, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.timeout(300)  # It installs all that Celery needs, by pip.
+def test_the_tutorial_begins_with_what_was_built(reader, worker):
+    building, installing = (commands(block.text) for block in blocks(DOCS / "tutorial.md")[:2])
+    assert building.pop(0) == "make build"
+    assert installing.pop() == "fibo-worker dev"
+    program = EXAMPLES / "tutorial" / "first.py"
+    using = ["fibo-worker --version", f"export CELERY_BROKER_URL={worker.url}", "python first.py"]
+    said = reader(building, [*installing, *using], program)
+    assert said.endswith(f"{VERSIONS['fibo_worker']}\n{promised(program.read_text())}")
 
 
 @pytest.mark.parametrize("command", [["fibo"], ["python", "-m", "fibo_client"]], ids=" ".join)

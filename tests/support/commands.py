@@ -27,8 +27,8 @@ VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 SYSTEM_PACKAGES = {"redis-server", "redis", "valkey", "valkey-server", "chromium", "faketime", "systemd", "gmpy2"}
 """Names of Debian, Fedora and Homebrew that the pages have."""
 
-ALSO_KNOWN = {"PORT", "BENCH", "FUZZ", "PYTHONINTMAXSTRDIGITS"}
-"""Variables that are not of the packages: make's, and Python's own."""
+ALSO_KNOWN = {"PORT", "BENCH", "FUZZ", "PIP_FIND_LINKS", "PYTHONINTMAXSTRDIGITS"}
+"""Variables that are not of the packages: make's, pip's and Python's own."""
 
 
 def commands(text: str) -> list[str]:
