@@ -107,7 +107,8 @@ def test_health_is_1_if_there_is_no_redis_and_no_password_is_shown(host):
     done = run(*FIBO_WORKER, "health", "--timeout", "2", CELERY_BROKER_URL=f"redis://:sesame@{host}/0")
 
     assert done.returncode == 1
-    assert re.search(r"^Error: the broker redis://\S+ cannot be reached: ", done.stderr)
+    assert re.search(r"^Error: the broker redis://:\*\*@\S+ cannot be reached: ", done.stderr)
+    assert "CELERY_BROKER_URL says where Redis is" in done.stderr
     assert "sesame" not in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -176,7 +176,8 @@ def test_a_number_that_the_worker_refuses_fails_alone(redis_server):
 
     assert (done.returncode, done.stdout) == (1, "4 3\n8 21\n")
     assert re.fullmatch(
-        rf"n = 101:\nError: fibo\.fibonacci_chunk\[{UUID}\] raised ValueError\('n must be at most 100, not 101'\)\n",
+        rf"n = 101:\nError: fibo\.fibonacci_chunk\[{UUID}\] raised ValueError\("
+        r"\"n must be at most 100, not 101 \(the worker's FIBO_MAX_N\)\"\)\n",
         done.stderr,
     )
     four, failed, eight = map(json.loads, as_json.stdout.splitlines())

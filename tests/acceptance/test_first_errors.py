@@ -307,7 +307,18 @@ def test_that_no_worker_takes_from_a_queue_is_told_by_the_diagnosis_of_the_error
 
 def test_a_task_that_no_worker_knows_is_told(run, worker):
     ending = run(opened("await client.celery.call('tasks.ad', 2, 3)"), worker.url)
-    ending.check("TaskFailedError", ["tasks.ad", "NotRegistered"])
+    ending.check(
+        "TaskFailedError",
+        ["NotRegistered('tasks.ad'): the worker that took it from the queue 'celery' knows no task of that name"],
+    )
+
+
+def test_that_client_and_worker_have_each_a_limit_of_their_own_is_told(run, worker):
+    calls = "client.fibonacci(10_000_001), client.celery.call('fibo.fibonacci', 10_000_001)"
+    ending = run(opened(f"print(*await asyncio.gather({calls}, return_exceptions=True), sep='\\n')"), worker.url)
+    client, remote = ending.out.splitlines()
+    assert client == "n must be at most 10000000, not 10000001 (the client's max_n)"
+    assert "n must be at most 10000000, not 10000001 (the worker's FIBO_MAX_N)" in remote
 
 
 def test_printing_a_huge_number_says_how_and_computing_with_it_needs_nothing(run, worker):

@@ -260,9 +260,9 @@ def test_a_task_that_fails_is_a_502_and_only_the_log_says_more(worker):
     assert BROKEN[1] in stream.text
     assert "ValueError" not in one.text + stream.text
     assert re.search(
-        r"GET /fibonacci/10000001: 502: fibo\.fibonacci.* raised ValueError\('n must be at most 10000000", log
+        r"GET /fibonacci/10000001: 502: fibo\.fibonacci.* raised ValueError\(.n must be at most 10000000", log
     )
-    assert re.search(r"the last one so: fibo\.fibonacci.* raised ValueError\('n must be at most 10000000", log)
+    assert re.search(r"the last one so: fibo\.fibonacci.* raised ValueError\(.n must be at most 10000000", log)
 
 
 async def test_too_much_at_once_is_told_to_come_again(redis_url):

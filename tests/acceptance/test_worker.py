@@ -79,7 +79,7 @@ def test_a_chunk_answers_for_each_number(celery):
         (True, TypeError, "n must be an integer, not bool"),
         (4.0, TypeError, "n must be an integer, not float"),
         ("4", TypeError, "n must be an integer, not str"),
-        (10_000_001, ValueError, "n must be at most 10000000, not 10000001"),
+        (10_000_001, ValueError, "n must be at most 10000000, not 10000001 (the worker's FIBO_MAX_N)"),
     ],
 )
 def test_a_wrong_number_fails_with_an_error_that_celerys_client_raises(celery, name, value, error, message):

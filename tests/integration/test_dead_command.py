@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from support.servers import free_port
 
 from fibo_worker import cli
 from fibo_worker.dead_letters import DeadLetter, DeadLetters
@@ -148,11 +149,15 @@ def test_something_else_in_the_list_harms_no_command(dead, letters, client):
 
 
 def test_a_broker_that_is_not_there_is_said_plainly(dead):
-    result = CliRunner().invoke(cli.main, ["dead", "list"], env={"CELERY_BROKER_URL": "redis://:secret@127.0.0.1:1/0"})
+    port = free_port()
+    for password, shown in ((":secret@", ":**@"), ("", "")):
+        url = f"redis://{password}127.0.0.1:{port}/0"
+        result = CliRunner().invoke(cli.main, ["dead", "list"], env={"CELERY_BROKER_URL": url})
 
-    assert result.exit_code == 1
-    assert "cannot be reached" in result.output
-    assert "secret" not in result.output
+        assert result.exit_code == 1
+        assert result.output.startswith(f"Error: the broker redis://{shown}127.0.0.1:{port}/0 cannot be reached: ")
+        assert "CELERY_BROKER_URL says where Redis is; `fibo-worker dev` starts one" in result.output
+        assert "secret" not in result.output
 
 
 def test_a_letter_is_json_that_other_programs_can_read(letters):

@@ -198,6 +198,17 @@ async def test_an_unreachable_redis_is_named_and_nothing_was_sent():
     assert "secret" not in str(caught.value)
 
 
+async def test_where_nobody_has_said_where_redis_is_an_error_says_how_to(monkeypatch):
+    url = f"redis://localhost:{free_port()}/0"
+    monkeypatch.setattr("fibo_client.celery.transport.redis.connections.DEFAULT_BROKER_URL", url)
+    async with opened(url) as (broker, _):
+        with pytest.raises(PublishError, match=r"there\? `fibo-worker dev` starts .* CELERY_BROKER_URL, or broker_url"):
+            await broker.publish("celery", parcels("a"))
+    async with opened(f"redis://127.0.0.1:{free_port()}/0") as (broker, _):
+        with pytest.raises(PublishError, match=r"Is Redis running there\?$"):
+            await broker.publish("celery", parcels("a"))
+
+
 @pytest.mark.parametrize(
     "ask",
     [

@@ -39,12 +39,13 @@ MAX_CHUNK: Final = 1000
 """The most numbers that one `FIBONACCI_CHUNK` task takes."""
 
 
-def check_n(n: object, max_n: int = DEFAULT_MAX_N) -> int:
+def check_n(n: object, max_n: int = DEFAULT_MAX_N, whose: str = "") -> int:
     """Check the index of a Fibonacci number.
 
     Args:
         n: What was given.
         max_n: The largest index that is allowed.
+        whose: Whose limit that is and what it is called, for the error: client and worker have each their own.
 
     Returns:
         The index.
@@ -58,7 +59,7 @@ def check_n(n: object, max_n: int = DEFAULT_MAX_N) -> int:
     if n < 0:
         raise ValueError(f"n must be 0 or more, not {_brief(n)}")
     if n > max_n:
-        raise ValueError(f"n must be at most {max_n}, not {_brief(n)}")
+        raise ValueError(f"n must be at most {max_n}, not {_brief(n)}{whose and f' ({whose})'}")
     return n
 
 

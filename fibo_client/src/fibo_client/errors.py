@@ -264,6 +264,7 @@ class TaskFailedError(TaskError):
         exc_module: The module of that class, where the worker said it.
         exc_args: The remote exception's arguments.
         traceback: The remote traceback as text, where the worker stored one. It is also added as a note.
+        queue: The queue that it was sent to, or None where this client does not know.
     """
 
     def __init__(
@@ -275,7 +276,9 @@ class TaskFailedError(TaskError):
         exc_module: str | None,
         exc_args: tuple[Any, ...],
         traceback: str | None,
+        queue: str | None = None,
     ) -> None:
+        self.queue = queue
         self.task_id = task_id
         self.task = task
         self.exc_type = exc_type
@@ -283,9 +286,18 @@ class TaskFailedError(TaskError):
         self.exc_args = exc_args
         self.traceback = traceback
         said = ", ".join(shown(argument, 500) for argument in exc_args)
-        super().__init__(f"{task or 'task'}[{task_id}] raised {exc_type}({said})")
+        # Of a task that raises this itself, there is a traceback.
+        unknown = exc_type == "NotRegistered" and not traceback
+        advice = _NOT_REGISTERED.format(f"the queue {queue!r}" if queue else "its queue") if unknown else ""
+        super().__init__(f"{task or 'task'}[{task_id}] raised {exc_type}({said}){advice}")
         if traceback:
             self.add_note(f"Remote traceback:\n{traceback.rstrip()}")
+
+
+_NOT_REGISTERED = (
+    ": the worker that took it from {} knows no task of that name. Load its module there, mind the name, or see "
+    "whether another program's worker takes from that queue, too"
+)
 
 
 class TaskRevokedError(TaskError):

@@ -25,7 +25,7 @@ def check_index(n: object, max_n: int) -> int:
         ValueError: It is negative, or larger than `max_n`.
     """
     try:
-        return check_n(n, max_n)
+        return check_n(n, max_n, "the client's max_n")
     except TypeError as error:
         raise TypeError(f"{error}{_advice(n)}") from None
 

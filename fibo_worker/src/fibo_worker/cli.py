@@ -261,7 +261,7 @@ def _value(text: str, max_n: int) -> int:
     except ValueError:
         raise click.UsageError(f"{text!r} is not a whole number") from None
     try:
-        return check_n(value, max_n)
+        return check_n(value, max_n, "FIBO_MAX_N")
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

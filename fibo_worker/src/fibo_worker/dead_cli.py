@@ -131,7 +131,7 @@ def purge(queue: str, yes: bool) -> None:
 def _opened(queue: str) -> Iterator[DeadLetters]:
     """Connect as the worker does, so that every URL that it takes will do here."""
     from kombu.exceptions import OperationalError
-    from redis import Redis, RedisError
+    from redis import Redis, RedisError, ResponseError
 
     from fibo_client.errors import ConfigError
     from fibo_worker.dead_letters import DeadLetters
@@ -143,18 +143,21 @@ def _opened(queue: str) -> Iterator[DeadLetters]:
         raise click.UsageError(str(error)) from error
 
     from fibo_worker.app import create_app  # reads the variables, too
+    from fibo_worker.health import ADVICE, place
 
     app = create_app(settings)
     app.conf.broker_transport_options |= {"socket_connect_timeout": 5.0, "socket_timeout": 30.0}
     with app.connection_for_read() as connection:
-        where = connection.as_uri()  # with asterisks for the password
+        where = place(connection, settings)
         try:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5.0)
             channel = connection.default_channel
             client = Redis(connection_pool=channel.pool)
             yield DeadLetters(client, queue, prefix=channel.global_keyprefix, limit=settings.dead_letter_limit)
+        except ResponseError as error:
+            raise click.ClickException(f"the broker {where} refused: {error}") from error
         except (OperationalError, RedisError, OSError) as error:
-            raise click.ClickException(f"the broker {where} cannot be reached, or refused: {error}") from error
+            raise click.ClickException(f"the broker {where} cannot be reached: {error} {ADVICE}") from error
 
 
 def _read(stored: bytes) -> DeadLetter | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kombu.exceptions import OperationalError
 
 from fibo_worker.app import create_app
 
 if TYPE_CHECKING:
+    from kombu.connection import Connection
+
     from fibo_worker.settings import WorkerSettings
 
 __all__ = ["UnhealthyError", "check"]
@@ -17,6 +19,24 @@ __all__ = ["UnhealthyError", "check"]
 
 class UnhealthyError(Exception):
     """No worker answered. The message says what is wrong."""
+
+
+ADVICE: Final = "CELERY_BROKER_URL says where Redis is; `fibo-worker dev` starts one to try."
+"""What to do where Redis cannot be reached."""
+
+
+def place(connection: Connection, settings: WorkerSettings) -> str:
+    """Say where a broker is, without the password.
+
+    Args:
+        connection: The broker.
+        settings: Where the connection comes from.
+
+    Returns:
+        Its URL, with asterisks for a password if there is one.
+    """
+    where: str = connection.as_uri()
+    return where if "@" in settings.broker_url else where.replace("://:**@", "://")  # Kombu always puts them.
 
 
 def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = None) -> list[str]:
@@ -37,7 +57,7 @@ def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = 
     app.conf.broker_transport_options |= {"socket_connect_timeout": timeout, "socket_timeout": timeout}
     deadline = time.monotonic() + timeout
     with app.connection_for_read() as connection:
-        where = connection.as_uri()  # with asterisks for the password
+        where = place(connection, settings)
         try:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout)
             replies = app.control.ping(
@@ -47,7 +67,7 @@ def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = 
                 destination=None if node is None else [node],
             )
         except (OperationalError, OSError, *connection.connection_errors) as error:
-            raise UnhealthyError(f"the broker {where} cannot be reached: {error}") from error
+            raise UnhealthyError(f"the broker {where} cannot be reached: {error} {ADVICE}") from error
     if not replies:
         who = "no worker" if node is None else f"no worker named {node}"
         raise UnhealthyError(

@@ -24,6 +24,10 @@ CHUNK_BUDGET: Final = contract.DEFAULT_MAX_N
 """What the numbers of one chunk may add up to, or the worker's largest n if that is more. An answer's size
 grows with n, so this keeps a chunk's answer within that of the largest single number."""
 
+_WHOSE: Final = "the worker's FIBO_MAX_N"
+_RESULT_IN_LOG: Final = 20
+"""How much of an answer Celery writes into the log. By default it would be pages of digits for each second of work."""
+
 
 def register(app: Celery, *, max_n: int = contract.DEFAULT_MAX_N) -> None:
     """Make the tasks known to a Celery app.
@@ -43,10 +47,10 @@ def register(app: Celery, *, max_n: int = contract.DEFAULT_MAX_N) -> None:
         return fibonacci_chunk(numbers, max_n=max_n)
 
     # Not shared: a shared task would also appear, with this app's limit, in every other app of the process.
-    app.task(fibo, name=contract.FIBO_TASK.name, bind=True, shared=False)
-    app.task(sqrt_task, name=contract.SQRT_TASK.name, shared=False)
-    app.task(one, name=contract.FIBONACCI.name, shared=False)
-    app.task(many, name=contract.FIBONACCI_CHUNK.name, shared=False)
+    app.task(fibo, name=contract.FIBO_TASK.name, bind=True, shared=False, resultrepr_maxsize=_RESULT_IN_LOG)
+    app.task(sqrt_task, name=contract.SQRT_TASK.name, shared=False, resultrepr_maxsize=_RESULT_IN_LOG)
+    app.task(one, name=contract.FIBONACCI.name, shared=False, resultrepr_maxsize=_RESULT_IN_LOG)
+    app.task(many, name=contract.FIBONACCI_CHUNK.name, shared=False, resultrepr_maxsize=_RESULT_IN_LOG)
 
 
 def fibo_task(value: Any, *, task_id: str, max_n: int = contract.DEFAULT_MAX_N) -> tuple[int, str]:
@@ -64,7 +68,7 @@ def fibo_task(value: Any, *, task_id: str, max_n: int = contract.DEFAULT_MAX_N) 
         TypeError: The index is not an integer.
         ValueError: The index is negative, or larger than `max_n`.
     """
-    n = contract.check_n(value, max_n)
+    n = contract.check_n(value, max_n, _WHOSE)
     return n, contract.fibo_message(task_id, decimal(fibonacci(n)))
 
 
@@ -98,7 +102,7 @@ def fibonacci_task(n: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> str:
         TypeError: The index is not an integer.
         ValueError: The index is negative, or larger than `max_n`.
     """
-    return contract.encode_number(fibonacci(contract.check_n(n, max_n)))
+    return contract.encode_number(fibonacci(contract.check_n(n, max_n, _WHOSE)))
 
 
 def fibonacci_chunk(numbers: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> list[str | dict[str, list[str]]]:
@@ -129,6 +133,6 @@ def fibonacci_chunk(numbers: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> lis
 
 def _check(n: Any, max_n: int) -> int | Exception:
     try:
-        return contract.check_n(n, max_n)
+        return contract.check_n(n, max_n, _WHOSE)
     except (TypeError, ValueError) as error:
         return error

@@ -2,6 +2,7 @@ import math
 
 import pytest
 from celery import Celery
+from celery.app.trace import build_tracer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ NOT_INDEXES = [
     ("1", "TypeError", "n must be an integer, not str"),
     (None, "TypeError", "n must be an integer, not NoneType"),
     ([1], "TypeError", "n must be an integer, not list"),
-    (1001, "ValueError", "n must be at most 1000, not 1001"),
+    (1001, "ValueError", "n must be at most 1000, not 1001 (the worker's FIBO_MAX_N)"),
 ]
 ERRORS = {"TypeError": TypeError, "ValueError": ValueError}
 
@@ -151,3 +152,15 @@ def test_the_square_root_is_a_float(app, value, root):
 def test_what_has_no_square_root_fails(app, value, error):
     with pytest.raises(error, match="value must"):
         run(app, "tasks.sqrt_task", value).get()
+
+
+def test_of_a_long_answer_the_log_has_only_the_beginning(app, caplog):
+    caplog.set_level("INFO", "celery.app.trace")
+    long = {"fibo.fibonacci_chunk": [1000] * 1000, "fibo.fibonacci": 1000, "tasks.fibo_task": 1000}
+    for name, argument in long.items():
+        build_tracer(name, app.tasks[name], app=app)("the-id", [argument], {}, {"id": "the-id"})
+
+    assert len(caplog.messages) == 3
+    for message in caplog.messages:
+        assert "succeeded in" in message
+        assert len(message) < 110

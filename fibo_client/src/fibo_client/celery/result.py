@@ -130,7 +130,7 @@ class AsyncResult(Generic[T]):
             outcome = await self._engine.wait([self.id], timeout=self._engine.seconds(timeout))
             (value,) = collect(outcome, [self])
             return value
-        return value_of(self._meta, self.task, self.decode)
+        return value_of(self._meta, self.task, self.decode, self.queue)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.get().__await__()
@@ -297,13 +297,16 @@ def is_final(answer: TaskMeta | Exception) -> bool:
     return isinstance(answer, Exception) or answer.ready
 
 
-def value_of(answer: TaskMeta | Exception, task: str | None, decode: Callable[[Any], T] | None) -> T:
+def value_of(
+    answer: TaskMeta | Exception, task: str | None, decode: Callable[[Any], T] | None, queue: str | None = None
+) -> T:
     """Turn a final answer into the value, or raise what it says.
 
     Args:
         answer: The meta, or the error with which reading it failed.
         task: The task's name, for errors.
         decode: Turns the stored result into the value.
+        queue: The queue that it was sent to, for errors.
 
     Returns:
         The value.
@@ -327,6 +330,7 @@ def value_of(answer: TaskMeta | Exception, task: str | None, decode: Callable[[A
             exc_module=failure.exc_module,
             exc_args=failure.args,
             traceback=failure.traceback,
+            queue=queue,
         )
     if decode is None:
         value: T = answer.result
@@ -482,7 +486,7 @@ def collect(
             late.append(result.id)
             continue
         try:
-            finished[index] = value_of(answer, result.task, result.decode)
+            finished[index] = value_of(answer, result.task, result.decode, result.queue)
         except TaskRevokedError as error:
             if expiry_is_timeout and error.reason == "expired":
                 late.append(result.id)

@@ -324,7 +324,7 @@ class FakeFibo(FakeCelery):
         self._delay = seconds
 
     def _number(self, n: Any) -> int:
-        n = contract.check_n(n)
+        n = contract.check_n(n, whose="the worker's FIBO_MAX_N")
         self.asked.append(n)
         answer = self.numbers.get(n)
         if isinstance(answer, Exception):

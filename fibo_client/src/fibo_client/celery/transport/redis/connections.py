@@ -29,6 +29,7 @@ from redis.exceptions import (
 )
 
 from fibo_client._version import __version__
+from fibo_client.celery.config import DEFAULT_BROKER_URL
 from fibo_client.celery.transport.weather import Weather
 from fibo_client.errors import TooManyConnectionsError, TransportError
 
@@ -231,7 +232,10 @@ class Connections:
             if isinstance(error, (ResponseError, AuthenticationError)):
                 fault = self._fault(_outcome(error), _explain(error))
             else:
-                fault = self._fault("unsent", _explain_connect(error, tls=self.address.ssl is not None))
+                reason = _explain_connect(error, tls=self.address.ssl is not None)
+                # Most likely nobody has said where Redis is.
+                unsaid = reason.endswith(_IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL
+                fault = self._fault("unsent", f"{reason} {_SAY_WHERE}" if unsaid else reason)
             self._note(fault, certain=True)
             raise fault from _brief(error)
 
@@ -497,9 +501,11 @@ _PLAIN_ADVICE: Final = (
     ("protocol error", _IS_IT_REDIS),
 )
 
+_IS_IT_RUNNING: Final = "Is Redis running there?"
+_SAY_WHERE: Final = "`fibo-worker dev` starts one to try; CELERY_BROKER_URL, or broker_url=, says where yours is."
 _ADVICE: Final = (
-    ("connection refused", "Is Redis running there?"),
-    ("error 111", "Is Redis running there?"),
+    ("connection refused", _IS_IT_RUNNING),
+    ("error 111", _IS_IT_RUNNING),
     ("error 2 connecting", "Is Redis running, and is that the path of its socket?"),
     ("name or service not known", "Is the host's name right?"),
     ("while writing to socket", _CLOSED_AT_ONCE),
