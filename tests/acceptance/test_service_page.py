@@ -108,6 +108,24 @@ async def test_the_bar_moves_and_cancel_stops_the_work(address, own_worker, open
     assert computed < 150  # Those that came, and at most those of the stream's window that were begun meanwhile.
 
 
+async def test_what_is_cancelled_before_it_began_is_said_so(address, open_page):
+    page = await open_page(address)
+    await page.evaluate("""() => {
+        document.getElementById("form").requestSubmit();
+        document.getElementById("cancel").click();
+    }""")
+    await page.get_by_role("status").filter(has_text=re.compile(r"^Cancelled\.$")).wait_for()
+
+
+async def test_who_comes_back_finds_what_was_typed(address, open_page):
+    page = await open_page(address)
+    await ask(page, "5-9")
+    await page.get_by_role("status").filter(has_text="Done: 5 of 5.").wait_for()
+    await page.goto("about:blank")
+    await page.go_back()
+    assert await page.get_by_label("Which ones?").input_value() == "5-9"
+
+
 async def test_comments_that_keep_a_stream_open_change_nothing(address, open_page):
     page = await open_page(address)
     events = ['event: start\ndata: {"total": 1}', 'event: result\ndata: {"n":7,"value":"0xd"}', "event: done\ndata: {}"]
@@ -133,6 +151,8 @@ async def test_a_second_request_takes_the_place_of_the_first(address, open_page)
         ("4 x", "“x” is neither a number nor a range such as 0-100 or 0-20000/500."),
         ("  ", "Enter a number, such as 10."),
         ("6000000", "6000000 is too large. The largest n is 5,000,000."),
+        ("0-9999", "At most 1,000 numbers at a time, not 10,000."),
+        ("20000 " * 10_000, "That is too much for one request. Ask for fewer numbers, or for ranges."),
         ("<img/src=x/onerror=alert(1)>", "“<img/src=x/onerror=alert(1)>” is neither a number"),
     ],
 )

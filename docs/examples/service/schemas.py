@@ -1,6 +1,7 @@
 """What comes in and what goes out."""
 
 import re
+import sys
 from typing import Annotated, Self
 
 from fastapi import HTTPException, Query
@@ -44,7 +45,7 @@ class Fibonaccis(BaseModel):
     results: list[Fibonacci]
 
 
-SPAN = re.compile(r"(\d{1,18})(?:-(\d{1,18})(?:/(\d{1,18}))?)?")
+SPAN = re.compile(r"(\d+)(?:-(\d+)(?:/(\d+))?)?", re.ASCII)
 
 
 async def expand(
@@ -64,12 +65,14 @@ async def expand(
 
 def read_span(text: str) -> range:
     found = SPAN.fullmatch(text)
+    shown = text if len(text) <= 40 else f"{text[:40]}…"
     if found is None:
-        raise ValueError(f"“{text[:40]}” is neither a number nor a range such as 0-100 or 0-20000/500.")
-    first = int(found[1])
-    last, step = int(found[2] or first), int(found[3] or 1)
-    if last > settings.max_n or first > settings.max_n:
-        raise ValueError(f"{text} is too large. The largest n is {settings.max_n:,}.")
+        raise ValueError(f"“{shown}” is neither a number nor a range such as 0-100 or 0-20000/500.")
+    # Python makes no number of more than 4,300 digits.
+    digits = (found[1], found[2] or found[1], found[3] or "1")
+    first, last, step = (int(each) if len(each) < 19 else sys.maxsize for each in digits)
+    if max(first, last) > settings.max_n:
+        raise ValueError(f"{shown} is too large. The largest n is {settings.max_n:,}.")
     if first > last or step == 0:
         raise ValueError(f"{text} has no numbers in it.")
     return range(first, last + 1, step)

@@ -84,7 +84,7 @@ at("form").addEventListener("submit", async (event) => {
     if (run === mine) say(summary(mine));
   } catch (error) {
     if (run !== mine) return;
-    if (error.name === "AbortError") say(`Cancelled after ${count(mine.seen)} of ${count(mine.total)}.`);
+    if (error.name === "AbortError") say(mine.total ? `Cancelled after ${count(mine.seen)} of ${count(mine.total)}.` : "Cancelled.");
     else if (mine.total) complain(error.message);
     else refuse(error.message);
   } finally {

@@ -44,6 +44,7 @@ async function reason(response) {
   try {
     return (await response.json()).detail ?? fallback;
   } catch {
-    return fallback; // A proxy's page, say.
+    // It is the server's answer, or a proxy's. These are what they say to an address that is too long for them.
+    return [400, 414, 431].includes(response.status) ? "That is too much for one request. Ask for fewer numbers, or for ranges." : fallback;
   }
 }
