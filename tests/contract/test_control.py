@@ -1,13 +1,14 @@
 """Remote control of a plain Celery worker: with and without prefix, on database 0 and another."""
 
 import asyncio
+import contextlib
 import uuid
 
 import pytest
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.inspection import WorkerInfo
-from fibo_client.errors import ResultTimeoutError, TaskRevokedError
+from fibo_client.errors import ResultTimeoutError, TaskRevokedError, TransportError
 
 
 @pytest.fixture
@@ -55,7 +56,8 @@ async def test_answers_leave_nothing_behind(side, client):
 async def test_answers_that_come_too_late_leave_nothing_behind(side, client):
     before = lasting(side)
     for tenths in range(40):  # Milliseconds: answers come around the end of a question, and after it.
-        await client.inspect(timeout=tenths / 10_000).ping()
+        with contextlib.suppress(TransportError):  # Redis itself may be too late for so little time.
+            await client.inspect(timeout=tenths / 10_000).ping()
     await client.ping(timeout=10)  # The worker answers in order: it is done with those before.
     assert lasting(side) == before
 

@@ -85,7 +85,8 @@ async def test_in_a_long_queue_only_the_oldest_and_the_newest_are_looked_at(serv
     monkeypatch.setattr("fibo_client.celery.transport.redis.broker.MAX_SEARCHED", 400)
     async with CeleryClient(server.fresh_url()) as client:
         results = [await client.send_task("stock.add", [1, k]) for k in range(1000)]
-        places = [await client.engine.broker.locate("celery", results[k].id) for k in (0, 199, 500, 800, 999)]
+        locate = client.engine.broker.locate
+        places = [await locate("celery", results[k].id, timeout=10) for k in (0, 199, 500, 800, 999)]
         assert [place.ahead for place in places] == [0, 199, None, 800, 999]
         assert {place.complete for place in places if place.ahead is None} == {False}
         middle = await client.diagnose(results[500], timeout=0.1)

@@ -69,6 +69,7 @@ async def test_use_before_open_and_after_close_says_what_to_do(server):
         lambda: client.celery.revoke("x"),
         lambda: client.celery.gather([]),
         lambda: client.celery.inspect().active(),
+        lambda: client.celery.diagnose(client.celery.result("x")),
         lambda: client.celery.result("x").get(),
         lambda: client.celery.result("x").forget(),
         lambda: client.celery.result("x").revoke(),

@@ -22,7 +22,7 @@ from support.silent import listening
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.config import CeleryConfig
-from fibo_client.celery.transport.base import Parcel
+from fibo_client.celery.transport.base import Parcel, Place
 from fibo_client.celery.transport.redis.connections import Connections, RedisFaultError, _is_clean, _outcome
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.transport.redis.urls import parse_url
@@ -262,6 +262,12 @@ async def test_a_question_that_could_not_be_put_is_not_followed_by_another_wait_
         with pytest.raises(TransportError, match=r"no connection within 0\.2 s"):
             await client.ping()
     assert len(arrived) == 1
+
+
+async def test_a_search_that_has_no_time_left_says_that_not_all_was_looked_at(server, hand):
+    await hand.redis.lpush("celery", "a message")
+    async with opened(server.url) as (broker, _):
+        assert await broker.locate("celery", "a", timeout=0) == Place(1, None, complete=False)
 
 
 async def test_an_unknown_host_is_named():

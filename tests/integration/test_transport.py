@@ -168,11 +168,11 @@ async def test_a_message_is_found_behind_those_that_are_served_before_it(side):
     broker, _ = side.connect()
     await publish(broker, "late", priority=9)
     await publish(broker, "a", "b")
-    assert await broker.locate("celery", "a") == Place(3, 0, complete=True)
-    assert await broker.locate("celery", "b") == Place(3, 1, complete=True)
-    assert await broker.locate("celery", "late") == Place(3, 2, complete=True)
-    assert await broker.locate("celery", "missing") == Place(3, None, complete=True)
-    assert await broker.locate("other", "a") == Place(0, None, complete=True)
+    assert await broker.locate("celery", "a", timeout=SOON) == Place(3, 0, complete=True)
+    assert await broker.locate("celery", "b", timeout=SOON) == Place(3, 1, complete=True)
+    assert await broker.locate("celery", "late", timeout=SOON) == Place(3, 2, complete=True)
+    assert await broker.locate("celery", "missing", timeout=SOON) == Place(3, None, complete=True)
+    assert await broker.locate("other", "a", timeout=SOON) == Place(0, None, complete=True)
 
 
 # Results.
@@ -413,7 +413,7 @@ async def test_a_server_that_is_not_there_is_told_by_the_error_of_each_command(s
             await store.read_many(["a"])
         for ask in (
             lambda: broker.depth("celery"),
-            lambda: broker.locate("celery", "a"),
+            lambda: broker.locate("celery", "a", timeout=SOON),
             lambda: broker.broadcast(ControlRequest(method="ping")),
             lambda: broker.ask(ControlRequest(method="ping"), timeout=SOON),
             lambda: store.delete(["a"]),

@@ -1,4 +1,4 @@
-"""A port that takes connections and never answers, as that of another service or behind a broken proxy."""
+"""Ports that are not what a client takes them for: one that never answers, or falls silent, or talks nonsense."""
 
 from __future__ import annotations
 
@@ -7,24 +7,49 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    Answer = Callable[[bytes], bytes]
+
+
+def nothing(_: bytes) -> bytes:
+    """Answer nothing, as another service does, or what is behind a broken proxy."""
+    return b""
+
+
+def only_greetings(command: bytes) -> bytes:
+    """Answer what a client says first, and nothing else."""
+    return b"+OK\r\n" if command.upper() in (b"AUTH", b"CLIENT", b"SELECT") else b""
+
+
+def garbage(_: bytes) -> bytes:
+    """Answer as a web server does."""
+    return b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[tuple[str, list[asyncio.Task[None]]]]:
-    """Listen. It gives the URL, and for each connection that came a task that ends when the other side closes it."""
+async def listening(answer: Answer = nothing) -> AsyncIterator[tuple[str, list[asyncio.Task[None]]]]:
+    """Listen.
+
+    Args:
+        answer: Gives the answer to a command, by its name.
+
+    Yields:
+        The URL, and for each connection that came a task that ends when the other side closes it.
+    """
     arrived: list[asyncio.Task[None]] = []
 
-    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         arrived.append(asyncio.current_task())
         try:
-            await reader.read()
+            while (command := await _command(reader)) is not None:
+                writer.write(answer(command))
         except ConnectionError:
             pass  # Closed all the same.
         finally:
             writer.close()
 
-    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
     try:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", arrived
     finally:
@@ -32,3 +57,16 @@ async def listening() -> AsyncIterator[tuple[str, list[asyncio.Task[None]]]]:
         for task in arrived:
             task.cancel()
         await asyncio.gather(*arrived, return_exceptions=True)
+
+
+async def _command(reader: asyncio.StreamReader) -> bytes | None:
+    """Read a command, and give its name. None is that there is no more."""
+    count = (await reader.readline())[1:]
+    arguments = []
+    try:
+        for _ in range(int(count or b"0")):
+            size = int((await reader.readline())[1:])
+            arguments.append((await reader.readexactly(size + 2))[:-2])
+    except asyncio.IncompleteReadError:
+        return None
+    return arguments[0] if arguments else None

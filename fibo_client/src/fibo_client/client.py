@@ -88,7 +88,9 @@ class FiboClient:
     async def aclose(self) -> None:
         """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
 
-        Closing twice does nothing more. Closing goes on although its caller is cancelled.
+        What was read is deleted, and what is unanswered is revoked. That takes at most `io_timeout` and two seconds, or
+        four seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
+        on although its caller is cancelled.
 
         Raises:
             ClientStateError: It runs on another event loop.

@@ -174,3 +174,46 @@ async def test_a_bug_while_tidying_does_not_end_it(monkeypatch, caplog):
         await asyncio.sleep(5)
         assert deletions(store) == [["b"]]
     assert "cleaning up failed" in caplog.text
+
+
+@virtual
+async def test_closing_gives_a_silent_redis_one_chance_to_answer(monkeypatch):
+    async with running() as (broker, store, tidier):
+
+        async def silent(*_):
+            await asyncio.sleep(300)
+
+        monkeypatch.setattr(broker, "broadcast", silent)
+        monkeypatch.setattr(store, "delete", silent)
+        tidier.revoke(map(str, range(2 * MAX_REVOKED)))
+        tidier.delete(map(str, range(2 * MAX_DELETED)), 100.0)
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began <= tidying.LAST_WORD + 0.01
+
+
+@virtual
+async def test_closing_has_patience_with_a_redis_that_is_slow_and_answers(monkeypatch):
+    async with running() as (_, store, tidier):
+        quick = store.delete
+
+        async def slow(task_ids):
+            await asyncio.sleep(tidying.LAST_WORD - 0.5)
+            await quick(task_ids)
+
+        monkeypatch.setattr(store, "delete", slow)
+        tidier.delete(map(str, range(3 * MAX_DELETED)), 100.0)
+    assert [len(ids) for ids in deletions(store)] == [MAX_DELETED] * 3
+
+
+@virtual
+async def test_a_bug_in_the_last_tidying_does_not_keep_a_client_from_closing(monkeypatch, caplog):
+    async with running() as (broker, store, tidier):
+
+        async def broken(task_ids):
+            raise AssertionError("a bug")
+
+        monkeypatch.setattr(store, "delete", broken)
+        tidier.delete(["a"], 100.0)
+        tidier.revoke(["b"])
+    assert "cleaning up failed" in caplog.text
+    assert len(broker.broadcasts) == 1

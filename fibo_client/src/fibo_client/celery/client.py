@@ -90,7 +90,9 @@ class CeleryClient:
     async def aclose(self) -> None:
         """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
 
-        Closing twice does nothing more. Closing goes on although its caller is cancelled.
+        What was read is deleted, and what is unanswered is revoked. That takes at most `io_timeout` and two seconds, or
+        four seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
+        on although its caller is cancelled.
 
         Raises:
             ClientStateError: It runs on another event loop.
@@ -530,13 +532,13 @@ class CeleryClient:
 
         Args:
             destination: The node names to ask. None is all.
-            timeout: Seconds to wait. It ends sooner once every worker that listens has answered.
+            timeout: Seconds for all of it. It ends sooner once every worker that listens has answered.
 
         Returns:
             The workers that answered, by name; none where there is no worker.
 
         Raises:
-            TransportError: The broker could not be asked.
+            TransportError: The broker could not be asked, or fell silent. At the latest half a second after the time.
         """
         replies = await self.inspect(destination, timeout=timeout).ping()
         return [WorkerInfo(name) for name in sorted(replies)]
@@ -546,7 +548,7 @@ class CeleryClient:
 
         Args:
             destination: The node names to ask. None is all.
-            timeout: Seconds that a question may take.
+            timeout: Seconds that all of a question may take.
 
         Returns:
             The questions, as methods.
@@ -566,7 +568,8 @@ class CeleryClient:
 
         Args:
             result: The task; or the error that says that it gave no answer, of whose tasks the first is meant.
-            timeout: Seconds that each of two rounds of questions to the workers may take.
+            timeout: Seconds for each of four steps: a look at the queue, two rounds of questions to the workers, and a
+                look at the result. The first step that gets no answer from Redis is the last.
 
         Returns:
             What is known of the task, its queue and the workers; its `cause` is one of `Cause`.

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from fibo_client.celery.engine import doubt
 from fibo_client.celery.inspection import Inspect
 from fibo_client.celery.protocol import states
+from fibo_client.errors import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +144,7 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
     Args:
         engine: The client's running parts.
         result: The task.
-        timeout: Seconds that each question to the workers may take.
+        timeout: Seconds that each look at the queue and at the result, and each round of questions, may take.
 
     Returns:
         What is known.
@@ -151,9 +153,10 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         TransportError: Redis could not be asked.
         ResultDecodeError: What is stored is not a result.
     """
+    engine.check()
     queue = result.queue or engine.config.queue
     # First the queue, then the workers, then the result: a task that moves on meanwhile is met further on.
-    place = await engine.broker.locate(queue, result.id)
+    place = await engine.broker.locate(queue, result.id, timeout=timeout)
     inspect = Inspect(engine, None, timeout)
     queues = await inspect.active_queues()
     registered: dict[str, Any] = {}
@@ -163,7 +166,11 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         held, registered, conf = await asyncio.gather(
             inspect.query_task([result.id]), inspect.registered(), inspect.conf()
         )
-    state = await result.state()
+    try:
+        async with asyncio.timeout(timeout):
+            state = await result.state()
+    except TimeoutError:
+        raise TransportError(f"{engine.store}: no answer within {timeout:g} s. {doubt(engine.store)}") from None
     failure = result.cached.failure if result.cached is not None else None
     holding = {name: what for name, answer in held.items() if (what := _held(answer, result.id)) is not None}
     listening = tuple(name for name, taken in queues.items() if queue in _names(taken))

@@ -313,7 +313,9 @@ class Engine:
         except TimeoutError:
             self._publisher.withdraw(publication)
             if not outcome:  # The answer may have come in the very step in which time was up.
-                outcome.append(publication.failed(f"no answer from the broker within {timeout:g} s"))
+                outcome.append(
+                    publication.failed(f"{self.broker}: no answer within {timeout:g} s. {doubt(self.broker)}")
+                )
         except BaseException:
             self._publisher.withdraw(publication)
             raise
@@ -502,6 +504,20 @@ class Engine:
                 stacklevel=1,
                 source=self,
             )
+
+
+def doubt(asked: Broker | ResultStore) -> str:
+    """Ask what may be wrong with a server that gives no answer.
+
+    Args:
+        asked: What talks to it.
+
+    Returns:
+        The question.
+    """
+    if asked.weather.reached:
+        return "Is it stopped, or very busy?"
+    return "Is that a Redis, with TLS or without as the URL says?"
 
 
 def _wake(future: asyncio.Future[None]) -> None:

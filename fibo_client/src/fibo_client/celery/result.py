@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from fibo_client.celery.config import UNSET, Unset
-from fibo_client.celery.engine import Outcome
+from fibo_client.celery.engine import Outcome, doubt
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.meta import TaskMeta
@@ -537,7 +537,7 @@ def timeout_error(
         reason = f"Results cannot be read at present: {outcome.unread}"
     elif outcome.timed_out and not outcome.looks:
         silent = engine.store if published else engine.broker
-        reason = f"{silent} had not answered by then: is that a Redis, with TLS or without as the URL says?"
+        reason = f"{silent} had not answered by then. {doubt(silent)}"
     elif expired and not outcome.timed_out:
         reason = (
             "A worker found it expired although its time was not up here: "

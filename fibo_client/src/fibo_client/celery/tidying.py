@@ -21,7 +21,7 @@ from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.errors import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     from fibo_client.celery.transport.base import Broker, ResultStore
 
@@ -32,6 +32,9 @@ MAX_REVOKED: Final = 100
 
 REVOKE_PAUSE: Final = 0.1
 """Seconds between two revocations."""
+
+LAST_WORD: Final = 2.0
+"""The most seconds that a client which closes waits for one answer. A Redis that takes longer is held to be silent."""
 
 LAST_REVOCATIONS: Final = 1.0
 """The most seconds that a client which closes spends on revocations. What is left expires."""
@@ -74,7 +77,7 @@ class Tidier:
         )
 
     async def aclose(self, seconds: float) -> None:
-        """Do once what is left to do, then stop.
+        """Do once what is left to do, then stop. The first command without an answer is the last of its kind.
 
         Args:
             seconds: The most time to spend on it.
@@ -88,15 +91,21 @@ class Tidier:
             self._timer.cancel()
         if not self._broker.weather.reached:
             return  # Nothing can have been sent; and who closes would wait for a connection once more.
+        # Both at once: where Redis is silent, it is waited for once.
+        await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(seconds))
+
+    async def _delete_the_last(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             # Also those whose time has not come: nobody will be there when it does. Deleting what is not stored
             # yet does no harm; it expires.
-            while self._deleted and await self._delete(math.inf):
+            while self._deleted and await _in_time(self._delete(math.inf)):
                 pass
+
+    async def _revoke_the_last(self, seconds: float) -> None:
         with anyio.move_on_after(min(seconds, LAST_REVOCATIONS)):
             going = bool(self._revoked)
             while going:
-                going = await self._revoke() and bool(self._revoked)
+                going = await _in_time(self._revoke()) and bool(self._revoked)
                 await asyncio.sleep(REVOKE_PAUSE if going else 0.0)
 
     def revoke(self, task_ids: Iterable[str]) -> None:
@@ -184,3 +193,13 @@ class Tidier:
                 heapq.heappush(self._deleted, entry)
             raise
         return True
+
+
+async def _in_time(step: Awaitable[bool]) -> bool:
+    """Do a step of the last tidying. Give what it gives, and False where that cannot be had."""
+    try:
+        with anyio.move_on_after(LAST_WORD):
+            return await step
+    except Exception:
+        logger.exception("cleaning up failed; what is left expires")
+    return False

@@ -153,12 +153,13 @@ class Broker(Protocol):
         """
         ...
 
-    async def locate(self, queue: str, task_id: str) -> Place:
+    async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
         """Look for a message in a queue, at a bounded cost: in a long one only among the oldest and the newest.
 
         Args:
             queue: The queue's name.
             task_id: The id of its task.
+            timeout: Seconds to look. What was not looked at by then is left.
 
         Returns:
             Where it is. Messages that workers hold already are in no queue.
@@ -187,7 +188,7 @@ class Broker(Protocol):
 
         Args:
             request: The command.
-            timeout: Seconds to wait. It ends sooner once every worker that listened has answered.
+            timeout: Seconds for all of it. It ends sooner once every worker that listened has answered.
             limit: End after so many answers.
 
         Returns:

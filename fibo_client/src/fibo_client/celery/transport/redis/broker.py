@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
 from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.transport.base import Parcel, Place
 from fibo_client.celery.transport.redis import envelope
-from fibo_client.celery.transport.redis.connections import RedisFaultError, told
+from fibo_client.celery.transport.redis.connections import Limit, RedisFaultError, told
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from fibo_client.telemetry.recorder import Server
 
 _REPLY_TTL_MS = 60_000
+
+GRACE: Final = 0.5
+"""Seconds that Redis has to say that a question's time is up: it looks at its clock ten times a second only."""
+
+LAST_UNBINDING: Final = 1.0
+"""The most seconds that a broker which closes waits until the places for answers to its questions are gone."""
 
 PORTION: Final = 100
 """How many messages one command reads when one is looked for."""
@@ -87,6 +93,8 @@ class RedisBroker:
         self.weather: Weather = connections.weather
         self.server: Server = connections.address.server
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
+        self._asking: set[str] = set()
+        self._unbinding: set[asyncio.Task[None]] = set()
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
         """See `Broker.prepare`."""
@@ -108,24 +116,38 @@ class RedisBroker:
         with told():
             return sum(await self._connections.execute_all([("LLEN", key) for key in self._keys.queues(queue)]))
 
-    async def locate(self, queue: str, task_id: str) -> Place:
+    async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
         """See `Broker.locate`. Workers take from the right; the list of priority 0 comes first."""
-        with told():
-            async with self._connections.connection() as connection:
-                return await self._search(connection, self._keys.queues(queue), task_id)
+        deadline = asyncio.get_running_loop().time() + timeout
 
-    async def _search(self, connection: AbstractConnection, keys: Sequence[str], task_id: str) -> Place:
-        lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys])
+        def limit() -> Limit:
+            return self._connections.limit(deadline + GRACE, timeout)
+
+        with told():
+            async with self._connections.connection(limit()) as connection:
+                return await self._search(connection, self._keys.queues(queue), task_id, deadline, limit)
+
+    async def _search(
+        self,
+        connection: AbstractConnection,
+        keys: Sequence[str],
+        task_id: str,
+        deadline: float,
+        limit: Callable[[], Limit],
+    ) -> Place:
+        loop = asyncio.get_running_loop()
+        lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys], limit=limit())
         depth, before, complete = sum(lengths), 0, True
         left = MAX_SEARCHED_BYTES
         for key, length in zip(keys, lengths, strict=True):
             for start in _portions(length):
-                if left <= 0:
+                if left <= 0 or loop.time() >= deadline:
+                    complete = False
                     break
                 # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
                 try:
                     (found,) = await self._connections.exchange(
-                        connection, [("LRANGE", key, -start - PORTION, -start - 1)]
+                        connection, [("LRANGE", key, -start - PORTION, -start - 1)], limit=limit()
                     )
                 except RedisFaultError as fault:
                     if not fault.refused:
@@ -135,7 +157,7 @@ class RedisBroker:
                     left -= len(payload)
                     if envelope.is_task(payload, task_id):
                         return Place(depth, before + start + index, complete=complete)
-            complete = complete and left > 0 and length <= MAX_SEARCHED
+            complete = complete and length <= MAX_SEARCHED
             before += length
         return Place(depth, None, complete)
 
@@ -150,20 +172,24 @@ class RedisBroker:
         ticket, reply_key = str(uuid.uuid4()), str(uuid.uuid4())
         body = encode_request(request, ticket=ticket, reply_exchange=self._keys.reply_exchange, reply_key=reply_key)
         bind = ("SADD", self._keys.reply_bindings, self._keys.reply_binding(reply_key))
-        asked = False
-        try:
-            with told():
-                async with self._connections.long_connection() as connection:
-                    asked = True
-                    deadline = time.monotonic() + timeout  # Who had no connection yet has asked nobody.
-                    _, listening = await self._connections.exchange(
-                        connection, [bind, self._publish_command(body, time.time() + timeout)]
-                    )
+        asking = self._publish_command(body, time.time() + timeout)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        first = self._connections.limit(deadline + GRACE, timeout)
+        with told():
+            async with self._connections.long_connection(first) as connection:
+                self._asking.add(reply_key)
+                try:
+                    began = loop.time()
+                    _, listening = await self._connections.exchange(connection, [bind, asking], limit=first)
                     wanted = listening if limit is None else min(listening, limit)
-                    return await self._collect(connection, reply_key, ticket, wanted, deadline)
-        finally:
-            if asked:  # Else nothing of it is there, and the caller would only wait for a connection once more.
-                await self._unbind(reply_key)
+                    # That time is up has as long a way as this answer had.
+                    last = Limit(deadline + GRACE + loop.time() - began, timeout)
+                    replies = await self._collect(connection, reply_key, ticket, wanted, deadline, last)
+                finally:  # Whoever is told of a failure, or is cancelled, does not wait for it.
+                    unbinding = self._unbind_in_background(reply_key)
+        await asyncio.wait([unbinding], timeout=max(0.0, deadline - loop.time()) + GRACE)
+        return replies
 
     def _publish_command(self, body: bytes, expires: float | None) -> tuple[Any, ...]:
         message = envelope.encode_control(
@@ -172,16 +198,17 @@ class RedisBroker:
         return ("PUBLISH", self._keys.control_channel, message)
 
     async def _collect(
-        self, connection: AbstractConnection, reply_key: str, ticket: str, wanted: int, deadline: float
+        self, connection: AbstractConnection, reply_key: str, ticket: str, wanted: int, deadline: float, last: Limit
     ) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
         replies: dict[str, Any] = {}
         while len(replies) < wanted:
-            left = deadline - time.monotonic()
+            left = deadline - loop.time()
             if left <= 0:
                 break
-            # Redis takes 0 for "for ever", and looks at its clock ten times a second only.
+            # Redis takes 0 for "for ever".
             blocking = ("BRPOP", self._keys.reply_list(reply_key), f"{max(left, 0.01):.3f}")
-            (popped,) = await self._connections.exchange(connection, [blocking], patience=left)
+            (popped,) = await self._connections.exchange(connection, [blocking], limit=last)
             if popped is None:
                 break
             try:
@@ -192,6 +219,15 @@ class RedisBroker:
                 continue  # Somebody else wrote into the list. It is no answer of a worker.
         return replies
 
+    def _unbind_in_background(self, reply_key: str) -> asyncio.Task[None]:
+        self._asking.discard(reply_key)
+        unbinding = asyncio.get_running_loop().create_task(
+            self._unbind(reply_key), name="fibo_client.unbinding", context=contextvars.Context()
+        )
+        self._unbinding.add(unbinding)
+        unbinding.add_done_callback(self._unbinding.discard)
+        return unbinding
+
     async def _unbind(self, reply_key: str) -> None:
         # In this order: while the member is there, a late answer makes the list again. One that is on its way already
         # must find a list with an expiry, so there must be a list.
@@ -201,14 +237,20 @@ class RedisBroker:
             ("RPUSH", answers, ""),
             ("PEXPIRE", answers, _REPLY_TTL_MS),
         ]
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._connections.execute_all(commands)
-            except RedisFaultError:
-                pass  # The caller learns of an outage from the question itself; there is nothing more to say.
+        try:
+            await self._connections.execute_all(commands)
+        except RedisFaultError:
+            pass  # The caller learns of an outage from the question itself; there is nothing more to say.
 
     async def aclose(self) -> None:
-        """See `Broker.aclose`."""
+        """See `Broker.aclose`. Where questions are still open, what is kept for their answers is removed first."""
+        for reply_key in list(self._asking):
+            self._unbind_in_background(reply_key)
+        if self._unbinding:
+            _, late = await asyncio.wait(self._unbinding, timeout=LAST_UNBINDING)
+            for unbinding in late:
+                unbinding.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await self._connections.aclose()
 
     def __str__(self) -> str:

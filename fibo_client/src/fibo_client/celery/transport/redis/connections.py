@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import anyio
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -54,6 +55,9 @@ and some managed servers know no other."""
 _can_read = getattr(AbstractConnection, "can_read", None) or AbstractConnection.can_read_destructive
 """The latter before redis-py 8."""
 
+LAST_GOODBYE: Final = 1.0
+"""The most seconds that closing waits for the other side, which TLS does. Then connections are cut."""
+
 _FAILURES: Final = (TimeoutError, RedisError, OSError, RuntimeError)
 """How using a connection can fail. RuntimeError is uvloop's, for a handle that is closed."""
 
@@ -93,6 +97,18 @@ def told() -> Iterator[None]:
         raise error from fault.__cause__
 
 
+class Limit(NamedTuple):
+    """By when something must be over: waiting for a connection, making it, and the answer.
+
+    Attributes:
+        at: When, by the loop's clock.
+        seconds: How long that was to be, for messages.
+    """
+
+    at: float
+    seconds: float
+
+
 class Connections:
     """A bounded pool of connections to one Redis server."""
 
@@ -108,6 +124,7 @@ class Connections:
         self._pool = self._make_pool(config)
         # Connected, and used by nobody. They stay out of redis-py's pool: each turn there costs as much as a command.
         self._free: list[AbstractConnection] = []
+        self._made: set[AbstractConnection] = set()
 
     def _make_pool(self, config: CeleryConfig) -> ConnectionPool:
         address = self.address
@@ -132,8 +149,11 @@ class Connections:
         return ConnectionPool(connection_class=kind, host=address.host, port=address.port, **options, **secure)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AbstractConnection]:
+    async def connection(self, limit: Limit | None = None) -> AsyncIterator[AbstractConnection]:
         """Borrow a connection that is connected.
+
+        Args:
+            limit: By when it must be there. None is the time limit, from now on.
 
         Yields:
             The connection.
@@ -141,15 +161,18 @@ class Connections:
         Raises:
             RedisFaultError: None could be had within the time limit; nothing was sent.
         """
-        connection = await self._take(self._limit())
+        connection = await self._take(limit or self.limit())
         try:
             yield connection
         finally:
             await self._give_back(connection)
 
     @asynccontextmanager
-    async def long_connection(self) -> AsyncIterator[AbstractConnection]:
+    async def long_connection(self, limit: Limit) -> AsyncIterator[AbstractConnection]:
         """Borrow a connection for commands that block for long. Half of all connections at most are lent so.
+
+        Args:
+            limit: By when it must be there.
 
         Yields:
             The connection.
@@ -157,7 +180,6 @@ class Connections:
         Raises:
             RedisFaultError: None could be had within the time limit; nothing was sent.
         """
-        limit = self._limit()
         await self._acquire(self._long, limit)
         try:
             connection = await self._take(limit)
@@ -168,11 +190,20 @@ class Connections:
         finally:
             self._long.release()
 
-    def _limit(self) -> float:
-        """By when a command that begins now must be over: waiting for a connection, making it, and the answer."""
-        return asyncio.get_running_loop().time() + self._io_timeout
+    def limit(self, deadline: float = math.inf, seconds: float = math.inf) -> Limit:
+        """Say by when a command that begins now must be over.
 
-    async def _take(self, limit: float) -> AbstractConnection:
+        Args:
+            deadline: When at the latest, by the loop's clock.
+            seconds: How long after its beginning that is.
+
+        Returns:
+            The limit: the deadline, or that of every command if that is sooner.
+        """
+        usual = asyncio.get_running_loop().time() + self._io_timeout
+        return Limit(usual, self._io_timeout) if usual <= deadline else Limit(deadline, min(self._io_timeout, seconds))
+
+    async def _take(self, limit: Limit) -> AbstractConnection:
         await self._acquire(self._slots, limit)
         try:
             while self._free and not self._closed:
@@ -201,31 +232,33 @@ class Connections:
             self._slots.release()
 
     async def _drop(self, connection: AbstractConnection) -> None:
+        self._made.discard(connection)
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
 
-    async def _acquire(self, slots: anyio.Semaphore, limit: float) -> None:
+    async def _acquire(self, slots: anyio.Semaphore, limit: Limit) -> None:
         try:
             try:
                 slots.acquire_nowait()
             except anyio.WouldBlock:
-                async with asyncio.timeout_at(limit):
+                async with asyncio.timeout_at(limit.at):
                     await slots.acquire()
         except TimeoutError:
-            busy = f"all connections were busy for {self._io_timeout:g} s (max_connections)"
+            busy = f"all connections were busy for {limit.seconds:g} s (max_connections)"
             raise ConnectionsBusyError("unsent", f"{self.address}: {busy}") from None
 
-    async def _connect(self, limit: float) -> AbstractConnection:
+    async def _connect(self, limit: Limit) -> AbstractConnection:
         if self._closed:
             raise self._fault("unsent", "the client was closed")
         try:
-            async with asyncio.timeout_at(limit):
+            async with asyncio.timeout_at(limit.at):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
                 self.weather.connected()
+                self._made.add(connection)
                 return connection
         except TimeoutError:
             advice = _IS_IT_REDIS if self.address.ssl is None else _IS_IT_TLS
-            fault = self._fault("unsent", f"no connection within {self._io_timeout:g} s. {advice}")
+            fault = self._fault("unsent", f"no connection within {limit.seconds:g} s. {advice}")
             self._note(fault, certain=True)
             raise fault from None
         except (RedisError, OSError) as error:
@@ -267,7 +300,7 @@ class Connections:
         Raises:
             RedisFaultError: One failed; the outcome says how.
         """
-        limit = self._limit()
+        limit = self.limit()
         connection = await self._take(limit)
         try:
             return await self.exchange(connection, commands, patience=patience, limit=limit)
@@ -280,7 +313,7 @@ class Connections:
         commands: Sequence[tuple[Any, ...]],
         *,
         patience: float = 0.0,
-        limit: float | None = None,
+        limit: Limit | None = None,
     ) -> list[Any]:
         """Send commands together over one connection and read their answers.
 
@@ -288,7 +321,7 @@ class Connections:
             connection: From `connection`.
             commands: The commands with their arguments.
             patience: Seconds that they may block, on top of the time limit.
-            limit: When the time limit ends, by the loop's clock. None is that it begins now.
+            limit: By when it must be over. None is the time limit, from now on.
 
         Returns:
             The answers, in order.
@@ -300,9 +333,10 @@ class Connections:
         refusal: RedisFaultError | None = None
         if not connection.is_connected:  # Sending would connect anew, behind the back of who cut it.
             raise self._fault("unsent", "the connection is gone")
-        seconds = self._io_timeout + patience
+        transport = _transport(connection)
+        at, seconds = self.limit() if limit is None else limit
         try:
-            async with asyncio.timeout_at((self._limit() if limit is None else limit) + patience):
+            async with asyncio.timeout_at(at + patience):
                 await connection.send_packed_command(_packed(commands))
                 for command in commands:
                     try:
@@ -314,7 +348,11 @@ class Connections:
                             reason = f"{command[0]}: {reason}"
                         refusal = refusal or self._fault(_outcome(error), reason)
         except _FAILURES as error:
-            raise await self._failed(connection, error, seconds) from _brief(error)
+            _cut(transport)
+            raise await self._failed(connection, error, seconds + patience) from _brief(error)
+        except asyncio.CancelledError:
+            _cut(transport)
+            raise
         if self.weather.failures:
             self._tell(self.weather.worked(time.monotonic()))
         if refusal is not None:
@@ -331,10 +369,12 @@ class Connections:
         Raises:
             RedisFaultError: They may not have been sent.
         """
+        transport = _transport(connection)
         try:
             async with asyncio.timeout(self._io_timeout):
                 await connection.send_packed_command(_packed(commands))
         except _FAILURES as error:
+            _cut(transport)
             raise await self._failed(connection, error, self._io_timeout) from _brief(error)
 
     async def receive(self, connection: AbstractConnection) -> Any:
@@ -375,16 +415,20 @@ class Connections:
         if isinstance(error, (BusyLoadingError, AuthenticationError)):
             return self._fault(_outcome(error), _explain(error))
         if seconds is not None and isinstance(error, TimeoutError):
-            return self._fault("unknown", f"no answer within {seconds:g} s")
+            return self._fault("unknown", f"no answer within {seconds:g} s. {_IS_IT_WELL}")
         return self._fault("unknown", _explain(error))
 
     async def aclose(self) -> None:
         """Close all connections, also those in use, and make no more."""
         self._closed = True
-        await self._pool.aclose()
-        if self._sentinel is not None:
-            for sentinel in self._sentinel.sentinels:
-                await sentinel.aclose()
+        transports = [_transport(connection) for connection in self._made]
+        with anyio.move_on_after(LAST_GOODBYE):
+            await self._pool.aclose()
+            if self._sentinel is not None:
+                for sentinel in self._sentinel.sentinels:
+                    await sentinel.aclose()
+        for transport in transports:
+            _cut(transport)
 
     def _note(self, fault: RedisFaultError, *, certain: bool) -> None:
         if fault.refused:  # It is there, and says so.
@@ -400,6 +444,18 @@ class Connections:
 
     def __repr__(self) -> str:
         return f"<Connections to {self.address}>"
+
+
+def _transport(connection: AbstractConnection) -> asyncio.WriteTransport | None:
+    # redis-py gives no other way to it, and forgets it when the connection fails.
+    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
+    return None if writer is None else writer.transport
+
+
+def _cut(transport: asyncio.WriteTransport | None) -> None:
+    """Close a connection without a word. Closing it as redis-py does would first send what has not left yet, later."""
+    if transport is not None:
+        transport.abort()
 
 
 async def _is_clean(connection: AbstractConnection) -> bool:
@@ -480,6 +536,7 @@ def _explain_connect(error: BaseException, *, tls: bool) -> str:
 
 _IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
 _IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
+_IS_IT_WELL: Final = "Is it stopped, or very busy (SLOWLOG GET)?"
 _TLS_ADVICE: Final = (
     ("error 2 connecting", "One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there."),
     ("certificate has expired", "The server's certificate must be renewed, or this machine's clock is wrong."),
