@@ -32,7 +32,7 @@ from fibo_client import (
     TaskRevokedError,
     TransportError,
 )
-from fibo_client.celery import CeleryClient, RemoteTask
+from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask
 from fibo_client.celery.protocol.message import build_task
 from fibo_client.celery.transport.base import Parcel
 from fibo_client.celery.transport.redis.envelope import encode_task
@@ -537,6 +537,17 @@ async def test_a_client_of_another_loop_is_pushed_what_this_one_computed(fake):
         await eventually(subscribed)
         go.set()
         assert await waiting == (1, 1)
+
+
+def test_what_is_stored_does_not_go_to_who_subscribed_on_a_loop_that_is_closed(fake):
+    async def subscribe():
+        _, store = fake.connect(CeleryConfig())
+        subscription = await store.subscribe()
+        await subscription.update(["shared"], [])
+
+    asyncio.run(subscribe())
+    fake._memory.store("shared", b"a result")
+    assert fake._memory.results == {"shared": b"a result"}
 
 
 def test_a_worker_comes_back_for_clients_of_a_loop_in_another_thread(fake):

@@ -377,13 +377,7 @@ class MemorySubscription:
         Args:
             event: What to receive.
         """
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is self._loop:
-            self._events.put_nowait(event)
-        elif not self._loop.is_closed():
+        if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def _check(self) -> None:
