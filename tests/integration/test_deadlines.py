@@ -230,6 +230,33 @@ async def test_a_question_that_is_given_up_holds_nobody_up_while_redis_is_silent
         await eventually(gone)
 
 
+async def test_questions_that_were_given_up_hold_one_connection_at_most_while_redis_is_silent(server, hand):
+    async with (
+        somebody_listens(server),
+        stalling(server.port) as proxy,
+        CeleryClient(proxy.url(server.url), io_timeout=NEVER, max_connections=8) as client,
+    ):
+        questions = [asyncio.create_task(client.ping(timeout=NEVER)) for _ in range(4)]
+
+        async def all_asked() -> bool:
+            return (await hand.redis.info("clients"))["blocked_clients"] == len(questions)
+
+        await eventually(all_asked)
+        proxy.stalled = True
+        for question in questions:
+            question.cancel()
+            await asyncio.gather(question, return_exceptions=True)
+            for _ in range(10):  # What goes on in the background gets as far as it can.
+                await asyncio.sleep(0)
+        assert client.engine.broker._connections._slots.value == client.config.max_connections - 1
+        proxy.stalled = False
+
+        async def gone() -> bool:
+            return await places(hand) == 0
+
+        await eventually(gone)
+
+
 async def test_closing_removes_the_place_for_answers_to_a_question_that_is_open(server, hand):
     async with somebody_listens(server):
         client = await CeleryClient(server.url).open()

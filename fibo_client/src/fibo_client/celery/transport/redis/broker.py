@@ -94,7 +94,9 @@ class RedisBroker:
         self.server: Server = connections.address.server
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
         self._asking: set[str] = set()
+        self._over: list[str] = []
         self._unbinding: set[asyncio.Task[None]] = set()
+        self._one_unbinds = asyncio.Lock()
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
         """See `Broker.prepare`."""
@@ -221,26 +223,33 @@ class RedisBroker:
 
     def _unbind_in_background(self, reply_key: str) -> asyncio.Task[None]:
         self._asking.discard(reply_key)
+        self._over.append(reply_key)
         unbinding = asyncio.get_running_loop().create_task(
-            self._unbind(reply_key), name="fibo_client.unbinding", context=contextvars.Context()
+            self._unbind(), name="fibo_client.unbinding", context=contextvars.Context()
         )
         self._unbinding.add(unbinding)
         unbinding.add_done_callback(self._unbinding.discard)
         return unbinding
 
-    async def _unbind(self, reply_key: str) -> None:
+    async def _unbind(self) -> None:
+        async with self._one_unbinds:  # While Redis is silent, this shall not hold more than one connection.
+            reply_keys, self._over = self._over, []
+            if not reply_keys:
+                return
+            try:
+                await self._connections.execute_all([each for key in reply_keys for each in self._unbinding_of(key)])
+            except RedisFaultError:
+                pass  # The caller learns of an outage from the question itself; there is nothing more to say.
+
+    def _unbinding_of(self, reply_key: str) -> list[tuple[Any, ...]]:
         # In this order: while the member is there, a late answer makes the list again. One that is on its way already
         # must find a list with an expiry, so there must be a list.
         answers = self._keys.reply_list(reply_key)
-        commands = [
+        return [
             ("SREM", self._keys.reply_bindings, self._keys.reply_binding(reply_key)),
             ("RPUSH", answers, ""),
             ("PEXPIRE", answers, _REPLY_TTL_MS),
         ]
-        try:
-            await self._connections.execute_all(commands)
-        except RedisFaultError:
-            pass  # The caller learns of an outage from the question itself; there is nothing more to say.
 
     async def aclose(self) -> None:
         """See `Broker.aclose`. Where questions are still open, what is kept for their answers is removed first."""
