@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from support.hand import eventually
 from support.servers import stock_worker
 from support.sides import MemorySide, RedisSide
 
+from fibo_client.celery import CeleryClient
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.message import build_task, encode_arguments, encode_moments
 from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
@@ -54,7 +56,18 @@ def two_workers(redis_server):
         stock_worker(url, name="one", pool="solo") as first,
         stock_worker(url, name="two", pool="solo") as second,
     ):
+        asyncio.run(both_listen(url))
         yield url, (first.node, second.node)
+
+
+async def both_listen(url: str) -> None:
+    """Wait until both hear questions: a worker calls itself ready shortly before."""
+    async with CeleryClient(url) as client:
+
+        async def answered() -> bool:
+            return len(await client.ping(timeout=SOON)) == 2
+
+        await eventually(answered)
 
 
 @pytest.fixture
