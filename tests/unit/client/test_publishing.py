@@ -294,3 +294,23 @@ async def test_what_was_certainly_not_sent_is_not_told_as_unknown():
         (error,) = sender.told
         assert isinstance(error, PublishError)
         assert list(error.task_ids) == ids[MAX_PARCELS:]
+
+
+@virtual
+async def test_a_bug_of_one_sender_disturbs_no_other_and_not_the_closing(caplog):
+    def broken(_):
+        raise AssertionError("a bug")
+
+    async with running() as (broker, publisher, sender):
+        publisher.put(Publication([Parcel("a", "celery", b"x")], broken))
+        sender.put("b")
+        await asyncio.sleep(1)
+        sender.put("c")
+        await asyncio.sleep(1)
+        assert sender.told == [None, None]
+        broker.outcomes.append(100.0)
+        publisher.put(Publication([Parcel("d", "celery", b"x")], broken))
+        sender.put("e")
+        await asyncio.sleep(1)
+    assert isinstance(sender.told[-1], PublishUnknownError)
+    assert caplog.text.count("telling how sending ended failed") == 2

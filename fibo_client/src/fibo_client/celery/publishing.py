@@ -261,7 +261,10 @@ class Publisher:
 
     def _finish(self, publication: Publication, error: Failure | None) -> None:
         self._end(publication, error)
-        publication.on_done(error)
+        try:
+            publication.on_done(error)
+        except Exception:  # A bug of one sender's is not to stop the others, nor to keep a client from closing.
+            logger.exception("telling how sending ended failed")
 
     def _end(self, publication: Publication, error: Failure | None) -> None:
         publication.over = True
