@@ -300,6 +300,25 @@ async def test_closing_does_not_wait_long_for_the_last_word_of_tls(tmp_path):
                 await client.aclose()
 
 
+async def test_a_connection_that_is_made_when_the_client_has_closed_is_used_for_nothing(tmp_path):
+    ca = Authority(tmp_path)
+    with tls_server(ca.sign("good", "127.0.0.1"), ca.cert) as (server, port), server.client() as direct:
+        async with stalling(port) as proxy:
+            client = await CeleryClient(f"rediss://127.0.0.1:{proxy.port}/0", ssl_ca_certs=str(ca.cert)).open()
+            proxy.stalled = True
+            asking = asyncio.create_task(client.ping(timeout=NEVER))
+
+            async def connecting() -> bool:
+                return proxy.accepted > 0
+
+            await eventually(connecting)
+            await client.aclose()
+            proxy.stalled = False
+            with pytest.raises(TransportError, match="the client was closed"):
+                await asking
+        assert "cmdstat_publish" not in direct.info("commandstats")
+
+
 async def test_what_had_not_left_when_time_was_up_does_not_leave_later():
     size = 32 * 1024 * 1024
     read = asyncio.Event()

@@ -248,14 +248,12 @@ class Connections:
             raise ConnectionsBusyError("unsent", f"{self.address}: {busy}") from None
 
     async def _connect(self, limit: Limit) -> AbstractConnection:
-        if self._closed:
-            raise self._fault("unsent", "the client was closed")
+        self._check_open()
         try:
             async with asyncio.timeout_at(limit.at):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
                 self.weather.connected()
                 self._made.add(connection)
-                return connection
         except TimeoutError:
             advice = _IS_IT_REDIS if self.address.ssl is None else _IS_IT_TLS
             fault = self._fault("unsent", f"no connection within {limit.seconds:g} s. {advice}")
@@ -271,6 +269,14 @@ class Connections:
                 fault = self._fault("unsent", f"{reason} {_SAY_WHERE}" if unsaid else reason)
             self._note(fault, certain=True)
             raise fault from _brief(error)
+        if self._closed:  # Meanwhile; and nobody would close this one.
+            await self._drop(connection)
+        self._check_open()
+        return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._fault("unsent", "the client was closed")
 
     async def execute(self, *command: Any, patience: float = 0.0) -> Any:
         """Send a command and read its answer. The time limit is one for all of it, from waiting for a connection on.
