@@ -371,7 +371,7 @@ class Engine:
         if waiter.error is not None:
             raise copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
         if once and waiter.timed_out:
-            raise ReadError(f"no answer within {2 * self.config.io_timeout:g} s")
+            raise ReadError(f"{self.store}: no answer within {2 * self.config.io_timeout:g} s. {doubt(self.store)}")
         return self._outcome(waiter, loop.time() - began)
 
     async def run(
