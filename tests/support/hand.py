@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAME = "hand"
 
 
-async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 30.0) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not await condition():

@@ -36,7 +36,7 @@ class Program:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait_for(self, text: str, timeout: float = 30) -> str:
+    def wait_for(self, text: str, timeout: float = 50) -> str:
         """Wait until it has written a text, and give all that it has written."""
         with self._more:
             self._more.wait_for(lambda: text in self.text or self._ended, timeout)
