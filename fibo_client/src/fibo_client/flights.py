@@ -166,20 +166,22 @@ class _Party:
 class _Launch:
     """A chunk that was sent."""
 
-    __slots__ = ("answered", "began", "expiry", "flights", "handle", "parties", "sending", "work")
+    __slots__ = ("answered", "began", "expiry", "flights", "handle", "parties", "sending", "task_id", "work")
 
     def __init__(
         self,
         work: Work,
         sending: Sending,
-        handle: AsyncResult[list[Answer]],
+        task_id: str,
+        handle: Callable[[], AsyncResult[list[Answer]]],
         flights: Sequence[_Flight],
         began: float,
         expiry: float,
     ) -> None:
         self.work: Work = work
         self.sending: Sending = sending
-        self.handle: AsyncResult[list[Answer]] = handle
+        self.task_id: str = task_id
+        self.handle: Callable[[], AsyncResult[list[Answer]]] = handle
         self.flights: Sequence[_Flight] = flights
         self.began: float = began
         self.expiry: float = expiry
@@ -303,8 +305,8 @@ class Flights:
             self._refuse(flights, error)
             return
         work = self._engine.own([parcel], sending, retry=True, bulky=is_bulky(chunk))
-        handle_ = handle(self._engine, chunk, line.lane, parcel.task_id)
-        launch = _Launch(work, sending, handle_, flights, now, deadline + EXPIRY_MARGIN)
+        handle_ = partial(handle, self._engine, chunk, line.lane, parcel.task_id)
+        launch = _Launch(work, sending, parcel.task_id, handle_, flights, now, deadline + EXPIRY_MARGIN)
         line.in_flight += 1
         work.send()
         for flight in flights:
@@ -351,7 +353,7 @@ class Flights:
 
     def _answers(self, launch: _Launch, waiter: Waiter) -> Iterator[tuple[Seat, Answer]]:
         """Pair seats with their answers. What takes time is done when a pair is taken."""
-        task_id = launch.handle.id
+        task_id = launch.task_id
         try:
             (items,) = self._collect(launch, waiter, launch.began)
         except FiboError:
@@ -369,7 +371,9 @@ class Flights:
     def _collect(self, launch: _Launch, waiter: Waiter, began: float) -> list[list[Any]]:
         waited = asyncio.get_running_loop().time() - began
         outcome = self._engine.outcome(launch.work, waiter, waited)
-        return collect(outcome, [launch.handle], expiry_is_timeout=True)
+        # A launch and its flights know each other. A handle that stayed with them would keep the text of the answer
+        # until the garbage collector comes, which it does rarely while there are few objects, however long.
+        return collect(outcome, [launch.handle()], expiry_is_timeout=True)
 
     def _error(self, launch: _Launch, waiter: Waiter, seat: Seat) -> FiboError:
         """Make the error of a seat that gets no answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 from support.worker import NOTHING, leftovers, memory_client, value
 
+from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.chunks import Lane
 from fibo_client.errors import (
@@ -616,3 +618,16 @@ def test_every_call_gets_what_it_would_get_alone(plans, delays, refused, chunk_s
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main())
+
+
+@virtual
+async def test_the_text_of_an_answer_is_free_at_once_and_not_when_the_garbage_collector_comes():
+    async with memory_client() as (client, _):
+        gc.collect()
+        gc.disable()
+        try:
+            await client.fibonacci(BIG)
+            await settle()
+            assert not [each for each in gc.get_objects() if isinstance(each, TaskMeta)]
+        finally:
+            gc.enable()
