@@ -320,7 +320,7 @@ def test_a_revocation_that_nobody_hears_is_status_5(redis_url):
     "command", [("compute", "10"), ("call", "tasks.add"), ("sqrt", "2"), ("result", "x", "--wait")]
 )
 def test_no_answer_for_want_of_a_worker_is_status_5_and_says_what_to_ask(redis_url, command):
-    done = fibo(redis_url, *command, "--timeout", "0.3")
+    done = fibo(redis_url, *command, "--timeout", "1")
 
     assert done.returncode == 5
     lines = said(done).splitlines()
@@ -335,7 +335,8 @@ def test_no_answer_from_a_queue_that_no_worker_serves_is_status_3(stock):
 
     assert done.returncode == 3
     assert "no worker takes tasks from 'nobodys'" in said(done)
-    assert done.stderr.endswith(" --queue nobodys\n0 of 2 answered; what else was sent was revoked.\n")
+    # Nothing was left to revoke: both had the same deadline, and expire.
+    assert done.stderr.endswith(" --queue nobodys\n0 of 2 answered.\n")
     task_id = re.search(UUID, done.stderr)[0]
     assert "no worker takes tasks from 'nobodys'" in fibo(stock.url, "diagnose", task_id, "--queue", "nobodys").stdout
 
@@ -396,7 +397,12 @@ def test_an_outage_is_told_if_the_command_outlives_it():
         server.stop()
         program.wait_for("Redis is gone, trying again: redis://127.0.0.1:")
         assert program.end(signal.SIGINT) == 130
-    assert program.text.endswith("Stopped: 0 of 1 answered, the rest was revoked.\n")
+    assert re.search(
+        r"^Stopped: 0 of 1 answered, the rest could not be revoked and expires within 62 s: "
+        r"redis://127\.0\.0\.1:\d+/0: .* Is Redis running there\?\n\Z",
+        program.text,
+        re.MULTILINE,
+    )
 
 
 # Ctrl-C and other ends.
@@ -421,7 +427,7 @@ def test_a_wait_that_is_stopped_changes_nothing_about_the_task(redis_url):
     with started(FIBO, "result", task_id, "--wait", env={"CELERY_BROKER_URL": redis_url}) as program:
         wait_until_it_waits(program)
         assert program.end(signal.SIGINT) == 130
-    assert program.text == f"Stopped. The task goes on; wait again: fibo result {task_id} --wait\n"
+    assert program.text == f"Stopped: the task goes on; wait again: fibo result {task_id} --wait\n"
     assert "it waits in 'celery'" in fibo(redis_url, "diagnose", task_id).stdout
 
 
@@ -440,6 +446,47 @@ def test_a_call_that_is_stopped_is_revoked(stock, redis_server):
     while not re.search(f"revoked.*{task_id}", stock.process.log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        (("compute", "4", "10"), r"0 of 2 answered, the rest"),
+        (("sqrt", "4", "10"), r"what is unfinished"),
+        (("call", "tasks.add"), rf"tasks\.add\[{UUID}\]"),
+    ],
+)
+def test_a_stop_whose_revocation_nobody_hears_says_so(redis_server, redis_url, command, what):
+    with on_screen(redis_url, *command, columns=200) as terminal:
+        wait_until_it_is_sent(redis_server, redis_url, terminal)
+        terminal.type("\x03")
+        assert terminal.end() == 130
+    assert re.search(
+        rf"Stopped: {what} could not be revoked and expires within 32 s: no worker heard it\.$", terminal.screen
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [(("compute", "4", "10"), r"0 of 2 answered, the rest"), (("call", "tasks.add"), rf"tasks\.add\[{UUID}\]")],
+)
+def test_a_stop_without_redis_says_that_the_revocation_did_not_go_out(command, what):
+    with RedisServer() as server, on_screen(server.url, *command, "--timeout", "inf", columns=250) as terminal:
+        wait_until_it_is_sent(server, server.url, terminal)
+        server.stop()
+        terminal.type("\x03")
+        assert terminal.end() == 130
+    assert re.search(
+        rf"Stopped: {what} could not be revoked and stays until a worker comes: redis://127\.0\.0\.1:\d+/0: .* "
+        r"Is Redis running there\?$",
+        terminal.screen,
+    )
+
+
+def wait_until_it_is_sent(server, url, terminal):
+    """Wait until a program has sent a task, and sees Ctrl-C as a wish to stop."""
+    with server.client(url) as client:
+        terminal.wait_for(lambda _: client.llen("celery"))
 
 
 def wait_until_it_waits(program):
@@ -462,7 +509,7 @@ def test_a_second_ctrl_c_ends_at_once_though_redis_does_not_answer():
         os.kill(server.pid, signal.SIGSTOP)
         try:
             terminal.type("\x03")
-            terminal.wait_for(lambda screen: "Computing" not in screen)
+            terminal.wait_for("Stopping; Ctrl-C again ends at once.")
             terminal.type("\x03")
             assert terminal.end(timeout=2) == 130
         finally:

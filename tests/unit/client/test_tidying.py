@@ -10,7 +10,7 @@ from support.clock import virtual
 from support.memory import MemoryBroker, MemoryStore
 
 from fibo_client.celery import tidying
-from fibo_client.celery.tidying import MAX_DELETED, MAX_REVOKED, Tidier
+from fibo_client.celery.tidying import MAX_DELETED, MAX_REVOKED, Revocations, Tidier
 from fibo_client.errors import TransportError
 
 
@@ -217,3 +217,45 @@ async def test_a_bug_in_the_last_tidying_does_not_keep_a_client_from_closing(mon
         tidier.revoke(["b"])
     assert "cleaning up failed" in caplog.text
     assert len(broker.broadcasts) == 1
+
+
+@virtual
+async def test_what_became_of_each_revocation_is_counted(monkeypatch):
+    monkeypatch.setattr(tidying, "MAX_BACKLOG", 5)
+    async with running() as (broker, _, tidier):
+        tidier.revoke(["heard", "heard, too"])
+        await asyncio.sleep(1)
+        broker.listening = 0
+        tidier.revoke(["unheard"])
+        await asyncio.sleep(1)
+
+        async def unreachable(_):
+            raise TransportError("connection refused")
+
+        monkeypatch.setattr(broker, "broadcast", unreachable)
+        tidier.revoke(str(number) for number in range(7))
+        await asyncio.sleep(1)
+    assert tidier.revocations == Revocations(heard=2, unheard=1, untold=7, trouble="connection refused")
+
+
+@virtual
+async def test_what_could_not_be_revoked_before_the_end_is_counted(monkeypatch):
+    async with running() as (broker, _, tidier):
+        tidier.revoke(str(number) for number in range(8000))
+    heard = tidier.revocations.heard
+    assert 1000 <= heard <= 1200
+    assert tidier.revocations == Revocations(heard=heard, untold=8000 - heard)
+
+    async with running() as (broker, _, tidier):
+
+        async def hang(_):
+            await asyncio.sleep(3600)
+
+        monkeypatch.setattr(broker, "broadcast", hang)
+        tidier.revoke(["a"])
+    assert tidier.revocations == Revocations(untold=1, trouble=f"{broker}: no answer within 1 s")
+
+    async with running() as (broker, _, tidier):
+        broker.weather.reached = False
+        tidier.revoke(["a"])
+    assert tidier.revocations == Revocations(untold=1)

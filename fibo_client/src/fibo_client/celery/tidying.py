@@ -12,6 +12,7 @@ import heapq
 import logging
 import math
 from collections import deque
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -49,17 +50,38 @@ MAX_BACKLOG: Final = 100_000
 """The most ids that wait to be revoked, and to be deleted. Beyond, expiry does the work."""
 
 
+@dataclass(slots=True)
+class Revocations:
+    """What became of the tasks that were to be revoked. Once the client is closed, all of them are counted.
+
+    Attributes:
+        heard: How many were told to at least one worker. It does not say that it obeyed.
+        unheard: How many were told, but no worker listened.
+        untold: How many could not be told.
+        trouble: Why the last of these could not. None if there was no time for it.
+    """
+
+    heard: int = 0
+    unheard: int = 0
+    untold: int = 0
+    trouble: str | None = None
+
+
 class Tidier:
     """Revokes and deletes on behalf of everybody who holds the client.
 
     Args:
         broker: Where revocations go.
         store: Where results are deleted.
+
+    Attributes:
+        revocations: What became of what was revoked.
     """
 
     def __init__(self, broker: Broker, store: ResultStore) -> None:
         self._broker = broker
         self._store = store
+        self.revocations: Revocations = Revocations()
         self._revoked: deque[str] = deque()
         self._deleted: list[tuple[float, str]] = []
         self._next_revocation = 0.0
@@ -89,10 +111,11 @@ class Tidier:
         await asyncio.gather(self._task, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
-        if not self._broker.weather.reached:
-            return  # Nothing can have been sent; and who closes would wait for a connection once more.
-        # Both at once: where Redis is silent, it is waited for once.
-        await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(seconds))
+        # Where it never was, nothing can have been sent; and who closes would wait for a connection once more.
+        if self._broker.weather.reached:
+            # Both at once: where Redis is silent, it is waited for once.
+            await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(min(seconds, LAST_REVOCATIONS)))
+        self.revocations.untold += len(self._revoked)
 
     async def _delete_the_last(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
@@ -102,11 +125,14 @@ class Tidier:
                 pass
 
     async def _revoke_the_last(self, seconds: float) -> None:
-        with anyio.move_on_after(min(seconds, LAST_REVOCATIONS)):
+        before = len(self._revoked)
+        with anyio.move_on_after(seconds) as limit:
             going = bool(self._revoked)
             while going:
                 going = await _in_time(self._revoke()) and bool(self._revoked)
                 await asyncio.sleep(REVOKE_PAUSE if going else 0.0)
+        if limit.cancelled_caught and len(self._revoked) == before:
+            self.revocations.trouble = f"{self._broker}: no answer within {seconds:g} s"
 
     def revoke(self, task_ids: Iterable[str]) -> None:
         """Have tasks revoked: not run if they have not begun.
@@ -116,7 +142,10 @@ class Tidier:
         """
         if self._closed:
             return
-        self._revoked.extend(islice(task_ids, max(0, MAX_BACKLOG - len(self._revoked))))
+        more = list(task_ids)
+        taken = more[: max(0, MAX_BACKLOG - len(self._revoked))]
+        self._revoked.extend(taken)
+        self.revocations.untold += len(more) - len(taken)
         self._work.set()
 
     def delete(self, task_ids: Iterable[str], delay: float = DELETE_DELAY) -> None:
@@ -167,9 +196,11 @@ class Tidier:
     async def _revoke(self) -> bool:
         task_ids = list(islice(self._revoked, MAX_REVOKED))
         try:
-            await self._broker.broadcast(ControlRequest(method="revoke", arguments={"task_id": task_ids}))
+            listening = await self._broker.broadcast(ControlRequest(method="revoke", arguments={"task_id": task_ids}))
         except TransportError as error:
             logger.info("%d tasks could not be revoked; they expire: %s", len(task_ids), error)
+            self.revocations.untold += len(task_ids)
+            self.revocations.trouble = str(error)
             return False
         except asyncio.CancelledError:
             task_ids.clear()  # By a client that closes, which does it once more: twice does no harm.
@@ -177,6 +208,10 @@ class Tidier:
         finally:
             for _ in task_ids:
                 self._revoked.popleft()
+        if listening:
+            self.revocations.heard += len(task_ids)
+        else:
+            self.revocations.unheard += len(task_ids)
         return True
 
     async def _delete(self, until: float) -> bool:

@@ -149,8 +149,8 @@ def compute(
     numbers, each as soon as those before it are written. Numbers from the input are taken as they arrive; a line
     that is wrong is told of by its number, and the others go on.
 
-    A number that fails, fails alone. When one is not answered in time, or when you press Ctrl-C, the command stops
-    and revokes what is unfinished. --timeout is for each number, from when it was sent.
+    A number that fails, fails alone. When one is not answered in time, or when you press Ctrl-C, the command stops,
+    revokes what is unfinished, and says how that went. --timeout is for each number, from when it was sent.
     """
     if bool(numbers) == (between is not None):
         refuse("say which numbers: fibo compute 4 3 8, or --range 0:100, or - for those of the input")

@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.desk import json_line
 from fibo_client.cli.digits import decimal_digits, shortened
 from fibo_client.cli.exits import Exit
+from fibo_client.cli.parting import fate
 from fibo_client.cli.running import explain, no_answer
 from fibo_client.cli.threads import in_thread
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
@@ -16,6 +18,7 @@ from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
+    from fibo_client.celery.tidying import Revocations
     from fibo_client.cli.bar import Bar
     from fibo_client.cli.desk import Desk
     from fibo_client.client import FiboClient
@@ -78,6 +81,7 @@ async def compute(
     form: Form,
     total: int | None,
     ordered: bool,
+    timeout: float | None,
     bar: bool = True,
     **options: Any,
 ) -> Exit:
@@ -90,22 +94,27 @@ async def compute(
         form: How answers are written.
         total: How many numbers there are, where that is known.
         ordered: Whether the answers come in the order of the numbers.
+        timeout: Seconds for each number. None is no limit.
         bar: Whether a terminal may show how far it is.
-        **options: Those of `FiboClient.stream`.
+        **options: More of those of `FiboClient.stream`.
 
     Returns:
         The exit status.
     """
     with desk.progress("Computing", total, visible=bar) as progress:
-        writer = _Writer(desk, form, progress, total)
+        writer = _Writer(desk, form, progress)
+        desk.parting = lambda told: _so_far(writer.done, total, told, timeout)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(writer.write_all())
-                async with client.stream(source, ordered=ordered, return_exceptions=True, **options) as results:
+                async with client.stream(
+                    source, ordered=ordered, timeout=timeout, return_exceptions=True, **options
+                ) as results:
                     async for n, answer in results:
                         if isinstance(answer, Exception) and not isinstance(answer, _ALONE):
                             await writer.end()
-                            return await _give_up(client, desk, answer, writer.done, total, options.get("queue"))
+                            queue = options.get("queue")
+                            return await _give_up(client, desk, answer, writer.done, total, timeout, queue)
                         await writer.put(n, answer)
                 await writer.end()
         except BaseExceptionGroup as errors:
@@ -127,7 +136,7 @@ async def roots(client: FiboClient, desk: Desk, values: Sequence[float], *, bare
         The exit status.
     """
     status = Exit.OK
-    desk.parting = "Stopped: what is unfinished was revoked."
+    desk.parting = lambda told: fate("what is unfinished", told, _expiry(timeout))
     with desk.progress("Computing", len(values)):
         calls = (client.sqrt(value, timeout=timeout) for value in values)
         answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -138,7 +147,7 @@ async def roots(client: FiboClient, desk: Desk, values: Sequence[float], *, bare
             else:
                 await desk.write(_labelled(desk, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
         elif not isinstance(answer, _ALONE):
-            return await _give_up(client, desk, answer, done, len(values), None)
+            return await _give_up(client, desk, answer, done, len(values), timeout, None)
         else:
             status = Exit.FAILED
             if desk.as_json:
@@ -156,33 +165,43 @@ def _labelled(desk: Desk, question: str, brief: str, answer: str, *, bare: bool)
 
 
 async def _give_up(
-    client: FiboClient, desk: Desk, error: BaseException, done: int, total: int | None, queue: str | None
+    client: FiboClient,
+    desk: Desk,
+    error: BaseException,
+    done: int,
+    total: int | None,
+    timeout: float | None,
+    queue: str | None,
 ) -> Exit:
-    if not isinstance(error, ResultTimeoutError):
-        status = explain(desk, error)
-    else:
+    """Tell an error that ends the command, and have told in the end how far that was."""
+    if isinstance(error, ResultTimeoutError):
         status = await no_answer(client, desk, error, queue)
-    if total != 1 and (done or status is not Exit.NO_REDIS):
-        desk.say(f"{_counted(done, total)} answered; what else was sent was revoked.")
+    else:
+        status = explain(desk, error)
+    desk.parting = lambda told: _so_far(done, total, told, timeout)
+    desk.given_up = total != 1 and (done > 0 or status is not Exit.NO_REDIS)
     return status
 
 
-def _counted(done: int, total: int | None) -> str:
-    return f"{done}" if total is None else f"{done} of {total}"
+def _so_far(done: int, total: int | None, told: Revocations, timeout: float | None) -> str:
+    rest = fate("the rest", told, _expiry(timeout))
+    return f"{done}{'' if total is None else f' of {total}'} answered{f', {rest}' if rest else '.'}"
+
+
+def _expiry(timeout: float | None) -> float | None:
+    return None if timeout is None else timeout + EXPIRY_MARGIN
 
 
 class _Writer:
     """Writes answers in another thread, in batches while they come quickly."""
 
-    def __init__(self, desk: Desk, form: Form, bar: Bar, total: int | None) -> None:
+    def __init__(self, desk: Desk, form: Form, bar: Bar) -> None:
         self.failed: Exit | None = None
         self._desk = desk
         self._form = form
         self._bar = bar
-        self._total = total
         self.done = 0
         self._ready: asyncio.Queue[tuple[int, int | TaskError | ResultDecodeError] | None] = asyncio.Queue(_BATCH)
-        self._count()
 
     async def put(self, n: int, answer: int | TaskError | ResultDecodeError) -> None:
         """Take an answer, once there is room.
@@ -218,7 +237,6 @@ class _Writer:
                 written = await in_thread(self._write, answers)
                 self.done += sum(not isinstance(answer, _ALONE) for _, answer in answers[:written])
                 self._bar.advance(written)
-                self._count()
                 del answers[:written]
             for _ in batch:
                 self._ready.task_done()
@@ -234,6 +252,3 @@ class _Writer:
                 break
         self._desk.write_now("".join(lines))
         return len(lines)
-
-    def _count(self) -> None:
-        self._desk.parting = f"Stopped: {_counted(self.done, self._total)} answered, the rest was revoked."

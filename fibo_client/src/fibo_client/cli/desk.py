@@ -18,7 +18,9 @@ from fibo_client.cli.bar import Bar
 from fibo_client.cli.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from fibo_client.celery.tidying import Revocations
 
 __all__ = ["Desk", "json_line", "plain", "printable"]
 
@@ -35,7 +37,8 @@ class Desk:
     Attributes:
         as_json: Whether answers are lines of JSON.
         terminal: Whether the answers go to a terminal.
-        parting: What to say when a signal has stopped the command.
+        parting: Gives what to say when a signal has stopped the command, from what became of what it revoked.
+        given_up: Whether to say so although it ended by itself.
 
     Raises:
         OSError: The file cannot be opened, or there is no standard output.
@@ -43,7 +46,8 @@ class Desk:
 
     def __init__(self, *, as_json: bool = False, output: str | None = None) -> None:
         self.as_json = as_json
-        self.parting: str = "Stopped."
+        self.parting: Callable[[Revocations], str] = lambda _: ""
+        self.given_up: bool = False
         if output is not None:
             self._fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             self._encoding = "utf-8"

@@ -39,6 +39,7 @@ _SHOW_CURSOR: Final = "\x1b[?25h"
 _PATIENCE: Final = 1.0
 """Seconds that workers have to answer the questions after a timeout."""
 _OUTLIVED: Final = 0.5
+"""Seconds after which something is told if the command is not over by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,14 @@ def run(
         refuse(f"the answers cannot be written: {error}")
     log = _listen(desk, debug=connection.debug)
     stop = _Stop()
+    told = client.celery.engine.tidier.revocations
     try:
         status: int = asyncio.run(_run(client, desk, job, stop))
+        if desk.given_up:
+            desk.say(desk.parting(told))
     except asyncio.CancelledError:
-        desk.say(desk.parting)
+        # Only now: what is unfinished is revoked at the latest while the client closes.
+        desk.say(f"Stopped: {left}" if (left := desk.parting(told)) else "Stopped.")
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)
@@ -203,12 +208,12 @@ async def _run(client: FiboClient, desk: Desk, job: Callable[[FiboClient, Desk],
             return await job(client, desk)
 
     task = asyncio.create_task(work())
-    with _stopped_by_signals(stop, task):
+    with _stopped_by_signals(stop, task, desk):
         return await task
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any]) -> Iterator[None]:
+def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], desk: Desk) -> Iterator[None]:
     """Let the first signal cancel the job, and the second one end the process at once."""
     loop = asyncio.get_running_loop()
 
@@ -216,7 +221,12 @@ def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any]) -> Iterator[None]:
         for each in handled:
             signal.signal(each, second)
         stop.signal = number
-        loop.call_soon_threadsafe(job.cancel)
+        loop.call_soon_threadsafe(end)
+
+    def end() -> None:
+        job.cancel()
+        if sys.stderr is not None and sys.stderr.isatty():
+            loop.call_later(_OUTLIVED, desk.say, "Stopping; Ctrl-C again ends at once.")
 
     def second(number: int, _frame: Any) -> NoReturn:
         if sys.stderr is not None and sys.stderr.isatty():

@@ -12,6 +12,7 @@ from fibo_client.celery.protocol import states
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.desk import plain, printable
 from fibo_client.cli.exits import Exit
+from fibo_client.cli.parting import fate
 from fibo_client.cli.running import explain, no_answer
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError, TaskFailedError, TransportError
 
@@ -80,7 +81,10 @@ async def call(
     if timeout is not None:
         options.setdefault("expires", timeout + EXPIRY_MARGIN)
     task_id = options["task_id"] = str(uuid.uuid4())
-    desk.parting = f"Stopped: {printable(task)}[{task_id}] was revoked."
+    label = f"{printable(task)}[{task_id}]"
+    expires = options.get("expires")
+    seconds = expires if isinstance(expires, (int, float)) else None
+    desk.parting = lambda told: fate(label, told, seconds)
     clock = asyncio.get_running_loop().time
     began = clock()
     try:
@@ -89,10 +93,11 @@ async def call(
             timeout = max(0.0, timeout - (clock() - began))
         status = await _follow(client, desk, handle, timeout=timeout, traceback=traceback)
     except asyncio.CancelledError:
-        try:
-            await client.celery.revoke(task_id)
-        except TransportError as error:
-            desk.parting = f"Stopped: {printable(task)}[{task_id}] could not be revoked: {error}"
+        engine = client.celery.engine
+        if engine.broker.weather.reached:
+            engine.tidier.revoke([task_id])  # As the client does for what it owns: while it closes, and not for long.
+        else:
+            desk.parting = lambda _: f"{label} was not sent."
         raise
     if handle.cached is not None and handle.cached.ready:
         with contextlib.suppress(TransportError):  # The answer is written, and what is stored expires.
@@ -113,7 +118,7 @@ async def wait(client: FiboClient, desk: Desk, task_id: str, *, timeout: float |
     Returns:
         The exit status.
     """
-    desk.parting = f"Stopped. The task goes on; wait again: fibo result {printable(task_id)} --wait"
+    desk.parting = lambda _: f"the task goes on; wait again: fibo result {printable(task_id)} --wait"
     handle = client.celery.result(task_id)
     return await _follow(client, desk, handle, timeout=timeout, traceback=traceback)
 
