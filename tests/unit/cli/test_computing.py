@@ -8,9 +8,11 @@ import pytest
 from support.clock import virtual
 
 from fibo_client import FiboClient
+from fibo_client.cli.budget import BYTES, Budget
 from fibo_client.cli.computing import Form, compute
 from fibo_client.cli.desk import Desk
 from fibo_client.cli.exits import Exit
+from fibo_client.packing import reply_bytes
 from fibo_client.testing import FakeFibo
 
 
@@ -34,3 +36,58 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
     assert desk.parting(client.celery.engine.tidier.revocations) == (
         "0 of 2 answered, the rest could not be revoked and expires within 5 s: no worker heard it."
     )
+
+
+async def test_a_budget_holds_a_source_back_until_answers_are_written():
+    size = reply_bytes(10_000)
+    budget = Budget(2 * size)
+    numbers = budget.spend(iter([10_000, 10_000, 10_000, 10_000, 100_000]))
+    assert [await anext(numbers), await anext(numbers)] == [10_000, 10_000]
+    waiting = asyncio.ensure_future(anext(numbers))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    budget.give_back(10_000)
+    assert await waiting == 10_000
+    # One that is over the limit by itself waits until it is alone.
+    budget.give_back(10_000)
+    budget.give_back(10_000)
+    assert await anext(numbers) == 10_000
+    waiting = asyncio.ensure_future(anext(numbers))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    budget.give_back(10_000)
+    assert await waiting == 100_000
+
+
+async def test_a_budget_closes_a_source_that_is_left():
+    closed = []
+
+    async def source():
+        try:
+            yield 1
+        finally:
+            closed.append(True)
+
+    numbers = Budget().spend(source())
+    assert await anext(numbers) == 1
+    await numbers.aclose()
+    assert closed == [True]
+
+
+@virtual
+async def test_no_more_is_under_way_than_the_memory_allows(desk):
+    longest = range(9_999_000, 10_000_000)
+    fake = FakeFibo()
+    with fake.no_worker():
+        async with FiboClient(transport=fake) as client:
+            await compute(client, desk, longest, form=Form(), total=len(longest), ordered=True, timeout=3.0)
+    assert len(fake.sent) == BYTES // reply_bytes(longest[0])
+
+
+async def test_numbers_that_were_written_make_room_for_others(desk, tmp_path, monkeypatch):
+    monkeypatch.setattr("fibo_client.cli.computing.Budget", lambda: Budget(10 * reply_bytes(1000)))
+    async with FiboClient(transport=FakeFibo()) as client:
+        source = [1000] * 100
+        status = await compute(client, desk, source, form=Form(hexadecimal=True), total=100, ordered=True, timeout=3.0)
+    assert status is Exit.OK
+    assert len((tmp_path / "answers").read_text().splitlines()) == 100

@@ -125,7 +125,7 @@ def compute(
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the answers, in full, to a file.")
     ] = None,
     in_flight: Annotated[
-        int, typer.Option("--in-flight", min=1, metavar="COUNT", help="The most numbers under way at once.")
+        int, typer.Option("--in-flight", min=1, metavar="COUNT", help="The most numbers under way; fewer of long ones.")
     ] = 1000,
     queue: Queue = None,
     priority: Priority = None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.cli.budget import Budget
 from fibo_client.cli.desk import json_line
 from fibo_client.cli.digits import decimal_digits, shortened
 from fibo_client.cli.exits import Exit
@@ -102,13 +103,14 @@ async def compute(
         The exit status.
     """
     with desk.progress("Computing", total, visible=bar) as progress:
-        writer = _Writer(desk, form, progress)
+        budget = Budget()
+        writer = _Writer(desk, form, progress, budget)
         desk.parting = lambda told: _so_far(writer.done, total, told, timeout)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(writer.write_all())
                 async with client.stream(
-                    source, ordered=ordered, timeout=timeout, return_exceptions=True, **options
+                    budget.spend(source), ordered=ordered, timeout=timeout, return_exceptions=True, **options
                 ) as results:
                     async for n, answer in results:
                         if isinstance(answer, Exception) and not isinstance(answer, _ALONE):
@@ -195,11 +197,12 @@ def _expiry(timeout: float | None) -> float | None:
 class _Writer:
     """Writes answers in another thread, in batches while they come quickly."""
 
-    def __init__(self, desk: Desk, form: Form, bar: Bar) -> None:
+    def __init__(self, desk: Desk, form: Form, bar: Bar, budget: Budget) -> None:
         self.failed: Exit | None = None
         self._desk = desk
         self._form = form
         self._bar = bar
+        self._budget = budget
         self.done = 0
         self._ready: asyncio.Queue[tuple[int, int | TaskError | ResultDecodeError] | None] = asyncio.Queue(_BATCH)
 
@@ -225,7 +228,9 @@ class _Writer:
             while not self._ready.empty():
                 batch.append(self._ready.get_nowait())
             answers = [each for each in batch if each is not None]
-            going = len(answers) == len(batch)
+            taken = len(batch)
+            going = len(answers) == taken
+            del batch  # It would hold what is written.
             for n, answer in answers:
                 if isinstance(answer, _ALONE):
                     self.failed = Exit.FAILED
@@ -237,8 +242,10 @@ class _Writer:
                 written = await in_thread(self._write, answers)
                 self.done += sum(not isinstance(answer, _ALONE) for _, answer in answers[:written])
                 self._bar.advance(written)
+                for n, _ in answers[:written]:
+                    self._budget.give_back(n)
                 del answers[:written]
-            for _ in batch:
+            for _ in range(taken):
                 self._ready.task_done()
 
     def _write(self, answers: Sequence[tuple[int, int | TaskError | ResultDecodeError]]) -> int:
