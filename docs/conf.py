@@ -106,16 +106,25 @@ def after_napoleon(_app, _what, name, _obj, _options, lines):
         lines[:] = fields.pop(name)
 
 
-# What furo's pages lack for readers who use a keyboard or a screen reader; and a line that tells nobody anything.
+# What furo's pages lack for readers who use a keyboard or a screen reader, dashes, and a line that tells nobody much.
 OBJECT = '<code class="xref py py-class docutils literal notranslate"><span class="pre">object</span></code>'
 IMPROVED = (
     (f"<p>Bases: {OBJECT}</p>\n", ""),
+    ("</strong> -- ", "</strong> &ndash; "),
+    ("</strong></a> -- ", "</strong></a> &ndash; "),
+    ('<span class="pre">--', '<span class="pre option">--'),
     ('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
     ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
     ('<aside class="toc-drawer">', '<aside class="toc-drawer" aria-label="On this page">'),
     ('<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'),
     ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
 )
+# A list of definitions without anything that is defined: a signature with one parameter a line.
+PARAMETERS = re.compile(r"<dl>\n(<dd>.*?)</dl>", re.DOTALL)
+
+
+def list_parameters(found):
+    return f'<ul class="parameters">\n{found[1].replace("dd>", "li>")}</ul>'
 
 
 def improve_pages(app, exception):
@@ -124,7 +133,7 @@ def improve_pages(app, exception):
             text = page.read_text()
             for lacking, better in IMPROVED:
                 text = text.replace(lacking, better)
-            page.write_text(text)
+            page.write_text(PARAMETERS.sub(list_parameters, text))
 
 
 def find_by_last_name(app, env, node, shown):
