@@ -79,9 +79,9 @@ def stock(redis_server: RedisServer) -> Iterator[RunningWorker]:
 
 @pytest.fixture(scope="session")
 def proj(redis_server: RedisServer) -> Iterator[RunningWorker]:
-    """One worker of the project that the documentation's examples call."""
+    """One worker of the project that the documentation's examples call, beside the one of `fibo-worker dev`."""
     url = redis_server.fresh_url()
-    with project_worker(url) as process:
+    with project_worker(url) as process, WorkerProcess(url, pool="solo", stop_timeout=0):
         yield RunningWorker(url, process, url)
 
 

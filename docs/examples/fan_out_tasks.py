@@ -10,7 +10,7 @@ divide = RemoteTask[[float, float], float]("proj.tasks.divide")
 
 
 async def main():
-    async with CeleryClient() as celery:
+    async with CeleryClient(queue="proj") as celery:
         # Send and wait.
         print(await celery.call_many([add(n, n) for n in range(5)], timeout=10))
 

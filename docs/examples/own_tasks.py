@@ -11,7 +11,7 @@ add = RemoteTask[[int, int], int]("proj.tasks.add")
 
 
 async def main():
-    async with CeleryClient() as celery:
+    async with CeleryClient(queue="proj") as celery:  # the queue that its worker takes from
         # Send and wait.
         print(await celery.call(add, 2, 3, timeout=10))
         print(await celery.call(add(2, y=3), timeout=10))  # with keyword arguments

@@ -6,7 +6,7 @@ from fibo_client.celery import CeleryClient
 
 
 async def main():
-    async with CeleryClient() as celery:
+    async with CeleryClient(queue="proj") as celery:
         result = await celery.send_task("proj.tasks.resize", (5,))
         async for meta in result.updates(timeout=30):
             if meta.state == "PROGRESS":

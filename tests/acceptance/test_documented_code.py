@@ -81,7 +81,7 @@ def run_program(program, url):
     """Run a program as it stands. Several tests look at what it wrote, and it is run once for them."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url},
+        env={**os.environ, "CELERY_BROKER_URL": url},
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ def test_an_example_prints_what_it_says(path, worker, proj):
     program = path.read_text()
     url = proj.url if "proj.tasks" in program else worker.admin_url
     strict = not path.stem.endswith("_before")
-    printed = run_program(path, strict=strict, CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url)
+    printed = run_program(path, strict=strict, CELERY_BROKER_URL=url)
     assert matches(promised(program), printed), printed
 
 

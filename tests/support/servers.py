@@ -109,7 +109,12 @@ def project_worker(url: str, *, result_backend: str | None = None, app: str = "p
         app=app,
         name="proj",
         concurrency=2,
-        queues=("celery", "reports"),
-        env={"PYTHONPATH": str(TESTS.parent / "docs" / "examples"), "PYTHONDONTWRITEBYTECODE": "1"},
+        queues=("proj", "reports"),
+        env={
+            "PYTHONPATH": str(TESTS.parent / "docs" / "examples"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # Most readers set the other variable alone. One that is empty counts as not set.
+            "CELERY_RESULT_BACKEND": result_backend or "",
+        },
         stop_timeout=0,
     )

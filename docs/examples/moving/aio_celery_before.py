@@ -10,7 +10,7 @@ app.conf.update(broker_url="amqp://guest:guest@localhost:5672//", result_backend
 
 async def main() -> None:
     async with app.setup():
-        result = await app.send_task("proj.tasks.add", args=(2, 3), queue="celery")
+        result = await app.send_task("proj.tasks.add", args=(2, 3), queue="proj")
         print(await result.get(timeout=10))
         print(await result.state)
 

@@ -6,7 +6,7 @@ from fibo_client.celery import CeleryClient
 
 
 async def main():
-    async with CeleryClient() as celery:
+    async with CeleryClient(queue="proj") as celery:
         result = await celery.send_task("proj.tasks.add", (2, 3))
         print(await result.get(timeout=10))
 

@@ -10,7 +10,7 @@ divide = RemoteTask[[float, float], float]("proj.tasks.divide")
 
 
 async def main():
-    async with CeleryClient() as celery:
+    async with CeleryClient(queue="proj") as celery:
         result = await celery.send_task(add, (2, 3), expires=30)
         print(await result.get(timeout=10))
 

@@ -8,7 +8,7 @@ add = RemoteTask[[int, int], int]("proj.tasks.add")
 
 
 async def main():
-    async with CeleryClient() as celery:
+    async with CeleryClient(queue="proj") as celery:
         result = await celery.send_task(add, (2, 3))
         print(await result.get(timeout=10))
 

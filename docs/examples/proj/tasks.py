@@ -1,12 +1,16 @@
 """Plain Celery tasks. Nothing here knows of fibo."""
 
+import os
 import time
 
 from celery import Celery
 
-# CELERY_BROKER_URL and CELERY_RESULT_BACKEND win over these two.
-app = Celery("proj", broker="redis://localhost:6379/0", backend="redis://localhost:6379/0")
+# Results go where tasks come from. Where CELERY_RESULT_BACKEND is set, Celery itself lets it win.
+REDIS = os.environ.get("CELERY_BROKER_URL", "redis://localhost:6379/0")
+
+app = Celery("proj", broker=REDIS, backend=REDIS)
 app.conf.broker_connection_retry_on_startup = True
+app.conf.task_default_queue = "proj"  # of its own: who takes from "celery" may not know these tasks
 
 
 @app.task
