@@ -94,6 +94,20 @@ def test_health_is_1_if_the_worker_that_must_answer_does_not(worker):
     assert "no worker named other@host answered" in done.stderr
 
 
+def test_health_that_hangs_where_no_timeout_reaches_is_ended_and_says_where():
+    program = (
+        "import time; from fibo_worker import cli, health\n"
+        "health.check = lambda *_, **__: time.sleep(300)\n"
+        "cli._GRACE = 0.1\n"
+        "cli.main(['health', '--timeout', '0.1'])"
+    )
+    done = run(sys.executable, "-c", program)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Timeout (0:00:00.200000)!")
+    assert "in <lambda>" in done.stderr
+
+
 def test_health_is_1_if_there_is_a_redis_but_no_worker(redis_url):
     done = run(*FIBO_WORKER, "health", "--timeout", "0.5", CELERY_BROKER_URL=redis_url)
 

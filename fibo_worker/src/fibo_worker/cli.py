@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_GRACE = 10.0
+"""Seconds by which ``health`` may take longer than its timeout says, before it is ended."""
+
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -213,8 +216,14 @@ def health(timeout: float, hostname: str | None) -> None:
     """
     settings = _settings()  # before the app is imported, which reads the variables, too
 
+    import faulthandler
+
     from fibo_worker.health import UnhealthyError, check
 
+    if sys.__stderr__ is not None:
+        # Who asks for health waits for the answer. Should Celery or the network hang where no timeout of theirs
+        # reaches, up to the end of the process, this ends it with status 1, and says where it was.
+        faulthandler.dump_traceback_later(timeout + _GRACE, exit=True, file=sys.__stderr__)
     try:
         nodes = check(settings, timeout=timeout, node=hostname)
     except UnhealthyError as error:
