@@ -89,9 +89,15 @@ def test_every_example_that_needs_a_server_of_its_own_is_run_by_one_of_these_tes
 
 
 def test_every_example_is_shown_in_a_page():
-    files = {*EXAMPLES.rglob("*.py"), *DEPLOY.iterdir()}
+    files = {*EXAMPLES.rglob("*.py"), *EXAMPLES.rglob("*.toml"), *DEPLOY.iterdir()}
     unseen = files - set().union(*(shown_files(page) for page in PAGES))
     assert [path for path in sorted(unseen) if path.name != "__init__.py"] == []
+
+
+def test_no_page_shows_a_file_twice():
+    for page in PAGES:
+        shown = shown_files(page)
+        assert [path for path in shown if shown.count(path) > 1] == [], page
 
 
 # What other libraries' users have: run with these libraries, in environments of their own.

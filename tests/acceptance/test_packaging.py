@@ -2,6 +2,7 @@ import email.parser
 import email.policy
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.commands import commands
 from support.examples import promised
-from support.pages import DOCS, EXAMPLES, ROOT, blocks
+from support.pages import DOCS, EXAMPLES, ROOT, blocks, shown_files
 
 import fibo_client
 import fibo_worker
@@ -175,13 +176,19 @@ def test_the_client_alone_gets_answers_from_a_worker(bare_python, worker):
 
 @pytest.fixture
 def their_project(built, tmp_path):
-    """The project of docs/how-to/test-your-code.md, with an environment that has both packages and what they need."""
+    """What docs/how-to/test-your-code.md shows, and nothing else, with an environment of what it says to install."""
+    page = DOCS / "how-to" / "test-your-code.md"
     folder = tmp_path / "project"
-    shutil.copytree(ROOT / "docs" / "examples" / "testing", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in shown_files(page):
+        copy = folder / path.relative_to(EXAMPLES / "testing")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    (install,) = (block.text for block in blocks(page) if block.language == "console")
+    wanted = [word for word in shlex.split(install)[3:] if word.replace("-", "_") not in VERSIONS]
     uv("venv", "--quiet", "--python", sys.executable, folder / ".venv")
     uv(
         *("pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python"),
-        *("--constraint", "constraints.txt", "pytest", "pytest-asyncio"),
+        *("--constraint", "constraints.txt", *wanted),
         *(wheel(built, name) for name in VERSIONS),
     )
     return folder

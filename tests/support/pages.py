@@ -63,7 +63,7 @@ def all_blocks(*languages: str) -> list[Block]:
     return [block for page in PAGES for block in blocks(page) if not languages or block.language in languages]
 
 
-def shown_files(page: Path) -> set[Path]:
-    """The files that a page shows by ``{literalinclude}``."""
+def shown_files(page: Path) -> list[Path]:
+    """The files that a page shows by ``{literalinclude}``, in order."""
     names = re.findall(r"^ *[`:]{3,}\{literalinclude\} *(\S+)$", page.read_text(), re.MULTILINE)
-    return {(page.parent / name).resolve() for name in names}
+    return [(page.parent / name).resolve() for name in names]
