@@ -186,6 +186,34 @@ def test_a_number_that_the_worker_refuses_fails_alone(redis_server):
     assert (as_json.returncode, as_json.stderr) == (1, "")
 
 
+def test_the_largest_number_is_a_setting_and_the_worker_has_its_own(redis_server):
+    url = redis_server.fresh_url()
+    from fibo_worker.dev import WorkerProcess
+
+    with WorkerProcess(url, env={"FIBO_MAX_N": "10000001"}, stop_timeout=0):
+        done = fibo(url, "compute", "10000001", "--set", "max_n=20000000", "--digits", "short")
+        typed = fibo(url, "compute", "-", "--set", "max_n=4", stdin="5\n4\n")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("10000001 ")
+    assert (typed.returncode, typed.stdout) == (2, "4 3\n")
+    assert "line 1: n must be at most 4, not 5" in typed.stderr
+
+
+def test_the_timeout_is_a_setting_unless_an_option_says_it(worker, stock):
+    quick = fibo(stock.url, "compute", "10", "--set", "timeout=0.2", "--queue", "nobodys")
+    option = fibo(worker.url, "compute", "10", "--set", "timeout=0", "--timeout", "20")
+
+    assert quick.returncode == 3
+    assert (option.returncode, option.stdout) == (0, "10 55\n")
+
+
+def test_the_urls_are_settings_too(worker):
+    done = fibo("redis://127.0.0.1:1/0", "compute", "10", "--set", f"broker_url={worker.url}")
+
+    assert (done.returncode, done.stdout) == (0, "10 55\n")
+
+
 # Any task.
 
 
@@ -324,7 +352,7 @@ def test_no_answer_for_want_of_a_worker_is_status_5_and_says_what_to_ask(redis_u
 
     assert done.returncode == 5
     lines = said(done).splitlines()
-    task_id = re.match(r"Error: no answer within \d\.\d+ s from [\w.]+\[([\w-]+)\]$", lines[0])[1]
+    task_id = re.match(r"Error: no answer within [\d.]+ s from [\w.]+\[([\w-]+)\]$", lines[0])[1]
     assert "is PENDING: " in lines[1]
     assert re.match("Start a worker|No worker listens on redis://.*: start one", lines[2])
     assert lines[3:] == [f"Ask again: fibo diagnose {task_id}"]

@@ -247,9 +247,14 @@ def test_the_tutorial_begins_with_what_was_built(reader, worker):
 @pytest.mark.parametrize("command", [["fibo"], ["python", "-m", "fibo_client"]], ids=" ".join)
 def test_the_client_alone_says_what_its_command_line_needs(bare_python, command):
     program, *arguments = command
-    done = subprocess.run(
-        [bare_python.with_name(program), *arguments, "--version"],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+
+    def run(*more):
+        done = subprocess.run(
+            [bare_python.with_name(program), *arguments, *more],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
     said = "Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    assert run("compute", "10") == (2, "", said)
+    assert run("--version") == (0, f"fibo {fibo_client.__version__}\n", "")

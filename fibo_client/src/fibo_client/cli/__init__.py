@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from fibo_client._version import __version__
+
 __all__ = ["main"]
 
 
@@ -19,6 +21,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
+        if sys.argv[1:] == ["--version"]:
+            sys.stdout.write(f"fibo {__version__}\n")
+            sys.exit(0)
         sys.stderr.write("Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n")
         sys.exit(2)
 

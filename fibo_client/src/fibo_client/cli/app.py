@@ -41,8 +41,10 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not value >= 0:
+    if math.isnan(value):
         raise typer.BadParameter(f"{text!r} is no number of seconds; 'inf' is no limit")
+    if value < 0:
+        raise typer.BadParameter(f"{text} is less than 0 seconds")
     return value
 
 
@@ -84,8 +86,14 @@ Priority = Annotated[
 ]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of a task that failed.")]
 Wait = Annotated[
-    float,
-    typer.Option("-t", "--timeout", parser=_seconds, metavar="SECONDS", help="How long to wait; 'inf' is no limit."),
+    float | None,
+    typer.Option(
+        "-t",
+        "--timeout",
+        parser=_seconds,
+        metavar="SECONDS",
+        help="How long to wait; 'inf' is no limit. Default: the setting timeout, 30.",
+    ),
 ]
 Patience = Annotated[
     float, typer.Option("-t", "--timeout", parser=_seconds, metavar="SECONDS", help="How long workers may take.")
@@ -129,7 +137,7 @@ def compute(
     ] = 1000,
     queue: Queue = None,
     priority: Priority = None,
-    timeout: Wait = 30.0,
+    timeout: Wait = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -147,13 +155,13 @@ def compute(
 
     On a terminal, an answer is written as 'F(10) = 55', elsewhere as '10 55'. Answers come in the order of the
     numbers, each as soon as those before it are written. Numbers from the input are taken as they arrive; a line
-    that is wrong is told of by its number, and the others go on.
+    that is wrong is told of by its number, and the others go on. N is at most 10,000,000: the setting max_n, and the
+    worker's own FIBO_MAX_N.
 
     A number that fails, fails alone. When one is not answered in time, or when you press Ctrl-C, the command stops,
     revokes what is unfinished, and says how that went. --timeout is for each number, from when it was sent.
     """
-    if bool(numbers) == (between is not None):
-        refuse("say which numbers: fibo compute 4 3 8, or --range 0:100, or - for those of the input")
+    _check_which(numbers, between)
     if as_json and (bare or digits == "short"):
         refuse("--json always has all digits and what they answer: no --bare, no --digits short")
 
@@ -169,7 +177,6 @@ def compute(
         "max_in_flight": in_flight,
         "queue": queue,
         "priority": priority,
-        "timeout": _limit(timeout),
     }
     connection = _connection(broker, result_backend, settings, debug=debug)
 
@@ -187,25 +194,27 @@ def compute(
 
             if typing:
                 desk.say("Type numbers; Ctrl-D ends.")
-            source = StandardInput(check_n, tell)
-            status = await job(client, desk, source, total=None, bar=not typing, **options)
+            source = StandardInput(lambda n: check_n(n, client.config.max_n), tell)
+            limit = _limit(client, timeout)
+            status = await job(client, desk, source, total=None, bar=not typing, timeout=limit, **options)
             return Exit.USAGE if status is Exit.OK and wrong else status
 
         _run(connection, read, as_json=as_json, output=output)
 
-    if numbers and "-" in numbers:
-        refuse("- reads numbers from the input, and stands alone")
-
     source: range | list[int]
     try:
         source = span(between) if between is not None else [number(text) for text in numbers or ()]
-        for n in (source[0], source[-1]) if isinstance(source, range) else source:
-            check_n(n)
     except ValueError as error:
         _refuse(numbers, error)
+
+    def check(client: FiboClient) -> None:
+        for n in (source[0], source[-1]) if isinstance(source, range) else source:
+            check_n(n, client.config.max_n)
+
     _run(
         connection,
-        lambda client, desk: job(client, desk, source, total=len(source), **options),
+        lambda client, desk: job(client, desk, source, total=len(source), timeout=_limit(client, timeout), **options),
+        check=check,
         as_json=as_json,
         output=output,
     )
@@ -216,7 +225,7 @@ def sqrt(
     values: Annotated[list[str], typer.Argument(metavar="X", help="Numbers, 0 or more.", show_default=False)],
     bare: Bare = False,
     as_json: AsJson = False,
-    timeout: Wait = 30.0,
+    timeout: Wait = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -239,7 +248,7 @@ def sqrt(
         _refuse(values, error)
     _run(
         _connection(broker, result_backend, settings, debug=debug),
-        lambda client, desk: roots(client, desk, given, bare=bare, timeout=_limit(timeout)),
+        lambda client, desk: roots(client, desk, given, bare=bare, timeout=_limit(client, timeout)),
         as_json=as_json,
     )
 
@@ -269,7 +278,7 @@ def call(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Only send it, and write its id.")] = False,
     traceback: Traceback = False,
     as_json: AsJson = False,
-    timeout: Wait = 30.0,
+    timeout: Wait = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -292,7 +301,6 @@ def call(
 
     arguments = _json("--args", args, list, '[2, "x"]')
     keywords = _json("--kwargs", kwargs, dict, '{"x": 2}')
-    limit = _limit(timeout)
     options: SendOptions = {}
     if queue is not None:
         options["queue"] = queue
@@ -302,15 +310,21 @@ def call(
         options["countdown"] = countdown
     if expires is not None:
         options["expires"] = expires
-    if countdown is not None and not no_wait and limit is not None and countdown >= limit:
-        refuse(f"--countdown {countdown:g} is not over before --timeout {limit:g} is; give it longer, or say --no-wait")
+
+    def check(client: FiboClient) -> None:
+        limit = _limit(client, timeout)
+        if countdown is not None and not no_wait and limit is not None and countdown >= limit:
+            raise ValueError(
+                f"--countdown {countdown:g} is not over before --timeout {limit:g} is; give it longer, or say --no-wait"
+            )
 
     async def job(client: FiboClient, desk: Desk) -> Exit:
         if no_wait:
             return await tasks.send(client, desk, task, arguments, keywords, options)
+        limit = _limit(client, timeout)
         return await tasks.call(client, desk, task, arguments, keywords, options, timeout=limit, traceback=traceback)
 
-    _run(_connection(broker, result_backend, settings, debug=debug), job, as_json=as_json)
+    _run(_connection(broker, result_backend, settings, debug=debug), job, check=check, as_json=as_json)
 
 
 @app.command()
@@ -319,7 +333,7 @@ def result(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is there.")] = False,
     traceback: Traceback = False,
     as_json: AsJson = False,
-    timeout: Wait = 30.0,
+    timeout: Wait = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -339,7 +353,7 @@ def result(
 
     async def job(client: FiboClient, desk: Desk) -> Exit:
         if wait:
-            return await tasks.wait(client, desk, task_id, timeout=_limit(timeout), traceback=traceback)
+            return await tasks.wait(client, desk, task_id, timeout=_limit(client, timeout), traceback=traceback)
         return await tasks.stored(client, desk, task_id, traceback=traceback)
 
     _run(_connection(broker, result_backend, settings, debug=debug), job, as_json=as_json)
@@ -461,6 +475,15 @@ def diagnose(
     )
 
 
+def _check_which(numbers: list[str] | None, between: str | None) -> None:
+    if numbers and between is not None:
+        refuse("say the numbers or --range, not both")
+    if not numbers and between is None:
+        refuse("say which numbers: fibo compute 4 3 8, or --range 0:100, or - for those of the input")
+    if numbers and "-" in numbers and numbers != ["-"]:
+        refuse("- reads numbers from the input, and stands alone")
+
+
 def _connection(
     broker: str | None, result_backend: str | None, settings: list[str] | None, *, debug: bool
 ) -> Connection:
@@ -475,7 +498,9 @@ def _run(connection: Connection, job: Callable[..., Any], **how: Any) -> None:
     run(connection, job, **how)
 
 
-def _limit(seconds: float) -> float | None:
+def _limit(client: FiboClient, seconds: float | None) -> float | None:
+    if seconds is None:
+        return client.config.timeout
     return None if math.isinf(seconds) else seconds
 
 

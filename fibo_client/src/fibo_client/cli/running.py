@@ -72,14 +72,16 @@ class Connection:
         """
         from fibo_client.client import FiboClient
 
-        given = dict(map(_setting, self.settings))
-        return FiboClient(self.broker, self.result_backend, **(given | overrides))
+        urls = {"broker_url": self.broker, "result_backend": self.result_backend}
+        given = dict(map(_setting, self.settings)) | {name: url for name, url in urls.items() if url is not None}
+        return FiboClient(**(given | overrides))
 
 
 def run(
     connection: Connection,
     job: Callable[[FiboClient, Desk], Awaitable[Exit]],
     *,
+    check: Callable[[FiboClient], None] | None = None,
     as_json: bool = False,
     output: str | None = None,
     **overrides: Any,
@@ -89,6 +91,7 @@ def run(
     Args:
         connection: What the options say about the client.
         job: What to do with the client. What it raises is told in a line.
+        check: Told the client before it is opened; raises ValueError for what cannot be asked of it.
         as_json: Whether answers are lines of JSON.
         output: A file for the answers.
         **overrides: Fields of `FiboConfig`.
@@ -98,8 +101,10 @@ def run(
     """
     try:
         client = connection.client(**overrides)
+        if check is not None:
+            check(client)
         desk = Desk(as_json=as_json, output=output)
-    except ConfigError as error:
+    except (ConfigError, ValueError) as error:
         refuse(str(error))
     except OSError as error:
         refuse(f"the answers cannot be written: {error}")
@@ -161,7 +166,9 @@ def explain(desk: Desk, error: BaseException, *, traceback: bool | None = None) 
     raise error
 
 
-async def no_answer(client: FiboClient, desk: Desk, error: ResultTimeoutError, queue: str | None = None) -> Exit:
+async def no_answer(
+    client: FiboClient, desk: Desk, error: ResultTimeoutError, queue: str | None = None, *, waited: float | None = None
+) -> Exit:
     """Tell why there was no answer in time, as far as the queue and the workers know.
 
     Args:
@@ -169,6 +176,7 @@ async def no_answer(client: FiboClient, desk: Desk, error: ResultTimeoutError, q
         desk: Where to tell it.
         error: What was raised.
         queue: The queue that the task was sent to, if it is not the client's.
+        waited: Seconds that the command waited, if it is more than that of the error.
 
     Returns:
         The exit status that it means.
@@ -177,7 +185,7 @@ async def no_answer(client: FiboClient, desk: Desk, error: ResultTimeoutError, q
     from fibo_client.celery.result import AsyncResult
 
     task_id = error.task_ids[0]
-    desk.error(f"no answer within {error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
+    desk.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
     if error.unread is not None:
         desk.say(error.unread)
         return Exit.NO_REDIS

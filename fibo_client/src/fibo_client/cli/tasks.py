@@ -89,9 +89,9 @@ async def call(
     began = clock()
     try:
         handle = await client.celery.send_task(task, args, kwargs, timeout=timeout, **options)
-        if timeout is not None:
-            timeout = max(0.0, timeout - (clock() - began))
-        status = await _follow(client, desk, handle, timeout=timeout, traceback=traceback)
+        spent = clock() - began
+        left = None if timeout is None else max(0.0, timeout - spent)
+        status = await _follow(client, desk, handle, timeout=left, spent=spent, traceback=traceback)
     except asyncio.CancelledError:
         engine = client.celery.engine
         if engine.broker.weather.reached:
@@ -176,7 +176,13 @@ async def revoke(client: FiboClient, desk: Desk, task_ids: Sequence[str], *, ter
 
 
 async def _follow(
-    client: FiboClient, desk: Desk, handle: AsyncResult[Any], *, timeout: float | None, traceback: bool
+    client: FiboClient,
+    desk: Desk,
+    handle: AsyncResult[Any],
+    *,
+    timeout: float | None,
+    traceback: bool,
+    spent: float = 0.0,
 ) -> Exit:
     with desk.progress(handle.task or handle.id) as bar:
         try:
@@ -185,7 +191,7 @@ async def _follow(
                     case {"current": int(done), "total": int(total)} if not meta.ready:
                         bar.update(done, total)
         except ResultTimeoutError as error:
-            return await no_answer(client, desk, error, handle.queue)
+            return await no_answer(client, desk, error, handle.queue, waited=spent + error.waited)
     return await _answer(desk, handle, traceback=traceback)
 
 
