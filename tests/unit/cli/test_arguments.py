@@ -86,6 +86,8 @@ def test_fibo_alone_shows_its_help():
         (["call", "a.b", "--args", "[1"], "--args is not JSON: "),
         (["call", "a.b", "--args", "1"], "--args must be a list, as in '[2, \"x\"]'"),
         (["call", "a.b", "--kwargs", "[]"], "--kwargs must be an object, as in '{\"x\": 2}'"),
+        (["call", "a.b", "--countdown", "-5"], "-5 is less than 0 seconds"),
+        (["call", "a.b", "--expires", "inf"], "'inf' is no number of seconds"),
         (["call", "a.b", "--countdown", "30"], "--countdown 30 is not over before --timeout 30 is"),
         (["call", "a.b", "--countdown", "5", "--set", "timeout=4"], "--countdown 5 is not over before --timeout 4 is"),
         (["result"], "Missing argument 'ID'"),

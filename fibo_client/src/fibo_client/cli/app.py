@@ -36,16 +36,23 @@ _NUMBERS = {"ignore_unknown_options": True}
 """Or -4 would be taken for an option."""
 
 
-def _seconds(text: str) -> float:
+def _limited(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if math.isnan(value):
-        raise typer.BadParameter(f"{text!r} is no number of seconds; 'inf' is no limit")
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{text!r} is no number of seconds")
     if value < 0:
         raise typer.BadParameter(f"{text} is less than 0 seconds")
     return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        return math.inf if text == "inf" else _limited(text)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"{error.message}; 'inf' is no limit") from None
 
 
 def _show_version(wanted: bool) -> None:
@@ -264,13 +271,13 @@ def call(
     priority: Priority = None,
     countdown: Annotated[
         float | None,
-        typer.Option("--countdown", parser=_seconds, metavar="SECONDS", help="The task must not run before that."),
+        typer.Option("--countdown", parser=_limited, metavar="SECONDS", help="The task must not run before that."),
     ] = None,
     expires: Annotated[
         float | None,
         typer.Option(
             "--expires",
-            parser=_seconds,
+            parser=_limited,
             metavar="SECONDS",
             help="The task must not start after that. Default: the timeout and 2 seconds, or none with --no-wait.",
         ),
