@@ -30,13 +30,12 @@ from support import commands
 from support.acl import commands as users
 from support.examples import EXAMPLES, matches, promised
 from support.pages import DOCS, PAGES, ROOT, all_blocks, blocks
-from support.programs import started
+from support.programs import FIBO_WORKER, started
 from support.servers import RedisServer, free_port
 
 from fibo_client import errors
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import TransportError
-from fibo_worker.dev import PrivateRedis, WorkerProcess
 
 COMMANDS = ("console", "sh", "bash")
 PARSERS = {
@@ -200,19 +199,23 @@ def test_the_tutorial_is_typed_as_it_stands(worker):
         assert program.end(signal.SIGINT) == 0
 
 
-def test_the_tutorial_s_service_answers_503_when_it_has_lost_its_redis_and_goes_on_once_there_is_one_again():
-    port, redis_port = free_port(), free_port()
+def test_the_tutorial_s_service_answers_503_once_dev_has_stopped_and_goes_on_once_it_is_back_on_its_port():
+    port = free_port()
     asked = f"http://127.0.0.1:{port}/fibonacci?n=10"
-    with PrivateRedis(port=redis_port) as redis, WorkerProcess(redis.url):
-        url = redis.url
+    ready = "Ctrl-C stops both."
+    with started(*FIBO_WORKER, "dev") as dev:
+        url, redis_port = re.search(r"export CELERY_BROKER_URL=(\S+:(\d+)/\S*)", dev.wait_for(ready)).groups()
         env = {"CELERY_BROKER_URL": url, "PYTHONPATH": str(EXAMPLES / "tutorial"), "PYTHONDONTWRITEBYTECODE": "1"}
         with started(sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), env=env) as program:
             program.wait_for("Application startup complete")
             assert httpx.get(asked, timeout=20).json() == ["55"]
-            redis.stop()
+            assert dev.end(signal.SIGINT) == 0
+            assert dev.text.endswith("Stopped.\n")
             assert httpx.get(asked, timeout=20).status_code == 503
-            redis.start()
-            assert httpx.get(asked, timeout=20).json() == ["55"]
+            with started(*FIBO_WORKER, "dev", "--port", redis_port) as again:
+                again.wait_for(ready)
+                assert httpx.get(asked, timeout=20).json() == ["55"]
+                assert again.end(signal.SIGINT) == 0
             assert program.end(signal.SIGINT) == 0
 
 
