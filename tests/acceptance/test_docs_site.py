@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import subprocess
 import sys
 import threading
@@ -83,6 +84,16 @@ def test_every_page_is_in_the_contents(site):
     home = (site / "index.html").read_text()
     missing = [page for page in PAGES if page != "index.html" and f'href="{page}"' not in home]
     assert missing == []
+
+
+def test_a_reader_of_pages_comes_to_every_other_without_the_contents():
+    linked = set()
+    for name in set(PAGES) - {"index.html"}:
+        page = (DOCS / name).with_suffix(".md")
+        links = re.findall(r"\]\(([^)#\s]+\.md)[)#]", page.read_text())
+        linked |= {(page.parent / link).resolve() for link in links} - {page}
+    pages = {str(page.relative_to(DOCS).with_suffix(".html")) for page in linked if page.is_relative_to(DOCS)}
+    assert set(PAGES) - pages == {"index.html", "changelog.html"}
 
 
 @in_browser
