@@ -137,7 +137,7 @@ class _Flight:
 class _Line:
     """The numbers of one lane and cost class: those that wait to leave, and how many chunks are under way."""
 
-    __slots__ = ("flights", "in_flight", "lane", "packed", "pending", "planned")
+    __slots__ = ("flights", "held", "in_flight", "lane", "packed", "pending", "planned")
 
     def __init__(self, lane: Lane) -> None:
         self.lane: Lane = lane
@@ -146,6 +146,8 @@ class _Line:
         self.packed: deque[Chunk] = deque()
         self.in_flight: int = 0
         self.planned: asyncio.Handle | None = None
+        self.held: bool = False
+        """Whether what is planned is for later: there may be more to share the chunk by then."""
 
     @property
     def idle(self) -> bool:
@@ -271,10 +273,12 @@ class Flights:
             line.planned = loop.call_soon(self._flush, line)
         else:
             line.planned = loop.call_later(LONGEST_HOLD, self._flush, line)
+            line.held = True
 
     def _flush(self, line: _Line) -> None:
         """Let one chunk leave, and more of them in the next iterations of the loop."""
         line.planned = None
+        line.held = False
         if not line.packed:
             ready = [line.pending.popleft() for _ in range(min(len(line.pending), MAX_CHUNK))]
             wanted = [flight.n for flight in ready if flight.wanted and flight.launch is None]
@@ -347,8 +351,9 @@ class Flights:
                 flight.close()
         line = launch.flights[0].line
         line.in_flight -= 1
-        if line.pending and isinstance(line.planned, asyncio.TimerHandle):
+        if line.pending and line.held and line.planned is not None:
             line.planned.cancel()
+            line.held = False
             line.planned = loop.call_soon(self._flush, line)
 
     def _answers(self, launch: _Launch, waiter: Waiter) -> Iterator[tuple[Seat, Answer]]:

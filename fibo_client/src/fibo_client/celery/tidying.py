@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from fibo_client.celery.alarm import Alarm
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.errors import TransportError
 
@@ -88,7 +89,7 @@ class Tidier:
         self._work = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._work.set)
         self._closed = False
 
     def start(self) -> None:
@@ -109,8 +110,7 @@ class Tidier:
             return
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         # Where it never was, nothing can have been sent; and who closes would wait for a connection once more.
         if self._broker.weather.reached:
             # Both at once: where Redis is silent, it is waited for once.
@@ -166,16 +166,7 @@ class Tidier:
         moments = [self._deleted[0][0]] if self._deleted else []
         if self._revoked:
             moments.append(self._next_revocation)
-        moment = min(moments, default=None)
-        if moment is None or (self._timer is not None and self._timer.when() <= moment):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(moment, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._work.set()
+        self._alarm.set_by(min(moments, default=None))
 
     async def _tidy_forever(self) -> None:
         while True:

@@ -14,6 +14,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Final
 
+from fibo_client.celery.alarm import Alarm
 from fibo_client.celery.backoff import pause
 from fibo_client.celery.protocol.meta import decode_meta
 from fibo_client.celery.transport.base import Confirmed, Pushed
@@ -69,8 +70,8 @@ class Watcher:
         self._loop: asyncio.AbstractEventLoop
         self._tasks: list[asyncio.Task[None]] = []
         self._work = asyncio.Event()
-        self._deadline_timer: asyncio.TimerHandle | None = None
-        self._due_timer: asyncio.TimerHandle | None = None
+        self._due = Alarm(self._work.set)
+        self._deadline = Alarm(self._expire)
         self._failures = 0
         self.trouble: str | None = None
         """Why results cannot be read at present; None while they can."""
@@ -105,9 +106,8 @@ class Watcher:
             error: The error.
         """
         self._forget(self._registry.fail(self._registry.everybody(), error))
-        for timer in (self._deadline_timer, self._due_timer):
-            if timer is not None:
-                timer.cancel()
+        self._deadline.cancel()
+        self._due.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -223,19 +223,7 @@ class Watcher:
     def _wake(self) -> None:
         """Have the polling task look at the schedule again, if it sleeps longer than it now should."""
         if not self._work.is_set():
-            due = self._next_due()
-            timer = self._due_timer
-            if due is not None and (timer is None or due < timer.when()):
-                self._set_due_timer(due)
-
-    def _set_due_timer(self, due: float) -> None:
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-        self._due_timer = self._loop.call_at(due, self._due_timer_fired)
-
-    def _due_timer_fired(self) -> None:
-        self._due_timer = None
-        self._work.set()
+            self._due.set_by(self._next_due())
 
     def _next_due(self) -> float | None:
         moments = [self._schedule.next_due(), self._registry.next_look()]
@@ -262,7 +250,7 @@ class Watcher:
             if due is None or due > now:
                 self._work.clear()
                 if due is not None:
-                    self._set_due_timer(due)
+                    self._due.set(due)
                 if not self._subscription_changes():
                     await self._work.wait()
             now = self._loop.time()
@@ -357,25 +345,13 @@ class Watcher:
     # Deadlines.
 
     def _plan_deadline(self) -> None:
-        moment = self._registry.next_deadline()
-        timer = self._deadline_timer
-        if moment is not None and (timer is None or moment < timer.when()):
-            self._set_deadline_timer(moment)
-
-    def _set_deadline_timer(self, moment: float) -> None:
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-        self._deadline_timer = self._loop.call_at(moment, self._deadline_passed)
-
-    def _deadline_passed(self) -> None:
-        self._deadline_timer = None
-        self._expire()
+        self._deadline.set_by(self._registry.next_deadline())
 
     def _expire(self) -> None:
         free, more = self._registry.expire(self._loop.time(), SLICE)
         self._forget(free)
         if more:
-            self._set_deadline_timer(self._loop.time())
+            self._deadline.set(self._loop.time())
         else:
             self._plan_deadline()
 
