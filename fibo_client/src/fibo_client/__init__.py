@@ -9,7 +9,6 @@ command line must not wait for it to show its help.
 
 # With names that are not to be found in here.
 import importlib as _importlib
-import logging as _logging
 import typing as _typing
 
 from fibo_client._version import __version__
@@ -100,6 +99,3 @@ if not _typing.TYPE_CHECKING:  # or a type checker would take every name for one
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
-
-
-_logging.getLogger("fibo_client").addHandler(_logging.NullHandler())
