@@ -706,3 +706,10 @@ def test_the_double_needs_neither_pytest_nor_celery_nor_the_worker():
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "55\n", "")
+
+
+async def test_a_double_without_the_tasks_of_fibo_worker_says_which_one_has_them():
+    async with FiboClient(transport=FakeCelery()) as client:
+        with pytest.raises(TaskFailedError, match="NotRegistered") as caught:
+            await client.fibonacci(5)
+    assert any("Its task() does that; FakeFibo knows those of fibo-worker" in note for note in caught.value.__notes__)

@@ -219,6 +219,7 @@ class CeleryConfig:
         """
         fields = dict(overrides)
         if broker_url is not None:
+            _check_no_transport(broker_url)
             fields["broker_url"] = broker_url
         if result_backend is not None:
             fields["result_backend"] = result_backend
@@ -266,6 +267,12 @@ _LEAST: Final = {
     "max_decompressed_bytes": 1024,
     "max_json_depth": 10,
 }
+
+
+def _check_no_transport(url: object) -> None:
+    """Tell who gave a transport, such as a double, where the URL stands."""
+    if callable(getattr(url, "connect", None)):
+        raise ConfigError(f"broker_url must be text; write: transport={type(url).__name__}(...), by that name")
 
 
 def _check_recorder(recorder: object) -> None:

@@ -100,6 +100,10 @@ class _FaultError(Exception):
     trace: str | None = None
 
 
+_UNTOLD: Final = "The double was not told of this task. Its task() does that; FakeFibo knows those of fibo-worker."
+"""Stands where a worker has no traceback."""
+
+
 def _fault(module: str, name: str, *arguments: Any) -> _FaultError:
     """Make an exception that looks like one of the worker's, whose classes are not here."""
     kind: type[_FaultError] = type(name, (_FaultError,), {"__module__": module})
@@ -245,7 +249,7 @@ class Worker:
             sent = delivery.sent
             if sent.task not in self.scripts:
                 fault = _fault("celery.exceptions", "NotRegistered", sent.task)
-                self.store(sent, states.FAILURE, encode_error(fault), always=True)
+                self.store(sent, states.FAILURE, encode_error(fault), _UNTOLD, always=True)
             elif sent.task_id in self._refused:
                 self._store_revoked(sent, "revoked", always=True)
             elif delivery.due > now:
