@@ -190,6 +190,27 @@ def test_without_a_redis_the_address_is_told_and_whether_it_runs_is_asked(run, c
     ending.check(error, [f"redis://localhost:{port}/0", "Is Redis running there?"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "before"),
+    [
+        ("", [""]),
+        ("basicConfig(level=logging.WARNING)", ["WARNING:fibo_client:"]),
+        ("basicConfig(level=logging.WARNING, format='%(name)s: %(message)s')", ["fibo_client: "]),
+        ("getLogger('fibo_client').setLevel(logging.ERROR)", []),
+    ],
+    ids=["nothing set", "basicConfig", "with a format", "errors only"],
+)
+def test_an_outage_is_on_stderr_as_python_s_logging_is_set_up(run, setting, before):
+    twice = "for _ in range(2):\n    try:\n        await client.fibonacci(5)\n    except PublishError: pass"
+    port = free_port()
+    set_up = f"import logging; logging.{setting}\n" if setting else ""
+    ending = run(set_up + opened(twice, f"'redis://localhost:{port}/0'"))
+    assert (ending.status, ending.out) == (0, "")
+    lines = [line.partition("Redis is gone, trying again: redis://localhost:") for line in ending.err.splitlines()]
+    assert [line[0] for line in lines] == before
+    assert all(line[2].startswith(f"{port}/0: ") for line in lines)
+
+
 def test_a_host_that_does_not_exist_is_told(run):
     ending = run(opened(CALL, "'redis://no-such-host.invalid:6379/0'"))
     ending.check("PublishError", ["no-such-host.invalid", "Is the host's name right?"])
@@ -344,6 +365,7 @@ def test_a_call_that_is_not_awaited_is_named_by_python(run, untouched, statement
     ending = run(opened(statement), untouched)
     assert ending.status == 0
     assert "RuntimeWarning: coroutine 'FiboClient.fibonacci' was never awaited" in ending.err
+    assert ending.out.startswith("<coroutine object FiboClient.fibonacci at 0x" if "print" in statement else "")
 
 
 def test_a_question_that_is_printed_says_how_to_ask_it(run, untouched):
@@ -407,7 +429,13 @@ STATEMENTS = [
     ),
     # A handle is not its answer.
     ("await client.celery.result('x').get", "TypeError", ["object method can't be used in 'await' expression"]),
-    ("client.submit(5).get()", "AttributeError", ["'coroutine' object has no attribute 'get'"]),
+    ("client.submit(5).get()", "AttributeError", ["this is a coroutine", "write: handle = await client.submit(...)"]),
+    ("client.submit_many([5])[0]", "TypeError", ["not its answer", "write: handles = await client.submit_many(...)"]),
+    (
+        "client.celery.send_task('add').id",
+        "AttributeError",
+        ["not its answer", "write: result = await client.send_task(...)"],
+    ),
     ("client.celery.result('x') + 1", "TypeError", ["'AsyncResult' and 'int'"]),
     # A question is not its answer either.
     ("if result.ready(): pass", "TypeError", ["this is a coroutine, not its answer", "write: await result.ready()"]),
@@ -477,6 +505,17 @@ STATEMENTS = [
     ("FiboClient(6379)", "ConfigError", ["broker_url must be text, such as redis://localhost:6379/0, not int"]),
     ("FiboClient(time_out=5)", "ConfigError", ["'time_out' is not a setting", "timeout"]),
     ("FiboClient(timeout='5')", "ConfigError", ["timeout='5' must be a number of seconds"]),
+    (
+        "from fibo_client.testing import FakeFibo; FiboClient(FakeFibo())",
+        "ConfigError",
+        ["broker_url must be text; write: transport=FakeFibo(...)"],
+    ),
+    (
+        "from fibo_client.testing import FakeCelery; CeleryClient(transport=FakeCelery)",
+        "ConfigError",
+        ["must be an object, not a class; write: transport=FakeCelery()"],
+    ),
+    ("CeleryClient(transport='memory')", "ConfigError", ["must have a connect(), as FakeCelery() has, not be str"]),
     # What is asynchronous says so.
     ("with FiboClient(URL) as client: pass", "TypeError", ["use `async with`"]),
     ("with CeleryClient(URL) as client: pass", "TypeError", ["use `async with`"]),

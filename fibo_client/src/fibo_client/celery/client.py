@@ -21,12 +21,13 @@ from fibo_client.celery.result import (
     gather,
     ready_many,
     revocation,
+    spelled,
 )
 from fibo_client.celery.task import RemoteTask, Signature
 from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.work import EXPIRY_MARGIN
-from fibo_client.errors import MessageError, ResultTimeoutError
+from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ class CeleryClient:
         **overrides: Unpack[ConfigOverrides],
     ) -> None:
         self.config: CeleryConfig = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
+        if transport is not None:
+            _check_transport(transport)
         connect = open_redis if transport is None else transport.connect
         self.engine: Engine = Engine(self.config, *connect(self.config))
 
@@ -147,6 +150,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         **options: Unpack[SendOptions],
     ) -> AsyncResult[Any]: ...
+    @spelled("result = await client.send_task(...)")
     async def send_task(
         self,
         task: str | RemoteTask[..., Any] | Signature[Any],
@@ -204,6 +208,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         **options: Unpack[SendOptions],
     ) -> list[AsyncResult[Any]]: ...
+    @spelled("results = await client.send_many(...)")
     async def send_many(
         self,
         task: str | RemoteTask[..., Any],
@@ -602,6 +607,13 @@ class CeleryClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.engine.broker!r} {self.engine.store!r}>"
+
+
+def _check_transport(transport: object) -> None:
+    if isinstance(transport, type):
+        raise ConfigError(f"transport must be an object, not a class; write: transport={transport.__name__}()")
+    if not callable(getattr(transport, "connect", None)):
+        raise ConfigError(f"transport must have a connect(), as FakeCelery() has, not be {type(transport).__name__}")
 
 
 def _signature(

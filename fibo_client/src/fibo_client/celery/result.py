@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
+import inspect
+import sys
 from collections.abc import Awaitable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.engine import Outcome, doubt
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.engine import Engine
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Coroutine[Any, Any, Any]]")
 
 
 class AsyncResult(Generic[T]):
@@ -229,8 +233,11 @@ class AsyncResult(Generic[T]):
         return f"<AsyncResult {self.task or 'task'}[{self.id}], last seen {state}>"
 
 
-class Question(Coroutine[Any, Any, T], Generic[T]):
-    """A coroutine that says so when it is taken for its answer: ``if result.ready():`` forgets the await.
+class Call(Coroutine[Any, Any, T], Generic[T]):
+    """A coroutine that says so when it is taken for its answer: ``client.submit(5).get()`` forgets an await.
+
+    Whatever takes a coroutine takes it: `asyncio.create_task`, `asyncio.run`, task groups. Python warns of one that was
+    never awaited.
 
     Args:
         coroutine: What gives the answer.
@@ -245,25 +252,21 @@ class Question(Coroutine[Any, Any, T], Generic[T]):
 
     def _refuse(self) -> NoReturn:
         self._coroutine.close()  # The error says it all; no "never awaited" warning is needed on top.
-        raise TypeError(f"this is a coroutine, not its answer; write: {self._spelling}")
+        raise TypeError(self._said())
 
-    def __bool__(self) -> NoReturn:  # noqa: PLE0304 # it never returns
-        self._refuse()
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, (bool, str)):
-            self._refuse()
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
+    def _said(self) -> str:
+        return f"this is a coroutine, not its answer; write: {self._spelling}"
 
     if not TYPE_CHECKING:  # A type checker refuses what has no such method, and is right.
 
-        def __iter__(self) -> NoReturn:
-            self._refuse()
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("cr_") or name in {"__name__", "__qualname__"}:  # For who shows or inspects tasks.
+                return getattr(self._coroutine, name)
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise AttributeError(self._said())  # It is not closed: somebody may only have asked whether there is one.
 
-        def __getitem__(self, index: object) -> NoReturn:
+        def __getitem__(self, index: object) -> NoReturn:  # With this and no __iter__, a loop comes here as well.
             self._refuse()
 
     def __repr__(self) -> str:
@@ -283,6 +286,54 @@ class Question(Coroutine[Any, Any, T], Generic[T]):
     def close(self) -> None:
         """See `Coroutine.close`."""
         self._coroutine.close()
+
+
+Call.__name__ = "coroutine"  # So Python calls it in messages of its own, as it calls every other.
+
+
+class Question(Call[T]):
+    """A call whose answer is true or false, or a text: nothing to be compared, or asked whether it is true."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> NoReturn:  # noqa: PLE0304 # it never returns
+        self._refuse()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (bool, str)):
+            self._refuse()
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def spelled(spelling: str) -> Callable[[F], F]:
+    """Decorate a coroutine function, so that its calls say how they are to be written.
+
+    Args:
+        spelling: A call of it, with its await.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Call[Any]:
+            return Call(function(*args, **kwargs), spelling)
+
+        return cast("F", _marked(call))
+
+    return decorate
+
+
+def _marked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let it pass for a coroutine function where one is looked for, as by `unittest.mock` for a spec."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined] # noqa: SLF001 # as asgiref does
+    return function
 
 
 def is_final(answer: TaskMeta | Exception) -> bool:
@@ -537,7 +588,8 @@ def timeout_error(
         reason = f"Results cannot be read at present: {outcome.unread}"
     elif outcome.timed_out and not outcome.looks:
         silent = engine.store if published else engine.broker
-        reason = f"{silent} had not answered by then. {doubt(silent)}"
+        advice = doubt(silent) if outcome.waited >= _BARELY else "A longer timeout is needed to know more."
+        reason = f"{silent} had not answered by then. {advice}"
     elif expired and not outcome.timed_out:
         reason = (
             "A worker found it expired although its time was not up here: "
@@ -561,6 +613,10 @@ def timeout_error(
         looks=outcome.looks,
         unread=outcome.unread,
     )
+
+
+_BARELY: Final = 0.2
+"""Seconds in which a Redis that is well need not have answered a client that had no connection yet."""
 
 
 def revocation(task_ids: list[str], *, terminate: bool, signal: str) -> ControlRequest:
