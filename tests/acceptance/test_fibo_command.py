@@ -261,7 +261,7 @@ def test_a_task_that_fails_is_a_line_and_its_traceback_can_be_had(stock):
 def test_a_task_that_no_worker_knows_is_said_to_be_so(stock):
     done = fibo(stock.url, "call", "stock.nothing")
     assert done.returncode == 1
-    assert said(done).endswith("The worker knows no task of that name: 'fibo workers' shows what it knows.\n")
+    assert said(done).endswith("'fibo workers' shows which tasks each worker knows.\n")
 
 
 def test_a_task_can_be_sent_now_and_asked_for_later_as_often_as_one_likes(stock):

@@ -147,7 +147,8 @@ def explain(desk: Desk, error: BaseException, *, traceback: bool | None = None) 
     if isinstance(error, TransportError):
         # What was not sent does not matter here: the command ends, and its tasks are nobody else's.
         reason = error.reason if isinstance(error, PublishError) else str(error)
-        desk.error(reason if error.refused else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
+        said = error.refused or "CELERY_BROKER_URL" in reason
+        desk.error(reason if said else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
         return Exit.NO_REDIS
     if isinstance(error, (MessageError, ConfigError)):
         desk.error(str(error))
@@ -158,7 +159,7 @@ def explain(desk: Desk, error: BaseException, *, traceback: bool | None = None) 
             if error.traceback and traceback is not None:
                 desk.say(error.traceback.rstrip() if traceback else "--traceback shows where in the worker.")
             if error.exc_type == "NotRegistered":
-                desk.say("The worker knows no task of that name: 'fibo workers' shows what it knows.")
+                desk.say("'fibo workers' shows which tasks each worker knows.")
         return Exit.FAILED
     if isinstance(error, OSError):
         desk.error(f"the output cannot be written: {error.strerror or error}")
