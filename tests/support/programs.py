@@ -52,16 +52,7 @@ class Program:
 
     def descendants(self) -> set[int]:
         """The ids of all processes that it started, and that those started."""
-        children: dict[int, list[int]] = {}
-        for pid, (parent, _) in _processes().items():
-            children.setdefault(parent, []).append(pid)
-        found: set[int] = set()
-        ahead = [self.process.pid]
-        while ahead:
-            new = children.get(ahead.pop(), [])
-            found.update(new)
-            ahead += new
-        return found
+        return descendants(self.process.pid)
 
     def _read(self) -> None:
         stream = self.process.stdout
@@ -76,13 +67,14 @@ class Program:
 
 
 @contextlib.contextmanager
-def started(*command: str, env: Mapping[str, str] | None = None) -> Iterator[Program]:
+def started(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[Program]:
     """Start a program; kill it at the end if it is still there."""
     # Whoever runs the tests under nohup ignores this signal, and programs inherit that.
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with subprocess.Popen(
         command,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -92,6 +84,20 @@ def started(*command: str, env: Mapping[str, str] | None = None) -> Iterator[Pro
             yield Program(process)
         finally:
             process.kill()
+
+
+def descendants(pid: int) -> set[int]:
+    """The ids of all processes that a process started, and that those started."""
+    children: dict[int, list[int]] = {}
+    for child, (parent, _) in _processes().items():
+        children.setdefault(parent, []).append(child)
+    found: set[int] = set()
+    ahead = [pid]
+    while ahead:
+        new = children.get(ahead.pop(), [])
+        found.update(new)
+        ahead += new
+    return found
 
 
 def alive(pids: set[int]) -> set[int]:

@@ -1,11 +1,15 @@
 """With aio-celery, over RabbitMQ."""
 
 import asyncio
+import os
 
 from aio_celery import Celery
 
 app = Celery()
-app.conf.update(broker_url="amqp://guest:guest@localhost:5672//", result_backend="redis://localhost:6379/0")
+app.conf.update(
+    broker_url=os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672//"),
+    result_backend=os.environ.get("REDIS_URL", "redis://localhost:6379/0"),
+)
 
 
 async def main() -> None:
@@ -17,3 +21,7 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+
+# Prints:
+# 5
+# SUCCESS
