@@ -83,3 +83,12 @@ def test_every_setting_that_the_page_about_security_names_is_one():
 
 def test_what_continuous_integration_runs_is_what_is_said():
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make check", "make test"]
+
+
+def test_every_program_that_continuous_integration_installs_is_in_the_table_and_the_other_way_round():
+    installed = set(re.findall(r'packages="\$packages ([\w-]+)"', text(".ci/run")))
+    table = re.findall(r"`apt install ([\w -]+)`", text("CONTRIBUTING.md"))
+    told = {name for names in table for name in names.split()}
+    # npm brings node, and the table says how to get both.
+    assert installed == told - {"nodejs"}
+    assert installed
