@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from support.ca import Authority, tls_server
 from support.examples import EXAMPLES, matches, promised, run_program
-from support.pages import PAGES, ROOT, shown_files
+from support.pages import DOCS, PAGES, ROOT, shown_files
 from support.programs import descendants, gone, run
 from support.rabbit import HOW_TO_GET_ONE, find_rabbitmq, running_rabbitmq
 from support.sentinels import MASTER, SentinelSet
@@ -185,8 +186,23 @@ def test_the_unit_starts_a_worker_with_arguments_that_it_takes():
     (line,) = re.findall(
         r"^ExecStart=\S+/fibo-worker (.*)$", (DEPLOY / "fibo-worker@.service").read_text(), re.MULTILINE
     )
-    done = run(sys.executable, "-m", "fibo_worker", *line.split(), "--help")
+    done = run(sys.executable, "-m", "fibo_worker", *line.replace("%i", "1").split(), "--help")
     assert done.returncode == 0, done.stderr
+
+
+def test_workers_of_one_machine_serve_their_metrics_on_ports_of_their_own():
+    unit = (DEPLOY / "fibo-worker@.service").read_text()
+    (port,) = re.findall(r"--metrics-port (\S+)", unit)
+    assert {port.replace("%i", str(number)) for number in (1, 9)} == {"9801", "9809"}
+    assert "FIBO_METRICS_PORT" not in (DEPLOY / "fibo-worker.env").read_text()
+
+
+def test_what_readers_copy_can_be_downloaded_from_the_page_that_shows_it():
+    for page, folder in (("deploy", DEPLOY), ("serve", EXAMPLES / "service" / "static")):
+        text = (DOCS / "how-to" / f"{page}.md").read_text()
+        links = re.findall(r"\{download\}`(\S+) <\.\./examples/(\S+)>`", text)
+        assert {EXAMPLES / path for _, path in links} == set(folder.iterdir())
+        assert all(path.endswith(f"/{name}") for name, path in links)
 
 
 def settings_from(env):
@@ -212,6 +228,9 @@ def test_the_compose_file_starts_workers_with_settings_and_arguments_that_they_t
     assert worker["environment"]["CELERY_BROKER_URL"] == "redis://redis:6379/0"
     assert set(worker["depends_on"]) <= set(compose["services"])
     assert run(sys.executable, "-m", "fibo_worker", *worker["command"], "--help").returncode == 0
+    # To serve metrics takes what the image installs.
+    assert "FIBO_METRICS_PORT" in worker["environment"]
+    assert "/src/fibo_worker[metrics]" in (DEPLOY / "Dockerfile").read_text()
     program, *arguments = worker["healthcheck"]["test"][1].split()
     assert program == "fibo-worker"
     assert run(sys.executable, "-m", "fibo_worker", *arguments, "--help").returncode == 0
@@ -225,7 +244,7 @@ def test_the_image_is_built_from_what_is_there_and_starts_a_worker():
     text = (DEPLOY / "Dockerfile").read_text()
     copied = dict(re.findall(r"^COPY (\S+) (\S+)$", text, re.MULTILINE))
     (installed,) = re.findall(r"^RUN pip install --no-cache-dir (.*)$", text, re.MULTILINE)
-    assert sorted(installed.split()) == sorted(copied.values())
+    assert sorted(re.sub(r"\[metrics\]", "", word) for word in shlex.split(installed)) == sorted(copied.values())
     scripts = {}
     for folder in copied:
         project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
