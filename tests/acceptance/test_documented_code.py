@@ -2,8 +2,7 @@
 
 - ``python`` runs against real workers. Behind a call of `print`, a comment says what it prints. What else a program
   writes, an error that ends it included, stands in a block ``text`` of the same page.
-- ``console``, ``sh``, ``bash`` and blocks without a fence are commands: what they name must be there. Those of the
-  tutorial, and of the page on the command line (`test_command_line_page`), are typed.
+- ``console``, ``sh``, ``bash`` and blocks without a fence are commands: `test_documented_commands` types them.
 - ``text`` is what something really said, with three dots for what differs from time to time.
 - ``ini``, ``json``, ``toml`` and ``yaml`` are parsed.
 
@@ -26,9 +25,9 @@ import tomllib
 import httpx
 import pytest
 import yaml
-from support import commands
 from support.acl import commands as users
-from support.examples import EXAMPLES, matches, promised
+from support.commands import LANGUAGES as COMMANDS
+from support.examples import EXAMPLES, matches
 from support.pages import DOCS, PAGES, ROOT, all_blocks, blocks
 from support.programs import FIBO_WORKER, started
 from support.servers import RedisServer, free_port
@@ -37,7 +36,6 @@ from fibo_client import errors
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import TransportError
 
-COMMANDS = ("console", "sh", "bash")
 PARSERS = {
     "ini": lambda text: configparser.ConfigParser().read_string(text),
     "json": json.loads,
@@ -47,19 +45,10 @@ PARSERS = {
 TROUBLESHOOTING = DOCS / "how-to" / "troubleshooting.md"
 SECURITY = DOCS / "explanation" / "security.md"
 MEASURING = DOCS / "how-to" / "trace-and-measure.md"
-TUTORIAL = DOCS / "tutorial.md"
-COMMAND_LINE = DOCS / "how-to" / "command-line.md"
-
-INSTALLING = ("make build", "export PIP_FIND_LINKS", "python3 -m venv", "pip ")
-"""How commands of the tutorial begin that `test_packaging` types."""
 
 
-def cases(*languages, without=()):
-    return [
-        pytest.param(block, id=block.where)
-        for block in all_blocks(*languages)
-        if (block.page, block.language) not in without
-    ]
+def cases(*languages):
+    return [pytest.param(block, id=block.where) for block in all_blocks(*languages)]
 
 
 def test_every_block_is_in_a_language_that_has_a_rule():
@@ -156,47 +145,12 @@ async def test_an_outage_is_logged_as_the_page_says(caplog):
     assert matches(block.text, "\n".join(caplog.messages)), caplog.messages
 
 
-# Commands, and what is parsed.
-
-
-@pytest.mark.parametrize("block", cases(*COMMANDS, without=[(COMMAND_LINE, "console")]))
-def test_a_command_in_a_page_names_only_what_is_there(block):
-    typed = commands.commands(block.text)
-    assert typed
-    for command in typed:
-        commands.check(command)
-
-
-def test_what_a_page_shows_a_command_to_answer_is_compared_somewhere():
-    for block in all_blocks("console"):
-        answers = [line for line in block.text.splitlines() if not line.startswith(("$ ", "  "))]
-        assert not answers or block.page in (TUTORIAL, COMMAND_LINE), block.where
+# What is parsed.
 
 
 def test_what_is_configuration_can_be_parsed():
     for block in all_blocks(*PARSERS):
         PARSERS[block.language](block.text)
-
-
-def test_the_tutorial_is_typed_as_it_stands(worker):
-    """Its programs print what it shows, and its service answers what it shows."""
-    folder = EXAMPLES / "tutorial"
-    port = free_port()
-    service = [sys.executable, "-m", "uvicorn", "service:app", "--port", str(port)]
-    env = {"CELERY_BROKER_URL": worker.admin_url, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    with started(*service, env=env) as program:
-        program.wait_for("Application startup complete")
-        for block in blocks(TUTORIAL):
-            for command, answer in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block.text, re.MULTILINE):
-                if command.startswith("python "):
-                    assert answer == promised((folder / command.split()[1]).read_text())
-                elif command.startswith("curl "):
-                    words = [word.replace(":8000", f":{port}") for word in shlex.split(command)]
-                    done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
-                    assert done.stdout.strip() == answer.strip()
-                elif not command.startswith(("uvicorn ", ". ", "fibo-worker dev", *INSTALLING)):
-                    pytest.fail(f"{command} is not typed")
-        assert program.end(signal.SIGINT) == 0
 
 
 def test_the_tutorial_s_service_answers_503_once_dev_has_stopped_and_goes_on_once_it_is_back_on_its_port():

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.commands import commands
+from support.commands import typed
 from support.examples import promised
 from support.pages import DOCS, EXAMPLES, ROOT, blocks, shown_files
 
@@ -235,7 +235,7 @@ def reader(built, tmp_path):
 
 @pytest.mark.timeout(300)  # It installs all that Celery needs, by pip.
 def test_the_tutorial_begins_with_what_was_built(reader, worker):
-    building, installing = (commands(block.text) for block in blocks(DOCS / "tutorial.md")[:2])
+    building, installing = ([each.command for each in typed(block.text)] for block in blocks(DOCS / "tutorial.md")[:2])
     assert building.pop(0) == "make build"
     assert installing.pop() == "fibo-worker dev"
     program = EXAMPLES / "tutorial" / "first.py"

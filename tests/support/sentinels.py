@@ -38,11 +38,12 @@ class Sentinel:
         port: The port that it listens on.
     """
 
-    def __init__(self, folder: Path, master: int) -> None:
+    def __init__(self, folder: Path, master: int, name: str = MASTER) -> None:
         self.port = free_port()
+        self._name = name
         folder.mkdir()
         conf = folder / "sentinel.conf"
-        conf.write_text(_CONF.format(port=self.port, folder=folder, name=MASTER, master=master))
+        conf.write_text(_CONF.format(port=self.port, folder=folder, name=name, master=master))
         self._child = Child([str(find_redis_server()), str(conf), "--sentinel"], name="sentinel", env={"LC_ALL": "C"})
 
     def ask(self, *command: str) -> dict[bytes, bytes]:
@@ -62,19 +63,25 @@ class Sentinel:
     def is_ready(self) -> bool:
         """Whether it knows everybody."""
         try:
-            known = self.ask("SENTINEL", "MASTER", MASTER)
+            known = self.ask("SENTINEL", "MASTER", self._name)
         except (RedisError, OSError):
             return False
         names = (b"flags", b"num-other-sentinels", b"num-slaves")
         if [known[name] for name in names] != [b"master", b"2", b"1"]:
             return False
         with contextlib.suppress(RedisError):
-            return self.tell("SENTINEL", "CKQUORUM", MASTER).startswith(b"OK 3")
+            return self.tell("SENTINEL", "CKQUORUM", self._name).startswith(b"OK 3")
+        return False
+
+    def knows_its_master(self) -> bool:
+        """Whether it has reached the master, and so gives its address."""
+        with contextlib.suppress(RedisError, OSError):
+            return self.ask("SENTINEL", "MASTER", self._name)[b"flags"] == b"master"
         return False
 
     def master(self) -> int:
         """The port of the master, as it knows it."""
-        return int(self.tell("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1])
+        return int(self.tell("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)[1])
 
     def kill(self) -> None:
         """End it at once. Twice is harmless."""
