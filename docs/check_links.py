@@ -36,7 +36,9 @@ class Page(HTMLParser):
 
 def problems(site: Path) -> list[str]:
     """Say what is wrong with the site in a folder."""
-    pages = {path.relative_to(site).as_posix(): Page(path) for path in sorted(site.rglob("*.html"))}
+    paths = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*.html"))}
+    # What can be downloaded is not shown here.
+    pages = {name: Page(path) for name, path in paths.items() if not name.startswith("_downloads/")}
     found = [] if pages else [f"{site} has no pages"]
     for name, page in pages.items():
         for link in page.links + page.loads:

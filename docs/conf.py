@@ -129,7 +129,8 @@ def list_parameters(found):
 
 def improve_pages(app, exception):
     if exception is None and app.builder.format == "html":
-        for page in Path(app.outdir).rglob("*.html"):
+        site = Path(app.outdir)
+        for page in {*site.rglob("*.html")} - {*site.glob("_downloads/**/*.html")}:
             text = page.read_text()
             for lacking, better in IMPROVED:
                 text = text.replace(lacking, better)
