@@ -108,6 +108,7 @@ class Reader:
         self.elsewhere = elsewhere
         self.stack = stack
         self.url = elsewhere.url or server.fresh_url()
+        self.id = ""
         self.exported = {}
         self.ports = {}
         self.running = []
@@ -140,8 +141,9 @@ class Reader:
         for theirs, ours in {"redis://localhost:6379/0": self.url, **self.elsewhere.replaced}.items():
             command = command.replace(theirs, ours)
         if re.search(r"\bID\b", command):
-            sent = self.shell("fibo call tasks.sqrt_task --args '[16]' --no-wait")
-            command = re.sub(r"\bID\b", sent.stdout.strip(), command)
+            if not self.id:
+                self.id = self.shell("fibo call tasks.sqrt_task --args '[16]' --no-wait").stdout.strip()
+            command = re.sub(r"\bID\b", self.id, command)
         return command
 
     def port(self, number):
