@@ -9,7 +9,6 @@ from fibo_client.batches import compute_many
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.protocol.message import check_name, check_priority
-from fibo_client.celery.result import spelled
 from fibo_client.chunks import Lane
 from fibo_client.config import FiboConfig
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_sqrt
@@ -351,7 +350,6 @@ class FiboClient:
     async def submit(self, n: int) -> AsyncResult[int]: ...
     @overload
     async def submit(self, n: int, *, task: RemoteTask[[int], R]) -> AsyncResult[R]: ...
-    @spelled("handle = await client.submit(...)")
     async def submit(self, n: int, *, task: RemoteTask[[int], Any] = FIBONACCI) -> AsyncResult[Any]:
         """Send one number to be computed, and return its handle.
 
@@ -374,7 +372,6 @@ class FiboClient:
     async def submit_many(self, ns: Iterable[int]) -> list[AsyncResult[int]]: ...
     @overload
     async def submit_many(self, ns: Iterable[int], *, task: RemoteTask[[int], R]) -> list[AsyncResult[R]]: ...
-    @spelled("handles = await client.submit_many(...)")
     async def submit_many(
         self, ns: Iterable[int], *, task: RemoteTask[[int], Any] = FIBONACCI
     ) -> list[AsyncResult[Any]]:

@@ -21,7 +21,6 @@ from fibo_client.celery.result import (
     gather,
     ready_many,
     revocation,
-    spelled,
 )
 from fibo_client.celery.task import RemoteTask, Signature
 from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
@@ -150,7 +149,6 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         **options: Unpack[SendOptions],
     ) -> AsyncResult[Any]: ...
-    @spelled("result = await client.send_task(...)")
     async def send_task(
         self,
         task: str | RemoteTask[..., Any] | Signature[Any],
@@ -208,7 +206,6 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         **options: Unpack[SendOptions],
     ) -> list[AsyncResult[Any]]: ...
-    @spelled("results = await client.send_many(...)")
     async def send_many(
         self,
         task: str | RemoteTask[..., Any],

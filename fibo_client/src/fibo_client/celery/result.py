@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.engine import Outcome, doubt
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.engine import Engine
 
 T = TypeVar("T")
-F = TypeVar("F", bound="Callable[..., Coroutine[Any, Any, Any]]")
 
 
 class AsyncResult(Generic[T]):
@@ -233,14 +231,11 @@ class AsyncResult(Generic[T]):
         return f"<AsyncResult {self.task or 'task'}[{self.id}], last seen {state}>"
 
 
-class Call(Coroutine[Any, Any, T], Generic[T]):
-    """A coroutine that says so when it is taken for its answer: ``client.submit(5).get()`` forgets an await.
-
-    Whatever takes a coroutine takes it: `asyncio.create_task`, `asyncio.run`, task groups. Python warns of one that was
-    never awaited.
+class Question(Coroutine[Any, Any, T], Generic[T]):
+    """A coroutine that says so when it is taken for its answer: ``if result.ready():`` forgets the await.
 
     Args:
-        coroutine: What gives the answer.
+        coroutine: What asks.
         spelling: How it is to be written.
     """
 
@@ -251,22 +246,39 @@ class Call(Coroutine[Any, Any, T], Generic[T]):
         self._spelling = spelling
 
     def _refuse(self) -> NoReturn:
-        self._coroutine.close()  # The error says it all; no "never awaited" warning is needed on top.
-        raise TypeError(self._said())
+        if not self._begun:
+            self._coroutine.close()  # The error says it all; no "never awaited" warning is needed on top.
+        raise TypeError(f"this is a coroutine, not its answer; write: {self._spelling}")
 
-    def _said(self) -> str:
-        return f"this is a coroutine, not its answer; write: {self._spelling}"
+    @property
+    def _begun(self) -> bool:
+        return inspect.getcoroutinestate(self._coroutine) != inspect.CORO_CREATED
+
+    def __bool__(self) -> bool:
+        # From 3.12 on, asyncio asks whether a task has one before it shows the task.
+        if not self._begun and sys._getframe(1).f_globals.get("__name__") != "asyncio.base_tasks":  # noqa: SLF001
+            self._refuse()
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (bool, str)):
+            self._refuse()
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     if not TYPE_CHECKING:  # A type checker refuses what has no such method, and is right.
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("cr_") or name in {"__name__", "__qualname__"}:  # For who shows or inspects tasks.
+            if name in {"__name__", "__qualname__"} or name.startswith("cr_"):  # For who shows or inspects tasks.
                 return getattr(self._coroutine, name)
-            if name.startswith("_"):
-                raise AttributeError(name)
-            raise AttributeError(self._said())  # It is not closed: somebody may only have asked whether there is one.
+            raise AttributeError(f"a coroutine has no {name!r}; write: {self._spelling}")
 
-        def __getitem__(self, index: object) -> NoReturn:  # With this and no __iter__, a loop comes here as well.
+        def __iter__(self) -> NoReturn:
+            self._refuse()
+
+        def __getitem__(self, index: object) -> NoReturn:
             self._refuse()
 
     def __repr__(self) -> str:
@@ -286,54 +298,6 @@ class Call(Coroutine[Any, Any, T], Generic[T]):
     def close(self) -> None:
         """See `Coroutine.close`."""
         self._coroutine.close()
-
-
-Call.__name__ = "coroutine"  # So Python calls it in messages of its own, as it calls every other.
-
-
-class Question(Call[T]):
-    """A call whose answer is true or false, or a text: nothing to be compared, or asked whether it is true."""
-
-    __slots__ = ()
-
-    def __bool__(self) -> NoReturn:  # noqa: PLE0304 # it never returns
-        self._refuse()
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, (bool, str)):
-            self._refuse()
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-def spelled(spelling: str) -> Callable[[F], F]:
-    """Decorate a coroutine function, so that its calls say how they are to be written.
-
-    Args:
-        spelling: A call of it, with its await.
-
-    Returns:
-        The decorator.
-    """
-
-    def decorate(function: F) -> F:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Call[Any]:
-            return Call(function(*args, **kwargs), spelling)
-
-        return cast("F", _marked(call))
-
-    return decorate
-
-
-def _marked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let it pass for a coroutine function where one is looked for, as by `unittest.mock` for a spec."""
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(function)
-    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined] # noqa: SLF001 # as asgiref does
-    return function
 
 
 def is_final(answer: TaskMeta | Exception) -> bool:
