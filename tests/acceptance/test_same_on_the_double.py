@@ -100,15 +100,14 @@ def fresh() -> str:
 
 
 async def occupy(celery):
-    """Keep both processes of the worker busy."""
-    blockers = [await celery.send_task("stock.sleep", (1.0,)) for _ in range(2)]
-
-    async def busy():
-        active = await celery.inspect().active()
-        return {each.id for each in blockers} <= {task["id"] for tasks in active.values() for task in tasks}
-
-    await eventually(busy)
-    return blockers
+    """Keep both processes of the worker busy. One that takes the place of another is not there at once."""
+    async with asyncio.timeout(30):
+        while True:
+            blockers = [await celery.send_task("stock.sleep", (1.0,)) for _ in range(2)]
+            while not all(await celery.ready(blockers)):
+                active = await celery.inspect().active()
+                if {each.id for each in blockers} <= {task["id"] for tasks in active.values() for task in tasks}:
+                    return blockers
 
 
 # Values.
