@@ -212,6 +212,17 @@ async def test_a_diagnosis_does_not_wait_for_a_result_store_that_is_silent(serve
                 await client.diagnose(client.result("x"), timeout=TIMEOUT)
 
 
+async def test_a_short_question_to_a_redis_that_is_busy_is_no_outage(server, hand, caplog):
+    async with CeleryClient(server.url) as client:
+        assert await client.ping(timeout=0.1) == []
+        await hand.redis.execute_command("CLIENT", "PAUSE", "900", "ALL")
+        with pytest.raises(TransportError, match=r"no answer within 0\.1 s"):
+            await client.ping(timeout=0.1)
+        await client.send_task("proj.add", (2, 3))
+        assert client.stats().reconnects == 0
+    assert caplog.messages == []
+
+
 async def test_a_question_that_is_given_up_holds_nobody_up_while_redis_is_silent(server, hand):
     async with (
         somebody_listens(server),

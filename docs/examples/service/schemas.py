@@ -74,5 +74,5 @@ def read_span(text: str) -> range:
     if max(first, last) > settings.max_n:
         raise ValueError(f"{shown} is too large. The largest n is {settings.max_n:,}.")
     if first > last or step == 0:
-        raise ValueError(f"{text} has no numbers in it.")
+        raise ValueError(f"{shown} has no numbers in it.")
     return range(first, last + 1, step)

@@ -89,7 +89,7 @@ class FiboClient:
         """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
 
         What was read is deleted, and what is unanswered is revoked. That takes at most `io_timeout` and two seconds, or
-        four seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
+        five seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
         on although its caller is cancelled.
 
         Raises:

@@ -162,7 +162,7 @@ def dev(concurrency: int, port: int) -> None:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, 86400, min_open=True),
     metavar="SECONDS",
     default=30.0,
     show_default=True,
@@ -199,7 +199,7 @@ def demo(batch: int, timeout: float, numbers: tuple[str, ...]) -> None:
 @main.command()
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, 86400, min_open=True),
     metavar="SECONDS",
     default=3.0,
     show_default=True,

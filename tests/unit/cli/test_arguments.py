@@ -97,6 +97,7 @@ def test_fibo_alone_shows_its_help():
         (["ping", "-b", "http://:sesame@host"], "http:// is not known; it must begin with redis://"),
         (["ping", "-b", "redis://:sesame@host:port/0"], "its port must be a number"),
         (["result", "x", "--result-backend", "rpc://"], "rpc:// cannot be used"),
+        (["ping", "--timeout", "inf"], "'inf' is no number of seconds"),
         (["ping", "--set", "io_timeout"], "--set io_timeout must be a name and a value"),
         (["ping", "-b", "redis://localhost", "--set", "result_backend=rpc://"], "rpc:// cannot be used"),
         (["ping", "--set", "speed=10"], "'speed' is not a setting; the settings are: "),

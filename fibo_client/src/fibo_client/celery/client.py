@@ -93,7 +93,7 @@ class CeleryClient:
         """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
 
         What was read is deleted, and what is unanswered is revoked. That takes at most `io_timeout` and two seconds, or
-        four seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
+        five seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
         on although its caller is cancelled.
 
         Raises:
@@ -540,7 +540,7 @@ class CeleryClient:
             The workers that answered, by name; none where there is no worker.
 
         Raises:
-            TransportError: The broker could not be asked, or fell silent. At the latest half a second after the time.
+            TransportError: The broker could not be asked, or fell silent. At the latest a second after the time.
         """
         replies = await self.inspect(destination, timeout=timeout).ping()
         return [WorkerInfo(name) for name in sorted(replies)]

@@ -6,7 +6,7 @@ import asyncio
 import enum
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from fibo_client.celery.engine import doubt
@@ -167,7 +167,7 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
             inspect.query_task([result.id]), inspect.registered(), inspect.conf()
         )
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout + _GRACE):
             state = await result.state()
     except TimeoutError:
         raise TransportError(f"{engine.store}: no answer within {timeout:g} s. {doubt(engine.store)}") from None
@@ -224,6 +224,9 @@ class _Facts:
     """Whether those that listen and have said what they know, and there are such, all do not know the task."""
     elsewhere: dict[str, str]
 
+
+_GRACE: Final = 0.5
+"""Seconds by which a look at the result may take longer: with no time at all, none could be taken."""
 
 _HELD = {"active": Cause.RUNNING, "reserved": Cause.RESERVED, "scheduled": Cause.SCHEDULED}
 

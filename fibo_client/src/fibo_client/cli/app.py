@@ -103,7 +103,7 @@ Wait = Annotated[
     ),
 ]
 Patience = Annotated[
-    float, typer.Option("-t", "--timeout", parser=_seconds, metavar="SECONDS", help="How long workers may take.")
+    float, typer.Option("-t", "--timeout", parser=_limited, metavar="SECONDS", help="How long workers may take.")
 ]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of the task.", show_default=False)]
 

@@ -186,7 +186,7 @@ class RedisBroker:
                     _, listening = await self._connections.exchange(connection, [bind, asking], limit=first)
                     wanted = listening if limit is None else min(listening, limit)
                     # That time is up has as long a way as this answer had.
-                    last = Limit(deadline + GRACE + loop.time() - began, timeout)
+                    last = Limit(deadline + GRACE + min(GRACE, loop.time() - began), timeout)
                     replies = await self._collect(connection, reply_key, ticket, wanted, deadline, last)
                 finally:  # Whoever is told of a failure, or is cancelled, does not wait for it.
                     unbinding = self._unbind_in_background(reply_key)

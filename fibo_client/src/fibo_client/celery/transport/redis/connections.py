@@ -203,6 +203,10 @@ class Connections:
         usual = asyncio.get_running_loop().time() + self._io_timeout
         return Limit(usual, self._io_timeout) if usual <= deadline else Limit(deadline, min(self._io_timeout, seconds))
 
+    def _is_short(self, seconds: float) -> bool:
+        """Tell whether a time that passed was a caller's own. That says nothing of Redis, nor of other connections."""
+        return seconds < self._io_timeout
+
     async def _take(self, limit: Limit) -> AbstractConnection:
         await self._acquire(self._slots, limit)
         try:
@@ -257,7 +261,8 @@ class Connections:
         except TimeoutError:
             advice = _IS_IT_REDIS if self.address.ssl is None else _IS_IT_TLS
             fault = self._fault("unsent", f"no connection within {limit.seconds:g} s. {advice}")
-            self._note(fault, certain=True)
+            if not self._is_short(limit.seconds):
+                self._note(fault, certain=True)
             raise fault from None
         except (RedisError, OSError) as error:
             if isinstance(error, (ResponseError, AuthenticationError)):
@@ -355,6 +360,9 @@ class Connections:
                         refusal = refusal or self._fault(_outcome(error), reason)
         except _FAILURES as error:
             _cut(transport)
+            if isinstance(error, TimeoutError) and self._is_short(seconds):
+                await connection.disconnect(nowait=True)
+                raise self._broken(error, seconds + patience) from _brief(error)
             raise await self._failed(connection, error, seconds + patience) from _brief(error)
         except asyncio.CancelledError:
             _cut(transport)
@@ -428,13 +436,17 @@ class Connections:
         """Close all connections, also those in use, and make no more."""
         self._closed = True
         transports = [_transport(connection) for connection in self._made]
-        with anyio.move_on_after(LAST_GOODBYE):
-            await self._pool.aclose()
-            if self._sentinel is not None:
-                for sentinel in self._sentinel.sentinels:
-                    await sentinel.aclose()
-        for transport in transports:
-            _cut(transport)
+        try:
+            with anyio.move_on_after(LAST_GOODBYE):
+                await self._pool.aclose()
+                if self._sentinel is not None:
+                    for sentinel in self._sentinel.sentinels:
+                        await sentinel.aclose()
+        except _FAILURES:
+            pass  # It was broken already.
+        finally:
+            for transport in transports:
+                _cut(transport)
 
     def _note(self, fault: RedisFaultError, *, certain: bool) -> None:
         if fault.refused:  # It is there, and says so.
