@@ -15,10 +15,9 @@ from service.errors import ANSWERS, Problem
 from support.hand import Hand, eventually
 from support.proxy import Proxy
 from support.servers import free_port
-from support.service import HeldWorker, launched, queued, read_events, serving
+from support.service import held_worker, launched, queued, read_events, serving
 
 from fibo_client import FiboClient, FiboError, errors
-from fibo_worker.dev import WorkerProcess
 
 MAX_N = 20_000
 
@@ -313,10 +312,8 @@ async def test_a_fault_of_the_service_tells_nothing_of_itself():
 
 @pytest.fixture(scope="module")
 def held(redis_server):
-    """A worker of one process, that can be held up."""
-    url = redis_server.fresh_url()
-    with WorkerProcess(url, stop_timeout=0) as process:
-        yield HeldWorker(url, process)
+    with held_worker(redis_server.fresh_url()) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")

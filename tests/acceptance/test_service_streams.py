@@ -12,9 +12,7 @@ import pytest
 from service.app import app
 from support.hand import eventually
 from support.programs import resident
-from support.service import HeldWorker, queued, running
-
-from fibo_worker.dev import WorkerProcess
+from support.service import held_worker, queued, running
 
 LARGE = 900_000
 """The index of a number of 160 kB in a response, and of half as much in memory."""
@@ -28,10 +26,8 @@ MB = 1_000_000
 
 @pytest.fixture(scope="module")
 def held(redis_server):
-    """A worker of one process, that can be held up."""
-    url = redis_server.fresh_url()
-    with WorkerProcess(url, stop_timeout=0) as process:
-        yield HeldWorker(url, process)
+    with held_worker(redis_server.fresh_url()) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import redis.asyncio
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
+from fibo_worker.dev import WorkerProcess
 from support.hand import eventually
 from support.programs import started
 from support.servers import TESTS
@@ -20,7 +21,6 @@ from support.servers import TESTS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from fibo_worker.dev import WorkerProcess
     from support.programs import Program
 
 EXAMPLES = TESTS.parent / "docs" / "examples"
@@ -79,6 +79,13 @@ async def queued(url: str) -> int:
     """Count the tasks that wait in the queue, of whatever priority."""
     async with redis.asyncio.Redis.from_url(url) as client:
         return sum([await client.llen(key) async for key in client.scan_iter("celery*", _type="list")])
+
+
+@contextlib.contextmanager
+def held_worker(url: str) -> Iterator[HeldWorker]:
+    """Run a worker of one process, that can be held up, until the end of a block."""
+    with WorkerProcess(url, stop_timeout=0) as process:
+        yield HeldWorker(url, process)
 
 
 class HeldWorker:

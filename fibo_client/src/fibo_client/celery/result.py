@@ -255,7 +255,8 @@ class Question(Coroutine[Any, Any, T], Generic[T]):
         return inspect.getcoroutinestate(self._coroutine) != inspect.CORO_CREATED
 
     def __bool__(self) -> bool:
-        # From 3.12 on, asyncio asks whether a task has one before it shows the task.
+        # From 3.12 on, asyncio asks whether a task has a coroutine before it shows the task. Of a task that has not yet
+        # begun, nothing but who asks tells it from `if result.ready():`.
         if not self._begun and sys._getframe(1).f_globals.get("__name__") != "asyncio.base_tasks":  # noqa: SLF001
             self._refuse()
         return True

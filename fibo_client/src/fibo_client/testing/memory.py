@@ -221,7 +221,7 @@ class MemoryBroker:
         await self._reach()
         return len(self._memory.waiting(queue))
 
-    async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:  # noqa: ARG002 - nothing takes long
+    async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:  # noqa: ARG002 - memory answers at once
         """See `Broker.locate`. All of a queue is looked at, however long it is."""
         await self._reach()
         task_ids = self._memory.waiting(queue)
