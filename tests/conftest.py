@@ -27,6 +27,13 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take a word on whether one Redis server program will do."""
+    parser.addoption(
+        "--every-server", action="store_true", help="run the contract on every Redis server program of this machine"
+    )
+
+
 def pytest_configure() -> None:
     """Forget the settings of whoever runs the tests, but for the choice of a server."""
     for name in list(os.environ):

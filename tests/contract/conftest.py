@@ -1,4 +1,4 @@
-"""The contract is with the installed Celery and kombu, over every Redis server program that there is.
+"""The contract is with the installed Celery and kombu, over a Redis, or with --every-server over each that there is.
 
 For each program one server, and on it two plain Celery workers: one as Celery comes, on database 0, and one on another
 database with every setting that changes names and bytes.
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from fibo_worker.dev import WorkerProcess
 
 
-BINARIES = redis_binaries() or {"none": None}  # Without one, starting it says how to get one.
 PATIENCE = 20.0
 """Seconds after which something that should have happened counts as not happening."""
 
@@ -92,10 +91,18 @@ SPECIAL_OURS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session", params=BINARIES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on one Redis server program, or with --every-server on all of this machine."""
+    if "redis_server" in metafunc.fixturenames:
+        found = redis_binaries() or {"none": None}  # Without one, starting it says how to get one.
+        names = list(found) if metafunc.config.getoption("every_server") else list(found)[:1]
+        metafunc.parametrize("redis_server", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """One private Redis for each server program of this machine."""
-    with RedisServer(BINARIES[request.param]) as server:
+    """One private Redis for each server program."""
+    with RedisServer(redis_binaries().get(request.param)) as server:
         yield server
 
 

