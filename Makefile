@@ -65,7 +65,7 @@ $(TIERS:%=test-%): test-%: $(STAMP)
 	@$(PYTEST) --every-server tests/$*
 
 test-pythons: $(STAMP) ## Run what `make test` runs on each interpreter found, 3.11 to 3.14
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/interpreters.py $(NEWCOMERS:%=tests/%)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/interpreters.py --numprocesses 4 --dist loadfile $(NEWCOMERS:%=tests/%)
 
 coverage: $(STAMP) ## Run what `make test` runs, and measure the coverage of fibo_client
 	@$(PYTEST) --cov --cov-report=term $(NEWCOMERS:%=tests/%)
