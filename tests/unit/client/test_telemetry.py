@@ -6,11 +6,9 @@ import asyncio
 import inspect
 import json
 import logging
-import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +32,6 @@ from fibo_client.telemetry.otel import OpenTelemetry
 from fibo_client.telemetry.recorder import SILENCE, guarded
 
 ECHO: RemoteTask[..., Any] = RemoteTask("proj.echo")
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "telemetry.md"
 
 
 class Notes:
@@ -585,7 +582,7 @@ async def test_with_the_api_alone_nothing_is_added():
     assert list(carried.headers.values()) == [{}, {}]
 
 
-# The names are those of the conventions, in the code and on the page.
+# The names are those of the conventions.
 
 CONVENTIONS = {
     value
@@ -610,8 +607,3 @@ def test_every_name_is_one_of_the_conventions(name):
 
 def test_the_schema_is_that_of_the_conventions_which_are_tested_with():
     assert list(schemas.Schemas)[-1].value == otel.SCHEMA_URL
-
-
-def test_the_page_has_every_name_and_no_other():
-    told = set(re.findall(r"^\| `([a-z_.]+\.[a-z_.]+)` \|", REFERENCE.read_text(), re.MULTILINE))
-    assert told == {*NAMES.values(), otel.TASK_NAME}

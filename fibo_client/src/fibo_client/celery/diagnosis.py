@@ -312,10 +312,8 @@ def _elsewhere(conf: Any, config: CeleryConfig) -> str | None:
 
 
 def _is_shown(broker: Any, config: CeleryConfig) -> bool:
-    """Tell whether the settings are those that a worker goes by: its environment wins over them, and is not shown.
-
-    It answers on our broker, so settings that name another one are not in force.
-    """
+    """Tell whether the settings are those that a worker goes by: its environment wins over them, and is not shown."""
+    # It answers on our broker, so settings that name another one are not in force.
     try:
         return isinstance(broker, str) and _server(broker)[2:] == _server(config.broker_url)[2:]
     except ValueError:

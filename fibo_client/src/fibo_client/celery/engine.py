@@ -369,7 +369,8 @@ class Engine:
         finally:
             self._watcher.leave(waiter)
         if waiter.error is not None:
-            raise copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
+            error = copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
+            raise error
         if once and waiter.timed_out:
             raise ReadError(f"{self.store}: no answer within {2 * self.config.io_timeout:g} s. {doubt(self.store)}")
         return self._outcome(waiter, loop.time() - began)
@@ -472,7 +473,8 @@ class Engine:
             ClientStateError: The client was closed meanwhile.
         """
         if waiter.error is not None:
-            raise copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
+            error = copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
+            raise error
         outcome = self._outcome(waiter, waited)
         outcome.unsent = work.unsent
         outcome.published = work.sent(outcome.missing)

@@ -175,9 +175,11 @@ class AsyncResult(Generic[T]):
         self.learn(outcome)
         answer = outcome.arrived.get(self.id)
         if isinstance(answer, Exception):
-            raise copy.copy(answer)
+            error = copy.copy(answer)
+            raise error
         if answer is None or not answer.ready:
-            raise timeout_error(outcome, [self], [self.id], {})
+            timed_out = timeout_error(outcome, [self], [self.id], {})
+            raise timed_out
         yield answer
 
     async def revoke(self, *, terminate: bool = False, signal: str = "SIGTERM") -> int:
@@ -333,7 +335,8 @@ def value_of(
         ResultDecodeError: It is not a result, or not what the task should answer.
     """
     if isinstance(answer, Exception):
-        raise copy.copy(answer)  # One error may be told to several who wait; each gets its own traceback.
+        error = copy.copy(answer)  # One error may be told to several who wait; each gets its own traceback.
+        raise error
     failure = answer.failure
     if answer.state == states.REVOKED:
         reason = failure.args[0] if failure and failure.args and isinstance(failure.args[0], str) else "revoked"
@@ -488,7 +491,8 @@ def collect(
 
     Raises:
         ResultTimeoutError: There are fewer answers than there should be.
-        TaskError: A task failed: the first in order that is known to have.
+        TaskFailedError: A task failed: the first in order that is known to have.
+        TaskRevokedError: That one was revoked or had expired.
         ResultDecodeError: What is stored is not a result.
     """
     missing = set(outcome.missing)
@@ -516,7 +520,8 @@ def collect(
                 raise
             finished[index] = error
     if late:
-        raise timeout_error(outcome, results, late, finished, expired=expired)
+        timed_out = timeout_error(outcome, results, late, finished, expired=expired)
+        raise timed_out
     return [finished[index] for index in range(len(results))]
 
 

@@ -76,7 +76,7 @@ async def call(
 
     Returns:
         The exit status.
-    """
+    """  # noqa: DOC501 - a cancellation passes through
     # `CeleryClient.call` would do the same, but for the progress.
     if timeout is not None:
         options.setdefault("expires", timeout + EXPIRY_MARGIN)

@@ -16,11 +16,11 @@ __all__ = ["fake_celery", "fake_fibo"]
 
 @pytest.fixture
 def fake_celery() -> FakeCelery:
-    """A Redis and a Celery worker in memory: ``CeleryClient(transport=fake_celery)``."""
+    """Give a Redis and a Celery worker in memory: ``CeleryClient(transport=fake_celery)``."""
     return FakeCelery()
 
 
 @pytest.fixture
 def fake_fibo() -> FakeFibo:
-    """A Redis and a Fibonacci worker in memory: ``FiboClient(transport=fake_fibo)``."""
+    """Give a Redis and a Fibonacci worker in memory: ``FiboClient(transport=fake_fibo)``."""
     return FakeFibo()

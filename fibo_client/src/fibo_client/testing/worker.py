@@ -76,7 +76,7 @@ class FakeTask:
 
         Raises:
             Exception: Always.
-        """
+        """  # noqa: DOC501 - the class is Celery's, by its looks
         cause = exc or RuntimeError("Task can be retried")
         if max_retries is not None and self.request.retries >= max_retries:
             raise cause

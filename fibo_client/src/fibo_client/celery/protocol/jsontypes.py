@@ -93,19 +93,19 @@ def loads(text: str | bytes, max_depth: int = MAX_READ_DEPTH) -> Any:
     except ResultDecodeError:
         raise  # An envelope's. It is a ValueError too.
     except RecursionError:
-        raise _too_deep(max_depth) from None
+        raise ResultTooDeepError(_too_deep(max_depth)) from None
     except MemoryError:
         raise ResultDecodeError("there is not enough memory to decode it") from None
     except (ValueError, TypeError, ArithmeticError) as error:
         # ArithmeticError is decimal's; UnicodeDecodeError and JSONDecodeError are ValueErrors.
         raise ResultDecodeError(f"its JSON is not valid: {error}") from error
     if _is_deep(value, text, max_depth):
-        raise _too_deep(max_depth)
+        raise ResultTooDeepError(_too_deep(max_depth))
     return value
 
 
-def _too_deep(max_depth: int) -> ResultTooDeepError:
-    return ResultTooDeepError(f"its JSON is nested too deeply, beyond {max_depth} levels (max_json_depth)")
+def _too_deep(max_depth: int) -> str:
+    return f"its JSON is nested too deeply, beyond {max_depth} levels (max_json_depth)"
 
 
 def _is_deep(value: Any, text: str | bytes, max_depth: int) -> bool:

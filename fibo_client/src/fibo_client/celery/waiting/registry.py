@@ -91,7 +91,7 @@ class Registry:
         self._count = itertools.count(1)
 
     def __len__(self) -> int:
-        """The number of results that somebody waits for."""
+        """Count the results that somebody waits for."""
         return len(self._awaited)
 
     def __contains__(self, task_id: str) -> bool:

@@ -339,7 +339,7 @@ class Connections:
 
         Raises:
             RedisFaultError: One failed; the outcome says how.
-        """
+        """  # noqa: DOC501 - a cancellation passes through
         answers: list[Any] = []
         refusal: RedisFaultError | None = None
         if not connection.is_connected:  # Sending would connect anew, behind the back of who cut it.
