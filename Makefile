@@ -23,7 +23,7 @@ TIERS := $(NEWCOMERS) outages docs interop endurance typing
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all $(TIERS:%=test-%) test-pythons coverage check bench fuzz soak outages docs \
-	docs-serve build clean
+	docs-serve build check-dist clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,11 +70,12 @@ test-pythons: $(STAMP) ## Run what `make test` runs on each interpreter found, 3
 coverage: $(STAMP) ## Run what `make test` runs, and measure the coverage of fibo_client
 	@$(PYTEST) --cov --cov-report=term $(NEWCOMERS:%=tests/%)
 
-check: $(STAMP) ## Lint, check formatting, types and layers
+check: $(STAMP) ## Lint, check formatting, types, layers and workflows
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/actionlint .github/workflows/*.yml
 
 bench: $(STAMP) $(BENCH_STAMP) ## Measure beside Celery and other task systems; BENCH="--quick" for a first look
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
@@ -98,6 +99,10 @@ docs-serve: docs ## Build it and show it on http://127.0.0.1:8008; PORT=9000 is 
 
 build: $(STAMP) ## Build wheels and source distributions into dist/
 	@$(UV) build --quiet --all-packages --out-dir dist && ls dist
+
+check-dist: build ## Build, and check what would be published: metadata, contents, and that it installs and runs
+	@$(BIN)/twine check --strict dist/*
+	@$(BIN)/pytest --quiet tests/acceptance/test_packaging.py
 
 clean: ## Remove what was built, and the environments
 	@rm -rf $(VENV) .venvs build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
