@@ -26,8 +26,3 @@ def test_every_line_on_the_page_is_the_promise_of_a_test():
     sources = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     orphans = [fault for fault in faults(section(PAGE.read_text(), "contract")) if f'"{fault}"' not in sources]
     assert not orphans, "run `make outages`"
-
-
-def test_every_line_of_the_contract_was_seen_and_written_down():
-    page = PAGE.read_text()
-    assert faults(section(page, "seen")) == faults(section(page, "contract")), "run `make outages`"
