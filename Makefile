@@ -22,7 +22,7 @@ NEWCOMERS := unit contract integration acceptance
 TIERS := $(NEWCOMERS) outages docs interop endurance typing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all $(TIERS:%=test-%) test-pythons coverage check bench fuzz soak outages docs \
+.PHONY: help setup demo test test-bare test-all $(TIERS:%=test-%) test-pythons coverage check bench fuzz soak outages docs \
 	docs-serve build check-dist clean
 
 help: ## Say what each target does
@@ -57,6 +57,9 @@ demo: $(STAMP) ## Run the main job: a private Redis, a real worker, Fibonacci nu
 
 test: $(STAMP) ## Run the tests that need nothing but Python and make, on one Redis: under five minutes
 	@$(PYTEST) $(NEWCOMERS:%=tests/%)
+
+test-bare: ## Run the same as a machine with nothing but Python and make runs it, however this one is equipped
+	@.ci/bare $(MAKE) test
 
 test-all: $(STAMP) ## Run every test, on every Redis server found: under twenty minutes
 	@$(PYTEST) --every-server $(TIERS:%=tests/%)
