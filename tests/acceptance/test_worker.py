@@ -137,6 +137,11 @@ def test_a_worker_that_fails_to_start_shows_the_end_of_its_log(redis_server):
     assert "FIBO_MAX_N must be a whole number, 1 or more, not 'many'" in str(caught.value)
 
 
+def test_a_worker_runs_on_the_interpreter_that_is_named():
+    with pytest.raises(StartError, match="/nowhere/python cannot be run"):
+        WorkerProcess("redis://localhost", python=Path("/nowhere/python")).start()
+
+
 @pytest.mark.parametrize("path", redis_binaries().values(), ids=redis_binaries().keys())
 class TestPrivateRedis:
     def test_it_answers_on_this_machine_and_keeps_nothing(self, path):

@@ -7,7 +7,6 @@ arguments all tests.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,21 +16,16 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from environments import PROBE, ROOT, SetupError, environment, find_uv, output
+
 from fibo_worker.dev import StartError, find_redis_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-ROOT = Path(__file__).parents[2]
-ENVIRONMENTS = ROOT / ".venvs"
-PACKAGES = ("-e", "fibo_client", "-e", "fibo_worker[embedded]")
+PACKAGES = ("--constraint", "constraints.txt", "--group", "test", "-e", "fibo_client", "-e", "fibo_worker[embedded]")
 PINNED_BY = ("pyproject.toml", "constraints.txt", "fibo_client/pyproject.toml", "fibo_worker/pyproject.toml")
-PROBE = "import ssl, sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2], sys.version.split()[0])"
-
-
-class SetupError(Exception):
-    """An environment could not be made."""
 
 
 @dataclasses.dataclass
@@ -60,13 +54,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     chosen = [each for each in arguments if each in VERSIONS] or VERSIONS
     rest = [each for each in arguments if each not in VERSIONS]
-    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    if uv is None:
-        print("uv is needed; `make setup` installs it")
-        return 1
     try:
+        uv = find_uv()
         server = find_server()
-    except StartError as error:
+    except (SetupError, StartError) as error:
         print(error)
         return 1
     print(f"Redis server: {server}", flush=True)
@@ -112,7 +103,7 @@ def run_on(version: str, uv: str, server: Path, arguments: Sequence[str]) -> Run
     interpreter, full = found
     print(f"\n== Python {full}: {interpreter}", flush=True)
     try:
-        python = environment(version, interpreter, full, uv)
+        python = environment(version, interpreter, PACKAGES, PINNED_BY)
     except SetupError as error:
         return Run(version, failed=True, said=f"{full}: no environment: {error}")
     failed, said = run_tests(python, server, arguments)
@@ -156,52 +147,6 @@ def candidates(version: str, uv: str) -> Iterator[Path]:
             yield Path(root, "versions", ".".join(number), "bin", "python")
     if found := output([uv, "python", "find", "--managed-python", version], UV_PYTHON_DOWNLOADS="never"):
         yield Path(found)
-
-
-def environment(version: str, interpreter: Path, full: str, uv: str) -> Path:
-    """Make an environment with both packages and the tests' tools, unless it is there and still right.
-
-    Args:
-        version: Such as ``3.12``.
-        interpreter: What it is made of.
-        full: The interpreter's full version.
-        uv: The program.
-
-    Returns:
-        Its interpreter.
-
-    Raises:
-        SetupError: It could not be made.
-    """
-    folder = ENVIRONMENTS / version
-    python = folder / "bin" / "python"
-    stamp = folder / ".ready"
-    wanted = fingerprint(full)
-    if stamp.exists() and stamp.read_text() == wanted and output([str(python), "-c", PROBE]):
-        return python
-    print(f"Making {folder.relative_to(ROOT)} ...", flush=True)
-    quietly(uv, "venv", "--clear", "--python", str(interpreter), str(folder))
-    quietly(
-        *(uv, "pip", "install", "--python", str(python)),
-        *("--constraint", "constraints.txt", "--group", "test", *PACKAGES),
-    )
-    stamp.write_text(wanted)
-    return python
-
-
-def fingerprint(full: str) -> str:
-    """Say in short what an environment is made by.
-
-    Args:
-        full: The interpreter's full version.
-
-    Returns:
-        Text that differs when anything of it does.
-    """
-    content = hashlib.sha256(full.encode())
-    for name in PINNED_BY:
-        content.update((ROOT / name).read_bytes())
-    return content.hexdigest()
 
 
 def run_tests(python: Path, server: Path, arguments: Sequence[str]) -> tuple[bool, str]:
@@ -248,41 +193,6 @@ def read_counts(report: Path) -> str:
     bad, skipped = total("failures") + total("errors"), total("skipped")
     passed = total("tests") - bad - skipped
     return f"{passed:.0f} passed, {bad:.0f} failed, {skipped:.0f} skipped in {total('time'):.0f} s"
-
-
-def output(command: Sequence[str], **env: str) -> str:
-    """Run a program.
-
-    Args:
-        command: The program and its arguments.
-        **env: Variables to add to its environment.
-
-    Returns:
-        What it printed; nothing if it failed.
-    """
-    try:
-        ran = subprocess.run(
-            command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return ran.stdout.strip() if ran.returncode == 0 else ""
-
-
-def quietly(*command: str) -> None:
-    """Run a program, and show what it printed only if it fails.
-
-    Args:
-        *command: The program and its arguments.
-
-    Raises:
-        SetupError: It failed.
-    """
-    env: Mapping[str, str] = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        print(ran.stdout + ran.stderr)
-        raise SetupError(f"{' '.join(command[1:3])} ended with status {ran.returncode}")
 
 
 if __name__ == "__main__":

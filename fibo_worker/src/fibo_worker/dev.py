@@ -248,6 +248,7 @@ class WorkerProcess:
         loglevel: Literal["INFO", "DEBUG"] = "INFO",
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        python: Path | None = None,
         timeout: float = 60.0,
         stop_timeout: float = 5.0,
     ) -> None:
@@ -264,6 +265,7 @@ class WorkerProcess:
             loglevel: How much it logs.
             arguments: More arguments for ``celery worker``.
             env: Variables to add to its environment.
+            python: The interpreter of another environment, which has Celery and the app. None is this one.
             timeout: The most seconds until it is ready.
             stop_timeout: At the end, the most seconds until the tasks that still run are killed.
         """
@@ -272,6 +274,7 @@ class WorkerProcess:
         self._app = app
         self._name = name
         self._env = dict(env or {})
+        self._python = str(python or sys.executable)
         self._timeout = timeout
         self._stop_timeout = stop_timeout
         self._child: Child | None = None
@@ -315,7 +318,7 @@ class WorkerProcess:
             raise RuntimeError("the worker is running already")
         env = {name: value for name, value in os.environ.items() if name not in _OTHER_URLS}
         env |= {"CELERY_BROKER_URL": self._broker_url, "CELERY_RESULT_BACKEND": self._result_backend}
-        command = [sys.executable, "-m", "celery", "--no-color", "-A", self._app, "worker", *self._arguments]
+        command = [self._python, "-m", "celery", "--no-color", "-A", self._app, "worker", *self._arguments]
         child = Child(command, name="worker", env=env | self._env)
         try:
             child.wait_until(lambda: self._is_ready(child), self._timeout)
