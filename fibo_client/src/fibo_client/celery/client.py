@@ -570,8 +570,9 @@ class CeleryClient:
 
         Args:
             result: The task; or the error that says that it gave no answer, of whose tasks the first is meant.
-            timeout: Seconds for each of four steps: a look at the queue, two rounds of questions to the workers, and a
-                look at the result. The first step that gets no answer from Redis is the last.
+            timeout: Seconds for each step: a look at the queue, two rounds of questions to the workers, and a look at
+                the result; then, if the task was nowhere, two more rounds and another look. The first step that gets
+                no answer from Redis is the last.
 
         Returns:
             What is known of the task, its queue and the workers; its `cause` is one of `Cause`.

@@ -138,6 +138,10 @@ class Diagnosis:
         return "; ".join(f"{worker}: {what}" for worker, what in self.elsewhere.items())
 
 
+_Holding = dict[str, tuple[str, datetime | None]]
+"""By node name, what the worker says about the task, and since when it has been running."""
+
+
 async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) -> Diagnosis:
     """Ask the result store, the queue and all workers about a task.
 
@@ -166,13 +170,13 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         held, registered, conf = await asyncio.gather(
             inspect.query_task([result.id]), inspect.registered(), inspect.conf()
         )
-    try:
-        async with asyncio.timeout(timeout + _GRACE):
-            state = await result.state()
-    except TimeoutError:
-        raise TransportError(f"{engine.store}: no answer within {timeout:g} s. {doubt(engine.store)}") from None
+    holding = _holding(held, result.id)
+    state = await _state(engine, result, timeout)
+    if queues and not holding and place.ahead is None and state not in states.READY_STATES:
+        # Before 5.7, workers that are asked for a task do not look among those that they hold for later.
+        holding = await _held_for_later(inspect, result.id)
+        state = await _state(engine, result, timeout)
     failure = result.cached.failure if result.cached is not None else None
-    holding = {name: what for name, answer in held.items() if (what := _held(answer, result.id)) is not None}
     listening = tuple(name for name, taken in queues.items() if queue in _names(taken))
     facts = _Facts(
         state=state,
@@ -206,6 +210,25 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         since=next((since for what, since in holding.values() if what == "active"), None),
         elsewhere=facts.elsewhere,
     )
+
+
+async def _state(engine: Engine, result: AsyncResult[Any], timeout: float) -> str:
+    try:
+        async with asyncio.timeout(timeout + _GRACE):
+            return await result.state()
+    except TimeoutError:
+        raise TransportError(f"{engine.store}: no answer within {timeout:g} s. {doubt(engine.store)}") from None
+
+
+async def _held_for_later(inspect: Inspect, task_id: str) -> _Holding:
+    scheduled = await inspect.scheduled()
+    holding: _Holding = {name: ("scheduled", None) for name, answer in scheduled.items() if _lists(answer, task_id)}
+    # Its time may have come before the first question did, and after the last one.
+    return holding or _holding(await inspect.query_task([task_id]), task_id)
+
+
+def _holding(held: dict[str, Any], task_id: str) -> _Holding:
+    return {name: what for name, answer in held.items() if (what := _held(answer, task_id)) is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +303,14 @@ def _held(answer: Any, task_id: str) -> tuple[str, datetime | None] | None:
         case [str(state), *_]:
             return state, None
     return None
+
+
+def _lists(scheduled: Any, task_id: str) -> bool:
+    for each in scheduled if isinstance(scheduled, list) else ():
+        match each:
+            case {"request": {"id": held}} if held == task_id:
+                return True
+    return False
 
 
 _HERE = {"localhost", "127.0.0.1", "::1", None}

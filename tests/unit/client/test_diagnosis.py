@@ -1,0 +1,85 @@
+"""A diagnosis with workers before Celery 5.7: asked for a task by its id, they pass over those held for later."""
+
+import asyncio
+
+import pytest
+from support.clock import virtual
+
+from fibo_client.celery import Cause, CeleryClient
+from fibo_client.celery.inspection import Inspect
+from fibo_client.testing import FakeCelery
+
+
+@pytest.fixture(autouse=True)
+def older_worker(monkeypatch):
+    """Let the double's worker answer as theirs do."""
+    ask = Inspect.query_task
+
+    async def query_task(self, task_ids):
+        replies = await ask(self, task_ids)
+        return {
+            node: {task_id: told for task_id, told in held.items() if told[0] != "scheduled"}
+            for node, held in replies.items()
+        }
+
+    monkeypatch.setattr(Inspect, "query_task", query_task)
+
+
+@pytest.fixture
+def fake():
+    fake = FakeCelery(nodes=["one@host", "two@host"])
+    fake.task("proj.slow", lambda: asyncio.sleep(100))
+    fake.task("proj.flaky", lambda task: task.retry(countdown=50), bind=True)
+    return fake
+
+
+@virtual
+async def test_a_task_for_later_is_scheduled(fake):
+    async with CeleryClient(transport=fake) as celery:
+        for_later = await celery.send_task("proj.slow", countdown=50)
+        diagnosis = await celery.diagnose(for_later)
+    assert (diagnosis.cause, diagnosis.held) == (Cause.SCHEDULED, {"one@host": "scheduled"})
+
+
+@virtual
+async def test_a_task_that_waits_for_its_next_try_is_scheduled(fake):
+    async with CeleryClient(transport=fake) as celery:
+        flaky = await celery.send_task("proj.flaky")
+        await asyncio.sleep(1)
+        diagnosis = await celery.diagnose(flaky)
+    assert (diagnosis.state, diagnosis.cause) == ("RETRY", Cause.SCHEDULED)
+
+
+@virtual
+async def test_a_task_whose_time_comes_between_two_questions_is_not_lost(fake, monkeypatch):
+    ask = Inspect.scheduled
+
+    async def scheduled(self):
+        await asyncio.sleep(50)
+        return await ask(self)
+
+    monkeypatch.setattr(Inspect, "scheduled", scheduled)
+    async with CeleryClient(transport=fake) as celery:
+        for_later = await celery.send_task("proj.slow", countdown=50)
+        assert (await celery.diagnose(for_later)).cause is Cause.RUNNING
+
+
+@virtual
+async def test_of_a_task_that_is_over_nobody_is_asked_for_all_that_is_held_for_later(fake, monkeypatch):
+    monkeypatch.delattr(Inspect, "scheduled")
+    fake.task("proj.quick", lambda: 1)
+    async with CeleryClient(transport=fake) as celery:
+        handle = await celery.send_task("proj.quick")
+        assert await handle == 1
+        assert (await celery.diagnose(celery.result(handle.id))).cause is Cause.FINISHED
+
+
+@virtual
+async def test_an_answer_that_is_no_list_of_tasks_for_later_holds_none(fake, monkeypatch):
+    async def scheduled(self):
+        return {"one@host": {"error": "KeyError('scheduled')"}, "two@host": [None, {}, {"request": {"id": ["x"]}}]}
+
+    monkeypatch.setattr(Inspect, "scheduled", scheduled)
+    async with CeleryClient(transport=fake) as celery:
+        for_later = await celery.send_task("proj.slow", countdown=50)
+        assert (await celery.diagnose(for_later)).cause is Cause.GONE
