@@ -79,6 +79,7 @@ async def calling(celery: CeleryClient) -> None:
     assert_type(await celery.call(ADD(2, 3), timeout=10), int)
     assert_type(await celery.call(NAME, "a"), str)
     assert_type(await celery.call("proj.add", 2, "3"), Any)
+    assert_type(await celery.call(ADD(2, 3), expires=None), int)
     assert_type(await celery.call_many([ADD(1, 2), ADD(3, 4)]), list[int])
 
 

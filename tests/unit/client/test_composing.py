@@ -61,7 +61,7 @@ OPTIONS = st.fixed_dictionaries(
         "queue": NAMES,
         "priority": st.integers(0, 9),
         "task_id": NAMES,
-        "expires": SECONDS | LATER,
+        "expires": SECONDS | LATER | st.none(),
         "time_limit": SECONDS,
         "soft_time_limit": SECONDS,
         "ignore_result": st.booleans(),

@@ -364,8 +364,9 @@ class CeleryClient:
     ) -> Any:
         """Send a task and wait for its answer. The task is owned by this call.
 
-        It expires shortly after the deadline, is revoked if the caller is cancelled, and its stored result is deleted
-        once it has been read. With a ``task_id`` of your own none of this is done: you may want to ask again.
+        It expires shortly after the deadline unless ``expires`` says otherwise, is revoked if the caller is cancelled,
+        and its stored result is deleted once it has been read. With a ``task_id`` of your own none of this is done: you
+        may want to ask again.
 
         Args:
             task: The task's name, a `RemoteTask`, or a `Signature` with its arguments (and keyword arguments).

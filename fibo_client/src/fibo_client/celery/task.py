@@ -29,8 +29,9 @@ class SendOptions(TypedDict, total=False):
     """Seconds to wait before the task may run."""
     eta: datetime
     """The moment before which the task must not run, with a time zone."""
-    expires: float | datetime
-    """Seconds from now, or a moment with a time zone, after which the task must not start."""
+    expires: float | datetime | None
+    """Seconds from now, or a moment with a time zone, after which the task must not start. None is never: it is for a
+    ``call``, whose task otherwise expires shortly after the deadline."""
     time_limit: float
     """Seconds after which the worker kills the task."""
     soft_time_limit: float
