@@ -22,8 +22,8 @@ NEWCOMERS := unit contract integration acceptance
 TIERS := $(NEWCOMERS) outages docs interop endurance typing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-bare test-all $(TIERS:%=test-%) test-pythons coverage check bench fuzz soak outages docs \
-	docs-serve build check-dist clean
+.PHONY: help setup demo test test-bare test-all $(TIERS:%=test-%) test-versions test-pythons coverage check bench fuzz soak outages \
+	docs docs-serve build check-dist clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test-all: $(STAMP) ## Run every test, on every Redis server found: under twenty 
 
 $(TIERS:%=test-%): test-%: $(STAMP)
 	@$(PYTEST) --every-server tests/$*
+
+test-versions: $(STAMP) ## Run the client against workers of Celery 5.3 to 5.7, each in an environment of its own
+	@$(BIN)/pytest --quiet tests/versions
 
 test-pythons: $(STAMP) ## Run what `make test` runs on each interpreter found, 3.11 to 3.14
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/interpreters.py --numprocesses 4 --dist loadfile $(NEWCOMERS:%=tests/%)
