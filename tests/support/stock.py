@@ -111,17 +111,20 @@ def unserialisable():
     return {1, 2, 3}
 
 
+TYPES = [
+    dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
+    dt.date(2026, 1, 2),
+    dt.time(3, 4, 5),
+    decimal.Decimal("1.50"),
+    uuid.UUID(int=5),
+    b"abc",
+    b"\xff\x00",
+]
+
+
 @task(name="stock.types")
 def types():
-    return [
-        dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
-        dt.date(2026, 1, 2),
-        dt.time(3, 4, 5),
-        decimal.Decimal("1.50"),
-        uuid.UUID(int=5),
-        b"abc",
-        b"\xff\x00",
-    ]
+    return TYPES
 
 
 @task(name="stock.big")

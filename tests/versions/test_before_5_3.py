@@ -1,7 +1,6 @@
 """What a worker of Celery 5.2 does not do, and why 5.3 is the oldest version that is supported."""
 
 import datetime as dt
-import sys
 import uuid
 
 import pytest
@@ -10,11 +9,7 @@ from versions.conftest import PATIENCE
 from fibo_client import TaskFailedError
 from fibo_client.celery import CeleryClient, RemoteTask
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(sys.version_info >= (3, 12), reason="Celery 5.2 does not start on Python 3.12"),
-]
-
+pytestmark = pytest.mark.timeout(300)
 
 RETRY = RemoteTask[[int], int]("hosted.retry")
 

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import datetime as dt
-import decimal
 import math
 import time
-import uuid
 
 import pytest
 from support.hand import eventually
+from support.stock import TYPES
 from versions.conftest import PATIENCE, heard
 
 from fibo_client import FIBO_TASK, FIBONACCI_CHUNK, ResultTimeoutError, TaskFailedError, TaskRevokedError
@@ -17,16 +16,6 @@ from fibo_client.celery import Cause, CeleryClient
 
 # The first test of a version may have to make the environment first.
 pytestmark = pytest.mark.timeout(300)
-
-TYPES = [
-    dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
-    dt.date(2026, 1, 2),
-    dt.time(3, 4, 5),
-    decimal.Decimal("1.50"),
-    uuid.UUID(int=5),
-    b"abc",
-    b"\xff\x00",
-]
 
 
 async def test_values_come_back_as_they_were_sent(celery):
