@@ -157,6 +157,13 @@ class TestPrivateRedis:
         assert gone({pid}, timeout=1)
         assert not directory.exists()
 
+    def test_a_setting_is_written_as_in_a_configuration_file(self, path, tmp_path):
+        socket = tmp_path / "a socket"
+        options = {"client-output-buffer-limit": "pubsub 1048576 0 0", "unixsocket": f'"{socket}"'}
+        with RedisServer(path, options=options) as server, server.client(decode_responses=True) as client:
+            assert "pubsub 1048576 0 0" in client.config_get("client-output-buffer-limit")["client-output-buffer-limit"]
+            assert socket.is_socket()
+
     def test_a_password_is_wanted_where_one_is_set(self, path):
         with RedisServer(path, password="sesame") as server, server.client() as client:
             assert ":sesame@" in server.url

@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -125,7 +126,8 @@ class PrivateRedis:
             server: The program to run. None looks for one.
             port: The port to listen on. 0 is any that is free.
             password: What clients must say. None lets everybody on this machine in.
-            options: More settings for the server, by their names in its configuration file.
+            options: More settings for the server, by their names in its configuration file. A value is written as
+                there: words between spaces, and quotes around a word that has spaces.
             timeout: The most seconds that it may take to answer.
         """
         self._server = server
@@ -211,16 +213,17 @@ class PrivateRedis:
 
     def _start_on(self, program: Path, port: int) -> None:
         options = {
-            "port": str(port),
-            "bind": _HOST,
-            "dir": "{directory}",
-            "save": "",
-            "appendonly": "no",
-            "daemonize": "no",
-            **({"requirepass": self._password} if self._password else {}),
-            **self._options,
+            "port": [str(port)],
+            "bind": [_HOST],
+            "dir": ["{directory}"],
+            "save": [""],
+            "appendonly": ["no"],
+            "daemonize": ["no"],
+            **({"requirepass": [self._password]} if self._password else {}),
+            # Redis 6.2 takes each argument for one word.
+            **{name: shlex.split(value) or [""] for name, value in self._options.items()},
         }
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        arguments = [part for name, words in options.items() for part in (f"--{name}", *words)]
         # A server fails on a locale that is not installed, and needs none.
         child = Child([str(program), *arguments], name="redis", env={**os.environ, "LC_ALL": "C"})
         try:
