@@ -74,19 +74,18 @@ async def test_a_replica_is_said_to_who_sends_once(witness, server):
     retry="safe",
 )
 async def test_a_redis_that_loads_is_waited_for(witness, tmp_path):
-    disk = {"dir": str(tmp_path), "appendonly": "no"}
+    disk = {"dir": str(tmp_path), "appendonly": "no", "rdbcompression": "no"}
     with RedisServer(options=disk) as first, first.client() as direct:
         with direct.pipeline() as pipeline:
-            for number in range(3000):
-                pipeline.set(f"filling {number}", "x" * 1024)
+            for number in range(32):
+                pipeline.setrange(f"filling {number}", 1024 * 1024 - 1, "x")
             pipeline.execute()
         async with FiboClient(first.url) as client:
             handle = await client.submit(10)
             direct.save()
             first.stop()
-            # A thousandth of a second a key: some three seconds, in which it looks after its clients now and then.
-            slowly = {"key-load-delay": "1000", "loading-process-events-interval-bytes": "10240"}
-            with RedisServer(port=first.port, options={**disk, **slowly}) as slow:
+            # Some two seconds: 50,000 microseconds a key. It looks after its clients after every two MiB.
+            with RedisServer(port=first.port, options={**disk, "key-load-delay": "50000"}) as slow:
                 with slow.client() as again:
                     assert again.info("persistence")["loading"] == 1
                 async with CeleryClient(slow.url) as stranger:
