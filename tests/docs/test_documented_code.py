@@ -25,7 +25,7 @@ import tomllib
 import httpx
 import pytest
 import yaml
-from support.acl import commands as users
+from support.acl import lines as users
 from support.commands import LANGUAGES as COMMANDS
 from support.examples import EXAMPLES, matches
 from support.pages import DOCS, PAGES, ROOT, all_blocks, blocks
@@ -108,7 +108,7 @@ def test_a_program_in_a_page_does_what_the_page_says(block, ran):
 def test_what_a_page_quotes_was_really_said(block, ran):
     if block.page == SECURITY:
         # `support.acl` makes the users by these lines, for the worker and the client of many tests.
-        assert shlex.split(block.text) in users().values()
+        assert shlex.split(block.text) in users()
     elif block.page == MEASURING:
         # Questions to Prometheus: of metrics that the worker has.
         metrics = re.findall(r"fibo_worker_\w+?(?=_total\b|_bucket\b|\b)", block.text)

@@ -1,33 +1,101 @@
-"""A client and a worker under the Redis users of docs/explanation/security.md: what they need, and no more."""
+"""A client and a worker under the Redis users of docs/explanation/security.md: what they need, and no more.
+
+On every server program of this machine, and with each of the client's lines that it takes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import celery
 import pytest
 import redis as redis_py
-from support.acl import CLIENT, FLOWER, WORKER, commands, make_users
-from support.hand import eventually
-from support.servers import RedisServer
+import redis.asyncio
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from support.acl import CLIENT, FLOWER, PAGE, WORKER, lines, make_user, make_users, refusals, takes, version
+from support.hand import Hand, eventually
+from support.servers import RedisServer, redis_binaries
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
+from fibo_client.celery.transport.redis import connections
+from fibo_client.celery.waiting import watcher
 from fibo_client.errors import FiboError, PublishError
 from fibo_worker.dev import WorkerProcess
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BRACKETS, PLAIN = lines(CLIENT)
+"""The client's two lines."""
+
+QUEUE, RESULT = "celery", "celery-task-meta-x"
+BINDINGS, REPLIES = "_kombu.binding.reply.celery.pidbox", "a-b.reply.celery.pidbox"
+KEYS = {
+    "celery": QUEUE,
+    "celery??[369]": "celery\x06\x163",
+    "celery-task-meta-*": RESULT,
+    "_kombu.binding.reply.celery.pidbox": BINDINGS,
+    "*-*.reply.celery.pidbox": REPLIES,
+}
+"""A key for each pattern of the client's lines, which no other of them has."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A server program, and a line of the client that it takes."""
+
+    program: Path
+    has_brackets: bool
+
+    @property
+    def line(self) -> list[str]:
+        return BRACKETS if self.has_brackets else PLAIN
+
+
+SIDES = [
+    pytest.param(Side(program, line is BRACKETS), id=f"{name}-{'brackets' if line is BRACKETS else 'plain'}")
+    for name, program in redis_binaries().items()
+    for line in (BRACKETS, PLAIN)
+    if takes(line, version(program)[0])
+]
+
+without_brackets = pytest.mark.parametrize(
+    "side", [each for each in SIDES if not each.values[0].has_brackets], indirect=True
+)
+
+
+@pytest.fixture(scope="module", params=SIDES)
+def side(request):
+    return request.param
+
 
 @pytest.fixture(scope="module")
-def server():
-    with RedisServer() as server:
-        yield server
+def servers():
+    """Start one server for each program."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda program: stack.enter_context(RedisServer(program)))
 
 
 @pytest.fixture
-def users(server):
-    """The URLs of the two users, made anew, for a test may take something from one."""
-    return make_users(server)
+def server(servers, side):
+    server = servers(side.program)
+    with server.client() as direct:
+        direct.flushall()
+        direct.acl_log_reset()
+    return server
+
+
+@pytest.fixture
+def url(server, side):
+    """The client's URL. The user is made anew, for a test may take something from it."""
+    return make_user(server, side.line)
 
 
 class TalkingWorker(WorkerProcess):
@@ -39,25 +107,38 @@ class TalkingWorker(WorkerProcess):
 
 
 @pytest.fixture(scope="module")
-def limited_worker(server):
-    with TalkingWorker(make_users(server)[WORKER]) as worker:
-        yield worker
+def servings():
+    """Start one more server for each program, and a worker on it."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def serve(program):
+            server = stack.enter_context(RedisServer(program))
+            return server, stack.enter_context(TalkingWorker(make_users(server)[WORKER]))
+
+        yield serve
 
 
-def refusals(server):
-    with server.client(decode_responses=True) as direct:
-        return [(entry["username"], entry["reason"], entry["object"]) for entry in direct.acl_log()]
+@pytest.fixture
+def served(servings, side):
+    """A server, the URL of its client, and its worker."""
+    server, worker = servings(side.program)
+    return server, make_user(server, side.line), worker
 
 
-def forget_refusals(server):
-    with server.client() as direct:
-        direct.acl_log_reset()
+def test_the_page_has_two_lines_for_the_client_and_one_for_each_of_the_others():
+    assert [words[2] for words in lines()] == [CLIENT, CLIENT, WORKER, FLOWER]
+    assert takes(BRACKETS, 7)
+    assert not takes(BRACKETS, 6)
+    assert takes(PLAIN, 6)
 
 
 @pytest.mark.parametrize("push", [True, False])
-async def test_all_that_a_client_and_a_worker_do_is_allowed(server, users, limited_worker, push):
-    forget_refusals(server)
-    async with FiboClient(users[CLIENT], push=push) as client:
+async def test_all_that_a_client_and_a_worker_do_is_allowed(served, push):
+    server, url, worker = served
+    with server.client() as direct:
+        direct.acl_log_reset()
+    async with FiboClient(url, push=push) as client:
         assert await client.fibonacci(10, timeout=20) == 55
         assert await client.fibonacci_many([4, 3, 8], timeout=20) == [3, 2, 21]
         assert await client.fibonacci_many([100_000, 5], timeout=20)  # two priorities
@@ -68,22 +149,22 @@ async def test_all_that_a_client_and_a_worker_do_is_allowed(server, users, limit
         await handles[0].forget()
         assert len(await client.celery.ping()) == 1
         await client.celery.diagnose(handles[1])
-    assert [each for each in refusals(server) if "setinfo" not in each[2]] == []
-    assert "NoPermission" not in limited_worker.log.read_text()
+    assert refusals(server) == []
+    assert "NoPermission" not in worker.log.read_text()
 
 
 @pytest.mark.parametrize(
     "command",
     [
         "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "CONFIG GET *", "ACL LIST", "MONITOR", "INFO", "SHUTDOWN",
-        "CLIENT LIST", "GET other", "MGET other", "MGET celery", "SET celery-task-meta-x 1", "DEL celery",
-        "UNLINK celery", "LRANGE celery 0 -1", "BRPOP celery 1", "LPUSH other x", "LPUSH celery-task-meta-x x",
-        "RPUSH celery x", "SUBSCRIBE other", "PSUBSCRIBE *", "PSUBSCRIBE celery-task-meta-*",
-        "PUBLISH other x", "EVAL return 0", "SADD _kombu.binding.celery x", "MULTI", "SCRIPT FLUSH",
+        "CLIENT LIST", "GET other", "GET celery-task-meta-x", "MGET other", "SET celery-task-meta-x 1", "DEL celery",
+        "LRANGE celery 0 -1", "BRPOP other 1", "LPUSH other x", "SUBSCRIBE other", "PSUBSCRIBE *",
+        "PSUBSCRIBE celery-task-meta-*", "PUBLISH other x", "EVAL return 0", "SADD _kombu.binding.celery x",
+        "UNLINK unacked", "MULTI", "SCRIPT FLUSH",
     ],
 )  # fmt: skip
-def test_a_client_may_do_nothing_else(users, command):
-    with redis_py.Redis.from_url(users[CLIENT]) as limited, pytest.raises(redis_py.exceptions.NoPermissionError):
+def test_a_client_may_do_nothing_else(url, command):
+    with redis_py.Redis.from_url(url) as limited, pytest.raises(NoPermissionError):
         limited.execute_command(*command.split())
 
 
@@ -91,28 +172,229 @@ def test_a_client_may_do_nothing_else(users, command):
     "command",
     ["FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "GET other", "LPUSH other x", "PSUBSCRIBE *", "SHUTDOWN"],
 )
-def test_a_worker_may_not_touch_what_is_not_its_own(users, command):
-    with redis_py.Redis.from_url(users[WORKER]) as limited, pytest.raises(redis_py.exceptions.NoPermissionError):
+def test_a_worker_may_not_touch_what_is_not_its_own(server, command):
+    with redis_py.Redis.from_url(make_users(server)[WORKER]) as limited, pytest.raises(NoPermissionError):
         limited.execute_command(*command.split())
 
 
-def without(server, *rules):
-    """Take something from the client's user. Changes hold for connections that are there."""
+# What each word of the client's lines is for.
+
+
+BEHIND = dict.fromkeys(("LPUSH", "PUBLISH", "RPUSH", "SADD", "SREM"), "x")
+BEHIND |= {"BRPOP": "0.01", "LRANGE": "0 -1", "PEXPIRE": "1000"}
+"""What a command needs behind its key."""
+
+
+def is_refused(url, *command):
+    """Whether Redis does not let a user say something, or not even in. What it then makes of it is no matter."""
+    connection = redis_py.Connection(**redis_py.connection.parse_url(url), protocol=2, driver_info=None)
+    try:
+        connection.connect()
+        connection.send_command(*command, *BEHIND.get(command[0], "").split())
+        connection.read_response()
+    except (NoPermissionError, AuthenticationError):
+        return True
+    except ResponseError as error:
+        assert str(error).startswith("WRONGTYPE"), error
+    finally:
+        connection.disconnect()
+    return False
+
+
+def shortened(line):
+    """Give a line without each of its words in turn, those in brackets too, and each of these words."""
+    for place, word in enumerate(line[3:], 3):
+        before, after = line[:place], line[place + 1 :]
+        yield word, [*before, *after]
+        inner = word[1:-1].split() if word.startswith("(") else []
+        for each in inner:
+            yield each, [*before, f"({' '.join(one for one in inner if one != each)})", *after]
+
+
+async def what_a_client_says(url, db, admin_url, monkeypatch):
+    """Have a client do all that it can, a hand answering. Gives its commands, each with the first key or channel."""
+    said = [("SELECT", str(db))]  # redis-py's own, for a URL with a number.
+
+    def packed(commands, packed=connections._packed):
+        said.extend((str(name), *[str(each) for each in arguments[:1]]) for name, *arguments in commands)
+        return packed(commands)
+
+    async def has_said(name):
+        return any(each[0] == name for each in said)
+
+    monkeypatch.setattr(connections, "_packed", packed)
+    monkeypatch.setattr(watcher, "PING_AFTER", 0.05)
+    monkeypatch.setattr(watcher, "STALE_FOR", 0.05)
+    async with redis.asyncio.Redis.from_url(admin_url) as direct, direct.pubsub() as ear, CeleryClient(url) as client:
+        await ear.subscribe(f"/{db}.celery.pidbox")  # Who asks waits for as many answers as there are ears.
+        result = await client.send_task("nobody.knows")
+        waiting = asyncio.create_task(result.get(timeout=20))
+        await eventually(lambda: has_said("PING"))
+        await Hand(direct).put(result.id, result=1)
+        assert await waiting == 1
+        await eventually(lambda: has_said("UNSUBSCRIBE"))
+        await result.forget()
+        await client.send_task("nobody.knows", priority=9)
+        await client.ping(timeout=0.05)
+        assert (await client.diagnose(result, timeout=0.5)).depth == 2
+    return set(said)
+
+
+async def test_each_word_of_the_client_s_line_is_needed(server, side, monkeypatch):
+    db = server.fresh_db()
+    said = await what_a_client_says(make_user(server, side.line, db), db, server.database(db), monkeypatch)
+    foreign = ("GET", "other")
+
+    def refused(words):
+        """What is refused to one who could do everything, but not come in, before this line was said."""
+        with server.client() as direct:
+            direct.execute_command("ACL", "SETUSER", CLIENT, "reset", "+@all", "~*", "&*")
+        try:
+            url = make_user(server, words, db)
+        except ResponseError:
+            return None
+        return {each for each in (*said, foreign) if is_refused(url, *each)}
+
     with server.client() as direct:
-        direct.execute_command("ACL", "SETUSER", CLIENT, *rules)
+        direct.config_set("acl-pubsub-default", "allchannels")  # as Redis 6.2 has it
+    # Where the client may not look into the queue, a diagnosis does without.
+    needed = {foreign, *(each for each in said if each[0] == "LRANGE")}
+    assert refused(side.line) == needed
+    assert [word for word, words in shortened(side.line) if refused(words) == needed] == []
 
 
-def test_the_page_has_one_line_for_each_of_the_three():
-    assert set(commands()) == {CLIENT, WORKER, FLOWER}
+# What the line without brackets lets through.
 
 
-async def test_a_refused_publish_names_the_command_and_says_what_to_do(server, users):
-    async with CeleryClient(users[CLIENT]) as client:
+def pairs(line):
+    """The commands of a line of the client that take a key, each with each pattern that it may have."""
+    groups = [word[1:-1].split() for word in line if word.startswith("(")] or [line]
+    keyless = {"ping", "select", "subscribe", "unsubscribe", "publish"}
+    return {
+        (word[1:], pattern[1:])
+        for group in groups
+        for word in group
+        for pattern in group
+        if word.startswith("+") and pattern.startswith("~") and word[1:] not in keyless
+    }
+
+
+def listed():
+    """What the page's table has, a row each: the patterns and the commands."""
+    rows = re.findall(r"^\| (`(?:celery|_kombu|\*).*?) \| (.*?) \| .* \|$", PAGE.read_text(), re.MULTILINE)
+    return [[re.findall("`(.*?)`", cell) for cell in row] for row in rows]
+
+
+LISTED = [(command, pattern) for patterns, commands in listed() for command in commands for pattern in patterns]
+
+
+def test_the_table_has_all_that_the_line_without_brackets_adds_and_nothing_else():
+    assert len(LISTED) == len(set(LISTED))
+    assert set(LISTED) == pairs(PLAIN) - pairs(BRACKETS)
+    assert pairs(BRACKETS) <= pairs(PLAIN)
+
+
+def test_what_the_table_has_is_refused_by_the_line_with_brackets_alone(url, side):
+    refused = [pair for pair in LISTED if is_refused(url, pair[0].upper(), KEYS[pair[1]])]
+    assert refused == (LISTED if side.has_brackets else [])
+    assert not any(is_refused(url, command.upper(), KEYS[pattern]) for command, pattern in pairs(BRACKETS))
+
+
+@pytest.fixture
+def mischief(server):
+    """A client with the line without brackets, who may be up to mischief, and one who may do everything."""
+    with server.client(make_user(server, PLAIN)) as client, server.client() as everybody:
+        yield client, everybody
+
+
+@without_brackets
+def test_without_brackets_tasks_can_be_taken_read_overtaken_and_deleted(mischief):
+    client, everybody = mischief
+    everybody.lpush(QUEUE, "another's", "one more")
+    client.rpush(QUEUE, "first")
+    assert client.brpop(QUEUE) == (QUEUE.encode(), b"first")
+    assert client.brpop(QUEUE) == (QUEUE.encode(), b"another's")
+    assert client.mget(QUEUE) == [None]  # It reads no list.
+    assert client.unlink(QUEUE) == 1
+    everybody.lpush(QUEUE, "another's")
+    assert client.pexpire(QUEUE, 0)
+    assert not everybody.exists(QUEUE)
+
+
+@without_brackets
+@pytest.mark.parametrize("put", ["lpush", "rpush", "sadd"])
+def test_without_brackets_a_result_can_be_kept_from_being_stored(server, mischief, put):
+    client, _ = mischief
+    getattr(client, put)(RESULT, "anything")
+    url = make_users(server)[WORKER]
+    with celery.Celery("a worker's", broker=url, backend=url, set_as_current=False) as app:
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            app.backend.store_result("x", 1, "SUCCESS")
+        app.backend.result_consumer.stop()
+        app.backend.client.connection_pool.disconnect()
+
+
+@without_brackets
+def test_without_brackets_the_places_of_answers_can_be_deleted(mischief):
+    client, everybody = mischief
+    for delete in (client.unlink, lambda key: client.pexpire(key, 0)):
+        everybody.sadd(BINDINGS, "another's")
+        assert delete(BINDINGS) == 1
+        assert not everybody.exists(BINDINGS)
+    everybody.rpush(REPLIES, "an answer")
+    assert client.unlink(REPLIES) == 1
+
+
+def test_an_answer_of_another_can_be_deleted_with_either_line(url, server):
+    with server.client(url) as client, server.client() as everybody:
+        everybody.rpush(REPLIES, "an answer")
+        assert client.pexpire(REPLIES, 0)
+        assert not everybody.exists(REPLIES)
+
+
+# Less.
+
+
+def reduced(line):
+    """Take remote control from a line of the client, as the page says it."""
+    asking = {"+publish", "&/0.celery.pidbox", "+sadd", "+srem", "+brpop", "+rpush", "+pexpire"}
+    return [word for word in line if word not in asking and "reply" not in word]
+
+
+async def test_without_remote_control_a_client_sends_and_awaits(server, side):
+    async with CeleryClient(make_user(server, reduced(side.line))) as client:
+        async with redis.asyncio.Redis.from_url(server.url) as direct:
+            result = await client.send_task("nobody.knows")
+            waiting = asyncio.create_task(result.get(timeout=20))
+            await eventually(Hand(direct).channels)
+            await Hand(direct).put(result.id, result=1)
+            assert await waiting == 1
+            assert await client.engine.broker.depth("celery") == 1
+        with pytest.raises(FiboError, match="PUBLISH: .*must allow"):
+            await client.revoke(result.id)
+
+
+def test_without_remote_control_the_page_says_what_is_left_of_the_table():
+    (left,) = re.findall(r"of the table only (.*?)\.\n", PAGE.read_text().replace("\n  ", " "))
+    of_queue, of_results = (set(re.findall("`(.*?)`", each)) for each in left.split("queue"))
+    pairs_left = pairs(reduced(PLAIN)) - pairs(reduced(BRACKETS))
+    assert pairs_left == {
+        *[(command, pattern) for command in of_queue for pattern in ("celery", "celery??[369]")],
+        *[(command, "celery-task-meta-*") for command in of_results],
+    }
+
+
+# What a client is told that may not do something.
+
+
+async def test_a_refused_publish_names_the_command_and_says_what_to_do(server, url):
+    async with CeleryClient(url) as client:
         with pytest.raises(
             PublishError, match=r"LPUSH: .*permissions.*The ACL of the Redis user must allow.*ACL LOG"
         ) as caught:
             await client.send_task("nobody.knows", queue="private")
     assert "change-me" not in repr(caught.value)
+    assert refusals(server) == [(CLIENT, "key", "private")]
 
 
 @pytest.mark.parametrize(
@@ -124,17 +406,20 @@ async def test_a_refused_publish_names_the_command_and_says_what_to_do(server, u
     ],
     ids=["read", "revoke", "ping"],
 )
-async def test_another_refusal_names_its_command_too(server, users, command, use):
-    without(server, "clearselectors", "-publish")
-    async with CeleryClient(users[CLIENT]) as client:
+async def test_another_refusal_names_its_command_too(server, side, command, use):
+    missing = {"+mget", "+publish", "+sadd"}
+    words = [word for word in side.line if word not in missing and not word.startswith("(")]
+    async with CeleryClient(make_user(server, words)) as client:
         with pytest.raises(FiboError, match=rf"({command}): .*permissions.*must allow"):
             await use(client)
 
 
-async def test_without_subscribe_results_are_polled_and_one_line_says_so(server, users, limited_worker, caplog):
-    without(server, "-subscribe")
+async def test_without_subscribe_results_are_polled_and_one_line_says_so(served, caplog):
+    server, url, _ = served
+    with server.client() as direct:
+        direct.execute_command("ACL", "SETUSER", CLIENT, "-subscribe")
     with caplog.at_level(logging.INFO, "fibo_client"):
-        async with FiboClient(users[CLIENT]) as client:
+        async with FiboClient(url) as client:
             assert await client.fibonacci(12, timeout=20) == 144
             waiting = asyncio.create_task(client.celery.result("never").get(timeout=20))
             await eventually(lambda: asyncio.sleep(0, said(caplog)))
@@ -146,3 +431,15 @@ async def test_without_subscribe_results_are_polled_and_one_line_says_so(server,
 
 def said(caplog):
     return [record.getMessage() for record in caplog.records if "permissions" in record.getMessage()]
+
+
+async def test_the_name_of_the_library_is_allowed_by_a_word_that_redis_7_0_does_not_know(server, side):
+    words = [*side.line, "+client|setinfo"]
+    if version(side.program) == (7, 0):
+        with pytest.raises(ResponseError, match="Unknown command"):
+            make_user(server, words)
+        return
+    async with CeleryClient(make_user(server, words)) as client:
+        await client.engine.broker.depth("celery")
+    with server.client() as direct:
+        assert direct.acl_log() == []

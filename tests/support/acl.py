@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
 from typing import TYPE_CHECKING
 
 from support.servers import TESTS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.servers import RedisServer
 
 CLIENT, WORKER, FLOWER = "fibo-client", "fibo-worker", "fibo-flower"
 
+PAGE = TESTS.parent / "docs" / "explanation" / "security.md"
 
-def commands() -> dict[str, list[str]]:
-    """Read the commands from the page, by the user's name."""
-    text = (TESTS.parent / "docs" / "explanation" / "security.md").read_text()
-    lines = [shlex.split(line) for line in text.splitlines() if line.startswith("ACL SETUSER ")]
-    return {line[2]: line for line in lines}
+
+def lines(user: str | None = None) -> list[list[str]]:
+    """Read the commands from the page in order, all of them or those of one user, each as its words."""
+    found = [shlex.split(line) for line in PAGE.read_text().splitlines() if line.startswith("ACL SETUSER ")]
+    return [words for words in found if user in (None, words[2])]
+
+
+def version(program: Path) -> tuple[int, int]:
+    """Ask a server program for its version, or for the one of Redis that it keeps up with."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = re.search(r"v=(\d+)\.(\d+)", said).groups()
+    return int(major), int(minor)
+
+
+def takes(words: list[str], major: int) -> bool:
+    """Tell whether a Redis of this version takes a line. Brackets, which Redis calls selectors, came with 7."""
+    return major >= 7 or not any(word.startswith("(") for word in words)
+
+
+def make_user(server: RedisServer, words: list[str], db: int = 0) -> str:
+    """Make a user by a line as it stands there, but for the database. Gives its URL."""
+    with server.client() as direct:
+        direct.execute_command(*[word.replace("&/0.", f"&/{db}.") for word in words])
+    password = next((word[1:] for word in words if word.startswith(">")), "none")
+    return server.database(db).replace("://", f"://{words[2]}:{password}@")
 
 
 def make_users(server: RedisServer, db: int = 0) -> dict[str, str]:
-    """Make the users as they stand there, but for the database. Gives their URLs by their names."""
-    urls = {}
+    """Make all users by the first line of each that this server takes. Gives their URLs by their names."""
     with server.client() as direct:
-        for user, command in commands().items():
-            direct.execute_command(*[word.replace("&/0.", f"&/{db}.") for word in command])
-            password = next(word for word in command if word.startswith(">"))[1:]
-            urls[user] = server.database(db).replace("://", f"://{user}:{password}@")
-    return urls
+        major = int(direct.info("server")["redis_version"].partition(".")[0])
+    users = (CLIENT, WORKER, FLOWER)
+    return {
+        user: make_user(server, next(words for words in lines(user) if takes(words, major)), db) for user in users
+    }
+
+
+def refusals(server: RedisServer) -> list[tuple[str, str, str]]:
+    """Whom the server has refused something, why, and what: all but the name of the client's library."""
+    with server.client(decode_responses=True) as direct:
+        found = [(entry["username"], entry["reason"], entry["object"]) for entry in direct.acl_log()]
+    return [each for each in found if each[1:] not in (("command", "client"), ("command", "client|setinfo"))]
