@@ -578,6 +578,7 @@ _PLAIN_ADVICE: Final = (
 
 _IS_IT_RUNNING: Final = "Is Redis running there?"
 _SAY_WHERE: Final = "`fibo-worker dev` starts one to try; CELERY_BROKER_URL, or broker_url=, says where yours is."
+_IS_NO_SENTINEL: Final = "That is a Redis, and no Sentinel, whose port is 26379 by default."
 _ADVICE: Final = (
     ("connection refused", _IS_IT_RUNNING),
     ("error 111", _IS_IT_RUNNING),
@@ -594,7 +595,8 @@ _ADVICE: Final = (
         "db index is out of range",
         "The URL ends in the number of a database, of which Redis has 16 by default: 0 to 15.",
     ),
-    ("unknown command 'sentinel'", "That is a Redis, and no Sentinel, whose port is 26379 by default."),
+    ("unknown command 'sentinel'", _IS_NO_SENTINEL),
+    ("unknown command `sentinel`", _IS_NO_SENTINEL),  # before Redis 7
     ("no master found", "Check master_name and the Sentinels' addresses."),
     ("no permissions", "The ACL of the Redis user must allow the command, and the key or channel: see ACL LOG."),
 )
