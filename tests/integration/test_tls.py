@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 
 import pytest
-from support.ca import Authority, tls_options, tls_server
+from support.ca import Authority, speaks_tls, tls_options, tls_relay, tls_server
 from support.hand import eventually
 from support.servers import free_port
 
@@ -146,15 +147,21 @@ async def test_client_and_worker_meet_over_tls_that_both_have_verified(secure, c
 
 @pytest.fixture
 def sentinel(secure, ca, good, tmp_path):
-    """The port of a Sentinel that speaks TLS only, also with the Redis that it watches."""
-    port, conf = free_port(), tmp_path / "sentinel.conf"
-    settings = tls_options(good, ca.cert) | {"port": "0", "tls-port": str(port), "tls-replication": "yes"}
-    lines = [f"{name} {value}" for name, value in settings.items()]
-    lines += [f"bind {HOST}", f"dir {tmp_path}", f"sentinel monitor mymaster {HOST} {secure[1]} 1"]
-    conf.write_text("\n".join(lines) + "\n")
-    with subprocess.Popen([find_redis_server(), conf, "--sentinel"], stdout=subprocess.DEVNULL) as process:
-        yield port
-        process.terminate()
+    """The port of a Sentinel that speaks TLS only, and that knows the Redis by its TLS port."""
+    port = free_port()
+    settings = {"bind": HOST, "dir": tmp_path, "sentinel monitor mymaster": f"{HOST} {secure[1]} 1"}
+    if speaks_tls():
+        settings |= tls_options(good, ca.cert) | {"port": "0", "tls-port": port, "tls-replication": "yes"}
+    else:  # It does not reach the Redis, and must not be sure of that yet.
+        settings |= {"port": port, "sentinel down-after-milliseconds mymaster": 3_600_000}
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen([find_redis_server(), conf, "--sentinel"], stdout=subprocess.DEVNULL)
+        )
+        stack.callback(process.terminate)
+        yield port if speaks_tls() else stack.enter_context(tls_relay(port, good, ca.cert))
 
 
 async def test_sentinel_and_the_redis_it_names_are_reached_over_tls(sentinel, secure, ca):

