@@ -50,9 +50,7 @@ def make_users(server: RedisServer, db: int = 0) -> dict[str, str]:
     with server.client() as direct:
         major = int(direct.info("server")["redis_version"].partition(".")[0])
     users = (CLIENT, WORKER, FLOWER)
-    return {
-        user: make_user(server, next(words for words in lines(user) if takes(words, major)), db) for user in users
-    }
+    return {user: make_user(server, next(words for words in lines(user) if takes(words, major)), db) for user in users}
 
 
 def refusals(server: RedisServer) -> list[tuple[str, str, str]]:
