@@ -27,6 +27,7 @@ from fibo_client.celery import CeleryClient
 from fibo_client.celery.transport.redis import connections
 from fibo_client.celery.waiting import watcher
 from fibo_client.errors import FiboError, PublishError
+from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.dev import WorkerProcess
 
 if TYPE_CHECKING:
@@ -175,6 +176,16 @@ def test_a_client_may_do_nothing_else(url, command):
 def test_a_worker_may_not_touch_what_is_not_its_own(server, command):
     with redis_py.Redis.from_url(make_users(server)[WORKER]) as limited, pytest.raises(NoPermissionError):
         limited.execute_command(*command.split())
+
+
+def test_a_worker_s_user_may_look_at_dead_letters_and_put_them_back(server):
+    with server.client(make_users(server)[WORKER]) as limited:
+        letters = DeadLetters(limited, "celery")
+        for number in range(2):
+            letters.push(DeadLetter.now("it is no good", b"%d" % number, queue="celery"))
+        assert letters.requeue(letters.stored(0, 0)) == 1
+        assert (letters.kept(), letters.total(), letters.purge()) == (1, 2, 1)
+    assert refusals(server) == []
 
 
 # What each word of the client's lines is for.
