@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from hypothesis import settings
-from support.acl import CLIENT, WORKER, make_users
+from support.acl import CLIENT, WORKER, make_users, refusals
 from support.browser import HOW_TO_GET_ONE, find_chromium, pages, running_browser
 from support.servers import RedisServer, project_worker, stock_worker
 
@@ -74,6 +74,7 @@ def worker(redis_server: RedisServer) -> Iterator[RunningWorker]:
     urls = make_users(redis_server, db := redis_server.fresh_db())
     with WorkerProcess(urls[WORKER], concurrency=2, stop_timeout=0) as process:
         yield RunningWorker(urls[CLIENT], process, redis_server.database(db))
+    assert refusals(redis_server, WORKER) == []  # whatever the tests have had it do
 
 
 @pytest.fixture(scope="session")

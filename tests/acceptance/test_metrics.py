@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from support.acl import CLIENT, WORKER, make_users
+from support.acl import CLIENT, WORKER, make_users, refusals
 from support.clients import celery_client
 from support.programs import FIBO_WORKER, gone, run, started
 from support.servers import TESTS, RedisServer, free_port
@@ -86,6 +86,7 @@ def worker(server):
     urls = make_users(server, db := server.fresh_db())
     with measured(urls[WORKER], concurrency=2) as (process, port):
         yield process, port, urls[CLIENT], server.database(db)
+    assert refusals(server, WORKER) == []  # dead letters included
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import celery
+import kombu
 import pytest
 import redis as redis_py
 import redis.asyncio
@@ -188,6 +189,22 @@ def test_a_worker_s_user_may_look_at_dead_letters_and_put_them_back(server):
     assert refusals(server) == []
 
 
+def test_a_worker_s_user_may_put_back_what_a_lost_one_had(server):
+    url = make_users(server)[WORKER]
+    with kombu.Connection(url, transport_options={"visibility_timeout": 0}) as connection, server.client() as direct:
+        queue = connection.SimpleQueue("celery")
+        queue.put("a task")
+        queue.get(timeout=20)
+        assert direct.hlen("unacked") == 1
+        queue.channel.qos.restore_visible(interval=1)
+        assert direct.llen(QUEUE) == 1
+        assert not direct.exists("unacked")
+        queue.get(timeout=20).reject(requeue=True)
+        assert direct.llen(QUEUE) == 1
+        queue.close()
+    assert refusals(server) == []
+
+
 # What each word of the client's lines is for.
 
 
@@ -267,12 +284,16 @@ async def test_each_word_of_the_client_s_line_is_needed(server, side, monkeypatc
             return None
         return {each for each in (*said, foreign) if is_refused(url, *each)}
 
-    with server.client() as direct:
-        direct.config_set("acl-pubsub-default", "allchannels")  # as Redis 6.2 has it
     # Where the client may not look into the queue, a diagnosis does without.
-    needed = {foreign, *(each for each in said if each[0] == "LRANGE")}
-    assert refused(side.line) == needed
-    assert [word for word, words in shortened(side.line) if refused(words) == needed] == []
+    right = {foreign, *(each for each in said if each[0] == "LRANGE")}
+    with server.client() as direct:
+        usual = direct.config_get("acl-pubsub-default")
+        direct.config_set("acl-pubsub-default", "allchannels")  # as Redis 6.2 has it
+        try:
+            assert refused(side.line) == right
+            assert [word for word, words in shortened(side.line) if refused(words) == right] == []
+        finally:
+            direct.config_set(*usual.popitem())
 
 
 # What the line without brackets lets through.
@@ -320,7 +341,7 @@ def mischief(server):
 
 
 @without_brackets
-def test_without_brackets_tasks_can_be_taken_read_overtaken_and_deleted(mischief):
+def test_without_brackets_tasks_can_be_taken_read_overtaken_deleted_and_kept_out(mischief):
     client, everybody = mischief
     everybody.lpush(QUEUE, "another's", "one more")
     client.rpush(QUEUE, "first")
@@ -331,6 +352,9 @@ def test_without_brackets_tasks_can_be_taken_read_overtaken_and_deleted(mischief
     everybody.lpush(QUEUE, "another's")
     assert client.pexpire(QUEUE, 0)
     assert not everybody.exists(QUEUE)
+    client.sadd(QUEUE, "anything")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        everybody.lpush(QUEUE, "one more")
 
 
 @without_brackets
@@ -445,13 +469,16 @@ def said(caplog):
     return [record.getMessage() for record in caplog.records if "permissions" in record.getMessage()]
 
 
-async def test_the_name_of_the_library_is_allowed_by_a_word_that_redis_7_0_does_not_know(server, side):
-    words = [*side.line, "+client|setinfo"]
-    if version(side.program) == (7, 0):
-        with pytest.raises(ResponseError, match="Unknown command"):
-            make_user(server, words)
-        return
-    async with CeleryClient(make_user(server, words)) as client:
-        await client.engine.broker.depth("celery")
-    with server.client() as direct:
-        assert direct.acl_log() == []
+async def test_the_name_of_the_library_is_refused_without_harm_and_allowed_by_a_word_of_redis_7_2(server, side):
+    async def logged(words):
+        with server.client(decode_responses=True) as direct:
+            direct.acl_log_reset()
+            async with CeleryClient(make_user(server, words)) as client:
+                assert await client.engine.broker.depth("celery") == 0
+            return {entry["object"] for entry in direct.acl_log()}
+
+    found = version(side.program)
+    refused = {"client"} if found < (7, 0) else set() if found < (7, 2) else {"client|setinfo"}
+    assert await logged(side.line) == refused
+    if found >= (7, 2):
+        assert await logged([*side.line, "+client|setinfo"]) == set()

@@ -53,8 +53,9 @@ def make_users(server: RedisServer, db: int = 0) -> dict[str, str]:
     return {user: make_user(server, next(words for words in lines(user) if takes(words, major)), db) for user in users}
 
 
-def refusals(server: RedisServer) -> list[tuple[str, str, str]]:
-    """Whom the server has refused something, why, and what: all but the name of the client's library."""
+def refusals(server: RedisServer, *users: str) -> list[tuple[str, str, str]]:
+    """Whom of these, or of all, the server has refused something, why, and what: all but the name of the library."""
     with server.client(decode_responses=True) as direct:
         found = [(entry["username"], entry["reason"], entry["object"]) for entry in direct.acl_log()]
-    return [each for each in found if each[1:] not in (("command", "client"), ("command", "client|setinfo"))]
+    named = (("command", "client"), ("command", "client|setinfo"))
+    return [each for each in found if each[1:] not in named and (not users or each[0] in users)]
