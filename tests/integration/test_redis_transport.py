@@ -10,7 +10,7 @@ import json
 import subprocess
 import time
 import traceback
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import redis as redis_py
@@ -38,6 +38,16 @@ async def opened(url, **settings):
     finally:
         await broker.aclose()
         await store.aclose()
+
+
+@contextmanager
+def hurried(connections):
+    """Bound what is begun in the block to 0.2 seconds. A busy machine shall have its time for everything else."""
+    usual, connections._io_timeout = connections._io_timeout, 0.2
+    try:
+        yield
+    finally:
+        connections._io_timeout = usual
 
 
 def parcels(*task_ids: str) -> list[Parcel]:
@@ -138,11 +148,11 @@ async def test_connections_that_were_forgotten_on_the_way_cost_one_fault_and_not
     relay = Relay(server.port)
     async with relay.running() as port:
         url = f"redis://127.0.0.1:{port}/{server.url.rpartition('/')[2]}"
-        async with opened(url, io_timeout=0.2) as (broker, store):
+        async with opened(url) as (broker, store):
             await asyncio.gather(*(broker.publish("celery", parcels(name)) for name in "abcdef"))
             assert len(broker._connections._free) > 2
             relay.forget()
-            with pytest.raises(PublishUnknownError, match="no answer"):
+            with hurried(broker._connections), pytest.raises(PublishUnknownError, match="no answer"):
                 await broker.publish("celery", parcels("lost"))
             await broker.publish("celery", parcels("sent"))
             assert await store.read_many(["a"]) == [None]
@@ -175,10 +185,10 @@ async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, h
 
 
 async def test_waiting_for_a_free_connection_has_an_end(server):
-    config = CeleryConfig(max_connections=3, io_timeout=0.2)
+    config = CeleryConfig(max_connections=3)
     connections = Connections(parse_url(server.url, config, role="broker_url"), config)
     async with connections.connection(), connections.connection(), connections.connection():
-        with pytest.raises(RedisFaultError, match="all connections were busy") as caught:
+        with hurried(connections), pytest.raises(RedisFaultError, match="all connections were busy") as caught:
             await connections.execute("PING")
     assert caught.value.outcome == "unsent"
     assert await connections.execute("PING") == b"PONG"
@@ -232,10 +242,10 @@ async def test_what_cannot_be_asked_is_an_error_that_callers_know_with_a_short_h
 
 
 async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_such(server):
-    async with CeleryClient(server.url, max_connections=3, io_timeout=0.2) as client:
+    async with CeleryClient(server.url, max_connections=3) as client:
         connections = client.engine.broker._connections
         async with connections.connection(), connections.connection(), connections.connection():
-            with pytest.raises(TooManyConnectionsError) as busy:
+            with hurried(connections), pytest.raises(TooManyConnectionsError) as busy:
                 await client.ping()
     assert type(busy.value) is TooManyConnectionsError
     async with CeleryClient(server.url.replace("://", "://:no-such-password@")) as client:
@@ -299,13 +309,16 @@ async def test_a_full_redis_is_named_and_the_task_was_not_sent(server, hand):
 
 
 async def test_a_redis_that_does_not_answer_leaves_it_open_whether_the_task_was_sent(server, hand):
-    async with opened(server.url, io_timeout=0.2) as (broker, store):
+    async with opened(server.url) as (broker, store):
         await broker.depth("celery")
-        await hand.redis.client_pause(1000)
+        await hand.redis.client_pause(60_000, all=False)  # whatever writes
         began = time.monotonic()
-        with pytest.raises(PublishUnknownError, match=r"no answer within 0\.2 s") as caught:
+        with (
+            hurried(broker._connections),
+            pytest.raises(PublishUnknownError, match=r"no answer within 0\.2 s") as caught,
+        ):
             await broker.publish("celery", parcels("a"))
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 2.0
         assert caught.value.task_ids == ("a",)
         await hand.redis.client_unpause()
         assert await store.read_many(["a"]) == [None]
