@@ -10,7 +10,15 @@ from support.hand import NAME, eventually
 from support.servers import free_port
 from support.silent import listening
 
-from fibo_client import ClientStateError, FiboClient, MessageError, PublishError, ResultTimeoutError, TransportError
+from fibo_client import (
+    ClientStateError,
+    FiboClient,
+    MessageError,
+    PublishError,
+    PublishUnknownError,
+    ResultTimeoutError,
+    TransportError,
+)
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.protocol.control import ControlRequest
 
@@ -86,27 +94,34 @@ async def test_use_before_open_and_after_close_says_what_to_do(server):
         await client.open()
 
 
-async def test_closing_with_calls_in_flight_ends_them_with_an_error(server, hand):
+@pytest.mark.parametrize("sent", [False, True], ids=["just begun", "sent"])
+async def test_closing_with_calls_in_flight_ends_them_with_an_error(server, hand, sent):
     client = FiboClient(server.url)
     await client.open()
     calls = [asyncio.create_task(client.fibonacci(n)) for n in range(50)]
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0)
+    if sent:
+        await eventually(lambda: hand.redis.llen("celery"))
     await client.aclose()
     for outcome in await asyncio.gather(*calls, return_exceptions=True):
-        assert isinstance(outcome, ClientStateError)
+        assert isinstance(outcome, (ClientStateError, PublishError, PublishUnknownError))
     await eventually(hand.is_alone)
     assert len(asyncio.all_tasks()) == 1
 
 
 async def test_closing_during_a_question_to_the_workers_leaves_no_connection(server, hand):
     client = await CeleryClient(server.url).open()
-    asking = asyncio.create_task(client.engine.broker.ask(ControlRequest(method="ping"), timeout=5))
     async with redis.asyncio.Redis.from_url(server.url, client_name=NAME) as listener, listener.pubsub() as pubsub:
         await pubsub.psubscribe("*")  # Somebody listens and does not answer.
-        await asyncio.sleep(0.1)
-        asking.cancel()
-        asking = asyncio.create_task(client.engine.broker.ask(ControlRequest(method="ping"), timeout=5))
-        await asyncio.sleep(0.1)
+        assert await pubsub.get_message(timeout=30)
+
+        async def asked() -> asyncio.Task[object]:
+            asking = asyncio.create_task(client.engine.broker.ask(ControlRequest(method="ping"), timeout=60))
+            assert await pubsub.get_message(timeout=30)
+            return asking
+
+        (await asked()).cancel()
+        asking = await asked()
         await client.aclose()
         assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], TransportError)
         await eventually(hand.is_alone)
