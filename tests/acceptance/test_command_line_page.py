@@ -1,12 +1,10 @@
-"""What docs/how-to/command-line.md shows is run, and prints what stands there."""
+"""What docs/how-to/command-line.md shows is run by a shell, and prints what stands there."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.fibo import shell
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "command-line.md"
 
@@ -23,11 +21,7 @@ def test_a_command_on_the_page_prints_what_the_page_says(block, worker, tmp_path
     mark = "-- the end of one of them --"
     # The errors after the answers, as they stand on the page. The shell is the same for all: it has variables.
     script = "".join(f"{{ {command}\n}} 2> .errors\ncat .errors\necho '{mark}'\n" for command, _ in shown)
-    programs = Path(sys.executable).parent
-    env = {**os.environ, "CELERY_BROKER_URL": worker.admin_url, "PATH": f"{programs}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50, check=False
-    )
+    done = shell(script, tmp_path, CELERY_BROKER_URL=worker.admin_url)
     printed = done.stdout.split(f"{mark}\n")[:-1]
     assert dict(zip([command for command, _ in shown], printed, strict=True)) == dict(shown)
     assert done.stderr == ""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import struct
+import termios
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +17,24 @@ import pyte
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+HOW = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+"""Variables that say what terminal it is."""
 
-class Terminal:
-    """A program, and the screen of its terminal.
+NOT_HOW = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+"""Those that whoever runs the tests may have set, to say that there be no colour, or that everything be coloured."""
+
+
+class Screen:
+    """The screen of a terminal.
 
     Attributes:
-        raw: All bytes that it has sent to the terminal.
+        raw: All bytes that were sent to the terminal.
         seen: All screens that it has shown, as texts without empty lines at the end.
     """
 
-    def __init__(self, child: Any, columns: int, rows: int) -> None:
+    def __init__(self, columns: int, rows: int) -> None:
         self.raw = b""
         self.seen: list[str] = []
-        self._child = child
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
 
@@ -33,6 +42,20 @@ class Terminal:
     def screen(self) -> str:
         """What is on the screen now."""
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
+
+    def show(self, data: bytes) -> None:
+        """Show what came."""
+        self.raw += data
+        self._stream.feed(data)
+        self.seen.append(self.screen)
+
+
+class Terminal(Screen):
+    """A program, and the screen of its terminal."""
+
+    def __init__(self, child: Any, columns: int, rows: int) -> None:
+        super().__init__(columns, rows)
+        self._child = child
 
     def type(self, keys: str) -> None:
         """Press keys; ``\\x03`` is Ctrl-C."""
@@ -63,9 +86,7 @@ class Terminal:
             return True
         except pexpect.EOF:
             return False
-        self.raw += data
-        self._stream.feed(data)
-        self.seen.append(self.screen)
+        self.show(data)
         return True
 
 
@@ -74,16 +95,36 @@ def on_terminal(
     *command: str, columns: int = 80, rows: int = 24, env: Mapping[str, str] | None = None
 ) -> Iterator[Terminal]:
     """Start a program on a terminal; kill it at the end if it is still there."""
-    # Whoever runs the tests may have said that there be no colour, or that everything be coloured.
-    mine = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     child = pexpect.spawn(
         command[0],
         list(command[1:]),
         dimensions=(rows, columns),
-        env={**mine, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(env or {})},
+        env={**{name: value for name, value in os.environ.items() if name not in NOT_HOW}, **HOW, **(env or {})},
         timeout=30,
     )
     try:
         yield Terminal(child, columns, rows)
     finally:
         child.close(force=True)
+
+
+@contextlib.contextmanager
+def terminal(columns: int = 80, rows: int = 24) -> Iterator[tuple[int, Screen]]:
+    """A terminal for this very process: the descriptor to write to, and what is to be seen after the block."""
+    screen = Screen(columns, rows)
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def look() -> None:
+        with contextlib.suppress(OSError):  # There is no more once its other end is closed.
+            while data := os.read(ours, 65536):
+                screen.show(data)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield its, screen
+    finally:
+        os.close(its)
+        looking.join()
+        os.close(ours)

@@ -48,6 +48,7 @@ class Desk:
         self.as_json = as_json
         self.parting: Callable[[Revocations], str] = lambda _: ""
         self.given_up: bool = False
+        self._own = output is not None
         if output is not None:
             self._fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             self._encoding = "utf-8"
@@ -96,6 +97,16 @@ class Desk:
             **fields: What it says.
         """
         await self.write(json_line(fields))
+
+    def close(self) -> None:
+        """Close the file that the answers went to. Nothing is to be written any more.
+
+        Raises:
+            OSError: Not all of it could be stored.
+        """
+        if self._own:
+            self._own = False
+            os.close(self._fd)
 
     def say(self, text: str) -> None:
         """Tell whoever sits before the command something: on the error output.

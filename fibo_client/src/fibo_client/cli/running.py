@@ -108,11 +108,12 @@ def run(
         refuse(str(error))
     except OSError as error:
         refuse(f"the answers cannot be written: {error}")
-    log = _listen(desk, debug=connection.debug)
     stop = _Stop()
     told = client.celery.engine.tidier.revocations
     try:
-        status: int = asyncio.run(_run(client, desk, job, stop))
+        with _listening(desk, debug=connection.debug):
+            status: int = asyncio.run(_run(client, desk, job, stop))
+        desk.close()
         if desk.given_up:
             desk.say(desk.parting(told))
     except asyncio.CancelledError:
@@ -125,8 +126,6 @@ def run(
         if connection.debug:
             traceback.print_exc()
         status = explain(desk, error)
-    finally:
-        logging.getLogger("fibo_client").removeHandler(log)
     raise typer.Exit(status)
 
 
@@ -266,14 +265,20 @@ class _ToDesk(logging.Handler):
             asyncio.get_running_loop().call_later(_OUTLIVED, self._desk.say, self.format(record))
 
 
-def _listen(desk: Desk, *, debug: bool) -> logging.Handler:
+@contextlib.contextmanager
+def _listening(desk: Desk, *, debug: bool) -> Iterator[None]:
     """Have outages of Redis told, or all that the client logs."""
     logger = logging.getLogger("fibo_client")
+    level = logger.level
     if debug:
         logger.setLevel(logging.DEBUG)
     handler = _ToDesk(desk, logging.DEBUG if debug else logging.WARNING)
     logger.addHandler(handler)
-    return handler
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _setting(text: str) -> tuple[str, Any]:

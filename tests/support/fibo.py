@@ -1,0 +1,223 @@
+"""The command ``fibo``, run in the test's own process. Its descriptors 0, 1 and 2 are those of a program of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from fibo_client.cli import main
+from support.terminal import HOW, NOT_HOW, Screen, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_DOOR = """\
+#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as door:
+    door.connect({path!r})
+    call = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]) + "\\n"
+    socket.send_fds(door, [call.encode()], [0, 1, 2])
+    sys.exit(int(door.recv(10)))
+"""
+"""A program that has another process do its work, and starts in a twentieth of the time."""
+
+
+def fibo(url: str, *arguments: str, stdin: str | None = None, **env: str) -> CompletedProcess[str]:
+    """Run a command with files for its input and outputs.
+
+    Args:
+        url: What CELERY_BROKER_URL says.
+        *arguments: Those of the command.
+        stdin: What it can read. None is nothing.
+        **env: Variables to add to its environment.
+
+    Returns:
+        How it ended, as if it were a program.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        files[0].write((stdin or "").encode())
+        for file in files:
+            file.seek(0)
+        status = run(arguments, [file.fileno() for file in files], {"CELERY_BROKER_URL": url, **env})
+        out, err = (_read(file) for file in files[1:])
+    return CompletedProcess(("fibo", *arguments), status, out, err)
+
+
+def fibo_on_screen(
+    url: str, *arguments: str, columns: int = 80, rows: int = 24, encoding: str = "utf-8", **env: str
+) -> tuple[int, Screen]:
+    """Run a command on a terminal.
+
+    Args:
+        url: What CELERY_BROKER_URL says.
+        *arguments: Those of the command.
+        columns: The width of the terminal.
+        rows: Its height.
+        encoding: What the interpreter takes the terminal's to be.
+        **env: Variables to add to its environment.
+
+    Returns:
+        Its exit status, and its screen.
+    """
+    with terminal(columns, rows) as (descriptor, screen):
+        env = {"CELERY_BROKER_URL": url, **HOW, **env}
+        status = run(arguments, [descriptor] * 3, env, encoding=encoding)
+    return status, screen
+
+
+def shell(script: str, folder: Path, **env: str) -> CompletedProcess[str]:
+    """Run a script of bash, in which each ``fibo`` is run by this process, one after another.
+
+    Args:
+        script: The script.
+        folder: Where. A program ``fibo`` is put into a folder below.
+        **env: Variables to add to its environment.
+
+    Returns:
+        How it ended.
+    """
+    with (
+        tempfile.TemporaryDirectory() as programs,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        socket.socket(socket.AF_UNIX) as door,
+    ):
+        door.bind(path := f"{programs}/door")
+        door.listen()
+        door.settimeout(0.02)
+        program = Path(programs, "fibo")
+        program.write_text(_DOOR.format(python=sys.executable, path=path))
+        program.chmod(0o700)
+        env = {**os.environ, **env, "PATH": f"{programs}:{os.environ['PATH']}"}
+        with subprocess.Popen(["bash", "-c", script], cwd=folder, env=env, stdout=out, stderr=err) as bash:
+            while bash.poll() is None:
+                with contextlib.suppress(TimeoutError):
+                    _serve(door)
+        return CompletedProcess(script, bash.returncode, _read(out), _read(err))
+
+
+def _serve(door: socket.socket) -> None:
+    """Run the command that somebody asks for."""
+    connection, _ = door.accept()
+    connection.settimeout(None)
+    with connection:
+        call, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+        while not call.endswith(b"\n"):
+            call += connection.recv(1 << 20)
+        arguments, env, folder = json.loads(call)
+        try:
+            with contextlib.chdir(folder):
+                status = run(arguments, descriptors, env)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        connection.send(b"%d" % status)
+
+
+def run(
+    arguments: Sequence[str], descriptors: Sequence[int], env: Mapping[str, str], *, encoding: str = "utf-8"
+) -> int:
+    """Run a command on these descriptors, and give its exit status."""
+    with (
+        mock.patch.dict(os.environ, env),
+        mock.patch.object(sys, "argv", ["fibo", *arguments]),
+        mock.patch.object(sys, "excepthook", sys.excepthook),  # Typer sets one.
+        _standard(descriptors, encoding),
+    ):
+        for name in NOT_HOW:
+            if name not in env:
+                os.environ.pop(name, None)
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+    raise AssertionError("a command ends by SystemExit")
+
+
+@contextlib.contextmanager
+def signalled(sig: signal.Signals, when: Callable[[], object]) -> Iterator[None]:
+    """Send this process a signal, once a command in the block has its handler for it and something is so."""
+    main_thread = threading.main_thread().ident
+    over = threading.Event()
+    sent = []
+
+    def nobodys(*_: object) -> None:
+        """Handle what comes before the command, or after it."""
+
+    def watch() -> None:
+        while not over.is_set():
+            if signal.getsignal(sig) is not nobodys and when():
+                sent.append(sig)
+                signal.pthread_kill(main_thread, sig)
+                return
+            time.sleep(0.005)
+
+    before = signal.signal(sig, nobodys)
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+        signal.signal(sig, before)
+    assert sent, "the command was over before it could be stopped"
+
+
+@contextlib.contextmanager
+def revocation(log: Path) -> Iterator[list[str]]:
+    """Wait, after the block, until a worker logs that it was told to revoke tasks: those put into the list, or any."""
+    before = len(log.read_text(errors="replace"))
+    task_ids: list[str] = []
+    yield task_ids
+    deadline = time.monotonic() + 30
+    while not all(
+        re.search(f"revoked.*{task_id}", log.read_text(errors="replace")[before:]) for task_id in task_ids or [""]
+    ):
+        assert time.monotonic() < deadline, "no revocation came"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def _standard(descriptors: Sequence[int], encoding: str) -> Iterator[None]:
+    """Have these descriptors for 0, 1 and 2, and on them the streams that an interpreter makes when it starts."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = [os.dup(number) for number in range(3)]
+    streams = sys.stdin, sys.stdout, sys.stderr
+    try:
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        sys.stdin = os.fdopen(0, "r", encoding=encoding, closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding=encoding, closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)
+        yield
+        sys.stdout.flush()
+    finally:
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+        sys.stdin, sys.stdout, sys.stderr = streams
+        for number, descriptor in enumerate(before):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _read(file) -> str:
+    file.seek(0)
+    return file.read().decode()
