@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from support.fibo import fibo_worker
 from support.servers import free_port
 
 from fibo_worker import cli
@@ -152,7 +153,7 @@ def test_a_broker_that_is_not_there_is_said_plainly(dead):
     port = free_port()
     for password, shown in ((":secret@", ":**@"), ("", "")):
         url = f"redis://{password}127.0.0.1:{port}/0"
-        result = CliRunner().invoke(cli.main, ["dead", "list"], env={"CELERY_BROKER_URL": url})
+        result = fibo_worker("dead", "list", CELERY_BROKER_URL=url)
 
         assert result.exit_code == 1
         assert result.output.startswith(f"Error: the broker redis://{shown}127.0.0.1:{port}/0 cannot be reached: ")

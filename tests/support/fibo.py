@@ -1,4 +1,7 @@
-"""The command ``fibo``, run in the test's own process. Its descriptors 0, 1 and 2 are those of a program of its own."""
+"""The commands ``fibo`` and ``fibo-worker``, run in the test's own process.
+
+The descriptors 0, 1 and 2 of ``fibo`` are its own, as those of a program are.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,16 @@ from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from click.testing import CliRunner
+
 from fibo_client.cli import main
+from fibo_worker.cli import main as worker_main
 from support.terminal import HOW, NOT_HOW, Screen, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from click.testing import Result
 
 _DOOR = """\
 #!{python} -IS
@@ -56,6 +64,21 @@ def fibo(url: str, *arguments: str, stdin: str | None = None, **env: str) -> Com
         status = run(arguments, [file.fileno() for file in files], {"CELERY_BROKER_URL": url, **env})
         out, err = (_read(file) for file in files[1:])
     return CompletedProcess(("fibo", *arguments), status, out, err)
+
+
+def fibo_worker(*arguments: str, **env: str) -> Result:
+    """Run a command of ``fibo-worker``.
+
+    Args:
+        *arguments: Its arguments.
+        **env: Variables to add to its environment.
+
+    Returns:
+        How it ended.
+    """
+    # Where nothing else ends `health`, it has that end the whole process.
+    with mock.patch("faulthandler.dump_traceback_later"):
+        return CliRunner().invoke(worker_main, arguments, env=env)
 
 
 def fibo_on_screen(

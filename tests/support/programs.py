@@ -43,7 +43,7 @@ class Program:
             assert text in self.text, f"{text!r} did not come in:\n{self.text}"
             return self.text
 
-    def end(self, sig: int, timeout: float = 20) -> int:
+    def end(self, sig: int, timeout: float = 60) -> int:
         """Send it a signal and give its exit status."""
         self.process.send_signal(sig)
         status = self.process.wait(timeout)

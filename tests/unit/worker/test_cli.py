@@ -1,20 +1,13 @@
 import os
+import re
 import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
+from support.fibo import fibo_worker as invoke
 from support.servers import free_port
 
-from fibo_worker import __version__, cli
-
-
-@pytest.fixture
-def invoke(monkeypatch):
-    def call(*arguments, **env):
-        return CliRunner().invoke(cli.main, arguments, env=env)
-
-    return call
+from fibo_worker import __version__
 
 
 @pytest.fixture
@@ -26,14 +19,14 @@ def started(monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["start", "dev", "demo", "health", "dead"])
-def test_every_command_explains_itself(invoke, command):
+def test_every_command_explains_itself(command):
     result = invoke(command, "--help")
 
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: main {command}")
 
 
-def test_the_version_is_that_of_the_package(invoke):
+def test_the_version_is_that_of_the_package():
     assert invoke("--version").output == f"fibo-worker {__version__}\n"
 
 
@@ -49,7 +42,7 @@ def test_help_does_not_wait_for_celery_or_redis():
     assert done.stderr.strip() == ""
 
 
-def test_start_runs_celerys_worker_on_our_app(invoke, started):
+def test_start_runs_celerys_worker_on_our_app(started):
     assert invoke("start").exit_code == 0
 
     [(path, arguments, _)] = started
@@ -57,7 +50,7 @@ def test_start_runs_celerys_worker_on_our_app(invoke, started):
     assert arguments[1:] == ["-m", "celery", "-A", "fibo_worker.app", "worker", "--loglevel", "INFO"]
 
 
-def test_start_hands_its_options_and_what_follows_two_dashes_to_celery(invoke, started):
+def test_start_hands_its_options_and_what_follows_two_dashes_to_celery(started):
     invoke("start", "-c", "3", "--queues", "a,b", "-l", "debug", "-n", "w@%h", "--", "--pool", "threads", "-E")
 
     [(_, arguments, _)] = started
@@ -78,7 +71,7 @@ def test_start_hands_its_options_and_what_follows_two_dashes_to_celery(invoke, s
     )
 
 
-def test_start_hands_the_port_for_metrics_to_the_worker_by_the_environment(invoke, started):
+def test_start_hands_the_port_for_metrics_to_the_worker_by_the_environment(started):
     port = str(free_port())
     assert invoke("start", "--metrics-port", port, "--metrics-host", "127.0.0.2", FIBO_METRICS_PORT="1").exit_code == 0
 
@@ -87,7 +80,7 @@ def test_start_hands_the_port_for_metrics_to_the_worker_by_the_environment(invok
     assert port not in arguments
 
 
-def test_start_lets_no_other_variable_win_over_ours(invoke, started):
+def test_start_lets_no_other_variable_win_over_ours(started):
     invoke("start", CELERY_BROKER_URL="redis://ours", BROKER_URL="redis://other", RESULT_BACKEND="redis://other")
 
     [(_, _, env)] = started
@@ -96,17 +89,24 @@ def test_start_lets_no_other_variable_win_over_ours(invoke, started):
 
 
 @pytest.mark.parametrize("command", ["start", "demo", "health", "dead list"])
-def test_a_wrong_variable_is_said_plainly_with_status_2(command):
-    # In a process of its own: another test may have imported the app, which reads the variables when it is.
-    done = subprocess.run(
-        [sys.executable, "-m", "fibo_worker", *command.split()],
-        env={**os.environ, "FIBO_MAX_N": "many"},
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+def test_a_wrong_variable_is_said_plainly_with_status_2(monkeypatch, command):
+    # The app reads the variables when it is imported, which another test may have done. Here it would say so itself.
+    for name in ("fibo_worker.app", "fibo_worker.health"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    result = invoke(*command.split(), FIBO_MAX_N="many")
 
-    assert done.returncode == 2
-    assert "Error: FIBO_MAX_N must be a whole number, 1 or more, not 'many'" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert result.exit_code == 2
+    assert "Error: FIBO_MAX_N must be a whole number, 1 or more, not 'many'" in result.output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "name.invalid"])
+def test_health_is_1_if_there_is_no_redis_and_no_password_is_shown(host):
+    result = invoke("health", "--timeout", "2", CELERY_BROKER_URL=f"redis://:sesame@{host}/0")
+
+    assert result.exit_code == 1
+    assert re.search(r"^Error: the broker redis://:\*\*@\S+ cannot be reached: ", result.stderr)
+    assert "CELERY_BROKER_URL says where Redis is" in result.stderr
+    assert "sesame" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_wrong_variable_is_said_plainly_with_status_2(command):
         ("--unknown", "'--unknown' is not a whole number"),
     ],
 )
-def test_the_demo_refuses_what_is_no_index_with_status_2(invoke, number, message):
+def test_the_demo_refuses_what_is_no_index_with_status_2(number, message):
     result = invoke("demo", "4", number)
 
     assert result.exit_code == 2
@@ -139,14 +139,14 @@ def test_the_demo_refuses_what_is_no_index_with_status_2(invoke, number, message
         ["dead", "requeue", "--all", "1"],
     ],
 )
-def test_wrong_arguments_are_refused_with_status_2(invoke, arguments):
+def test_wrong_arguments_are_refused_with_status_2(arguments):
     result = invoke(*arguments)
 
     assert result.exit_code == 2
     assert "Error: " in result.output
 
 
-def test_without_a_server_dev_says_how_to_get_one(invoke, monkeypatch):
+def test_without_a_server_dev_says_how_to_get_one(monkeypatch):
     from fibo_worker import dev
 
     monkeypatch.setattr(dev, "embedded_redis_server", lambda: None)
