@@ -49,11 +49,14 @@ def test_dev_stops_cleanly_also_while_it_is_still_starting():
     assert "Traceback" not in program.text
 
 
-def test_nothing_survives_dev_even_if_it_is_killed():
-    with started(*FIBO_WORKER, "dev") as program:
-        program.wait_for("Ctrl-C stops both.")
+def test_no_private_server_survives_a_program_that_is_killed():
+    serve = (
+        "import time; from fibo_worker.dev import PrivateRedis\nwith PrivateRedis(): print('ready'); time.sleep(600)"
+    )
+    with started(sys.executable, "-c", serve) as program:
+        program.wait_for("ready")
         below = program.descendants()
-        assert alive(below) == below
+        assert len(alive(below)) == 2  # Redis, and its guard
 
         assert program.end(signal.SIGKILL) == -signal.SIGKILL
 
@@ -124,19 +127,3 @@ def test_demo_does_the_whole_job_with_servers_of_its_own():
     assert found == [("4", "3"), ("3", "2"), ("8", "21"), ("6", "8"), ("10", "55")]
     assert "The square root of 4 is 2.0" in done.stdout
     assert "300 of 300 answers right" in done.stdout
-
-
-def test_demo_takes_no_task_from_the_usual_queue_of_a_redis_that_is_named_and_stops_at_ctrl_c(redis_server, redis_url):
-    with redis_server.client(redis_url) as client:
-        client.lpush("celery", "somebody else's task")
-
-        with started(*FIBO_WORKER, "demo", "--batch", "10000000", env={"CELERY_BROKER_URL": redis_url}) as program:
-            said = program.wait_for("The square root of 4 is 2.0")
-            assert said.startswith("A worker started in ")
-            below = program.descendants()
-
-            assert program.end(signal.SIGINT) == 130
-
-        assert client.lrange("celery", 0, -1) == [b"somebody else's task"]
-    assert gone(below, timeout=10)
-    assert "Traceback" not in program.text

@@ -336,6 +336,19 @@ def test_a_quick_answer_needs_no_bar(worker):
     assert (status, screen.raw) == (0, b"F(4) = 3\r\n")
 
 
+def test_a_bar_moves_below_the_answers_and_is_gone_at_the_end(worker, bar_at_once):
+    status, screen = fibo_on_screen(worker.url, "compute", "--range", "1000000:1000100", rows=10)
+
+    steps = [int(found[1]) for each in screen.seen if (found := re.search(BAR, each, re.MULTILINE))]
+    assert status == 0
+    assert len(set(steps)) > 3
+    assert steps == sorted(steps)
+    assert any(re.search(r"^F\(1000\d+\) = .*\n" + BAR[1:], each, re.MULTILINE) for each in screen.seen)
+    assert b"\x1b[38;5;" in screen.raw  # in colours
+    assert "Computing" not in screen.screen
+    assert len(re.findall(rb"F\(1000\d+\) = \d{20}\.\.\.\d{20} \(\d+,\d+ digits\)\r\n", screen.raw)) == 100
+
+
 def test_a_bar_is_shown_while_answers_go_to_a_file(worker, tmp_path, bar_at_once):
     path = tmp_path / "numbers.txt"
     status, screen = fibo_on_screen(worker.url, "compute", "--range", "1000000:1000060", "--hex", "-o", str(path))

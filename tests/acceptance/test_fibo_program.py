@@ -66,19 +66,6 @@ def test_a_signal_revokes_what_is_unfinished_and_says_so(worker):
 # On a terminal.
 
 
-def test_a_bar_moves_below_the_answers_and_is_gone_at_the_end(worker):
-    with on_screen(worker.url, "compute", "--range", "1000000:1000300", rows=10) as terminal:
-        assert terminal.end() == 0
-
-    steps = [int(found[1]) for screen in terminal.seen if (found := re.search(BAR, screen, re.MULTILINE))]
-    assert len(set(steps)) > 3
-    assert steps == sorted(steps)
-    assert any(re.search(r"^F\(1000\d+\) = .*\n" + BAR[1:], screen, re.MULTILINE) for screen in terminal.seen)
-    assert b"\x1b[38;5;" in terminal.raw  # in colours
-    assert "Computing" not in terminal.screen
-    assert len(re.findall(rb"F\(1000\d+\) = \d{20}\.\.\.\d{20} \(\d+,\d+ digits\)\r\n", terminal.raw)) == 300
-
-
 def test_numbers_can_be_typed(worker):
     with on_screen(worker.url, "compute", "-") as terminal:
         terminal.wait_for("Type numbers; Ctrl-D ends.")

@@ -1,5 +1,6 @@
 """Where no Redis is, or the terminal alone matters."""
 
+import logging
 import re
 
 import pytest
@@ -39,6 +40,7 @@ def test_debug_shows_the_log_and_the_traceback_but_no_password(command):
     # Numbers that were not answered are no errors to Python.
     assert ("Traceback" in done.stderr) == (command == ("ping",))
     assert "sesame" not in done.stderr
+    assert logging.getLogger("fibo_client").level == logging.NOTSET  # as it was before
 
 
 @pytest.mark.parametrize("columns", [52, 80, 200])

@@ -8,6 +8,7 @@ from support.fibo import fibo_worker as invoke
 from support.servers import free_port
 
 from fibo_worker import __version__
+from fibo_worker.dev import StartError
 
 
 @pytest.fixture
@@ -124,6 +125,20 @@ def test_the_demo_refuses_what_is_no_index_with_status_2(number, message):
 
     assert result.exit_code == 2
     assert f"Error: {message}" in result.output
+
+
+@pytest.mark.parametrize(("url", "queue"), [("", "celery"), ("redis://theirs/0", "fibo.demo")])
+def test_the_demo_leaves_the_usual_queue_of_a_redis_that_is_named_alone(monkeypatch, url, queue):
+    asked = []
+
+    def running(*arguments, **options):
+        asked.append((arguments, options["queue"]))
+        raise StartError("it is not to start")
+
+    monkeypatch.setattr("fibo_worker.demo.running", running)
+
+    assert invoke("demo", CELERY_BROKER_URL=url).exit_code == 1
+    assert asked == [((url or None,), queue)]
 
 
 @pytest.mark.parametrize(
