@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 from rich.progress import Progress
+from support.clock import virtual
 
-from fibo_client.cli.bar import Bar
+from fibo_client.cli.bar import PATIENCE, Bar
+
+
+@virtual
+async def test_only_what_takes_long_enough_to_wonder_has_a_bar(monkeypatch):
+    shown = []
+
+    async def show(function):
+        shown.append(function)
+
+    monkeypatch.setattr("fibo_client.cli.bar.in_thread", show)
+    monkeypatch.setenv("TERM", "xterm")
+    with Bar("Computing", 10, threading.Lock(), on_output=False).shown(wanted=True):
+        await asyncio.sleep(0.9 * PATIENCE)
+    await asyncio.sleep(PATIENCE)
+    assert not shown
+    with Bar("Computing", 10, threading.Lock(), on_output=False).shown(wanted=True):
+        await asyncio.sleep(1.1 * PATIENCE)
+    assert len(shown) == 1
 
 
 async def test_steps_that_are_done_while_the_bar_is_being_made_do_no_harm(monkeypatch):
