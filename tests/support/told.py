@@ -29,7 +29,7 @@ def told(error: type[Exception], *words: str) -> Iterator[None]:
     kind, message, shown = caught.type, str(caught.value), "".join(traceback.format_exception(caught.value))
     del caught  # With its traceback it would keep alive what the block did not await.
     assert seconds < QUICK
-    assert kind is error
+    assert kind is error, shown
     for word in words:
-        assert word in message
-    assert PASSWORD not in shown
+        assert word in message, message
+    assert PASSWORD not in shown, shown
