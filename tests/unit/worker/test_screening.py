@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Base64, Message
 from kombu.utils.json import dumps
+from support.defects import MAX_BODY_BYTES, RUNS, TOLD, UNTOLD
 
 from fibo_worker.screening import MAX_DEPTH, screen
 
@@ -99,6 +100,30 @@ PLACES = [
     *(("properties", name) for name in ("body_encoding", "delivery_info", "priority", "correlation_id")),
 ]
 BODIES = st.tuples(JSON, JSON, JSON).map(list) | JSON
+
+
+@pytest.mark.parametrize("defect", TOLD)
+def test_what_cannot_be_run_is_refused_and_its_id_read(defect):
+    found = screen(TOLD[defect], max_body_bytes=MAX_BODY_BYTES)
+
+    assert (found.payload, found.id) == (None, defect)
+    assert found.reason
+
+
+@pytest.mark.parametrize("defect", UNTOLD)
+def test_what_cannot_be_run_is_refused_also_where_no_id_can_be_read(defect):
+    found = screen(UNTOLD[defect], max_body_bytes=MAX_BODY_BYTES)
+
+    assert (found.payload, found.id) == (None, None)
+    assert found.reason
+
+
+@pytest.mark.parametrize("oddity", RUNS)
+def test_what_is_odd_and_can_be_run_passes(oddity):
+    found = screen(RUNS[oddity], max_body_bytes=MAX_BODY_BYTES)
+
+    assert (found.reason, found.id) == (None, oddity)
+    receive(found.payload)
 
 
 @given(st.binary(max_size=200))
