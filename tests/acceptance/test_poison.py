@@ -1,314 +1,42 @@
-"""Tasks that take their process with them, and workers that are taken from their tasks."""
+"""A task that takes its process with it: the main part. `tests/outages/test_poison.py` has the others."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
-import zlib
-from base64 import b64encode
-from typing import TYPE_CHECKING
 
 import pytest
-from support.hand import eventually
-from support.servers import TESTS, RedisServer
+from support.servers import TESTS
 
-from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient
-from fibo_client.errors import TaskFailedError
-from fibo_worker.dead_letters import DeadLetter
+from fibo_client import FiboClient, TaskFailedError
+from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.dev import WorkerProcess
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SMALL = {"FIBO_MAX_MEMORY": "1024"}
-QUICK = {"FIBO_SOFT_TIME_LIMIT": "1", "FIBO_TIME_LIMIT": "2", "FIBO_VISIBILITY_TIMEOUT": "3"}
-
-
-def poisoned(url: str, *, name: str = "poisoned", **options) -> WorkerProcess:
-    env = {"PYTHONPATH": str(TESTS), **options.pop("env", QUICK)}
-    return WorkerProcess(url, app="support.poisoned", name=name, env=env, stop_timeout=0, **options)
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A Redis for this module."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def bad(server):
-    """A worker with one process and small limits, whose tasks misbehave, for the module."""
-    with poisoned(server.url, env=SMALL) as process:
-        yield process
 
 
 @pytest.fixture
-async def celery(server, bad):
-    """A client of that worker. When the test is over, the same worker still runs good tasks, and nothing is left."""
-    pid = bad.pid
-    async with FiboClient(server.url) as fibo:
-        yield fibo.celery
+def bad(redis_server):
+    """A worker with one process and little memory, whose tasks misbehave, and its URL."""
+    url = redis_server.fresh_url()
+    env = {"PYTHONPATH": str(TESTS), "FIBO_MAX_MEMORY": "1024"}
+    with WorkerProcess(url, app="support.poisoned", env=env, stop_timeout=0) as process:
+        yield url, process
+
+
+async def test_what_ends_a_process_is_run_once_more_and_put_aside_and_what_wants_too_much_memory_fails(
+    bad, redis_server
+):
+    url, process = bad
+    async with FiboClient(url) as fibo:
+        with pytest.raises(TaskFailedError, match="SIGKILL") as killed:
+            await (await fibo.celery.send_task("poison.kill")).get(timeout=30)
+        with pytest.raises(TaskFailedError) as greedy:
+            await (await fibo.celery.send_task("poison.memory", (3 * 10**9,))).get(timeout=30)
         assert await fibo.fibonacci(10, timeout=20) == 55
-    assert bad.pid == pid
-    bad.check()
-    with server.client() as direct:
-        await eventually(lambda: _is(lambda: direct.llen("celery") == 0))
-        await eventually(lambda: _is(lambda: direct.hlen("unacked") == 0))
-        direct.delete("celery.dead")
+    process.check()
 
-
-def letters(server) -> list[DeadLetter]:
-    with server.client() as direct:
-        return [DeadLetter.decode(each) for each in direct.lrange("celery.dead", 0, -1)]
-
-
-async def failure(celery, name, args=(), **options) -> TaskFailedError:
-    with pytest.raises(TaskFailedError) as caught:
-        await (await celery.send_task(name, args, **options)).get(timeout=30)
-    return caught.value
-
-
-async def test_a_task_that_kills_its_process_is_run_once_more_and_then_put_aside(celery, server):
-    error = await failure(celery, "poison.kill")
-    assert error.exc_type == "WorkerLostError"
-    assert "SIGKILL" in str(error)
-    (letter,) = letters(server)
-    assert letter.task == "poison.kill"
-    assert letter.id == error.task_id
+    assert killed.value.exc_type == "WorkerLostError"
+    assert greedy.value.exc_type == "MemoryError"
+    with redis_server.client(url) as direct:
+        (letter,) = map(DeadLetter.decode, DeadLetters(direct, "celery").stored())
+    assert (letter.task, letter.id) == ("poison.kill", killed.value.task_id)
     assert "lost 2 times" in letter.reason
     assert "fibo_losses" not in json.loads(letter.raw)["properties"]
-
-
-@pytest.mark.parametrize("how", ["SystemExit", "KeyboardInterrupt"])
-async def test_a_task_that_ends_its_process_is_run_once_more_and_then_put_aside(celery, server, tmp_path, how):
-    error = await failure(celery, "poison.leave", (str(tmp_path / "log"), how))
-    assert error.exc_type == "WorkerLostError"
-    assert len((tmp_path / "log").read_text().split()) == 2
-    assert len(letters(server)) == 1
-
-
-async def test_a_message_that_was_lost_is_put_aside_whatever_types_it_has(celery, server):
-    message = {
-        "body": "[[0], {}, {}]",
-        "content-type": "application/json",
-        "headers": {"task": "fibo.fibonacci", "id": "typed", "x": {"__type__": "uuid", "__value__": {"hex": "0" * 32}}},
-        "properties": {"delivery_tag": "typed", "fibo_losses": 2, "priority": float("inf")},
-    }
-    with server.client() as direct:
-        direct.lpush("celery", json.dumps(message))
-    with pytest.raises(TaskFailedError, match="WorkerLostError"):
-        await celery.result("typed").get(timeout=20)
-    (letter,) = letters(server)
-    assert json.loads(letter.raw)["headers"]["x"] == message["headers"]["x"]
-
-
-async def test_a_lost_process_costs_no_message_whose_priority_is_infinite(celery, server, tmp_path):
-    message = {
-        "body": json.dumps([[str(tmp_path / "killed")], {}, {}]),
-        "content-type": "application/json",
-        "headers": {"task": "poison.kill_once", "id": "endless"},
-        "properties": {"delivery_tag": "endless", "priority": float("inf")},
-    }
-    with server.client() as direct:
-        direct.lpush("celery", json.dumps(message))
-    assert await celery.result("endless").get(timeout=30) == "survived"
-
-
-async def test_a_task_whose_process_was_killed_once_is_run_again_and_answered(celery, server, tmp_path):
-    result = await celery.send_task("poison.kill_once", (str(tmp_path / "killed"),))
-    assert await result.get(timeout=30) == "survived"
-    assert letters(server) == []
-
-
-async def test_a_task_that_wants_too_much_memory_fails_and_the_worker_goes_on(celery, server):
-    assert (await failure(celery, "poison.memory", (3 * 10**9,))).exc_type == "MemoryError"
-    assert letters(server) == []
-
-
-async def test_a_library_that_ends_the_process_for_want_of_memory_costs_two_processes(celery, server):
-    error = await failure(celery, "poison.gmp", (9 * 10**9,))
-    assert "SIGABRT" in str(error)
-    assert len(letters(server)) == 1
-
-
-async def test_a_process_that_has_come_to_use_much_memory_is_replaced(celery, bad):
-    first = await (await celery.send_task("poison.grow", (300 * 1024 * 1024,))).get(timeout=20)
-    second = await (await celery.send_task("poison.grow", (1,))).get(timeout=20)
-    assert first != second
-
-
-async def test_a_task_without_end_is_stopped_by_the_soft_limit(celery):
-    assert (await failure(celery, "poison.spin", soft_time_limit=1)).exc_type == "SoftTimeLimitExceeded"
-
-
-async def test_a_task_that_does_not_listen_is_killed_by_the_hard_limit(celery, server):
-    assert (await failure(celery, "poison.deaf", soft_time_limit=0.5, time_limit=1)).exc_type == "TimeLimitExceeded"
-    assert letters(server) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "exc_type"),
-    [
-        ("fibo.fibonacci", (10**9,), "ValueError"),
-        ("fibo.fibonacci", (10**4000,), "ValueError"),
-        ("fibo.fibonacci", ("9" * 10**6,), "TypeError"),
-        ("fibo.fibonacci", tuple(range(100_000)), "TypeError"),
-        ("fibo.fibonacci_chunk", (list(range(1001)),), "ValueError"),
-        ("fibo.fibonacci_chunk", ([9_999_999] * 1000,), "ValueError"),
-        ("fibo.fibonacci_chunk", ([[[]]] * 1000,), None),
-        ("tasks.fibo_task", (10**9,), "ValueError"),
-        ("tasks.sqrt_task", (10**4000,), "ValueError"),
-    ],
-    ids=["n", "digits", "text", "arguments", "long chunk", "large chunk", "odd chunk", "fibo_task", "sqrt"],
-)
-async def test_arguments_that_would_cost_too_much_are_refused_by_the_task(celery, name, args, exc_type):
-    result = await celery.send_task(name, args)
-    if exc_type is None:
-        assert {"TypeError"} == {item["error"][0] for item in await result.get(timeout=20)}
-    else:
-        with pytest.raises(TaskFailedError) as caught:
-            await result.get(timeout=20)
-        assert caught.value.exc_type == exc_type
-        assert len(str(caught.value)) < 1000
-
-
-async def test_a_body_that_expands_beyond_the_limit_is_put_aside_and_the_caller_told(celery, server):
-    bomb = zlib.compress(b"[[0], {}, {}]" + b" " * 40_000_000)
-    message = {
-        "body": b64encode(bomb).decode(),
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-        "headers": {"task": "fibo.fibonacci", "id": "bomb", "compression": "application/x-gzip"},
-        "properties": {
-            "body_encoding": "base64",
-            "delivery_tag": "bomb",
-            "delivery_info": {"exchange": "", "routing_key": "celery"},
-        },
-    }
-    with server.client() as direct:
-        direct.lpush("celery", json.dumps(message))
-    with pytest.raises(TaskFailedError):
-        await celery.result("bomb").get(timeout=20)
-    assert [letter.id for letter in letters(server)] == ["bomb"]
-
-
-async def test_what_a_killed_worker_had_is_run_again_by_another(tmp_path):
-    """At least once: what ran is run again, what waited in its hands is run, and no sooner than the time-out says."""
-    with RedisServer() as server:
-        async with CeleryClient(server.url) as celery:
-            first = poisoned(server.url, name="first", arguments=["--prefetch-multiplier", "4"])
-            first.start()
-            log = tmp_path / "log"
-            running = await celery.send_task("poison.count", (str(log), 0.9))
-            await eventually(lambda: _is(log.exists))
-            reserved = await celery.send_task("poison.count", (str(tmp_path / "reserved"), 0))
-            with server.client() as direct:
-                await eventually(lambda: _is(lambda: direct.hlen("unacked") == 2))
-            os.killpg(first.pid, signal.SIGKILL)
-            began = time.monotonic()
-            with poisoned(server.url, name="second"):
-                assert await running.get(timeout=30) == "done"
-                assert await reserved.get(timeout=30) == "done"
-            took = time.monotonic() - began
-            first.stop()
-            assert len(log.read_text().split()) == 2
-            assert took < 3 + 0.3 + 15, f"{took:.1f} s"  # the time-out, a look, and a patient machine
-
-
-async def test_a_message_whose_workers_are_killed_twice_is_put_aside(tmp_path):
-    with RedisServer() as server:
-        async with CeleryClient(server.url) as celery:
-            result = await celery.send_task("poison.count", (str(tmp_path / "log"), 0.9))
-            for number in (1, 2):
-                worker = poisoned(server.url, name=f"victim{number}")
-                worker.start()
-                await eventually(lambda number=number: _is(lambda: _runs(tmp_path / "log") == number), 20)
-                os.killpg(worker.pid, signal.SIGKILL)
-                worker.stop()
-            with poisoned(server.url, name="third"), pytest.raises(TaskFailedError) as caught:
-                await result.get(timeout=20)
-            assert caught.value.exc_type == "WorkerLostError"
-            (letter,) = letters(server)
-            assert letter.id == result.id
-            assert _runs(tmp_path / "log") == 2
-
-
-async def test_what_waits_for_its_time_longer_than_the_timeout_is_not_taken_for_lost(tmp_path):
-    with RedisServer() as server:
-        async with CeleryClient(server.url) as celery:
-            with poisoned(server.url):
-                result = await celery.send_task("poison.count", (str(tmp_path / "log"), 0), countdown=8)
-                assert await result.get(timeout=30) == "done"
-            assert letters(server) == []
-            assert _runs(tmp_path / "log") == 1
-
-
-async def test_what_a_task_gives_back_is_not_taken_for_lost(celery, server, tmp_path):
-    result = await celery.send_task("poison.give_back", (str(tmp_path / "log"), 4))
-    assert await result.get(timeout=30) == 4
-    assert letters(server) == []
-
-
-async def test_a_redis_that_is_full_for_a_while_costs_no_message(tmp_path):
-    with RedisServer() as server, server.client() as direct:
-        async with CeleryClient(server.url) as celery:
-            with poisoned(server.url, env={}) as worker:
-                pid = worker.pid
-                assert await (await celery.send_task("poison.count", (str(tmp_path / "log"), 0))).get(timeout=20)
-                results = [
-                    await celery.send_task("poison.count", (str(tmp_path / "log"), 0), queue="parked") for _ in range(3)
-                ]
-                direct.config_set("maxmemory-policy", "noeviction")
-                with direct.pipeline() as step:  # The worker gets them when there is no more room.
-                    for _ in results:
-                        step.rpoplpush("parked", "celery")
-                    step.execute_command("CONFIG", "SET", "maxmemory", "1mb")
-                    step.execute()
-                await eventually(lambda: _is(lambda: "used memory > 'maxmemory'" in worker.log.read_text()))
-                direct.config_set("maxmemory", "0")
-                for each in results:
-                    assert await each.get(timeout=40) == "done"
-                assert worker.pid == pid
-                worker.check()
-
-
-async def test_a_worker_that_is_stopped_finishes_what_runs_and_gives_back_what_waits(tmp_path):
-    with RedisServer() as server:
-        async with CeleryClient(server.url) as celery:
-            first = poisoned(server.url, name="first", env={})
-            first.start()
-            log = tmp_path / "log"
-            running = await celery.send_task("poison.count", (str(log), 0.9))
-            await eventually(lambda: _is(log.exists))
-            waiting = [await celery.send_task("poison.count", (str(log), 0)) for _ in range(3)]
-            os.kill(first.pid, signal.SIGTERM)
-            assert await running.get(timeout=20) == "done"
-            await eventually(lambda: _is(lambda: not _alive(first)))
-            first.stop()
-            with server.client() as direct:
-                assert direct.llen("celery") == 3
-                assert direct.hlen("unacked") == 0
-            with poisoned(server.url, name="second"):
-                for each in waiting:
-                    assert await each.get(timeout=20) == "done"
-            assert len(log.read_text().split()) == 4
-
-
-def _runs(log: Path) -> int:
-    return len(log.read_text().split()) if log.exists() else 0
-
-
-async def _is(condition) -> bool:
-    return condition()
-
-
-def _alive(worker: WorkerProcess) -> bool:
-    try:
-        worker.check()
-    except RuntimeError:
-        return False
-    return True

@@ -8,9 +8,13 @@ import signal
 import time
 from pathlib import Path
 
+from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from fibo_worker.app import create_app
+
+# Where Celery misses the end of a process, it sees it when it looks, every five seconds; there is no setting for that.
+AsynPool.timers = property(lambda pool: {pool.maintain_pool: 0.1})
 
 app = create_app()
 

@@ -154,6 +154,29 @@ def test_what_has_no_square_root_fails(app, value, error):
         run(app, "tasks.sqrt_task", value).get()
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "error"),
+    [
+        ("fibo.fibonacci", (10**4000,), ValueError),
+        ("fibo.fibonacci", ("9" * 10**6,), TypeError),
+        ("fibo.fibonacci", range(100_000), TypeError),
+        ("fibo.fibonacci_chunk", (["9" * 10**6],), None),
+        ("fibo.fibonacci_chunk", ([[[]]] * 1000,), None),
+        ("tasks.sqrt_task", (10**4000,), ValueError),
+    ],
+    ids=["digits", "text", "arguments", "chunk with a text", "odd chunk", "root of digits"],
+)
+def test_large_arguments_are_refused_in_few_words(app, name, args, error):
+    result = run(app, name, *args)
+    if error is None:
+        assert {item["error"][0] for item in result.get()} == {"TypeError"}
+        assert max(len(item["error"][1]) for item in result.get()) < 1000
+    else:
+        with pytest.raises(error) as caught:
+            result.get()
+        assert len(str(caught.value)) < 1000
+
+
 def test_of_a_long_answer_the_log_has_only_the_beginning(app, caplog):
     caplog.set_level("INFO", "celery.app.trace")
     long = {"fibo.fibonacci_chunk": [1000] * 1000, "fibo.fibonacci": 1000, "tasks.fibo_task": 1000}
