@@ -1,14 +1,18 @@
 import os
 import re
+import socket
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 from support.fibo import fibo_worker as invoke
 from support.servers import free_port
 
 from fibo_worker import __version__
+from fibo_worker.app import create_app
 from fibo_worker.dev import StartError
+from fibo_worker.settings import WorkerSettings
 
 
 @pytest.fixture
@@ -79,6 +83,43 @@ def test_start_hands_the_port_for_metrics_to_the_worker_by_the_environment(start
     [(_, arguments, env)] = started
     assert (env["FIBO_METRICS_PORT"], env["FIBO_METRICS_HOST"]) == (port, "127.0.0.2")
     assert port not in arguments
+
+
+def test_a_port_for_metrics_that_is_in_use_is_said_before_the_worker_starts(started):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = invoke("start", "--metrics-port", str(port))
+
+    assert (done.exit_code, started) == (1, [])
+    assert done.stderr == (
+        f"Error: the metrics cannot be served on 127.0.0.1:{port}: the port is in use; "
+        "each worker needs one of its own (--metrics-port, FIBO_METRICS_PORT)\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "name.invalid"])
+def test_an_address_of_another_machine_is_said_before_the_worker_starts(started, monkeypatch, host):
+    if host == "name.invalid":  # Asked for no name server.
+        unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=unknown))
+    done = invoke("start", "--metrics-port", "9808", "--metrics-host", host)
+
+    assert (done.exit_code, started) == (1, [])
+    assert f"cannot be served on {host}:9808: this machine has no such address" in done.stderr
+
+
+def test_start_names_the_extra_that_metrics_need_and_nothing_else_needs_it(started, monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "fibo_worker.metrics", raising=False)
+    done = invoke("start", "--metrics-port", "9808")
+
+    assert (done.exit_code, started) == (1, [])
+    assert done.stderr == (
+        "Error: FIBO_METRICS_PORT and --metrics-port need prometheus-client; "
+        "get it with: pip install 'fibo-worker[metrics]'\n"
+    )
+    assert invoke("start").exit_code == 0
+    assert create_app(WorkerSettings())
 
 
 def test_start_lets_no_other_variable_win_over_ours(started):
