@@ -1,164 +1,116 @@
-"""Names that would be commands, other keys or other JSON: refused before anything is sent, or data to the letter."""
+"""Names that would be commands, other keys or other JSON, sent through a real Redis: it has what was meant, no more.
+
+`tests/unit/client/test_hostile_names.py` has each of them in each place.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from collections import defaultdict
 
 import pytest
-import redis.asyncio
+from support.hostile import HOSTILE, NAMES, meant
 
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import FiboError, ResultTimeoutError
 
-HOSTILE = {
-    "newline": "a\nb",
-    "RESP": "a\r\n*1\r\n$8\r\nFLUSHALL\r\n",
-    "RESP at its start": "\r\n$3\r\nabc\r\n",
-    "NUL": "a\0b",
-    "separator": "a\x06\x163",
-    "quotes": '"}, "id": "other", {"',
-    "backslash": "a\\",
-    "escape": "\\u0000\\",
-    "lone surrogate": "a\ud800b",
-    "both surrogates": "\ud83d\ude00",
-    "emoji": "\U0001f600",
-    "right to left": "\u202eabc",
-    "very long": "x" * 100_000,
-    "result key": "celery-task-meta-victim",
-    "binding": "_kombu.binding.celery.pidbox",
-    "unacked": "unacked",
-    "glob": "*?[a-z]\\*",
-    "hash tag": "{a}b",
-    "empty": "",
-    "space": " ",
-    "dots": "../../etc",
-    "format": "%s{0}{}${x}%(a)s",
-    "markup": "<script>",
-    "only a NUL": "\0",
-}
-
-
-def meant(text):
-    """JSON knows no difference between the two halves of a character and the character."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-
-
-@pytest.fixture(params=HOSTILE)
-def name(request):
-    return HOSTILE[request.param]
+PREFIXES = [HOSTILE[kind] for kind in ("RESP", "RESP at its start", "NUL", "separator", "emoji", "glob", "quotes")]
+"""What may be written before a key, and is no name."""
 
 
 @pytest.fixture
 async def left(server, hand):
-    """What stands in Redis afterwards, by key."""
+    """What stands in Redis, by key, beside a key that nobody may touch. It is taken away."""
     await hand.redis.set("victim", "untouched")
 
     async def read():
         assert await hand.redis.get("victim") == b"untouched"
-        keys = [key for key in await hand.redis.keys("*") if key != b"victim"]
-        return {key: await hand.redis.lrange(key, 0, -1) for key in keys}
+        found = {}
+        for key in await hand.redis.keys("*"):
+            if key != b"victim":
+                found[key] = [json.loads(each) for each in await hand.redis.lrange(key, 0, -1)]
+                await hand.redis.delete(key)
+        return found
 
     return read
 
 
-async def sent(server, left, **options):
-    """Send a task; give the one key that came to be, and the message. Nothing, where it was refused."""
-    config = {key: options.pop(key) for key in [*options] if key.endswith("prefix") or key == "priority_separator"}
-    task = options.pop("task", "t.add")
-    try:
-        async with CeleryClient(server.url, **config) as client:
-            await client.send_task(task, (1,), **options)
-    except (FiboError, ValueError):
-        assert await left() == {}
-        return None
-    ((key, elements),) = (await left()).items()
-    (element,) = elements
-    message = json.loads(element)
-    assert json.loads(base64.b64decode(message["body"]))[0] == [1]
-    return key, message
+def ids(messages):
+    return [message["headers"]["id"] for message in messages[::-1]]
 
 
-async def test_the_name_of_a_task_is_refused_or_data(server, left, name):
-    if what := await sent(server, left, task=name):
-        key, message = what
-        assert key == b"celery"
-        assert message["headers"]["task"] == name
-
-
-async def test_the_name_of_a_queue_is_refused_or_the_key(server, left, name):
-    if what := await sent(server, left, queue=name):
-        key, message = what
-        assert key == name.encode()
-        assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": name}
-
-
-async def test_the_id_of_a_task_is_refused_or_data(server, left, name):
-    if what := await sent(server, left, task_id=name):
-        key, message = what
-        assert key == b"celery"
-        assert message["headers"]["id"] == message["properties"]["correlation_id"] == name
-
-
-async def test_a_header_is_refused_or_data(server, left, name):
-    if what := await sent(server, left, headers={"x-mine": name}):
-        assert what[1]["headers"]["x-mine"] == meant(name)
-        assert what[1]["headers"]["task"] == "t.add"
-
-
-async def test_the_name_of_a_header_is_refused_or_data(server, left, name):
-    if what := await sent(server, left, headers={name: "mine"}):
-        assert what[1]["headers"][name] == "mine"
-        assert what[1]["headers"]["task"] == "t.add"
-
-
-async def test_a_shadow_is_refused_or_data(server, left, name):
-    if what := await sent(server, left, shadow=name):
-        assert what[1]["headers"]["shadow"] == name
-
-
-async def test_an_argument_is_data(server, hand, left, name):
+async def test_names_and_arguments_are_in_the_lists_to_the_letter(server, left):
+    expected = defaultdict(list)
     async with CeleryClient(server.url) as client:
-        await client.send_task("t.add", (name,), {"k": {name: name}})
-    ((_, (element,)),) = (await left()).items()
-    args, kwargs, _ = json.loads(base64.b64decode(json.loads(element)["body"]))
-    assert (args, kwargs) == ([meant(name)], {"k": {meant(name): meant(name)}})
+        for kind in sorted(NAMES):
+            name = HOSTILE[kind]
+            await client.send_task(name, (1,), task_id=f"{kind}: task")
+            await client.send_task("t.add", (1,), task_id=name)
+            await client.send_task("t.add", (1,), task_id=f"{kind}: queue", queue=name)
+            expected[b"celery"] += [f"{kind}: task", name]
+            expected[name.encode()] += [f"{kind}: queue"]
+    found = await left()
+    assert {key: ids(messages) for key, messages in found.items()} == expected
+    tasks = [message["headers"]["task"] for message in found[b"celery"][::-1]]
+    assert tasks[::2] == [HOSTILE[kind] for kind in sorted(NAMES)]
 
 
-async def test_a_prefix_is_refused_or_stands_before_the_key(server, left, name):
-    if what := await sent(server, left, broker_prefix=name):
-        assert what[0] == f"{name}celery".encode()
+async def test_any_text_is_an_argument(server, left):
+    texts = [*HOSTILE.values()]
+    async with CeleryClient(server.url) as client:
+        await client.send_many("t.add", [(text, {text: text}) for text in texts])
+    ((_, messages),) = (await left()).items()
+    bodies = [json.loads(base64.b64decode(message["body"])) for message in messages[::-1]]
+    assert [args for args, _, _ in bodies] == [[meant(text), {meant(text): meant(text)}] for text in texts]
 
 
-async def test_a_separator_of_priorities_is_refused_or_in_the_key(server, left, name):
-    if what := await sent(server, left, priority_separator=name, priority=9):
-        assert what[0] == f"celery{name}9".encode()
-
-
-@pytest.mark.parametrize("push", [True, False], ids=["push", "poll"])
-async def test_an_id_that_is_waited_for_is_refused_or_names_its_own_key_only(server, hand, left, name, push):
-    async with CeleryClient(server.url, push=push) as client:
-        await hand.put("good", result=1)
-        try:
-            result = client.result(name)
-            with pytest.raises(ResultTimeoutError):
-                await result.get(timeout=0.2)
-            await hand.put(name, result=5)
-            assert await client.result(name).get(timeout=5) == 5
-            await result.forget()
-        except (FiboError, ValueError):
-            pass
-        assert await client.result("good").get(timeout=5) == 1
-    async with redis.asyncio.Redis.from_url(server.url) as other:
-        await other.delete("celery-task-meta-good")
+async def test_what_is_no_name_leaves_nothing(server, left):
+    async with CeleryClient(server.url) as client:
+        for kind in HOSTILE.keys() - NAMES:
+            for option in ("task_id", "queue"):
+                with pytest.raises(FiboError):
+                    await client.send_task("t.add", (1,), **{option: HOSTILE[kind]})
     assert await left() == {}
 
 
-async def test_a_prefix_of_results_is_refused_or_stands_before_the_key(server, hand, name):
-    try:
-        async with CeleryClient(server.url, result_prefix=name) as client:
+@pytest.mark.parametrize("push", [True, False], ids=["push", "poll"])
+async def test_an_id_that_is_waited_for_names_its_own_key_only(server, hand, left, push):
+    async with CeleryClient(server.url, push=push) as client:
+        results = [client.result(HOSTILE[kind]) for kind in sorted(NAMES)]
+        with pytest.raises(ResultTimeoutError):
+            await client.gather(results, timeout=0.2)
+        for number, result in enumerate(results):
+            await hand.put(result.id, result=number)
+        again = [client.result(result.id) for result in results]
+        assert await client.gather(again, timeout=20) == [*range(len(results))]
+        for result in again:
+            await result.forget()
+    assert await left() == {}
+
+
+async def test_a_prefix_and_a_separator_stand_in_the_key(server, left):
+    for text in PREFIXES:
+        async with CeleryClient(server.url, broker_prefix=text, priority_separator=text) as client:
+            await client.send_task("t.add", (1,), task_id="a")
+            await client.send_task("t.add", (1,), task_id="b", priority=9)
+        found = await left()
+        assert {key: ids(messages) for key, messages in found.items()} == {
+            f"{text}celery".encode(): ["a"],
+            f"{text}celery{text}9".encode(): ["b"],
+        }
+    async with CeleryClient(server.url, broker_prefix=HOSTILE["lone surrogate"]) as client:
+        with pytest.raises(FiboError):
+            await client.send_task("t.add", (1,))
+    assert await left() == {}
+
+
+async def test_a_prefix_of_results_stands_before_the_key(server, left):
+    async def wait(text):
+        async with CeleryClient(server.url, result_prefix=text) as client:
             with pytest.raises(ResultTimeoutError):
-                await client.result("a").get(timeout=0.1)
-    except (FiboError, ValueError):
-        pass
-    assert await hand.redis.keys("*") == []
+                await client.result("a").get(timeout=0.2)
+
+    await asyncio.gather(*map(wait, PREFIXES))
+    assert await left() == {}

@@ -1,0 +1,108 @@
+"""Names that would be commands, other keys or other JSON are refused before anything is sent, or data to the letter."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from support.hostile import HOSTILE, NAMES, meant
+
+from fibo_client.celery import CeleryClient
+from fibo_client.celery.composing import Composer
+from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.task import Signature
+from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.errors import ConfigError, MessageError
+from fibo_client.telemetry.recorder import SILENCE
+
+
+@pytest.fixture(params=HOSTILE)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def name(kind):
+    return HOSTILE[kind]
+
+
+def composed(task="t.add", args=(1,), kwargs=None, config=None, **options):
+    """The key to which a message goes, and the message."""
+    broker, _ = open_redis(CeleryConfig(**(config or {})))
+    parcel = Composer(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, SILENCE)
+    return parcel.route, json.loads(parcel.payload)
+
+
+def refused(kind, names=NAMES, **sending):
+    """Whether a message with a name of this kind is refused, as it must be if it is none of the names."""
+    if kind in names:
+        return False
+    with pytest.raises(MessageError):
+        composed(**sending)
+    return True
+
+
+def test_the_name_of_a_task_is_refused_or_data(kind, name):
+    if not refused(kind, task=name):
+        route, message = composed(task=name)
+        assert (route, message["headers"]["task"]) == ("celery", name)
+
+
+def test_the_name_of_a_queue_is_refused_or_the_key(kind, name):
+    if not refused(kind, queue=name):
+        route, message = composed(queue=name)
+        assert route == name
+        assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": name}
+
+
+def test_the_id_of_a_task_is_refused_or_data(kind, name):
+    if not refused(kind, task_id=name):
+        route, message = composed(task_id=name)
+        assert route == "celery"
+        assert message["headers"]["id"] == message["properties"]["correlation_id"] == name
+
+
+def test_the_name_of_a_header_is_refused_or_data(kind, name):
+    # What begins with an underscore belongs to the protocol.
+    if not refused(kind, NAMES - {"binding"}, headers={name: "mine"}):
+        headers = composed(headers={name: "mine"})[1]["headers"]
+        assert (headers[name], headers["task"]) == ("mine", "t.add")
+
+
+def test_a_shadow_is_refused_or_data(kind, name):
+    if not refused(kind, shadow=name):
+        assert composed(shadow=name)[1]["headers"]["shadow"] == name
+
+
+def test_a_header_is_data(name):
+    headers = composed(headers={"x-mine": name})[1]["headers"]
+    assert (headers["x-mine"], headers["task"]) == (meant(name), "t.add")
+
+
+def test_an_argument_is_data(name):
+    route, message = composed(args=(name,), kwargs={"k": {name: name}})
+    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+    assert (route, args, kwargs) == ("celery", [meant(name)], {"k": {meant(name): meant(name)}})
+
+
+def test_a_prefix_stands_before_the_key(name):
+    assert composed(config={"broker_prefix": name})[0] == f"{name}celery"
+
+
+def test_a_separator_of_priorities_is_in_the_key_and_is_not_empty(kind, name):
+    config = {"priority_separator": name}
+    if kind == "empty":
+        with pytest.raises(ConfigError, match="priority_separator"):
+            composed(config=config)
+    else:
+        assert composed(config=config, priority=9)[0] == f"celery{name}9"
+
+
+async def test_an_id_to_wait_for_is_refused_or_kept_as_it_is(kind, name):
+    client = CeleryClient()
+    if kind in NAMES:
+        assert client.result(name).id == name
+    else:
+        with pytest.raises(MessageError):
+            client.result(name)
