@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -77,43 +78,70 @@ def test_that_is_no_coroutine(fake_fibo):
 """
 
 
-def ran(tmp_path, suite, *options):
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "test_it.py").write_text(suite)
-    plugins = [part for name in ("no:cacheprovider", "no:cov") for part in ("-p", name)]
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "--rootdir", str(tmp_path), *plugins, *options]
-    return run(*command, str(tmp_path))
+WRONG = STRICT.replace('assert_sent_once("proj.add", 2, 3)', 'assert_sent_once("proj.add", 2, 4)')
+
+WITHOUT = "def test_it(fake_fibo):\n    pass\n"
+
+PYTEST_ASYNCIO = ["-p", "pytest_asyncio.plugin", "-p", "anyio.pytest_plugin", *ONE_LOOP_A_TEST]
+
+SUITES = {
+    "pytest-asyncio, auto": (CONFTEST, AUTO, [*PYTEST_ASYNCIO, "-o", "asyncio_mode=auto"]),
+    "pytest-asyncio, strict": (CONFTEST, STRICT, [*PYTEST_ASYNCIO, "-o", "asyncio_mode=strict"]),
+    "anyio": (CONFTEST, ANYIO, ["-p", "anyio.pytest_plugin"]),
+    "neither": (CONFTEST, PLAIN, []),
+    "a wrong assertion": (CONFTEST, WRONG, [*PYTEST_ASYNCIO, "-o", "asyncio_mode=strict"]),
+    "no plugin": ("", WITHOUT, []),
+}
+"""A conftest.py, a suite, and pytest's options, by name."""
+
+# Python and pytest are started once. What is under test is imported by each suite's own process.
+PROGRAM = """
+import os, sys, pytest
+
+for folder in sys.argv[1:]:
+    if not os.fork():
+        os.chdir(folder)
+        said = os.open("said", os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        with open("options") as options:
+            status = pytest.main(options.read().split("\\n"))
+        sys.stdout.flush()
+        os._exit(status)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What pytest said of each suite."""
+    folders = {name: tmp_path_factory.mktemp("suite") for name in SUITES}
+    for name, (conftest, suite, options) in SUITES.items():
+        (folders[name] / "pytest.ini").write_text("[pytest]\n")
+        (folders[name] / "conftest.py").write_text(conftest)
+        (folders[name] / "test_it.py").write_text(suite)
+        (folders[name] / "options").write_text("\n".join(["-q", "-p", "no:cacheprovider", *options]))
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, folders.values())]
+    done = run(*command, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    return {name: (folder / "said").read_text() for name, folder in folders.items()}
 
 
 @pytest.mark.parametrize(
-    ("suite", "options", "passed"),
-    [
-        (AUTO, ["-o", "asyncio_mode=auto", *ONE_LOOP_A_TEST], 2),
-        (STRICT, ["-o", "asyncio_mode=strict", *ONE_LOOP_A_TEST], 2),
-        (ANYIO, ["-p", "no:asyncio"], 2),
-        (PLAIN, ["-p", "no:asyncio", "-p", "no:anyio"], 1),
-    ],
-    ids=["pytest-asyncio, auto", "pytest-asyncio, strict", "anyio", "neither"],
+    ("suite", "passed"),
+    [("pytest-asyncio, auto", 2), ("pytest-asyncio, strict", 2), ("anyio", 2), ("neither", 1)],
 )
-def test_the_fixtures_work_under(tmp_path, suite, options, passed):
-    done = ran(tmp_path, suite, *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{passed} passed" in done.stdout
+def test_the_fixtures_work_under(said, suite, passed):
+    assert re.search(rf"^{passed} passed in ", said[suite], re.MULTILINE), said[suite]
 
 
-def test_a_failed_assertion_shows_what_was_sent_and_no_frames_of_the_double(tmp_path):
-    suite = STRICT.replace('assert_sent_once("proj.add", 2, 3)', 'assert_sent_once("proj.add", 2, 4)')
-    done = ran(tmp_path, suite, "-o", "asyncio_mode=strict", *ONE_LOOP_A_TEST)
-    assert "1 failed, 1 passed" in done.stdout
-    assert "proj.add(2, 4) was sent 0 times, not once. What was sent (1):" in done.stdout
-    assert "proj.add(2, 3)  queue='celery' expires=" in done.stdout
-    assert "raise AssertionError" not in done.stdout
+def test_a_failed_assertion_shows_what_was_sent_and_no_frames_of_the_double(said):
+    text = said["a wrong assertion"]
+    assert "1 failed, 1 passed" in text
+    assert "proj.add(2, 4) was sent 0 times, not once. What was sent (1):" in text
+    assert "proj.add(2, 3)  queue='celery' expires=" in text
+    assert "raise AssertionError" not in text
 
 
-def test_without_the_plugin_there_are_no_such_fixtures(tmp_path):
-    done = ran(tmp_path, "def test_it(fake_fibo):\n    pass\n", "-p", "no:asyncio")
-    assert done.returncode == 0
-    (tmp_path / "conftest.py").write_text("")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    assert "fixture 'fake_fibo' not found" in run(*command, str(tmp_path)).stdout
+def test_without_the_plugin_there_are_no_such_fixtures(said):
+    assert "fixture 'fake_fibo' not found" in said["no plugin"]
