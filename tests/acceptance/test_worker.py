@@ -1,7 +1,6 @@
 import math
 import os
 import signal
-import sys
 from pathlib import Path
 
 import gmpy2
@@ -9,11 +8,15 @@ import pytest
 import redis
 from support.ca import Authority, tls_server
 from support.clients import celery_client
-from support.programs import FIBO_WORKER, gone, run
+from support.programs import gone
 from support.servers import TESTS, RedisServer, redis_binaries
 
 from fibo_client import contract
+from fibo_worker import health
+from fibo_worker.app import create_app
 from fibo_worker.dev import StartError, WorkerProcess
+from fibo_worker.health import UnhealthyError
+from fibo_worker.settings import WorkerSettings
 
 
 @pytest.fixture(scope="module")
@@ -107,26 +110,21 @@ def test_small_tasks_do_not_wait_in_the_hands_of_a_busy_worker(celery, worker):
     assert stats["prefetch_count"] == 2  # one for each of its processes
 
 
-def test_a_worker_leaves_no_process_and_no_file(redis_server):
-    with WorkerProcess(redis_server.fresh_url(), concurrency=2) as process:
-        group, log = process.pid, process.log
-        assert process.node.startswith("fibo@")
-        assert log.exists()
-
-    assert gone({group}, timeout=1)
-    assert not log.parent.exists()
-
-
-def test_a_worker_that_is_stopped_ends_the_task_that_runs(redis_server):
+def test_a_worker_that_is_stopped_ends_the_task_that_runs_and_leaves_no_process_and_no_file(redis_server):
     url = redis_server.fresh_url()
     env = {"PYTHONPATH": str(TESTS), "STOCK_CONF": '{"task_track_started": true}'}
     with celery_client(url) as app:
-        with WorkerProcess(url, app="support.stock", env=env, stop_timeout=10):
+        with WorkerProcess(url, app="support.stock", env=env, concurrency=2, stop_timeout=20) as process:
+            group, log = process.pid, process.log
+            assert process.node.startswith("fibo@")
+            assert log.exists()
             result = app.send_task("stock.sleep", (1,))
             while (state := result.state) != "STARTED":
                 assert state == "PENDING"
 
         assert result.get(timeout=0.1) == 1
+    assert gone({group}, timeout=1)
+    assert not log.parent.exists()
 
 
 def test_a_worker_that_fails_to_start_shows_the_end_of_its_log(redis_server):
@@ -200,17 +198,14 @@ def tls_port(authority):
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tls_port):
-    done = run(*FIBO_WORKER, "health", CELERY_BROKER_URL=f"rediss://127.0.0.1:{tls_port}/0")
-
-    assert done.returncode == 1
-    assert "certificate verify failed" in done.stderr
+    with pytest.raises(UnhealthyError, match="certificate verify failed"):
+        health.check(WorkerSettings(broker_url=f"rediss://127.0.0.1:{tls_port}/0"))
 
 
 def test_a_worker_serves_over_tls_that_it_has_verified(tls_port, authority):
     url = f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={authority.cert}"
-    with WorkerProcess(url, stop_timeout=0) as process:
-        client = "from fibo_worker.app import app; print(app.send_task('fibo.fibonacci', (10,)).get(timeout=9))"
-        done = run(sys.executable, "-c", client, CELERY_BROKER_URL=url)
-
-        assert done.stdout == "37\n", done.stderr
+    with WorkerProcess(url, stop_timeout=0) as process, create_app(WorkerSettings(broker_url=url)) as app:
+        result = app.send_task("fibo.fibonacci", (10,))
+        assert result.get(timeout=20) == "37"
+        result.forget()
         assert "insecure" not in process.log.read_text()
