@@ -29,7 +29,7 @@ class Unanswered:
         timed_out: How many raised ResultTimeoutError.
         latest: The most seconds that one was past its deadline.
         grown: Bytes that the process has grown by since the first portion had ended.
-        objects: How many objects of the client's own there are more than then.
+        objects: How many objects there are more than then.
         left: What the client still holds, by name.
     """
 
@@ -76,9 +76,9 @@ async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, tim
             latest = max(latest, *late)
             if not start:
                 await _forgotten(client)
-                size, objects = _resident(), _own_objects()
+                size, objects = _resident(), _objects()
         await _forgotten(client)
-        return Unanswered(timed_out, latest, _resident() - size, _own_objects() - objects, _left(client))
+        return Unanswered(timed_out, latest, _resident() - size, _objects() - objects, _left(client))
 
 
 def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, Any]]:
@@ -112,13 +112,15 @@ async def _forgotten(client: FiboClient) -> None:
 
 def _left(client: FiboClient) -> dict[str, int]:
     engine = client.celery.engine
+    registry = engine._watcher._registry
     lines = client._flights._lines.values()
     return {
         "waiters": engine._watcher.pending,
         "unsent": len(engine._publisher._unfinished),
         "flights": sum(len(line.flights) + line.in_flight for line in lines),
         "wanted": len(engine._watcher._wanted),
-        "deadlines": len(engine._watcher._registry._timed),
+        "deadlines": len(registry._timed) + len(registry._deadlines),
+        "looks": len(registry._looks),
     }
 
 
@@ -130,6 +132,6 @@ def _resident() -> int:
     raise AssertionError("no VmRSS")
 
 
-def _own_objects() -> int:
-    # Of some types the module is no text.
-    return sum(str(type(each).__module__).startswith("fibo_client") for each in gc.get_objects())
+def _objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())

@@ -25,7 +25,7 @@ async def test_calls_without_a_worker_leave_nothing_that_grows_and_nothing_that_
     came = await call_in_vain(url, "in-vain", 2_000, coalesced=coalesced, timeout=0.5)
     assert came.timed_out == 2_000
     assert set(came.left.values()) == {0}, came.left
-    assert came.objects < 100  # Of a thousand calls: each has several.
+    assert came.objects < 250  # Of a thousand calls: one that is kept for each would be as many.
     with redis_server.client(url) as client:
         assert client.llen("in-vain") > 0
         # Tasks expire two seconds after their deadline, and all deadlines have passed.
@@ -34,7 +34,8 @@ async def test_calls_without_a_worker_leave_nothing_that_grows_and_nothing_that_
 
 async def test_a_worker_that_comes_too_late_runs_none_of_them(redis_server: RedisServer):
     url = redis_server.fresh_url()
-    await call_in_vain(url, "late", 100, coalesced=False, timeout=0.3)
+    for coalesced in (True, False):
+        await call_in_vain(url, "late", 1_000, coalesced=coalesced, timeout=0.5)
     with redis_server.client(url) as client:
 
         async def all_expired() -> bool:
@@ -42,10 +43,10 @@ async def test_a_worker_that_comes_too_late_runs_none_of_them(redis_server: Redi
 
         await eventually(all_expired)
         waiting = client.llen("late")
-        assert waiting == 100
+        assert waiting > 1_000
         with WorkerProcess(url, queues=["late"], stop_timeout=0):
             async with FiboClient(url, queue="late") as late:
-                assert await late.fibonacci(10, timeout=20) == 55  # The queue is in order: all before it are done with.
+                assert await late.fibonacci(10, timeout=40) == 55  # The queue is in order: all before it are done with.
                 assert client.llen("late") == 0
                 stored = [json.loads(client.get(key)) for key in client.keys("celery-task-meta-*")]
                 revoked = [meta for meta in stored if meta["status"] == "REVOKED"]
