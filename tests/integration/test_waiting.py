@@ -114,14 +114,14 @@ async def test_a_call_without_an_answer_ends_on_time(client, timeout):
     assert isinstance(caught.value, TimeoutError)
 
 
-async def test_a_thousand_calls_without_an_answer_end_on_time(client):
+async def test_two_hundred_calls_without_an_answer_end_on_time(client):
     async def lateness() -> float:
         began = time.monotonic()
         with pytest.raises(ResultTimeoutError):
             await client.call("nobody.knows", timeout=1.0)
         return time.monotonic() - began - 1.0
 
-    assert max(await asyncio.gather(*(lateness() for _ in range(1000)))) < LATE
+    assert max(await asyncio.gather(*(lateness() for _ in range(200)))) < LATE
 
 
 async def test_a_call_on_a_redis_that_hangs_ends_on_time(client, server):
