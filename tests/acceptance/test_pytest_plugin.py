@@ -8,6 +8,8 @@ import sys
 import pytest
 from support.programs import run
 
+pytestmark = pytest.mark.timeout(120)  # One program runs six suites.
+
 # Left unset, pytest-asyncio warns.
 ONE_LOOP_A_TEST = ["-o", "asyncio_default_fixture_loop_scope=function"]
 
@@ -122,7 +124,7 @@ def said(tmp_path_factory):
         (folders[name] / "test_it.py").write_text(suite)
         (folders[name] / "options").write_text("\n".join(["-q", "-p", "no:cacheprovider", *options]))
     command = [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, folders.values())]
-    done = run(*command, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    done = run(*command, timeout=100, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert (done.returncode, done.stderr) == (0, "")
     return {name: (folder / "said").read_text() for name, folder in folders.items()}
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from support.servers import RedisServer
 
 
+pytestmark = pytest.mark.timeout(300)
+
+
 @pytest.mark.parametrize("coalesced", [True, False], ids=["fibonacci", "call"])
 async def test_calls_without_a_worker_leave_nothing_that_grows_and_nothing_that_runs(
     redis_server: RedisServer, coalesced

@@ -23,6 +23,8 @@ from fibo_worker.dev import WorkerProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(120)  # Some start three workers, one after another.
+
 SMALL = {"FIBO_MAX_MEMORY": "1024"}
 QUICK = {"FIBO_SOFT_TIME_LIMIT": "1", "FIBO_TIME_LIMIT": "2", "FIBO_VISIBILITY_TIMEOUT": "3"}
 
@@ -203,7 +205,6 @@ async def test_a_redis_that_is_full_for_a_while_costs_no_message(tmp_path):
                 worker.check()
 
 
-@pytest.mark.timeout(120)  # Where its process waits for a word from Celery that does not come, it gives up after 30 s.
 async def test_a_worker_that_is_stopped_finishes_what_runs_and_gives_back_what_waits(tmp_path):
     log = tmp_path / "log"
     with RedisServer() as server, server.client() as direct:
@@ -214,6 +215,7 @@ async def test_a_worker_that_is_stopped_finishes_what_runs_and_gives_back_what_w
                 waiting = [await celery.send_task("poison.count", (str(log), 0)) for _ in range(3)]
                 os.kill(first.pid, signal.SIGTERM)
                 assert await running.get(timeout=20) == "done"
+                # Now and then its process waits for a word from Celery that does not come, for 30 seconds.
                 await eventually(lambda: _is(lambda: not _alive(first)), 60)
             assert direct.llen("celery") == 3
             assert direct.hlen("unacked") == 0
