@@ -10,12 +10,18 @@ from soak import soak
 from fibo_worker.dev import running
 
 
+WANTED = {"one: done", "stream: done", "many: done", "at_once: done", "CancelledError", "ResultTimeoutError"}
+
+
 @pytest.mark.timeout(300)
 def test_nothing_is_left_after_random_cancellations_breaks_and_deadlines():
+    seen = set()
     with running() as here:
-        report = asyncio.run(soak(here.url, seconds=4, seed=1))
-    assert report.wrong == []
-    assert report.left == []
-    assert {"one: done", "stream: done", "many: done", "at_once: done"} <= report.done.keys()
-    assert any("CancelledError" in what for what in report.done)
-    assert any("ResultTimeoutError" in what for what in report.done)
+        for seed in range(1, 11):  # A busy machine comes to less in the same time.
+            report = asyncio.run(soak(here.url, seconds=4, seed=seed))
+            assert report.wrong == []
+            assert report.left == []
+            seen |= {part for what in report.done for part in (what, what.partition(": ")[2])}
+            if seen >= WANTED:
+                break
+    assert seen >= WANTED

@@ -33,7 +33,7 @@ PHONE = (390, 844)
 NARROW = (320, 568)
 """Widths and heights in CSS pixels. The last is the narrowest that pages are asked to fit."""
 
-TIMEOUT = 15_000
+TIMEOUT = 40_000
 """Milliseconds in which anything that a test waits for happens, where it does not say otherwise."""
 
 HOW_TO_GET_ONE = "there is no Chromium here to open pages with; `apt install chromium` brings one"

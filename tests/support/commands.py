@@ -31,6 +31,7 @@ NOT_RUN = {
     "make bench": "it takes ten minutes and a machine with nothing else to do",
     "make check": "it is no test: continuous integration runs it beside these",
     "make test": "it is what runs the tests",
+    "make test-all": "it is what runs this",
     "pip install": "it takes a package index; test_packaging installs what is built here",
     "sudo": "it changes the machine; test_examples has systemd read the unit, and starts what it starts",
 }
