@@ -9,7 +9,6 @@ from soak import soak
 
 from fibo_worker.dev import running
 
-
 WANTED = {"one: done", "stream: done", "many: done", "at_once: done", "CancelledError", "ResultTimeoutError"}
 
 
