@@ -2,6 +2,8 @@
 
 import pytest
 import redis
+from kombu.transport.virtual import Message
+from support.servers import RedisServer
 
 from fibo_worker.app import create_app
 from fibo_worker.dead_letters import DeadLetter, DeadLetters
@@ -41,3 +43,29 @@ def test_the_caller_is_told_also_when_redis_is_gone_and_the_letter_is_held(app, 
         channel.bury(LETTER, tell=lambda: told.append(list(app.fibo_held)))
 
     assert told == [[LETTER]]
+
+
+def test_what_is_done_while_redis_is_full_holds_nothing_up_and_is_acknowledged_later():
+    with (
+        RedisServer() as server,
+        server.client() as direct,
+        create_app(WorkerSettings(broker_url=server.url)) as app,
+        app.connection_for_read() as connection,
+        connection.channel() as channel,
+    ):
+        channel.basic_qos(0, 1, False)
+        info = {"exchange": "", "routing_key": "celery"}
+        message = {"body": "", "properties": {"delivery_tag": "tag", "delivery_info": info}}
+        channel.qos.append(Message(message, channel=channel), "tag")
+        assert not channel.qos.can_consume()
+        direct.config_set("maxmemory-policy", "noeviction")
+        direct.config_set("maxmemory", "1")
+
+        channel.basic_ack("tag")
+
+        assert channel.qos.can_consume()
+        channel.qos.forget_done()
+        assert direct.hlen("unacked") == 1
+        direct.config_set("maxmemory", "0")
+        channel.qos.forget_done()
+        assert not direct.exists("unacked", "unacked_index")

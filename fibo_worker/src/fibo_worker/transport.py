@@ -58,10 +58,30 @@ class _LossCountingQoS(QoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types here
         self._lost: set[str] = set()
+        self._done: set[str] = set()
 
     def append(self, message: Any, delivery_tag: str) -> None:
         super().append(message, delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types here
         self.noted = delivery_tag
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types here
+        except _NOT_NOW as error:
+            # Celery would only log this, and count the message among those that it holds for ever after.
+            _logger.warning("a task that is done could not be acknowledged yet: %s", error)
+            self._done.add(delivery_tag)
+            self._quick_ack(delivery_tag)
+
+    def forget_done(self) -> None:
+        """Remove the records of what was done while Redis did not take it. While it does not, they stay."""
+        while self._done:
+            delivery_tag = next(iter(self._done))
+            try:
+                self._remove_from_indices(delivery_tag).execute()  # type: ignore[no-untyped-call] # kombu has no types here
+            except _NOT_NOW:
+                return
+            self._done.discard(delivery_tag)
 
     def note_loss(self, delivery_tag: str) -> None:
         """Take note that the process of a message was lost. Celery gives the message back soon.
@@ -123,6 +143,7 @@ class _Screening(Channel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._bury_held()
         self._give_back_taken()
+        self.qos.forget_done()
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call] # kombu has no types here
 
     def _take(self, queue: str, key: str, item: bytes | str) -> None:
