@@ -66,7 +66,7 @@ async def test_questions_asked_at_once_get_their_own_answers(side, client):
     ids = [str(uuid.uuid4()) for _ in range(10)]
     inspect = client.inspect(timeout=10)
     pings, queues, *queries = await asyncio.gather(
-        inspect.ping(), inspect.active_queues(), *(inspect.query_task([each]) for each in ids)
+        inspect.ping(), inspect.active_queues(), *(inspect.query_task(each) for each in ids)
     )
     assert pings == {side.node: {"ok": "pong"}}
     assert queues[side.node][0]["name"] == "celery"
@@ -99,13 +99,16 @@ async def test_a_worker_lists_tasks_by_what_it_does_with_them(side, client, unti
     try:
         await until(lambda: have(inspect.reserved(), side.node, [waiting]), "one waits")
         await until(lambda: have(inspect.scheduled(), side.node, [later], "request"), "one is for later")
-        queried = (await inspect.query_task([result.id for result in every]))[side.node]
+        queried = (await inspect.query_task(every))[side.node]
         states = {task_id: state for task_id, (state, _) in queried.items()}
         assert states == {
             **{result.id: "active" for result in running},
             waiting.id: "reserved",
             later.id: "scheduled",
         }
+        for one in (later, later.id, [later.id]):
+            assert await inspect.query_task(one) == await celerys_answer(side, later.id)
+        assert (await inspect.query_task(waiting.id, [later, "unknown"]))[side.node].keys() == {waiting.id, later.id}
         active = await inspect.active()
         assert {task["args"] == [60] and task["name"] == "stock.sleep" for task in active[side.node]} == {True}
         diagnosis = await client.diagnose(running[0], timeout=10)
@@ -116,6 +119,14 @@ async def test_a_worker_lists_tasks_by_what_it_does_with_them(side, client, unti
     for result in every:
         with pytest.raises(TaskRevokedError):
             await result.get(timeout=20)
+
+
+async def celerys_answer(side, task_id):
+    def ask():
+        with side.celery() as app:
+            return app.control.inspect(timeout=10, limit=1).query_task(task_id)
+
+    return await asyncio.to_thread(ask)
 
 
 async def have(question, node, results, inside=None):

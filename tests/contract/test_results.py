@@ -183,6 +183,16 @@ async def test_a_revoked_task_is_revoked_and_a_terminated_one_too(run, plain):
         assert meta.failure.args == (reason,)
 
 
+@pytest.mark.parametrize("countdown", [-0.001, -1.5, -(2**31)])
+async def test_a_countdown_that_is_past_runs_at_once_as_when_celery_sends_it(run, side, countdown):
+    assert (await run(side, "stock.add", 2, 3, countdown=countdown)).last().result == 5
+    with side.celery() as app:
+        theirs = app.send_task("stock.add", (2, 3), countdown=countdown)
+    assert (await run(side, "stock.add", 1, 1)).last().result == 2
+    async with side.client() as client:
+        assert await client.result(theirs.id) == 5
+
+
 async def test_an_ignored_task_or_result_leaves_nothing(run, special):
     ignoring = await run(special, "stock.ignored")
     ignored = await run(special, "stock.add", 1, 1, ignore_result=True)

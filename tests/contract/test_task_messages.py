@@ -65,6 +65,8 @@ CALLS = {
     "priority in a queue": {"queue": "other", "priority": 9},
     "countdown": {"countdown": 60},
     "countdown of a moment": {"countdown": 0.25},
+    "countdown in the past": {"countdown": -0.25},
+    "countdown long past": {"countdown": -(2**31)},
     "no countdown": {"countdown": 0},
     "eta": {"eta": LATER},
     "eta in another zone": {"eta": LATER.astimezone(timezone(timedelta(hours=-5)))},

@@ -324,7 +324,7 @@ async def test_using_it_before_it_is_open_or_after_it_is_closed_says_so():
     with pytest.raises(ClientStateError, match=r"not opened yet.*async with"):
         await bench.engine.wait(["a"], timeout=0)
     await bench.engine.open()
-    with pytest.raises(ClientStateError, match="can be opened once"):
+    with pytest.raises(ClientStateError, match=r"open already.*can be opened once only; use it as it is"):
         await bench.engine.open()
     await bench.engine.aclose()
     await bench.engine.aclose()
@@ -418,9 +418,24 @@ def test_another_event_loop_is_refused():
         first.run(bench.engine.open())
         with pytest.raises(ClientStateError, match="another event loop"):
             second.run(bench.engine.wait(["a"], timeout=0))
+        with pytest.raises(ClientStateError, match="another event loop; open one client on each loop"):
+            second.run(bench.engine.open())
         with pytest.raises(ClientStateError, match="another event loop"):
             second.run(bench.engine.aclose())
         first.run(bench.engine.aclose())
+
+
+def test_opening_a_client_again_whose_event_loop_has_ended_says_that_it_has():
+    def run():
+        bench = Bench()
+        asyncio.run(bench.engine.open())
+        with pytest.raises(ClientStateError, match="has been closed; open another client"):
+            asyncio.run(bench.engine.open())
+        del bench
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        run()
 
 
 def test_a_client_that_is_not_closed_warns():

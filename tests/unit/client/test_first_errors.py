@@ -420,6 +420,11 @@ async def another_loop():
         await asyncio.to_thread(lambda: asyncio.run(client.fibonacci(5)))
 
 
+async def opened_on_another_loop():
+    async with FiboClient(NOWHERE) as client:
+        await asyncio.to_thread(lambda: asyncio.run(client.open()))
+
+
 @pytest.mark.parametrize(
     ("use", "words"),
     [
@@ -428,6 +433,7 @@ async def another_loop():
         (twice, ["open already", "use it as it is"]),
         (again, ["is closed", "make a new one"]),
         (another_loop, ["opened on another event loop", "one client on each loop"]),
+        (opened_on_another_loop, ["opened on another event loop", "one client on each loop"]),
     ],
 )
 async def test_a_client_that_cannot_be_used_here_says_where_it_can(use, words):

@@ -83,6 +83,8 @@ def test_a_plain_call_has_every_header_of_the_protocol():
         ({"countdown": 60}, {"eta": "2026-01-02T03:05:05.000678+00:00"}),
         ({"countdown": 0.5}, {"eta": "2026-01-02T03:04:05.500678+00:00"}),
         ({"countdown": 0}, {"eta": None}),
+        ({"countdown": -0.5}, {"eta": "2026-01-02T03:04:04.500678+00:00"}),
+        ({"countdown": -(2**31)}, {"eta": "1957-12-14T23:49:57.000678+00:00"}),
         ({"eta": NOW}, {"eta": "2026-01-02T03:04:05.000678+00:00"}),
         ({"eta": datetime(2026, 1, 1, tzinfo=UTC)}, {"eta": "2026-01-01T00:00:00.000000+00:00"}),
         (
@@ -327,7 +329,8 @@ OPTIONS = [
     ({"priority": HUGE}, "must be an integer"),
     ({"countdown": 5, "eta": NOW}, "countdown or eta, not both"),
     ({"countdown": 0, "eta": NOW}, "countdown or eta, not both"),
-    ({"countdown": -1}, "0 or more"),
+    ({"countdown": -(2**31) - 1}, "-2147483648 or more"),
+    ({"countdown": float("-inf")}, "finite"),
     ({"countdown": float("inf")}, "finite"),
     ({"countdown": float("nan")}, "finite"),
     ({"countdown": "5"}, "number of seconds, not str"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast, overload
 
@@ -19,6 +18,7 @@ from fibo_client.celery.result import (
     check_handles,
     collect,
     gather,
+    ids_of,
     ready_many,
     revocation,
 )
@@ -29,7 +29,7 @@ from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -519,9 +519,7 @@ class CeleryClient:
             TransportError: It could not be sent.
         """
         self.engine.check()
-        each = [tasks] if isinstance(tasks, (str, AsyncResult)) or not isinstance(tasks, Iterable) else list(tasks)
-        check_handles(task for task in each if not isinstance(task, str))
-        task_ids = [task if isinstance(task, str) else task.id for task in each]
+        task_ids = ids_of(tasks)
         heard = 0
         for start in range(0, len(task_ids), MAX_REVOKED):
             if start:

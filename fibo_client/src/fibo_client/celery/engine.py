@@ -114,6 +114,8 @@ class Engine:
             ClientStateError: It was opened before.
         """
         if self._state is not _State.UNOPENED:
+            if self._state is _State.OPENED:
+                self.check()  # It may be open elsewhere.
             advice = "use it as it is" if self._state is _State.OPENED else "make a new one"
             raise ClientStateError(f"this client is {self._state.value}, and can be opened once only; {advice}")
         try:

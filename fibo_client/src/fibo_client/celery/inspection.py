@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.result import ids_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fibo_client.celery.engine import Engine
+    from fibo_client.celery.result import AsyncResult
 
 Replies = dict[str, Any]
 """What each worker answered, by its node name."""
@@ -120,11 +122,11 @@ class Inspect:
         """
         return await self._ask("active_queues")
 
-    async def query_task(self, task_ids: Sequence[str]) -> Replies:
+    async def query_task(self, *tasks: str | AsyncResult[Any] | Iterable[str | AsyncResult[Any]]) -> Replies:
         """Ask which workers hold tasks.
 
         Args:
-            task_ids: The tasks' ids.
+            *tasks: Handles or ids, one by one or in a list.
 
         Returns:
             ``{task_id: [state, task]}`` by node name.
@@ -132,7 +134,7 @@ class Inspect:
         Raises:
             TransportError: The broker could not be asked.
         """
-        return await self._ask("query_task", ids=list(task_ids))
+        return await self._ask("query_task", ids=[task_id for each in tasks for task_id in ids_of(each)])
 
     async def conf(self) -> Replies:
         """Ask for the workers' settings. Celery masks what looks like a secret in them.

@@ -380,6 +380,23 @@ def check_handles(results: Iterable[AsyncResult[T]]) -> list[AsyncResult[T]]:
     return handles
 
 
+def ids_of(tasks: str | AsyncResult[Any] | Iterable[str | AsyncResult[Any]]) -> list[str]:
+    """Give the ids of tasks.
+
+    Args:
+        tasks: Handles or ids: one, or many.
+
+    Returns:
+        The ids.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    each = [tasks] if isinstance(tasks, (str, AsyncResult)) or not isinstance(tasks, Iterable) else list(tasks)
+    check_handles(task for task in each if not isinstance(task, str))
+    return [task if isinstance(task, str) else task.id for task in each]
+
+
 def check_handle(result: object) -> None:
     """Check what should be a handle.
 

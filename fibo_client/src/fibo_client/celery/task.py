@@ -26,7 +26,7 @@ class SendOptions(TypedDict, total=False):
     task_id: str
     """The task's id, where it must be known beforehand. It must be new."""
     countdown: float
-    """Seconds to wait before the task may run."""
+    """Seconds to wait before the task may run. Less than 0 is at once, as an ``eta`` that is past."""
     eta: datetime
     """The moment before which the task must not run, with a time zone."""
     expires: float | datetime | None

@@ -51,6 +51,7 @@ _LONGEST_NAME: Final = 1024
 _LONGEST_REPR: Final = 1024
 _SMALL: Final = 8192
 _LONGEST_TIME: Final = timedelta.max.total_seconds()
+_EARLIEST: Final = -(2**31)  # the least countdown that Celery's own client takes
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -135,7 +136,7 @@ def build_task(
         now: The present, with a time zone; `countdown` and a number of seconds in `expires` count from it.
         origin: Who sends, for the worker's logs: ``gen<pid>@<host>``.
         priority: 0 to 9; over Redis 0 is served first. None is 0.
-        countdown: Seconds to wait before the task may run.
+        countdown: Seconds to wait before the task may run. Less than 0 is at once, as an `eta` that is past.
         eta: The moment before which the task must not run, with a time zone.
         expires: Seconds from `now`, or a moment with a time zone, after which the task must not start.
         time_limit: Seconds after which the worker kills the task.
@@ -234,7 +235,7 @@ def encode_moments(
 
     Args:
         now: The present, with a time zone; `countdown` and a number of seconds in `expires` count from it.
-        countdown: Seconds to wait before the task may run.
+        countdown: Seconds to wait before the task may run. Less than 0 is at once, as an `eta` that is past.
         eta: The moment before which the task must not run, with a time zone.
         expires: Seconds from `now`, or a moment with a time zone, after which the task must not start.
 
@@ -321,7 +322,7 @@ def _eta(eta: datetime | None, countdown: float | None, now: datetime) -> str | 
     if countdown is not None:
         if eta is not None:
             raise MessageError("give countdown or eta, not both")
-        return _moment("countdown", now, _seconds("countdown", countdown)) if countdown else None
+        return _moment("countdown", now, _seconds("countdown", countdown, _EARLIEST)) if countdown else None
     return None if eta is None else _iso(_aware("eta", eta))
 
 
@@ -368,13 +369,13 @@ def _iso(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds")
 
 
-def _seconds(what: str, seconds: float | None) -> float | None:
+def _seconds(what: str, seconds: float | None, least: int = 0) -> float | None:
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise MessageError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds < math.inf:
-        raise MessageError(f"{what}={jsontypes.shown(seconds)} must be a finite number of seconds, 0 or more")
+    if not least <= seconds < math.inf:
+        raise MessageError(f"{what}={jsontypes.shown(seconds)} must be a finite number of seconds, {least} or more")
     if seconds > _LONGEST_TIME:
         raise MessageError(f"{what}={jsontypes.shown(seconds)} seconds are too many; give a smaller number, or None")
     return seconds
