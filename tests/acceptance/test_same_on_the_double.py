@@ -46,6 +46,7 @@ def doing_the_same():
     for task in (stock_app.add, stock_app.echo, stock_app.fail, stock_app.unserialisable, stock_app.types):
         fake.task(task.name, task.run)
     fake.task("stock.retry_once", stock_app.retry_once.run.__func__, bind=True)
+    fake.task("stock.forgetful", stock_app.forgetful.run, ignore_result=True)
     fake.task("stock.sleep", sleep)
     fake.task("stock.progress", progress, bind=True)
     return fake
@@ -182,6 +183,16 @@ async def test_an_ignored_result_is_none_at_once_and_never_stored(celery):
     assert await handle.get() is None
     assert await celery.call("stock.add", 1, 1) == 2
     assert await celery.result(handle.id).ready() is False
+
+
+async def test_a_task_declared_to_ignore_its_result_answers_only_who_asks_for_it(celery):
+    handles = [await celery.send_task("stock.forgetful", (5,)), await celery.send_task("stock.forgetful")]
+    assert await celery.call("stock.forgetful", 6) == 6
+    assert await (await celery.send_task("stock.forgetful", (7,), ignore_result=False)) == 7
+    assert [handle.ignored for handle in handles] == [None, None]
+    assert await celery.ready(handles) == [False, False]
+    with pytest.raises(ResultTimeoutError, match="declared with ignore_result=True"):
+        await handles[0].get(timeout=0)
 
 
 # Failures.

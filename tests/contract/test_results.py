@@ -12,6 +12,7 @@ from celery.result import AsyncResult as CeleryResult
 
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.meta import COMPRESSED, decode_meta
+from fibo_client.celery.task import RemoteTask
 from fibo_client.errors import TaskFailedError, TaskRevokedError
 
 LIMIT = 1 << 20
@@ -202,6 +203,32 @@ async def test_an_ignored_task_or_result_leaves_nothing(run, special):
     assert ignored.watch.stored() is None
     async with special.client() as client:
         assert await client.result(ignored.id).state() == "PENDING"
+
+
+@pytest.mark.parametrize("answer", [1, None], ids=["an answer", "one that json cannot hold"])
+async def test_a_task_declared_to_ignore_its_result_stores_none_as_when_celery_sends_it(special, answer):
+    ids = {}
+    with special.celery() as app:
+        ids["celery"] = app.send_task("stock.forgetful", (answer,)).id
+    async with special.client() as client:
+        ids["ours"] = (await client.send_task("stock.forgetful", (answer,))).id
+        ids["many"] = (await client.send_many("stock.forgetful", [(answer,)]))[0].id
+        ids["None"] = (await client.send_task("stock.forgetful", (answer,), ignore_result=None)).id
+        # This worker has one process, which takes tasks in order: when the next is over, those are.
+        assert await client.call("stock.add", 1, 1) == 2
+    with special.redis() as redis:
+        assert [redis.exists(f"{special.result_prefix}celery-task-meta-{each}") for each in ids.values()] == [0] * 4
+
+
+async def test_a_task_declared_to_ignore_its_result_answers_who_asks_for_it(run, special):
+    assert (await run(special, "stock.forgetful", 1, ignore_result=False)).last().result == 1
+    forgetful = RemoteTask("stock.forgetful")
+    async with special.client() as client:
+        assert await client.call(forgetful, 2) == 2
+        assert await client.call(forgetful, 3, task_id=str(uuid.uuid4())) == 3
+        assert await client.call_many([forgetful(4), forgetful(5)]) == [4, 5]
+        with pytest.raises(TaskFailedError, match="EncodeError"):
+            await client.call(forgetful)
 
 
 async def test_an_ignored_task_stays_in_the_state_that_was_last_stored(run, plain, until):

@@ -180,6 +180,23 @@ async def test_workers_that_store_results_elsewhere_are_found_out_by_their_setti
             assert where in str(diagnosis)
 
 
+async def test_workers_that_store_no_results_by_their_settings_are_found_out(server):
+    url = server.fresh_url()
+    conf = {"broker_url": url, "task_ignore_result": True}
+    with stock_worker(url, name="silent", pool="solo", conf=conf) as process:
+        async with CeleryClient(url) as client:
+            result = await client.send_task("stock.add", [1, 2])
+
+            async def taken():
+                return not await client.engine.broker.depth("celery")
+
+            await eventually(taken)
+            diagnosis = await client.diagnose(result, timeout=PATIENCE)
+    assert diagnosis.cause is Cause.STORED_ELSEWHERE
+    assert "task_ignore_result" in diagnosis.elsewhere[process.node]
+    assert "task_ignore_result" in str(diagnosis)
+
+
 async def test_a_task_that_asks_for_no_result_has_none(client):
     result = await client.send_task("stock.add", [1, 2], ignore_result=True)
 

@@ -96,6 +96,11 @@ def ignored():
     raise Ignore
 
 
+@task(name="stock.forgetful", ignore_result=True)
+def forgetful(answer=None):
+    return {1} if answer is None else answer  # A set is nothing that JSON could hold.
+
+
 @task(name="stock.reject", acks_late=True)
 def reject():
     raise Reject("no", requeue=False)

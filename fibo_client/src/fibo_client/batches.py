@@ -122,6 +122,7 @@ async def compute_many(
             published=late[0].published,
             looks=late[0].looks,
             unread=late[0].unread,
+            ignored=False,
         )
     return list(finished.values())
 

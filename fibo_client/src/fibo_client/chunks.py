@@ -60,7 +60,8 @@ def options(chunk: Chunk, lane: Lane, steps: tuple[int, ...], expires: float | N
     Returns:
         The options.
     """
-    chosen = SendOptions(priority=(steps[-1] if chunk.large else steps[0]) if lane.priority is None else lane.priority)
+    priority = (steps[-1] if chunk.large else steps[0]) if lane.priority is None else lane.priority
+    chosen = SendOptions(priority=priority, ignore_result=False)
     if lane.queue is not None:
         chosen["queue"] = lane.queue
     if expires is not None:
@@ -101,7 +102,7 @@ def handle(engine: Engine, chunk: Chunk, lane: Lane, task_id: str) -> AsyncResul
         return result
 
     queue = engine.config.queue if lane.queue is None else lane.queue
-    return AsyncResult(engine, task_id, task=signature(chunk).task, queue=queue, decode=items)
+    return AsyncResult(engine, task_id, task=signature(chunk).task, queue=queue, decode=items, ignored=False)
 
 
 def decode(item: Any, task_id: str) -> Answer:

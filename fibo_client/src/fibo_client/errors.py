@@ -170,6 +170,8 @@ class ResultTimeoutError(FiboError, TimeoutError):
         published: Whether the (first) unanswered task was sent. None where this client does not know.
         looks: How often unanswered results were read, and there was no final one. Of many results, all together.
         unread: Why results could not be read when time was up; None where they could.
+        ignored: Whether it was sent with ``ignore_result=True``. None where that was left to how the task is declared,
+            or is not known.
     """
 
     def __init__(
@@ -186,10 +188,12 @@ class ResultTimeoutError(FiboError, TimeoutError):
         published: bool | None = None,
         looks: int = 0,
         unread: str | None = None,
+        ignored: bool | None = None,
     ) -> None:
         self.published = published
         self.looks = looks
         self.unread = unread
+        self.ignored = ignored
         self.task = task
         self.task_ids: tuple[str, ...] = tuple(task_ids)
         self.queue = queue
@@ -211,11 +215,16 @@ class ResultTimeoutError(FiboError, TimeoutError):
                 f"{len(self.finished)} of {total} results of {name} arrived within {waited:.3g} s; "
                 f"the first missing one is [{self.task_ids[0]}], its last known state is {state}"
             )
-        super().__init__(f"{what}. {reason or _ASK}")
+        super().__init__(f"{what}. {reason or _ASK + (_DECLARED[ignored] if state == 'PENDING' else '')}")
 
 
 _SENT = {True: "sent, ", False: "not sent, ", None: ""}
 _ASK = "CeleryClient.diagnose(error) asks the queue and the workers why"
+_DECLARED = {
+    True: "",
+    False: " (before Celery 5.7, a task that is declared with ignore_result=True gives none)",
+    None: " (a task that is declared with ignore_result=True gives none)",
+}
 
 
 class ResultDecodeError(FiboError, ValueError):

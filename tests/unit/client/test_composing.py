@@ -64,7 +64,7 @@ OPTIONS = st.fixed_dictionaries(
         "expires": SECONDS | LATER | st.none(),
         "time_limit": SECONDS,
         "soft_time_limit": SECONDS,
-        "ignore_result": st.booleans(),
+        "ignore_result": st.none() | st.booleans(),
         "headers": OWN,
         "shadow": NAMES,
         "root_id": NAMES,
@@ -184,6 +184,7 @@ async def test_all_of_one_call_expire_at_the_same_moment():
     ("options", "similar"),
     [
         ({"ignore_result": True}, {"ignore_result": 1}),
+        ({"ignore_result": False}, {"ignore_result": 0}),
         ({"priority": 1}, {"priority": True}),
     ],
 )

@@ -22,8 +22,10 @@ from support.hand import eventually
 
 from fibo_client import (
     FIBO_TASK,
+    SQRT_TASK,
     ConfigError,
     FiboClient,
+    MessageError,
     PublishError,
     PublishUnknownError,
     ReadError,
@@ -370,6 +372,28 @@ async def test_what_was_sent_is_told_with_all_its_options(fake):
             "root_id": "r", "stamps": {"s": 1}, "compression": "application/x-gzip",
         },
     )  # fmt: skip
+
+
+async def test_what_waits_for_its_answer_asks_for_it_and_what_hands_work_out_leaves_it_to_the_task():
+    fake = FakeFibo()
+    async with FiboClient(transport=fake) as fibo:
+        await fibo.fibonacci(5)
+        await fibo.fibonacci_many([5, 6])
+        await fibo.sqrt(4)
+        await fibo.fibo_task(5)
+        await fibo.celery.call(SQRT_TASK, 4, task_id="mine")
+        await fibo.celery.call(SQRT_TASK, 4, ignore_result=None)
+        async with fibo.stream([5, 6]) as results:
+            assert [n async for n, _ in results] == [5, 6]
+        assert {sent.options["ignore_result"] for sent in fake.sent} == {False}
+        before = len(fake.sent)
+        await fibo.submit(5)
+        await fibo.submit_many([5, 6])
+        await fibo.celery.send_task(SQRT_TASK, (4,))
+        await fibo.celery.send_many(SQRT_TASK, [(4,)], ignore_result=None)
+        assert [sent.options for sent in fake.sent[before:]] == [{}] * 5
+        with pytest.raises(MessageError, match="use send_task"):
+            await fibo.celery.call_many([SQRT_TASK(4)], ignore_result=True)
 
 
 async def test_asserting_that_a_task_was_sent_gives_it_back(fake):

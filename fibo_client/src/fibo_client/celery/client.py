@@ -389,9 +389,8 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
-        if options.get("ignore_result"):
-            raise MessageError("call waits for the result, so it cannot be ignored; use send_task")
         signature = _signature(task, args, None)
+        _ask_for_result(options)
         if "task_id" in options:
             began = self.engine.check().time()
             seconds = self.engine.seconds(timeout)
@@ -463,6 +462,7 @@ class CeleryClient:
         seconds = self.engine.seconds(timeout)
         if "task_id" in options:
             raise MessageError("call_many makes an id for each task; use call to choose one")
+        _ask_for_result(options)
         if not signatures:
             return []
         queue = options.get("queue", self.config.queue)
@@ -489,7 +489,14 @@ class CeleryClient:
         return collect(
             outcome,
             [
-                AsyncResult(self.engine, parcel.task_id, task=signature.task, queue=queue, decode=signature.decode)
+                AsyncResult(
+                    self.engine,
+                    parcel.task_id,
+                    task=signature.task,
+                    queue=queue,
+                    decode=signature.decode,
+                    ignored=False,
+                )
                 for parcel, signature in zip(parcels, signatures, strict=True)
             ],
             return_exceptions=return_exceptions,
@@ -581,14 +588,16 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result.
         """
         if isinstance(result, ResultTimeoutError):
-            result = AsyncResult[Any](self.engine, result.task_ids[0], task=result.task, queue=result.queue)
+            result = AsyncResult[Any](
+                self.engine, result.task_ids[0], task=result.task, queue=result.queue, ignored=result.ignored
+            )
         check_handle(result)
         return await diagnose(self.engine, result, timeout=timeout)
 
     def _handles(
         self, parcels: Sequence[Parcel], signature: Signature[R], options: SendOptions
     ) -> list[AsyncResult[R]]:
-        queue, ignored = options.get("queue", self.config.queue), options.get("ignore_result", False)
+        queue, ignored = options.get("queue", self.config.queue), options.get("ignore_result")
         return [
             AsyncResult(
                 self.engine,
@@ -611,6 +620,13 @@ def _check_transport(transport: object) -> None:
         raise ConfigError(f"transport must be an object, not a class; write: transport={transport.__name__}()")
     if not callable(getattr(transport, "connect", None)):
         raise ConfigError(f"transport must have a connect(), as FakeCelery() has, not be {type(transport).__name__}")
+
+
+def _ask_for_result(options: SendOptions) -> None:
+    """Have a message ask for the result that its sender waits for."""
+    if options.get("ignore_result"):
+        raise MessageError("who calls waits for the result, so it cannot be ignored; use send_task or send_many")
+    options["ignore_result"] = False
 
 
 def _signature(

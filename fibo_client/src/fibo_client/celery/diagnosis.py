@@ -320,7 +320,11 @@ def _elsewhere(conf: Any, config: CeleryConfig) -> str | None:
     """Say how a worker's settings, masked and without its environment, differ from ours. None is not at all."""
     if not isinstance(conf, dict):
         return None
-    # task_ignore_result is no matter: what the message says about it wins, and ours always say something.
+    if conf.get("task_ignore_result"):
+        return (
+            "it stores only the results of tasks that are declared with ignore_result=False, or, from Celery 5.7 on, "
+            "sent with it (task_ignore_result is set)"
+        )
     options = conf.get("result_backend_transport_options")
     prefix = options.get("global_keyprefix") if isinstance(options, dict) else None
     if bool(prefix) != bool(config.result_prefix):

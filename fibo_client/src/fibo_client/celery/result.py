@@ -46,7 +46,7 @@ class AsyncResult(Generic[T]):
         task: str | None = None,
         queue: str | None = None,
         decode: Callable[[Any], T] | None = None,
-        ignored: bool = False,
+        ignored: bool | None = None,
         handed_out: bool = False,
     ) -> None:
         self.id: str = task_id
@@ -74,8 +74,12 @@ class AsyncResult(Generic[T]):
         return self._handed_out or self._engine.was_sent(self.id)
 
     @property
-    def ignored(self) -> bool:
-        """Whether the task was sent with ``ignore_result=True``, so that there will be no answer."""
+    def ignored(self) -> bool | None:
+        """Whether the task was sent with ``ignore_result=True``, so that there will be no answer.
+
+        None: the message leaves that to how the task is declared, or this client does not know it. An answer is waited
+        for; where a task is declared with ``ignore_result=True``, in vain.
+        """
         return self._ignored
 
     def ready(self) -> Question[bool]:
@@ -599,6 +603,7 @@ def timeout_error(
         published=published,
         looks=outcome.looks,
         unread=outcome.unread,
+        ignored=results[0].ignored,
     )
 
 

@@ -92,6 +92,7 @@ class FakeCelery:
         raises: Exception | None = None,
         delay: float = 0.0,
         bind: bool = False,
+        ignore_result: bool = False,
     ) -> None:
         """Tell the worker what to do for a task. It can be told again at any time.
 
@@ -103,6 +104,7 @@ class FakeCelery:
             raises: The failure, where there is no function.
             delay: Seconds that the task takes, by the event loop's clock. ``math.inf`` is for ever.
             bind: Whether the function's first argument is the task that runs, a `FakeTask`.
+            ignore_result: Whether the task is declared so: its result is stored only where the message asks for it.
 
         Raises:
             TypeError: The function is none, `raises` is no exception, or there is more than one of the three.
@@ -120,7 +122,7 @@ class FakeCelery:
             if bind:
                 raise TypeError("bind=True is for a function")
             function = _outcome(returns, raises)
-        self._worker.scripts[_name(task)] = Script(function, delay, bind)
+        self._worker.scripts[_name(task)] = Script(function, delay, bind, ignore_result)
 
     @contextlib.contextmanager
     def no_worker(self) -> Iterator[None]:

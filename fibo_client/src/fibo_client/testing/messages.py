@@ -59,7 +59,8 @@ class SentTask:
         said = [f"queue={self.queue!r}", *([f"priority={self.priority}"] if self.priority else [])]
         said += [f"{name}={value.isoformat()}" for name in ("eta", "expires") if (value := getattr(self, name))]
         said += [f"headers={dict(self.headers)!r}"] if self.headers else []
-        said += [f"{name}={value!r}" for name, value in self.options.items()]
+        # False is what every call says: it waits for the result.
+        said += [f"{name}={value!r}" for name, value in self.options.items() if value is not False]
         return f"{shown_call(self.task, self.args, self.kwargs)}  {' '.join(said)}"
 
 
@@ -141,7 +142,7 @@ def _options(headers: Mapping[str, Any]) -> dict[str, Any]:
     hard, soft = headers.get("timelimit") or (None, None)
     root_id = headers.get("root_id")
     said = {
-        "ignore_result": headers.get("ignore_result") or None,
+        "ignore_result": headers.get("ignore_result"),
         "time_limit": hard,
         "soft_time_limit": soft,
         "shadow": headers.get("shadow"),

@@ -39,11 +39,13 @@ class Script:
         function: What is called with the task's arguments. It may be a coroutine function.
         delay: Seconds that it takes before. Infinity is for ever.
         bind: Whether the function's first argument is the task that runs.
+        ignore_result: Whether no result is stored where the message does not ask for one.
     """
 
     function: Callable[..., Any]
     delay: float = 0.0
     bind: bool = False
+    ignore_result: bool = False
 
 
 class FakeTask:
@@ -354,16 +356,21 @@ class Worker:
             state: Its state.
             result: What goes with it.
             trace: A traceback.
-            always: Whether to do so although the message asks for no result.
+            always: Whether to do so even if the result is ignored.
 
         Raises:
             TypeError: JSON cannot carry the result.
             ValueError: It cannot carry a number in it.
         """
+        if not always and self._is_ignored(sent):
+            return
         payload = encode_meta(sent.task_id, state, result, trace)
-        # As in Celery, nothing follows a success.
-        if (always or not sent.options.get("ignore_result")) and self._state(sent.task_id) != states.SUCCESS:
+        if self._state(sent.task_id) != states.SUCCESS:  # As in Celery, nothing follows a success.
             self._memory.store(sent.task_id, payload)
+
+    def _is_ignored(self, sent: SentTask) -> bool:
+        said = sent.options.get("ignore_result")
+        return self.scripts[sent.task].ignore_result if said is None else said
 
     def _state(self, task_id: str) -> str:
         return state_of(self._memory.results.get(task_id))

@@ -118,7 +118,7 @@ def build_task(
     expires: float | datetime | None = None,
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
-    ignore_result: bool = False,
+    ignore_result: bool | None = None,
     headers: Mapping[str, Any] | None = None,
     shadow: str | None = None,
     root_id: str | None = None,
@@ -381,9 +381,9 @@ def _seconds(what: str, seconds: float | None, least: int = 0) -> float | None:
     return seconds
 
 
-def _flag(what: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise MessageError(f"{what} must be True or False, not {jsontypes.shown(value)}")
+def _flag(what: str, value: object) -> bool | None:
+    if not isinstance(value, bool) and value is not None:
+        raise MessageError(f"{what} must be True, False or None, not {jsontypes.shown(value)}")
     return value
 
 
