@@ -125,7 +125,7 @@ async def test_baggage_reaches_the_task(stock_url, spans):
     async with CeleryClient(stock_url, telemetry=spans.recorder()) as celery:
         token = context.attach(baggage.set_baggage("tenant", "42"))
         try:
-            headers = await celery.call("stock.headers")
+            headers = await celery.call("stock.request", "traceparent", "baggage")
         finally:
             context.detach(token)
     assert headers["baggage"] == "tenant=42"

@@ -1,5 +1,6 @@
 """The message of a call is, field by field, the one that Celery's own client sends to the same Redis."""
 
+import asyncio
 import base64
 import collections
 import json
@@ -9,15 +10,17 @@ import zlib
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 
+import celery
 import pytest
 from celery.app.task import Context
 from celery.worker import state as worker_state
 from celery.worker import strategy
+from celery.worker.request import Request
 from kombu import Connection
 from kombu.serialization import loads as kombu_loads
+from kombu.transport.redis import Channel
 
-from fibo_client.celery.protocol.message import RESERVED_HEADERS, build_task
-from fibo_client.errors import MessageError
+from fibo_client.celery.protocol.message import NESTED, RESERVED_HEADERS
 
 TASK = "stock.echo"
 LATER = datetime(2050, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -80,6 +83,8 @@ CALLS = {
     **{f"ignore_result {each}": {"ignore_result": each} for each in (True, False, None)},
     "headers": {"headers": {"traceparent": "00-abc-def-01", "n": 1, "deep": {"a": [None]}}},
     "types in headers": {"headers": {"when": LATER, "raw": b"\xff", "money": Decimal("1.5"), "id_": uuid.UUID(int=1)}},
+    "underscored headers": {"headers": {"_schema_name": "tenant", "_all": True}},
+    "headers in headers": {"headers": {"n": 1, "headers": {"sentry-trace": "a-b-1", "when": LATER}}},
     "shadow": {"shadow": "another name"},
     "root": {"root_id": "root-1"},
     "parent": {"root_id": "root-1", "parent_id": "parent-1"},
@@ -326,14 +331,73 @@ async def test_celerys_worker_takes_our_message_for_the_call_that_it_is(unserved
         assert (context.headers or {}).items() >= call.get("headers", {}).items()
 
 
-def test_every_name_that_the_workers_request_has_of_its_own_is_refused_as_a_header():
+class Noting(dict):
+    """Headers that note which of them are asked for."""
+
+    def __init__(self, headers, noted):
+        super().__init__(headers)
+        self.noted = noted
+
+    def get(self, name, default=None):
+        self.noted.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name):
+        self.noted.add(name)
+        return super().__getitem__(name)
+
+    def copy(self):
+        return Noting(self, self.noted)
+
+
+def test_the_headers_that_are_refused_are_those_that_a_worker_needs_or_its_request_has_and_no_others():
     """Celery sets headers as attributes of the request: one called `get` takes the place of its method."""
-    for name in vars(Context):
-        with pytest.raises(MessageError, match="belongs to the protocol"):
-            build_task("t", (), {}, task_id="i", now=LATER, origin="o", headers={name: 1})
+    of_the_context = {name for name in dir(Context) if not name.startswith("__")}
+    with celery.Celery("contract", broker="memory://", set_as_current=False) as app:
+        of_the_client = app.amqp.as_task_v2("id", TASK).headers
+        asked_for = set()
+        payload = {"body": "[[], {}, {}]", "content-type": "application/json", "content-encoding": "utf-8",
+                   "properties": {"delivery_tag": "t", "delivery_info": {}}, "headers": of_the_client}  # fmt: skip
+        message = app.connection().default_channel.message_to_python(payload)
+        message.accept = {"application/json"}
+        headers = Noting(of_the_client, asked_for)
+        request = Request(message, app=app, task=app.task(name=TASK)(echo), headers=headers, body=message.body)
+        for name in dir(Request):  # Most are properties, which look into the headers.
+            getattr(request, name)
+    kombus = {"redelivered": None}  # It is kombu's to say.
+    Channel._do_restore_message(types.SimpleNamespace(_lookup=lambda *_: []), restored := {"headers": {}}, "", "", None)
+    assert restored["headers"].keys() == kombus.keys()
+    compression = {"compression"}  # Of it `test_a_message_is_the_one_that_celery_sends`.
+    needed = of_the_context | of_the_client.keys() | asked_for | kombus.keys() | compression
+    assert needed - {NESTED} == RESERVED_HEADERS
 
 
 async def test_every_header_that_celery_sends_is_refused_as_a_header_of_the_users(unserved):
     (_, theirs), (_, ours) = await both(unserved, **CALLS["everything"])
     assert set(theirs["headers"]) == set(ours["headers"])
     assert set(theirs["headers"]) - {"h"} <= RESERVED_HEADERS
+
+
+FOUND = ("headers", "_schema_name", "n", "traceparent")
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({}, None),
+        ({"traceparent": "00-1", "n": 1}, {"traceparent": "00-1", "n": 1}),
+        ({"_schema_name": "tenant"}, {"_schema_name": "tenant"}),
+        ({"headers": {"sentry-trace": "a-b-1", "_x": 1}}, {"sentry-trace": "a-b-1", "_x": 1}),
+        ({"headers": {"n": 2}, "n": 1, "_schema_name": "tenant"}, {"n": 2}),
+        ({"headers": {}, "n": 1}, {}),
+    ],
+)
+async def test_a_task_finds_the_headers_that_it_finds_when_celerys_own_client_sends_it(side, headers, found):
+    def theirs():
+        with side.celery() as app:
+            return app.send_task("stock.request", FOUND, headers=headers).get(timeout=20)
+
+    async with side.client() as client:
+        ours = await client.call("stock.request", *FOUND, headers=headers)
+    assert ours == await asyncio.to_thread(theirs)
+    assert ours == {**dict.fromkeys(FOUND), **headers, "headers": found}

@@ -46,9 +46,9 @@ def echo(*args, **kwargs):
     return [args, kwargs]
 
 
-@task(name="stock.headers", bind=True)
-def headers(self):
-    return {name: self.request.get(name) for name in ("traceparent", "baggage")}
+@task(name="stock.request", bind=True)
+def request(self, *names):
+    return {name: self.request.get(name) for name in names}
 
 
 @task(name="stock.fail")

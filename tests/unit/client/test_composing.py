@@ -52,7 +52,7 @@ ATOMS = (
 )  # fmt: skip
 KEYS = st.text(max_size=5)
 VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
-OWN = st.dictionaries(st.sampled_from(["traceparent", "x%s", "n"]), VALUES, max_size=2)
+OWN = st.dictionaries(st.sampled_from(["traceparent", "x%s", "n", "_n"]), VALUES, max_size=2)
 LATER = st.datetimes(datetime(2027, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
 SECONDS = st.integers(1, 10**6) | st.floats(0.001, 10**6)
 OPTIONS = st.fixed_dictionaries(
@@ -130,7 +130,7 @@ async def test_each_message_is_told_and_gets_its_headers_from_one_template(monke
 @pytest.mark.parametrize(
     "more",
     [
-        {"id": "x"}, {"task": "x"}, {"headers": "x"}, {"_x": "x"}, {"mine": "x"}, {"a\nb": "x"}, {"n": 1}, {5: "x"},
+        {"id": "x"}, {"task": "x"}, {"headers": "x"}, {"__x__": "x"}, {"mine": "x"}, {"a\nb": "x"}, {"n": 1}, {5: "x"},
         {"b": b"x"}, {"n": None},
     ],
 )  # fmt: skip
@@ -141,6 +141,27 @@ def test_a_header_that_would_break_a_message_or_replace_the_callers_is_not_added
     assert set(envelope["headers"]) == set(plain["headers"]) | {"traceparent"}
     assert envelope["headers"]["mine"] == "own"
     assert envelope["headers"]["task"] == "proj.add"
+
+
+@pytest.mark.parametrize("more", [{}, {"traceparent": "t"}], ids=["untraced", "traced"])
+def test_a_dict_of_headers_is_sent_as_it_is(more):
+    given = {"n": 1, "headers": {"when": NOW, "n": 2}}
+    envelope, _ = opened(composer().one(ADD(1), {"headers": given}, Carrier(more)))
+    assert envelope["headers"]["n"] == 1
+    assert envelope["headers"]["headers"] == {
+        "when": {"__type__": "datetime", "__value__": "2026-01-02T03:04:05.000678+00:00"},
+        "n": 2,
+    }
+    assert "traceparent" not in envelope["headers"]["headers"]
+
+
+def test_a_recorder_may_add_a_dict_of_headers_to_those_of_the_caller():
+    carried = {"headers": {"sentry-trace": "s", "at": 1.5}}
+    given = {"n": 1, "headers": {"m": 2}}
+    envelope, _ = opened(composer().one(ADD(1), {"headers": given}, Carrier(carried)))
+    assert envelope["headers"]["headers"] == {"n": 1, "sentry-trace": "s", "at": 1.5, "m": 2}
+    assert envelope["headers"]["n"] == 1
+    assert given == {"n": 1, "headers": {"m": 2}}
 
 
 async def test_one_and_many_make_the_same_messages():

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibo_client.celery.protocol.message import RESERVED_HEADERS, RESERVED_STAMPS, build_task, check_name
+from fibo_client.celery.protocol.message import (
+    NESTED,
+    RESERVED_HEADERS,
+    RESERVED_STAMPS,
+    build_task,
+    check_name,
+    join_headers,
+)
 from fibo_client.errors import MessageError
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -256,15 +263,47 @@ def test_an_integer_of_exactly_as_many_digits_as_can_be_read_is_sent():
     assert body_of(build(args=numbers))[0] == numbers
 
 
-@pytest.mark.parametrize("name", [*sorted(RESERVED_HEADERS), "_protected", "__dict__"])
+@pytest.mark.parametrize("name", [*sorted(RESERVED_HEADERS), "__dict__", "__reduce_ex__"])
 def test_a_header_of_the_protocols_own_is_refused_by_name(name):
-    for option in ("headers", "stamps"):
-        said = refusal(**{option: {name: "x"}})
+    for options in ({"headers": {name: "x"}}, {"stamps": {name: "x"}}, {"headers": {NESTED: {NESTED: {name: "x"}}}}):
+        said = refusal(**options)
         assert repr(name) in said
         assert "use another name" in said
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED_STAMPS - RESERVED_HEADERS))
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"_schema_name": "tenant", "_all_tenants_only": True, "__x": 1, "x__": 2},
+        {NESTED: {"sentry-trace": "1", "_x": [1]}, "n": 1},
+        {NESTED: {}},
+        {NESTED: {NESTED: {"n": 1}}},
+    ],
+)
+def test_a_header_is_refused_for_no_other_name(headers):
+    assert build(headers=headers).headers.items() >= headers.items()
+
+
+def test_headers_of_a_recorder_join_those_of_the_caller_and_replace_none():
+    assert join_headers({"n": 1}, None, {"traceparent": "t", "n": "2", "id": "x", "x": 5}) == {"traceparent": "t"}
+    assert join_headers({"n": 1}, {"a": 2}, {"traceparent": "t"}) == {"traceparent": "t", NESTED: {"a": 2}}
+    assert join_headers({}, {"a": 2}, {}) == {NESTED: {"a": 2}}
+
+
+def test_a_dict_of_a_recorders_holds_the_callers_headers_too_for_the_task_finds_no_others():
+    added = {NESTED: {"sentry-trace": "s", "at": 1.5, "n": "2", "a": "3"}}
+    assert join_headers({"n": 1, "m": 4}, {"a": 5}, added) == {
+        NESTED: {"sentry-trace": "s", "at": 1.5, "n": "2", "m": 4, "a": 5}
+    }
+
+
+@pytest.mark.parametrize("broken", ["x", None, {"id": "x"}, {"n": object()}, {5: "x"}, {NESTED: "x"}])
+def test_a_dict_of_a_recorders_that_no_worker_could_take_is_left_out(broken):
+    assert join_headers({"n": 1}, None, {NESTED: broken, "t": "x"}) == {"t": "x"}
+    assert join_headers({"n": 1}, {"a": 2}, {NESTED: broken}) == {NESTED: {"a": 2}}
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_STAMPS - RESERVED_HEADERS - {NESTED}))
 def test_a_stamp_is_refused_where_a_worker_would_take_it_for_something_else_but_such_a_header_is_not(name):
     assert "use another name" in refusal(stamps={name: "x"})
     assert build(headers={name: "x"}).headers[name] == "x"
@@ -366,6 +405,9 @@ OPTIONS = [
     ({"ignore_result": HUGE}, "True, False or None"),
     ({"headers": [("a", 1)]}, "headers must be a dict"),
     ({"headers": "x"}, "headers must be a dict"),
+    ({"headers": {"headers": "x"}}, "headers['headers'] must be a dict, not str"),
+    ({"headers": {"headers": None}}, "headers['headers'] must be a dict, not NoneType"),
+    ({"headers": {"headers": {"headers": [1]}}}, "headers['headers']['headers'] must be a dict, not list"),
     ({"stamps": ["a"]}, "stamps must be a dict"),
     ({"compression": "bzip2"}, "use 'gzip'"),
     ({"compression": "zstd"}, "use 'gzip'"),

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.message import (
+    NESTED,
     build_task,
+    check_headers,
     check_name,
     encode_arguments,
     encode_moments,
-    may_be_added,
+    join_headers,
 )
 from fibo_client.errors import MessageError
 
@@ -178,6 +180,11 @@ class _Call:
             eta=options.pop("eta", None),
             expires=options.pop("expires", None),
         )
+        own = options.pop("headers", None)
+        self._own = {} if own is None else check_headers(own)
+        self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)
+        if self._own:
+            options["headers"] = {name: value for name, value in own.items() if name != NESTED}
         self._options = options
         self._compression: str | None = options.get("compression")
         self._make = template
@@ -193,9 +200,8 @@ class _Call:
             self._turn_to(task)
         arguments = encode_arguments(args, {} if kwargs is None else kwargs, self._compression)
         more = self._carry(task, task_id)
-        if more:
-            own = self._options.get("headers", {})
-            more = {name: value for name, value in more.items() if may_be_added(name, value, own)}
+        if more or self._nested is not None:
+            more = join_headers(self._own, self._nested, more)
         return self._form.fill(task_id, nonce, arguments, more)
 
     def _turn_to(self, task: str) -> None:

@@ -41,7 +41,8 @@ class SendOptions(TypedDict, total=False):
     Celery 5.7 do not heed that). None: as the task is declared. What waits for the answer, such as ``call``, sends
     False; what hands work out sends None, as Celery does."""
     headers: dict[str, Any]
-    """Headers of your own."""
+    """Headers of your own, for ``self.request.headers``. If one is called ``headers``, it is a dict, and the task finds
+    that one there alone."""
     shadow: str
     """Another name for the worker's logs."""
     root_id: str

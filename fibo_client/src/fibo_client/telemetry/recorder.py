@@ -12,7 +12,7 @@ __all__ = ["SILENCE", "Recorder", "Sending", "Server", "guarded"]
 
 logger: Final = logging.getLogger("fibo_client")
 
-_NO_HEADERS: Final[Mapping[str, str]] = {}
+_NO_HEADERS: Final[Mapping[str, Any]] = {}
 
 
 class Server(NamedTuple):
@@ -35,7 +35,7 @@ class Sending(Protocol):
     A sending whose messages are refused before any is sent has no end.
     """
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, str]:
+    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
         """Take note that a message was made, and give headers for it.
 
         Args:
@@ -43,8 +43,9 @@ class Sending(Protocol):
             task_id: The task's id.
 
         Returns:
-            Headers, at the top level of the message. One with a name of the protocol's, or one that the caller has
-            given, is left out.
+            Headers, as text, at the top level of the message. One with a name of the protocol's, or one that the caller
+            has given, is left out. One called ``headers`` is a dict: some tools look in that one alone. The task then
+            finds what is in it as ``self.request.headers``, and the caller's headers beside it.
         """
         ...
 
@@ -110,7 +111,7 @@ class _Silence:
         """See `Recorder.send`."""
         return self
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the contract's
+    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:  # noqa: ARG002 - the contract's
         """See `Sending.carry`."""
         return _NO_HEADERS
 
@@ -180,7 +181,7 @@ class _GuardedSending:
         self._guard = guard
         self._sending = sending
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, str]:
+    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
         """See `Sending.carry`."""
         try:
             return dict(self._sending.carry(task, task_id))

@@ -26,19 +26,25 @@ CONTENT_ENCODING: Final = "utf-8"
 RESERVED_HEADERS: Final = frozenset(
     {
         # The protocol's.
-        "argsrepr", "compression", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr",
-        "lang", "origin", "parent_id", "redelivered", "replaced_task_nesting", "retries", "root_id", "shadow",
-        "stamped_headers", "stamps", "task", "timelimit",
+        "argsrepr", "compression", "eta", "expires", "group", "group_index", "groups", "id", "ignore_result",
+        "kwargsrepr", "lang", "origin", "parent_id", "redelivered", "replaced_task_nesting", "retries", "root_id",
+        "shadow", "stamped_headers", "stamps", "task", "timelimit",
         # Attributes and methods of the worker's request object, into which all headers go.
-        "args", "as_execution_options", "called_directly", "callbacks", "chain", "children", "chord", "clear",
-        "correlation_id", "delivery_info", "errbacks", "get", "headers", "hostname", "is_eager", "kwargs", "logfile",
-        "loglevel", "properties", "reply_to", "soft_time_limit", "taskset", "time_limit", "update", "utc",
+        "_children", "_filter_x_death_headers", "_get_custom_headers", "_protected", "args", "as_execution_options",
+        "called_directly", "callbacks", "chain", "children", "chord", "clear", "correlation_id", "delivery_info",
+        "errbacks", "get", "hostname", "is_eager", "kwargs", "logfile", "loglevel", "properties", "reply_to",
+        "soft_time_limit", "taskset", "time_limit", "update", "utc",
     }
 )  # fmt: skip
 """Header names that are not the user's: such a header would replace what the worker needs, or be replaced by it.
-Nor are names that begin with an underscore."""
+Nor are names such as ``__class__``, which are Python's. `NESTED` is not among them."""
+
+NESTED: Final = "headers"
+"""The header that a task finds as ``self.request.headers``, if it is there. It is a dict: a worker that tries the task
+again sends what is in it as the headers of the next message."""
 
 RESERVED_STAMPS: Final = RESERVED_HEADERS | {
+    NESTED,
     # A worker that stores extended results sets stamps beside these.
     "date_done", "group_id", "name", "queue", "result", "status", "task_id", "traceback", "worker",
     # A worker that tries a task again passes stamps on beside these.
@@ -141,8 +147,9 @@ def build_task(
         expires: Seconds from `now`, or a moment with a time zone, after which the task must not start.
         time_limit: Seconds after which the worker kills the task.
         soft_time_limit: Seconds after which the worker raises SoftTimeLimitExceeded in the task.
-        ignore_result: Store no result.
-        headers: Headers of your own, which the task finds in ``self.request.headers``.
+        ignore_result: Whether the worker is to store no result. None leaves it to how the task is declared.
+        headers: Headers of your own, which the task finds in ``self.request.headers``. If there is one called
+            ``headers``, it is a dict, and the task finds that there alone.
         shadow: Another name for the worker's logs.
         root_id: The id of the first task of the workflow. None is this task's own.
         parent_id: The id of the task that called this one.
@@ -184,7 +191,7 @@ def build_task(
     if arguments.compression is not None:
         protocol_headers["compression"] = arguments.compression
     if headers is not None:
-        protocol_headers.update(_own("headers", headers, RESERVED_HEADERS))
+        protocol_headers.update(check_headers(headers))
     return TaskMessage(
         id=task_id,
         headers=protocol_headers,
@@ -250,24 +257,57 @@ def encode_moments(
     return Moments(_eta(eta, countdown, now), *_expires(expires, now))
 
 
-def may_be_added(name: object, value: object, own: Mapping[str, Any]) -> bool:
-    """Tell whether a header that is no caller's can stand beside the protocol's and the caller's own.
+def check_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a caller's headers.
 
     Args:
-        name: The header's name.
-        value: Its value.
-        own: The caller's headers.
+        headers: The headers.
 
     Returns:
-        Whether both are text, and the name is nobody else's.
+        The same in plain JSON.
+
+    Raises:
+        MessageError: One has a name that is not the caller's to use, or a value that a worker could not read.
     """
+    own = _own("headers", headers, RESERVED_HEADERS)
+    where, nested = "headers", own
+    while NESTED in nested:  # It ends: what is nested without end is no JSON.
+        where, nested = f"{where}[{NESTED!r}]", nested[NESTED]
+        _check_own(where, nested, RESERVED_HEADERS)
+    return own
+
+
+def join_headers(own: Mapping[str, Any], nested: dict[str, Any] | None, added: Mapping[str, Any]) -> dict[str, Any]:
+    """Join headers that are no caller's to the caller's own.
+
+    Args:
+        own: The caller's headers, but for `NESTED`.
+        nested: The caller's `NESTED`, if there is one.
+        added: The others: texts, and perhaps a `NESTED`. What has the name of another header is left out, and so is
+            what no header can be.
+
+    Returns:
+        The headers that come to `own`. A `NESTED` that was added holds the caller's headers, too: the task finds no
+        others.
+    """
+    joined = {name: value for name, value in added.items() if name not in own and _may_be_added(name, value)}
+    if NESTED in added:
+        try:
+            joined[NESTED] = {**own, **check_headers({NESTED: added[NESTED]})[NESTED], **(nested or {})}
+        except MessageError:
+            pass  # The caller has not made it, and cannot mend it.
+    if nested is not None:
+        joined.setdefault(NESTED, nested)
+    return joined
+
+
+def _may_be_added(name: object, value: object) -> bool:
     return (
         isinstance(name, str)
         and isinstance(value, str)
-        and name not in RESERVED_HEADERS
-        and name not in own
+        and name != NESTED
         and name.isprintable()
-        and not name.startswith("_")
+        and not _is_reserved(name)
     )
 
 
@@ -391,16 +431,24 @@ def _optional_name(what: str, name: str | None) -> str | None:
     return None if name is None else check_name(what, name)
 
 
-def _own(what: str, headers: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:
+def _own(what: str, headers: object, reserved: frozenset[str]) -> dict[str, Any]:
     """Check headers or stamps of the user's own."""
+    _check_own(what, headers, reserved)
+    own: dict[str, Any] = jsontypes.plain(headers, what)
+    return own
+
+
+def _check_own(what: str, headers: object, reserved: frozenset[str]) -> None:
     if not isinstance(headers, dict):
         raise MessageError(f"{what} must be a dict, not {type(headers).__name__}")
     for name in headers:
         check_name(f"a name in {what}", name)
-        if name in reserved or name.startswith("_"):
+        if _is_reserved(name, reserved):
             raise MessageError(f"{what} holds {name!r}, which belongs to the protocol; use another name")
-    own: dict[str, Any] = jsontypes.plain(headers, what)
-    return own
+
+
+def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool:
+    return name in reserved or (name.startswith("__") and name.endswith("__"))
 
 
 def _shortened(value: object, size: int) -> str:

@@ -79,7 +79,7 @@ class Template(Protocol):
 class Form(Protocol):
     """Messages of one call, which are the same up to the task's id, its arguments and what is added for telemetry."""
 
-    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, str]) -> Parcel:
+    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, Any]) -> Parcel:
         """Turn what differs into bytes. No I/O.
 
         Args:

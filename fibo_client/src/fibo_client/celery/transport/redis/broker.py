@@ -79,7 +79,7 @@ class RedisForm:
         self._route = route
         self._fill = envelope.fill
 
-    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, str]) -> Parcel:
+    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, Any]) -> Parcel:
         """See `Form.fill`. The nonce is the delivery tag."""
         return Parcel(task_id, self._route, self._fill(task_id, nonce, arguments, more_headers))
 

@@ -127,14 +127,14 @@ class TaskForm:
         self._plain = _arranged(parts, {**known, "5": ""})
         self._full: _Arrangement | None = None
 
-    def fill(self, task_id: str, delivery_tag: str, arguments: Arguments, more_headers: Mapping[str, str]) -> bytes:
+    def fill(self, task_id: str, delivery_tag: str, arguments: Arguments, more_headers: Mapping[str, Any]) -> bytes:
         """Make the envelope of one message.
 
         Args:
             task_id: The task's id.
             delivery_tag: Must differ from that of every other message.
             arguments: The task's arguments.
-            more_headers: Headers beside those of the template, with other names.
+            more_headers: Headers beside those of the template, with other names, in plain JSON.
 
         Returns:
             The envelope.
@@ -198,9 +198,9 @@ def _expiration(expiration: str) -> str:
     return _member("expiration", expiration)
 
 
-def _member(name: str, value: str) -> str:
+def _member(name: str, value: Any) -> str:
     """Give a member of a JSON object that is not its first, as `encode_task` writes it."""
-    return f", {quote(name)}: {quote(value)}"
+    return f", {quote(name)}: {quote(value) if isinstance(value, str) else json.dumps(value)}"
 
 
 def _bounded(envelope: bytes) -> bytes:
