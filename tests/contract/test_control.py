@@ -8,6 +8,7 @@ import pytest
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.inspection import WorkerInfo
+from fibo_client.celery.task import RemoteTask
 from fibo_client.errors import ResultTimeoutError, TaskRevokedError, TransportError
 
 
@@ -127,6 +128,38 @@ async def celerys_answer(side, task_id):
             return app.control.inspect(timeout=10, limit=1).query_task(task_id)
 
     return await asyncio.to_thread(ask)
+
+
+SECRETIVE = RemoteTask("stock.sleep", argsrepr="('anna', ***)")
+
+
+@pytest.mark.parametrize(
+    ("settings", "task", "options", "shown"),
+    [
+        (None, "stock.sleep", {"argsrepr": "('anna', ***)"}, "('anna', ***)"),
+        ({}, "stock.sleep", {"argsrepr": "('anna', ***)"}, "('anna', ***)"),
+        ({}, SECRETIVE, {}, "('anna', ***)"),
+        ({"hide_arguments": True}, "stock.sleep", {}, "<hidden>"),
+    ],
+    ids=["by celerys own call", "by the call", "by the task", "by the setting"],
+)
+async def test_a_worker_shows_of_arguments_what_it_was_told_to_show(side, until, settings, task, options, shown):
+    def send_with_celery():
+        with side.celery() as app:
+            return app.send_task(task, (60,), **options).id
+
+    async with side.client(**settings or {}) as client:
+        if settings is None:
+            sent = client.result(await asyncio.to_thread(send_with_celery))
+        else:
+            sent = await client.send_task(task, (60,), **options)
+        inspect = client.inspect(timeout=10)
+        await until(lambda: have(inspect.active(), side.node, [sent]), "it runs")
+        (told,) = (await inspect.active(safe=True))[side.node]
+        assert (told["id"], told["args"]) == (sent.id, shown)
+        await client.revoke(sent, terminate=True)
+        with pytest.raises(TaskRevokedError):
+            await sent.get(timeout=20)
 
 
 async def have(question, node, results, inside=None):

@@ -195,11 +195,17 @@ async def test_a_message_is_the_one_that_celery_sends(unserved, call):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", ["nothing", "args", "kwargs", "args and kwargs", "queue"])
-async def test_what_the_worker_logs_of_short_arguments_is_what_celery_would_have_it_log(unserved, name):
-    (_, theirs), (_, ours) = await both(unserved, **CALLS[name])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(CALLS[name] for name in ("nothing", "args", "kwargs", "args and kwargs", "queue")),
+        {"args": (1,), "kwargs": {"x": 1}, "argsrepr": "(***)", "kwargsrepr": "***"},
+    ],
+)
+async def test_what_the_worker_logs_of_short_arguments_is_what_celery_would_have_it_log(unserved, call):
+    (_, theirs), (_, ours) = await both(unserved, **call)
     for header in ("argsrepr", "kwargsrepr"):
-        assert ours["headers"][header] == theirs["headers"][header]
+        assert ours["headers"][header] == theirs["headers"][header] == call.get(header, ours["headers"][header])
 
 
 async def test_celerys_message_is_not_the_same_for_another_call(unserved):

@@ -71,6 +71,8 @@ OPTIONS = st.fixed_dictionaries(
         "parent_id": NAMES,
         "stamps": OWN,
         "compression": st.just("gzip"),
+        "argsrepr": NAMES,
+        "kwargsrepr": NAMES,
     },
 )
 START = st.just({}) | st.fixed_dictionaries({"countdown": SECONDS}) | st.fixed_dictionaries({"eta": LATER})
@@ -175,6 +177,36 @@ async def test_one_and_many_make_the_same_messages():
     assert one.route == other.route == "q\x06\x163"
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_what_logs_show_of_arguments_is_said_by_the_call_else_by_the_task_else_by_the_setting(hidden):
+    broker, _ = open_redis(CeleryConfig())
+    made = Composer(broker, "celery", hide_arguments=hidden)
+    declared = RemoteTask("t", argsrepr="(declared)")
+    signatures = [declared("secret", x="secret"), ADD("plain", y=1), declared()]
+    many = await made.many(signatures, {}, SILENCE)
+    rest = "<hidden>" if hidden else None
+    assert shown(many) == [
+        ("(declared)", rest or "{'x': 'secret'}"),
+        (rest or "('plain',)", rest or "{'y': 1}"),
+        ("(declared)", rest or "{}"),
+    ]
+    assert shown(await made.many(signatures, {"argsrepr": "(called)"}, SILENCE)) == [
+        ("(called)", rest or "{'x': 'secret'}"), ("(called)", rest or "{'y': 1}"), ("(called)", rest or "{}"),
+    ]  # fmt: skip
+    assert shown([made.one(each, {"kwargsrepr": "{called}"}, SILENCE) for each in signatures]) == [
+        ("(declared)", "{called}"), (rest or "('plain',)", "{called}"), ("(declared)", "{called}"),
+    ]  # fmt: skip
+    with pytest.raises(MessageError, match="argsrepr must not be empty"):
+        made.one(declared("secret"), {"argsrepr": ""}, SILENCE)
+    with pytest.raises(MessageError, match="kwargsrepr must not be empty"):
+        made.one(RemoteTask("t", kwargsrepr="")(x="secret"), {}, SILENCE)
+
+
+def shown(parcels):
+    headers = [opened(parcel)[0]["headers"] for parcel in parcels]
+    return [(each["argsrepr"], each["kwargsrepr"]) for each in headers]
+
+
 async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
     signatures = [Signature(f"task.{number % 3}", (number,), {"k": number}) for number in range(1000)]
     parcels = await composer().many(signatures, {"headers": {"n": 1}}, SILENCE)
@@ -267,5 +299,5 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
 
 async def test_small_messages_are_made_in_portions_of_a_bounded_number():
     made = Composer(MemoryBroker(), "celery")
-    calls = [("t", (1,), None)] * (2 * BUILD_SLICE + 1)
+    calls = [("t", (1,), None, None, None)] * (2 * BUILD_SLICE + 1)
     assert [len(portion) async for portion in made.portions(calls, {}, SILENCE)] == [BUILD_SLICE, BUILD_SLICE, 1]

@@ -33,6 +33,8 @@ REPRS = [
     (FIBONACCI(5), "<Signature fibo.fibonacci(5)>"),
     (FIBONACCI(HUGE), "<Signature fibo.fibonacci(<int>)>"),
     (RemoteTask[..., int]("add")(1, y="z"), "<Signature add(1, y='z')>"),
+    (RemoteTask("log_in", argsrepr="('anna', ***)")("anna", SECRET), "<Signature log_in(*('anna', ***))>"),
+    (RemoteTask("log_in", kwargsrepr="{***}")("anna", word=SECRET), "<Signature log_in('anna', **{***})>"),
     (TaskMeta(task_id="a", state="SUCCESS", result=HUGE), "TaskMeta(task_id='a', state='SUCCESS', result=<int>)"),
     (
         TaskFailure(exc_type="ValueError", exc_module="builtins", args=("no",), traceback="Traceback ..." * 1000),

@@ -116,6 +116,9 @@ def test_a_plain_call_has_every_header_of_the_protocol():
         ({"compression": "gzip"}, {"compression": "application/x-gzip"}),
         ({"compression": "zlib"}, {"compression": "application/x-gzip"}),
         ({"task_id": "id-2"}, {"id": "id-2", "root_id": "id-2"}),
+        ({"argsrepr": "(***)", "kwargsrepr": "***"}, {"argsrepr": "(***)", "kwargsrepr": "***"}),
+        ({"argsrepr": None, "kwargsrepr": None}, {}),
+        ({"argsrepr": "x" * 2000}, {"argsrepr": "x" * 1021 + "..."}),
     ],
 )
 def test_an_option_changes_its_own_headers_alone(options, headers):
@@ -409,6 +412,10 @@ OPTIONS = [
     ({"headers": {"headers": None}}, "headers['headers'] must be a dict, not NoneType"),
     ({"headers": {"headers": {"headers": [1]}}}, "headers['headers']['headers'] must be a dict, not list"),
     ({"stamps": ["a"]}, "stamps must be a dict"),
+    ({"argsrepr": ""}, "workers log the arguments themselves"),
+    ({"kwargsrepr": ""}, "workers log the arguments themselves"),
+    ({"argsrepr": ("***",)}, "argsrepr must be text, not tuple"),
+    ({"kwargsrepr": b"***"}, "kwargsrepr must be text, not bytes"),
     ({"compression": "bzip2"}, "use 'gzip'"),
     ({"compression": "zstd"}, "use 'gzip'"),
     ({"compression": ""}, "use 'gzip'"),
@@ -460,7 +467,8 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 NAMES = ["task", "task_id", "priority", "countdown", "eta", "expires", "time_limit", "soft_time_limit", "ignore_result",
-         "headers", "shadow", "root_id", "parent_id", "stamps", "compression", "args", "kwargs"]  # fmt: skip
+         "headers", "shadow", "root_id", "parent_id", "stamps", "compression", "args", "kwargs", "argsrepr",
+         "kwargsrepr"]  # fmt: skip
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=3))

@@ -240,7 +240,9 @@ class CeleryClient:
         sending = self.engine.begin(options, batch=True)
         parcels: list[Parcel] = []
         handles: list[AsyncResult[Any]] = []
-        calls = zip(repeat(signature.task), args, repeat(None))
+        calls = zip(
+            repeat(signature.task), args, repeat(None), repeat(signature.argsrepr), repeat(signature.kwargsrepr)
+        )
         async for portion in self.engine.composer.portions(calls, options, sending):
             parcels += portion
             handles += self._handles(portion, signature, options)
@@ -637,7 +639,8 @@ def _signature(
             raise MessageError(f"the signature of {task.task} has its arguments already; make another one")
         return task
     if isinstance(task, RemoteTask):
-        return Signature(task.name, cast("tuple[Any, ...]", args), kwargs, task.decode)
+        arguments = cast("tuple[Any, ...]", args)
+        return Signature(task.name, arguments, kwargs, task.decode, task.argsrepr, task.kwargsrepr)
     if not isinstance(task, str):
         raise MessageError(f"task must be a task's name, a RemoteTask or a Signature, not {type(task).__name__}")
     return Signature(task, cast("tuple[Any, ...]", args), kwargs)

@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.message import (
@@ -44,10 +44,13 @@ MAX_TEMPLATES: Final = 128
 OPTIONS: Final = frozenset(
     {
         "queue", "priority", "task_id", "countdown", "eta", "expires", "time_limit", "soft_time_limit",
-        "ignore_result", "headers", "shadow", "root_id", "parent_id", "stamps", "compression",
+        "ignore_result", "headers", "shadow", "root_id", "parent_id", "stamps", "compression", "argsrepr", "kwargsrepr",
     }
 )  # fmt: skip
 """The names in `SendOptions`."""
+
+HIDDEN: Final = "<hidden>"
+"""What logs show of arguments where they are hidden."""
 
 
 class Composer:
@@ -56,11 +59,13 @@ class Composer:
     Args:
         broker: Where they will go.
         queue: The queue of those that name none.
+        hide_arguments: Whether logs show no arguments, unless a call or its task says what they show.
     """
 
-    def __init__(self, broker: Broker, queue: str) -> None:
+    def __init__(self, broker: Broker, queue: str, *, hide_arguments: bool = False) -> None:
         self._broker = broker
         self._queue = queue
+        self._shown = HIDDEN if hide_arguments else None
         self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
         # With types: to Python 1 is True, and to a worker it is not.
         self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._prepare)
@@ -83,8 +88,8 @@ class Composer:
         shared: dict[str, Any] = dict(options)
         # An id that is made here is in no other message. One that is given may be in several.
         task_id = check_name("task_id", shared.pop("task_id")) if "task_id" in shared else nonce
-        call = _Call(self._template, self._queue, shared, sending)
-        return call.fill(signature.task, signature.args, signature.kwargs, task_id, nonce)
+        call = _Call(self._template, self._queue, self._shown, shared, sending)
+        return call.fill(*_fields(signature), task_id, nonce)
 
     async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions, sending: Sending) -> list[Parcel]:
         """Compose many messages. The event loop gets its turn now and then.
@@ -100,19 +105,16 @@ class Composer:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        calls = ((signature.task, signature.args, signature.kwargs) for signature in signatures)
+        calls = map(_fields, signatures)
         return [parcel async for portion in self.portions(calls, options, sending) for parcel in portion]
 
     async def portions(
-        self,
-        calls: Iterable[tuple[str, Sequence[Any], Mapping[str, Any] | None]],
-        options: SendOptions,
-        sending: Sending,
+        self, calls: Iterable[_Fields], options: SendOptions, sending: Sending
     ) -> AsyncIterator[list[Parcel]]:
         """Compose many messages, without a signature for each. The event loop gets its turn between two portions.
 
         Args:
-            calls: For each the task's name, its positional and its keyword arguments.
+            calls: For each the task's name, its positional and its keyword arguments, and what logs show of the two.
             options: The options; they go for all. ``task_id`` cannot be among them.
             sending: Is told of each message, and may add headers.
 
@@ -122,17 +124,17 @@ class Composer:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        call = _Call(self._template, self._queue, dict(options), sending)
+        call = _Call(self._template, self._queue, self._shown, dict(options), sending)
         ids = _random_ids()
         portion: list[Parcel] = []
         size = 0
-        for task, args, kwargs in calls:
+        for fields in calls:
             if len(portion) == BUILD_SLICE or size > BUILD_BYTES:
                 yield portion
                 portion, size = [], 0
                 await asyncio.sleep(0)
             task_id = next(ids)
-            parcel = call.fill(task, args, kwargs, task_id, task_id)
+            parcel = call.fill(*fields, task_id, task_id)
             portion.append(parcel)
             size += len(parcel.payload)
         if portion:
@@ -156,6 +158,7 @@ class _Call:
     Args:
         template: Gives the template for a task, a queue and options.
         queue: The queue, if the options name none.
+        shown: What logs show of arguments of which nothing is said. None is the arguments.
         options: The options, which it takes for its own.
         sending: Is told of each message, and may add headers.
     """
@@ -164,6 +167,7 @@ class _Call:
         self,
         template: Callable[[str, str, Mapping[str, Any]], Template],
         queue: str,
+        shown: str | None,
         options: dict[str, Any],
         sending: Sending,
     ) -> None:
@@ -180,6 +184,9 @@ class _Call:
             eta=options.pop("eta", None),
             expires=options.pop("expires", None),
         )
+        self._shown = shown
+        self._argsrepr: str | None = options.pop("argsrepr", None)
+        self._kwargsrepr: str | None = options.pop("kwargsrepr", None)
         own = options.pop("headers", None)
         self._own = {} if own is None else check_headers(own)
         self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)
@@ -193,12 +200,27 @@ class _Call:
         self._task: object = object()  # The task of the last message; none so far.
 
     def fill(
-        self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, task_id: str, nonce: str
+        self,
+        task: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        argsrepr: str | None,
+        kwargsrepr: str | None,
+        task_id: str,
+        nonce: str,
     ) -> Parcel:
         """Make one message."""
         if task is not self._task:
             self._turn_to(task)
-        arguments = encode_arguments(args, {} if kwargs is None else kwargs, self._compression)
+        if self._argsrepr is not None:
+            argsrepr = self._argsrepr
+        elif argsrepr is None:
+            argsrepr = self._shown
+        if self._kwargsrepr is not None:
+            kwargsrepr = self._kwargsrepr
+        elif kwargsrepr is None:
+            kwargsrepr = self._shown
+        arguments = encode_arguments(args, {} if kwargs is None else kwargs, self._compression, argsrepr, kwargsrepr)
         more = self._carry(task, task_id)
         if more or self._nested is not None:
             more = join_headers(self._own, self._nested, more)
@@ -209,6 +231,13 @@ class _Call:
         if form is None:
             form = self._forms[task] = self._make(task, self._queue, self._options).dated(self._moments)
         self._task, self._form = task, form
+
+
+_Fields: TypeAlias = "tuple[str, Sequence[Any], Mapping[str, Any] | None, str | None, str | None]"
+
+
+def _fields(signature: Signature[Any]) -> _Fields:
+    return signature.task, signature.args, signature.kwargs, signature.argsrepr, signature.kwargsrepr
 
 
 def _random_ids() -> Iterator[str]:

@@ -57,6 +57,7 @@ class ConfigOverrides(TypedDict, total=False):
     max_decompressed_bytes: int
     max_json_depth: int
     queue: str
+    hide_arguments: bool
     revoke_on_cancel: bool
     broker_prefix: str
     result_prefix: str
@@ -106,6 +107,9 @@ class CeleryConfig:
     """How deeply lists and dicts may be nested in a result, 500 at most: CPython's stack ends not far beyond."""
     queue: str = "celery"
     """The queue that tasks are sent to where a call names none."""
+    hide_arguments: bool = False
+    """Have workers' logs and events show ``<hidden>`` in place of arguments, unless the call or its `RemoteTask` has an
+    ``argsrepr`` or ``kwargsrepr`` of its own."""
     revoke_on_cancel: bool = True
     """Revoke the task of a `call` whose caller is cancelled."""
     broker_prefix: str = ""

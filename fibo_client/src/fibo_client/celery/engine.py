@@ -96,7 +96,7 @@ class Engine:
         self.broker = broker
         self.store = store
         self.tidier: Tidier = Tidier(broker, store)
-        self.composer: Composer = Composer(broker, config.queue)
+        self.composer: Composer = Composer(broker, config.queue, hide_arguments=config.hide_arguments)
         self.recorder: Recorder = guarded(config.telemetry)
         self._publisher = Publisher(broker)
         self._presence = Presence(broker)

@@ -56,8 +56,11 @@ class Inspect:
         """
         return await self._ask("ping")
 
-    async def active(self) -> Replies:
+    async def active(self, *, safe: bool = False) -> Replies:
         """Ask which tasks are running.
+
+        Args:
+            safe: Whether to be told what logs show of the arguments (``argsrepr``), and not the arguments.
 
         Returns:
             Lists of tasks by node name.
@@ -65,7 +68,7 @@ class Inspect:
         Raises:
             TransportError: The broker could not be asked.
         """
-        return await self._ask("active")
+        return await self._ask("active", safe=safe)
 
     async def reserved(self) -> Replies:
         """Ask which tasks workers hold that do not run yet.

@@ -53,6 +53,10 @@ class SendOptions(TypedDict, total=False):
     """Stamped headers, by name."""
     compression: str
     """``gzip`` to compress the arguments."""
+    argsrepr: str
+    """What logs and events show of the positional arguments, such as ``('anna', '***')``, in their place."""
+    kwargsrepr: str
+    """What logs and events show of the keyword arguments, in their place."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,17 +68,23 @@ class Signature(Generic[R_co]):
         args: Its positional arguments.
         kwargs: Its keyword arguments.
         decode: Turns the stored result into the value that the caller gets, or None to leave it as it is.
+        argsrepr: What logs show of `args` in their place. None is the beginning of them.
+        kwargsrepr: What logs show of `kwargs` in their place. None is the beginning of them.
     """
 
     task: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
     decode: Callable[[Any], R_co] | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
 
     def __repr__(self) -> str:
-        said = [shown(each, 80) for each in self.args]
-        said += [f"{name}={shown(value, 80)}" for name, value in (self.kwargs or {}).items()]
-        return f"<Signature {self.task}({', '.join(said)})>"
+        args = [shown(each, 80) for each in self.args] if self.argsrepr is None else [f"*{self.argsrepr:.80}"]
+        if self.kwargsrepr is not None:
+            return f"<Signature {self.task}({', '.join([*args, f'**{self.kwargsrepr:.80}'])})>"
+        kwargs = [f"{name}={shown(value, 80)}" for name, value in (self.kwargs or {}).items()]
+        return f"<Signature {self.task}({', '.join(args + kwargs)})>"
 
 
 @dataclass(frozen=True)
@@ -89,10 +99,14 @@ class RemoteTask(Generic[P, R]):
         name: The name under which the worker registered it.
         decode: Turns the stored result into the value that the caller gets. None leaves it as JSON gave it. Raise
             ValueError or TypeError in it for a result that is not what it should be.
+        argsrepr: What logs and events show of the positional arguments of every call, in their place.
+        kwargsrepr: What logs and events show of the keyword arguments of every call, in their place.
     """
 
     name: str
     decode: Callable[[Any], R] | None = field(default=None, repr=False)
+    argsrepr: str | None = field(default=None, repr=False)
+    kwargsrepr: str | None = field(default=None, repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Bind arguments.
@@ -104,4 +118,4 @@ class RemoteTask(Generic[P, R]):
         Returns:
             What ``call`` and ``send`` take. Nothing is sent yet.
         """
-        return Signature(self.name, args, kwargs, self.decode)
+        return Signature(self.name, args, kwargs, self.decode, self.argsrepr, self.kwargsrepr)

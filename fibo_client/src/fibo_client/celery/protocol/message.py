@@ -131,6 +131,8 @@ def build_task(
     parent_id: str | None = None,
     stamps: Mapping[str, Any] | None = None,
     compression: str | None = None,
+    argsrepr: str | None = None,
+    kwargsrepr: str | None = None,
 ) -> TaskMessage:
     """Check a call and turn it into a task message.
 
@@ -155,6 +157,8 @@ def build_task(
         parent_id: The id of the task that called this one.
         stamps: Stamped headers, by name.
         compression: ``gzip`` to compress the arguments.
+        argsrepr: What logs show of `args`. None is their beginning.
+        kwargsrepr: What logs show of `kwargs`. None is their beginning.
 
     Returns:
         The message.
@@ -166,7 +170,7 @@ def build_task(
     task_id = check_name("task_id", task_id)
     own_stamps = None if stamps is None else _own("stamps", stamps, RESERVED_STAMPS)
     moments = encode_moments(now, countdown=countdown, eta=eta, expires=expires)
-    arguments = encode_arguments(args, kwargs, compression)
+    arguments = encode_arguments(args, kwargs, compression, argsrepr, kwargsrepr)
     protocol_headers: dict[str, Any] = {
         "lang": "py",
         "task": task,
@@ -201,13 +205,21 @@ def build_task(
     )
 
 
-def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], compression: str | None = None) -> Arguments:
+def encode_arguments(
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    compression: str | None = None,
+    argsrepr: str | None = None,
+    kwargsrepr: str | None = None,
+) -> Arguments:
     """Check a call's arguments and turn them into what a message says of them.
 
     Args:
         args: The positional arguments.
         kwargs: The keyword arguments.
         compression: ``gzip`` to compress them.
+        argsrepr: What logs show of `args`. None is their beginning.
+        kwargsrepr: What logs show of `kwargs`. None is their beginning.
 
     Returns:
         The arguments.
@@ -226,8 +238,11 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], compression
     body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
     if compression is not None:
         body, content_type = compression_.compress(body, compression)
-    argsrepr = _shortened(tuple(args), len(positional))
-    kwargsrepr = _shortened(dict(kwargs), len(named)) if kwargs else "{}"
+    argsrepr = _shortened(tuple(args), len(positional)) if argsrepr is None else _given("argsrepr", argsrepr)
+    if kwargsrepr is not None:
+        kwargsrepr = _given("kwargsrepr", kwargsrepr)
+    else:
+        kwargsrepr = _shortened(dict(kwargs), len(named)) if kwargs else "{}"
     return Arguments(body, argsrepr, kwargsrepr, content_type)
 
 
@@ -453,7 +468,20 @@ def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool
 
 def _shortened(value: object, size: int) -> str:
     """Give the beginning of a value's repr; `size` is the length of its JSON, which tells large values from small."""
-    text = repr(value) if size <= _SMALL else _beginning(value)
+    return _cut(repr(value) if size <= _SMALL else _beginning(value))
+
+
+def _given(what: str, text: object) -> str:
+    if not isinstance(text, str):
+        raise MessageError(f"{what} must be text, not {type(text).__name__}")
+    if not text:
+        raise MessageError(
+            f"{what} must not be empty: then workers log the arguments themselves; give a text such as ***"
+        )
+    return _cut(str.__str__(text))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_REPR else f"{text[: _LONGEST_REPR - 3]}..."
 
 
