@@ -9,6 +9,7 @@ import pytest
 import fibo_client
 import fibo_client.celery
 import fibo_client.telemetry.otel
+import fibo_client.telemetry.sentry
 import fibo_client.testing
 import fibo_client.testing.pytest
 import fibo_worker.app
@@ -44,6 +45,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
         ),
         (fibo_client.telemetry, "Recorder Sending Server"),
         (fibo_client.telemetry.otel, "OpenTelemetry"),
+        (fibo_client.telemetry.sentry, "Sentry"),
         (fibo_client.testing, "FakeCelery FakeFibo FakeTask SentTask"),
         (fibo_client.testing.pytest, "fake_celery fake_fibo"),
         (fibo_worker.app, "app create_app"),

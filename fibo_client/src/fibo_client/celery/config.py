@@ -142,7 +142,8 @@ class CeleryConfig:
     ssl_check_hostname: bool | None = None
     """Whether the server's certificate must be for its host name. None is yes, unless certificates are not checked."""
     telemetry: Recorder | None = None
-    """What records the messages that are sent, such as `fibo_client.telemetry.otel.OpenTelemetry`. None is nothing."""
+    """What records the messages that are sent: `fibo_client.telemetry.otel.OpenTelemetry`,
+    `fibo_client.telemetry.sentry.Sentry`, or a recorder of your own. None is nothing."""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "poll_max"):

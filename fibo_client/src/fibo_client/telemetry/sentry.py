@@ -1,0 +1,155 @@
+"""Sentry: a span of what a client sends, and the trace in each message.
+
+This is the only module that imports sentry_sdk.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from fibo_client.telemetry.recorder import SILENCE
+
+try:
+    import sentry_sdk
+except ModuleNotFoundError as _error:
+    raise ImportError("sentry-sdk is not installed; get it with: pip install 'fibo-client[sentry]'") from _error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fibo_client.telemetry.recorder import Sending, Server
+
+__all__ = ["Sentry"]
+
+NESTED: Final = "headers"
+"""The header that Sentry's integration of Celery looks into, on the worker's side. Source: its ``_wrap_tracer``."""
+
+TRACE: Final = "sentry-trace"
+BAGGAGE: Final = "baggage"
+ENQUEUED: Final = "sentry-task-enqueued-time"
+"""From this the worker's side tells how long a task has waited."""
+
+OPERATION: Final = "queue.publish"
+ORIGIN: Final = "auto.queue.fibo_client"
+MESSAGE_ID: Final = "messaging.message.id"
+DESTINATION: Final = "messaging.destination.name"
+MESSAGE_COUNT: Final = "messaging.batch.message_count"
+SYSTEM: Final = "messaging.system"
+
+
+class Sentry:
+    """Records what a client sends as spans of Sentry's, and has workers go on with the trace.
+
+    ::
+
+        sentry_sdk.init(traces_sample_rate=1.0)
+        client = CeleryClient(telemetry=Sentry())
+
+    One can serve several clients. Where ``sentry_sdk.init`` was not called, it does nothing.
+    """
+
+    def capture(self) -> Any:
+        """Give the span and the trace of who runs now. The client calls it.
+
+        Returns:
+            What `send` takes for its origin; None where there is nothing to remember.
+        """
+        if not sentry_sdk.is_initialized():
+            return None
+        scope = sentry_sdk.get_current_scope()
+        return _Caller(scope.streamed_span if _streams() else scope.span, sentry_sdk.get_isolation_scope())
+
+    def send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Any) -> Sending:
+        """Begin to record a sending. The client calls it.
+
+        Args:
+            queue: The queue.
+            server: Where it is.
+            batch: Whether it may be several messages.
+            headers: The headers that the caller gives the messages.
+            origin: Who sends, from `capture`. None is who runs now.
+
+        Returns:
+            What the client tells further.
+        """
+        caller = origin or self.capture()
+        if caller is None:
+            return SILENCE
+        return _Sending(caller, {SYSTEM: server.system, DESTINATION: queue}, headers or {}, batch=batch)
+
+
+class _Caller(NamedTuple):
+    """Who sends: its span, if it has one, and the scope that knows its trace."""
+
+    span: Any
+    scope: sentry_sdk.Scope
+
+
+class _Sending:
+    """One span, of the kind that Sentry's pages on queues count as published messages."""
+
+    def __init__(self, caller: _Caller, data: dict[str, Any], headers: Mapping[str, Any], *, batch: bool) -> None:
+        self._caller = caller
+        self._data = data
+        self._given = headers
+        self._batch = batch
+        self._span: Any = None
+        self._carried: dict[str, Any] | None = None
+
+    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
+        """See `fibo_client.telemetry.recorder.Sending.carry`."""
+        if self._carried is None:
+            self._span = self._start(task, task_id)
+            self._carried = {NESTED: self._headers()}
+        return self._carried
+
+    def share(self, origin: Any) -> None:
+        """See `fibo_client.telemetry.recorder.Sending.share`. Sentry has no links that could be added."""
+
+    def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
+        """See `fibo_client.telemetry.recorder.Sending.end`."""
+        if self._span is None:
+            return
+        streams = _streams()
+        if self._batch:
+            note = self._span.set_attribute if streams else self._span.set_data
+            note(MESSAGE_COUNT, sent + failed)
+        if streams:
+            if error is not None:
+                self._span.status = "error"
+            self._span.end()
+        else:
+            self._span.set_status("ok" if error is None else "internal_error")
+            self._span.finish()
+
+    def _start(self, task: str, task_id: str) -> Any:
+        """Start a span below the caller's, if there is one: one that is in no transaction is never shown."""
+        parent = self._caller.span
+        if parent is None:
+            return None
+        data = self._data if self._batch else self._data | {MESSAGE_ID: task_id}
+        if _streams():
+            attributes = data | {"sentry.op": OPERATION, "sentry.origin": ORIGIN}
+            return sentry_sdk.traces.start_span(task, attributes, parent_span=parent, active=False)
+        span = parent.start_child(op=OPERATION, name=task, origin=ORIGIN)
+        for name, value in data.items():
+            span.set_data(name, value)
+        return span
+
+    def _headers(self) -> dict[str, Any]:
+        headers: dict[str, Any] = {ENQUEUED: time.time()}
+        given = {**self._given, **(self._given.get(NESTED) or {})}
+        if TRACE not in given:  # Who gives the messages a trace of their own keeps it.
+            scope = self._caller.scope
+            found = dict(scope.iter_trace_propagation_headers(span=self._span))
+            headers |= found or dict(scope.iter_trace_propagation_headers())  # A span that is not sampled has none.
+            if isinstance(given.get(BAGGAGE), str) and BAGGAGE in headers:
+                headers[BAGGAGE] = f"{headers[BAGGAGE]},{given[BAGGAGE]}"
+        return headers
+
+
+def _streams() -> bool:
+    """Tell whether spans go to Sentry one by one (``trace_lifecycle="stream"``), which has functions of its own."""
+    options = sentry_sdk.get_client().options
+    return "stream" in (options.get("trace_lifecycle"), (options.get("_experiments") or {}).get("trace_lifecycle"))
