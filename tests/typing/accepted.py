@@ -33,6 +33,7 @@ from fibo_worker.dev import Environment, PrivateRedis, WorkerProcess, find_redis
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import fibonacci_chunk, register
 
+SECRETIVE = RemoteTask[[str, str], bool]("proj.log_in", argsrepr="(name, ***)")
 ADD = RemoteTask[[int, int], int]("proj.add")
 NAME = RemoteTask[[str], str]("proj.name", decode=str)
 
@@ -89,6 +90,9 @@ async def sending(celery: CeleryClient) -> None:
     assert_type(await celery.send_task("proj.add", (2,), {"y": 3}, task_id="a"), AsyncResult[Any])
     assert_type(await celery.send_many(ADD, [(1, 2), (3, 4)]), list[AsyncResult[int]])
     assert_type(await celery.send_many("proj.add", [(1, 2)], ignore_result=True), list[AsyncResult[Any]])
+    assert_type(
+        await celery.send_task(SECRETIVE("anna", "word"), ignore_result=None, argsrepr="***"), AsyncResult[bool]
+    )
     options: SendOptions = {"queue": "math", "time_limit": 5, "headers": {"a": 1}}
     assert_type(await celery.send_task("proj.add", (2, 3), **options), AsyncResult[Any])
     assert_type(celery.result("an id"), AsyncResult[Any])
@@ -107,7 +111,8 @@ async def results(result: AsyncResult[int]) -> None:
 
 async def workers(celery: CeleryClient, result: AsyncResult[int], late: ResultTimeoutError) -> None:
     assert_type(await celery.ping(timeout=2), list[WorkerInfo])
-    assert_type(await celery.inspect(["celery@host"]).active(), dict[str, Any])
+    assert_type(await celery.inspect(["celery@host"]).active(safe=True), dict[str, Any])
+    assert_type(await celery.inspect().query_task("an id", result, [result, "another"]), dict[str, Any])
     assert_type(await celery.diagnose(result), Diagnosis)
     assert_type(await celery.diagnose(late), Diagnosis)
     assert_type(await celery.revoke([result, "an id"]), int)
