@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from sentry_sdk.transport import Transport
 
 from fibo_client import FiboClient, PublishError
 from fibo_client.celery import CeleryClient
-from fibo_client.telemetry import Recorder, sentry
+from fibo_client.telemetry import Recorder, Server, sentry
 from fibo_client.telemetry.sentry import Sentry
 from fibo_client.testing import FakeCelery, FakeFibo
 
@@ -199,6 +200,19 @@ async def test_concurrent_calls_that_share_a_message_carry_the_trace_of_the_firs
     (sent,) = fake.sent
     assert trace(sent)[0] == traces[0]
     assert len({*traces}) == 3
+
+
+@pytest.mark.parametrize("traced", [True, False], ids=["in a transaction", "in none"])
+def test_a_sending_that_begins_elsewhere_has_the_trace_of_who_asked_for_it(start, traced):
+    start()
+    recorder = Sentry()
+    with sentry_sdk.isolation_scope() as scope:
+        scope.set_new_propagation_context()
+        with sentry_sdk.start_transaction(name="request") if traced else contextlib.nullcontext():
+            origin, here = recorder.capture(), sentry_sdk.get_traceparent()
+    sending = recorder.send("celery", Server("redis"), batch=False, headers={}, origin=origin)
+    found = sending.carry("proj.echo", "an-id")["headers"]["sentry-trace"]
+    assert found.split("-")[0] == here.split("-")[0] != sentry_sdk.get_traceparent().split("-")[0]
 
 
 @pytest.mark.parametrize("options", [{"trace_lifecycle": "stream"}, {"_experiments": {"trace_lifecycle": "stream"}}])
