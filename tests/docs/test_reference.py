@@ -19,6 +19,7 @@ MODULES = [
     "fibo_client.celery",
     "fibo_client.telemetry",
     "fibo_client.telemetry.otel",
+    "fibo_client.telemetry.sentry",
     "fibo_client.testing",
     "fibo_client.testing.pytest",
     "fibo_worker.app",

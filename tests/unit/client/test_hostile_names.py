@@ -64,8 +64,7 @@ def test_the_id_of_a_task_is_refused_or_data(kind, name):
 
 
 def test_the_name_of_a_header_is_refused_or_data(kind, name):
-    # What begins with an underscore belongs to the protocol.
-    if not refused(kind, NAMES - {"binding"}, headers={name: "mine"}):
+    if not refused(kind, headers={name: "mine"}):
         headers = composed(headers={name: "mine"})[1]["headers"]
         assert (headers[name], headers["task"]) == ("mine", "t.add")
 
