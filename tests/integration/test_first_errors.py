@@ -67,7 +67,7 @@ async def test_tls_to_a_redis_without_it_is_told(server):
 async def test_a_redis_with_tls_that_is_taken_for_one_without_is_told(tmp_path):
     authority = Authority(tmp_path)
     with tls_server(authority.sign("good", "127.0.0.1"), authority.cert) as (_, port):
-        plain = ["Redis closed it at once", "does it want TLS? Then the scheme is rediss://"]
+        plain = ["closed it at once, without a word: does it want TLS? Then the scheme is rediss://"]
         await check_call(plain, f"redis://127.0.0.1:{port}/0")
         untrusted = ["Give the authority that signed it: ssl_ca_certs"]
         await check_call(untrusted, f"rediss://127.0.0.1:{port}/0")

@@ -16,9 +16,11 @@ import pytest
 import redis as redis_py
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from support.ca import Authority, tls_server
 from support.hand import eventually
+from support.proxy import Proxy
 from support.servers import RedisServer, free_port
-from support.silent import listening
+from support.silent import listening, turning_away
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.config import CeleryConfig
@@ -369,6 +371,77 @@ async def test_a_unix_socket_works(tmp_path):
             assert direct.llen("celery") == 1
 
 
+PROTECTED = (
+    b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
+    b"default user. In this mode connections are only accepted from the loopback interface. If you want to connect "
+    b"from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode\r\n"
+)
+FULL = b"-ERR max number of clients reached\r\n"
+PROTECTED_WORDS = ["DENIED Redis is running in protected mode", "a password (requirepass)", "redis://:password@host"]
+FULL_WORDS = ["max number of clients reached. Raise its maxclients"]
+
+
+def check_words(error: TransportError, words: list[str]) -> None:
+    for word in words:
+        assert word in str(error)
+    assert "TLS" not in str(error)
+    assert "disable" not in str(error)
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:{}/0", "redis://127.0.0.1:{}/3", "redis://u:pw@127.0.0.1:{}/3"])
+@pytest.mark.parametrize(("said", "words"), [(PROTECTED, PROTECTED_WORDS), (FULL, FULL_WORDS)])
+async def test_what_a_server_says_before_it_closes_is_told(said, words, url):
+    with turning_away(said) as port:
+        for _ in range(20):  # Who is first to speak differs from time to time.
+            async with CeleryClient(url.format(port)) as client:
+                with pytest.raises(PublishError) as caught:
+                    await client.send_task("nobody.knows")
+            check_words(caught.value, words)
+
+
+async def test_protected_mode_is_a_no_and_is_told_at_once_also_to_who_would_try_again(server):
+    with server.client() as direct:
+        if direct.info("server")["redis_version"] < "7":
+            pytest.skip("before Redis 7, a server that was told where to listen is never in protected mode")
+    proxy = Proxy(server.port, source="127.0.0.2")  # To Redis, that is another machine.
+    async with proxy.running(), CeleryClient(proxy.url(server.url)) as client:
+        for calling in (client.send_task("nobody.knows", retry=True, timeout=60), client.call("nobody.knows")):
+            with pytest.raises(PublishError) as caught:
+                await calling
+            assert caught.value.refused
+            check_words(caught.value, PROTECTED_WORDS)
+
+
+async def test_a_server_that_has_reached_its_maxclients_is_told():
+    with RedisServer() as server, server.client() as direct:
+        direct.config_set("maxclients", "1")
+        for db in (0, 3):
+            async with CeleryClient(server.database(db)) as client:
+                with pytest.raises(PublishError) as caught:
+                    await client.send_task("nobody.knows")
+                assert not caught.value.refused
+                check_words(caught.value, FULL_WORDS)
+
+
+async def test_a_server_with_tls_that_has_reached_its_maxclients_says_nothing_and_both_are_asked(tmp_path):
+    authority = Authority(tmp_path)
+    with tls_server(authority.sign("good", "127.0.0.1"), authority.cert) as (server, port), server.client() as direct:
+        direct.config_set("maxclients", "1")
+        async with CeleryClient(f"rediss://127.0.0.1:{port}/0", ssl_ca_certs=str(authority.cert)) as client:
+            with pytest.raises(PublishError, match=r"ssl_certfile.*maxclients") as caught:
+                await client.send_task("nobody.knows")
+            assert not caught.value.refused
+
+
+async def test_who_is_connected_can_be_seen_in_the_servers_list_of_clients(server, hand):
+    async with opened(server.database(2)) as (broker, _):
+        await broker.publish("celery", parcels("a"))
+        (seen,) = [each for each in await hand.redis.client_list() if each["name"] != "hand"]
+    assert seen["db"] == "2"
+    if (await hand.redis.info("server"))["redis_version"] >= "7.2":
+        assert seen["lib-name"].startswith("redis-py(fibo_client_v")
+
+
 async def test_sentinel_finds_the_master(server, tmp_path):
     port = free_port()
     conf = tmp_path / "sentinel.conf"
@@ -379,7 +452,7 @@ async def test_sentinel_finds_the_master(server, tmp_path):
     sentinel = await asyncio.create_subprocess_exec(program, str(conf), "--sentinel", stdout=subprocess.DEVNULL)
     try:
         await until_it_answers(port)
-        url = f"sentinel://127.0.0.1:{free_port()};127.0.0.1:{port}/5"
+        url = f"sentinel://127.0.0.1:{free_port()}/5;sentinel://127.0.0.1:{port}/5"
         async with CeleryClient(url, master_name="mymaster") as client:
             await client.send_task("nobody.knows")
             assert await client.engine.broker.depth("celery") == 1

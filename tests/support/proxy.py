@@ -20,6 +20,10 @@ _RESET = struct.pack("ii", 1, 0)
 class Proxy:
     """Passes bytes on between its port and another, and can be told not to.
 
+    Args:
+        target: The other port.
+        source: The address that it connects from.
+
     Attributes:
         port: The port that it listens on.
         delay: Seconds that bytes take on the way, each way.
@@ -30,7 +34,7 @@ class Proxy:
         accepted: How many connections it has taken.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, source: str = "127.0.0.1") -> None:
         self.port = 0
         self.delay = 0.0
         self.pace: float | None = None
@@ -38,6 +42,7 @@ class Proxy:
         self.truncate: int | None = None
         self.accepted = 0
         self._target = target
+        self._source = source
         self._moving = asyncio.Event()
         self._moving.set()
         self._serving: set[asyncio.Task[None]] = set()
@@ -87,7 +92,9 @@ class Proxy:
         try:
             if self.refusing:
                 return
-            redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            redis_reader, redis_writer = await asyncio.open_connection(
+                "127.0.0.1", self._target, local_addr=(self._source, 0)
+            )
             self._writers.add(redis_writer)
             try:
                 async with asyncio.TaskGroup() as both:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import socket
+import threading
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     Answer = Callable[[bytes], bytes]
 
@@ -57,6 +59,38 @@ async def listening(answer: Answer = nothing) -> AsyncIterator[tuple[str, list[a
         for task in arrived:
             task.cancel()
         await asyncio.gather(*arrived, return_exceptions=True)
+
+
+@contextmanager
+def turning_away(said: bytes) -> Iterator[int]:
+    """Say something to each who comes, hear nothing, and close, as a Redis does that wants nobody.
+
+    Args:
+        said: What to say.
+
+    Yields:
+        The port.
+    """
+
+    def turn_away() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(said)
+
+    # In a thread: on the client's own event loop, the client would have spoken before each time.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=turn_away)
+        thread.start()
+        try:
+            yield port
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 async def _command(reader: asyncio.StreamReader) -> bytes | None:

@@ -90,7 +90,7 @@ def test_a_wrong_url_is_refused_with_the_right_spelling(url, words):
     ("variable", "url", "word"),
     [
         ("CELERY_BROKER_URL", "localhost:6379", "has no '://'"),
-        ("CELERY_RESULT_BACKEND", "db+sqlite:///results.db", "only Redis is supported"),
+        ("CELERY_RESULT_BACKEND", "reids://localhost", "reids:// is not known"),
     ],
 )
 def test_a_wrong_url_in_the_environment_is_said_to_be_there(monkeypatch, variable, url, word):

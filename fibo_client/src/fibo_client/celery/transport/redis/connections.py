@@ -11,9 +11,11 @@ import logging
 import math
 import time
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import anyio
+import redis
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -57,6 +59,17 @@ _can_read = getattr(AbstractConnection, "can_read", None) or AbstractConnection.
 
 LAST_GOODBYE: Final = 1.0
 """The most seconds that closing waits for the other side, which TLS does. Then connections are cut."""
+
+# The latter before redis-py 7.2.
+_SILENT: Final[dict[str, Any]] = (
+    {"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}
+)
+"""Have redis-py not say who we are: `_greet` does."""
+
+_WHO: Final = (
+    ("CLIENT", "SETINFO", "LIB-NAME", f"redis-py(fibo_client_v{__version__})"),
+    ("CLIENT", "SETINFO", "LIB-VER", redis.__version__),
+)
 
 _FAILURES: Final = (TimeoutError, RedisError, OSError, RuntimeError)
 """How using a connection can fail. RuntimeError is uvloop's, for a handle that is closed."""
@@ -128,18 +141,18 @@ class Connections:
 
     def _make_pool(self, config: CeleryConfig) -> ConnectionPool:
         address = self.address
-        common: dict[str, Any] = {**EXPLICIT, **_driver(), "retry": Retry(NoBackoff(), 0)}
+        common: dict[str, Any] = {**EXPLICIT, **_SILENT, "retry": Retry(NoBackoff(), 0)}
         options = {
             **common,
+            "redis_connect_func": partial(_greet, address.db),
             "max_connections": config.max_connections,
-            "db": address.db,
             "username": address.username,
             "password": address.password,
         }
         secure = {} if address.ssl is None else _tls(address.ssl)
         if address.kind == "sentinel":
             credentials = {"username": config.sentinel_username, "password": config.sentinel_password}
-            own = {**common, **secure, **credentials, "ssl": bool(secure)}
+            own = {**common, **secure, **credentials, "ssl": bool(secure), "redis_connect_func": partial(_greet, 0)}
             self._sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)  # type: ignore[no-untyped-call] # redis-py's
             options |= {**secure, "ssl": bool(secure)}
             return SentinelConnectionPool(address.master_name, self._sentinel, **options)  # type: ignore[no-untyped-call] # redis-py's
@@ -495,13 +508,27 @@ def _packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
     return pieces
 
 
-def _driver() -> dict[str, Any]:
-    """Say who we are, for Redis to show in its list of clients."""
-    try:
-        from redis import DriverInfo
-    except ImportError:  # before redis-py 7.2
-        return {"lib_name": f"redis-py(fibo_client_v{__version__})"}
-    return {"driver_info": DriverInfo().add_upstream_driver("fibo_client", __version__)}
+async def _greet(db: int, connection: AbstractConnection) -> None:
+    """Choose the database, and say who we are, for Redis to show in its list of clients.
+
+    redis-py would do so in several writes, and pass over an error that answers the last of them. What a server says
+    before it closes, as in protected mode, would be lost: the second write fails, and drops what came.
+    """
+    await connection.on_connect()  # Authenticates, where there is a password.
+    select = [("SELECT", db)] if db else []
+    await connection.send_packed_command(_packed([*select, *_WHO]), check_health=False)
+    for _ in select:
+        await connection.read_response()
+    said: ResponseError | None = None
+    for _ in _WHO:
+        try:
+            await connection.read_response()
+        except ResponseError as error:  # Before 7.2, Redis does not know the command; and not every user may give it.
+            said = said or error
+        except RedisError:
+            if said is None or "setinfo" in str(said).lower():
+                raise
+            raise said from None
 
 
 def _tls(options: TLSOptions) -> dict[str, Any]:
@@ -525,7 +552,10 @@ def _brief(error: Exception) -> Exception:
 def _said(error: BaseException) -> str:
     text = str(error).strip()
     # Before 7.4 redis-py goes on with its clients, passwords included.
-    return text.partition(" : ")[0] if isinstance(error, MasterNotFoundError) else text
+    if isinstance(error, MasterNotFoundError):
+        return text.partition(" : ")[0]
+    # Redis in protected mode goes on with four ways out, the first of which is to open it to everybody.
+    return text.partition(" If you want to connect")[0]
 
 
 def _outcome(error: RedisError) -> Outcome:
@@ -555,6 +585,10 @@ def _explain_connect(error: BaseException, *, tls: bool) -> str:
 _IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
 _IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
 _IS_IT_WELL: Final = "Is it stopped, or very busy (SLOWLOG GET)?"
+_CLOSED_IN_TLS: Final = (
+    "Redis closed it at once, without a word: does it want a client's certificate (ssl_certfile and ssl_keyfile), or "
+    "has it reached its maxclients?"
+)
 _TLS_ADVICE: Final = (
     ("error 2 connecting", "One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there."),
     ("certificate has expired", "The server's certificate must be renewed, or this machine's clock is wrong."),
@@ -562,14 +596,13 @@ _TLS_ADVICE: Final = (
     ("key values mismatch", "ssl_keyfile is not the key of ssl_certfile."),
     ("alert unknown ca", "Redis does not know the authority that signed ssl_certfile."),
     ("certificate required", "Redis wants a client's certificate that it trusts: ssl_certfile and ssl_keyfile."),
-    ("reset by peer", "Does Redis want a client's certificate: ssl_certfile and ssl_keyfile?"),
+    ("reset by peer", _CLOSED_IN_TLS),
+    ("error connecting to", _CLOSED_IN_TLS),
     ("wrong version number", _IS_IT_TLS),
     ("record layer failure", _IS_IT_TLS),
 )
 
-_CLOSED_AT_ONCE: Final = (
-    "Redis closed it at once: has it reached its maxclients, or does it want TLS? Then the scheme is rediss://."
-)
+_CLOSED_AT_ONCE: Final = "Redis closed it at once, without a word: does it want TLS? Then the scheme is rediss://."
 _PLAIN_ADVICE: Final = (
     ("reset by peer", _CLOSED_AT_ONCE),
     ("closed by server", _CLOSED_AT_ONCE),
@@ -590,6 +623,8 @@ _ADVICE: Final = (
     ("invalid username-password", "Check the user name and the password in the URL."),
     ("noauth", "Redis wants a password: redis://:password@host."),
     ("authentication required", "Redis wants a password: redis://:password@host."),
+    ("in protected mode", "Give that Redis a password (requirepass), and the URL, too: redis://:password@host."),
+    ("max number of clients", "Raise its maxclients, or see whose all those connections are: CLIENT LIST."),
     ("without any password configured", "This Redis has no password: leave it out of the URL."),
     (
         "db index is out of range",
