@@ -259,7 +259,8 @@ async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_
 
 async def test_nothing_of_what_redis_py_says_about_its_own_clients_is_in_an_error_or_its_history(monkeypatch):
     async def discover_master(_, name):
-        raise MasterNotFoundError(f"No master found for {name!r} : <Redis(password=hush)>")  # as redis-py before 7.4
+        # As redis-py before 7.4.
+        raise MasterNotFoundError(f"No master found for {name!r} : <Redis(password=hush)> - reset by peer")
 
     monkeypatch.setattr(Sentinel, "discover_master", discover_master)
     async with CeleryClient("sentinel://localhost/0", master_name="m", push=False) as client:

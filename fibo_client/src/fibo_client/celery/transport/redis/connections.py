@@ -575,7 +575,7 @@ def _explain(error: BaseException) -> str:
 
 def _explain_connect(error: BaseException, *, tls: bool) -> str:
     """Say it of a connection that did not come about, where the same words mean more than later."""
-    text = str(error).strip()
+    text = _said(error)
     for sign, advice in _TLS_ADVICE if tls else _PLAIN_ADVICE:
         if sign in text.lower():
             return f"{text.rstrip('.')}. {advice}"
