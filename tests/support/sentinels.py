@@ -118,7 +118,9 @@ class SentinelSet:
         with contextlib.ExitStack() as stack:
             options = {"repl-diskless-sync-delay": "0"}
             master = stack.enter_context(RedisServer(options=options))
-            replica = stack.enter_context(RedisServer(options={**options, "replicaof": f"127.0.0.1 {master.port}"}))
+            replica = stack.enter_context(RedisServer(options=options))
+            with replica.client() as direct:  # Of an option with two words, each version wants another spelling.
+                direct.replicaof("127.0.0.1", str(master.port))
             _wait(lambda: _is_replicating(replica))
             sentinels = []
             for number in range(3):

@@ -1,4 +1,5 @@
 import dataclasses
+import ssl
 import string
 import traceback
 from urllib.parse import quote
@@ -91,9 +92,14 @@ def shown(error):
         ("redis://h/3?db=3", tcp(host="h", db=3)),
         ("redis://h/3?", tcp(host="h", db=3)),
         ("redis://h/3?&db=3&", tcp(host="h", db=3)),
+        ("redis://h//3", tcp(host="h", db=3)),
+        ("redis://h//", tcp(host="h")),
+        ("redis://h/3/", tcp(host="h", db=3)),
+        ("redis://h/3;", tcp(host="h", db=3)),
         ("rediss://u:p@h:1/2", tcp(host="h", port=1, db=2, username="u", password="p", ssl=TLSOptions())),
         ("redis+socket:///run/redis.sock", unix()),
         ("redis+socket:///run/redis.sock?virtual_host=3", unix(db=3)),
+        ("redis+socket:///run/redis.sock?virtual_host=/3", unix(db=3)),
         ("redis+socket://u:p%40@/run/redis.sock", unix(username="u", password="p@")),
         ("redis+socket:///run/a%20b%40c.sock", unix(path="/run/a b@c.sock")),
     ],
@@ -106,27 +112,30 @@ def test_a_url_is_read_as_celery_spells_it(url, address, role):
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("sentinel://a", sentinel(("a", 26379))),
+        ("sentinel://a:1", sentinel(("a", 1))),
         ("sentinel://a:1/2", sentinel(("a", 1), db=2)),
-        (
-            "sentinel://a:26379/3;sentinel://b:26380/3",
-            sentinel(("a", 26379), ("b", 26380), db=3),
-        ),
-        ("sentinel://a;b:1;c/3", sentinel(("a", 26379), ("b", 1), ("c", 26379), db=3)),
-        ("sentinel://a/1;b/2", sentinel(("a", 26379), ("b", 26379), db=1)),
-        ("sentinel://a;b?db=2", sentinel(("a", 26379), ("b", 26379), db=2)),
-        ("sentinel://a/;SENTINEL://[::1]:1/2", sentinel(("a", 26379), ("::1", 1), db=2)),
-        ("sentinel://u:p%3B@a;b", sentinel(("a", 26379), ("b", 26379), username="u", password="p;")),
-        (
-            "sentinel://u:p@a;sentinel://v:q@b",
-            sentinel(("a", 26379), ("b", 26379), username="u", password="p"),
-        ),
-        ("sentinel://a;sentinel://:p@b", sentinel(("a", 26379), ("b", 26379), password="p")),
-        ("sentinel://u@a;sentinel://:p@b", sentinel(("a", 26379), ("b", 26379), username="u")),
+        ("sentinel://:1/2", sentinel(("localhost", 1), db=2)),
+        ("sentinel://a:1/3;sentinel://b:2/3", sentinel(("a", 1), ("b", 2), db=3)),
+        ("sentinel://a:1/3;sentinel://b:2/3;", sentinel(("a", 1), ("b", 2), db=3)),
+        ("sentinel://a:1;;b:2", sentinel(("a", 1), ("b", 2))),
+        ("sentinel://a:1;b:2;c:3/3", sentinel(("a", 1), ("b", 2), ("c", 3))),
+        ("sentinel://a:1/1;b:2/2", sentinel(("a", 1), ("b", 2), db=1)),
+        ("sentinel://a:1;b:2?db=2", sentinel(("a", 1), ("b", 2))),
+        ("sentinel://a:1//2;SENTINEL://[::1]:2", sentinel(("a", 1), ("::1", 2), db=2)),
+        ("sentinel://u:p%3B@a:1;b:2", sentinel(("a", 1), ("b", 2), username="u", password="p;")),
+        ("sentinel://u:p@a:1;sentinel://v:q@b:2", sentinel(("a", 1), ("b", 2), username="u", password="p")),
+        ("sentinel://a:1;sentinel://:p@b:2", sentinel(("a", 1), ("b", 2))),
+        ("sentinel://u@a:1;sentinel://:p@b:2", sentinel(("a", 1), ("b", 2), username="u")),
     ],
 )
-def test_sentinels_are_read_with_the_first_database_and_credentials_given(url, address, role):
+def test_sentinels_are_read_with_the_database_and_the_credentials_of_the_first(url, address, role):
     assert parse_url(url, SENTINEL_CONFIG, role=role) == address
+
+
+@pytest.mark.parametrize(("role", "port"), [("broker_url", 26379), ("result_backend", 6379)])
+def test_a_sentinel_without_a_port_has_the_one_that_celery_takes_in_that_place(role, port):
+    read = parse_url("sentinel://a/1;sentinel://b:1/1", SENTINEL_CONFIG, role=role)
+    assert read == sentinel(("a", port), ("b", 1), db=1)
 
 
 def test_a_result_backend_on_a_socket_takes_db_as_celery_does():
@@ -136,6 +145,15 @@ def test_a_result_backend_on_a_socket_takes_db_as_celery_does():
 def test_a_broker_on_a_socket_refuses_db_because_celery_ignores_it():
     error = refusal("redis+socket:///run/redis.sock?db=3")
     assert "virtual_host" in str(error)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["socket_timeout=5", "max_connections=5", "health_check_interval=7", "retry_on_timeout=1", "client_name=x"],
+)
+def test_a_result_backend_may_say_how_celery_connects_and_a_broker_may_not_as_in_celery(option):
+    assert read(f"redis://h/3?{option}", role="result_backend") == tcp(host="h", db=3)
+    assert option.partition("=")[0] in str(refusal(f"redis://h/3?{option}"))
 
 
 @pytest.mark.parametrize(
@@ -150,10 +168,13 @@ def test_a_broker_on_a_socket_refuses_db_because_celery_ignores_it():
         ("ssl_cert_reqs=none", {}, TLSOptions(cert_reqs="none", check_hostname=False)),
         ("ssl_cert_reqs=none&ssl_check_hostname=no", {}, TLSOptions(cert_reqs="none", check_hostname=False)),
         ("", {"ssl_cert_reqs": "CERT_NONE"}, TLSOptions(cert_reqs="none", check_hostname=False)),
+        ("", {"ssl_cert_reqs": ssl.CERT_NONE}, TLSOptions(cert_reqs="none", check_hostname=False)),
+        ("", {"ssl_cert_reqs": 2}, TLSOptions(cert_reqs="required")),
         ("", {"ssl_check_hostname": False}, TLSOptions(check_hostname=False)),
         ("ssl_check_hostname=yes", {"ssl_check_hostname": False}, TLSOptions(check_hostname=True)),
         ("ssl_check_hostname=TRUE", {}, TLSOptions(check_hostname=True)),
         ("ssl_check_hostname=1", {}, TLSOptions(check_hostname=True)),
+        ("ssl_check_hostname=on", {}, TLSOptions(check_hostname=True)),
         ("ssl_check_hostname=0", {}, TLSOptions(check_hostname=False)),
         ("ssl_check_hostname=False", {}, TLSOptions(check_hostname=False)),
         (
@@ -193,10 +214,25 @@ def test_what_is_said_of_certificates_gives_sentinel_tls(url, settings, options)
     assert ("TLS" in str(address)) is (options is not None)
 
 
-@pytest.mark.parametrize("url", ["redis://h", "redis+socket:///run/redis.sock"])
-def test_settings_about_tls_leave_a_url_without_tls_alone(url):
-    address = read(url, master_name="m", ssl_cert_reqs="nonsense", ssl_keyfile="/k.pem")
-    assert address.ssl is None
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("url", "word"), [("redis://h", "rediss://"), ("redis+socket:///s", "a Unix socket does not")])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"ssl_cert_reqs": "required"},
+        {"ssl_cert_reqs": "none"},
+        {"ssl_ca_certs": "/ca.pem"},
+        {"ssl_certfile": "/c.pem"},
+        {"ssl_keyfile": "/k.pem"},
+        {"ssl_check_hostname": False},
+    ],
+    ids=lambda setting: "".join(map(str, *setting.items())),
+)
+def test_settings_about_tls_with_a_url_that_has_none_are_refused_and_not_dropped(setting, url, word, role):
+    (name,) = setting
+    message = str(refusal(url, CeleryConfig(**setting), role))
+    assert message.startswith(f"{role} (or CELERY_{role.upper()}): the setting {name} is about TLS")
+    assert word in message
 
 
 # What an address shows
@@ -209,7 +245,7 @@ def test_settings_about_tls_leave_a_url_without_tls_alone(url):
         ("redis://u:Xyzzy@[::1]:1/2", "redis://[::1]:1/2"),
         ("rediss://:Xyzzy@h/3", "rediss://h:6379/3"),
         ("redis+socket://u:Xyzzy@/run/redis.sock?virtual_host=3", "redis+socket:///run/redis.sock (db 3)"),
-        ("sentinel://u:Xyzzy@a;[::1]:1", "sentinel://a:26379;[::1]:1/0 (master mymaster)"),
+        ("sentinel://u:Xyzzy@a;[::1]:1", "sentinel://a:26379/0;sentinel://[::1]:1/0 (master mymaster)"),
     ],
 )
 def test_an_address_is_readable_and_hides_the_password(url, text):
@@ -305,8 +341,6 @@ def test_an_address_is_frozen():
         ("redis://h?%ff=1", "not UTF-8"),
         ("redis://h/abc", "number of a database"),
         ("redis://h/5/6", "number of a database"),
-        ("redis://h/5/", "number of a database"),
-        ("redis://h//5", "number of a database"),
         ("redis://h/-1", "number of a database"),
         ("redis://h/1_0", "number of a database"),
         ("redis://h/2147483648", "number of a database"),
@@ -319,12 +353,10 @@ def test_an_address_is_frozen():
         ("redis://h?db", "db has no value"),
         ("redis://h?db=", "db has no value"),
         ("redis://h?virtual_host=3", "redis+socket://"),
-        ("redis://h?socket_timeout=5", "io_timeout"),
-        ("redis://h?max_connections=5", "setting"),
         ("redis://h?password=pw", "before the host"),
         ("redis://h?credential_provider=os.Thing", "nothing is imported"),
         ("rediss://h?global_keyprefix=x", "broker_prefix"),
-        ("redis://h?health_check_interval=7", "health_check_interval is not known"),
+        ("redis://h?visibility_timeout=7", "visibility_timeout is not known"),
         ("redis://h?a-b=7", "an option in it is not known"),
         ("redis://h?=7", "an option in it is not known"),
         ("redis://h?ssl_cert_reqs=none", "rediss://"),
@@ -341,10 +373,8 @@ def test_an_address_is_frozen():
         ("redis+socket://run/redis.sock", "three slashes"),
         ("redis+socket:///a%00b", "three slashes"),
         ("redis+socket:///a;b", "';'"),
-        ("sentinel://", "has no host"),
-        ("sentinel://a;", "has no host"),
-        ("sentinel://a;;b", "has no host"),
-        ("sentinel://:26379", "has no host"),
+        ("sentinel://a;:26379", "has no host"),
+        ("sentinel://:26379;b", "has no host; write sentinel://host:26379/0;sentinel://host:26379/0"),
         ("sentinel://a;redis://b", "must begin with sentinel://"),
         ("sentinel://sentinel://a", "must begin with sentinel://"),
         ("sentinel://a;b:x", "port"),
@@ -372,7 +402,8 @@ def test_sentinel_needs_the_name_of_the_master(name):
     "settings",
     [
         {"ssl_cert_reqs": "never"},
-        {"ssl_cert_reqs": 2},
+        {"ssl_cert_reqs": 3},
+        {"ssl_cert_reqs": True},
         {"ssl_cert_reqs": ["none"]},
         {"ssl_check_hostname": 1},
         {"ssl_check_hostname": "maybe"},

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -21,18 +23,20 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.config import CeleryConfig
 
-__all__ = ["RedisAddress", "TLSOptions", "parse_url"]
+__all__ = ["RedisAddress", "TLSOptions", "means_redis", "parse_url"]
 
 CertReqs = Literal["required", "optional", "none"]
 Role = Literal["broker_url", "result_backend"]
 
 _DEFAULT_HOST: Final = "localhost"
 _DEFAULT_PORT: Final = 6379
-_DEFAULT_SENTINEL_PORT: Final = 26379
+_DEFAULT_SENTINEL_PORTS: Final[Mapping[Role, int]] = {"broker_url": 26379, "result_backend": 6379}
+"""Celery's broker and its result store take different ones."""
 _MOST_PORT: Final = 65_535
 _MOST_DB: Final = 2**31 - 1
 _LONGEST_HOST: Final = 253
 
+_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _SUPPORTED: Final = "redis://, rediss://, redis+socket:// or sentinel://"
 _BEGIN: Final = f"it must begin with {_SUPPORTED}, as in redis://localhost:6379/0"
 _TLS: Final = "with TLS it is rediss://, with two s"
@@ -41,19 +45,27 @@ _ENCODE: Final = (
     "'@' as %40, '/' as %2F, ':' as %3A, '?' as %3F, '#' as %23, ';' as %3B, '%' as %25"
 )
 
+_ALIKE: Final = 0.75
+"""How much alike, from 0 to 1, a scheme must be to one of a Redis to be taken for it, misspelled."""
+
 _NO_CLUSTER: Final = "Redis Cluster is not supported, neither here nor by Celery; use a single Redis or sentinel://"
 _SAY_SOCKET: Final = "a Unix socket is spelled redis+socket:///path/to/redis.sock, as in Celery"
 _REDIS_ONLY: Final = f"of Celery's transports and result stores only Redis is supported: use {_SUPPORTED}"
-_REFUSED: Final[Mapping[str, str]] = {
-    "rediscluster": _NO_CLUSTER,
-    "redis+cluster": _NO_CLUSTER,
+_MEANT: Final[Mapping[str, str]] = {
     "unix": _SAY_SOCKET,
     "socket": _SAY_SOCKET,
     **dict.fromkeys(("redis+tls", "redis+ssl", "redis-tls", "rediss+tls", "tls", "ssl"), _TLS),
     "rediss+socket": f"a Unix socket has no TLS; {_SAY_SOCKET}",
+}
+_REFUSED: Final[Mapping[str, str]] = {
+    "rediscluster": _NO_CLUSTER,
+    "redis+cluster": _NO_CLUSTER,
+    **_MEANT,
     **dict.fromkeys(("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "memory", "rpc", "cache", "file"), _REDIS_ONLY),
 }
 _REFUSED_PREFIXES: Final = ("db+", "cache+", "sqla+")
+
+_SENTINELS: Final = "sentinel://host:26379/0;sentinel://host:26379/0"
 
 _HARMLESS_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}")
 _HARMLESS_OPTION: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
@@ -71,7 +83,7 @@ _CERT_REQS: Final[Mapping[str, CertReqs]] = {
     "none": "none",
 }
 _TRUTH: Final[Mapping[str, bool]] = {
-    **dict.fromkeys(("true", "1", "yes"), True),
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no"), False),
 }
 _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
@@ -79,7 +91,21 @@ _NO_TLS: Final[Mapping[str, str]] = {
     "redis": "is about TLS, which needs the scheme rediss://",
     "redis+socket": "is about TLS, which a Unix socket does not have",
 }
+_FOR_BOTH: Final = "The settings ssl_* are for both URLs: where one alone has TLS, put them into it, behind a '?'"
 _SETTING_INSTEAD: Final = "is not an option of the URL, but a setting of its own"
+_CELERYS_OWN: Final = (
+    "client_name",
+    "health_check_interval",
+    "max_connections",
+    "protocol",
+    "retry_on_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_read_size",
+    "socket_timeout",
+    "timeout",
+)
+"""What the URL of Celery's result store may say of Celery's own connections. It means nothing to ours."""
 _IO_TIMEOUT: Final = "is not an option of the URL: the setting io_timeout says how long a command or a connect may take"
 _BEFORE_HOST: Final = "is not an option of the URL: user name and password stand before the host, as user:password@host"
 _OPTION_WORDS: Final[Mapping[str, str]] = {
@@ -158,9 +184,9 @@ class RedisAddress:
         if self.kind == "unix":
             return f"redis+socket://{self.path} (db {self.db})"
         if self.kind == "sentinel":
-            sentinels = ";".join(_host_and_port(host, port) for host, port in self.hosts)
+            sentinels = ";".join(f"sentinel://{_host_and_port(host, port)}/{self.db}" for host, port in self.hosts)
             tls = ", TLS" if self.ssl else ""
-            return f"sentinel://{sentinels}/{self.db} (master {self.master_name}{tls})"
+            return f"{sentinels} (master {self.master_name}{tls})"
         return f"{'rediss' if self.ssl else 'redis'}://{_host_and_port(self.host, self.port)}/{self.db}"
 
 
@@ -182,6 +208,9 @@ def parse_url(url: str, config: CeleryConfig, *, role: Role) -> RedisAddress:
         raise ConfigError(f"{role} must be text, such as redis://localhost:6379/0, not {type(url).__name__}")
     setting = _Setting(role, "@" in url)
     scheme, rest = _split_scheme(url, setting)
+    rest = rest.rstrip(";")  # As where a list is made of variables, of which one is empty.
+    if scheme in _NO_TLS:
+        _check_no_tls(scheme, config, setting)
     if scheme == "sentinel":
         return _sentinel(rest, config, setting)
     if ";" in rest:
@@ -191,6 +220,18 @@ def parse_url(url: str, config: CeleryConfig, *, role: Role) -> RedisAddress:
         )
     parts = _split(rest, setting)
     return _unix(parts, setting) if scheme == "redis+socket" else _tcp(parts, scheme, config, setting)
+
+
+def means_redis(scheme: str) -> bool:
+    """Tell whether a scheme is one of a Redis, or looks like one that is misspelled.
+
+    Args:
+        scheme: The scheme, in lower case.
+
+    Returns:
+        Whether it is, or does.
+    """
+    return scheme in _SCHEMES or scheme in _MEANT or bool(get_close_matches(scheme, _SCHEMES, n=1, cutoff=_ALIKE))
 
 
 class _Setting(NamedTuple):
@@ -229,7 +270,7 @@ def _split_scheme(url: str, setting: _Setting) -> tuple[str, str]:
     scheme = scheme.lower()
     if not mark:
         raise setting.malformed(f"it is not a URL, for it has no '://'; {_BEGIN}")
-    if scheme not in ("redis", "rediss", "redis+socket", "sentinel"):
+    if scheme not in _SCHEMES:
         raise setting.error(_refuse_scheme(scheme))
     return scheme, rest
 
@@ -274,6 +315,12 @@ def _decode(text: str, setting: _Setting) -> str:
     raise setting.malformed("a percent-encoded character in it is not UTF-8")
 
 
+def _check_no_tls(scheme: str, config: CeleryConfig, setting: _Setting) -> None:
+    for name in _TLS_OPTIONS:
+        if getattr(config, name) is not None:
+            raise setting.error(f"the setting {name} {_NO_TLS[scheme]}. {_FOR_BOTH}")
+
+
 def _tcp(parts: _Parts, scheme: str, config: CeleryConfig, setting: _Setting) -> RedisAddress:
     host, port = _server(parts.server, setting)
     options = _options(parts.query, scheme, ("db", *_TLS_OPTIONS) if scheme == "rediss" else ("db",), setting)
@@ -305,35 +352,35 @@ def _unix(parts: _Parts, setting: _Setting) -> RedisAddress:
 
 
 def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddress:
-    sentinels: list[_Parts] = []
+    chunks = list(filter(None, rest.split(";"))) or [""]
+    sentinels = [_split_sentinel(chunk, setting, first=index == 0) for index, chunk in enumerate(chunks)]
     hosts: list[tuple[str, int]] = []
     dbs: list[int] = []
     tls: list[dict[str, str]] = []
-    for index, chunk in enumerate(rest.split(";")):
-        parts = _split_sentinel(chunk, setting, first=index == 0)
+    for parts in sentinels:
         host, port = _server(parts.server, setting)
-        if not host:
-            raise setting.malformed("a Sentinel in it has no host; write sentinel://host:26379;host:26379/0")
+        if not host and len(sentinels) > 1:
+            raise setting.malformed(f"a Sentinel in it has no host; write {_SENTINELS}")
         options = _options(parts.query, "sentinel", ("db", *_TLS_OPTIONS), setting)
         db = _same_db(_path_db(parts.path, setting), options, setting)
         said: dict[str, str] = {name: options[name] for name in _TLS_OPTIONS if name in options}
         tls += [said] if said else []
-        sentinels.append(parts)
-        hosts.append((host, port or _DEFAULT_SENTINEL_PORT))
-        dbs += [] if db is None else [db]
+        hosts.append((host or _DEFAULT_HOST, port or _DEFAULT_SENTINEL_PORTS[setting.role]))
+        dbs.append(db or 0)
     if not isinstance(config.master_name, str) or not config.master_name:
         raise setting.error("sentinel:// needs the setting master_name, the name of the master that Sentinel watches")
     if any(said != tls[0] for said in tls):
         raise setting.error("its Sentinels have different ssl_* options; say them once")
     # There is no scheme for Sentinel with TLS, so what is said of certificates says it.
     wants_tls = bool(tls) or any(getattr(config, name) is not None for name in _TLS_OPTIONS)
-    trusted = next((parts for parts in sentinels if parts.has_credentials), sentinels[0])
+    # Whatever the others say: Celery takes the database, too, from the first.
+    first = sentinels[0]
     return RedisAddress(
         kind="sentinel",
         hosts=tuple(hosts),
-        db=dbs[0] if dbs else 0,
-        username=trusted.username,
-        password=trusted.password,
+        db=dbs[0],
+        username=first.username,
+        password=first.password,
         ssl=_tls(tls[0] if tls else {}, config, setting) if wants_tls else None,
         master_name=config.master_name,
     )
@@ -342,7 +389,7 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
 def _split_sentinel(chunk: str, setting: _Setting, *, first: bool) -> _Parts:
     scheme, mark, rest = chunk.partition("://")
     if mark and (first or scheme.lower() != "sentinel"):
-        raise setting.malformed("every address in a list of Sentinels must begin with sentinel://, or with its host")
+        raise setting.malformed(f"every address in a list of Sentinels must begin with sentinel://: {_SENTINELS}")
     parts = _split(rest if mark else chunk, setting)
     if parts.has_credentials and not first and not mark:
         # sentinel://user:12;34@host: the second half of a password would pass for a user name.
@@ -408,7 +455,7 @@ def _is_host(text: str) -> bool:
 
 
 def _path_db(path: str, setting: _Setting) -> int | None:
-    text = _decode(path, setting).removeprefix("/")
+    text = _decode(path, setting).strip("/")  # Celery's own tests, and old settings, have redis://host//1.
     return _db(text, "its path", setting) if text else None
 
 
@@ -422,7 +469,7 @@ def _db(text: str, where: str, setting: _Setting) -> int:
 def _same_db(path_db: int | None, options: Mapping[str, str], setting: _Setting) -> int | None:
     """Return the database that path and options agree on, or None where none of them says one."""
     said = {} if path_db is None else {"the path": path_db}
-    said |= {name: _db(options[name], name, setting) for name in ("virtual_host", "db") if name in options}
+    said |= {name: _db(options[name].strip("/"), name, setting) for name in ("virtual_host", "db") if name in options}
     if len(set(said.values())) > 1:
         raise setting.error(f"{' and '.join(said)} name different databases; say it once")
     return next(iter(said.values()), None)
@@ -432,6 +479,8 @@ def _options(query: str, scheme: str, allowed: Collection[str], setting: _Settin
     options: dict[str, str] = {}
     for piece in filter(None, query.split("&")):
         name, _, value = (_decode(part.replace("+", " "), setting) for part in piece.partition("="))
+        if name in _CELERYS_OWN and setting.role == "result_backend":
+            continue
         if name not in allowed:
             raise setting.error(_refuse_option(name, scheme, allowed))
         if name in options:
@@ -474,6 +523,8 @@ def _tls(options: Mapping[str, str], config: CeleryConfig, setting: _Setting) ->
 def _cert_reqs(value: object, setting: _Setting) -> CertReqs:
     if value is None:
         return "required"
+    if isinstance(value, int) and not isinstance(value, bool) and value in list(ssl.VerifyMode):
+        value = ssl.VerifyMode(value).name
     if not isinstance(value, str) or value not in _CERT_REQS:
         raise setting.error("ssl_cert_reqs, in the URL or as a setting, must be required, optional or none")
     return _CERT_REQS[value]
