@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import uuid
 
+import celery
 import pytest
+from support.servers import stock_worker
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.inspection import WorkerInfo
@@ -197,3 +199,34 @@ async def test_celerys_own_questions_are_answered_beside_ours(side, client):
     theirs, ours = await asyncio.gather(asyncio.to_thread(ping), client.ping(timeout=10))
     assert theirs == [{side.node: {"ok": "pong"}}]
     assert ours == [WorkerInfo(side.node)]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({"fanout_prefix": False}, {"fanout_prefix": False}),
+        (
+            {"fanout_prefix": "/here{db}.", "global_keyprefix": "pfx:"},
+            {"fanout_prefix": "/here{db}.", "broker_prefix": "pfx:"},
+        ),
+    ],
+    ids=["none", "of one's own"],
+)
+async def test_a_worker_with_another_fanout_prefix_is_reached_by_who_has_the_same(redis_server, options, settings):
+    url = redis_server.fresh_url()
+    conf = {"broker_transport_options": options}
+    with stock_worker(url, conf=conf, name="fanned") as process:
+        async with CeleryClient(url, timeout=20, **settings) as client:
+            assert await client.ping(timeout=10) == [WorkerInfo(process.node)]
+            assert await client.call("stock.add", 2, 3) == 5
+            handle = await client.send_task("stock.sleep", (0,), countdown=600)
+            diagnosis = await client.diagnose(handle, timeout=10)
+            assert diagnosis.workers == (process.node,)
+            assert await handle.revoke() == 1
+            with pytest.raises(TaskRevokedError):
+                await handle.get()
+        with celery.Celery("contract", broker=url, set_as_current=False) as app:
+            app.conf.update(conf)
+            assert app.control.ping(timeout=10, limit=1) == [{process.node: {"ok": "pong"}}]
+        async with CeleryClient(url, **(settings | {"fanout_prefix": True})) as another:
+            assert await another.ping(timeout=10) == []

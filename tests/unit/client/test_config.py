@@ -68,6 +68,8 @@ def test_an_unknown_setting_is_refused_with_the_known_ones():
         ("queue", ""), ("queue", 3), ("control_exchange", ""), ("priority_separator", ""), ("broker_prefix", None),
         ("result_prefix", 3), ("priority_steps", ()), ("priority_steps", (1, 2)), ("priority_steps", (0, 3, 2)),
         ("priority_steps", (0, 12)), ("priority_steps", "0369"), ("priority_steps", (0, True)),
+        ("fanout_prefix", None), ("fanout_prefix", 1), ("fanout_prefix", "/{vhost}."), ("fanout_prefix", "/{}."),
+        ("fanout_prefix", "/{db."), ("fanout_prefix", "/{db.x}."),
     ],
 )  # fmt: skip
 def test_a_setting_that_makes_no_sense_is_refused_by_name(name, value):

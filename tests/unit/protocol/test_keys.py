@@ -54,6 +54,10 @@ def test_control_names_carry_prefix_database_and_exchange_where_kombu_looks_for_
     plain, other = keys(), keys(prefix="pfx:", db=3, control_exchange="mine")
     assert plain.control_channel == "/0.celery.pidbox"
     assert other.control_channel == "pfx:/3.mine.pidbox"
+    assert keys(prefix="pfx:", fanout_prefix=False).control_channel == "pfx:celery.pidbox"
+    assert keys(fanout_prefix="").control_channel == "celery.pidbox"
+    assert keys(db=7, fanout_prefix="/here{db}.").control_channel == "/here7.celery.pidbox"
+    assert keys(fanout_prefix="/here.").control_channel == "/here.celery.pidbox"
     assert plain.reply_bindings == "_kombu.binding.reply.celery.pidbox"
     assert other.reply_bindings == "pfx:_kombu.binding.reply.mine.pidbox"
     assert plain.reply_list("k") == "k.reply.celery.pidbox"

@@ -65,6 +65,7 @@ class ConfigOverrides(TypedDict, total=False):
     priority_steps: tuple[int, ...]
     priority_separator: str
     control_exchange: str
+    fanout_prefix: bool | str
     master_name: str | None
     sentinel_username: str | None
     sentinel_password: str | None
@@ -124,6 +125,9 @@ class CeleryConfig:
     """What stands between a queue's name and its priority, as ``sep`` in Celery's ``broker_transport_options``."""
     control_exchange: str = "celery"
     """Celery's ``control_exchange``: where workers listen for remote control."""
+    fanout_prefix: bool | str = True
+    """kombu's ``fanout_prefix``, as in Celery's ``broker_transport_options``: what stands before the name of the
+    channel of remote control. True is ``/{db}.``, with the number of the database; False is nothing."""
     master_name: str | None = None
     """The name of the master that the Sentinels watch; needed with ``sentinel://``."""
     sentinel_username: str | None = None
@@ -169,6 +173,7 @@ class CeleryConfig:
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
         object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
+        _check_fanout_prefix(self.fanout_prefix)
         _check_recorder(self.telemetry)
 
     @property
@@ -289,6 +294,15 @@ def _check_recorder(recorder: object) -> None:
         raise ConfigError(
             f"telemetry must be a recorder, such as OpenTelemetry() of fibo_client.telemetry.otel, not {given}"
         )
+
+
+def _check_fanout_prefix(prefix: object) -> None:
+    if not isinstance(prefix, (bool, str)):
+        raise ConfigError(f"fanout_prefix={prefix!r} must be True, False, or text such as '/{{db}}.'")
+    try:
+        str(prefix).format(db=0)
+    except (LookupError, ValueError, TypeError, AttributeError):
+        raise ConfigError(f"fanout_prefix={prefix!r} may have one field in braces only: {{db}}") from None
 
 
 def _check_steps(steps: object) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ class BrokerKeys:
         separator: What stands between the parts of a name.
         db: The number of the database, which is part of the control channel's name.
         control_exchange: Celery's setting of that name.
+        fanout_prefix: kombu's transport option of that name.
     """
 
     prefix: str
@@ -32,6 +33,7 @@ class BrokerKeys:
     separator: str
     db: int
     control_exchange: str
+    fanout_prefix: bool | str = True
 
     def queue(self, name: str, priority: int) -> str:
         """Name the list of a queue for a priority.
@@ -67,7 +69,7 @@ class BrokerKeys:
     @property
     def control_channel(self) -> str:
         """The channel on which all workers listen for remote control."""
-        return f"{self.prefix}/{self.db}.{self.request_exchange}"
+        return f"{self.prefix}{fill_fanout_prefix(self.fanout_prefix, self.db)}{self.request_exchange}"
 
     @property
     def request_exchange(self) -> str:
@@ -105,6 +107,25 @@ class BrokerKeys:
             The list.
         """
         return f"{self.prefix}{reply_key}.{self.reply_exchange}"
+
+
+def fill_fanout_prefix(prefix: bool | str, db: int) -> str:
+    """Make what stands before the name of the control exchange in that of its channel.
+
+    Args:
+        prefix: kombu's transport option ``fanout_prefix``.
+        db: The number of the database.
+
+    Returns:
+        The prefix.
+
+    Raises:
+        LookupError: There is another field in it than ``{db}``.
+        ValueError: It is no format string.
+    """
+    if isinstance(prefix, str):
+        return prefix.format(db=db)
+    return f"/{db}." if prefix else ""
 
 
 def result_key_prefix(prefix: str) -> str:

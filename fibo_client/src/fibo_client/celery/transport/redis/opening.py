@@ -42,6 +42,7 @@ def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore]:
         separator=config.priority_separator,
         db=broker_address.db,
         control_exchange=config.control_exchange,
+        fanout_prefix=config.fanout_prefix,
     )
     return RedisBroker(broker_connections, keys), RedisResultStore(
         store_connections, result_key_prefix(config.result_prefix)
