@@ -141,6 +141,7 @@ class FiboClient:
             The number, exact.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
             TypeError: n is not an integer.
             ValueError: n is negative or too large. MessageError, if it is the queue or the priority that is wrong.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
@@ -208,6 +209,7 @@ class FiboClient:
             The numbers, exact, in the order of `ns`.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
             TypeError: One of them, or `chunk_size`, is not an integer. Nothing was sent.
             ValueError: One of them, or `chunk_size`, is out of range. MessageError, if it is the queue or the priority
                 that is wrong. Nothing was sent.
@@ -287,10 +289,12 @@ class FiboClient:
             what is unfinished.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
             TypeError: The source or `max_in_flight` is of a wrong type.
             ValueError: `max_in_flight` is less than 1. MessageError, if it is the queue or the priority that is wrong.
         """
         max_n = self.config.max_n
+        self.celery.engine.check_readable()
         return Stream(
             self._flights,
             self._lane(queue, priority)._replace(stream=True),
@@ -313,6 +317,7 @@ class FiboClient:
             The root.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
             TypeError: It is not a number.
             ValueError: It is negative, not finite, or too large for a float.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
@@ -334,6 +339,7 @@ class FiboClient:
             n, and a sentence with the task's id and F(n) in decimal digits.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
             TypeError: n is not an integer.
             ValueError: n is negative or too large.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
@@ -403,6 +409,7 @@ class FiboClient:
             A coroutine that gives for each whether it succeeded, failed or was revoked.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             ReadError: The results could not be read.
         """
         return self.celery.ready(results)

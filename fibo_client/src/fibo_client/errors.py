@@ -71,7 +71,11 @@ def _rebuild(cls: type[FiboError], args: tuple[Any, ...], state: dict[str, Any])
 
 
 class ConfigError(FiboError, ValueError):
-    """A URL, an option or a setting is wrong. Raised at construction, before any I/O."""
+    """A URL, an option or a setting is wrong. Raised at construction, before any I/O.
+
+    A ``result_backend`` that is no Redis is wrong only for who asks for results: then it is raised by the call that
+    does, before anything is sent.
+    """
 
 
 class ClientStateError(FiboError, RuntimeError):

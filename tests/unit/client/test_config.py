@@ -83,7 +83,7 @@ def test_a_largest_number_that_makes_no_sense_is_refused(value):
         FiboConfig(max_n=value)
 
 
-@pytest.mark.parametrize("url", ["amqp://localhost", "redis://localhost/abc", "redis://localhost:1/0?nonsense=1", ""])
+@pytest.mark.parametrize("url", ["reids://localhost", "redis://localhost/abc", "redis://localhost:1/0?nonsense=1", ""])
 def test_a_wrong_url_is_refused_at_construction(url):
     with pytest.raises(ConfigError, match="broker_url"):
         FiboClient(url)

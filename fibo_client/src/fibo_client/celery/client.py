@@ -280,6 +280,7 @@ class CeleryClient:
             A coroutine that gives for each whether it succeeded, failed or was revoked.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             ReadError: The results could not be read.
         """
         return Question(ready_many(self.engine, check_handles(results)), "await client.ready(results)")
@@ -314,6 +315,7 @@ class CeleryClient:
             The answers, in order.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: Not all came in time. The error carries what did; you may ask again.
             TaskFailedError: A task raised. It is raised as soon as it is known.
@@ -381,6 +383,7 @@ class CeleryClient:
             The answer.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
             MessageError: A worker could not take the message. Nothing was sent.
             PublishError: It was not sent.
             PublishUnknownError: It may or may not have been sent.
@@ -449,6 +452,7 @@ class CeleryClient:
             The answers, in order.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
             TypeError: One of them is no signature. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Not all were sent.

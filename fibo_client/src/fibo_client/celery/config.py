@@ -84,7 +84,8 @@ class CeleryConfig:
     broker_url: str = field(default=DEFAULT_BROKER_URL, repr=False)
     """Where tasks are sent: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``, as in Celery."""
     result_backend: str | None = field(default=None, repr=False)
-    """Where results are stored, spelled likewise. None is the broker's URL."""
+    """Where results are stored, spelled likewise. None is the broker's URL. With a store of Celery's that is no Redis,
+    such as ``db+postgresql://`` or ``disabled://``, tasks can be sent, and asking for a result is a ConfigError."""
     timeout: float | None = 30.0
     """How long a call may take, from sending to the answer. None is no limit."""
     io_timeout: float = 5.0

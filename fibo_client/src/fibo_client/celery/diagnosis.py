@@ -57,7 +57,7 @@ class Diagnosis:
     Attributes:
         task_id: The task's id.
         task: The task's name, where it is known.
-        state: The stored state; ``PENDING`` where nothing is stored.
+        state: The stored state; ``PENDING`` where nothing is stored, or where it cannot be read.
         cause: Why it has no answer.
         queue: The queue that was looked at.
         depth: How many messages wait in it.
@@ -71,7 +71,7 @@ class Diagnosis:
         since: When it began to run, by its worker's clock; None if it does not run, or the worker does not say.
         elsewhere: In which way a worker's settings for results differ from this client's, by node name. Only what it
             tells: a worker's environment, which wins over its settings, is not shown. ``message`` stands for the task's
-            own message, where that asks for no result.
+            own message, where that asks for no result, and ``this client`` for a client that can read none.
     """
 
     task_id: str
@@ -92,7 +92,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         text = f"{self.task or 'task'}[{self.task_id}] is {self.state}: {self._finding()}"
-        if self.elsewhere and self.cause in (Cause.RUNNING, Cause.RESERVED, Cause.SCHEDULED, Cause.WAITING):
+        if self.elsewhere and self.cause in _OPEN:
             text += f". Its result may not come here: {self._elsewhere()}"
         return text
 
@@ -176,6 +176,7 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         # Before 5.7, workers that are asked for a task do not look among those that they hold for later.
         holding = await _held_for_later(inspect, result.id)
         state = await _state(engine, result, timeout)
+    unreadable = engine.store.unreadable
     failure = result.cached.failure if result.cached is not None else None
     listening = tuple(name for name, taken in queues.items() if queue in _names(taken))
     facts = _Facts(
@@ -191,7 +192,11 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         if result.task is None
         else tuple(name for name, known in registered.items() if result.task in _registered_names(known)),
         elsewhere=({"message": "it asks for no result (ignore_result=True)"} if result.ignored else {})
-        | {name: why for name, each in conf.items() if (why := _elsewhere(each, engine.config)) is not None},
+        | (
+            {name: why for name, each in conf.items() if (why := _elsewhere(each, engine.config)) is not None}
+            if unreadable is None
+            else {"this client": unreadable}
+        ),
     )
     return Diagnosis(
         task_id=result.id,
@@ -213,6 +218,8 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
 
 
 async def _state(engine: Engine, result: AsyncResult[Any], timeout: float) -> str:
+    if engine.store.unreadable is not None:
+        return states.PENDING
     try:
         async with asyncio.timeout(timeout + _GRACE):
             return await result.state()
@@ -247,6 +254,9 @@ class _Facts:
     """Whether those that listen and have said what they know, and there are such, all do not know the task."""
     elsewhere: dict[str, str]
 
+
+_OPEN: Final = (Cause.RUNNING, Cause.RESERVED, Cause.SCHEDULED, Cause.WAITING, Cause.NEVER_PUBLISHED)
+"""Where a result may still come, or may have come: it matters where to."""
 
 _GRACE: Final = 0.5
 """Seconds by which a look at the result may take longer: with no time at all, none could be taken."""

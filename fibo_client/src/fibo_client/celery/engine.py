@@ -28,7 +28,7 @@ from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.tidying import Tidier
 from fibo_client.celery.waiting.watcher import Watcher
 from fibo_client.celery.work import Work
-from fibo_client.errors import ClientStateError, ReadError, TooManyInFlightError
+from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooManyInFlightError
 from fibo_client.telemetry.recorder import guarded
 
 if TYPE_CHECKING:
@@ -235,11 +235,22 @@ class Engine:
             wanted: How many more.
 
         Raises:
+            ConfigError: No result can be read where they are stored.
             TooManyInFlightError: They would be more than ``max_in_flight``.
         """
+        self.check_readable()
         pending, limit = self._watcher.pending, self.config.max_in_flight
         if pending + wanted > limit:
             raise TooManyInFlightError(limit=limit, pending=pending, wanted=wanted)
+
+    def check_readable(self) -> None:
+        """Check that results can be asked for at all.
+
+        Raises:
+            ConfigError: They are stored in something else than a Redis, or nowhere.
+        """
+        if self.store.unreadable is not None:
+            raise ConfigError(self.store.unreadable)
 
     def seconds(self, timeout: float | Unset | None) -> float | None:
         """Resolve the timeout of a call.
@@ -346,6 +357,7 @@ class Engine:
             How it ended.
 
         Raises:
+            ConfigError: No result can be read where they are stored.
             ReadError: The results could not be read, and one read was all that was asked for.
             TooManyInFlightError: They are too many to wait for. A single read of each is not bounded by that.
         """
@@ -354,7 +366,9 @@ class Engine:
         left = _left(timeout, loop.time() - began)
         once = left == 0
         task_ids = list(task_ids)
-        if not once:
+        if once:
+            self.check_readable()
+        else:
             self.check_room(sum(not self._watcher.awaits(task_id) for task_id in task_ids))
         over: asyncio.Future[None] = loop.create_future()
         waiter = self._watcher.enter(
@@ -409,6 +423,7 @@ class Engine:
             PublishError: Nothing, or not all, was sent.
             PublishUnknownError: Something may or may not have been sent.
             ClientStateError: The client is not open, or was closed meanwhile.
+            ConfigError: No result can be read where they are stored; nothing was sent.
             TooManyInFlightError: They are too many to wait for; nothing was sent.
         """
         loop = self.check()

@@ -89,6 +89,7 @@ class AsyncResult(Generic[T]):
             A coroutine, for ``if await result.ready():``. It makes one read and does not wait for the task.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             ReadError: The result could not be read.
         """
         return Question(self._is_ready(), "await result.ready()")
@@ -105,6 +106,7 @@ class AsyncResult(Generic[T]):
             nothing is stored: the task may be queued, running, unknown, or long over and expired.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             ReadError: The result could not be read.
             ResultDecodeError: What is stored is not a result.
         """
@@ -123,6 +125,7 @@ class AsyncResult(Generic[T]):
             The answer; None for a task that was sent with ``ignore_result=True``.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time. The task goes on, and you may ask again.
             TaskFailedError: The task raised.
@@ -153,6 +156,7 @@ class AsyncResult(Generic[T]):
             Each new state, with what it carries (the progress, the worker that started it); the final one last.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: The task was not over in time.
             ResultDecodeError: What is stored is not a result.
@@ -206,6 +210,7 @@ class AsyncResult(Generic[T]):
         """Delete the stored result. It cannot be asked for afterwards.
 
         Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
             TransportError: It may not have been deleted.
         """
         self._engine.check()

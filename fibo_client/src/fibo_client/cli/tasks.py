@@ -78,6 +78,7 @@ async def call(
         The exit status.
     """  # noqa: DOC501 - a cancellation passes through
     # `CeleryClient.call` would do the same, but for the progress.
+    client.celery.engine.check_readable()  # Or it would be sent, and its answer asked for in vain.
     if timeout is not None:
         options.setdefault("expires", timeout + EXPIRY_MARGIN)
     task_id = options["task_id"] = str(uuid.uuid4())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client import contract
 from fibo_client.celery.task import RemoteTask
+from fibo_client.celery.transport.redis.elsewhere import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
 from fibo_client.testing.memory import Memory, MemoryBroker, MemoryStore
@@ -64,7 +65,7 @@ class FakeCelery:
         self.sent: list[SentTask] = self._worker.sent
         self.revoked: list[str] = self._worker.revoked
 
-    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryStore]:
+    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryStore | UnreadableStore]:
         """Make a broker and a result store for a client; ``transport=`` of a client calls this.
 
         Args:
@@ -77,9 +78,13 @@ class FakeCelery:
             ConfigError: A URL is wrong.
         """
         parse_url(config.broker_url, config, role="broker_url")
+        broker = MemoryBroker(self._memory, config.priority_steps)
+        foreign = foreign_store(config.result_backend)
+        if foreign is not None:
+            return broker, UnreadableStore(broker, foreign)
         if config.result_backend is not None:
             parse_url(config.result_backend, config, role="result_backend")
-        return MemoryBroker(self._memory, config.priority_steps), MemoryStore(self._memory)
+        return broker, MemoryStore(self._memory)
 
     # What the worker does.
 

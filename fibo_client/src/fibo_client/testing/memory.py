@@ -272,6 +272,7 @@ class MemoryStore:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.weather: Weather = memory.weather
+        self.unreadable: str | None = None
 
     async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """See `ResultStore.read_many`."""

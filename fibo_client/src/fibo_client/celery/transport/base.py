@@ -251,6 +251,11 @@ class ResultStore(Protocol):
     """Holds results until they expire."""
 
     @property
+    def unreadable(self) -> str | None:
+        """Why no result can be read here at all, and what to do. None where they can."""
+        ...
+
+    @property
     def weather(self) -> Weather:
         """How its server is doing. The broker's own where both are on one server."""
         ...

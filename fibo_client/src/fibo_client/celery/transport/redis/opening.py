@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fibo_client.celery.transport.redis.broker import RedisBroker
 from fibo_client.celery.transport.redis.connections import Connections
+from fibo_client.celery.transport.redis.elsewhere import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.keys import BrokerKeys, result_key_prefix
 from fibo_client.celery.transport.redis.store import RedisResultStore
 from fibo_client.celery.transport.redis.urls import parse_url
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
 
 
-def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore]:
+def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore | UnreadableStore]:
     """Make the broker and the result store that the settings name. No I/O yet.
 
     Args:
@@ -30,7 +31,8 @@ def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore]:
     broker_address = parse_url(config.broker_url, config, role="broker_url")
     broker_connections = Connections(broker_address, config)
     store_connections = broker_connections
-    if config.result_backend is not None:
+    foreign = foreign_store(config.result_backend)
+    if config.result_backend is not None and foreign is None:
         store_address = parse_url(config.result_backend, config, role="result_backend")
         if store_address != broker_address:
             # Two databases of one server come and go together: one line for both.
@@ -44,6 +46,7 @@ def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore]:
         control_exchange=config.control_exchange,
         fanout_prefix=config.fanout_prefix,
     )
-    return RedisBroker(broker_connections, keys), RedisResultStore(
-        store_connections, result_key_prefix(config.result_prefix)
-    )
+    broker = RedisBroker(broker_connections, keys)
+    if foreign is not None:
+        return broker, UnreadableStore(broker, foreign)
+    return broker, RedisResultStore(store_connections, result_key_prefix(config.result_prefix))

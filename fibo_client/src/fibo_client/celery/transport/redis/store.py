@@ -26,6 +26,7 @@ class RedisResultStore:
     def __init__(self, connections: Connections, prefix: str) -> None:
         self._connections = connections
         self.weather: Weather = connections.weather
+        self.unreadable: str | None = None
         self._prefix = prefix
 
     async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
