@@ -14,7 +14,6 @@ from fibo_client.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ssl import VerifyMode
     from typing import Self
 
 __all__ = ["UNSET", "CeleryConfig", "ConfigOverrides", "Unset"]
@@ -69,7 +68,7 @@ class ConfigOverrides(TypedDict, total=False):
     master_name: str | None
     sentinel_username: str | None
     sentinel_password: str | None
-    ssl_cert_reqs: str | VerifyMode | None
+    ssl_cert_reqs: str | int | None
     ssl_ca_certs: str | None
     ssl_certfile: str | None
     ssl_keyfile: str | None
@@ -135,9 +134,9 @@ class CeleryConfig:
     """The user name for the Sentinels themselves, where they want one."""
     sentinel_password: str | None = field(default=None, repr=False)
     """The password for the Sentinels themselves, where they want one."""
-    ssl_cert_reqs: str | VerifyMode | None = None
-    """``required``, ``optional`` or ``none``, or one of `ssl.VerifyMode`, where the URL does not say. None is
-    ``required``.
+    ssl_cert_reqs: str | int | None = None
+    """``required``, ``optional`` or ``none``, or Python's number for it, such as ``ssl.CERT_REQUIRED``, where the URL
+    does not say. None is ``required``.
 
     With ``sentinel://``, this or any other of the ``ssl_*`` settings means TLS; with a URL that has none, such as
     ``redis://``, each of them is a ConfigError."""
