@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fibo_client.text import listed, printable, printable_lines, shown
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -53,7 +55,15 @@ __all__ = [
 
 
 class FiboError(Exception):
-    """The root of everything that fibo_client raises of its own."""
+    """The root of everything that fibo_client raises of its own.
+
+    Args:
+        message: What it says. Whoever wrote parts of it: it is cut short where it is very long, and what could act on
+            a terminal or a log is escaped.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The classes build their message from typed fields, so the default way (call the class with `args`)
@@ -206,21 +216,24 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.total = total
         self.finished: dict[int, Any] = dict(finished or {})
         self.reason = reason
-        name = task or "task"
+        name, last = printable(task or "task", _LONGEST_NAME), printable(state, _LONGEST_NAME)
         if total == 1:
-            sent = f"sent to {queue!r}, " if published and queue else _SENT[published]
+            sent = f"sent to {shown(queue, _LONGEST_NAME)}, " if published and queue else _SENT[published]
             seen = f"{sent}looked for {looks} {'time' if looks == 1 else 'times'}"
             what = (
                 f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s ({seen}); "
-                f"its last known state is {state}"
+                f"its last known state is {last}"
             )
         else:
             what = (
                 f"{len(self.finished)} of {total} results of {name} arrived within {waited:.3g} s; "
-                f"the first missing one is [{self.task_ids[0]}], its last known state is {state}"
+                f"the first missing one is [{self.task_ids[0]}], its last known state is {last}"
             )
         super().__init__(f"{what}. {reason or _ASK + (_DECLARED[ignored] if state == 'PENDING' else '')}")
 
+
+_LONGEST_NAME = 200
+"""The most characters that a message has of a name: a task's, a queue's, an exception's."""
 
 _SENT = {True: "sent, ", False: "not sent, ", None: ""}
 _ASK = "CeleryClient.diagnose(error) asks the queue and the workers why"
@@ -298,14 +311,21 @@ class TaskFailedError(TaskError):
         self.exc_module = exc_module
         self.exc_args = exc_args
         self.traceback = traceback
-        said = ", ".join(shown(argument, 500) for argument in exc_args)
+        said = listed((shown(argument, 500) for argument in exc_args), longest=_LONGEST_ARGUMENTS)
         # Of a task that raises this itself, there is a traceback.
         unknown = exc_type == "NotRegistered" and not traceback
-        advice = _NOT_REGISTERED.format(f"the queue {queue!r}" if queue else "its queue") if unknown else ""
-        super().__init__(f"{task or 'task'}[{task_id}] raised {exc_type}({said}){advice}")
+        whence = f"the queue {shown(queue, _LONGEST_NAME)}" if queue else "its queue"
+        advice = _NOT_REGISTERED.format(whence) if unknown else ""
+        super().__init__(
+            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] raised "
+            f"{printable(exc_type, _LONGEST_NAME)}({said}){advice}"
+        )
         if traceback:
-            self.add_note(f"Remote traceback:\n{traceback.rstrip()}")
+            self.add_note(f"Remote traceback:\n{printable_lines(traceback.rstrip())}")
 
+
+_LONGEST_ARGUMENTS = 2000
+"""The most characters that a message has of a remote exception's arguments."""
 
 _NOT_REGISTERED = (
     ": the worker that took it from {} knows no task of that name. Load its module there, mind the name, or see "
@@ -326,27 +346,13 @@ class TaskRevokedError(TaskError):
         self.task_id = task_id
         self.task = task
         self.reason = reason
-        super().__init__(f"{task or 'task'}[{task_id}] will give no answer: it was {_STOPPED.get(reason, reason)}")
+        super().__init__(
+            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] will give no answer: "
+            f"it was {_STOPPED.get(reason) or printable(reason, _LONGEST_NAME)}"
+        )
 
 
 _STOPPED = {"expired": "too late to be run (expired)", "terminated": "terminated while it ran"}
-
-
-def shown(value: object, longest: int) -> str:
-    """Write a value that may be anything, for a message or a repr.
-
-    Args:
-        value: The value.
-        longest: The most characters of its own repr.
-
-    Returns:
-        The beginning of its repr; its type, where it has none.
-    """
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # Deep nesting, met deep in the caller's own stack; an endless integer.
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _tasks(task_ids: tuple[str, ...]) -> str:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeV
 
 import anyio
 
-from fibo_client.errors import ClientStateError, shown
+from fibo_client.errors import ClientStateError
+from fibo_client.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result import ids_of
+from fibo_client.text import listed, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ Replies = dict[str, Any]
 """What each worker answered, by its node name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkerInfo:
     """A worker that answered.
 
@@ -27,6 +28,9 @@ class WorkerInfo:
     """
 
     name: str
+
+    def __repr__(self) -> str:
+        return summary(self)
 
 
 class Inspect:
@@ -42,7 +46,7 @@ class Inspect:
         self._timeout = timeout
 
     def __repr__(self) -> str:
-        asked = "all workers" if self._destination is None else ", ".join(self._destination)
+        asked = "all workers" if self._destination is None else listed(self._destination)
         return f"<Inspect {asked}, within {self._timeout:g} s>"
 
     async def ping(self) -> Replies:

@@ -15,6 +15,7 @@ from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Sequence
@@ -239,7 +240,7 @@ class AsyncResult(Generic[T]):
 
     def __repr__(self) -> str:
         state = states.PENDING if self._meta is None else self._meta.state
-        return f"<AsyncResult {self.task or 'task'}[{self.id}], last seen {state}>"
+        return f"<AsyncResult {printable(self.task or 'task')}[{printable(self.id)}], last seen {printable(state)}>"
 
 
 class Question(Coroutine[Any, Any, T], Generic[T]):

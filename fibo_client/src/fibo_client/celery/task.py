@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 
-from fibo_client.errors import shown
+from fibo_client.text import listed, printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,11 +80,11 @@ class Signature(Generic[R_co]):
     kwargsrepr: str | None = None
 
     def __repr__(self) -> str:
-        args = [shown(each, 80) for each in self.args] if self.argsrepr is None else [f"*{self.argsrepr:.80}"]
+        args = [shown(each) for each in self.args] if self.argsrepr is None else [f"*{printable(self.argsrepr, 80)}"]
+        kwargs = [f"{name}={shown(value)}" for name, value in (self.kwargs or {}).items()]
         if self.kwargsrepr is not None:
-            return f"<Signature {self.task}({', '.join([*args, f'**{self.kwargsrepr:.80}'])})>"
-        kwargs = [f"{name}={shown(value, 80)}" for name, value in (self.kwargs or {}).items()]
-        return f"<Signature {self.task}({', '.join(args + kwargs)})>"
+            kwargs = [f"**{printable(self.kwargsrepr, 80)}"]
+        return f"<Signature {printable(self.task)}({listed(args + kwargs)})>"
 
 
 @dataclass(frozen=True)

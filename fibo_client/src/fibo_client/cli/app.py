@@ -513,11 +513,9 @@ def _limit(client: FiboClient, seconds: float | None) -> float | None:
 
 def _refuse(words: list[str] | None, error: ValueError) -> NoReturn:
     """Say what is wrong with words that are to be numbers. An option that is unknown is taken for one, too."""
-    from fibo_client.cli.desk import printable
-
     for word in words or ():
         if word.startswith("--"):
-            refuse(f"there is no option {printable(word)}; see --help")
+            refuse(f"there is no option {word}; see --help")
     refuse(str(error))
 
 

@@ -9,22 +9,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.cli.bar import Bar
 from fibo_client.cli.threads import in_thread
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fibo_client.celery.tidying import Revocations
 
-__all__ = ["Desk", "json_line", "plain", "printable"]
+__all__ = ["Desk", "answer", "json_line", "plain"]
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LONGEST: Final = 64 * 1024
+"""The most characters that are said at once. Answers know no bound."""
+
+_LAYOUT: Final = "\n\t"
 
 
 class Desk:
@@ -116,7 +119,7 @@ class Desk:
         """
         if sys.stderr is None:
             return
-        line = f"{printable(text)}\n"
+        line = f"{printable(text, _LONGEST, keep=_LAYOUT)}\n"
         with self._lock:
             if self._bar is None or not self._bar.above(line):
                 # What an error output cannot show, Python writes with backslashes.
@@ -144,7 +147,7 @@ class Desk:
         Yields:
             The bar. Where there is no terminal, nothing of it is seen.
         """
-        self._bar = Bar(what, total, self._lock, on_output=self.terminal)
+        self._bar = Bar(printable(what), total, self._lock, on_output=self.terminal)
         with self._bar.shown(wanted=visible and sys.stderr is not None and sys.stderr.isatty()):
             try:
                 yield self._bar
@@ -170,16 +173,16 @@ def json_line(fields: dict[str, Any]) -> str:
     return f"{json.dumps(fields, default=plain)}\n"
 
 
-def printable(text: str) -> str:
-    r"""Take out of a text that others wrote what could do something to a terminal.
+def answer(text: str) -> str:
+    """Take out of an answer what could do something to a terminal.
 
     Args:
-        text: The text.
+        text: The answer.
 
     Returns:
-        The same with escapes such as ``\x1b`` for control characters, but for newlines and tabs.
+        All of it, with escapes as in a Python literal, but for newlines and tabs.
     """
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return printable(text, None, keep=_LAYOUT)
 
 
 def plain(value: object) -> str:

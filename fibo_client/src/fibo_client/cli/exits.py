@@ -7,6 +7,8 @@ from typing import Final, NoReturn
 
 import typer
 
+from fibo_client.text import printable
+
 __all__ = ["EXIT_CODES", "Exit", "refuse"]
 
 
@@ -45,5 +47,5 @@ def refuse(message: str) -> NoReturn:
     Raises:
         Exit: Always.
     """
-    typer.echo(f"Error: {message}", err=True)
+    typer.echo(f"Error: {printable(message)}", err=True)
     raise typer.Exit(Exit.USAGE)

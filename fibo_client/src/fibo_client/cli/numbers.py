@@ -7,8 +7,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fibo_client.cli.desk import printable
 from fibo_client.cli.threads import in_thread
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -126,4 +126,4 @@ class StandardInput:
 
 
 def _brief(text: str) -> str:
-    return f"'{printable(text[:40])}{'...' if len(text) > 40 else ''}'"
+    return f"'{printable(text, 40)}'"

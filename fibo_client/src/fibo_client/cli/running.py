@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
 
-from fibo_client.cli.desk import Desk, printable
+from fibo_client.cli.desk import Desk
 from fibo_client.cli.exits import Exit, refuse
 from fibo_client.errors import (
     ConfigError,
@@ -26,6 +26,7 @@ from fibo_client.errors import (
     TaskFailedError,
     TransportError,
 )
+from fibo_client.text import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -156,7 +157,8 @@ def explain(desk: Desk, error: BaseException, *, traceback: bool | None = None) 
         desk.error(str(error))
         if isinstance(error, TaskFailedError):
             if error.traceback and traceback is not None:
-                desk.say(error.traceback.rstrip() if traceback else "--traceback shows where in the worker.")
+                where = printable_lines(error.traceback.rstrip())
+                desk.say(where if traceback else "--traceback shows where in the worker.")
             if error.exc_type == "NotRegistered":
                 desk.say("'fibo workers' shows which tasks each worker knows.")
         return Exit.FAILED
@@ -284,7 +286,7 @@ def _listening(desk: Desk, *, debug: bool) -> Iterator[None]:
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set {printable(text)} must be a name and a value, such as io_timeout=10")
+        raise ConfigError(f"--set {text} must be a name and a value, such as io_timeout=10")
     try:
         return name, json.loads(value)
     except ValueError:

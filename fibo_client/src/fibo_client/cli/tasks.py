@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.protocol import states
 from fibo_client.celery.work import EXPIRY_MARGIN
-from fibo_client.cli.desk import plain, printable
+from fibo_client.cli.desk import answer, plain
 from fibo_client.cli.exits import Exit
 from fibo_client.cli.parting import fate
 from fibo_client.cli.running import explain, no_answer
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError, TaskFailedError, TransportError
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ async def call(
     if timeout is not None:
         options.setdefault("expires", timeout + EXPIRY_MARGIN)
     task_id = options["task_id"] = str(uuid.uuid4())
-    label = f"{printable(task)}[{task_id}]"
+    label = f"{task}[{task_id}]"
     expires = options.get("expires")
     seconds = expires if isinstance(expires, (int, float)) else None
     desk.parting = lambda told: fate(label, told, seconds)
@@ -119,7 +120,7 @@ async def wait(client: FiboClient, desk: Desk, task_id: str, *, timeout: float |
     Returns:
         The exit status.
     """
-    desk.parting = lambda _: f"the task goes on; wait again: fibo result {printable(task_id)} --wait"
+    desk.parting = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
     handle = client.celery.result(task_id)
     return await _follow(client, desk, handle, timeout=timeout, traceback=traceback)
 
@@ -148,7 +149,7 @@ async def stored(client: FiboClient, desk: Desk, task_id: str, *, traceback: boo
             f"Wait for it: fibo result {task_id} --wait\nFind out more: fibo diagnose {task_id}"
         )
     else:
-        desk.say(f"{state}: there is no result yet.\nWait for it: fibo result {task_id} --wait")
+        desk.say(f"{printable(state)}: there is no result yet.\nWait for it: fibo result {task_id} --wait")
     return Exit.NO_ANSWER
 
 
@@ -211,5 +212,5 @@ async def _answer(desk: Desk, handle: AsyncResult[Any], *, traceback: bool) -> E
         await desk.record(id=handle.id, value=value)
     else:
         text = value if isinstance(value, str) else json.dumps(value, default=plain, ensure_ascii=False)
-        await desk.write(f"{printable(text) if desk.terminal else text}\n")
+        await desk.write(f"{answer(text) if desk.terminal else text}\n")
     return Exit.OK

@@ -6,8 +6,8 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fibo_client.cli.desk import printable
 from fibo_client.cli.exits import Exit
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,8 @@ __all__ = ["diagnose", "ping", "workers"]
 
 _UNBOUNDED: Final = 10_000
 """More columns than any terminal has."""
+
+_LONGEST_NAME: Final = 1000
 
 
 async def ping(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
@@ -37,7 +39,7 @@ async def ping(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
         if desk.as_json:
             await desk.record(worker=each.name)
         else:
-            await desk.write(f"{printable(each.name)}\n")
+            await desk.write(f"{_name(each.name)}\n")
     return Exit.OK if found else _nobody(desk, timeout)
 
 
@@ -90,7 +92,7 @@ async def diagnose(client: FiboClient, desk: Desk, task_id: str, *, task: str | 
     if desk.as_json:
         await desk.record(**dataclasses.asdict(diagnosis))
     else:
-        await desk.write(f"{printable(str(diagnosis))}\n")
+        await desk.write(f"{diagnosis}\n")
     return Exit.OK
 
 
@@ -133,8 +135,14 @@ class _Worker(NamedTuple):
         Returns:
             A text for each column.
         """
-        joined = (between.join(each) if isinstance(each, list) else each for each in self)
-        return [printable("?" if each is None else str(each)) for each in joined]
+        return [
+            between.join(map(_name, each)) if isinstance(each, list) else "?" if each is None else _name(str(each))
+            for each in self
+        ]
+
+
+def _name(name: str) -> str:
+    return printable(name, _LONGEST_NAME)
 
 
 def _shown(found: Sequence[_Worker]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.message import CONTENT_TYPE, RESERVED_HEADERS
+from fibo_client.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,9 +76,9 @@ def shown_call(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str
     Returns:
         The text. Long arguments are cut short.
     """
-    shown = [jsontypes.shown(each) for each in args]
-    shown += [f"{name}={jsontypes.shown(value)}" for name, value in kwargs.items()]
-    return f"{task}({', '.join(shown)})"
+    said = [shown(each) for each in args]
+    said += [f"{name}={shown(value)}" for name, value in kwargs.items()]
+    return f"{task}({', '.join(said)})"
 
 
 def open_message(payload: bytes) -> SentTask:

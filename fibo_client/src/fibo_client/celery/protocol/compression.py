@@ -10,8 +10,8 @@ import lzma
 import zlib
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fibo_client.celery.protocol.jsontypes import shown
 from fibo_client.errors import MessageError, ResultDecodeError, ResultInflatesError
+from fibo_client.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def decompress(data: bytes, content_type: str, max_bytes: int) -> bytes:
     """
     make = _DECOMPRESSORS.get(content_type)
     if make is None:
-        raise ResultDecodeError(f"it is compressed as {content_type!r:.80}, which this client cannot read")
+        raise ResultDecodeError(f"it is compressed as {shown(content_type)}, which this client cannot read")
     decompressor = make()
     try:
         plain = decompressor.decompress(data, max_bytes + 1)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from fibo_client.errors import MessageError, ResultDecodeError, ResultTooDeepError
+from fibo_client.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,21 +120,6 @@ def _is_deep(value: Any, text: str | bytes, max_depth: int) -> bool:
         level = [item for each in nested for item in (each.values() if isinstance(each, dict) else each)]
         depth += bool(nested)
     return depth > max_depth
-
-
-def shown(value: object) -> str:
-    """Show a wrong value in an error.
-
-    Args:
-        value: Anything.
-
-    Returns:
-        The beginning of its repr, which not every value has.
-    """
-    try:
-        return f"{value!r:.80}"
-    except (ValueError, RecursionError):  # CPython's, for an integer of thousands of digits, or for deep nesting
-        return f"<{type(value).__name__}>"
 
 
 def _integer(value: int) -> str:
@@ -245,8 +231,8 @@ def _from_envelope(value: dict[str, Any]) -> Any:
     marker = value["__type__"]
     decode = _DECODERS.get(marker) if isinstance(marker, str) else None
     if decode is None:
-        raise ResultDecodeError(f"it holds a value of the type {marker!r:.80}, which only its own worker can read")
+        raise ResultDecodeError(f"it holds a value of the type {shown(marker)}, which only its own worker can read")
     try:
         return decode(value["__value__"])
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        raise ResultDecodeError(f"it holds a broken {marker}: {error!r:.200}") from error
+        raise ResultDecodeError(f"it holds a broken {marker}: {shown(error, 200)}") from error

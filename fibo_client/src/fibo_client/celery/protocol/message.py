@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.errors import MessageError
+from fibo_client.text import beginning, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 CONTENT_TYPE: Final = "application/json"
 CONTENT_ENCODING: Final = "utf-8"
@@ -233,7 +234,7 @@ def encode_arguments(
         raise MessageError(f"kwargs must be a dict of keyword arguments, not {type(kwargs).__name__}")
     for name in kwargs:
         if not isinstance(name, str):
-            raise MessageError(f"kwargs holds the name {jsontypes.shown(name)}; names of arguments are text")
+            raise MessageError(f"kwargs holds the name {shown(name)}; names of arguments are text")
     positional, named = jsontypes.dumps(args, "args"), jsontypes.dumps(kwargs, "kwargs") if kwargs else "{}"
     body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
     if compression is not None:
@@ -345,7 +346,7 @@ def check_name(what: str, name: object) -> str:
     if not name or len(name) > _LONGEST_NAME:
         raise MessageError(f"{what} must have 1 to {_LONGEST_NAME} characters, not {len(name)}")
     if not name.isprintable():
-        raise MessageError(f"{what}={name!r:.80} holds a character that cannot be printed, which no key may hold")
+        raise MessageError(f"{what}={shown(name)} holds a character that cannot be printed, which no key may hold")
     return str.__str__(name)  # Of an enumeration's member, the text: an f-string may make its name of it.
 
 
@@ -364,9 +365,7 @@ def check_priority(priority: int | None) -> int:
     if priority is None:
         return 0
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise MessageError(
-            f"priority={jsontypes.shown(priority)} must be an integer from 0 (served first over Redis) to 9"
-        )
+        raise MessageError(f"priority={shown(priority)} must be an integer from 0 (served first over Redis) to 9")
     return int(priority)
 
 
@@ -401,7 +400,7 @@ def _moment(what: str, now: datetime, seconds: float | None) -> str:
         return _iso(now.astimezone(UTC) + timedelta(seconds=seconds or 0.0))
     except OverflowError:
         raise MessageError(
-            f"{what}={jsontypes.shown(seconds)} seconds is further than a date can say; give a smaller number"
+            f"{what}={shown(seconds)} seconds is further than a date can say; give a smaller number"
         ) from None
 
 
@@ -430,15 +429,15 @@ def _seconds(what: str, seconds: float | None, least: int = 0) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise MessageError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
     if not least <= seconds < math.inf:
-        raise MessageError(f"{what}={jsontypes.shown(seconds)} must be a finite number of seconds, {least} or more")
+        raise MessageError(f"{what}={shown(seconds)} must be a finite number of seconds, {least} or more")
     if seconds > _LONGEST_TIME:
-        raise MessageError(f"{what}={jsontypes.shown(seconds)} seconds are too many; give a smaller number, or None")
+        raise MessageError(f"{what}={shown(seconds)} seconds are too many; give a smaller number, or None")
     return seconds
 
 
 def _flag(what: str, value: object) -> bool | None:
     if not isinstance(value, bool) and value is not None:
-        raise MessageError(f"{what} must be True, False or None, not {jsontypes.shown(value)}")
+        raise MessageError(f"{what} must be True, False or None, not {shown(value)}")
     return value
 
 
@@ -468,7 +467,7 @@ def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool
 
 def _shortened(value: object, size: int) -> str:
     """Give the beginning of a value's repr; `size` is the length of its JSON, which tells large values from small."""
-    return _cut(repr(value) if size <= _SMALL else _beginning(value))
+    return _cut(repr(value) if size <= _SMALL else beginning(value, _LONGEST_REPR))
 
 
 def _given(what: str, text: object) -> str:
@@ -483,37 +482,3 @@ def _given(what: str, text: object) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_REPR else f"{text[: _LONGEST_REPR - 3]}..."
-
-
-def _beginning(value: object) -> str:
-    """Give a little more than what is shown of a large value, without making the rest."""
-    pieces, length = [], 0
-    for piece in _pieces(value):
-        pieces.append(piece)
-        length += len(piece)
-        if length > _LONGEST_REPR:
-            break
-    return "".join(pieces)
-
-
-def _pieces(value: object) -> Iterator[str]:
-    """Give a value's repr piece by piece."""
-    if isinstance(value, (list, tuple)):
-        left, right = "[]" if isinstance(value, list) else "()"
-        yield left
-        for index, item in enumerate(value):
-            yield ", " if index else ""
-            yield from _pieces(item)
-        yield f",{right}" if isinstance(value, tuple) and len(value) == 1 else right
-    elif isinstance(value, dict):
-        yield "{"
-        for index, (name, item) in enumerate(value.items()):
-            yield ", " if index else ""
-            yield from _pieces(name)
-            yield ": "
-            yield from _pieces(item)
-        yield "}"
-    elif isinstance(value, (str, bytes)):
-        yield repr(value[: _LONGEST_REPR + 1])
-    else:
-        yield repr(value)

@@ -6,12 +6,13 @@ Source: ``celery.backends.base``. Nothing here trusts its input: whatever the by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
-from fibo_client.errors import ResultDecodeError, ResultTooLargeError, shown
+from fibo_client.errors import ResultDecodeError, ResultTooLargeError
+from fibo_client.text import shown, summary
 
 COMPRESSED: Final = b"\x00celery-compressed\x00"
 """What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
@@ -19,7 +20,7 @@ COMPRESSED: Final = b"\x00celery-compressed\x00"
 _LONGEST_STATE: Final = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TaskFailure:
     """A remote exception, as data.
 
@@ -34,6 +35,9 @@ class TaskFailure:
     exc_module: str | None
     args: tuple[Any, ...]
     traceback: str | None = field(repr=False)
+
+    def __repr__(self) -> str:
+        return summary(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -72,8 +76,7 @@ class TaskMeta:
     queue: str | None = None
 
     def __repr__(self) -> str:
-        told = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return f"TaskMeta({', '.join(f'{name}={shown(value, 80)}' for name, value in told if value is not None)})"
+        return summary(self)
 
     @property
     def ready(self) -> bool:
@@ -150,7 +153,7 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
     owner = stored.get("task_id")
     if owner != task_id:
         # The repr of anything but text may be endless work, or too deep.
-        raise ResultDecodeError(f"it belongs to {f'the task {owner!r:.80}' if isinstance(owner, str) else 'no task'}")
+        raise ResultDecodeError(f"it belongs to {f'the task {shown(owner)}' if isinstance(owner, str) else 'no task'}")
     if "result" not in stored:
         raise ResultDecodeError("it has no result")
     failed = state in states.EXCEPTION_STATES
