@@ -244,6 +244,56 @@ async def test_an_ignored_task_stays_in_the_state_that_was_last_stored(run, plai
     assert (left.state, left.ready) == ("STARTED", False)
 
 
+# States that a task sets itself
+
+HAND_SET = {
+    "a dict of its own": ({"step": 3, "why": "no disk"}, "Exception", ({"step": 3, "why": "no disk"},)),
+    "an exception with more beside it": (
+        {"exc_type": "ValueError", "exc_module": "builtins", "exc_message": ["bad", 1], "step": 3},
+        "ValueError",
+        ("bad", 1),
+    ),
+    "a dict with a date": ({"since": dt.date(2026, 1, 2)}, "Exception", ({"since": dt.date(2026, 1, 2)},)),
+    "text": ("no disk", "Exception", ("no disk",)),
+}
+
+
+@pytest.mark.parametrize("state", ["FAILURE", "RETRY", "REVOKED"])
+@pytest.mark.parametrize(("content", "exc_type", "exc_args"), HAND_SET.values(), ids=HAND_SET)
+async def test_what_a_task_stores_for_a_state_that_it_sets_itself_is_kept(
+    run, side, state, content, exc_type, exc_args
+):
+    started = await run(side, "stock.hand_set", state, content)
+    started.until(state)
+    meta = decode_meta(started.watch.stored(), started.id, max_bytes=LIMIT)
+    assert (meta.state, meta.result) == (state, content)
+    assert (meta.failure.exc_type, meta.failure.args) == (exc_type, exc_args)
+    with side.celery() as app:
+        theirs = app.AsyncResult(started.id)
+        if exc_type == "ValueError":  # Celery gives what would be raised, and nothing of the rest.
+            assert (type(theirs.info), theirs.info.args) == (ValueError, exc_args)
+        else:  # Celery's reader gives up. The bytes are as it would have them, all the same.
+            with pytest.raises(ValueError, match=r"exception type|dictionary update sequence"):
+                _ = theirs.info
+    if state != "RETRY":
+        async with side.client() as client:
+            with pytest.raises((TaskFailedError, TaskRevokedError)) as caught:
+                await client.result(started.id, "stock.hand_set").get()
+        assert type(caught.value) is (TaskFailedError if state == "FAILURE" else TaskRevokedError)
+        assert caught.value.info == content
+        if state == "FAILURE":
+            assert (caught.value.exc_type, caught.value.exc_args) == (exc_type, exc_args)
+
+
+async def test_a_state_that_is_tried_again_shows_on_the_way_what_the_task_stored_for_it(side):
+    async with side.client() as client:
+        handle = await client.send_task("stock.hand_set", ["RETRY", {"step": 3}])
+        async for meta in handle.updates():
+            if meta.state == "RETRY":
+                break
+        assert meta.result == {"step": 3}
+
+
 # Values
 
 

@@ -101,6 +101,12 @@ def forgetful(answer=None):
     return {1} if answer is None else answer  # A set is nothing that JSON could hold.
 
 
+@task(name="stock.hand_set", bind=True)
+def hand_set(self, state, meta):
+    self.update_state(state=state, meta=meta)
+    raise Ignore
+
+
 @task(name="stock.reject", acks_late=True)
 def reject():
     raise Reject("no", requeue=False)

@@ -274,10 +274,12 @@ class TaskError(FiboError):
     Attributes:
         task_id: The id of the task.
         task: The task's name, or None where only an id was known.
+        info: What the task stored by hand, with ``update_state``; None where Celery stored how it ended.
     """
 
     task_id: str
     task: str | None
+    info: Any
 
 
 class TaskFailedError(TaskError):
@@ -291,6 +293,8 @@ class TaskFailedError(TaskError):
         exc_args: The remote exception's arguments.
         traceback: The remote traceback as text, where the worker stored one. It is also added as a note.
         queue: The queue that it was sent to, or None where this client does not know.
+        info: What the task stored by hand (``update_state("FAILURE", meta=info)``), as it is; None where Celery stored
+            the exception.
     """
 
     def __init__(
@@ -303,7 +307,9 @@ class TaskFailedError(TaskError):
         exc_args: tuple[Any, ...],
         traceback: str | None,
         queue: str | None = None,
+        info: Any = None,
     ) -> None:
+        self.info = info
         self.queue = queue
         self.task_id = task_id
         self.task = task
@@ -340,9 +346,11 @@ class TaskRevokedError(TaskError):
         task_id: The id of the task.
         task: The task's name, or None where only an id was known.
         reason: ``revoked``, ``terminated`` or ``expired``, as the worker said it.
+        info: What the task stored by hand (``update_state("REVOKED", meta=info)``), as it is; else None.
     """
 
-    def __init__(self, *, task_id: str, task: str | None, reason: str) -> None:
+    def __init__(self, *, task_id: str, task: str | None, reason: str, info: Any = None) -> None:
+        self.info = info
         self.task_id = task_id
         self.task = task
         self.reason = reason

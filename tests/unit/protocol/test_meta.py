@@ -37,6 +37,10 @@ def raised(exc_type="ValueError", exc_message=(), exc_module="builtins"):
     return {name: value for name, value in fields.items() if value is not ...}
 
 
+def wrapped(*exc_message):
+    return raised("UnpickleableExceptionWrapper", list(exc_message), "celery.utils.serialization")
+
+
 def decode(payload, max_bytes=LIMIT):
     return decode_meta(payload, ID, max_bytes=max_bytes)
 
@@ -155,6 +159,8 @@ def test_an_exception_is_carried_as_data(state):
         ("it broke", "Exception", None, ("it broke",)),
         (5, "Exception", None, (5,)),
         ([1, 2], "Exception", None, ([1, 2],)),
+        ({"step": 3}, "Exception", None, ({"step": 3},)),
+        (raised() | {"step": 3}, "ValueError", "builtins", ()),
         (raised("SystemExit", [3]), "SystemExit", "builtins", (3,)),
         (raised("system", ["rm"], "os"), "system", "os", ("rm",)),
     ],
@@ -164,8 +170,21 @@ def test_an_exception_is_read_however_it_was_written_and_never_built(result, exc
     assert failure == TaskFailure(exc_type=exc_type, exc_module=exc_module, args=args, traceback=None)
 
 
-def wrapped(*exc_message):
-    return raised("UnpickleableExceptionWrapper", list(exc_message), "celery.utils.serialization")
+@pytest.mark.parametrize("state", ["FAILURE", "RETRY", "REVOKED"])
+@pytest.mark.parametrize(
+    "content",
+    [{"step": 3}, {}, raised(exc_message=[]) | {"step": 3}, {"exc_message": ["x"]}, "it broke", 0, [1], "", None],
+)
+def test_what_a_task_stored_by_hand_for_an_exception_state_is_kept_as_it_is(state, content):
+    assert decode(stored(status=state, result=content)).result == content
+
+
+@pytest.mark.parametrize(
+    "content", [raised(), raised(exc_module=...), raised("E", ["x"], None), wrapped("m", "E", [], "r")]
+)
+def test_an_exception_that_celery_stored_is_not_there_twice(content):
+    meta = decode(stored(status="FAILURE", result=content))
+    assert (meta.result, meta.failure is not None) == (None, True)
 
 
 @pytest.mark.parametrize("module", ["tasks", None])

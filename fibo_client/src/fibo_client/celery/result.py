@@ -350,7 +350,7 @@ def value_of(
     failure = answer.failure
     if answer.state == states.REVOKED:
         reason = failure.args[0] if failure and failure.args and isinstance(failure.args[0], str) else "revoked"
-        raise TaskRevokedError(task_id=answer.task_id, task=task, reason=reason)
+        raise TaskRevokedError(task_id=answer.task_id, task=task, reason=reason, info=answer.result)
     if failure is not None:
         raise TaskFailedError(
             task_id=answer.task_id,
@@ -360,6 +360,7 @@ def value_of(
             exc_args=failure.args,
             traceback=failure.traceback,
             queue=queue,
+            info=answer.result,
         )
     if decode is None:
         value: T = answer.result

@@ -204,6 +204,8 @@ async def _answer(desk: Desk, handle: AsyncResult[Any], *, traceback: bool) -> E
         if not desk.as_json:
             return explain(desk, error, traceback=traceback)
         told: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+        if isinstance(error, TaskError):
+            told["info"] = error.info
         if isinstance(error, TaskFailedError):
             told |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
         await desk.record(id=handle.id, **told)

@@ -18,6 +18,7 @@ COMPRESSED: Final = b"\x00celery-compressed\x00"
 """What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
 
 _LONGEST_STATE: Final = 100
+_OF_AN_EXCEPTION: Final = {"exc_type", "exc_message", "exc_module"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -48,7 +49,8 @@ class TaskMeta:
         task_id: The task's id.
         state: Celery's name for the state. A state of the task's own, such as ``PROGRESS``, is possible too.
         result: The value of a ``SUCCESS``, or what a state that is not final carries (progress, the worker's pid).
-            None for an exception state, whose content is in `failure`.
+            For an exception state, what a task stored by hand (``update_state("FAILURE", meta={...})``), as it is; None
+            where Celery stored an exception, which is in `failure`.
         failure: The exception of ``FAILURE``, ``RETRY`` and ``REVOKED``, else None.
         date_done: When the task ended, in ISO 8601, where the worker said it.
         parent_id: The id of the task that called this one.
@@ -161,7 +163,7 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
     return TaskMeta(
         task_id=task_id,
         state=state,
-        result=None if failed else result,
+        result=None if failed and _is_exception(result) else result,
         failure=_failure(result, _text(stored, "traceback")) if failed else None,
         date_done=_text(stored, "date_done"),
         parent_id=_text(stored, "parent_id"),
@@ -175,10 +177,15 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
     )
 
 
+def _is_exception(result: Any) -> bool:
+    """Tell whether a stored value is an exception as Celery writes it, with nothing beside it."""
+    return isinstance(result, dict) and "exc_type" in result and result.keys() <= _OF_AN_EXCEPTION
+
+
 def _failure(result: Any, traceback: str | None) -> TaskFailure:
-    """Read an exception leniently: other writers than Celery store text, or nothing at all."""
-    if not isinstance(result, dict):
-        said = () if result is None else (result,)
+    """Read an exception leniently: tasks that set their state, and other writers, store other things, or nothing."""
+    if not isinstance(result, dict) or result.keys().isdisjoint(_OF_AN_EXCEPTION):
+        said = () if result is None or result == {} else (result,)
         return TaskFailure(exc_type="Exception", exc_module=None, args=said, traceback=traceback)
     exc_type = _text(result, "exc_type") or "Exception"
     exc_module = _text(result, "exc_module")
