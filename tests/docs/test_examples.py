@@ -38,7 +38,8 @@ PROGRAMS = [path for path in sorted(EXAMPLES.rglob("*.py")) if not {*ELSEWHERE} 
 CONNECTING = [path for path in PROGRAMS if path.name.startswith("connect_")]
 MODULES = [path for path in PROGRAMS if path.parent.name == "proj" or path.name == "service.py"]
 OTHERS = [MOVING / f"{name}_before.py" for name in PINS]
-PLAIN = [path for path in PROGRAMS if path not in [*CONNECTING, *MODULES, *OTHERS]]
+OWN_TYPES = EXAMPLES / "own_types.py"
+PLAIN = [path for path in PROGRAMS if path not in [*CONNECTING, *MODULES, *OTHERS, OWN_TYPES]]
 
 
 def ids(path):
@@ -70,6 +71,12 @@ def test_the_example_with_prefixes_reaches_the_worker_with_the_same_ones(redis_s
     url = redis_server.fresh_url()
     with project_worker(url, app="proj.prefixed"):
         check("connect_prefixes.py", CELERY_BROKER_URL=url)
+
+
+def test_the_example_with_types_of_its_own_gets_them_back(redis_server):
+    url = redis_server.fresh_url()
+    with project_worker(url, app="proj.orders"):
+        check(OWN_TYPES.name, CELERY_BROKER_URL=url)
 
 
 def test_the_example_with_tls_checks_the_certificate_of_the_server(tmp_path):

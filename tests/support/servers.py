@@ -86,12 +86,13 @@ def stock_worker(
     pool: str = "prefork",
     queues: Sequence[str] = (),
     arguments: Sequence[str] = (),
+    app: str = "support.stock",
 ) -> Iterator[WorkerProcess]:
-    """Run a worker that hosts `support.stock` alone, with Celery settings of the test's own."""
+    """Run a worker that hosts `support.stock`, or an app made from it, with Celery settings of the test's own."""
     with WorkerProcess(
         url,
         result_backend=result_backend,
-        app="support.stock",
+        app=app,
         name=name,
         concurrency=concurrency,
         pool=pool,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from support.money import MONEY
 
 from fibo_client import ConfigError, FiboClient, FiboConfig
-from fibo_client.celery import UNSET, CeleryClient, CeleryConfig
+from fibo_client.celery import UNSET, CeleryClient, CeleryConfig, JSONType
 
 
 @pytest.mark.parametrize(
@@ -124,3 +125,13 @@ def test_a_chunk_size_that_is_none_is_refused(chunk_size):
 def test_a_time_limit_beyond_all_dates_is_refused(name):
     with pytest.raises(ConfigError, match=f"{name}=.* must be at most"):
         FiboConfig(**{name: 1e12})
+
+
+def test_types_are_checked_when_the_settings_are_made():
+    money = JSONType(*MONEY)
+    assert CeleryConfig(json_types=[money]).json_types == (money,)
+    assert FiboClient(json_types=[money]).celery.config.json_types == (money,)
+    assert "json_types=()" in repr(CeleryConfig())
+    for wrong, reason in [(money, "a list of JSONTypes"), ([MONEY], "such as JSONType"), ([money, money], "two of")]:
+        with pytest.raises(ConfigError, match=reason):
+            CeleryClient(json_types=wrong)

@@ -1,5 +1,7 @@
 """Celery's JSON, both ways, and what is refused on either."""
 
+import collections.abc
+import enum
 import json
 import math
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -9,9 +11,11 @@ from uuid import UUID
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.money import MONEY, Money
 
 from fibo_client.celery.protocol import jsontypes
-from fibo_client.errors import MessageError, ResultDecodeError
+from fibo_client.celery.protocol.jsontypes import JSONType, JSONTypes, UnreadableTypeError
+from fibo_client.errors import ConfigError, MessageError, ResultDecodeError, ResultTooDeepError
 
 OFFSETS = st.integers(-82800, 82800).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 SCALARS = (
@@ -204,3 +208,156 @@ def test_a_wrong_value_in_a_plain_list_is_refused(wrong):
     for value in ([1, wrong], (wrong,)):
         with pytest.raises(MessageError, match="args"):
             jsontypes.dumps(value, "args")
+
+
+# Types of one's own
+
+PRICE = Money(Decimal("1.50"), "EUR")
+TYPES = JSONTypes([JSONType(*MONEY)])
+
+
+class Moment(datetime):
+    """Such as other libraries have."""
+
+
+class Late(Moment):
+    """A kind of these."""
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+@given(st.recursive(SCALARS | st.builds(Money, st.decimals(allow_nan=False), st.text()), st.lists, max_leaves=10))
+def test_a_type_that_was_told_goes_there_and_back_among_others(value):
+    assert TYPES.loads(TYPES.dumps(value)) == value
+    assert TYPES.loads(TYPES.dumps([value, {"k": value}])) == [value, {"k": value}]
+
+
+def test_a_type_is_known_to_those_that_were_told_of_it_alone():
+    with pytest.raises(MessageError, match=r"args holds a support\.money\.Money, .*json_types"):
+        jsontypes.dumps([PRICE], "args")
+    with pytest.raises(ResultDecodeError, match=r"of the type 'money', .*json_types"):
+        jsontypes.loads(TYPES.dumps(PRICE))
+
+
+def test_without_a_marker_a_value_travels_as_what_its_encoder_makes_of_it():
+    types = JSONTypes([JSONType(Money, None, Money.encode)])
+    assert types.loads(types.dumps([PRICE])) == [{"amount": Decimal("1.50"), "currency": "EUR"}]
+
+
+def test_of_several_types_that_would_do_the_nearest_is_taken():
+    def name(told, value):
+        types = JSONTypes([JSONType(each, each.__name__, lambda _: None) for each in told])
+        return json.loads(types.dumps(value))["__type__"]
+
+    late = Late(2026, 1, 2)
+    assert name([], late) == name([Money], late) == "datetime"
+    assert name([Moment, date], late) == "Moment"
+    assert name([Moment, Late], late) == "Late"
+    assert name([datetime], late) == "datetime"
+    assert name([object], PRICE) == "object"
+    assert name([object], date(2026, 1, 2)) == "date"
+    assert name([collections.abc.Set], frozenset()) == "Set"
+
+
+def test_a_type_may_take_the_place_of_one_of_celerys():
+    types = JSONTypes([JSONType(datetime, "datetime", datetime.isoformat, lambda text: Moment.fromisoformat(text))])
+    read = types.loads(types.dumps(datetime(2026, 1, 2)))
+    assert (type(read), read) == (Moment, datetime(2026, 1, 2))
+    assert type(jsontypes.loads(types.dumps(datetime(2026, 1, 2)))) is datetime
+
+
+@pytest.mark.parametrize(
+    ("encoder", "reason"),
+    [
+        (lambda _: 1 / 0, r"its encoder did not take: ZeroDivisionError"),
+        (lambda _: object(), "holds a builtins.object, which JSON cannot carry"),
+        (lambda value: [value], "nested more than 100 levels deep, or contains itself"),
+        (lambda _: {1: 2}, "JSON keys are text"),
+    ],
+)
+@pytest.mark.parametrize("marker", ["money", None])
+def test_an_encoder_that_fails_is_a_message_error(encoder, reason, marker):
+    with pytest.raises(MessageError, match=reason):
+        JSONTypes([JSONType(Money, marker, encoder)]).dumps([PRICE])
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), KeyError("x"), AssertionError(), StopIteration(), MessageError("m")]
+)
+def test_whatever_a_decoder_raises_is_a_decode_error(error):
+    def decode(_):
+        raise error
+
+    with pytest.raises(UnreadableTypeError, match="broken money") as caught:
+        JSONTypes([JSONType(Money, "money", str, decode)]).loads(TYPES.dumps([PRICE]))
+    assert caught.value.__cause__ is error
+
+
+def test_a_decoder_without_end_is_a_decode_error_too():
+    def decode(value):
+        return decode(value)
+
+    with pytest.raises(ResultTooDeepError):
+        JSONTypes([JSONType(Money, "money", str, decode)]).loads(TYPES.dumps([PRICE]))
+
+
+def test_what_cannot_be_read_can_be_left_as_it_is():
+    stored = [
+        {"__type__": "other", "__value__": [PRICE, date(2026, 1, 2)]},
+        PRICE,
+        {"__type__": "uuid", "__value__": 5},
+    ]
+    text = json.dumps(stored, default=TYPES.plain)
+    with pytest.raises(UnreadableTypeError):
+        TYPES.loads(text)
+    plain = jsontypes.loads_plain(text)
+    assert TYPES.revive(plain, strict=False) == stored
+    with pytest.raises(UnreadableTypeError, match="'other'"):
+        TYPES.revive(plain, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (("money", "money", str), "must be a class, not 'money'"),
+        ((dict, "d", str), "JSON writes a dict as it writes any dict"),
+        ((Colour, "c", str), "JSON writes a Colour as it writes any str"),
+        ((bool, "b", str), "as it writes any int"),
+        ((type(None), "n", str), "as it writes any NoneType"),
+        ((Money, "", str), "marker of a JSONType must be text, or None, not ''"),
+        ((Money, 5, str), "not 5"),
+        ((Money, "money", "encode"), "encoder of a JSONType must be a function"),
+        ((Money, "money", str, None), "decoder of a JSONType must be a function"),
+    ],
+)
+def test_a_type_that_cannot_be_one_is_refused(wrong, reason):
+    with pytest.raises(ConfigError, match=reason):
+        JSONType(*wrong)
+
+
+def test_a_coroutine_function_is_no_decoder():
+    async def decode(value):
+        return value
+
+    with pytest.raises(ConfigError, match="no coroutine's"):
+        JSONType(Money, "money", str, decode)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ([JSONType(*MONEY), JSONType(Money, "other", str)], "two of json_types are for Money"),
+        ([JSONType(*MONEY), JSONType(set, "money", list)], "have the marker 'money'"),
+        ([MONEY], "json_types must be JSONTypes, such as"),
+    ],
+)
+def test_types_that_do_not_go_together_are_refused(wrong, reason):
+    with pytest.raises(ConfigError, match=reason):
+        JSONTypes(wrong)
+
+
+def test_several_types_may_go_without_a_marker():
+    types = JSONTypes([JSONType(Money, None, lambda _: 1), JSONType(set, None, sorted)])
+    assert types.dumps([PRICE, {2, 1}]) == "[1, [1, 2]]"

@@ -6,13 +6,15 @@ import lzma
 import math
 import pickle
 import zlib
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.money import MONEY, Money
 
+from fibo_client.celery.protocol.jsontypes import JSONType, JSONTypes
 from fibo_client.celery.protocol.meta import COMPRESSED, TaskFailure, TaskMeta, decode_meta, pending
 from fibo_client.errors import ResultDecodeError
 
@@ -126,6 +128,51 @@ def test_a_detail_of_another_type_than_it_should_be_is_left_out(name, value):
 def test_numbers_beyond_json_are_read_as_celery_stores_them(value):
     result = decode(stored(result=value)).result
     assert result == value or (math.isnan(result) and math.isnan(value))
+
+
+# Types of one's own
+
+MONEY_ENVELOPE = {
+    "__type__": "money",
+    "__value__": {"amount": {"__type__": "decimal", "__value__": "1.50"}, "currency": "€"},
+}
+PRICE = Money(Decimal("1.50"), "€")
+KNOWN = JSONTypes([JSONType(*MONEY)])
+
+
+@pytest.mark.parametrize("broken", [MONEY_ENVELOPE, {"__type__": "uuid", "__value__": 5}])
+@pytest.mark.parametrize("place", ["args", "kwargs", "children", "a-stamp"])
+def test_a_value_that_cannot_be_read_is_left_as_it_is_unless_it_is_the_answer(place, broken):
+    extra = {place: {"a": broken, "b": {"__type__": "date", "__value__": "2026-01-02"}}}
+    meta = decode(stored(result={"__type__": "date", "__value__": "2026-01-02"}, **extra))
+    assert meta.result == date(2026, 1, 2)
+    if place in ("args", "kwargs"):
+        left = getattr(meta, place)["a"]
+        assert left["__type__"] == broken["__type__"]
+        assert getattr(meta, place)["b"] == date(2026, 1, 2)
+    assert "cannot be read" in refusal(stored(result=[broken], **extra))
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "PROGRESS"])
+def test_in_what_a_state_carries_such_a_value_is_an_error(status):
+    assert "json_types" in refusal(stored(status=status, result=MONEY_ENVELOPE))
+
+
+@pytest.mark.parametrize("status", ["FAILURE", "RETRY", "REVOKED"])
+def test_an_argument_that_cannot_be_read_hides_no_exception(status):
+    payload = stored(status=status, result=raised(exc_message=["no", MONEY_ENVELOPE]))
+    assert decode(payload).failure.args[1]["__type__"] == "money"
+    assert decode_meta(payload, ID, max_bytes=LIMIT, types=KNOWN).failure.args == ("no", PRICE)
+
+
+def test_a_type_that_was_told_is_read_wherever_it_stands():
+    meta = decode_meta(stored(result=MONEY_ENVELOPE, args=[MONEY_ENVELOPE]), ID, max_bytes=LIMIT, types=KNOWN)
+    assert (meta.result, meta.args) == (PRICE, [PRICE])
+
+
+@pytest.mark.parametrize("status", [["x"], {}, None])
+def test_a_broken_value_beside_a_broken_state_is_an_error_like_any_other(status):
+    assert "no status" in refusal(stored(status=status, args=[MONEY_ENVELOPE]))
 
 
 # Failures

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from unittest import mock
 
 import pytest
 from fastapi import FastAPI
 from support.clock import virtual
 from support.hand import eventually
+from support.money import MONEY, Money
 
 from fibo_client import (
     FIBO_TASK,
@@ -34,7 +36,7 @@ from fibo_client import (
     TaskRevokedError,
     TransportError,
 )
-from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask
+from fibo_client.celery import CeleryClient, CeleryConfig, JSONType, RemoteTask
 from fibo_client.celery.protocol.message import build_task
 from fibo_client.celery.transport.base import Parcel
 from fibo_client.celery.transport.redis.envelope import encode_task
@@ -56,6 +58,18 @@ def now() -> float:
 
 
 # What the worker is told to do.
+
+
+async def test_the_worker_knows_the_types_that_its_client_was_told(fake):
+    price = Money(Decimal("1.50"), "EUR")
+    fake.task("proj.double", lambda money: Money(money.amount * 2, money.currency))
+    fake.task("proj.refuse", raises=ValueError("no", price))
+    async with CeleryClient(transport=fake, json_types=[JSONType(*MONEY)]) as celery:
+        assert await celery.call("proj.double", price) == Money(Decimal("3.00"), "EUR")
+        with pytest.raises(TaskFailedError) as caught:
+            await celery.call("proj.refuse")
+        assert caught.value.exc_args == ("no", price)
+    fake.assert_sent("proj.double", price)
 
 
 async def test_a_task_answers_what_its_function_returns(fake):

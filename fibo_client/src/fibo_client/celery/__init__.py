@@ -4,6 +4,7 @@ from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.diagnosis import Cause, Diagnosis
 from fibo_client.celery.inspection import Inspect, WorkerInfo
+from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.stats import ClientStats
@@ -18,6 +19,7 @@ __all__ = [
     "ClientStats",
     "Diagnosis",
     "Inspect",
+    "JSONType",
     "RemoteTask",
     "SendOptions",
     "Signature",

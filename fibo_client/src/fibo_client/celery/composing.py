@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
+from fibo_client.celery.protocol.jsontypes import CELERYS
 from fibo_client.celery.protocol.message import (
     NESTED,
     build_task,
@@ -28,6 +29,7 @@ from fibo_client.errors import MessageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
+    from fibo_client.celery.protocol.jsontypes import JSONTypes
     from fibo_client.celery.task import SendOptions, Signature
     from fibo_client.celery.transport.base import Broker, Form, Parcel, Template
     from fibo_client.telemetry.recorder import Sending
@@ -60,10 +62,12 @@ class Composer:
         broker: Where they will go.
         queue: The queue of those that name none.
         hide_arguments: Whether logs show no arguments, unless a call or its task says what they show.
+        types: The types that arguments may have.
     """
 
-    def __init__(self, broker: Broker, queue: str, *, hide_arguments: bool = False) -> None:
+    def __init__(self, broker: Broker, queue: str, *, hide_arguments: bool = False, types: JSONTypes = CELERYS) -> None:
         self._broker = broker
+        self._types = types
         self._queue = queue
         self._shown = HIDDEN if hide_arguments else None
         self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
@@ -88,7 +92,7 @@ class Composer:
         shared: dict[str, Any] = dict(options)
         # An id that is made here is in no other message. One that is given may be in several.
         task_id = check_name("task_id", shared.pop("task_id")) if "task_id" in shared else nonce
-        call = _Call(self._template, self._queue, self._shown, shared, sending)
+        call = _Call(self._template, self._queue, self._shown, shared, sending, self._types)
         return call.fill(*_fields(signature), task_id, nonce)
 
     async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions, sending: Sending) -> list[Parcel]:
@@ -124,7 +128,7 @@ class Composer:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        call = _Call(self._template, self._queue, self._shown, dict(options), sending)
+        call = _Call(self._template, self._queue, self._shown, dict(options), sending, self._types)
         ids = _random_ids()
         portion: list[Parcel] = []
         size = 0
@@ -161,6 +165,7 @@ class _Call:
         shown: What logs show of arguments of which nothing is said. None is the arguments.
         options: The options, which it takes for its own.
         sending: Is told of each message, and may add headers.
+        types: The types that arguments may have.
     """
 
     def __init__(
@@ -170,6 +175,7 @@ class _Call:
         shown: str | None,
         options: dict[str, Any],
         sending: Sending,
+        types: JSONTypes,
     ) -> None:
         for name in options:
             if name not in OPTIONS:
@@ -194,6 +200,7 @@ class _Call:
             options["headers"] = {name: value for name, value in own.items() if name != NESTED}
         self._options = options
         self._compression: str | None = options.get("compression")
+        self._types = types
         self._make = template
         self._carry = sending.carry
         self._forms: dict[str, Form] = {}
@@ -220,7 +227,9 @@ class _Call:
             kwargsrepr = self._kwargsrepr
         elif kwargsrepr is None:
             kwargsrepr = self._shown
-        arguments = encode_arguments(args, {} if kwargs is None else kwargs, self._compression, argsrepr, kwargsrepr)
+        arguments = encode_arguments(
+            args, {} if kwargs is None else kwargs, self._compression, argsrepr, kwargsrepr, self._types
+        )
         more = self._carry(task, task_id)
         if more or self._nested is not None:
             more = join_headers(self._own, self._nested, more)

@@ -9,20 +9,17 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONType, JSONTypes
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
 __all__ = ["UNSET", "CeleryConfig", "ConfigOverrides", "Unset"]
 
 DEFAULT_BROKER_URL: Final = "redis://localhost:6379/0"
-
-
-MAX_READ_DEPTH: Final = 500
-"""The most that `CeleryConfig.max_json_depth` may be."""
 
 
 class Unset(enum.Enum):
@@ -56,6 +53,7 @@ class ConfigOverrides(TypedDict, total=False):
     max_result_bytes: int
     max_decompressed_bytes: int
     max_json_depth: int
+    json_types: Sequence[JSONType[Any]]
     queue: str
     hide_arguments: bool
     revoke_on_cancel: bool
@@ -105,8 +103,10 @@ class CeleryConfig:
     """The most bytes that one result may have as it is stored. It is judged when it has been read."""
     max_decompressed_bytes: int = 64 * 1024 * 1024
     """The most bytes that a compressed result may have once it is decompressed. Nothing beyond is decompressed."""
-    max_json_depth: int = 500
+    max_json_depth: int = MAX_READ_DEPTH
     """How deeply lists and dicts may be nested in a result, 500 at most: CPython's stack ends not far beyond."""
+    json_types: Sequence[JSONType[Any]] = ()
+    """Types of your own that arguments and results have: a `JSONType` for each ``register_type`` of the worker's."""
     queue: str = "celery"
     """The queue that tasks are sent to where a call names none."""
     hide_arguments: bool = False
@@ -174,6 +174,7 @@ class CeleryConfig:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
         object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
         _check_fanout_prefix(self.fanout_prefix)
+        object.__setattr__(self, "json_types", _check_types(self.json_types))
         _check_recorder(self.telemetry)
 
     @property
@@ -303,6 +304,13 @@ def _check_fanout_prefix(prefix: object) -> None:
         str(prefix).format(db=0)
     except (LookupError, ValueError, TypeError, AttributeError):
         raise ConfigError(f"fanout_prefix={prefix!r} may have one field in braces only: {{db}}") from None
+
+
+def _check_types(types: object) -> tuple[JSONType[Any], ...]:
+    if not isinstance(types, (list, tuple)):
+        raise ConfigError(f"json_types must be a list of JSONTypes, not {type(types).__name__}")
+    JSONTypes(types)  # Says what is wrong with them.
+    return tuple(types)
 
 
 def _check_steps(steps: object) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ import anyio
 from fibo_client.celery.composing import Composer
 from fibo_client.celery.config import LONGEST_TIMEOUT, UNSET
 from fibo_client.celery.presence import Presence
+from fibo_client.celery.protocol.jsontypes import JSONTypes
 from fibo_client.celery.publishing import Publication, Publisher
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.tidying import Tidier
@@ -96,11 +97,12 @@ class Engine:
         self.broker = broker
         self.store = store
         self.tidier: Tidier = Tidier(broker, store)
-        self.composer: Composer = Composer(broker, config.queue, hide_arguments=config.hide_arguments)
+        types = JSONTypes(config.json_types)
+        self.composer: Composer = Composer(broker, config.queue, hide_arguments=config.hide_arguments, types=types)
         self.recorder: Recorder = guarded(config.telemetry)
         self._publisher = Publisher(broker)
         self._presence = Presence(broker)
-        self._watcher = Watcher(store, config, self._presence.ask)
+        self._watcher = Watcher(store, config, self._presence.ask, types)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._state = _State.UNOPENED

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client import contract
+from fibo_client.celery.protocol.jsontypes import JSONTypes
 from fibo_client.celery.task import RemoteTask
 from fibo_client.celery.transport.redis.elsewhere import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.urls import parse_url
@@ -69,7 +70,7 @@ class FakeCelery:
         """Make a broker and a result store for a client; ``transport=`` of a client calls this.
 
         Args:
-            config: The client's settings. Its URLs are checked, and lead nowhere.
+            config: The client's settings. Its URLs are checked, and lead nowhere. The worker knows its `json_types`.
 
         Returns:
             The two.
@@ -84,6 +85,8 @@ class FakeCelery:
             return broker, UnreadableStore(broker, foreign)
         if config.result_backend is not None:
             parse_url(config.result_backend, config, role="result_backend")
+        if config.json_types:
+            self._worker.types = JSONTypes(config.json_types)
         return broker, MemoryStore(self._memory)
 
     # What the worker does.

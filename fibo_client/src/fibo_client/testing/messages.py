@@ -81,11 +81,12 @@ def shown_call(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str
     return f"{task}({', '.join(said)})"
 
 
-def open_message(payload: bytes) -> SentTask:
+def open_message(payload: bytes, types: jsontypes.JSONTypes = jsontypes.CELERYS) -> SentTask:
     """Open a message, as strictly as a worker that takes nothing on trust.
 
     Args:
         payload: An element of a queue.
+        types: The types that arguments may have.
 
     Returns:
         The task.
@@ -106,7 +107,7 @@ def open_message(payload: bytes) -> SentTask:
                     "priority": int(priority),
                 },
             } if content_type == CONTENT_TYPE:
-                args, kwargs = _arguments(base64.b64decode(body, validate=True), headers.get("compression"))
+                args, kwargs = _arguments(base64.b64decode(body, validate=True), headers.get("compression"), types)
             case _:
                 raise ValueError("it lacks what every message has: headers, properties or a body")
     except UnicodeDecodeError:
@@ -126,10 +127,10 @@ def open_message(payload: bytes) -> SentTask:
     )
 
 
-def _arguments(body: bytes, compression: str | None) -> tuple[list[Any], dict[str, Any]]:
+def _arguments(body: bytes, compression: str | None, types: jsontypes.JSONTypes) -> tuple[list[Any], dict[str, Any]]:
     if compression is not None:
         body = decompress(body, compression, _MOST_BYTES)
-    match jsontypes.loads(body):
+    match types.loads(body):
         case [list(args), dict(kwargs), dict()]:
             return args, kwargs
     raise ValueError("its body is not [args, kwargs, embed]")

@@ -6,15 +6,24 @@ import json
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.errors import MessageError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _HERE: Final = Path(__file__).parent
 
 
-def encode_meta(task_id: str, state: str = states.SUCCESS, result: Any = None, trace: str | None = None) -> bytes:
+def encode_meta(
+    task_id: str,
+    state: str = states.SUCCESS,
+    result: Any = None,
+    trace: str | None = None,
+    types: jsontypes.JSONTypes = jsontypes.CELERYS,
+) -> bytes:
     """Encode a result.
 
     Args:
@@ -22,6 +31,7 @@ def encode_meta(task_id: str, state: str = states.SUCCESS, result: Any = None, t
         state: Its state.
         result: What goes with the state: a value, an exception from `encode_error`, progress.
         trace: The traceback of an exception, as text.
+        types: The types that the result may have.
 
     Returns:
         The bytes, as they are stored and published.
@@ -39,21 +49,22 @@ def encode_meta(task_id: str, state: str = states.SUCCESS, result: Any = None, t
         "date_done": done,
         "task_id": task_id,
     }
-    return json.dumps(meta, default=_envelope).encode()
+    return json.dumps(meta, default=_encoder(types)).encode()
 
 
-def encode_error(error: BaseException) -> dict[str, Any]:
+def encode_error(error: BaseException, types: jsontypes.JSONTypes = jsontypes.CELERYS) -> dict[str, Any]:
     """Encode an exception.
 
     Args:
         error: The exception.
+        types: The types that its arguments may have.
 
     Returns:
         What is stored of it: its class by name and its arguments, those that JSON cannot carry as text.
     """
     return {
         "exc_type": type(error).__name__,
-        "exc_message": [each if _is_plain(each) else repr(each) for each in error.args],
+        "exc_message": [each if _can_be_encoded(each, types) else repr(each) for each in error.args],
         "exc_module": type(error).__module__,
     }
 
@@ -89,16 +100,19 @@ def traceback_of(error: BaseException, task: str) -> str:
     return f'Traceback (most recent call last):\n  File "<{task}>", line 1, in {task.rpartition(".")[2]}\n{said}'
 
 
-def _envelope(value: Any) -> Any:
-    try:
-        return jsontypes.plain(value, "the result")
-    except MessageError:
-        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable") from None
+def _encoder(types: jsontypes.JSONTypes) -> Callable[[Any], Any]:
+    def encode(value: Any) -> Any:
+        try:
+            return types.plain(value, "the result")
+        except MessageError:
+            raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable") from None
+
+    return encode
 
 
-def _is_plain(value: Any) -> bool:
+def _can_be_encoded(value: Any, types: jsontypes.JSONTypes) -> bool:
     try:
-        json.dumps(value, default=_envelope)
+        json.dumps(value, default=_encoder(types))
     except (TypeError, ValueError, RecursionError):
         return False
     return True

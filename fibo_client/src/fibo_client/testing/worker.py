@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fibo_client.celery.protocol import states
+from fibo_client.celery.protocol.jsontypes import CELERYS
 from fibo_client.testing.messages import SentTask, open_message
 from fibo_client.testing.results import encode_error, encode_meta, state_of, traceback_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
+    from fibo_client.celery.protocol.jsontypes import JSONTypes
     from fibo_client.celery.transport.base import Parcel
     from fibo_client.testing.memory import Memory
 
@@ -160,6 +162,7 @@ class Worker:
         sent: All that was sent, to whatever queue.
         revoked: The ids of the tasks that were revoked.
         up: Whether it is there.
+        types: The types that it knows how to read and write.
     """
 
     def __init__(
@@ -173,6 +176,7 @@ class Worker:
         self.sent: list[SentTask] = []
         self.revoked: list[str] = []
         self.up: bool = True
+        self.types: JSONTypes = CELERYS
         self._messages: dict[str, deque[_Delivery]] = {}
         self._held: dict[_Delivery, None] = {}
         self._due: deque[_Delivery] = deque()
@@ -184,7 +188,7 @@ class Worker:
 
     def admit(self, parcels: Sequence[Parcel]) -> None:
         """See `Workers.admit`."""
-        opened = [open_message(parcel.payload) for parcel in parcels]
+        opened = [open_message(parcel.payload, self.types) for parcel in parcels]
         now, today = asyncio.get_running_loop().time(), datetime.now(UTC)
         for sent in opened:
             # From here on time is the event loop's, so that a loop whose clock is not the wall's is enough.
@@ -303,14 +307,14 @@ class Worker:
         try:
             value = await self._call(delivery)
         except Retry as retry:
-            self.store(sent, states.RETRY, encode_error(retry.cause), traceback_of(retry, sent.task))
+            self.store(sent, states.RETRY, encode_error(retry.cause, self.types), traceback_of(retry, sent.task))
             delivery.sent = dataclasses.replace(sent, retries=sent.retries + 1)
             delivery.due = loop.time() + retry.countdown
             self._schedule(delivery)
         except _FaultError as fault:
             self.store(sent, states.FAILURE, encode_error(fault), fault.trace)
         except Exception as error:  # noqa: BLE001 - whatever a task raises is its answer
-            self.store(sent, states.FAILURE, encode_error(error), traceback_of(error, sent.task))
+            self.store(sent, states.FAILURE, encode_error(error, self.types), traceback_of(error, sent.task))
         else:
             self._succeed(sent, value)
 
@@ -364,7 +368,7 @@ class Worker:
         """
         if not always and self._is_ignored(sent):
             return
-        payload = encode_meta(sent.task_id, state, result, trace)
+        payload = encode_meta(sent.task_id, state, result, trace, self.types)
         if self._state(sent.task_id) != states.SUCCESS:  # As in Celery, nothing follows a success.
             self._memory.store(sent.task_id, payload)
 

@@ -212,6 +212,7 @@ def encode_arguments(
     compression: str | None = None,
     argsrepr: str | None = None,
     kwargsrepr: str | None = None,
+    types: jsontypes.JSONTypes = jsontypes.CELERYS,
 ) -> Arguments:
     """Check a call's arguments and turn them into what a message says of them.
 
@@ -221,6 +222,7 @@ def encode_arguments(
         compression: ``gzip`` to compress them.
         argsrepr: What logs show of `args`. None is their beginning.
         kwargsrepr: What logs show of `kwargs`. None is their beginning.
+        types: The types that they may have.
 
     Returns:
         The arguments.
@@ -235,7 +237,7 @@ def encode_arguments(
     for name in kwargs:
         if not isinstance(name, str):
             raise MessageError(f"kwargs holds the name {shown(name)}; names of arguments are text")
-    positional, named = jsontypes.dumps(args, "args"), jsontypes.dumps(kwargs, "kwargs") if kwargs else "{}"
+    positional, named = types.dumps(args, "args"), types.dumps(kwargs, "kwargs") if kwargs else "{}"
     body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
     if compression is not None:
         body, content_type = compression_.compress(body, compression)

@@ -56,8 +56,9 @@ class TaskMeta:
         parent_id: The id of the task that called this one.
         children: The ids of tasks that this one called, with their own, as Celery nests them.
         name: The task's name (with ``result_extended``, like all that follow).
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
+        args: Its positional arguments. A value of a type that this client was not told of is left as it is stored, a
+            dict with ``__type__`` and ``__value__``.
+        kwargs: Its keyword arguments, likewise.
         worker: The node name of the worker that ran it.
         retries: How often it had been tried again.
         queue: The queue that it came from.
@@ -105,6 +106,7 @@ def decode_meta(
     max_bytes: int,
     max_decompressed: int | None = None,
     max_depth: int = jsontypes.MAX_READ_DEPTH,
+    types: jsontypes.JSONTypes = jsontypes.CELERYS,
 ) -> TaskMeta:
     """Decode a stored or published result.
 
@@ -114,6 +116,7 @@ def decode_meta(
         max_bytes: The most bytes that the payload may have.
         max_decompressed: The most bytes that it may have once it is decompressed. None is as many.
         max_depth: How deeply lists and dicts may be nested.
+        types: The types that values in it may have. Only in the result itself another one is an error.
 
     Returns:
         The result.
@@ -127,12 +130,14 @@ def decode_meta(
     try:
         if len(payload) > max_bytes:
             raise ResultTooLargeError(f"it has {len(payload)} bytes, more than {max_bytes} (max_result_bytes)")
-        return _decode(payload, task_id, max_bytes if max_decompressed is None else max_decompressed, max_depth)
+        return _decode(payload, task_id, max_bytes if max_decompressed is None else max_decompressed, max_depth, types)
     except ResultDecodeError as error:
         raise type(error)(str(error), task_id) from error
 
 
-def _decode(payload: bytes, task_id: str, max_decompressed: int, max_depth: int) -> TaskMeta:
+def _decode(
+    payload: bytes, task_id: str, max_decompressed: int, max_depth: int, types: jsontypes.JSONTypes
+) -> TaskMeta:
     if payload.startswith(COMPRESSED):
         content_type, separator, data = payload[len(COMPRESSED) :].partition(b"\x00")
         if not separator:
@@ -142,10 +147,30 @@ def _decode(payload: bytes, task_id: str, max_decompressed: int, max_depth: int)
         pickled = payload[:1] == b"\x80"
         hint = "; it looks like pickle, which is never loaded: set result_serializer='json' in the worker"
         raise ResultDecodeError(f"it is not JSON{hint if pickled else ''}")
-    stored = jsontypes.loads(payload, max_depth)
+    try:
+        stored = types.loads(payload, max_depth)
+    except jsontypes.UnreadableTypeError:
+        stored = _in_parts(payload, max_depth, types)
     if not isinstance(stored, dict):
         raise ResultDecodeError("it is not a JSON object")
     return _meta(stored, task_id)
+
+
+def _in_parts(payload: bytes, max_depth: int, types: jsontypes.JSONTypes) -> Any:
+    """Read what has a value in it whose type cannot be read: an error in an answer, and nowhere else.
+
+    With ``result_extended`` the arguments of the task stand beside its answer. Nor shall an argument of an exception
+    hide that there was one.
+    """
+    stored = jsontypes.loads_plain(payload, max_depth)
+    if not isinstance(stored, dict):
+        return stored
+    state = stored.get("status")
+    answered = not (isinstance(state, str) and state in states.EXCEPTION_STATES)
+    try:
+        return {name: types.revive(part, strict=answered and name == "result") for name, part in stored.items()}
+    except jsontypes.UnreadableTypeError as error:
+        raise ResultDecodeError(str(error)) from error.__cause__
 
 
 def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.alarm import Alarm
 from fibo_client.celery.backoff import pause
+from fibo_client.celery.protocol.jsontypes import CELERYS
 from fibo_client.celery.protocol.meta import decode_meta
 from fibo_client.celery.transport.base import Confirmed, Pushed
 from fibo_client.celery.waiting.registry import Registry, Waiter, last_look
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.protocol.jsontypes import JSONTypes
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.transport.base import ResultStore, Subscription
 
@@ -59,10 +61,14 @@ class Watcher:
         store: Where results are.
         config: How to poll, whether to subscribe, and how large a result may be.
         on_late: Called when somebody's time is nearly up, and no answer is there.
+        types: The types that results may have.
     """
 
-    def __init__(self, store: ResultStore, config: CeleryConfig, on_late: Callable[[], None]) -> None:
+    def __init__(
+        self, store: ResultStore, config: CeleryConfig, on_late: Callable[[], None], types: JSONTypes = CELERYS
+    ) -> None:
         self._store = store
+        self._types = types
         self._config = config
         self._on_late = on_late
         self._registry = Registry()
@@ -314,6 +320,7 @@ class Watcher:
                 max_bytes=self._config.max_result_bytes,
                 max_decompressed=self._config.max_decompressed_bytes,
                 max_depth=self._config.max_json_depth,
+                types=self._types,
             )
         except FiboError as error:
             answer = error

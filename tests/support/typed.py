@@ -1,0 +1,46 @@
+"""The plain Celery app with types of its own, registered as kombu's documentation says, and with pydantic's models.
+
+``celery -A support.typed worker``, as `support.stock`.
+"""
+
+from decimal import Decimal
+
+from kombu.utils.json import register_type
+
+from support.money import MONEY, SET, Money, Order, Receipt
+from support.stock import app, task
+
+__all__ = ["app"]
+
+register_type(*MONEY)
+register_type(*SET)
+
+
+@task(name="typed.echo")
+def echo(*args, **kwargs):
+    return [args, kwargs]
+
+
+@task(name="typed.double")
+def double(money):
+    return Money(money.amount * 2, money.currency)
+
+
+@task(name="typed.currency")
+def currency(money):
+    return money.currency
+
+
+@task(name="typed.nothing")
+def nothing():
+    return Money(Decimal(1), "XXX")
+
+
+@task(name="typed.refuse")
+def refuse(money):
+    raise ValueError("too much", money)
+
+
+@task(name="typed.charge", pydantic=True)
+def charge(order: Order, discount: Decimal = Decimal(0)) -> Receipt:
+    return Receipt(order=order, total=order.price * order.count - Decimal(discount))
