@@ -4,11 +4,13 @@ import contextlib
 from datetime import UTC, datetime
 
 import pytest
+from support.clients import celery_client
 from support.hand import eventually
 from support.servers import stock_worker
 
 from fibo_client.celery import Cause, CeleryClient, CeleryConfig
 from fibo_client.celery.diagnosis import _elsewhere
+from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.errors import ResultTimeoutError, TaskFailedError
 
 PATIENCE = 10
@@ -205,6 +207,162 @@ async def test_a_task_that_asks_for_no_result_has_none(client):
         return diagnosis.cause is Cause.STORED_ELSEWHERE and "ignore_result=True" in str(diagnosis)
 
     await eventually(gone)
+
+
+# Workers that give no answer
+
+
+async def send_taken(client, heard, task, *args):
+    """Send a task once so many hear questions, and wait until it has left the queue."""
+
+    async def listening():
+        return await client.engine.broker.broadcast(ControlRequest(method="ping")) == heard
+
+    async def taken():
+        return not await client.engine.broker.depth("celery")
+
+    await eventually(listening)
+    sent = await client.send_task(task, args)
+    await eventually(taken)
+    return sent
+
+
+async def test_of_a_task_that_runs_in_the_pool_solo_it_is_said_that_a_silent_worker_may_have_it(server):
+    url = server.fresh_url()
+    with stock_worker(url, name="alone", pool="solo"):
+        async with CeleryClient(url) as client:
+            running = await send_taken(client, 1, "stock.sleep", 60)
+            waiting = await client.send_task("stock.add", [1, 2])
+            for handle in (running, client.result(running.id), client.result(running.id, "stock.sleep")):
+                diagnosis = await client.diagnose(handle, timeout=0.5)
+                assert (diagnosis.cause, diagnosis.workers, diagnosis.silent) == (Cause.NO_REPLY, (), 1)
+                assert (
+                    "1 worker that heard the questions gave no answer and may have it: one with the pool solo"
+                    in str(diagnosis)
+                )
+            diagnosis = await client.diagnose(waiting, timeout=0.5)
+            assert (diagnosis.cause, diagnosis.ahead) == (Cause.NO_REPLY, 0)
+            assert "it waits in 'celery' behind about 0 others" in str(diagnosis)
+            assert "solo" in str(diagnosis)
+            assert "start" not in str(diagnosis)
+    with celery_client(url) as app:  # Celery's own question gets no answer either.
+        assert app.control.inspect(timeout=0.5).query_task(running.id) is None
+
+
+async def test_of_a_task_that_runs_without_remote_control_it_is_said_that_such_a_worker_may_have_it(server):
+    url = server.fresh_url()
+    conf = {"worker_enable_remote_control": False, "worker_prefetch_multiplier": 1}
+    with stock_worker(url, name="mute", conf=conf):
+        async with CeleryClient(url) as client:
+            running = await send_taken(client, 0, "stock.sleep", 60)
+            await send_taken(client, 0, "stock.sleep", 60)
+            waiting = await client.send_task("stock.add", [1, 2])
+            diagnosis = await client.diagnose(running, timeout=0.5)
+            assert (diagnosis.cause, diagnosis.workers, diagnosis.silent) == (Cause.NO_REPLY, (), 0)
+            assert "no worker answered: one without remote control" in str(diagnosis)
+            assert "may have it" in str(diagnosis)
+            diagnosis = await client.diagnose(waiting, timeout=0.5)
+            assert diagnosis.cause is Cause.NO_WORKER
+            assert "one without remote control is not seen" in str(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("conf", "task"),
+    [
+        ({"accept_content": ["pickle"]}, "stock.add"),  # It drops the message, and the questions too.
+        ({"accept_content": ["pickle", "json"], "task_serializer": "pickle"}, "stock.sleep"),
+        ({"accept_content": ["yaml", "json"], "task_serializer": "yaml"}, "stock.sleep"),
+    ],
+    ids=["takes pickle only", "answers in pickle", "answers in YAML"],
+)
+async def test_of_workers_without_json_it_is_said_that_they_may_have_dropped_it(server, monkeypatch, conf, task):
+    monkeypatch.setenv("C_FORCE_ROOT", "1")  # Or Celery would not accept pickle as root. Nobody sends it any.
+    url = server.fresh_url()
+    with stock_worker(url, name="pickler", conf=conf):
+        async with CeleryClient(url) as client:
+            sent = await send_taken(client, 1, task, *([60] if task == "stock.sleep" else [1, 2]))
+            diagnosis = await client.diagnose(sent, timeout=0.5)
+    assert (diagnosis.cause, diagnosis.silent) == (Cause.NO_REPLY, 1)
+    assert "accept_content" in str(diagnosis)
+
+
+# Several apps on one Redis
+
+
+@pytest.fixture(scope="module")
+def apps(server):
+    """A worker that knows the tasks, and two of another app, which take from a queue of the first, too.
+
+    One of these stores its results elsewhere.
+    """
+    url, other = server.fresh_url(), server.fresh_url()
+    elsewhere = {"result_backend": other, "broker_url": url}
+    prefetch = ["--prefetch-multiplier", "1"]
+    with (
+        stock_worker(url, name="knows", queues=("own", "shared", "mixed"), arguments=prefetch) as knows,
+        stock_worker(url, app="support.stranger", name="near", pool="solo", queues=("shared",)) as near,
+        stock_worker(
+            url,
+            app="support.stranger",
+            name="far",
+            pool="solo",
+            queues=("mixed", "others"),
+            conf=elsewhere,
+            result_backend=other,
+        ) as far,
+    ):
+        yield url, knows.node, near.node, far.node
+
+
+async def test_settings_of_a_worker_that_has_nothing_to_do_with_the_task_are_not_blamed(apps):
+    url, knows, near, far = apps
+    async with CeleryClient(url, queue="own") as client:
+        gone = await client.send_task("stock.add", [1, 2])
+        assert await gone.get(timeout=PATIENCE) == 3
+        await gone.forget()
+
+        async def let_go():
+            return (await client.diagnose(gone, timeout=PATIENCE)).cause is not Cause.RUNNING
+
+        for handle in (gone, client.result(gone.id, "stock.add")):
+            await eventually(let_go)
+            diagnosis = await client.diagnose(handle, timeout=PATIENCE)
+            assert (diagnosis.cause, diagnosis.elsewhere) == (Cause.GONE, {})
+            assert set(diagnosis.workers) == {knows, near, far}
+        async with busy(client) as (running,):
+            diagnosis = await client.diagnose(running, timeout=PATIENCE)
+            assert (diagnosis.cause, diagnosis.elsewhere) == (Cause.RUNNING, {})
+            assert "Its result may not come here" not in str(diagnosis)
+
+
+async def test_of_a_worker_that_took_a_task_which_it_does_not_know_the_name_is_told_and_who_knows_it(apps):
+    url, knows, near, far = apps
+    async with CeleryClient(url, queue="own") as client, busy(client) as sent:
+        depth = client.engine.broker.depth
+
+        async def reserved():
+            return not await depth("own")
+
+        async def taken():
+            return not await depth("mixed")
+
+        sent.append(await client.send_task("stock.add", [1, 2]))
+        await eventually(reserved)  # Now the worker that knows it takes no more.
+        refused = await client.send_task("stock.add", [1, 2], queue="shared")
+        with pytest.raises(TaskFailedError, match="NotRegistered"):
+            await refused.get(timeout=PATIENCE)
+        diagnosis = await client.diagnose(refused, timeout=PATIENCE)
+        assert (diagnosis.cause, diagnosis.registered, diagnosis.unregistered) == (
+            Cause.UNKNOWN_TASK,
+            (knows,),
+            (near,),
+        )
+        assert f"{near} takes tasks from 'shared', too, and knows none of that name, {knows} does" in str(diagnosis)
+        lost = await client.send_task("stock.add", [1, 2], queue="mixed")
+        await eventually(taken)
+        diagnosis = await client.diagnose(lost, timeout=PATIENCE)
+        assert (diagnosis.cause, diagnosis.elsewhere.keys()) == (Cause.STORED_ELSEWHERE, {far})
+        assert f"{far}: it does not know the task, and its refusal is not here" in str(diagnosis)
 
 
 def test_settings_of_results_are_compared_as_far_as_they_are_shown():

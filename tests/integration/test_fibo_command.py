@@ -74,12 +74,20 @@ def test_a_result_that_is_not_there_yet_is_status_3(redis_url):
 
 
 def test_what_a_task_answers_cannot_play_with_the_terminal_but_is_left_as_it_is_elsewhere(redis_server, redis_url):
-    meta = {"status": "SUCCESS", "result": "\x1b[2Jgone", "traceback": None, "children": [], "task_id": "x"}
+    evil = "\x1b[2Jgo\u202ene"
+    meta = {"status": "SUCCESS", "result": evil, "traceback": None, "children": [], "task_id": "x"}
+    failed = {"exc_type": f"{evil}\n" * 100_000, "exc_module": evil, "exc_message": [evil]}
+    failure = meta | {"status": "FAILURE", "result": failed, "traceback": evil, "task_id": "y"}
     with redis_server.client(redis_url) as client:
-        client.set("celery-task-meta-x", json.dumps(meta))
+        client.mset({"celery-task-meta-x": json.dumps(meta), "celery-task-meta-y": json.dumps(failure)})
     status, screen = fibo_on_screen(redis_url, "result", "x")
-    assert (status, screen.screen) == (0, "\\x1b[2Jgone")
-    assert fibo(redis_url, "result", "x").stdout == "\x1b[2Jgone\n"
+    assert (status, screen.screen) == (0, "\\x1b[2Jgo\\u202ene")
+    assert fibo(redis_url, "result", "x").stdout == f"{evil}\n"
+    status, screen = fibo_on_screen(redis_url, "result", "y", "--traceback")
+    assert status == 1
+    assert b"\x1b[2J" not in screen.raw
+    assert "\u202e" not in screen.raw.decode()
+    assert len(screen.raw) < 2000
 
 
 # A Redis that says no, or goes away.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.unprintable import ACTS, ESCAPES, TEXTS, acts, check
 
 from fibo_client import errors
-from fibo_client.celery import CeleryClient, Signature, TaskFailure, TaskMeta, WorkerInfo
+from fibo_client.celery import Cause, CeleryClient, Diagnosis, Signature, TaskFailure, TaskMeta, WorkerInfo
 from fibo_client.text import LONGEST, LONGEST_TRACEBACK, beginning, listed, printable, printable_lines, shown, summary
 
 
@@ -58,8 +58,8 @@ def test_a_value_is_shown_by_the_beginning_of_its_repr_where_it_has_one():
 
 
 def test_of_many_texts_some_are_shown_and_the_rest_is_counted():
-    assert listed(["a", "b"]) == "a, b"
-    assert listed(map(str, range(100)), most=3) == "0, 1, 2 and 97 more"
+    assert listed(["a", "b"], str) == "a, b"
+    assert listed(range(100), str, most=3) == "0, 1, 2 and 97 more"
 
 
 @given(
@@ -140,7 +140,17 @@ def check_handles(text):
     handle = client.result("an-id", text)
     handle._meta = meta
     signature = Signature(text, (text,) * 50, {f"name-{k}": text for k in range(50)})
-    for each in (failure, meta, handle, signature, WorkerInfo(text), client.inspect([text] * 50)):
+    names, elsewhere = (text,) * 50, {f"{k}{text}": text for k in range(7)}
+    diagnoses = [
+        Diagnosis(
+            task_id=text, task=text, state=text, cause=cause, queue=text, depth=1, ahead=ahead, searched=True,
+            sent=True, workers=names, silent=1, listening=names, registered=names,
+            unregistered=names, held={text: text}, since=None, elsewhere=elsewhere,
+        )
+        for cause in Cause
+        for ahead in (None, 0)
+    ]  # fmt: skip
+    for each in (failure, meta, handle, signature, WorkerInfo(text), client.inspect([text] * 50), *diagnoses):
         for said in (repr(each), str(each), f"{each}"):
             check(said, 3 * LONGEST)
     check(summary(meta), 3 * LONGEST)

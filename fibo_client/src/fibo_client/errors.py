@@ -317,7 +317,7 @@ class TaskFailedError(TaskError):
         self.exc_module = exc_module
         self.exc_args = exc_args
         self.traceback = traceback
-        said = listed((shown(argument, 500) for argument in exc_args), longest=_LONGEST_ARGUMENTS)
+        said = listed(exc_args, lambda argument: shown(argument, 500), longest=_LONGEST_ARGUMENTS)
         # Of a task that raises this itself, there is a traceback.
         unknown = exc_type == "NotRegistered" and not traceback
         whence = f"the queue {shown(queue, _LONGEST_NAME)}" if queue else "its queue"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
 
 LONGEST: Final = 4096
 """The most characters of an error's message."""
@@ -119,20 +121,21 @@ def _pieces(value: object, longest: int) -> Iterator[str]:
         yield repr(value)
 
 
-def listed(texts: Iterable[str], most: int = 10, longest: int = LONGEST) -> str:
-    """Write several texts side by side.
+def listed(values: Iterable[T], write: Callable[[T], str], most: int = 10, longest: int = LONGEST) -> str:
+    """Write several values side by side.
 
     Args:
-        texts: The texts; each is shown as it is, so it must be fit for that.
+        values: The values.
+        write: Writes one of them.
         most: How many of them to write.
-        longest: The most characters of all of them together.
+        longest: The most characters of all that are written.
 
     Returns:
         The first of them, with commas between them, and how many there are more.
     """
-    each = list(texts)
+    each = list(values)
     more = f" and {len(each) - most} more" if len(each) > most else ""
-    return f"{printable(', '.join(each[:most]), longest)}{more}"
+    return f"{printable(', '.join(map(write, each[:most])), longest)}{more}"
 
 
 def summary(value: Any) -> str:

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from fibo_client.celery.engine import doubt
 from fibo_client.celery.inspection import Inspect
 from fibo_client.celery.protocol import states
+from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.errors import TransportError
+from fibo_client.text import listed, printable, shown, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,11 +39,14 @@ class Cause(enum.StrEnum):
     WAITING = "waiting"
     """It waits in its queue, behind others or next."""
     NO_WORKER = "no worker"
-    """It waits, and no worker answers on this broker."""
+    """It waits, and no worker listens to questions on this broker."""
     NOT_LISTENING = "not listening"
     """It waits, and no worker that answers takes tasks from its queue."""
     UNKNOWN_TASK = "unknown task"
-    """The workers do not know a task of that name."""
+    """A worker that does not know a task of that name has refused it, or those that would take it do not know it."""
+    NO_REPLY = "no reply"
+    """A worker that gave no answer may have it, or may be the one to take it: some answer nothing while they run a
+    task (pool ``solo``), some never (without remote control)."""
     STORED_ELSEWHERE = "stored elsewhere"
     """It is nowhere to be found, and its message or the workers' settings say: no result, or not where we read."""
     GONE = "gone"
@@ -50,7 +55,7 @@ class Cause(enum.StrEnum):
     """It is nowhere to be found, and this client does not remember that it sent it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Diagnosis:
     """What is known of a task. Print it for a sentence.
 
@@ -65,13 +70,17 @@ class Diagnosis:
         searched: Whether all of the queue was looked at. In a long one only the oldest and the newest are.
         sent: Whether this client remembers that it sent the task.
         workers: The node names of the workers that answered.
-        listening: Those among them that take tasks from that queue.
-        registered: Those among them that know the task by its name; None where the name is not known.
+        silent: How many others heard the questions, and gave no answer that can be read. A worker without remote
+            control hears none.
+        listening: Those that answered and take tasks from that queue.
+        registered: Those that answered and know the task by its name; None where the name is not known.
+        unregistered: Those that take tasks from that queue and do not know the task: one that takes it refuses it.
         held: What a worker says about the task: ``active``, ``reserved`` or ``scheduled``, by node name.
         since: When it began to run, by its worker's clock; None if it does not run, or the worker does not say.
         elsewhere: In which way a worker's settings for results differ from this client's, by node name. Only what it
-            tells: a worker's environment, which wins over its settings, is not shown. ``message`` stands for the task's
-            own message, where that asks for no result, and ``this client`` for a client that can read none.
+            tells: a worker's environment, which wins over its settings, is not shown. Only workers that hold the task,
+            or may have taken it, are among them. ``message`` stands for the task's own message, where that asks for no
+            result, and ``this client`` for a client that can read none.
     """
 
     task_id: str
@@ -84,58 +93,129 @@ class Diagnosis:
     searched: bool
     sent: bool
     workers: tuple[str, ...]
+    silent: int
     listening: tuple[str, ...]
     registered: tuple[str, ...] | None
+    unregistered: tuple[str, ...]
     held: dict[str, str]
     since: datetime | None
     elsewhere: dict[str, str]
 
+    def __repr__(self) -> str:
+        return summary(self)
+
     def __str__(self) -> str:
-        text = f"{self.task or 'task'}[{self.task_id}] is {self.state}: {self._finding()}"
+        text = f"{_name(self.task or 'task')}[{_name(self.task_id)}] is {_name(self.state)}: {self._finding()}"
+        if self.cause is Cause.WAITING and self.unregistered:
+            text += f". {self._strangers()}"
         if self.elsewhere and self.cause in _OPEN:
             text += f". Its result may not come here: {self._elsewhere()}"
-        return text
+        return printable(text)
 
     def _finding(self) -> str:
-        holder = next(iter(self.held), "a worker")
         match self.cause:
             case Cause.FINISHED:
                 return "it is over, and its result is stored"
-            case Cause.RUNNING:
-                since = f", since {self.since:%Y-%m-%d %H:%M:%S} UTC by its clock" if self.since else ""
-                return f"{holder} holds it (active): it is running{since}"
-            case Cause.RESERVED:
-                return f"{holder} holds it (reserved): it runs when a process there is free"
-            case Cause.SCHEDULED:
-                return f"{holder} holds it (scheduled) until its time comes"
+            case Cause.RUNNING | Cause.RESERVED | Cause.SCHEDULED:
+                return self._holding()
             case Cause.WAITING:
                 return self._waiting()
             case Cause.NO_WORKER:
-                return f"no worker answers on this broker; {self._waiting()}"
+                return f"no worker answers on this broker (one without remote control is not seen); {self._waiting()}"
             case Cause.NOT_LISTENING:
-                return f"no worker takes tasks from {self.queue!r} (start one with -Q {self.queue}); {self._waiting()}"
+                whence = f"{shown(self.queue)} (start one with -Q {_name(self.queue)})"
+                return f"no worker takes tasks from {whence}; {self._waiting()}"
             case Cause.UNKNOWN_TASK:
-                return "no worker knows a task of that name: see the module that they load (-A), and its spelling"
+                return self._unknown()
+            case Cause.NO_REPLY:
+                return self._no_reply()
             case Cause.STORED_ELSEWHERE:
                 return f"it is in no queue; its result seems to be stored elsewhere, or nowhere: {self._elsewhere()}"
             case Cause.GONE:
-                return (
-                    "it was sent, and neither its queue nor a worker has it now: it is over and its result has "
-                    "expired, was deleted or is stored elsewhere, or its worker died with it"
-                )
+                return f"it was sent, and neither its queue nor a worker that answered has it now: {_SENT_AND_GONE}"
             case Cause.NEVER_PUBLISHED:
                 return (
-                    "its queue has it not, no worker holds it, and this client does not remember to have sent it: it "
-                    "was never sent, it went to another queue or broker, or it is over and its result has expired"
+                    "its queue has it not, no worker that answered holds it, and this client does not remember to have "
+                    f"sent it: {_PERHAPS_NEVER_SENT}"
                 )
 
+    def _holding(self) -> str:
+        holder = _name(next(iter(self.held), "a worker"))
+        if self.cause is Cause.RUNNING:
+            since = f", since {self.since:%Y-%m-%d %H:%M:%S} UTC by its clock" if self.since else ""
+            return f"{holder} holds it (active): it is running{since}"
+        if self.cause is Cause.RESERVED:
+            return f"{holder} holds it (reserved): it runs when a process there is free"
+        return f"{holder} holds it (scheduled) until its time comes"
+
     def _waiting(self) -> str:
+        queue = shown(self.queue)
         if self.ahead is not None:
-            return f"it waits in {self.queue!r} behind about {self.ahead} others ({self.depth} in all)"
-        return f"{self.depth} messages wait in {self.queue!r}, and it is not among the oldest and newest of them"
+            return f"it waits in {queue} behind about {self.ahead} others ({self.depth} in all)"
+        return f"{self.depth} messages wait in {queue}, and it is not among the oldest and newest of them"
+
+    def _waits(self) -> bool:
+        return self.ahead is not None or (not self.searched and self.sent)
+
+    def _unknown(self) -> str:
+        if self.registered and self.unregistered:
+            return self._strangers()
+        refused = self.state in states.READY_STATES
+        what = "the worker that took it knew no task" if refused else "no worker that takes from its queue knows a task"
+        return f"{what} of that name: see the module that it loads (-A), and its spelling"
+
+    def _strangers(self) -> str:
+        """Tell of workers that would refuse the task."""
+        known = f", {_names(self.registered)} does" if self.registered else ""
+        one = len(self.unregistered) == 1
+        return (
+            f"{_names(self.unregistered)} {'takes' if one else 'take'} tasks from {shown(self.queue)}, too, and "
+            f"{'knows' if one else 'know'} none of that name{known}: give each kind of worker a queue of its own"
+        )
+
+    def _no_reply(self) -> str:
+        if self._waits():
+            return f"{self._waiting()}, and {self._counted()} gave no answer: {_SOLO}"
+        had = _SENT_AND_GONE if self.sent else _PERHAPS_NEVER_SENT
+        if self.silent:
+            who = f"{self._counted()} gave no answer and may have it: {_SOLO}, and {_NO_JSON}"
+        else:
+            who = f"no worker answered{f' that takes from {shown(self.queue)}' if self.workers else ''}: {_NO_CONTROL}"
+        return f"its queue has it not, and {who}. Else {had}"
+
+    def _counted(self) -> str:
+        return f"{self.silent} {'worker' if self.silent == 1 else 'workers'} that heard the questions"
 
     def _elsewhere(self) -> str:
-        return "; ".join(f"{worker}: {what}" for worker, what in self.elsewhere.items())
+        return listed(self.elsewhere.items(), lambda each: f"{_name(each[0])}: {printable(each[1], 500)}", most=5)
+
+
+_OPEN: Final = (
+    *(Cause.RUNNING, Cause.RESERVED, Cause.SCHEDULED, Cause.WAITING),
+    *(Cause.NO_REPLY, Cause.NEVER_PUBLISHED),
+)
+"""Where a result may still come, or may have come: it matters where to."""
+
+_SENT_AND_GONE: Final = (
+    "it is over and its result has expired, was deleted or is stored elsewhere, or its worker died with it"
+)
+_PERHAPS_NEVER_SENT: Final = (
+    "it was never sent, it went to another queue or broker, or it is over and its result has expired"
+)
+_SOLO: Final = "one with the pool solo answers nothing while it runs a task"
+_NO_JSON: Final = (
+    "one whose settings have no JSON drops the message (accept_content), or gives answers that only its own app can "
+    "read (task_serializer)"
+)
+_NO_CONTROL: Final = "one without remote control (worker_enable_remote_control) answers nothing, and may have it"
+
+
+def _name(name: str) -> str:
+    return printable(name, 200)
+
+
+def _names(workers: Sequence[str] | None) -> str:
+    return listed(workers or (), _name, most=3)
 
 
 _Holding = dict[str, tuple[str, datetime | None]]
@@ -158,15 +238,18 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         ResultDecodeError: What is stored is not a result.
     """
     engine.check()
-    queue = result.queue or engine.config.queue
+    queue = result.queue or engine.config.queue  # Of a bare id, that is a guess.
     # First the queue, then the workers, then the result: a task that moves on meanwhile is met further on.
     place = await engine.broker.locate(queue, result.id, timeout=timeout)
-    inspect = Inspect(engine, None, timeout)
-    queues = await inspect.active_queues()
+    # How many hear a question, Redis itself counts.
+    heard, queues = await asyncio.gather(
+        engine.broker.broadcast(ControlRequest(method="ping")), Inspect(engine, None, timeout).active_queues()
+    )
     registered: dict[str, Any] = {}
     held: dict[str, Any] = {}
     conf: dict[str, Any] = {}
     if queues:
+        inspect = Inspect(engine, list(queues), timeout)  # Who was silent would only be waited for again.
         held, registered, conf = await asyncio.gather(
             inspect.query_task([result.id]), inspect.registered(), inspect.conf()
         )
@@ -176,26 +259,32 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         # Before 5.7, workers that are asked for a task do not look among those that they hold for later.
         holding = await _held_for_later(inspect, result.id)
         state = await _state(engine, result, timeout)
-    unreadable = engine.store.unreadable
     failure = result.cached.failure if result.cached is not None else None
-    listening = tuple(name for name, taken in queues.items() if queue in _names(taken))
+    listening = tuple(name for name, taken in queues.items() if queue in _queue_names(taken))
+    knowing, unregistered = _known(result.task, registered)
+    # Who has it, or else who may have taken it.
+    blamed = set(holding) or {*listening, *(knowing if result.queue is None else ())}
     facts = _Facts(
         state=state,
         unknown=failure is not None and failure.exc_type == "NotRegistered",
         held=tuple(what for what, _ in holding.values()),
         place=place,
         sent=result.sent,
+        guessed=result.queue is None,
         workers=bool(queues),
+        silent=max(0, heard - len(queues)),
         listening=listening,
-        unregistered=result.task is not None and _nobody_knows(result.task, listening, registered),
-        registered=None
-        if result.task is None
-        else tuple(name for name, known in registered.items() if result.task in _registered_names(known)),
+        refusing=[name for name in listening if name in unregistered],
+        accepting=[name for name in listening if name in knowing],
         elsewhere=({"message": "it asks for no result (ignore_result=True)"} if result.ignored else {})
         | (
-            {name: why for name, each in conf.items() if (why := _elsewhere(each, engine.config)) is not None}
-            if unreadable is None
-            else {"this client": unreadable}
+            {
+                name: f"it does not know the task, and its refusal is not here: {why}" if name in unregistered else why
+                for name, each in conf.items()
+                if name in blamed and (why := _elsewhere(each, engine.config)) is not None
+            }
+            if engine.store.unreadable is None
+            else {"this client": engine.store.unreadable}
         ),
     )
     return Diagnosis(
@@ -209,8 +298,10 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         searched=place.complete,
         sent=facts.sent,
         workers=tuple(queues),
-        listening=facts.listening,
-        registered=facts.registered,
+        silent=facts.silent,
+        listening=listening,
+        registered=None if result.task is None else knowing,
+        unregistered=tuple(facts.refusing),
         held={name: what for name, (what, _) in holding.items()},
         since=next((since for what, since in holding.values() if what == "active"), None),
         elsewhere=facts.elsewhere,
@@ -244,19 +335,21 @@ class _Facts:
 
     state: str
     unknown: bool
+    """Whether a worker has refused it, because it did not know the task."""
     held: tuple[str, ...]
     place: Place
     sent: bool
+    guessed: bool
+    """Whether its queue is a guess."""
     workers: bool
+    silent: int
     listening: tuple[str, ...]
-    registered: tuple[str, ...] | None
-    unregistered: bool
-    """Whether those that listen and have said what they know, and there are such, all do not know the task."""
+    refusing: Sequence[str]
+    """Those that listen and do not know the task."""
+    accepting: Sequence[str]
+    """Those that listen and know it."""
     elsewhere: dict[str, str]
 
-
-_OPEN: Final = (Cause.RUNNING, Cause.RESERVED, Cause.SCHEDULED, Cause.WAITING, Cause.NEVER_PUBLISHED)
-"""Where a result may still come, or may have come: it matters where to."""
 
 _GRACE: Final = 0.5
 """Seconds by which a look at the result may take longer: with no time at all, none could be taken."""
@@ -271,21 +364,28 @@ def _judge(facts: _Facts) -> Cause:
         if what in facts.held:
             return cause
     # In a queue that is too long to be read, a task that was sent waits most likely.
-    waits = facts.place.ahead is not None or (not facts.place.complete and facts.sent)
-    if waits and not facts.workers:
-        return Cause.NO_WORKER
-    if waits and not facts.listening:
-        return Cause.NOT_LISTENING
-    if (waits or facts.sent) and facts.unregistered:
+    if facts.place.ahead is not None or (not facts.place.complete and facts.sent):
+        return _judge_waiting(facts)
+    if facts.sent and "message" in facts.elsewhere and facts.state == states.PENDING:
+        return Cause.STORED_ELSEWHERE
+    if facts.silent or not facts.workers or not (facts.listening or facts.guessed):
+        return Cause.NO_REPLY
+    if facts.sent and facts.refusing and not facts.accepting and facts.state == states.PENDING:
         return Cause.UNKNOWN_TASK
-    if waits:
-        return Cause.WAITING
     if facts.state == states.PENDING and not facts.sent:
         return Cause.NEVER_PUBLISHED
     return Cause.STORED_ELSEWHERE if facts.state == states.PENDING and facts.elsewhere else Cause.GONE
 
 
-def _names(queues: Any) -> set[str]:
+def _judge_waiting(facts: _Facts) -> Cause:
+    if not facts.listening:
+        if facts.silent:
+            return Cause.NO_REPLY
+        return Cause.NOT_LISTENING if facts.workers else Cause.NO_WORKER
+    return Cause.UNKNOWN_TASK if facts.refusing and not facts.accepting else Cause.WAITING
+
+
+def _queue_names(queues: Any) -> set[str]:
     return (
         {each["name"] for each in queues if isinstance(each, dict) and isinstance(each.get("name"), str)}
         if (isinstance(queues, list))
@@ -293,9 +393,12 @@ def _names(queues: Any) -> set[str]:
     )
 
 
-def _nobody_knows(task: str, listening: Sequence[str], registered: dict[str, Any]) -> bool:
-    answered = [registered[name] for name in listening if isinstance(registered.get(name), list)]
-    return bool(answered) and not any(task in _registered_names(known) for known in answered)
+def _known(task: str | None, registered: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell which workers know a task, and which do not. Of one that gave no list, neither is told."""
+    told = {name: task in _registered_names(known) for name, known in registered.items() if isinstance(known, list)}
+    if task is None:
+        return (), ()
+    return tuple(name for name in told if told[name]), tuple(name for name in told if not told[name])
 
 
 def _registered_names(known: Any) -> set[str]:

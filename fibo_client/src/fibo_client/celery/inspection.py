@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result import ids_of
-from fibo_client.text import listed, summary
+from fibo_client.text import listed, printable, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ class Inspect:
         self._timeout = timeout
 
     def __repr__(self) -> str:
-        asked = "all workers" if self._destination is None else listed(self._destination)
+        asked = "all workers" if self._destination is None else listed(self._destination, printable)
         return f"<Inspect {asked}, within {self._timeout:g} s>"
 
     async def ping(self) -> Replies:

@@ -80,11 +80,19 @@ class Signature(Generic[R_co]):
     kwargsrepr: str | None = None
 
     def __repr__(self) -> str:
-        args = [shown(each) for each in self.args] if self.argsrepr is None else [f"*{printable(self.argsrepr, 80)}"]
-        kwargs = [f"{name}={shown(value)}" for name, value in (self.kwargs or {}).items()]
-        if self.kwargsrepr is not None:
-            kwargs = [f"**{printable(self.kwargsrepr, 80)}"]
-        return f"<Signature {printable(self.task)}({listed(args + kwargs)})>"
+        said = [("", each) for each in self.args] if self.argsrepr is None else [("*", _Text(self.argsrepr))]
+        if self.kwargsrepr is None:
+            said += [(f"{name}=", each) for name, each in (self.kwargs or {}).items()]
+        else:
+            said.append(("**", _Text(self.kwargsrepr)))
+        return f"<Signature {printable(self.task)}({listed(said, lambda each: f'{each[0]}{shown(each[1])}')})>"
+
+
+class _Text(str):
+    """A text that is its own repr."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ async def no_answer(
         desk.say(str(failure))
         return Exit.NO_ANSWER
     desk.say(str(diagnosis))
-    lonely = not diagnosis.workers and diagnosis.cause is not Cause.FINISHED
+    lonely = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
     if lonely or error.reason:
         desk.say(error.reason or "Start a worker, such as: fibo-worker start")
     desk.say(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
