@@ -187,7 +187,7 @@ class JSONTypes:
         try:
             text = json.dumps(value)
         except RecursionError:
-            raise _too_deep(MAX_READ_DEPTH) from None
+            raise ResultTooDeepError(_too_deep(MAX_READ_DEPTH)) from None
         return _load(text, self._decode if strict else self._decode_leniently, MAX_READ_DEPTH)
 
     def _plain(self, value: Any, where: str, depth: int) -> Any:

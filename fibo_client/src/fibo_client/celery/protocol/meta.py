@@ -157,11 +157,9 @@ def _decode(
 
 
 def _in_parts(payload: bytes, max_depth: int, types: jsontypes.JSONTypes) -> Any:
-    """Read what has a value in it whose type cannot be read: an error in an answer, and nowhere else.
-
-    With ``result_extended`` the arguments of the task stand beside its answer. Nor shall an argument of an exception
-    hide that there was one.
-    """
+    """Read what has a value in it whose type cannot be read: an error in an answer, and nowhere else."""
+    # With result_extended the arguments of the task stand beside its answer. Nor shall an argument of an exception hide
+    # that there was one.
     stored = jsontypes.loads_plain(payload, max_depth)
     if not isinstance(stored, dict):
         return stored

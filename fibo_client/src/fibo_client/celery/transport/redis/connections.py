@@ -509,11 +509,9 @@ def _packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
 
 
 async def _greet(db: int, connection: AbstractConnection) -> None:
-    """Choose the database, and say who we are, for Redis to show in its list of clients.
-
-    redis-py would do so in several writes, and pass over an error that answers the last of them. What a server says
-    before it closes, as in protected mode, would be lost: the second write fails, and drops what came.
-    """
+    """Choose the database, and say who we are, for Redis to show in its list of clients."""
+    # redis-py would do so in several writes, and pass over an error that answers the last of them. What a server says
+    # before it closes, as in protected mode, would be lost: the second write fails, and drops what came.
     await connection.on_connect()  # Authenticates, where there is a password.
     select = [("SELECT", db)] if db else []
     await connection.send_packed_command(_packed([*select, *_WHO]), check_health=False)

@@ -73,18 +73,19 @@ class UnreadableStore:
     def __init__(self, broker: Broker, reason: str) -> None:
         self.weather: Weather = broker.weather
         self.unreadable: str | None = reason
+        self._reason = reason
 
     async def read_many(self, task_ids: Sequence[str]) -> NoReturn:  # noqa: ARG002
         """See `ResultStore.read_many`."""
-        raise ConfigError(self.unreadable)
+        raise ConfigError(self._reason)
 
     async def delete(self, task_ids: Sequence[str]) -> NoReturn:  # noqa: ARG002
         """See `ResultStore.delete`."""
-        raise ConfigError(self.unreadable)
+        raise ConfigError(self._reason)
 
     async def subscribe(self) -> NoReturn:
         """See `ResultStore.subscribe`."""
-        raise ConfigError(self.unreadable)
+        raise ConfigError(self._reason)
 
     async def aclose(self) -> None:
         """See `ResultStore.aclose`."""
