@@ -185,6 +185,7 @@ async def test_an_ignored_result_is_none_at_once_and_never_stored(celery):
     assert await celery.result(handle.id).ready() is False
 
 
+@on(CELERY)
 async def test_a_task_declared_to_ignore_its_result_answers_only_who_asks_for_it(celery):
     handles = [await celery.send_task("stock.forgetful", (5,)), await celery.send_task("stock.forgetful")]
     assert await celery.call("stock.forgetful", 6) == 6

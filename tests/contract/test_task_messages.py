@@ -314,7 +314,7 @@ async def test_celerys_worker_takes_our_message_for_the_call_that_it_is(unserved
     task_id, message = await received(unserved, call)
     consumer = Consumer()
     with unserved.celery() as app:
-        task = app.task(name=TASK)(echo)
+        task = app.task(name=TASK, shared=False)(echo)
         app.finalize()
         strategy.default(task, app, consumer)(message, None, lambda *_: None, lambda *_: None, [])
         ((request, eta),) = consumer.taken
@@ -367,7 +367,9 @@ def test_the_headers_that_are_refused_are_those_that_a_worker_needs_or_its_reque
         message = app.connection().default_channel.message_to_python(payload)
         message.accept = {"application/json"}
         headers = Noting(of_the_client, asked_for)
-        request = Request(message, app=app, task=app.task(name=TASK)(echo), headers=headers, body=message.body)
+        request = Request(
+            message, app=app, task=app.task(name=TASK, shared=False)(echo), headers=headers, body=message.body
+        )
         for name in dir(Request):  # Most are properties, which look into the headers.
             getattr(request, name)
     kombus = {"redelivered": None}  # It is kombu's to say.

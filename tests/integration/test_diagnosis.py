@@ -229,9 +229,14 @@ async def send_taken(client, heard, task, *args):
 
 async def test_of_a_task_that_runs_in_the_pool_solo_it_is_said_that_a_silent_worker_may_have_it(server):
     url = server.fresh_url()
-    with stock_worker(url, name="alone", pool="solo"):
+    with stock_worker(url, name="alone", pool="solo") as process:
         async with CeleryClient(url) as client:
             running = await send_taken(client, 1, "stock.sleep", 60)
+
+            async def begun():
+                return f"[{running.id}] received" in process.log.read_text()
+
+            await eventually(begun)
             waiting = await client.send_task("stock.add", [1, 2])
             for handle in (running, client.result(running.id), client.result(running.id, "stock.sleep")):
                 diagnosis = await client.diagnose(handle, timeout=0.5)
