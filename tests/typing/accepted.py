@@ -21,6 +21,7 @@ from fibo_client.celery import (
     CeleryClient,
     CeleryConfig,
     Diagnosis,
+    JSONType,
     RemoteTask,
     SendOptions,
     Signature,
@@ -50,6 +51,15 @@ async def the_clients() -> None:
     async with CeleryClient("redis://localhost", config=CeleryConfig(timeout=5), max_connections=5) as celery:
         assert_type(celery, CeleryClient)
     assert_type(await CeleryClient().open(), CeleryClient)
+
+
+async def types_of_ones_own() -> None:
+    sets = JSONType(frozenset, "set", sorted, frozenset)
+    paths = JSONType(Path, None, str)
+    assert_type(paths, JSONType[Path])
+    CeleryClient(json_types=[sets, paths])
+    FiboClient(json_types=[paths])
+    assert_type(CeleryConfig(json_types=(paths,)).json_types[0], JSONType[Any])
 
 
 async def fibonacci_numbers(client: FiboClient) -> None:
@@ -126,6 +136,7 @@ async def errors(client: FiboClient) -> None:
         assert_type(error.task_ids, tuple[str, ...])
     except TaskFailedError as error:
         assert_type(error.exc_type, str)
+        assert_type(error.info, Any)
     except FiboError:
         raise
     try:

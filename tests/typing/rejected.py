@@ -3,7 +3,7 @@
 from typing import Any
 
 from fibo_client import FIBO_TASK, SQRT_TASK, AsyncResult, FiboClient, FiboConfig
-from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask, SendOptions
+from fibo_client.celery import CeleryClient, CeleryConfig, JSONType, RemoteTask, SendOptions
 from fibo_worker.app import create_app
 from fibo_worker.dev import PrivateRedis, WorkerProcess, running
 from fibo_worker.settings import WorkerSettings
@@ -23,6 +23,11 @@ def the_clients() -> None:
     CeleryClient(push=None)  # error: yes or no
     CeleryConfig("redis://localhost")  # error: by keyword only
     CeleryConfig().timeout = 5  # error: settings are frozen
+    CeleryClient(json_types=JSONType(set, "set", sorted, set))  # error: a list of them
+    CeleryClient(json_types=[(set, "set", sorted, set)])  # error: a JSONType of that
+    JSONType("set", "set", sorted)  # error: a class
+    JSONType(set, 5, sorted)  # error: a marker is text
+    JSONType(bytes, "b", str.upper)  # error: that encodes text
 
 
 async def asynchronous(client: FiboClient, result: AsyncResult[int]) -> None:
