@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +37,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     """Forget the settings of whoever runs the tests, but for the choice of a server."""
+    # Under nohup and in the background of a shell these are ignored, and the programs of tests would inherit that.
+    for ignored, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(ignored) is signal.SIG_IGN:
+            signal.signal(ignored, handler)
     for name in list(os.environ):
         ours = name.startswith(("CELERY_", "FIBO_")) or name in ("BROKER_URL", "RESULT_BACKEND", "STOCK_CONF")
         if ours and name != "FIBO_REDIS_SERVER":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -69,8 +68,6 @@ class Program:
 @contextlib.contextmanager
 def started(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[Program]:
     """Start a program; kill it at the end if it is still there."""
-    # Whoever runs the tests under nohup ignores this signal, and programs inherit that.
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with subprocess.Popen(
         command,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
@@ -79,7 +76,6 @@ def started(*command: str, env: Mapping[str, str] | None = None, cwd: Path | Non
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        signal.signal(signal.SIGHUP, before)
         try:
             yield Program(process)
         finally:
