@@ -17,7 +17,8 @@ from support.clients import celery_client
 from support.fibo import fibo, fibo_on_screen, revocation, run, signalled
 from support.servers import stock_worker
 
-from fibo_client.cli import bar
+from fibo_client.cli import bar, tasks
+from fibo_client.cli.parting import GOES_ON
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 BAR = r"^Computing [━╸╺-]* *([\d,]+)/([\d,]+) "
@@ -28,6 +29,13 @@ def said(done):
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return done.stderr
+
+
+def until(so, timeout=30):
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout
+    while not so():
+        assert time.monotonic() < deadline, "it did not come to that"
 
 
 @pytest.fixture
@@ -266,6 +274,86 @@ def test_a_revoked_task_says_so(redis_server):
             assert said(done) == f"Error: task[{task_id}] will give no answer: it was {reason}\n"
 
 
+def test_a_revocation_says_which_tasks_run_all_the_same_and_which_were_over(stock):
+    def sent(*args):
+        return fibo(stock.url, "call", *args, "--no-wait").stdout.strip()
+
+    over, running = sent("stock.add", "--args", "[2, 3]"), sent("stock.progress", "--args", "[600]")
+    assert fibo(stock.url, "result", over, "--wait").stdout == "5\n"
+    until(lambda: fibo(stock.url, "result", running).stderr.startswith("PROGRESS"))
+    goes_on = f"{running} runs on {stock.node}, and goes on. To end it: fibo revoke --terminate {running}\n"
+    try:
+        done = fibo(stock.url, "revoke", over, running)
+        assert (done.returncode, done.stdout) == (0, "1 worker heard it.\n")
+        assert done.stderr == f"{goes_on}{over} is over (SUCCESS): there was nothing to revoke.\n"
+        told = json.loads(fibo(stock.url, "revoke", over, running, "--json").stdout)
+        assert told == {
+            "told": [over, running], "workers": 1, "running": {running: stock.node}, "over": {over: "SUCCESS"},
+        }  # fmt: skip
+        # A foreign store cannot be asked. Workers can.
+        done = fibo(stock.url, "revoke", over, running, CELERY_RESULT_BACKEND="db+sqlite:///x")
+        assert (done.returncode, done.stderr) == (0, goes_on)
+    finally:
+        assert fibo(stock.url, "revoke", running, "--terminate").returncode == 0
+    assert "terminated while it ran" in fibo(stock.url, "result", running, "--wait").stderr
+
+
+def test_a_task_that_is_called_revoked_while_it_runs_is_said_to_run(stock, redis_server):
+    running = fibo(stock.url, "call", "stock.sleep", "--args", "[60]", "--no-wait").stdout.strip()
+    until(lambda: "it is running" in fibo(stock.url, "diagnose", running).stdout)
+    # As a worker of Celery 5.6 does as soon as it is told.
+    meta = {"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["revoked"],
+            "exc_module": "celery.exceptions"}, "traceback": None, "children": [], "task_id": running}  # fmt: skip
+    try:
+        with redis_server.client(stock.url) as client:
+            client.set(f"celery-task-meta-{running}", json.dumps(meta))
+        done = fibo(stock.url, "result", running)
+        assert done.returncode == 1
+        assert f"is REVOKED, and still runs on {stock.node}, which goes on with it" in said(done)
+        assert json.loads(fibo(stock.url, "result", running, "--json").stdout)["running"] == stock.node
+    finally:
+        fibo(stock.url, "revoke", running, "--terminate")
+
+
+# A queue that nobody serves.
+
+
+def test_a_call_that_waits_for_a_queue_that_nobody_serves_says_which_queue_it_should_be(stock, monkeypatch):
+    monkeypatch.setattr(tasks, "SUSPICION", 0.0)
+    call = ("--queue", "nobodys-at-all", "--args", "[2, 3]", "--timeout", "3")
+    done = fibo(stock.url, "call", "stock.add", *call)
+    assert done.returncode == 3
+    assert said(done).startswith(
+        f"Still waiting: no worker takes tasks from 'nobodys-at-all'; {stock.node} knows the task: --queue celery\n"
+        "Error: no answer within 3 s "
+    )
+    done = fibo(stock.url, "call", "stock.ad", *call, "--json")
+    assert done.returncode == 3
+    assert said(done).startswith(
+        "Still waiting: no worker takes tasks from 'nobodys-at-all'; no worker that answered knows the task\nError: "
+    )
+
+
+def test_an_answer_is_held_up_by_no_question_and_comes_with_no_word_of_it(stock, monkeypatch):
+    monkeypatch.setattr(tasks, "SUSPICION", 0.0)
+    done = fibo(stock.url, "call", "stock.progress", "--args", "[20]")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "20\n", "")
+
+
+# A store that is not Redis.
+
+
+def test_what_is_stored_elsewhere_cannot_be_read_and_says_what_to_do_and_tasks_are_sent_all_the_same(stock):
+    elsewhere = {"CELERY_RESULT_BACKEND": "db+sqlite:///x"}
+    done = fibo(stock.url, "call", "stock.add", "--args", "[2, 3]", "--no-wait", **elsewhere)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fibo(stock.url, "result", done.stdout.strip(), "--wait").stdout == "5\n"
+    for command in (("call", "stock.add", "--args", "[2, 3]"), ("result", done.stdout.strip(), "--wait")):
+        refused = fibo(stock.url, *command, **elsewhere)
+        assert refused.returncode == 2
+        assert "give the URL of that as result_backend=" in said(refused)
+
+
 # Workers.
 
 
@@ -303,7 +391,7 @@ def test_a_signal_revokes_what_is_unfinished_and_says_so(worker, tmp_path, sig):
         done = fibo(worker.url, *command)
 
     assert (done.returncode, done.stdout) == (128 + sig, "")
-    assert re.fullmatch(r"Stopped: \d+ of 1000 answered, the rest was revoked\.\n", done.stderr)
+    assert re.fullmatch(r"Stopped: \d+ of 1000 answered, workers were told to revoke the rest\. What .*\n", done.stderr)
     assert path.read_text().startswith("1000000 195328")
 
 
@@ -319,7 +407,28 @@ def test_a_call_that_is_stopped_is_revoked(stock, redis_server):
             done = fibo(stock.url, "call", "stock.sleep", "--args", "[60]", "--queue", "nobody-but-this")
 
     assert done.returncode == 130
-    assert said(done) == f"Stopped: stock.sleep[{task_ids[0]}] was revoked.\n"
+    assert said(done) == (
+        f"Stopped: workers were told to revoke stock.sleep[{task_ids[0]}]. {GOES_ON} "
+        f"To end it: fibo revoke --terminate {task_ids[0]}\n"
+    )
+
+
+def test_a_call_that_is_stopped_while_a_worker_runs_it_says_that_it_goes_on(stock, monkeypatch):
+    seen = []
+    read = tasks.steps
+    monkeypatch.setattr(tasks, "steps", lambda meta: seen.append(meta) or read(meta))
+    with signalled(signal.SIGINT, lambda: seen):
+        done = fibo(stock.url, "call", "stock.progress", "--args", "[600]")
+    task_id = re.search(UUID, done.stderr)[0]
+    try:
+        assert done.returncode == 130
+        assert said(done) == (
+            f"Stopped: a worker runs stock.progress[{task_id}] (PROGRESS), and goes on with it. "
+            f"To end it: fibo revoke --terminate {task_id}\n"
+        )
+        assert f"{stock.node} holds it (active): it is running" in fibo(stock.url, "diagnose", task_id).stdout
+    finally:
+        fibo(stock.url, "revoke", task_id, "--terminate")
 
 
 # On a terminal.
@@ -384,11 +493,18 @@ def test_a_dumb_terminal_gets_plain_lines(worker, bar_at_once):
     assert b"\x1b" not in screen.raw
 
 
-def test_the_progress_of_a_task_moves_the_bar(stock, bar_at_once):
-    status, screen = fibo_on_screen(stock.url, "call", "stock.progress", "--args", "[30]")
+@pytest.mark.parametrize("name", ["current", "done", "completed", "progress"])
+def test_the_progress_of_a_task_moves_the_bar(stock, bar_at_once, name):
+    status, screen = fibo_on_screen(stock.url, "call", "stock.progress", "--args", f'[30, "{name}"]')
     steps = {int(found[1]) for each in screen.seen if (found := re.search(r"^stock\.progress .* (\d+)/30 ", each))}
     assert (status, screen.screen) == (0, "30")
     assert len(steps) > 2
+
+
+def test_of_progress_that_means_nothing_to_the_bar_the_state_is_shown(stock, bar_at_once):
+    status, screen = fibo_on_screen(stock.url, "call", "stock.progress", "--args", '[30, "page"]')
+    assert (status, screen.screen) == (0, "30")
+    assert any(re.search(r"^stock\.progress: PROGRESS ", each) for each in screen.seen)
 
 
 @pytest.mark.parametrize(("columns", "table"), [(100, True), (40, False)])

@@ -84,9 +84,9 @@ def sleep(seconds):
 
 
 @task(name="stock.progress", bind=True)
-def progress(self, steps):
+def progress(self, steps, name="current"):
     for step in range(1, steps + 1):
-        self.update_state(state="PROGRESS", meta={"current": step, "total": steps})
+        self.update_state(state="PROGRESS", meta={name: step, "total": steps})
         time.sleep(0.05)
     return steps
 

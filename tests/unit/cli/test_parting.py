@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from fibo_client.celery.tidying import Revocations
-from fibo_client.cli.parting import fate
+from fibo_client.cli.parting import GOES_ON, fate
+
+TOLD = "workers were told to revoke the rest"
 
 
 @pytest.mark.parametrize(
     ("told", "expires", "words"),
     [
         (Revocations(), 32, ""),
-        (Revocations(heard=3), 32, "the rest was revoked."),
+        (Revocations(heard=3), 32, f"{TOLD}. {GOES_ON}"),
         (Revocations(unheard=3), 32, "the rest could not be revoked and expires within 32 s: no worker heard it."),
         (
             Revocations(untold=3),
@@ -27,12 +29,12 @@ from fibo_client.cli.parting import fate
         (
             Revocations(heard=9, untold=2),
             32,
-            "the rest was revoked but for 2 tasks, which expire within 32 s: there was no time for more.",
+            f"{TOLD} but for 2 tasks, which expire within 32 s: there was no time for more. {GOES_ON}",
         ),
         (
             Revocations(heard=9, unheard=1),
             None,
-            "the rest was revoked but for 1 task, which stays until a worker comes: no worker heard it.",
+            f"{TOLD} but for 1 task, which stays until a worker comes: no worker heard it. {GOES_ON}",
         ),
     ],
 )

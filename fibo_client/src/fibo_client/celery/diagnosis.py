@@ -105,14 +105,19 @@ class Diagnosis:
         return summary(self)
 
     def __str__(self) -> str:
-        text = f"{_name(self.task or 'task')}[{_name(self.task_id)}] is {_name(self.state)}: {self._finding()}"
+        text = f"{_name(self.task or 'task')}[{_name(self.task_id)}] is {_name(self.state)}: {self.finding()}"
         if self.cause is Cause.WAITING and self.unregistered:
             text += f". {self._strangers()}"
         if self.elsewhere and self.cause in _OPEN:
             text += f". Its result may not come here: {self._elsewhere()}"
         return printable(text)
 
-    def _finding(self) -> str:
+    def finding(self) -> str:
+        """Say why it has no answer, without the task's name and state.
+
+        Returns:
+            A clause.
+        """
         match self.cause:
             case Cause.FINISHED:
                 return "it is over, and its result is stored"
@@ -260,7 +265,7 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         holding = await _held_for_later(inspect, result.id)
         state = await _state(engine, result, timeout)
     failure = result.cached.failure if result.cached is not None else None
-    listening = tuple(name for name, taken in queues.items() if queue in _queue_names(taken))
+    listening = tuple(name for name, taken in queues.items() if queue in queue_names(taken))
     knowing, unregistered = _known(result.task, registered)
     # Who has it, or else who may have taken it.
     blamed = set(holding) or {*listening, *(knowing if result.queue is None else ())}
@@ -385,7 +390,15 @@ def _judge_waiting(facts: _Facts) -> Cause:
     return Cause.UNKNOWN_TASK if facts.refusing and not facts.accepting else Cause.WAITING
 
 
-def _queue_names(queues: Any) -> set[str]:
+def queue_names(queues: Any) -> set[str]:
+    """Read one worker's answer to `Inspect.active_queues`.
+
+    Args:
+        queues: The answer.
+
+    Returns:
+        The names in it. Where it is no such answer, none.
+    """
     return (
         {each["name"] for each in queues if isinstance(each, dict) and isinstance(each.get("name"), str)}
         if (isinstance(queues, list))

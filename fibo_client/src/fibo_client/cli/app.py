@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -166,7 +167,8 @@ def compute(
     worker's own FIBO_MAX_N.
 
     A number that fails, fails alone. When one is not answered in time, or when you press Ctrl-C, the command stops,
-    revokes what is unfinished, and says how that went. --timeout is for each number, from when it was sent.
+    tells the workers to revoke what is unfinished, and says how that went. --timeout is for each number, from when it
+    was sent.
     """
     _check_which(numbers, between)
     if as_json and (bare or digits == "short"):
@@ -260,8 +262,9 @@ def sqrt(
     )
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, **_NUMBERS})
 def call(
+    context: typer.Context,
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="The name under which the worker knows it.", show_default=False)
     ],
@@ -300,10 +303,13 @@ def call(
       fibo call proj.tasks.report --no-wait
       fibo result $(fibo call proj.tasks.report --no-wait) --wait
 
-    Text is written as it is, everything else as JSON. A task that reports its progress as Celery's documentation does
-    ('current' and 'total') moves the bar. On Ctrl-C the task is revoked: a worker that has begun it goes on with it.
-    With --no-wait the task is nobody's: nothing revokes it, and its result stays until it expires.
+    Text is written as it is, everything else as JSON. A task that reports its progress ('current' or 'done' of 'total',
+    or 'percent') moves the bar; of another state the bar shows the name. If no worker takes from the queue, that is
+    told after 2 seconds. On Ctrl-C the workers are told to revoke the task: one that has begun it goes on with it. With
+    --no-wait the task is nobody's: nothing revokes it, and its result stays until it expires.
     """
+    _check_extra(context)
+
     from fibo_client.cli import tasks
 
     arguments = _json("--args", args, list, '[2, "x"]')
@@ -386,7 +392,8 @@ def revoke(
       fibo revoke 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
       fibo revoke --terminate 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
 
-    It says how many workers heard it. Whether a task was stopped is what 'fibo result' says.
+    It says how many workers heard it, and which of the tasks run all the same, or were over: a task that a worker has
+    begun goes on, unless --terminate ends it. Whether a task was stopped is what 'fibo result' says.
     """
     from fibo_client.cli import tasks
 
@@ -480,6 +487,28 @@ def diagnose(
         as_json=as_json,
         **overrides,
     )
+
+
+def _check_extra(context: typer.Context) -> None:
+    """Refuse what stands after the task's name, and say how it is to be written."""
+    if not context.args:
+        return
+    for word in context.args:
+        if word.startswith("-") and not isinstance(_value(word), (int, float)):
+            refuse(f"there is no option {word.partition('=')[0]}; see --help")
+    keywords = [word.partition("=") for word in context.args if word.partition("=")[0].isidentifier() and "=" in word]
+    if len(keywords) == len(context.args):
+        option, value = "--kwargs", json.dumps({name: _value(text) for name, _, text in keywords}, ensure_ascii=False)
+    else:
+        option, value = "--args", json.dumps([_value(word) for word in context.args], ensure_ascii=False)
+    refuse(f"the task's own arguments are one JSON text; write {option} {shlex.quote(value)}")
+
+
+def _value(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except (ValueError, RecursionError):
+        return word
 
 
 def _check_which(numbers: list[str] | None, between: str | None) -> None:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.cli.threads import in_thread
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     import threading
@@ -18,6 +19,9 @@ __all__ = ["Bar"]
 
 PATIENCE: Final = 0.3
 """Seconds after which the bar is shown."""
+
+_LONGEST: Final = 200
+"""The most characters of what it does."""
 
 BESIDE: Final = 38
 """Columns for what stands beside the bar."""
@@ -34,7 +38,7 @@ class Bar:
     """
 
     def __init__(self, what: str, total: int | None, lock: threading.Lock, *, on_output: bool) -> None:
-        self._what = what
+        self._what = printable(what, _LONGEST)
         self._total = total
         self._done = 0
         self._lock = lock
@@ -82,7 +86,9 @@ class Bar:
             total: How many there are, where that is known.
             what: What it does now. None is what it did before.
         """
-        self._done, self._total, self._what = done, total, what or self._what
+        self._done, self._total = done, total
+        if what is not None:
+            self._what = printable(what, _LONGEST)
         if self._progress is not None:
             self._progress.update(
                 self._task, completed=done, total=total, description=self._what, count=self._counted()

@@ -147,7 +147,7 @@ class Desk:
         Yields:
             The bar. Where there is no terminal, nothing of it is seen.
         """
-        self._bar = Bar(printable(what), total, self._lock, on_output=self.terminal)
+        self._bar = Bar(what, total, self._lock, on_output=self.terminal)
         with self._bar.shown(wanted=visible and sys.stderr is not None and sys.stderr.isatty()):
             try:
                 yield self._bar

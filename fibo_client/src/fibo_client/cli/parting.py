@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from fibo_client.celery.tidying import Revocations
 
-__all__ = ["fate"]
+__all__ = ["GOES_ON", "fate"]
+
+
+GOES_ON: Final = "What a worker has begun goes on."
 
 
 def fate(what: str, told: Revocations, expires: float | None) -> str:
     """Say what became of work that was to be revoked.
+
+    Nobody knows whether a worker obeyed: one that has begun a task goes on with it.
 
     Args:
         what: What is left of it, such as ``the rest``.
@@ -19,17 +24,16 @@ def fate(what: str, told: Revocations, expires: float | None) -> str:
         expires: The seconds after which no worker begins it. None is never.
 
     Returns:
-        The end of a sentence. Empty if there was nothing to revoke.
+        The end of a sentence, and perhaps one more. Empty if there was nothing to revoke.
     """
     missed = told.unheard + told.untold
     if not missed:
-        return f"{what} was revoked." if told.heard else ""
+        return f"workers were told to revoke {what}. {GOES_ON}" if told.heard else ""
     if told.heard:
         tasks = "task, which" if missed == 1 else "tasks, which"
-        left, s = f"{what} was revoked but for {missed} {tasks}", "s" if missed == 1 else ""
+        left, s = f"workers were told to revoke {what} but for {missed} {tasks}", "s" if missed == 1 else ""
     else:
         left, s = f"{what} could not be revoked and", "s"
     until = f"stay{s} until a worker comes" if expires is None else f"expire{s} within {expires:g} s"
-    if not told.untold:
-        return f"{left} {until}: no worker heard it."
-    return f"{left} {until}: {told.trouble or 'there was no time for more.'}"
+    reason = (told.trouble or "there was no time for more.") if told.untold else "no worker heard it."
+    return f"{left} {until}: {reason}{f' {GOES_ON}' if told.heard else ''}"

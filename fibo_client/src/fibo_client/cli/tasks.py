@@ -6,24 +6,50 @@ import asyncio
 import contextlib
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.diagnosis import Cause, queue_names
 from fibo_client.celery.protocol import states
+from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.desk import answer, plain
 from fibo_client.cli.exits import Exit
 from fibo_client.cli.parting import fate
 from fibo_client.cli.running import explain, no_answer
-from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError, TaskFailedError, TransportError
-from fibo_client.text import printable
+from fibo_client.cli.steps import steps
+from fibo_client.errors import (
+    FiboError,
+    ResultDecodeError,
+    ResultTimeoutError,
+    TaskError,
+    TaskFailedError,
+    TaskRevokedError,
+    TransportError,
+)
+from fibo_client.text import listed, printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.task import SendOptions
+    from fibo_client.celery.tidying import Revocations
     from fibo_client.cli.desk import Desk
     from fibo_client.client import FiboClient
+
+_NOT_BEGUN: Final = (states.PENDING, "RECEIVED", "RETRY")
+"""States of a task that a worker leaves alone once it is told to."""
+
+_TO_END: Final = "To end it: fibo revoke --terminate"
+
+SUSPICION: Final = 2.0
+"""Seconds after which it is asked whether any worker takes from the queue."""
+
+_PATIENCE: Final = 1.0
+"""Seconds that workers have to say what they run."""
+
+_SHOWN: Final = 10
+"""The most tasks of which it is said what became of them."""
 
 __all__ = ["call", "revoke", "send", "stored", "wait"]
 
@@ -86,7 +112,18 @@ async def call(
     label = f"{task}[{task_id}]"
     expires = options.get("expires")
     seconds = expires if isinstance(expires, (int, float)) else None
-    desk.parting = lambda told: fate(label, told, seconds)
+    handle: AsyncResult[Any] | None = None
+
+    def parting(told: Revocations) -> str:
+        seen = states.PENDING if handle is None or handle.cached is None else handle.cached.state
+        if seen in states.READY_STATES:
+            return f"{label} is over ({seen})."
+        if seen not in _NOT_BEGUN:
+            return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TO_END} {task_id}"
+        left = fate(label, told, seconds)
+        return f"{left} {_TO_END} {task_id}" if told.heard else left
+
+    desk.parting = parting
     clock = asyncio.get_running_loop().time
     began = clock()
     try:
@@ -140,7 +177,7 @@ async def stored(client: FiboClient, desk: Desk, task_id: str, *, traceback: boo
     handle = client.celery.result(task_id)
     state = await handle.state()
     if state in states.READY_STATES:
-        return await _answer(desk, handle, traceback=traceback)
+        return await _answer(client, desk, handle, traceback=traceback)
     if desk.as_json:
         await desk.record(id=task_id, state=state)
     elif state == states.PENDING:
@@ -167,14 +204,48 @@ async def revoke(client: FiboClient, desk: Desk, task_ids: Sequence[str], *, ter
         The exit status.
     """
     heard = await client.celery.revoke(task_ids, terminate=terminate, signal=signal)
+    # Workers that listen answer in the order in which they are told: what they say now is how it is after it.
+    running = await _running(client, task_ids) if heard and not terminate else {}
+    over = await _over(client, [each for each in task_ids if each not in running]) if heard and not terminate else {}
     if desk.as_json:
-        await desk.record(revoked=list(task_ids), workers=heard)
+        await desk.record(told=list(task_ids), workers=heard, running=running, over=over)
     elif heard:
         await desk.write(f"{heard} {'worker' if heard == 1 else 'workers'} heard it.\n")
+        for task_id, node in islice(running.items(), _SHOWN):
+            desk.say(f"{task_id} runs on {printable(node)}, and goes on. {_TO_END} {task_id}")
+        for task_id, state in over.items():
+            if state != states.REVOKED:
+                desk.say(f"{task_id} is over ({state}): there was nothing to revoke.")
     if not heard:
         desk.error("no worker heard it. Start one, such as: fibo-worker start")
         return Exit.NO_WORKER
     return Exit.OK
+
+
+async def _running(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
+    """Tell which of these tasks run, and on which workers, as far as those say so in time."""
+    try:
+        answers = await client.celery.inspect(timeout=_PATIENCE).query_task(task_ids)
+    except TransportError:
+        return {}
+    return {
+        task_id: node
+        for node, held in answers.items()
+        if isinstance(held, dict)
+        for task_id, what in held.items()
+        if task_id in task_ids and isinstance(what, list) and what[:1] == ["active"]
+    }
+
+
+async def _over(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
+    """Tell which of the first few of these tasks are over, and how, as far as that can be read."""
+    reads = (client.celery.result(task_id).state() for task_id in task_ids[:_SHOWN])
+    found = await asyncio.gather(*reads, return_exceptions=True)
+    return {
+        task_id: state
+        for task_id, state in zip(task_ids, found, strict=False)
+        if isinstance(state, str) and state in states.READY_STATES
+    }
 
 
 async def _follow(
@@ -186,26 +257,74 @@ async def _follow(
     traceback: bool,
     spent: float = 0.0,
 ) -> Exit:
-    with desk.progress(handle.task or handle.id) as bar:
-        try:
-            async for meta in handle.updates(timeout):
-                match meta.result:
-                    case {"current": int(done), "total": int(total)} if not meta.ready:
-                        bar.update(done, total)
-        except ResultTimeoutError as error:
-            return await no_answer(client, desk, error, handle.queue, waited=spent + error.waited)
-    return await _answer(desk, handle, traceback=traceback)
+    label = handle.task or handle.id
+    wondering = None if handle.queue is None else asyncio.create_task(_wonder(client, desk, handle))
+    try:
+        with desk.progress(label) as bar:
+            try:
+                async for meta in handle.updates(timeout):
+                    if meta.ready or meta.state == states.PENDING:
+                        continue
+                    if (found := steps(meta.result)) is not None:
+                        bar.update(*found, label)
+                    else:
+                        bar.update(0, None, f"{label}: {meta.state}")
+            except ResultTimeoutError as error:
+                if wondering is not None:
+                    wondering.cancel()
+                return await no_answer(client, desk, error, handle.queue, waited=spent + error.waited)
+        if wondering is not None:
+            wondering.cancel()
+        return await _answer(client, desk, handle, traceback=traceback)
+    finally:
+        if wondering is not None:
+            wondering.cancel()
+            await asyncio.gather(wondering, return_exceptions=True)
 
 
-async def _answer(desk: Desk, handle: AsyncResult[Any], *, traceback: bool) -> Exit:
+async def _wonder(client: FiboClient, desk: Desk, handle: AsyncResult[Any]) -> None:
+    """Look once, while an answer is waited for, whether any worker takes from that queue; tell if none does."""
+    await asyncio.sleep(SUSPICION)
+    celery = client.celery
+    # A handle of its own: this look is not to be taken for what the other one has seen.
+    look = AsyncResult[Any](celery.engine, handle.id, task=handle.task, queue=handle.queue)
+    with contextlib.suppress(FiboError):  # That will be told, where it matters, at the end.
+        found = await celery.diagnose(look, timeout=_PATIENCE)
+        if found.cause is Cause.NO_WORKER:
+            desk.say(f"Still waiting: {found.finding()}")
+        elif found.cause is Cause.NOT_LISTENING:
+            knowing = list(found.registered or ())
+            asked = await celery.inspect(knowing, timeout=_PATIENCE).active_queues() if knowing else {}
+            queues = sorted({queue for taken in asked.values() for queue in queue_names(taken)})
+            if queues:
+                who = f"{listed(knowing, printable, most=3)} {'knows' if len(knowing) == 1 else 'know'}"
+                known = f"{who} the task: --queue {listed(queues, printable, most=5)}"
+            else:
+                known = "no worker that answered knows the task"
+            desk.say(f"Still waiting: no worker takes tasks from {shown(found.queue)}; {known}")
+
+
+async def _answer(client: FiboClient, desk: Desk, handle: AsyncResult[Any], *, traceback: bool) -> Exit:
     try:
         value = await handle.get(timeout=0)
     except (TaskError, ResultDecodeError) as error:
+        # Some workers (Celery 5.6) store that at once, also of a task that they go on with.
+        revoked = isinstance(error, TaskRevokedError) and error.reason == "revoked"
+        running = await _running(client, [handle.id]) if revoked else {}
         if not desk.as_json:
-            return explain(desk, error, traceback=traceback)
+            if not running:
+                return explain(desk, error, traceback=traceback)
+            desk.error(
+                f"{printable(handle.task or 'task')}[{handle.id}] is REVOKED, and still runs on "
+                f"{printable(running[handle.id])}, which goes on with it and may yet store its answer. "
+                f"{_TO_END} {handle.id}"
+            )
+            return Exit.FAILED
         told: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
         if isinstance(error, TaskError):
             told["info"] = error.info
+        if running:
+            told["running"] = running[handle.id]
         if isinstance(error, TaskFailedError):
             told |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
         await desk.record(id=handle.id, **told)
