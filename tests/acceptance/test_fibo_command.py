@@ -515,3 +515,13 @@ def test_workers_are_a_table_where_there_is_room_for_one(worker, columns, table)
     assert bool(re.search(heading, screen.screen)) == table
     assert bool(re.search("^pool: prefork\nconcurrency: 2$", screen.screen, re.MULTILINE)) != table
     assert worker.node in screen.screen
+    sent = re.sub(r"\x1b\[[\d;]*m", "", screen.raw.decode())
+    assert all(len(line) <= columns for line in sent.splitlines())
+
+
+def test_a_diagnosis_is_broken_at_words_on_a_terminal_and_one_line_elsewhere(stock):
+    diagnose = ("diagnose", "00000000-0000-4000-8000-000000000000", "--timeout", "10")
+    status, screen = fibo_on_screen(stock.url, *diagnose)
+    lines = screen.raw.decode().splitlines()
+    assert (status, len(lines) > 1, max(map(len, lines)) <= 80) == (0, True, True)
+    assert fibo(stock.url, *diagnose).stdout == " ".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shlex
@@ -9,12 +10,14 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from fibo_client._version import __version__
 from fibo_client.cli.exits import EXIT_CODES, Exit, refuse
+from fibo_client.cli.wrapping import columns, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fibo_client.celery.task import SendOptions
     from fibo_client.cli.desk import Desk
@@ -23,8 +26,35 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+
+class _Group(TyperGroup):
+    """All commands. What they are called wrongly with is told in lines that are broken at words."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _wrapped_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _wrapped_errors():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _wrapped_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # That of click, which typer has in it or not.
+        if message is not None:
+            prefix = "Error: "
+            text = wrapped(f"{prefix}{message()}", columns(sys.stderr)).removeprefix(prefix)
+            error.format_message = lambda: text  # type: ignore[attr-defined]
+        raise
+
+
 app: typer.Typer = typer.Typer(
     name="fibo",
+    cls=_Group,
     epilog=f"{EXIT_CODES}\n'fibo COMMAND --help' has examples.",
     no_args_is_help=True,
     # As fibo-worker's: plain, so that it is quick, and reads well on any terminal.
@@ -444,8 +474,9 @@ def workers(
       fibo workers --json
       fibo workers | cut -f 1,5
 
-    On a terminal it is a table. Elsewhere it is a line for each worker, with tabs between name, pool, concurrency,
-    active tasks, queues and known tasks. A '?' is what a worker did not say.
+    On a terminal it is a table, or a list where the terminal is too narrow for the table. Elsewhere it is a line for
+    each worker, with tabs between name, pool, concurrency, active tasks, queues and known tasks. A '?' is what a worker
+    did not say.
     """
     from fibo_client.cli import workers as jobs
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.cli.bar import Bar
 from fibo_client.cli.threads import in_thread
+from fibo_client.cli.wrapping import columns, wrapped
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
@@ -76,6 +77,15 @@ class Desk:
         """
         await in_thread(self.write_now, text)
 
+    async def tell(self, text: str, *, indent: str = "") -> None:
+        """Write an answer that is prose, broken at words where it goes to a terminal.
+
+        Args:
+            text: Lines, without a newline at the end of the last.
+            indent: What the lines after the first of a broken one begin with.
+        """
+        await self.write(f"{wrapped(text, columns(self._fd), indent=indent)}\n")
+
     def write_now(self, text: str) -> None:
         """Write answers, and wait until that is done. Not on the event loop.
 
@@ -119,7 +129,7 @@ class Desk:
         """
         if sys.stderr is None:
             return
-        line = f"{printable(text, _LONGEST, keep=_LAYOUT)}\n"
+        line = f"{wrapped(printable(text, _LONGEST, keep=_LAYOUT), columns(sys.stderr))}\n"
         with self._lock:
             if self._bar is None or not self._bar.above(line):
                 # What an error output cannot show, Python writes with backslashes.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+import sys
 from typing import Final, NoReturn
 
 import typer
 
+from fibo_client.cli.wrapping import columns, wrapped
 from fibo_client.text import printable
 
 __all__ = ["EXIT_CODES", "Exit", "refuse"]
@@ -47,5 +49,5 @@ def refuse(message: str) -> NoReturn:
     Raises:
         Exit: Always.
     """
-    typer.echo(f"Error: {printable(message)}", err=True)
+    typer.echo(wrapped(f"Error: {printable(message)}", columns(sys.stderr)), err=True)
     raise typer.Exit(Exit.USAGE)

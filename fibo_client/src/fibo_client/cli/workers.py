@@ -44,7 +44,7 @@ async def ping(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
 
 
 async def workers(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
-    """Write what the workers say of themselves: a table on a terminal, lines of tabs elsewhere.
+    """Write what the workers say of themselves: a table or a list on a terminal, lines of tabs elsewhere.
 
     Args:
         client: An open client.
@@ -68,7 +68,11 @@ async def workers(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
         for each in found:
             await desk.record(**each._asdict())
     elif desk.terminal:
-        await desk.write(_shown(found))
+        table = _table(found)
+        if table is None:
+            await desk.tell("\n\n".join(map(_list, found)), indent="  ")
+        else:
+            await desk.write(table)
     else:
         for each in found:
             await desk.write("\t".join(each.cells(",")) + "\n")
@@ -92,7 +96,7 @@ async def diagnose(client: FiboClient, desk: Desk, task_id: str, *, task: str | 
     if desk.as_json:
         await desk.record(**dataclasses.asdict(diagnosis))
     else:
-        await desk.write(f"{diagnosis}\n")
+        await desk.tell(str(diagnosis))
     return Exit.OK
 
 
@@ -145,8 +149,12 @@ def _name(name: str) -> str:
     return printable(name, _LONGEST_NAME)
 
 
-def _shown(found: Sequence[_Worker]) -> str:
-    """Draw a table, or write a list where the terminal is too narrow for one."""
+def _list(worker: _Worker) -> str:
+    return "\n".join(f"{heading}: {cell}" for heading, cell in zip(worker._fields, worker.cells(", "), strict=True))
+
+
+def _table(found: Sequence[_Worker]) -> str | None:
+    """Draw a table. None is where the terminal is too narrow for it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -159,10 +167,7 @@ def _shown(found: Sequence[_Worker]) -> str:
         table.add_row(*map(Text, each.cells("\n")))
     console = Console()
     if console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum > console.width:
-        return "\n".join(
-            "".join(f"{heading}: {cell}\n" for heading, cell in zip(_Worker._fields, each.cells(", "), strict=True))
-            for each in found
-        )
+        return None
     with console.capture() as captured:
         console.print(table)
     return captured.get()
