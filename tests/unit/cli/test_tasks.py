@@ -9,7 +9,8 @@ import re
 import pytest
 from support.clock import virtual
 
-from fibo_client import FiboClient
+from fibo_client import FiboClient, TransportError
+from fibo_client.celery import CeleryClient
 from fibo_client.cli.desk import Desk
 from fibo_client.cli.exits import Exit
 from fibo_client.cli.tasks import call
@@ -55,3 +56,69 @@ async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_cal
         status = await call(client, desk, "tasks.add", [2, 3], {}, {}, timeout=5.0, traceback=False)
     assert status is Exit.OK
     assert (tmp_path / "answers").read_text() == "5\n"
+
+
+EVIL = "w\x1b[2J\u202e\r\nError:forged@h"
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """Answers are written at once: for a thread, virtual time does not wait."""
+
+    async def at_once(function, *args):
+        return function(*args)
+
+    monkeypatch.setattr("fibo_client.cli.desk.in_thread", at_once)
+
+
+async def waited(fake, desk, task, timeout=10.0):
+    async with FiboClient(transport=fake) as client:
+        return await call(client, desk, task, [], {}, {"queue": "mth"}, timeout=timeout, traceback=False)
+
+
+@virtual
+async def test_the_queue_that_it_should_be_is_told_on_one_line_whatever_workers_call_themselves(desk, capsys):
+    fake = FakeCelery(nodes=[EVIL], queues=[EVIL])
+    fake.task("tasks.add")
+    assert await waited(fake, desk, "tasks.add") is Exit.NO_ANSWER
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    safe = r"w\x1b[2J\u202e\r\nError:forged@h"
+    assert first == f"Still waiting: no worker takes tasks from 'mth'; {safe} knows the task: --queue {safe}"
+    assert second.startswith("Error: no answer within 10")
+
+
+@virtual
+async def test_that_no_worker_is_there_is_told_while_it_waits(desk, capsys):
+    fake = FakeCelery()
+    with fake.no_worker():
+        assert await waited(fake, desk, "tasks.add") is Exit.NO_WORKER
+    assert capsys.readouterr().err.startswith("Still waiting: no worker answers on this broker")
+
+
+@pytest.mark.usefixtures("no_threads")
+@pytest.mark.parametrize("trouble", ["endless", "raises", "breaks"])
+@virtual
+async def test_an_answer_comes_whatever_becomes_of_the_question_beside_it(desk, tmp_path, capsys, monkeypatch, trouble):
+    asked = []
+
+    async def diagnose(*_, **__):
+        asked.append(True)
+        if trouble == "endless":
+            await asyncio.Event().wait()
+        raise TransportError("Redis is gone") if trouble == "raises" else ZeroDivisionError
+
+    monkeypatch.setattr(CeleryClient, "diagnose", diagnose)
+    fake = FakeCelery(queues=["mth"])
+    fake.task("tasks.slow", lambda: 5, delay=4.0)
+    assert await waited(fake, desk, "tasks.slow") is Exit.OK
+    assert (asked, capsys.readouterr().err, (tmp_path / "answers").read_text()) == ([True], "", "5\n")
+
+
+@pytest.mark.usefixtures("no_threads")
+@virtual
+async def test_a_quick_answer_asks_nothing(desk, capsys, monkeypatch):
+    monkeypatch.setattr(CeleryClient, "diagnose", None)  # It would break.
+    fake = FakeCelery(queues=["mth"])
+    fake.task("tasks.quick", lambda: 5, delay=1.0)
+    assert await waited(fake, desk, "tasks.quick") is Exit.OK
+    assert capsys.readouterr().err == ""
