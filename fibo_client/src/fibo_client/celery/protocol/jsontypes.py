@@ -397,6 +397,50 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 CELERYS: Final = JSONTypes()
 """The types that Celery's JSON has without further ado."""
 
-dumps = CELERYS.dumps
-plain = CELERYS.plain
-loads = CELERYS.loads
+
+def dumps(value: Any, where: str = "the value") -> str:
+    """Encode a value as Celery's JSON.
+
+    Args:
+        value: As for `JSONTypes.dumps`.
+        where: As for `JSONTypes.dumps`.
+
+    Returns:
+        ASCII text.
+
+    Raises:
+        MessageError: As for `JSONTypes.dumps`.
+    """
+    return CELERYS.dumps(value, where)
+
+
+def plain(value: Any, where: str = "the value") -> Any:
+    """Turn a value into what plain JSON has.
+
+    Args:
+        value: As for `JSONTypes.dumps`.
+        where: As for `JSONTypes.dumps`.
+
+    Returns:
+        As `JSONTypes.plain`.
+
+    Raises:
+        MessageError: As for `JSONTypes.dumps`.
+    """
+    return CELERYS.plain(value, where)
+
+
+def loads(text: str | bytes, max_depth: int = MAX_READ_DEPTH) -> Any:
+    """Decode Celery's JSON.
+
+    Args:
+        text: As for `JSONTypes.loads`.
+        max_depth: As for `JSONTypes.loads`.
+
+    Returns:
+        As `JSONTypes.loads`.
+
+    Raises:
+        ResultDecodeError: As for `JSONTypes.loads`.
+    """
+    return CELERYS.loads(text, max_depth)
