@@ -101,6 +101,7 @@ def on_terminal(
         dimensions=(rows, columns),
         env={**{name: value for name, value in os.environ.items() if name not in NOT_HOW}, **HOW, **(env or {})},
         timeout=30,
+        use_poll=True,  # select() takes no descriptor beyond 1,023, and a process of many tests may have more.
     )
     try:
         yield Terminal(child, columns, rows)
