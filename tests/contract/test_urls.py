@@ -334,6 +334,7 @@ def kombus(app: celery.Celery) -> Outcome:
     kind = connection.transport.Channel
     channel = kind.__new__(kind)  # Its __init__ connects.
     channel.connection = connection.transport
+    channel.connection.cycle.poller.close()  # Only a garbage collection would.
     for name in kind.from_transport_options:
         if name in connection.transport_options:
             setattr(channel, name, connection.transport_options[name])
