@@ -115,7 +115,7 @@ async def test_an_ignored_result_is_none_and_is_not_stored(celery):
 
 async def test_headers_stamps_and_compression_are_taken(celery):
     headers = {"traceparent": "00-ab", "baggage": "a=1"}
-    assert await celery.call("stock.headers", headers=headers) == headers
+    assert await celery.call("stock.request", *headers, headers=headers) == headers
     assert await celery.call("stock.echo", "x" * 10_000, compression="gzip") == [["x" * 10_000], {}]
     assert await celery.call("stock.add", 1, 2, stamps={"tenant": "a"}, shadow="other") == 3
 
