@@ -62,7 +62,8 @@ async def compute_many(
         TransportError: Not all was sent.
         MessageError: The queue's name cannot be one.
         ClientStateError: The client is not open here, or was closed meanwhile.
-    """  # noqa: DOC501 - FiboError stands for those above
+        FiboError: Whatever else a chunk may end with.
+    """
     began = engine.check().time()
     numbers = [check_index(n, max_n) async for portion in _portions(check_indexes(ns)) for n in portion]
     if not numbers:

@@ -74,27 +74,29 @@ def screen(raw: bytes, *, max_body_bytes: int) -> Screened:
 
     Returns:
         The message, or why it cannot be run. Nothing is raised, whatever the bytes are.
-    """  # noqa: DOC501 - what is raised is caught
+    """
     try:
-        # A body grows by a third as base64. As plain text in JSON it can grow more, which nobody will miss.
-        if len(raw) > max_body_bytes * 4 // 3 + _ENVELOPE_ROOM:
-            raise _DefectError(f"it has {len(raw)} bytes, too many for a body of at most {max_body_bytes}")
-        payload = _parsed(raw, "it")
+        payload = _envelope(raw, max_body_bytes)
     except _DefectError as defect:
         return Screened(None, str(defect))
-    headers = payload.get("headers") if isinstance(payload, dict) else None
-    if not isinstance(headers, dict):
-        headers = {}
-    task, id = _name(headers.get("task")), _name(headers.get("id"))
+    headers = payload.get("headers")
+    task, id = (_name(headers.get(name)) for name in ("task", "id")) if isinstance(headers, dict) else (None, None)
     try:
-        if not isinstance(payload, dict):
-            raise _DefectError("it is not a JSON object")
-        _check_headers(payload.get("headers"))
-        body = _body(payload, max_body_bytes)
-        _check_body(_parsed(body, "its body"))
+        _check_headers(headers)
+        _check_body(_parsed(_body(payload, max_body_bytes), "its body"))
     except _DefectError as defect:
         return Screened(None, str(defect), task, id)
     return Screened(payload, None, task, id)
+
+
+def _envelope(raw: bytes, max_body_bytes: int) -> dict[str, Any]:
+    # A body grows by a third as base64. As plain text in JSON it can grow more, which nobody will miss.
+    if len(raw) > max_body_bytes * 4 // 3 + _ENVELOPE_ROOM:
+        raise _DefectError(f"it has {len(raw)} bytes, too many for a body of at most {max_body_bytes}")
+    payload = _parsed(raw, "it")
+    if not isinstance(payload, dict):
+        raise _DefectError("it is not a JSON object")
+    return payload
 
 
 def _parsed(data: bytes, what: str) -> Any:

@@ -56,17 +56,17 @@ class _LossCountingQoS(QoS):
     """The tag of the message that was last written down as taken."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types here
+        super().__init__(*args, **kwargs)
         self._lost: set[str] = set()
         self._done: set[str] = set()
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        super().append(message, delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types here
+        super().append(message, delivery_tag)
         self.noted = delivery_tag
 
     def ack(self, delivery_tag: str) -> None:
         try:
-            super().ack(delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types here
+            super().ack(delivery_tag)
         except _NOT_NOW as error:
             # Celery would only log this, and count the message among those that it holds for ever after.
             _logger.warning("a task that is done could not be acknowledged yet: %s", error)
@@ -78,7 +78,7 @@ class _LossCountingQoS(QoS):
         while self._done:
             delivery_tag = next(iter(self._done))
             try:
-                self._remove_from_indices(delivery_tag).execute()  # type: ignore[no-untyped-call] # kombu has no types here
+                self._remove_from_indices(delivery_tag).execute()
             except _NOT_NOW:
                 return
             self._done.discard(delivery_tag)
@@ -95,7 +95,7 @@ class _LossCountingQoS(QoS):
         self.losing = delivery_tag in self._lost
         self._lost.discard(delivery_tag)
         try:
-            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call] # kombu has no types here
+            super().reject(delivery_tag, requeue=requeue)
         finally:
             self.losing = False
 
@@ -106,7 +106,7 @@ class _LossCountingQoS(QoS):
                 client.zadd(self.unacked_index_key, dict.fromkeys(held, time()), xx=True)
         self.losing = True
         try:
-            super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types here
+            super().restore_visible(*args, **kwargs)
         finally:
             self.losing = False
 
@@ -138,13 +138,13 @@ class _Screening(Channel):
             return True
         finally:
             self._in_poll = None  # type: ignore[assignment] # kombu has a connection here, or False, or None
-            self._flush_brpop_reauth()  # type: ignore[no-untyped-call] # kombu has no types here
+            self._flush_brpop_reauth()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._bury_held()
         self._give_back_taken()
         self.qos.forget_done()
-        super()._brpop_start(timeout)  # type: ignore[no-untyped-call] # kombu has no types here
+        super()._brpop_start(timeout)
 
     def _take(self, queue: str, key: str, item: bytes | str) -> None:
         raw = item if isinstance(item, bytes) else item.encode()
@@ -188,7 +188,7 @@ class _Screening(Channel):
         info = info if isinstance(info, dict) else {}
         properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
         try:
-            properties["priority"] = self._get_message_priority(payload)  # type: ignore[no-untyped-call] # kombu has no types here
+            properties["priority"] = self._get_message_priority(payload)
         except OverflowError:  # An infinite one could not be put back.
             properties["priority"] = 0
         try:
@@ -222,7 +222,7 @@ class _Screening(Channel):
         # The records are of all workers on the broker, also of some that look at nothing.
         if self.qos.losing and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
             payload["properties"][LOSSES] = losses(payload) + 1
-        super()._do_restore_message(payload, *args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types here
+        super()._do_restore_message(payload, *args, **kwargs)
 
     def bury(
         self, letter: DeadLetter, *, error: Exception | None = None, tell: Callable[[], object] | None = None
@@ -276,14 +276,14 @@ class _Screening(Channel):
 
     def _receive_one(self, c: Any) -> Any:
         try:
-            return super()._receive_one(c)  # type: ignore[no-untyped-call] # kombu has no types here
+            return super()._receive_one(c)
         except RecursionError:
             _logger.warning("a message of remote control was nested too deeply, and was ignored")
             return None
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
         try:
-            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call] # kombu has no types here
+            return super()._deliver_fanout_message(message, exchange)
         except (redis.RedisError, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - anyone can publish anything there
@@ -326,7 +326,7 @@ class _ScreeningConnection(Connection):
     app: Celery
 
     def get_transport_cls(self) -> type:
-        found: type = super().get_transport_cls()  # type: ignore[no-untyped-call] # kombu has no types here
+        found: type = super().get_transport_cls()
         return _SCREENING.get(found, found)
 
 

@@ -111,7 +111,7 @@ class _Silence:
         """See `Recorder.send`."""
         return self
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:  # noqa: ARG002 - the contract's
+    def carry(self, *_: object, **__: object) -> Mapping[str, Any]:
         """See `Sending.carry`."""
         return _NO_HEADERS
 

@@ -79,8 +79,9 @@ class FakeTask:
             max_retries: How often the task may be tried again. None is without end.
 
         Raises:
-            Exception: Always.
-        """  # noqa: DOC501 - the class is Celery's, by its looks
+            Retry: Always, but where it was tried too often.
+            Exception: It was: then this is `exc`.
+        """
         cause = exc or RuntimeError("Task can be retried")
         if max_retries is not None and self.request.retries >= max_retries:
             raise cause

@@ -352,7 +352,8 @@ class Connections:
 
         Raises:
             RedisFaultError: One failed; the outcome says how.
-        """  # noqa: DOC501 - a cancellation passes through
+            asyncio.CancelledError: The caller left. The connection is cut, so that nobody reads what was for him.
+        """
         answers: list[Any] = []
         refusal: RedisFaultError | None = None
         if not connection.is_connected:  # Sending would connect anew, behind the back of who cut it.

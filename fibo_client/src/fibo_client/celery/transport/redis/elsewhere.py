@@ -12,8 +12,6 @@ from fibo_client.celery.transport.redis.urls import means_redis
 from fibo_client.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fibo_client.celery.transport.base import Broker
     from fibo_client.celery.transport.weather import Weather
 
@@ -72,20 +70,19 @@ class UnreadableStore:
 
     def __init__(self, broker: Broker, reason: str) -> None:
         self.weather: Weather = broker.weather
-        self.unreadable: str | None = reason
-        self._reason = reason
+        self.unreadable: str = reason
 
-    async def read_many(self, task_ids: Sequence[str]) -> NoReturn:  # noqa: ARG002
+    async def read_many(self, *_: object, **__: object) -> NoReturn:
         """See `ResultStore.read_many`."""
-        raise ConfigError(self._reason)
+        raise ConfigError(self.unreadable)
 
-    async def delete(self, task_ids: Sequence[str]) -> NoReturn:  # noqa: ARG002
+    async def delete(self, *_: object, **__: object) -> NoReturn:
         """See `ResultStore.delete`."""
-        raise ConfigError(self._reason)
+        raise ConfigError(self.unreadable)
 
     async def subscribe(self) -> NoReturn:
         """See `ResultStore.subscribe`."""
-        raise ConfigError(self._reason)
+        raise ConfigError(self.unreadable)
 
     async def aclose(self) -> None:
         """See `ResultStore.aclose`."""
