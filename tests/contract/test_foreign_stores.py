@@ -15,7 +15,7 @@ from support.servers import stock_worker
 
 from fibo_client import ConfigError, FiboClient
 from fibo_client.celery import Cause, CeleryClient
-from fibo_client.celery.transport.redis.elsewhere import foreign_store
+from fibo_client.celery.transport.redis.unreadable import foreign_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ import redis.asyncio
 from support.hand import NAME, eventually
 
 from fibo_client.celery import CeleryClient
-from fibo_client.celery.transport.redis.connections import RedisFaultError
+from fibo_client.celery.transport.redis.errors import RedisFaultError
 
 
 async def test_waiting_for_a_connection_and_for_the_answer_share_one_time_limit(server, hand):

@@ -25,7 +25,8 @@ from support.silent import listening, turning_away
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.transport.base import Parcel, Place
-from fibo_client.celery.transport.redis.connections import Connections, RedisFaultError, _is_clean, _outcome
+from fibo_client.celery.transport.redis.connections import Connections, _is_clean
+from fibo_client.celery.transport.redis.errors import RedisFaultError, outcome_of
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TooManyConnectionsError, TransportError
@@ -515,5 +516,5 @@ async def test_every_error_of_redis_py_becomes_one_of_ours(server, kind, monkeyp
             with pytest.raises(RedisFaultError):
                 await use(connection)
             monkeypatch.undo()
-    assert _outcome(error) in ("unsent", "refused")
+    assert outcome_of(error) in ("unsent", "refused")
     await connections.aclose()

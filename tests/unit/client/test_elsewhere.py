@@ -9,7 +9,7 @@ from support.servers import free_port
 
 from fibo_client import ConfigError, FiboClient
 from fibo_client.celery import CeleryClient
-from fibo_client.celery.transport.redis.elsewhere import foreign_store
+from fibo_client.celery.transport.redis.unreadable import foreign_store
 from fibo_client.testing import FakeCelery, FakeFibo
 
 SECRET = "xyzzy"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client import contract
 from fibo_client.celery.protocol.jsontypes import JSONTypes
 from fibo_client.celery.task import RemoteTask
-from fibo_client.celery.transport.redis.elsewhere import UnreadableStore, foreign_store
+from fibo_client.celery.transport.redis.unreadable import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
 from fibo_client.testing.memory import Memory, MemoryBroker, MemoryStore

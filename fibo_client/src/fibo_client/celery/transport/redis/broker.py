@@ -13,7 +13,8 @@ from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.transport.base import Parcel, Place
 from fibo_client.celery.transport.redis import envelope
-from fibo_client.celery.transport.redis.connections import Limit, RedisFaultError, told
+from fibo_client.celery.transport.redis.connections import Limit
+from fibo_client.celery.transport.redis.errors import RedisFaultError, translated_errors
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class RedisBroker:
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
-        with told():
+        with translated_errors():
             return sum(await self._connections.execute_all([("LLEN", key) for key in self._keys.queues(queue)]))
 
     async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
@@ -125,7 +126,7 @@ class RedisBroker:
         def limit() -> Limit:
             return self._connections.limit(deadline + GRACE, timeout)
 
-        with told():
+        with translated_errors():
             async with self._connections.connection(limit()) as connection:
                 return await self._search(connection, self._keys.queues(queue), task_id, deadline, limit)
 
@@ -166,7 +167,7 @@ class RedisBroker:
     async def broadcast(self, request: ControlRequest) -> int:
         """See `Broker.broadcast`."""
         command = self._publish_command(encode_request(request), None)
-        with told():
+        with translated_errors():
             return int(await self._connections.execute(*command))
 
     async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
@@ -178,7 +179,7 @@ class RedisBroker:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         first = self._connections.limit(deadline + GRACE, timeout)
-        with told():
+        with translated_errors():
             async with self._connections.long_connection(first) as connection:
                 self._asking.add(reply_key)
                 try:

@@ -10,21 +10,20 @@ import asyncio
 import logging
 import math
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import redis
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    MasterDownError,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
@@ -33,13 +32,26 @@ from redis.exceptions import (
 
 from fibo_client._version import __version__
 from fibo_client.celery.config import DEFAULT_BROKER_URL
+from fibo_client.celery.transport.redis.errors import (
+    IS_IT_REDIS,
+    IS_IT_RUNNING,
+    IS_IT_TLS,
+    IS_IT_WELL,
+    SAY_WHERE,
+    ConnectionsBusyError,
+    RedisFaultError,
+    brief,
+    explain,
+    explain_connect,
+    outcome_of,
+)
 from fibo_client.celery.transport.weather import Weather
-from fibo_client.errors import TooManyConnectionsError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.transport.redis.errors import Outcome
     from fibo_client.celery.transport.redis.urls import RedisAddress, TLSOptions
 
 logger: Final = logging.getLogger("fibo_client")
@@ -64,50 +76,15 @@ LAST_GOODBYE: Final = 1.0
 _SILENT: Final[dict[str, Any]] = (
     {"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}
 )
-"""Have redis-py not say who we are: `_greet` does."""
+"""Have redis-py not say who we are: `_handshake` does."""
 
-_WHO: Final = (
+_CLIENT_INFO: Final = (
     ("CLIENT", "SETINFO", "LIB-NAME", f"redis-py(fibo_client_v{__version__})"),
     ("CLIENT", "SETINFO", "LIB-VER", redis.__version__),
 )
 
 _FAILURES: Final = (TimeoutError, RedisError, OSError, RuntimeError)
 """How using a connection can fail. RuntimeError is uvloop's, for a handle that is closed."""
-
-Outcome = Literal["unsent", "refused", "unknown"]
-
-
-class RedisFaultError(TransportError):
-    """A command did not do what it should.
-
-    Attributes:
-        outcome: ``unsent``: it never left. ``refused``: Redis answered no. ``unknown``: no answer came.
-    """
-
-    def __init__(self, outcome: Outcome, reason: str) -> None:
-        self.outcome = outcome
-        self.refused: bool = outcome == "refused"
-        super().__init__(reason)
-
-
-class ConnectionsBusyError(RedisFaultError, TooManyConnectionsError):
-    """No connection came free. Nothing was sent."""
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Turn a fault into the error that callers know, with no more of its history than what redis-py said.
-
-    Raises:
-        TransportError: A command inside did not do what it should.
-    """
-    try:
-        yield
-    except RedisFaultError as fault:
-        kind = TooManyConnectionsError if isinstance(fault, TooManyConnectionsError) else TransportError
-        error = kind(str(fault))
-        error.refused = fault.refused
-        raise error from fault.__cause__
 
 
 class Limit(NamedTuple):
@@ -144,7 +121,7 @@ class Connections:
         common: dict[str, Any] = {**EXPLICIT, **_SILENT, "retry": Retry(NoBackoff(), 0)}
         options = {
             **common,
-            "redis_connect_func": partial(_greet, address.db),
+            "redis_connect_func": partial(_handshake, address.db),
             "max_connections": config.max_connections,
             "username": address.username,
             "password": address.password,
@@ -152,7 +129,7 @@ class Connections:
         secure = {} if address.ssl is None else _tls(address.ssl)
         if address.kind == "sentinel":
             credentials = {"username": config.sentinel_username, "password": config.sentinel_password}
-            own = {**common, **secure, **credentials, "ssl": bool(secure), "redis_connect_func": partial(_greet, 0)}
+            own = {**common, **secure, **credentials, "ssl": bool(secure), "redis_connect_func": partial(_handshake, 0)}
             self._sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)  # type: ignore[no-untyped-call] # redis-py's
             options |= {**secure, "ssl": bool(secure)}
             return SentinelConnectionPool(address.master_name, self._sentinel, **options)  # type: ignore[no-untyped-call] # redis-py's
@@ -272,21 +249,21 @@ class Connections:
                 self.weather.connected()
                 self._made.add(connection)
         except TimeoutError:
-            advice = _IS_IT_REDIS if self.address.ssl is None else _IS_IT_TLS
+            advice = IS_IT_REDIS if self.address.ssl is None else IS_IT_TLS
             fault = self._fault("unsent", f"no connection within {limit.seconds:g} s. {advice}")
             if not self._is_short(limit.seconds):
                 self._note(fault, certain=True)
             raise fault from None
         except (RedisError, OSError) as error:
             if isinstance(error, (ResponseError, AuthenticationError)):
-                fault = self._fault(_outcome(error), _explain(error))
+                fault = self._fault(outcome_of(error), explain(error))
             else:
-                reason = _explain_connect(error, tls=self.address.ssl is not None)
+                reason = explain_connect(error, tls=self.address.ssl is not None)
                 # Most likely nobody has said where Redis is.
-                unsaid = reason.endswith(_IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL
-                fault = self._fault("unsent", f"{reason} {_SAY_WHERE}" if unsaid else reason)
+                unsaid = reason.endswith(IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL
+                fault = self._fault("unsent", f"{reason} {SAY_WHERE}" if unsaid else reason)
             self._note(fault, certain=True)
-            raise fault from _brief(error)
+            raise fault from brief(error)
         if self._closed:  # Meanwhile; and nobody would close this one.
             await self._drop(connection)
         self._check_open()
@@ -368,16 +345,16 @@ class Connections:
                         answers.append(await connection.read_response())
                     except ResponseError as error:
                         # The other answers are still to be read, or the connection's next user would get them.
-                        reason = _explain(error)
+                        reason = explain(error)
                         if isinstance(error, NoPermissionError):  # Of a key, Redis does not say which command it was.
                             reason = f"{command[0]}: {reason}"
-                        refusal = refusal or self._fault(_outcome(error), reason)
+                        refusal = refusal or self._fault(outcome_of(error), reason)
         except _FAILURES as error:
             _cut(transport)
             if isinstance(error, TimeoutError) and self._is_short(seconds):
                 await connection.disconnect(nowait=True)
-                raise self._broken(error, seconds + patience) from _brief(error)
-            raise await self._failed(connection, error, seconds + patience) from _brief(error)
+                raise self._broken(error, seconds + patience) from brief(error)
+            raise await self._failed(connection, error, seconds + patience) from brief(error)
         except asyncio.CancelledError:
             _cut(transport)
             raise
@@ -403,7 +380,7 @@ class Connections:
                 await connection.send_packed_command(_packed(commands))
         except _FAILURES as error:
             _cut(transport)
-            raise await self._failed(connection, error, self._io_timeout) from _brief(error)
+            raise await self._failed(connection, error, self._io_timeout) from brief(error)
 
     async def receive(self, connection: AbstractConnection) -> Any:
         """Wait for the next answer on a connection, however long it takes.
@@ -420,12 +397,12 @@ class Connections:
         try:
             return await connection.read_response()
         except _FAILURES as error:
-            raise await self._failed(connection, error, None) from _brief(error)
+            raise await self._failed(connection, error, None) from brief(error)
 
     async def _failed(self, connection: AbstractConnection, error: Exception, seconds: float | None) -> RedisFaultError:
         """Drop a connection whose use failed, unless Redis only said no, and tell what is known of the outcome."""
         if isinstance(error, ResponseError):
-            return self._fault(_outcome(error), _explain(error))
+            return self._fault(outcome_of(error), explain(error))
         fault = self._broken(error, seconds)
         if not self._closed:  # Else whoever closed it knows.
             self.weather.broke()
@@ -439,12 +416,12 @@ class Connections:
 
     def _broken(self, error: Exception, seconds: float | None) -> RedisFaultError:
         if isinstance(error.__context__, ReadOnlyError):  # Of a Sentinel's connection, redis-py makes another error.
-            return self._fault("unsent", _explain(error))
+            return self._fault("unsent", explain(error))
         if isinstance(error, (BusyLoadingError, AuthenticationError)):
-            return self._fault(_outcome(error), _explain(error))
+            return self._fault(outcome_of(error), explain(error))
         if seconds is not None and isinstance(error, TimeoutError):
-            return self._fault("unknown", f"no answer within {seconds:g} s. {_IS_IT_WELL}")
-        return self._fault("unknown", _explain(error))
+            return self._fault("unknown", f"no answer within {seconds:g} s. {IS_IT_WELL}")
+        return self._fault("unknown", explain(error))
 
     async def aclose(self) -> None:
         """Close all connections, also those in use, and make no more."""
@@ -509,17 +486,17 @@ def _packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
     return pieces
 
 
-async def _greet(db: int, connection: AbstractConnection) -> None:
+async def _handshake(db: int, connection: AbstractConnection) -> None:
     """Choose the database, and say who we are, for Redis to show in its list of clients."""
     # redis-py would do so in several writes, and pass over an error that answers the last of them. What a server says
     # before it closes, as in protected mode, would be lost: the second write fails, and drops what came.
     await connection.on_connect()  # Authenticates, where there is a password.
     select = [("SELECT", db)] if db else []
-    await connection.send_packed_command(_packed([*select, *_WHO]), check_health=False)
+    await connection.send_packed_command(_packed([*select, *_CLIENT_INFO]), check_health=False)
     for _ in select:
         await connection.read_response()
     said: ResponseError | None = None
-    for _ in _WHO:
+    for _ in _CLIENT_INFO:
         try:
             await connection.read_response()
         except ResponseError as error:  # Before 7.2, Redis does not know the command; and not every user may give it.
@@ -538,99 +515,3 @@ def _tls(options: TLSOptions) -> dict[str, Any]:
         "ssl_keyfile": options.keyfile,
         "ssl_check_hostname": options.check_hostname,
     }
-
-
-def _brief(error: Exception) -> Exception:
-    """Cut an error of redis-py down to what it says: the way through its and asyncio's insides fills a screen."""
-    error.__cause__ = error.__context__ = None
-    if isinstance(error, MasterNotFoundError):
-        error.args = (_said(error),)
-    return error.with_traceback(None)
-
-
-def _said(error: BaseException) -> str:
-    text = str(error).strip()
-    # Before 7.4 redis-py goes on with its clients, passwords included.
-    if isinstance(error, MasterNotFoundError):
-        return text.partition(" : ")[0]
-    # Redis in protected mode goes on with four ways out, the first of which is to open it to everybody.
-    return text.partition(" If you want to connect")[0]
-
-
-def _outcome(error: RedisError) -> Outcome:
-    """Tell a server that cannot take the command yet from one that does not want it."""
-    not_yet = isinstance(error, (BusyLoadingError, ReadOnlyError, MasterDownError))
-    return "unsent" if not_yet else "refused"
-
-
-def _explain(error: BaseException) -> str:
-    """Say in a line what went wrong and, where it is plain, what to do."""
-    text = _said(error) or type(error).__name__
-    for sign, advice in _ADVICE:
-        if sign in text.lower():
-            return f"{text.rstrip('.')}. {advice}"
-    return text
-
-
-def _explain_connect(error: BaseException, *, tls: bool) -> str:
-    """Say it of a connection that did not come about, where the same words mean more than later."""
-    text = _said(error)
-    for sign, advice in _TLS_ADVICE if tls else _PLAIN_ADVICE:
-        if sign in text.lower():
-            return f"{text.rstrip('.')}. {advice}"
-    return _explain(error)
-
-
-_IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
-_IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
-_IS_IT_WELL: Final = "Is it stopped, or very busy (SLOWLOG GET)?"
-_CLOSED_IN_TLS: Final = (
-    "Redis closed it at once, without a word: does it want a client's certificate (ssl_certfile and ssl_keyfile), or "
-    "has it reached its maxclients?"
-)
-_TLS_ADVICE: Final = (
-    ("error 2 connecting", "One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there."),
-    ("certificate has expired", "The server's certificate must be renewed, or this machine's clock is wrong."),
-    ("mismatch, certificate is not valid for", "Connect by a name that the server's certificate has."),
-    ("key values mismatch", "ssl_keyfile is not the key of ssl_certfile."),
-    ("alert unknown ca", "Redis does not know the authority that signed ssl_certfile."),
-    ("certificate required", "Redis wants a client's certificate that it trusts: ssl_certfile and ssl_keyfile."),
-    ("reset by peer", _CLOSED_IN_TLS),
-    ("error connecting to", _CLOSED_IN_TLS),
-    ("wrong version number", _IS_IT_TLS),
-    ("record layer failure", _IS_IT_TLS),
-)
-
-_CLOSED_AT_ONCE: Final = "Redis closed it at once, without a word: does it want TLS? Then the scheme is rediss://."
-_PLAIN_ADVICE: Final = (
-    ("reset by peer", _CLOSED_AT_ONCE),
-    ("closed by server", _CLOSED_AT_ONCE),
-    ("protocol error", _IS_IT_REDIS),
-)
-
-_IS_IT_RUNNING: Final = "Is Redis running there?"
-_SAY_WHERE: Final = "`fibo-worker dev` starts one to try; CELERY_BROKER_URL, or broker_url=, says where yours is."
-_IS_NO_SENTINEL: Final = "That is a Redis, and no Sentinel, whose port is 26379 by default."
-_ADVICE: Final = (
-    ("connection refused", _IS_IT_RUNNING),
-    ("error 111", _IS_IT_RUNNING),
-    ("error 2 connecting", "Is Redis running, and is that the path of its socket?"),
-    ("name or service not known", "Is the host's name right?"),
-    ("while writing to socket", _CLOSED_AT_ONCE),
-    ("certificate verify failed", "Give the authority that signed it: ssl_ca_certs."),
-    ("wrongpass", "Check the user name and the password in the URL."),
-    ("invalid username-password", "Check the user name and the password in the URL."),
-    ("noauth", "Redis wants a password: redis://:password@host."),
-    ("authentication required", "Redis wants a password: redis://:password@host."),
-    ("in protected mode", "Give that Redis a password (requirepass), and the URL, too: redis://:password@host."),
-    ("max number of clients", "Raise its maxclients, or see whose all those connections are: CLIENT LIST."),
-    ("without any password configured", "This Redis has no password: leave it out of the URL."),
-    (
-        "db index is out of range",
-        "The URL ends in the number of a database, of which Redis has 16 by default: 0 to 15.",
-    ),
-    ("unknown command 'sentinel'", _IS_NO_SENTINEL),
-    ("unknown command `sentinel`", _IS_NO_SENTINEL),  # before Redis 7
-    ("no master found", "Check master_name and the Sentinels' addresses."),
-    ("no permissions", "The ACL of the Redis user must allow the command, and the key or channel: see ACL LOG."),
-)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fibo_client.celery.transport.redis.broker import RedisBroker
 from fibo_client.celery.transport.redis.connections import Connections
-from fibo_client.celery.transport.redis.elsewhere import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.keys import BrokerKeys, result_key_prefix
 from fibo_client.celery.transport.redis.store import RedisResultStore
+from fibo_client.celery.transport.redis.unreadable import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.urls import parse_url
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from fibo_client.celery.transport.base import Confirmed, Pushed
-from fibo_client.celery.transport.redis.connections import RedisFaultError, told
+from fibo_client.celery.transport.redis.errors import RedisFaultError, translated_errors
 from fibo_client.errors import ReadError, TransportError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RedisResultStore:
 
     async def delete(self, task_ids: Sequence[str]) -> None:
         """See `ResultStore.delete`. One UNLINK."""
-        with told():
+        with translated_errors():
             await self._connections.execute("UNLINK", *[f"{self._prefix}{task_id}" for task_id in task_ids])
 
     async def subscribe(self) -> RedisSubscription:

@@ -1,0 +1,145 @@
+"""What can go wrong with a Redis: as an outcome, as the error that callers know, and in words that say what to do."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Literal
+
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
+
+from fibo_client.errors import TooManyConnectionsError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Outcome = Literal["unsent", "refused", "unknown"]
+
+
+class RedisFaultError(TransportError):
+    """A command did not do what it should.
+
+    Attributes:
+        outcome: ``unsent``: it never left. ``refused``: Redis answered no. ``unknown``: no answer came.
+    """
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        self.outcome = outcome
+        self.refused: bool = outcome == "refused"
+        super().__init__(reason)
+
+
+class ConnectionsBusyError(RedisFaultError, TooManyConnectionsError):
+    """No connection came free. Nothing was sent."""
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn a fault into the error that callers know, with no more of its history than what redis-py said.
+
+    Raises:
+        TransportError: A command inside did not do what it should.
+    """
+    try:
+        yield
+    except RedisFaultError as fault:
+        kind = TooManyConnectionsError if isinstance(fault, TooManyConnectionsError) else TransportError
+        error = kind(str(fault))
+        error.refused = fault.refused
+        raise error from fault.__cause__
+
+
+def brief(error: Exception) -> Exception:
+    """Cut an error of redis-py down to what it says: the way through its and asyncio's insides fills a screen."""
+    error.__cause__ = error.__context__ = None
+    if isinstance(error, MasterNotFoundError):
+        error.args = (_said(error),)
+    return error.with_traceback(None)
+
+
+def _said(error: BaseException) -> str:
+    text = str(error).strip()
+    # Before 7.4 redis-py goes on with its clients, passwords included.
+    if isinstance(error, MasterNotFoundError):
+        return text.partition(" : ")[0]
+    # Redis in protected mode goes on with four ways out, the first of which is to open it to everybody.
+    return text.partition(" If you want to connect")[0]
+
+
+def outcome_of(error: RedisError) -> Outcome:
+    """Tell a server that cannot take the command yet from one that does not want it."""
+    not_yet = isinstance(error, (BusyLoadingError, ReadOnlyError, MasterDownError))
+    return "unsent" if not_yet else "refused"
+
+
+def explain(error: BaseException) -> str:
+    """Say in a line what went wrong and, where it is plain, what to do."""
+    text = _said(error) or type(error).__name__
+    for sign, advice in _ADVICE:
+        if sign in text.lower():
+            return f"{text.rstrip('.')}. {advice}"
+    return text
+
+
+def explain_connect(error: BaseException, *, tls: bool) -> str:
+    """Say it of a connection that did not come about, where the same words mean more than later."""
+    text = _said(error)
+    for sign, advice in _TLS_ADVICE if tls else _PLAIN_ADVICE:
+        if sign in text.lower():
+            return f"{text.rstrip('.')}. {advice}"
+    return explain(error)
+
+
+IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
+IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
+IS_IT_WELL: Final = "Is it stopped, or very busy (SLOWLOG GET)?"
+_CLOSED_IN_TLS: Final = (
+    "Redis closed it at once, without a word: does it want a client's certificate (ssl_certfile and ssl_keyfile), or "
+    "has it reached its maxclients?"
+)
+_TLS_ADVICE: Final = (
+    ("error 2 connecting", "One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there."),
+    ("certificate has expired", "The server's certificate must be renewed, or this machine's clock is wrong."),
+    ("mismatch, certificate is not valid for", "Connect by a name that the server's certificate has."),
+    ("key values mismatch", "ssl_keyfile is not the key of ssl_certfile."),
+    ("alert unknown ca", "Redis does not know the authority that signed ssl_certfile."),
+    ("certificate required", "Redis wants a client's certificate that it trusts: ssl_certfile and ssl_keyfile."),
+    ("reset by peer", _CLOSED_IN_TLS),
+    ("error connecting to", _CLOSED_IN_TLS),
+    ("wrong version number", IS_IT_TLS),
+    ("record layer failure", IS_IT_TLS),
+)
+
+_CLOSED_AT_ONCE: Final = "Redis closed it at once, without a word: does it want TLS? Then the scheme is rediss://."
+_PLAIN_ADVICE: Final = (
+    ("reset by peer", _CLOSED_AT_ONCE),
+    ("closed by server", _CLOSED_AT_ONCE),
+    ("protocol error", IS_IT_REDIS),
+)
+
+IS_IT_RUNNING: Final = "Is Redis running there?"
+SAY_WHERE: Final = "`fibo-worker dev` starts one to try; CELERY_BROKER_URL, or broker_url=, says where yours is."
+_IS_NO_SENTINEL: Final = "That is a Redis, and no Sentinel, whose port is 26379 by default."
+_ADVICE: Final = (
+    ("connection refused", IS_IT_RUNNING),
+    ("error 111", IS_IT_RUNNING),
+    ("error 2 connecting", "Is Redis running, and is that the path of its socket?"),
+    ("name or service not known", "Is the host's name right?"),
+    ("while writing to socket", _CLOSED_AT_ONCE),
+    ("certificate verify failed", "Give the authority that signed it: ssl_ca_certs."),
+    ("wrongpass", "Check the user name and the password in the URL."),
+    ("invalid username-password", "Check the user name and the password in the URL."),
+    ("noauth", "Redis wants a password: redis://:password@host."),
+    ("authentication required", "Redis wants a password: redis://:password@host."),
+    ("in protected mode", "Give that Redis a password (requirepass), and the URL, too: redis://:password@host."),
+    ("max number of clients", "Raise its maxclients, or see whose all those connections are: CLIENT LIST."),
+    ("without any password configured", "This Redis has no password: leave it out of the URL."),
+    (
+        "db index is out of range",
+        "The URL ends in the number of a database, of which Redis has 16 by default: 0 to 15.",
+    ),
+    ("unknown command 'sentinel'", _IS_NO_SENTINEL),
+    ("unknown command `sentinel`", _IS_NO_SENTINEL),  # before Redis 7
+    ("no master found", "Check master_name and the Sentinels' addresses."),
+    ("no permissions", "The ACL of the Redis user must allow the command, and the key or channel: see ACL LOG."),
+)
