@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
-    from fibo_client.celery.result import AsyncResult, Question
+    from fibo_client.celery.question import Question
+    from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.stats import ClientStats
     from fibo_client.celery.task import RemoteTask
     from fibo_client.celery.transport.base import Transport

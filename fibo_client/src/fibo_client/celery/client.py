@@ -11,9 +11,9 @@ from fibo_client.celery.diagnosis import Diagnosis, diagnose
 from fibo_client.celery.engine import Engine
 from fibo_client.celery.inspection import Inspect, WorkerInfo
 from fibo_client.celery.protocol.message import check_name
+from fibo_client.celery.question import Question
 from fibo_client.celery.result import (
     AsyncResult,
-    Question,
     check_handle,
     check_handles,
     collect,
