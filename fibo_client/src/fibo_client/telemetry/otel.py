@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client._version import __version__
+from fibo_client.telemetry.semconv import DESTINATION, MESSAGE_COUNT, MESSAGE_ID, SYSTEM
 
 try:
     from opentelemetry import context, metrics, propagate, trace
@@ -27,13 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenTelemetry"]
 
-SYSTEM: Final = "messaging.system"
 OPERATION: Final = "messaging.operation.name"
 OPERATION_TYPE: Final = "messaging.operation.type"
-DESTINATION: Final = "messaging.destination.name"
-MESSAGE_ID: Final = "messaging.message.id"
 CONVERSATION_ID: Final = "messaging.message.conversation_id"
-MESSAGE_COUNT: Final = "messaging.batch.message_count"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
@@ -88,28 +85,13 @@ class OpenTelemetry:
         self._instruments = _Instruments(tracer, duration, sent, create_spans)
 
     def capture(self) -> Context:
-        """Give the context of who runs now. The client calls it.
-
-        Returns:
-            OpenTelemetry's context.
-        """
+        """See `fibo_client.telemetry.Recorder.capture`."""
         return context.get_current()
 
     def send(
         self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Context | None
     ) -> _Sending:
-        """Begin to record a sending. The client calls it.
-
-        Args:
-            queue: The queue.
-            server: Where it is.
-            batch: Whether it may be several messages.
-            headers: The headers that the caller gives the messages.
-            origin: Who sends, from `capture`. None is who runs now.
-
-        Returns:
-            What the client tells further.
-        """
+        """See `fibo_client.telemetry.Recorder.send`."""
         return _Sending(self._instruments, queue, server, batch=batch, headers=headers, origin=origin)
 
 

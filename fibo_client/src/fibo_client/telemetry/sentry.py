@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.telemetry.recorder import SILENCE
+from fibo_client.telemetry.semconv import DESTINATION, MESSAGE_COUNT, MESSAGE_ID, SYSTEM
 
 try:
     import sentry_sdk
@@ -32,10 +33,6 @@ ENQUEUED: Final = "sentry-task-enqueued-time"
 
 OPERATION: Final = "queue.publish"
 ORIGIN: Final = "auto.queue.fibo_client"
-MESSAGE_ID: Final = "messaging.message.id"
-DESTINATION: Final = "messaging.destination.name"
-MESSAGE_COUNT: Final = "messaging.batch.message_count"
-SYSTEM: Final = "messaging.system"
 
 
 class Sentry:
@@ -50,29 +47,14 @@ class Sentry:
     """
 
     def capture(self) -> Any:
-        """Give the span and the trace of who runs now. The client calls it.
-
-        Returns:
-            What `send` takes for its origin; None where there is nothing to remember.
-        """
+        """See `fibo_client.telemetry.Recorder.capture`."""
         if not sentry_sdk.is_initialized():
             return None
         scope = sentry_sdk.get_current_scope()
         return _Caller(scope.streamed_span if _streams() else scope.span, sentry_sdk.get_isolation_scope())
 
     def send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Any) -> Sending:
-        """Begin to record a sending. The client calls it.
-
-        Args:
-            queue: The queue.
-            server: Where it is.
-            batch: Whether it may be several messages.
-            headers: The headers that the caller gives the messages.
-            origin: Who sends, from `capture`. None is who runs now.
-
-        Returns:
-            What the client tells further.
-        """
+        """See `fibo_client.telemetry.Recorder.send`."""
         caller = origin or self.capture()
         if caller is None:
             return SILENCE
