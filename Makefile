@@ -70,8 +70,14 @@ $(TIERS:%=test-%): test-%: $(STAMP)
 test-versions: $(STAMP) ## Run the client against workers of Celery 5.3 to 5.7, each in an environment of its own
 	@$(BIN)/pytest --quiet tests/versions
 
-test-pythons: $(STAMP) ## Run what `make test` runs on each interpreter found, 3.11 to 3.14
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/interpreters.py --numprocesses 4 --dist loadfile $(NEWCOMERS:%=tests/%)
+test-pythons: ## Run every test on each interpreter found, 3.11 to 3.14, each in an environment of its own
+	@failed=""; for version in 3.11 3.12 3.13 3.14; do \
+		python=$$(PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd: -) \
+			python$$version -c 'import sys; print(sys.executable)' 2>/dev/null) || \
+			{ echo "== Python $$version is not on the PATH"; continue; }; \
+		echo "== Python $$version"; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venvs/$$version test-all || failed="$$failed $$version"; \
+	done; test -z "$$failed" || { echo "Failed on:$$failed"; exit 1; }
 
 coverage: $(STAMP) ## Run what `make test` runs, and measure the coverage of fibo_client
 	@$(PYTEST) --cov --cov-report=term $(NEWCOMERS:%=tests/%)

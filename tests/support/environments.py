@@ -1,4 +1,4 @@
-"""Environments of their own under `.venvs`, for interpreters and programs, made anew only when their pins change."""
+"""Environments of their own under `.venvs`, for programs, made anew only when their pins change."""
 
 from __future__ import annotations
 
