@@ -23,6 +23,6 @@ while waiting:
     waiting = pending
     if waiting and time.monotonic() > deadline:
         sys.exit(f"{len(waiting)} of {len(VALUES)} values have no answer after 10 seconds")
-    time.sleep(0.02)
+    time.sleep(0.02)  # It polls, as programs do that Celery's documentation shows: that is what is served here.
 
 print(app.send_task("tasks.sqrt_task", args=(4,)).get(timeout=5), flush=True)

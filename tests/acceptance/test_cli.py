@@ -8,7 +8,8 @@ import sys
 import pytest
 from support.clients import celery_client
 from support.fibo import fibo_worker
-from support.programs import FIBO_WORKER, alive, gone, run, started
+from support.programs import FIBO_WORKER, alive, run, started, wait_until_gone
+from support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)  # Servers start and end, each in a second or two where nothing else happens.
 
@@ -33,25 +34,24 @@ def test_dev_serves_until_ctrl_c_and_leaves_nothing():
 
         assert program.end(signal.SIGINT) == 0
 
-    assert gone(below, timeout=10)
+    wait_until_gone(below, timeout=10)
     assert "Traceback" not in program.text
     assert program.text.endswith("Stopped.\n")
 
 
 def test_dev_stops_cleanly_also_while_it_is_still_starting():
     with started(*FIBO_WORKER, "dev") as program:
-        while len(below := program.descendants()) < 4:
-            assert program.process.poll() is None
+        below = until(lambda: len(found := program.descendants()) >= 4 and found, lambda: program.text)
 
         assert program.end(signal.SIGTERM) == 0
 
-    assert gone(below, timeout=20)
+    wait_until_gone(below, timeout=20)
     assert "Traceback" not in program.text
 
 
 def test_no_private_server_survives_a_program_that_is_killed():
     serve = (
-        "import time; from fibo_worker.dev import PrivateRedis\nwith PrivateRedis(): print('ready'); time.sleep(600)"
+        "import signal; from fibo_worker.dev import PrivateRedis\nwith PrivateRedis(): print('ready'); signal.pause()"
     )
     with started(sys.executable, "-c", serve) as program:
         program.wait_for("ready")
@@ -60,7 +60,7 @@ def test_no_private_server_survives_a_program_that_is_killed():
 
         assert program.end(signal.SIGKILL) == -signal.SIGKILL
 
-    assert gone(below, timeout=60)
+    wait_until_gone(below, timeout=60)
 
 
 def test_start_and_celerys_own_command_serve_and_end_on_sigterm(redis_server):
@@ -84,7 +84,7 @@ def test_start_and_celerys_own_command_serve_and_end_on_sigterm(redis_server):
         for program in programs:
             program.process.send_signal(signal.SIGTERM)
         assert [program.process.wait(60) for program in programs] == [0, 0]
-    assert gone(below, timeout=10)
+    wait_until_gone(below, timeout=10)
 
 
 def test_health_is_0_if_a_worker_answers_and_names_it(worker):
@@ -103,8 +103,8 @@ def test_health_is_1_if_the_worker_that_must_answer_does_not(worker):
 
 def test_health_that_hangs_where_no_timeout_reaches_is_ended_and_says_where():
     program = (
-        "import time; from fibo_worker import cli, health\n"
-        "health.check = lambda *_, **__: time.sleep(300)\n"
+        "import signal; from fibo_worker import cli, health\n"
+        "health.check = lambda *_, **__: signal.pause()\n"
         "cli._GRACE = 0.1\n"
         "cli.main(['health', '--timeout', '0.1'])"
     )

@@ -8,7 +8,7 @@ import time
 
 import gmpy2
 import pytest
-from support.hand import eventually
+from support.waiting import eventually
 
 from fibo_client import (
     FIBO_TASK,

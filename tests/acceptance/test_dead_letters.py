@@ -7,7 +7,7 @@ import json
 
 import pytest
 from support.defects import TOLD, UNTOLD, envelope
-from support.hand import eventually
+from support.waiting import eventually
 
 from fibo_client import FiboClient, TaskFailedError
 from fibo_worker.dead_letters import DeadLetters

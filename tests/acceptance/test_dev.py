@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.programs import gone
+from support.programs import wait_until_gone
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
@@ -36,7 +36,7 @@ async def test_the_worker_hosts_what_can_be_imported_here_whatever_the_apps_own_
             (worker,) = await celery.ping()
             assert worker.name == here.worker.node
         pids = {here.worker.pid, here.redis.pid}
-    assert gone(pids, 10)
+    wait_until_gone(pids, 10)
 
 
 async def test_without_an_app_it_is_the_fibonacci_worker(redis_url):

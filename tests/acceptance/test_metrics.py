@@ -18,8 +18,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.acl import CLIENT, WORKER, make_users, refusals
 from support.clients import celery_client
-from support.programs import FIBO_WORKER, gone, run, started
+from support.programs import FIBO_WORKER, run, started, wait_until_gone
 from support.servers import TESTS, RedisServer, free_port
+from support.waiting import until
 
 from fibo_worker.dev import WorkerProcess
 from fibo_worker.metrics import BUCKETS, PATIENCE
@@ -58,11 +59,7 @@ class Scraped:
 
 def scraped_when(port, true, timeout=30):
     """Scrape until something is true of it."""
-    deadline = time.monotonic() + timeout
-    while not true(found := Scraped(port)):
-        assert time.monotonic() < deadline, found.samples
-        time.sleep(0.05)
-    return found
+    return until(lambda: true(found := Scraped(port)) and found, lambda: f"it is {Scraped(port).samples}")
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +264,7 @@ def test_start_serves_metrics_until_it_ends_and_says_where(redis_url):
         assert program.end(signal.SIGTERM) == 0
     with pytest.raises(urllib.error.URLError):
         Scraped(port)
-    assert gone(below, timeout=5)
+    wait_until_gone(below, timeout=5)
 
 
 def test_the_processes_of_the_pool_do_not_listen(worker):
@@ -277,10 +274,12 @@ def test_the_processes_of_the_pool_do_not_listen(worker):
     first = set(children(process.pid))
     for pid in first:
         os.kill(pid, signal.SIGKILL)  # Those that replace them are forked while it is served.
-    deadline = time.monotonic() + 20
-    while first & (now := set(children(process.pid))) or [listeners(pid, port) for pid in now] != [0, 0]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+
+    def are_replaced_and_do_not_listen():
+        now = children(process.pid)
+        return not first & set(now) and [listeners(pid, port) for pid in now] == [0, 0]
+
+    until(are_replaced_and_do_not_listen)
 
 
 def children(pid):

@@ -9,7 +9,7 @@ import uuid
 import pytest
 from support import stock as stock_app
 from support.clock import VirtualTimeLoop
-from support.hand import eventually
+from support.waiting import eventually
 
 from fibo_client import (
     FIBO_TASK,

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from support.programs import started
 from support.servers import TESTS, free_port
+from support.waiting import until
 
 from fibo_worker.dev import WorkerProcess
 
@@ -41,15 +42,18 @@ class Reports:
 
     def wait_for(self, count, trace_id):
         """Wait until so many reports belong to a trace, and give them."""
-        deadline = time.monotonic() + 20
-        while True:
-            lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
-            reports = [json.loads(line) for line in lines if line.endswith("\n")]
-            found = [each for each in reports if each.get("contexts", {}).get("trace", {}).get("trace_id") == trace_id]
-            if len(found) >= count:
-                return found
-            assert time.monotonic() < deadline, f"{len(found)} of {count} in:\n{''.join(lines)}"
-            time.sleep(0.05)
+        return until(
+            lambda: len(found := self.of(trace_id)) >= count and found,
+            lambda: f"{len(self.of(trace_id))} of {count} are in:\n{self.text}",
+        )
+
+    def of(self, trace_id):
+        reports = [json.loads(line) for line in self.text.splitlines(keepends=True) if line.endswith("\n")]
+        return [each for each in reports if each.get("contexts", {}).get("trace", {}).get("trace_id") == trace_id]
+
+    @property
+    def text(self):
+        return self.file.read_text() if self.file.exists() else ""
 
 
 def begin():

@@ -12,10 +12,11 @@ import pytest
 import redis.asyncio
 from service.app import app, get_client
 from service.errors import ANSWERS, Problem
-from support.hand import Hand, eventually
+from support.hand import Hand
 from support.proxy import Proxy
 from support.servers import free_port
 from support.service import held_worker, launched, queued, read_events, serving
+from support.waiting import eventually
 
 from fibo_client import FiboClient, FiboError, errors
 

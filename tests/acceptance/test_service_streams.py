@@ -10,9 +10,9 @@ import fastapi.sse
 import httpx
 import pytest
 from service.app import app
-from support.hand import eventually
 from support.programs import resident
 from support.service import held_worker, queued, running
+from support.waiting import eventually
 
 LARGE = 900_000
 """The index of a number of 160 kB in a response, and of half as much in memory."""
@@ -80,7 +80,7 @@ async def test_one_who_has_stopped_reading_has_the_work_revoked_when_it_leaves(h
     async def stuck():
         return computed(held) - before >= BUFFERED
 
-    await eventually(stuck, 30)
+    await eventually(stuck)
     async with held.stopped():
         assert await queued(held.url) > 0
         told = len(held.process.log.read_text())

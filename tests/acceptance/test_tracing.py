@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import sys
-import time
 
 import httpx
 import pytest
@@ -45,17 +44,9 @@ def stock_url(stock_traced):
 @pytest.fixture
 def of_worker(stock_traced):
     """Gives the worker's spans of a task that belong to a trace, once there are so many."""
-    file = stock_traced[1]
 
     def find(task, span, count=1):
-        trace_id = f"0x{span.context.trace_id:032x}"
-        deadline = time.monotonic() + 20
-        while True:
-            found = [each for each in in_file(file, name=f"run/{task}") if each["context"]["trace_id"] == trace_id]
-            if len(found) >= count:
-                return found
-            assert time.monotonic() < deadline, found
-            time.sleep(0.05)
+        return in_file(stock_traced[1], count, name=f"run/{task}", trace_id=span.context.trace_id)
 
     return find
 

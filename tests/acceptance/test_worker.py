@@ -8,8 +8,9 @@ import pytest
 import redis
 from support.ca import Authority, tls_server
 from support.clients import celery_client
-from support.programs import gone
+from support.programs import wait_until_gone
 from support.servers import TESTS, RedisServer, redis_binaries
+from support.waiting import until
 
 from fibo_client import contract
 from fibo_worker import health
@@ -119,11 +120,10 @@ def test_a_worker_that_is_stopped_ends_the_task_that_runs_and_leaves_no_process_
             assert process.node.startswith("fibo@")
             assert log.exists()
             result = app.send_task("stock.sleep", (1,))
-            while (state := result.state) != "STARTED":
-                assert state == "PENDING"
+            until(lambda: result.state == "STARTED", lambda: f"it is {result.state}")
 
         assert result.get(timeout=0.1) == 1
-    assert gone({group}, timeout=1)
+    wait_until_gone({group}, timeout=1)
     assert not log.parent.exists()
 
 
@@ -152,7 +152,7 @@ class TestPrivateRedis:
             assert client.config_get("appendonly")["appendonly"] == "no"
             client.set("key", "value")
 
-        assert gone({pid}, timeout=1)
+        wait_until_gone({pid}, timeout=1)
         assert not directory.exists()
 
     def test_a_setting_is_written_as_in_a_configuration_file(self, path, tmp_path):

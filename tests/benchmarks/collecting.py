@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import group
+from support.waiting import until
 from tests.benchmarks.bench import INTERVAL, TASK, TIMEOUT, N, Place, in_turns, timed
 from tests.benchmarks.launch import SLICE, our_calls, threaded_calls
 from tests.benchmarks.report import Row
@@ -89,13 +90,10 @@ def celery_bulk(here: Bench, count: int) -> float:
 def worker_alone(place: Place, messages: list[bytes]) -> float:
     """Time the worker from ready bytes to stored results, with no client that waits."""
     before = place.redis.dbsize()
-    deadline = time.monotonic() + TIMEOUT
     began = time.perf_counter()
     push(place, messages)
-    while place.redis.dbsize() < before + len(messages):
-        if time.monotonic() > deadline:
-            raise TimeoutError("the worker did not store all results")
-        time.sleep(0.005)
+    stored = before + len(messages)
+    until(lambda: place.redis.dbsize() >= stored, "not all results are stored", timeout=TIMEOUT, interval=0.005)
     took = time.perf_counter() - began
     place.clean()
     return took

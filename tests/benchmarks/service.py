@@ -94,7 +94,7 @@ def measured(here: Bench, app: str, requests: int) -> dict[str, dict[str, Any]]:
         }
     nobody = here.server.fresh_url()
     with launched(nobody, app, "--no-access-log", timeout=LONGEST) as (address, _), visiting(address, NUMBER, 1):
-        time.sleep(SETTLED)
+        time.sleep(SETTLED)  # From outside nobody sees which requests wait.
         came["waiting"] = look(address)
     return came
 
@@ -102,7 +102,7 @@ def measured(here: Bench, app: str, requests: int) -> dict[str, dict[str, Any]]:
 def look(address: str) -> dict[str, Any]:
     """Probe a service for a while."""
     with probing(address) as late:
-        time.sleep(PROBED)
+        time.sleep(PROBED)  # The measurement takes this long.
     return {"late": late}
 
 

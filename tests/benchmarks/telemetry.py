@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from support.servers import free_port
+from support.waiting import until
 from tests.benchmarks.bench import TIMEOUT, in_turns
 from tests.benchmarks.calls import our_calls
 from tests.benchmarks.report import Row
@@ -171,10 +172,7 @@ def run_all(redis: redis_py.Redis, messages: list[bytes]) -> float:
     began = time.perf_counter()
     for start in range(0, len(messages), BATCH):
         redis.lpush("celery", *messages[start : start + BATCH])
-    while redis.dbsize() < len(messages):
-        if time.perf_counter() - began > TIMEOUT:
-            raise TimeoutError("the worker did not store all results")
-        time.sleep(0.005)
+    until(lambda: redis.dbsize() >= len(messages), "not all results are stored", timeout=TIMEOUT, interval=0.005)
     return time.perf_counter() - began
 
 

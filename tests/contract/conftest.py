@@ -6,7 +6,6 @@ database with every setting that changes names and bytes.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import json
@@ -185,16 +184,3 @@ def watch() -> Iterator[Any]:
     yield begin
     for each in watches:
         each.close()
-
-
-@pytest.fixture
-def until() -> Any:
-    """Ask again and again until the answer is true."""
-
-    async def ask(question: Any, what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not await question():
-            assert time.monotonic() < deadline, what
-            await asyncio.sleep(0.02)
-
-    return ask

@@ -7,6 +7,7 @@ import uuid
 import celery
 import pytest
 from support.servers import stock_worker
+from support.waiting import eventually
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.inspection import WorkerInfo
@@ -90,18 +91,18 @@ async def test_a_worker_tells_us_what_it_tells_celerys_own_client(side, client, 
     assert ours.keys() == {side.node}
 
 
-async def test_a_worker_lists_tasks_by_what_it_does_with_them(side, client, until):
+async def test_a_worker_lists_tasks_by_what_it_does_with_them(side, client):
     """One runs in each process of the worker, one waits, one is for later; all are asked for by id too."""
     inspect = client.inspect(timeout=10)
     processes = 2 if side.node.startswith("stock") else 1
     running = [await client.send_task("stock.sleep", [60]) for _ in range(processes)]
-    await until(lambda: have(inspect.active(), side.node, running), "all are running")
+    await eventually(lambda: have(inspect.active(), side.node, running), "not all are running")
     waiting = await client.send_task("stock.sleep", [60])
     later = await client.send_task("stock.add", [1, 1], countdown=600)
     every = [*running, waiting, later]
     try:
-        await until(lambda: have(inspect.reserved(), side.node, [waiting]), "one waits")
-        await until(lambda: have(inspect.scheduled(), side.node, [later], "request"), "one is for later")
+        await eventually(lambda: have(inspect.reserved(), side.node, [waiting]), "none waits")
+        await eventually(lambda: have(inspect.scheduled(), side.node, [later], "request"), "none is for later")
         queried = (await inspect.query_task(every))[side.node]
         states = {task_id: state for task_id, (state, _) in queried.items()}
         assert states == {
@@ -145,7 +146,7 @@ SECRETIVE = RemoteTask("stock.sleep", argsrepr="('anna', ***)")
     ],
     ids=["by celerys own call", "by the call", "by the task", "by the setting"],
 )
-async def test_a_worker_shows_of_arguments_what_it_was_told_to_show(side, until, settings, task, options, shown):
+async def test_a_worker_shows_of_arguments_what_it_was_told_to_show(side, settings, task, options, shown):
     def send_with_celery():
         with side.celery() as app:
             return app.send_task(task, (60,), **options).id
@@ -156,7 +157,7 @@ async def test_a_worker_shows_of_arguments_what_it_was_told_to_show(side, until,
         else:
             sent = await client.send_task(task, (60,), **options)
         inspect = client.inspect(timeout=10)
-        await until(lambda: have(inspect.active(), side.node, [sent]), "it runs")
+        await eventually(lambda: have(inspect.active(), side.node, [sent]), "it does not run")
         (told,) = (await inspect.active(safe=True))[side.node]
         assert (told["id"], told["args"]) == (sent.id, shown)
         await client.revoke(sent, terminate=True)
@@ -170,10 +171,10 @@ async def have(question, node, results, inside=None):
     return ids >= {result.id for result in results}
 
 
-async def test_a_running_task_is_ended_if_asked_for_and_not_otherwise(side, client, until):
+async def test_a_running_task_is_ended_if_asked_for_and_not_otherwise(side, client):
     result = await client.send_task("stock.sleep", [60])
     inspect = client.inspect(timeout=10)
-    await until(lambda: have(inspect.active(), side.node, [result]), "it runs")
+    await eventually(lambda: have(inspect.active(), side.node, [result]), "it does not run")
     assert await result.revoke() == 1
     with pytest.raises(ResultTimeoutError):
         await result.get(timeout=0.5)

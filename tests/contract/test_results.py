@@ -9,6 +9,7 @@ import pytest
 from celery import states as celery_states
 from celery.backends.base import COMPRESSED_PAYLOAD_MAGIC
 from celery.result import AsyncResult as CeleryResult
+from support.waiting import eventually
 
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.meta import COMPRESSED, decode_meta
@@ -231,7 +232,7 @@ async def test_a_task_declared_to_ignore_its_result_answers_who_asks_for_it(run,
             await client.call(forgetful)
 
 
-async def test_an_ignored_task_stays_in_the_state_that_was_last_stored(run, plain, until):
+async def test_an_ignored_task_stays_in_the_state_that_was_last_stored(run, plain):
     ignoring = await run(plain, "stock.ignored")
     ignoring.until("STARTED")
     async with plain.client() as client:
@@ -239,7 +240,7 @@ async def test_an_ignored_task_stays_in_the_state_that_was_last_stored(run, plai
         async def is_over():
             return not (await client.inspect(timeout=10).query_task([ignoring.id]))[plain.node]
 
-        await until(is_over, "the worker has done with it")
+        await eventually(is_over, "the worker has not done with it")
     left = decode_meta(ignoring.watch.stored(), ignoring.id, max_bytes=LIMIT)
     assert (left.state, left.ready) == ("STARTED", False)
 

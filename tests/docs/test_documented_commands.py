@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from support.pages import DOCS, PAGES, ROOT, blocks, shown_files
 from support.programs import started
 from support.sentinels import Sentinel
 from support.servers import free_port, stock_worker
+from support.waiting import eventually, until
 
 from fibo_client.celery import CeleryClient
 from fibo_worker.dead_letters import DeadLetter, DeadLetters
@@ -82,10 +82,7 @@ def elsewhere(tmp_path_factory):
         sentinel = Sentinel(folder / "sentinel", server.port, "cache")
         prefixed = {"broker_transport_options": {"global_keyprefix": "staging-"}}
         try:
-            deadline = time.monotonic() + 20
-            while not sentinel.knows_its_master():
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            until(sentinel.knows_its_master)
             with WorkerProcess(server.url, stop_timeout=0), stock_worker(server.url, conf=prefixed):
                 replaced = {
                     "//one:26379": f"//127.0.0.1:{sentinel.port}",
@@ -199,11 +196,8 @@ class Reader:
         for command, url, program in self.workers:
             if command.startswith("fibo-worker "):
                 program.wait_for(" ready.", 60)
-                continue
-            async with CeleryClient(url) as client:  # Celery's own command does not say by itself when it is ready.
-                deadline = time.monotonic() + 60
-                while not await client.ping(timeout=1):
-                    assert time.monotonic() < deadline, f"{command}: no worker answers\n{program.text}"
+            else:  # Celery's own command does not say by itself when it is ready.
+                await answered(url, command, program)
         for path in shown_files(self.page) if self.workers else ():
             text = path.read_text()
             if path.suffix == ".py" and "\n# Prints:\n" in text:
@@ -220,6 +214,14 @@ class Reader:
             program.process.send_signal(signal.SIGTERM if is_worker else signal.SIGINT)
         for command, program in self.running:
             assert program.process.wait(30) == 0, f"{command}\n{program.text}"
+
+
+async def answered(url, command, program):
+    """Wait until a worker answers."""
+    async with CeleryClient(url) as client:
+        await eventually(
+            lambda: client.ping(timeout=1), lambda: f"{command}: no worker answers\n{program.text}", timeout=60
+        )
 
 
 @pytest.mark.timeout(180)  # Several programs, each of which may take its time on a busy machine.

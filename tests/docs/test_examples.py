@@ -15,7 +15,7 @@ import yaml
 from support.ca import Authority, tls_server
 from support.examples import EXAMPLES, matches, promised, run_program
 from support.pages import DOCS, PAGES, ROOT, shown_files
-from support.programs import descendants, gone, run
+from support.programs import descendants, run, wait_until_gone
 from support.rabbit import HOW_TO_GET_ONE, find_rabbitmq, running_rabbitmq
 from support.sentinels import MASTER, SentinelSet
 from support.servers import project_worker
@@ -161,7 +161,7 @@ def test_what_is_moved_from_aio_celery_runs_over_rabbitmq(environment, redis_url
         printed = run_program(path, python=python, strict=False, AMQP_URL=url, REDIS_URL=redis_url)
         assert matches(promised(path.read_text()), printed)
         started = descendants(os.getpid()) - before
-    assert gone(started, 20)
+    wait_until_gone(started, 20)
 
 
 def test_what_is_moved_from_aio_celery_fits_its_types(environment):

@@ -7,8 +7,8 @@ import re
 import gmpy2
 import pytest
 from support.browser import DESKTOP, NARROW, PHONE, overflowing, violations
-from support.hand import eventually
 from support.service import queued, serving
+from support.waiting import eventually
 
 from fibo_worker.dev import WorkerProcess
 
@@ -103,7 +103,7 @@ async def test_the_bar_moves_and_cancel_stops_the_work(address, own_worker, open
     async def nothing_left():
         return "Discarding revoked task" in process.log.read_text()[before:] and await queued(url) == 0
 
-    await eventually(nothing_left, 30)
+    await eventually(nothing_left)
     computed = process.log.read_text()[before:].count(" succeeded in ")
     assert computed < 150  # Those that came, and at most those of the stream's window that were begun meanwhile.
 

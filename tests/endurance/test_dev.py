@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from support.programs import FIBO_WORKER, alive, gone, started
+from support.programs import FIBO_WORKER, alive, started, wait_until_gone
 
 pytestmark = pytest.mark.timeout(180)  # Servers start and end, each in a second or two where nothing else happens.
 
@@ -16,7 +16,7 @@ def test_dev_serves_until_a_signal_and_leaves_nothing(sig):
 
         assert program.end(sig) == 0
 
-    assert gone(below, timeout=10)
+    wait_until_gone(below, timeout=10)
     assert "Traceback" not in program.text
     assert program.text.endswith("Stopped.\n")
 
@@ -29,7 +29,7 @@ def test_nothing_survives_dev_even_if_it_is_killed():
 
         assert program.end(signal.SIGKILL) == -signal.SIGKILL
 
-    assert gone(below, timeout=60)
+    wait_until_gone(below, timeout=60)
 
 
 def test_demo_takes_no_task_from_the_usual_queue_of_a_redis_that_is_named_and_stops_at_ctrl_c(redis_server, redis_url):
@@ -44,5 +44,5 @@ def test_demo_takes_no_task_from_the_usual_queue_of_a_redis_that_is_named_and_st
             assert program.end(signal.SIGINT) == 130
 
         assert client.lrange("celery", 0, -1) == [b"somebody else's task"]
-    assert gone(below, timeout=10)
+    wait_until_gone(below, timeout=10)
     assert "Traceback" not in program.text

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import gmpy2
 import pytest
 from support.programs import resident, started
+from support.waiting import until
 
 FIBO = Path(sys.executable).with_name("fibo")
 LINES = 1_000_000
@@ -19,11 +19,14 @@ def test_an_endless_input_takes_bounded_memory(worker):
     env = {"CELERY_BROKER_URL": worker.url}
     shell = f"yes 90 | {FIBO} compute - --bare | head -n {LINES} | sort -u"
     with started("bash", "-c", f"set -o pipefail; {shell}", env=env) as program:
-        peak = 0
-        while program.process.poll() is None:
-            peak = max([peak, *map(resident, program.descendants())])
-            time.sleep(0.1)
-        assert program.process.wait() == 141
+        sizes = [0]
+
+        def is_over():
+            sizes.extend(map(resident, program.descendants()))
+            return program.process.poll() is not None
+
+        until(is_over, timeout=500, interval=0.1)
+        assert program.process.returncode == 141
         program.wait_for("\n")
     assert program.text == f"{gmpy2.fib(90)}\n"
-    assert 0 < peak < 200 * 1024 * 1024
+    assert 0 < max(sizes) < 200 * 1024 * 1024

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.hand import eventually
 from support.unanswered import call_in_vain, still_to_run
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_worker.dev import WorkerProcess

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.hand import eventually
+from support.waiting import eventually
 from support.worker import NOTHING, leftovers
 
 from fibo_client import FiboClient, ResultTimeoutError
@@ -40,7 +40,7 @@ def test_calls_that_are_cancelled_or_late_leave_nothing(redis_url):
                 await client.fibonacci(5, timeout=0.2)
             calls = [asyncio.create_task(client.celery.call("tasks.sqrt_task", n, timeout=20)) for n in range(200)]
             calls += [asyncio.create_task(client.fibonacci(n, timeout=20)) for n in range(200)]
-            await eventually(lambda: asyncio.sleep(0, client.stats().published >= 201))
+            await eventually(lambda: client.stats().published >= 201)
             for call in calls:
                 call.cancel()
             ends = await asyncio.gather(*calls, return_exceptions=True)

@@ -20,8 +20,9 @@ import redis as redis_py
 import redis.asyncio
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from support.acl import CLIENT, FLOWER, PAGE, WORKER, lines, make_user, make_users, refusals, takes, version
-from support.hand import Hand, eventually
+from support.hand import Hand
 from support.servers import RedisServer, redis_binaries
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
@@ -460,7 +461,7 @@ async def test_without_subscribe_results_are_polled_and_one_line_says_so(served,
         async with FiboClient(url) as client:
             assert await client.fibonacci(12, timeout=20) == 144
             waiting = asyncio.create_task(client.celery.result("never").get(timeout=20))
-            await eventually(lambda: asyncio.sleep(0, said(caplog)))
+            await eventually(lambda: said(caplog))
             assert await client.fibonacci(13, timeout=20) == 233
             waiting.cancel()
     assert len(said(caplog)) == 1

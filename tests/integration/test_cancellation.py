@@ -13,8 +13,9 @@ from functools import partial
 
 import pytest
 import redis.asyncio
-from support.hand import NAME, Hand, eventually
+from support.hand import NAME, Hand
 from support.steps import WAYS, SteppedLoop, by_cancel
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK

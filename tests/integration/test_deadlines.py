@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio
 from support.ca import Authority, tls_server
-from support.hand import NAME, eventually
+from support.hand import NAME
 from support.proxy import Proxy
 from support.servers import free_port
 from support.silent import garbage, listening, only_greetings
+from support.waiting import eventually
 
 from fibo_client import FiboClient, FiboError, PublishUnknownError
 from fibo_client.celery import CeleryClient, RemoteTask

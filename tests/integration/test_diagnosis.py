@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 from support.clients import celery_client
-from support.hand import eventually
 from support.servers import stock_worker
+from support.waiting import eventually
 
 from fibo_client.celery import Cause, CeleryClient, CeleryConfig
 from fibo_client.celery.diagnosis import _elsewhere

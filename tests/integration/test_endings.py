@@ -13,7 +13,7 @@ import sys
 
 import pytest
 from support.endings import CALLS_IN_FLIGHT, end, forking
-from support.hand import eventually
+from support.waiting import eventually
 
 from fibo_client import ClientStateError, FiboClient
 

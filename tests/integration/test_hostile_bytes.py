@@ -11,7 +11,7 @@ import pickle
 import zlib
 
 import pytest
-from support.hand import eventually
+from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient, RemoteTask
 from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK

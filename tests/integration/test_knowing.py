@@ -6,8 +6,8 @@ import json
 import logging
 
 import pytest
-from support.hand import eventually
 from support.servers import RedisServer, free_port
+from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError

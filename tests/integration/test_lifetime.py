@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 import redis.asyncio
-from support.hand import NAME, eventually
+from support.hand import NAME
 from support.servers import free_port
 from support.silent import listening
+from support.waiting import eventually
 
 from fibo_client import (
     ClientStateError,

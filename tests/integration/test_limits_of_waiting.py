@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 import redis.asyncio
-from support.hand import NAME, eventually
+from support.hand import NAME
+from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.transport.redis.errors import RedisFaultError

@@ -17,10 +17,10 @@ import redis as redis_py
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, speaks_tls, tls_server
-from support.hand import eventually
 from support.proxy import Proxy
 from support.servers import RedisServer, free_port
 from support.silent import listening, turning_away
+from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.config import CeleryConfig
@@ -455,7 +455,7 @@ async def test_sentinel_finds_the_master(server, tmp_path):
     program = str(find_redis_server())
     sentinel = await asyncio.create_subprocess_exec(program, str(conf), "--sentinel", stdout=subprocess.DEVNULL)
     try:
-        await until_it_answers(port)
+        await eventually(lambda: accepts(port), "the Sentinel does not listen")
         url = f"sentinel://127.0.0.1:{free_port()}/5;sentinel://127.0.0.1:{port}/5"
         async with CeleryClient(url, master_name="mymaster") as client:
             await client.send_task("nobody.knows")
@@ -478,18 +478,15 @@ async def test_an_unreachable_sentinel_is_explained_without_its_password():
     assert "secret" not in repr(caught.value) + repr(client)
 
 
-async def until_it_answers(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            await writer.wait_closed()
-            return
-    pytest.fail("the sentinel does not answer")
+async def accepts(port: int) -> bool:
+    """Whether something listens on a port of this machine."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
 
 
 def every_error(root: type[BaseException]) -> list[type[BaseException]]:

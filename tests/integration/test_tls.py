@@ -8,8 +8,8 @@ import time
 
 import pytest
 from support.ca import Authority, speaks_tls, tls_options, tls_relay, tls_server
-from support.hand import eventually
 from support.servers import free_port
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient

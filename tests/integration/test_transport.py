@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from support.hand import eventually
 from support.servers import stock_worker
 from support.sides import MemorySide, RedisSide
+from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.protocol.control import ControlRequest

@@ -10,8 +10,8 @@ import signal
 import time
 
 import pytest
-from support.hand import eventually
 from support.outages import OVERRUN
+from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
@@ -280,7 +280,7 @@ async def test_no_command_reaches_redis_while_nobody_waits(client, hand):
     async def nothing_is_subscribed_to() -> bool:
         return not await hand.channels()
 
-    await eventually(nothing_is_subscribed_to, seconds=3)
+    await eventually(nothing_is_subscribed_to, timeout=3)
     await asyncio.sleep(0.1)
     await hand.redis.config_resetstat()
     await asyncio.sleep(1.5)

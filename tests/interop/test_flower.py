@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-import time
 
 import httpx
 import pytest
 from support.acl import CLIENT, FLOWER, WORKER, make_users, refusals
 from support.programs import FIBO_WORKER, started
 from support.servers import TESTS, RedisServer, free_port
+from support.waiting import until
 
 from fibo_client import FiboClient
 
@@ -53,26 +53,21 @@ def flower(urls, working):
     with started(*command, env={"CELERY_BROKER_URL": urls[FLOWER]}) as program:
         program.wait_for("Connected to redis://")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=AUTH, timeout=20) as web:
-            until(lambda: web.get("/healthcheck").status_code == 200)
+            until(lambda: web.get("/healthcheck").status_code == 200, "Flower is not healthy")
             yield web
         assert program.end(signal.SIGTERM) == 0
 
 
-def until(true, timeout=40):
-    """Wait until something is so, and give it."""
-    deadline = time.monotonic() + timeout
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
+def workers(flower):
+    """What Flower knows of workers, once it has asked them anew."""
+    return flower.get("/api/workers", params={"refresh": 1}).json()
 
 
 async def test_flower_knows_the_worker_its_queue_and_its_tasks(flower, server, urls):
-    workers = until(lambda: flower.get("/api/workers", params={"refresh": 1}).json())
-    ((node, told),) = workers.items()
+    ((node, told),) = until(lambda: workers(flower), "Flower knows no worker").items()
     assert node.startswith("celery@")
     tasks = {"fibo.fibonacci", "fibo.fibonacci_chunk", "tasks.fibo_task", "tasks.sqrt_task"}
-    until(lambda: tasks <= set(flower.get("/api/workers", params={"refresh": 1}).json()[node].get("registered", ())))
+    until(lambda: tasks <= set(workers(flower)[node].get("registered", ())), "Flower does not know the tasks")
     assert node in flower.get("/workers").text
     assert told
 
@@ -82,7 +77,7 @@ async def test_flower_knows_the_worker_its_queue_and_its_tasks(flower, server, u
         with pytest.raises(Exception, match="value must be 0 or more"):
             await failed.get(timeout=20)
         assert await client.fibonacci_many([4, 3, 8]) == [3, 2, 21]
-    seen = until(lambda: len(found := flower.get("/api/tasks").json()) == 3 and ended(found))
+    seen = until(lambda: len(found := flower.get("/api/tasks").json()) == 3 and ended(found), "Flower saw no three end")
     assert sorted((task["name"], task["state"]) for task in seen) == [
         ("fibo.fibonacci_chunk", "SUCCESS"),
         ("tasks.sqrt_task", "FAILURE"),

@@ -6,17 +6,16 @@ import base64
 import json
 import os
 import re
-import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.defects import DEEP, MAX_BODY_BYTES, RUNS, TOLD, UNTOLD, envelope
-from support.hand import eventually
 from support.programs import FIBO_WORKER
 from support.servers import TESTS, RedisServer
+from support.waiting import eventually, until
 
 from fibo_client.celery import CeleryClient
 from fibo_worker.child import Child
@@ -37,17 +36,15 @@ class Here:
     url: str
     process: Child | WorkerProcess
 
-    def wait_for(self, task_id, seconds=20.0):
-        """Wait for a task's result. None is that none came in time."""
-        deadline = time.monotonic() + seconds
-        while (stored := self.redis.get(f"celery-task-meta-{task_id}")) is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return None if stored is None else json.loads(stored)
-
-    def answer(self, task_id, seconds=20.0):
-        found = self.wait_for(task_id, seconds)
-        assert found is not None, f"{task_id!r} was not answered: {self.process.log.read_text()[-3000:]}"
-        return found
+    def answer(self, task_id, timeout=20.0):
+        """Wait for a task's result."""
+        return json.loads(
+            until(
+                lambda: self.redis.get(f"celery-task-meta-{task_id}"),
+                lambda: f"{task_id!r} was not answered: {self.process.log.read_text()[-3000:]}",
+                timeout=timeout,
+            )
+        )
 
     def run_good(self, task_id):
         self.redis.lpush("celery", envelope(task_id))
@@ -60,10 +57,7 @@ class Here:
         assert "Unrecoverable error" not in log
         assert "Connection to broker lost" not in log
         assert len(re.findall(r" ready\.$", log, re.MULTILINE)) == 1
-        deadline = time.monotonic() + 10
-        while self.redis.exists("celery", "unacked", "unacked_index"):
-            assert time.monotonic() < deadline, self.redis.keys()
-            time.sleep(0.01)
+        until(lambda: not self.redis.exists("celery", "unacked", "unacked_index"), lambda: str(self.redis.keys()))
 
 
 @contextmanager
@@ -115,7 +109,7 @@ class Aftermath:
 
     def result(self, task_id):
         """Give a task's result, for which nobody needs to wait any more."""
-        return self.here.answer(task_id, seconds=0)
+        return self.here.answer(task_id, timeout=0)
 
     def a_good_task_ran_after(self, name):
         assert self.result(f"after {name}")["result"] == "37"
@@ -130,7 +124,8 @@ def after_all(here):
             step.lpush("celery", raw, envelope(f"after {name}"))
         step.execute()
     # Where there is no answer to the last one, the tests tell after which defect there was none.
-    here.wait_for(f"after {name}")
+    with suppress(AssertionError):
+        here.answer(f"after {name}")
     letters = DeadLetters(here.redis, "celery")
     by_raw = defaultdict(list)
     for each in letters.stored():
@@ -232,8 +227,5 @@ def test_a_letter_that_redis_does_not_take_is_kept_until_it_does(gaps):
     gaps.redis.delete("celery.dead")
 
     letters = DeadLetters(gaps.redis, "celery")
-    deadline = time.monotonic() + 10
-    while not letters.kept():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(letters.kept)
     assert base64.b64decode(json.loads(letters.stored()[0])["raw"]) == b"held"

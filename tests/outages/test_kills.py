@@ -6,9 +6,9 @@ import asyncio
 import time
 
 import pytest
-from support.hand import eventually
 from support.killer import PREY, Killer, prey
 from support.outages import outage
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient

@@ -11,8 +11,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from support.hand import eventually
 from support.servers import TESTS, RedisServer
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
@@ -56,8 +56,8 @@ async def celery(server, bad):
         assert await fibo.fibonacci(10, timeout=20) == 55
     bad.check()
     with server.client() as direct:
-        await eventually(lambda: _is(lambda: direct.llen("celery") == 0))
-        await eventually(lambda: _is(lambda: direct.hlen("unacked") == 0))
+        await eventually(lambda: direct.llen("celery") == 0)
+        await eventually(lambda: direct.hlen("unacked") == 0)
         direct.delete("celery.dead")
 
 
@@ -141,9 +141,9 @@ async def test_what_a_killed_worker_had_is_run_again_by_another(tmp_path):
         async with CeleryClient(server.url) as celery:
             with poisoned(server.url, name="first", arguments=["--prefetch-multiplier", "4"]) as first:
                 running = await celery.send_task("poison.count", (str(log), 0.9))
-                await eventually(lambda: _is(log.exists))
+                await eventually(log.exists)
                 reserved = await celery.send_task("poison.count", (str(tmp_path / "reserved"), 0))
-                await eventually(lambda: _is(lambda: direct.hlen("unacked") == 2))
+                await eventually(lambda: direct.hlen("unacked") == 2)
                 os.killpg(first.pid, signal.SIGKILL)
             with poisoned(server.url, name="second"):
                 assert await running.get(timeout=30) == "done"
@@ -158,7 +158,7 @@ async def test_a_message_whose_workers_are_killed_twice_is_put_aside(tmp_path):
             result = await celery.send_task("poison.count", (str(log), 0.9))
             for number in (1, 2):
                 with poisoned(server.url, name=f"victim{number}") as worker:
-                    await eventually(lambda number=number: _is(lambda: _runs(log) == number))
+                    await eventually(lambda number=number: _runs(log) == number)
                     os.killpg(worker.pid, signal.SIGKILL)
             with poisoned(server.url, name="third"), pytest.raises(TaskFailedError) as caught:
                 await result.get(timeout=30)
@@ -190,7 +190,7 @@ async def test_a_redis_that_is_full_for_a_while_costs_no_message(tmp_path):
         async with CeleryClient(server.url) as celery:
             with poisoned(server.url, env={}) as worker:
                 assert await (await celery.send_task("poison.count", (log, 0))).get(timeout=20)
-                await eventually(lambda: _is(lambda: not direct.exists("unacked")))
+                await eventually(lambda: not direct.exists("unacked"))
                 results = [await celery.send_task("poison.count", (log, 0), queue="parked") for _ in range(3)]
                 direct.config_set("maxmemory-policy", "noeviction")
                 with direct.pipeline() as step:  # The worker gets them when there is no more room.
@@ -198,7 +198,7 @@ async def test_a_redis_that_is_full_for_a_while_costs_no_message(tmp_path):
                         step.rpoplpush("parked", "celery")
                     step.execute_command("CONFIG", "SET", "maxmemory", "1mb")
                     step.execute()
-                await eventually(lambda: _is(lambda: "used memory > 'maxmemory'" in worker.log.read_text()))
+                await eventually(lambda: "used memory > 'maxmemory'" in worker.log.read_text())
                 direct.config_set("maxmemory", "0")
                 for each in results:
                     assert await each.get(timeout=40) == "done"
@@ -211,12 +211,12 @@ async def test_a_worker_that_is_stopped_finishes_what_runs_and_gives_back_what_w
         async with CeleryClient(server.url) as celery:
             with poisoned(server.url, name="first", env={}) as first:
                 running = await celery.send_task("poison.count", (str(log), 0.9))
-                await eventually(lambda: _is(log.exists))
+                await eventually(log.exists)
                 waiting = [await celery.send_task("poison.count", (str(log), 0)) for _ in range(3)]
                 os.kill(first.pid, signal.SIGTERM)
                 assert await running.get(timeout=20) == "done"
                 # Now and then its process waits for a word from Celery that does not come, for 30 seconds.
-                await eventually(lambda: _is(lambda: not _alive(first)), 60)
+                await eventually(lambda: not _alive(first), timeout=60)
             assert direct.llen("celery") == 3
             assert direct.hlen("unacked") == 0
             with poisoned(server.url, name="second"):
@@ -227,10 +227,6 @@ async def test_a_worker_that_is_stopped_finishes_what_runs_and_gives_back_what_w
 
 def _runs(log: Path) -> int:
     return len(log.read_text().split()) if log.exists() else 0
-
-
-async def _is(condition) -> bool:
-    return condition()
 
 
 def _alive(worker: WorkerProcess) -> bool:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 import redis as redis_py
-from support.hand import eventually
 from support.outages import outage
 from support.servers import RedisServer
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient

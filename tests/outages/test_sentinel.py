@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from support.hand import eventually
 from support.outages import outage
 from support.sentinels import MASTER, SentinelSet
+from support.waiting import eventually
 
 from fibo_client import FiboClient, PublishError
 from fibo_worker.dev import WorkerProcess
@@ -28,7 +28,7 @@ def guarded(tmp_path) -> Iterator[SentinelSet]:
 
 async def that(condition: Callable[[], object]) -> None:
     """Wait until something is so that has to be asked of a client that blocks."""
-    await eventually(lambda: asyncio.to_thread(condition), 20)
+    await eventually(lambda: asyncio.to_thread(condition), timeout=20)
 
 
 def worker_of(guarded: SentinelSet) -> WorkerProcess:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.hand import eventually
 from support.outages import outage
 from support.servers import RedisServer, stock_worker
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient

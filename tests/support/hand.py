@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from fibo_client.testing.results import encode_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     import redis.asyncio
 
 
 NAME = "hand"
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 30.0) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < deadline, "it never came about"
-        await asyncio.sleep(0.005)
 
 
 class Hand:

@@ -60,7 +60,7 @@ def count(path, seconds):
     """Note that it ran, and take a while."""
     with Path(path).open("a") as log:
         log.write(f"{os.getpid()}\n")
-    time.sleep(seconds)
+    time.sleep(seconds)  # Stands for work.
     return "done"
 
 

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,14 +102,9 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid, (_, state) in _processes().items() if pid in pids and state != "Z"}
 
 
-def gone(pids: set[int], timeout: float) -> bool:
+def wait_until_gone(pids: set[int], timeout: float) -> None:
     """Wait until none of some processes is running any more."""
-    deadline = time.monotonic() + timeout
-    while alive(pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    until(lambda: not alive(pids), lambda: f"the processes {alive(pids)} are still there", timeout=timeout)
 
 
 def resident(pid: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import redis as redis_py
@@ -13,9 +12,10 @@ from redis.exceptions import RedisError
 from fibo_worker.child import Child
 from fibo_worker.dev import find_redis_server
 from support.servers import RedisServer, free_port
+from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 MASTER = "fibo"
@@ -121,24 +121,17 @@ class SentinelSet:
             replica = stack.enter_context(RedisServer(options=options))
             with replica.client() as direct:  # Of an option with two words, each version wants another spelling.
                 direct.replicaof("127.0.0.1", str(master.port))
-            _wait(lambda: _is_replicating(replica))
+            until(lambda: _is_replicating(replica), "the replica does not replicate")
             sentinels = []
             for number in range(3):
                 sentinel = Sentinel(folder / str(number), master.port)
                 stack.callback(sentinel.kill)
                 sentinels.append(sentinel)
             for sentinel in sentinels:
-                _wait(sentinel.is_ready)
+                until(sentinel.is_ready, "the Sentinels do not know each other")
             yield cls(master, replica, sentinels)
 
 
 def _is_replicating(server: RedisServer) -> bool:
     with server.client() as direct:
         return direct.info("replication").get("master_link_status") == "up"
-
-
-def _wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the Sentinels did not come up"
-        time.sleep(0.05)

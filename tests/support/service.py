@@ -14,9 +14,9 @@ import redis.asyncio
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
 from fibo_worker.dev import WorkerProcess
-from support.hand import eventually
 from support.programs import started
 from support.servers import TESTS
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -13,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fibo_client.telemetry.otel import OpenTelemetry
+from support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,16 +56,29 @@ class Spans:
         ]
 
 
-def in_file(path: Path, count: int = 1, *, name: str, timeout: float = 20) -> list[dict[str, Any]]:
-    """Wait until a file has so many spans of a name, one a line as the SDK writes them, and give them."""
-    deadline = time.monotonic() + timeout
-    while True:
+def in_file(path: Path, count: int = 1, *, name: str, trace_id: int | None = None) -> list[dict[str, Any]]:
+    """Wait until a file has so many spans of a name, one a line as the SDK writes them, and give them.
+
+    Args:
+        path: The file.
+        count: How many.
+        name: Their name.
+        trace_id: The trace to which they belong. None is any.
+
+    Returns:
+        All such spans that are in the file by then.
+    """
+
+    def written() -> list[dict[str, Any]]:
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        found = [span for line in lines if line.endswith("\n") and (span := json.loads(line)).get("name") == name]
-        if len(found) >= count:
-            return found
-        assert time.monotonic() < deadline, f"{len(found)} of {count} spans {name!r} in:\n{''.join(lines)}"
-        time.sleep(0.05)
+        spans = [json.loads(line) for line in lines if line.endswith("\n")]
+        named = [span for span in spans if span.get("name") == name]
+        return [span for span in named if trace_id is None or span["context"]["trace_id"] == f"0x{trace_id:032x}"]
+
+    return until(
+        lambda: len(found := written()) >= count and found,
+        lambda: f"{len(written())} of {count} spans {name!r} are in:\n{path.read_text() if path.exists() else ''}",
+    )
 
 
 def hexed(span_id: int) -> str:

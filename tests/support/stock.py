@@ -79,7 +79,7 @@ def retry_once(self):
 
 @task(name="stock.sleep")
 def sleep(seconds):
-    time.sleep(seconds)
+    time.sleep(seconds)  # Stands for work.
     return seconds
 
 
@@ -87,7 +87,7 @@ def sleep(seconds):
 def progress(self, steps, name="current"):
     for step in range(1, steps + 1):
         self.update_state(state="PROGRESS", meta={name: step, "total": steps})
-        time.sleep(0.05)
+        time.sleep(0.05)  # Stands for work.
     return steps
 
 

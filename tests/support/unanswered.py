@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client import FiboClient, ResultTimeoutError
 from fibo_client.contract import FIBONACCI
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     import redis
@@ -104,10 +104,7 @@ def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, 
 async def _forgotten(client: FiboClient) -> None:
     """Wait until what is deleted later has been deleted."""
     tidier = client.celery.engine.tidier
-    deadline = time.monotonic() + 30
-    while tidier._deleted or tidier._revoked:
-        assert time.monotonic() < deadline, "the tidier still has work"
-        await asyncio.sleep(0.05)
+    await eventually(lambda: not (tidier._deleted or tidier._revoked), "the tidier still has work")
 
 
 def _left(client: FiboClient) -> dict[str, int]:

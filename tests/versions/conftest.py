@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.environments import ROOT, environment
-from support.hand import eventually
+from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_worker.dev import WorkerProcess

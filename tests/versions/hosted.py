@@ -66,5 +66,5 @@ def hold(self, path):
     """Tell that it has begun, and go on until a file is there."""
     self.update_state(state="PROGRESS", meta={"until": path})
     while not Path(path).exists():
-        time.sleep(0.01)
+        time.sleep(0.01)  # The test, in another process, has no other way to let it end.
     return path

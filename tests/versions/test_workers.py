@@ -7,8 +7,8 @@ import math
 import time
 
 import pytest
-from support.hand import eventually
 from support.stock import TYPES
+from support.waiting import eventually
 from versions.conftest import PATIENCE, heard
 
 from fibo_client import FIBO_TASK, FIBONACCI_CHUNK, ResultTimeoutError, TaskFailedError, TaskRevokedError

@@ -94,7 +94,7 @@ def run(here: Bench, peer: Peer, python: Path) -> None:
             if time.monotonic() > deadline:
                 peer.absent = f"its script took more than {RUN_TIMEOUT} seconds"
                 return
-            time.sleep(0.05)
+            time.sleep(0.05)  # Not `until`: a peer that takes too long is a row of the report.
         lines = [line for line in child.log.read_text(errors="replace").splitlines() if line.strip()]
         said = json.loads(lines[-1])
     except (IndexError, ValueError):

@@ -19,8 +19,8 @@ from unittest import mock
 import pytest
 from fastapi import FastAPI
 from support.clock import virtual
-from support.hand import eventually
 from support.money import MONEY, Money
+from support.waiting import eventually
 
 from fibo_client import (
     FIBO_TASK,
