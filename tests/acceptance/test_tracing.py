@@ -14,14 +14,14 @@ from opentelemetry import baggage, context
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.trace import SpanKind
 from support.programs import started
-from support.servers import TESTS, free_port
+from support.servers import EXAMPLES, TESTS, free_port
 from support.spans import Spans, hexed, in_file
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient, RemoteTask
 from fibo_worker.dev import WorkerProcess
 
-EXAMPLES = TESTS.parent / "docs" / "examples" / "tracing"
+TRACING = EXAMPLES / "tracing"
 ADD = RemoteTask[[int, int], int]("stock.add")
 AT_ONCE = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
 
@@ -125,7 +125,7 @@ async def test_baggage_reaches_the_task(stock_url, spans):
 
 async def test_concurrent_calls_are_computed_in_the_trace_of_the_first_and_found_from_all(redis_server, tmp_path):
     url, file, spans = redis_server.fresh_url(), tmp_path / "telemetry.jsonl", Spans()
-    env = {"PYTHONPATH": str(EXAMPLES), "TELEMETRY_FILE": str(file), **AT_ONCE}
+    env = {"PYTHONPATH": str(TRACING), "TELEMETRY_FILE": str(file), **AT_ONCE}
 
     async def request(n):
         with spans.tracer.start_as_current_span(f"request {n}"):
@@ -148,7 +148,7 @@ async def test_concurrent_calls_are_computed_in_the_trace_of_the_first_and_found
 
 def test_the_example_is_one_trace_from_the_request_to_the_task(redis_url, tmp_path):
     file, port = tmp_path / "telemetry.jsonl", free_port()
-    env = {"CELERY_BROKER_URL": redis_url, "PYTHONPATH": str(EXAMPLES), "TELEMETRY_FILE": str(file), **AT_ONCE}
+    env = {"CELERY_BROKER_URL": redis_url, "PYTHONPATH": str(TRACING), "TELEMETRY_FILE": str(file), **AT_ONCE}
     uvicorn = (sys.executable, "-m", "uvicorn", "service:app", "--port", str(port))
     with WorkerProcess(redis_url, app="worker", env=env), started(*uvicorn, env=env) as service:
         service.wait_for("Uvicorn running on")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 import celery
 import pytest
 from celery.app.backends import BACKEND_ALIASES
+from support.programs import run
 from support.servers import stock_worker
 
 from fibo_client import ConfigError, FiboClient
@@ -18,6 +17,7 @@ from fibo_client.celery import Cause, CeleryClient
 from fibo_client.celery.transport.redis.unreadable import foreign_store
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 PATIENCE = 20.0
@@ -44,14 +44,8 @@ class Shop:
 
     def fibo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command."""
-        return subprocess.run(
-            [Path(sys.executable).with_name("fibo"), *arguments],
-            env={**os.environ, "CELERY_BROKER_URL": self.broker_url, "CELERY_RESULT_BACKEND": self.backend},
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+        urls = {"CELERY_BROKER_URL": self.broker_url, "CELERY_RESULT_BACKEND": self.backend}
+        return run(Path(sys.executable).with_name("fibo"), *arguments, **urls)
 
 
 @pytest.fixture(scope="module")

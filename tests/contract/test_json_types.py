@@ -9,7 +9,8 @@ from decimal import Decimal
 import pytest
 from kombu.exceptions import DecodeError
 from kombu.utils import json as kombu_json
-from support.money import MONEY, SET, Money, Order, Receipt
+from proj.types import Money, Order, Receipt
+from support.own_types import MONEY, SET
 from support.servers import stock_worker
 
 from fibo_client.celery import JSONType, RemoteTask
@@ -89,11 +90,14 @@ async def test_an_answer_of_an_unknown_type_fails_alone_and_says_which_and_where
 
 
 async def test_a_decoder_that_raises_is_an_error_of_that_result_alone(typed):
-    async with typed.client(json_types=TYPES) as client:
-        bad, good = await client.gather(
-            [await client.send_task("typed.nothing"), await client.send_task("typed.double", [PRICE])],
-            return_exceptions=True,
-        )
+    def decode(value):
+        if value["currency"] == "XXX":
+            raise RuntimeError("there is no such currency")
+        return Money.decode(value)
+
+    async with typed.client(json_types=[JSONType(Money, "money", Money.encode, decode)]) as client:
+        sent = [await client.send_task("typed.double", [each]) for each in (Money(Decimal(1), "XXX"), PRICE)]
+        bad, good = await client.gather(sent, return_exceptions=True)
         assert type(bad) is ResultDecodeError
         assert "broken money: RuntimeError('there is no such currency')" in str(bad)
         assert good == Money(Decimal("3.00"), "EUR")

@@ -2,13 +2,13 @@
 
 import dataclasses
 import datetime as dt
-import decimal
 import uuid
 
 import pytest
 from celery import states as celery_states
 from celery.backends.base import COMPRESSED_PAYLOAD_MAGIC
 from celery.result import AsyncResult as CeleryResult
+from support.stock import TYPES
 from support.waiting import eventually
 
 from fibo_client.celery.protocol import states
@@ -25,15 +25,9 @@ VALUES = [
     1.5,
     "ünï",
     {"a": [1, {"b": None}]},
-    dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
     dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30))),
     dt.datetime(2026, 1, 2),
-    dt.date(2026, 1, 2),
-    dt.time(3, 4, 5),
-    decimal.Decimal("1.50"),
-    uuid.UUID(int=5),
-    b"abc",
-    b"\xff\x00",
+    *TYPES,
 ]
 
 
@@ -120,7 +114,7 @@ async def test_a_task_that_is_tried_again_is_not_over_until_it_succeeds(run, sid
 FAILURES = {
     "an exception": ("stock.fail", ["bad", 1, {"k": 2}], "builtins", "ValueError", ("bad", 1, {"k": 2})),
     "an exception without arguments": ("stock.fail", [], "builtins", "ValueError", ()),
-    "an exception with types": ("stock.fail", VALUES[7:9], "builtins", "ValueError", tuple(VALUES[7:9])),
+    "an exception with types": ("stock.fail", TYPES, "builtins", "ValueError", tuple(TYPES)),
     "one that cannot be pickled": ("stock.unpicklable", [], "support.stock", "UnpicklableError", ("no pickle",)),
     "wrong arguments": ("stock.add", [1], "builtins", "TypeError", ...),
     "a result that is no JSON": ("stock.unserialisable", [], "kombu.exceptions", "EncodeError", ...),
@@ -306,15 +300,7 @@ async def test_every_type_goes_there_and_back(run, side):
 
 async def test_types_of_the_workers_own_are_read(run, side):
     meta = (await run(side, "stock.types")).last()
-    assert meta.result == [
-        dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
-        dt.date(2026, 1, 2),
-        dt.time(3, 4, 5),
-        decimal.Decimal("1.50"),
-        uuid.UUID(int=5),
-        b"abc",
-        b"\xff\x00",
-    ]
+    assert meta.result == TYPES
 
 
 async def test_a_result_is_compressed_if_the_worker_says_so(run, plain, special):

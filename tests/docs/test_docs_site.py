@@ -2,13 +2,13 @@
 
 import functools
 import http.server
-import subprocess
 import sys
 import threading
 
 import pytest
 from support.browser import DESKTOP, NARROW, PHONE, overflowing, violations
 from support.pages import DOCS, ROOT
+from support.programs import run
 
 # To build all pages takes a while, and so does axe on some, which have ten thousand elements.
 pytestmark = pytest.mark.timeout(180)
@@ -27,10 +27,8 @@ SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 def site(tmp_path_factory):
     """The folder of the built site. Warnings are errors, as in `make docs`."""
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", DOCS, folder],
-        cwd=ROOT, capture_output=True, text=True, timeout=170, check=False,
-    )  # fmt: skip
+    command = (sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", DOCS, folder)
+    done = run(*command, cwd=ROOT, timeout=170)
     assert (done.returncode, done.stderr) == (0, "")
     return folder
 

@@ -13,11 +13,9 @@ import configparser
 import functools
 import json
 import logging
-import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 import tomllib
@@ -29,7 +27,7 @@ from support.acl import lines as users
 from support.commands import LANGUAGES as COMMANDS
 from support.examples import EXAMPLES, matches
 from support.pages import DOCS, PAGES, ROOT, all_blocks, blocks
-from support.programs import FIBO_WORKER, started
+from support.programs import FIBO_WORKER, run, started
 from support.servers import RedisServer, free_port
 
 from fibo_client import errors
@@ -67,11 +65,7 @@ def test_no_page_shows_code_by_a_directive_that_nobody_runs():
 @functools.cache
 def run_program(program, url):
     """Run a program as it stands. Several tests look at what it wrote, and it is run once for them."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "CELERY_BROKER_URL": url},
-        capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    return run(sys.executable, "-W", "error", "-c", program, CELERY_BROKER_URL=url)
 
 
 @pytest.fixture

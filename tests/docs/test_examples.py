@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.ca import Authority, tls_server
+from support.environments import environment
 from support.examples import EXAMPLES, matches, promised, run_program
 from support.pages import DOCS, PAGES, ROOT, shown_files
 from support.programs import descendants, run, wait_until_gone
@@ -112,34 +112,19 @@ def test_no_page_shows_a_file_twice():
 # What other libraries' users have: run with these libraries, in environments of their own.
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Make an environment with one of the other libraries, as pinned, and give its interpreter."""
-
-    def make(name):
-        uv = shutil.which("uv") or shutil.which("uv", path=Path(sys.executable).parent)
-        assert uv, "uv makes the environments, and is not here: 'make setup' installs it"
-        folder = tmp_path_factory.mktemp(name) / "venv"
-        env = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-        python = folder / "bin" / "python"
-        for command in (
-            [uv, "--no-progress", "venv", "--quiet", "--python", sys.executable, folder],
-            [uv, "--no-progress", "pip", "install", "--quiet", "--python", python, "--requirement", PINS[name]],
-        ):
-            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=55, check=False)
-            assert done.returncode == 0, done.stderr
-        return python
-
-    return make
+def interpreter_with(name):
+    """Give the interpreter of an environment with one of the other libraries, as pinned."""
+    pins = str(PINS[name].relative_to(ROOT))
+    return environment(f"moving-{name}", Path(sys.executable), ["--requirement", pins], [pins])
 
 
 @pytest.mark.parametrize(
     ("name", "command"),
     [("arq", ["arq", "arq_before.WorkerSettings"]), ("taskiq", ["taskiq", "worker", "taskiq_before:broker"])],
 )
-def test_what_is_moved_from_runs_with_the_library_that_it_is_written_for(name, command, environment, redis_url):
+def test_what_is_moved_from_runs_with_the_library_that_it_is_written_for(name, command, redis_url):
     path = MOVING / f"{name}_before.py"
-    python = environment(name)
+    python = interpreter_with(name)
     env = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(MOVING), "PYTHONDONTWRITEBYTECODE": "1"}
     worker = Child([str(python.parent / command[0]), *command[1:]], name=name, env=env)
     try:
@@ -150,12 +135,12 @@ def test_what_is_moved_from_runs_with_the_library_that_it_is_written_for(name, c
 
 
 @pytest.mark.timeout(150)  # RabbitMQ takes its time to start, on a busy machine a minute.
-def test_what_is_moved_from_aio_celery_runs_over_rabbitmq(environment, redis_url, tmp_path):
+def test_what_is_moved_from_aio_celery_runs_over_rabbitmq(redis_url, tmp_path):
     found = find_rabbitmq()
     if found is None:
         pytest.skip(HOW_TO_GET_ONE)
     path = MOVING / "aio_celery_before.py"
-    python = environment("aio_celery")
+    python = interpreter_with("aio_celery")
     before = descendants(os.getpid())
     with running_rabbitmq(*found, tmp_path) as url, project_worker(url, result_backend=redis_url):
         printed = run_program(path, python=python, strict=False, AMQP_URL=url, REDIS_URL=redis_url)
@@ -164,8 +149,8 @@ def test_what_is_moved_from_aio_celery_runs_over_rabbitmq(environment, redis_url
     wait_until_gone(started, 20)
 
 
-def test_what_is_moved_from_aio_celery_fits_its_types(environment):
-    python = environment("aio_celery")
+def test_what_is_moved_from_aio_celery_fits_its_types():
+    python = interpreter_with("aio_celery")
     done = run(
         sys.executable, "-m", "mypy", "--strict", "--follow-untyped-imports", "--python-executable", str(python),
         "--cache-dir", os.devnull,

@@ -1,10 +1,10 @@
 """What CONTRIBUTING.md, SECURITY.md and the README say there is, is there: targets, paths and links."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+from support.programs import run
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "SECURITY.md", "README.md"]
@@ -40,9 +40,7 @@ def paths(page):
 def test_every_make_target_that_is_named_is_one(page):
     named = set(re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(code(page))))
     assert named
-    done = subprocess.run(
-        ["make", "--dry-run", *sorted(named)], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
-    )
+    done = run("make", "--dry-run", *sorted(named), cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from support.pages import EXAMPLES
+from support.programs import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +37,7 @@ def run_program(path: Path, *, python: str | Path = sys.executable, strict: bool
         strict: Whether warnings are errors, and nothing may be written to stderr. Other libraries are not held to it.
         **env: Variables to add to its environment.
     """
-    done = subprocess.run(
-        [python, *(("-W", "error") if strict else ()), path.name],
-        cwd=path.parent,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES), "PYTHONDONTWRITEBYTECODE": "1", **env},
-        capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    env = {"PYTHONPATH": str(EXAMPLES), "PYTHONDONTWRITEBYTECODE": "1", **env}
+    done = run(python, *(("-W", "error") if strict else ()), path.name, cwd=path.parent, **env)
     assert (done.returncode, done.stderr if strict else "") == (0, ""), done.stderr
     return done.stdout

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 FIBO_WORKER = (sys.executable, "-m", "fibo_worker")
 
 
-def run(*command: str, timeout: float = 50, **env: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, cwd: Path | None = None, timeout: float = 50, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(
-        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout, check=False
+        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 TESTS = Path(__file__).parents[1]
+EXAMPLES = TESTS.parent / "docs" / "examples"
 
 DATABASES = 1024
 
@@ -98,7 +99,7 @@ def stock_worker(
         pool=pool,
         queues=queues,
         arguments=arguments,
-        env={"PYTHONPATH": str(TESTS), "STOCK_CONF": json.dumps(dict(conf or {}))},
+        env={"PYTHONPATH": f"{TESTS}{os.pathsep}{EXAMPLES}", "STOCK_CONF": json.dumps(dict(conf or {}))},
         # What still runs there runs for nobody.
         stop_timeout=0,
     ) as worker:
@@ -115,7 +116,7 @@ def project_worker(url: str, *, result_backend: str | None = None, app: str = "p
         concurrency=2,
         queues=("proj", "reports"),
         env={
-            "PYTHONPATH": str(TESTS.parent / "docs" / "examples"),
+            "PYTHONPATH": str(EXAMPLES),
             "PYTHONDONTWRITEBYTECODE": "1",
             # Most readers set the other variable alone. One that is empty counts as not set.
             "CELERY_RESULT_BACKEND": result_backend or "",

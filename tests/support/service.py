@@ -15,15 +15,13 @@ from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
 from fibo_worker.dev import WorkerProcess
 from support.programs import started
-from support.servers import TESTS
+from support.servers import EXAMPLES, TESTS
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from support.programs import Program
-
-EXAMPLES = TESTS.parent / "docs" / "examples"
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """The plain Celery app with types of its own, registered as kombu's documentation says, and with pydantic's models.
 
-``celery -A support.typed worker``, as `support.stock`.
+``celery -A support.typed worker``, as `support.stock`, with docs/examples on the PYTHONPATH, too.
 """
 
 from decimal import Decimal
 
 from kombu.utils.json import register_type
+from proj.types import Money, Order, Receipt
 
-from support.money import MONEY, SET, Money, Order, Receipt
+from support.own_types import MONEY, SET
 from support.stock import app, task
 
 __all__ = ["app"]
@@ -29,11 +30,6 @@ def double(money):
 @task(name="typed.currency")
 def currency(money):
     return money.currency
-
-
-@task(name="typed.nothing")
-def nothing():
-    return Money(Decimal(1), "XXX")
 
 
 @task(name="typed.refuse")

@@ -3,36 +3,27 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.pages import ROOT
+from support.programs import run
 
 CHECKERS = ["mypy", "basedpyright"]
 for checker in CHECKERS:
     pytest.importorskip(checker, reason=f"{checker} is not installed here; it comes with the dependency group lint")
 
-ROOT = Path(__file__).parents[2]
 ACCEPTED, REJECTED, REVEALED = (Path("tests", "typing", f"{name}.py") for name in ("accepted", "rejected", "revealed"))
 FILES = (ACCEPTED, REJECTED, REVEALED)
-SOURCES = [ROOT / name / "src" for name in ("fibo_client", "fibo_worker")]
 
 Said = dict[Path, dict[int, list[str]]]
 
 
-def run(*command: object) -> str:
+def check(*command: str | Path) -> str:
     # Installed for editing, the packages are where basedpyright does not look for their py.typed.
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    sources = os.pathsep.join(str(ROOT / name / "src") for name in ("fibo_client", "fibo_worker"))
+    done = run(sys.executable, "-m", *command, cwd=ROOT, timeout=110, PYTHONPATH=sources)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return done.stdout
 
@@ -45,7 +36,7 @@ def by_line(said: list[tuple[str, int, str]]) -> Said:
 
 
 def ask_mypy(cache: Path) -> tuple[Said, Said]:
-    out = run(
+    out = check(
         "mypy", "--strict", "--no-error-summary", "--no-pretty", "--hide-error-context", "--cache-dir", cache, *FILES
     )
     errors = re.findall(r"^(.+?):(\d+): error: (.*)$", out, re.MULTILINE)
@@ -54,7 +45,7 @@ def ask_mypy(cache: Path) -> tuple[Said, Said]:
 
 
 def ask_basedpyright() -> tuple[Said, Said]:
-    found = json.loads(run("basedpyright", "--pythonpath", sys.executable, "--outputjson", *FILES))
+    found = json.loads(check("basedpyright", "--pythonpath", sys.executable, "--outputjson", *FILES))
     errors, shown = [], []
     for each in found["generalDiagnostics"]:
         path = os.path.relpath(each["file"], ROOT)
@@ -120,7 +111,7 @@ def test_every_public_name_has_a_known_type(package):
 
 
 def completeness(package: str) -> dict:
-    out = run(
+    out = check(
         "basedpyright", "--pythonpath", sys.executable, "--verifytypes", package, "--ignoreexternal", "--outputjson"
     )
     return json.loads(out)["typeCompleteness"]

@@ -1,10 +1,10 @@
 import dataclasses
 import re
-import subprocess
 import sys
 import types
 
 import pytest
+from support.programs import run
 
 import fibo_client
 import fibo_client.celery
@@ -120,9 +120,7 @@ def test_importing_the_client_imports_neither_celery_nor_the_worker():
         "print(*{name.partition('.')[0] for name in sys.modules}.intersection("
         "{'amqp', 'billiard', 'celery', 'fibo_worker', 'gmpy2', 'kombu', 'vine'}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = run(sys.executable, "-W", "error", "-c", program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
@@ -133,8 +131,6 @@ def test_importing_the_package_alone_does_not_wait_for_redis_py_and_what_it_give
         "print(fibo_client.celery.CeleryClient.__name__, fibo_client.FiboClient.__name__); "
         "exec('from fibo_client import *'); print(Stream.__name__); fibo_client.FiboClint"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = run(sys.executable, "-W", "error", "-c", program)
     assert (done.returncode, done.stdout) == (1, "CeleryClient FiboClient\nStream\n")
     assert "AttributeError: module 'fibo_client' has no attribute 'FiboClint'" in done.stderr

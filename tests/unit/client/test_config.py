@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from support.money import MONEY
+from support.own_types import MONEY
 
 from fibo_client import ConfigError, FiboClient, FiboConfig
 from fibo_client.celery import UNSET, CeleryClient, CeleryConfig, JSONType

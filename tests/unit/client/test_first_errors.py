@@ -223,6 +223,9 @@ async def test_a_question_that_is_printed_says_how_to_ask_it(client, capsys):
 
 PICKLED = ["cannot be pickled or copied", "Make a client in each process", "CeleryClient.result(id)"]
 
+NOT_AWAITED = ["must be an AsyncResult, not coroutine", "is an `await` missing"]
+NO_ANSWER = "this is a coroutine, not its answer"
+
 STATEMENTS = [
     # Without its `await`, a call is a coroutine.
     ("client.fibonacci(5) + 1", TypeError, ["'coroutine' and 'int'"]),
@@ -240,36 +243,24 @@ STATEMENTS = [
         ["ns must be an iterable of integers", "is an `await` missing?"],
     ),
     ("client.stream(client.fibonacci(5))", TypeError, ["source must be an iterable", "is an `await` missing?"]),
-    (
-        "await client.ready([client.submit(5)])",
-        TypeError,
-        ["must be an AsyncResult, not coroutine", "is an `await` missing"],
-    ),
+    ("await client.ready([client.submit(5)])", TypeError, NOT_AWAITED),
     (
         "await client.ready(client.submit_many([5]))",
         TypeError,
         ["must be a list of AsyncResults, not coroutine", "`await`"],
     ),
-    (
-        "await client.celery.gather([client.submit(5)])",
-        TypeError,
-        ["must be an AsyncResult, not coroutine", "`await`"],
-    ),
+    ("await client.celery.gather([client.submit(5)])", TypeError, NOT_AWAITED),
     (
         "await client.celery.gather([client.fibonacci(5)])",
         TypeError,
         ["not coroutine", "For calls there is asyncio.gather"],
     ),
-    ("await client.celery.revoke(client.submit(5))", TypeError, ["must be an AsyncResult, not coroutine", "`await`"]),
-    (
-        "await client.celery.revoke([client.submit(5)])",
-        TypeError,
-        ["must be an AsyncResult, not coroutine", "`await`"],
-    ),
+    ("await client.celery.revoke(client.submit(5))", TypeError, NOT_AWAITED),
+    ("await client.celery.revoke([client.submit(5)])", TypeError, NOT_AWAITED),
     (
         "await client.celery.diagnose(client.submit(5))",
         TypeError,
-        ["must be an AsyncResult, not coroutine", "`await`"],
+        NOT_AWAITED,
     ),
     (
         "await client.celery.call_many([client.fibonacci(5)])",
@@ -284,38 +275,22 @@ STATEMENTS = [
     ("client.fibonacci(10) + 1", TypeError, ["unsupported operand type(s) for +: 'coroutine' and 'int'"]),
     ("client.celery.result('x') + 1", TypeError, ["'AsyncResult' and 'int'"]),
     # A question is not its answer either.
-    ("if result.ready(): pass", TypeError, ["this is a coroutine, not its answer", "write: await result.ready()"]),
-    (
-        "while not result.ready(): pass",
-        TypeError,
-        ["this is a coroutine, not its answer", "write: await result.ready()"],
-    ),
-    ("result.ready() == True", TypeError, ["this is a coroutine, not its answer", "write: await result.ready()"]),
-    (
-        "if result.state() == 'SUCCESS': pass",
-        TypeError,
-        ["this is a coroutine, not its answer", "write: await result.state()"],
-    ),
+    ("if result.ready(): pass", TypeError, [NO_ANSWER, "write: await result.ready()"]),
+    ("while not result.ready(): pass", TypeError, [NO_ANSWER, "write: await result.ready()"]),
+    ("result.ready() == True", TypeError, [NO_ANSWER, "write: await result.ready()"]),
+    ("if result.state() == 'SUCCESS': pass", TypeError, [NO_ANSWER, "write: await result.state()"]),
     (
         "while result.state() != 'SUCCESS': pass",
         TypeError,
-        ["this is a coroutine, not its answer", "write: await result.state()"],
+        [NO_ANSWER, "write: await result.state()"],
     ),
-    (
-        "if client.ready([result]): pass",
-        TypeError,
-        ["this is a coroutine, not its answer", "write: await client.ready(results)"],
-    ),
+    ("if client.ready([result]): pass", TypeError, [NO_ANSWER, "write: await client.ready(results)"]),
     (
         "all(client.ready([result]))",
         TypeError,
-        ["this is a coroutine, not its answer", "write: await client.ready(results)"],
+        [NO_ANSWER, "write: await client.ready(results)"],
     ),
-    (
-        "client.ready([result])[0]",
-        TypeError,
-        ["this is a coroutine, not its answer", "write: await client.ready(results)"],
-    ),
+    ("client.ready([result])[0]", TypeError, [NO_ANSWER, "write: await client.ready(results)"]),
     # Wrong arguments.
     ("await client.fibonacci('5')", TypeError, ["n must be an integer, not str; use int(...)"]),
     ("await client.fibonacci(5.0)", TypeError, ["n must be an integer, not float; use int(...)"]),

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import json
 import logging
-import subprocess
 import sys
 from collections import Counter
 from typing import Any
@@ -20,6 +19,7 @@ from opentelemetry.semconv._incubating.metrics import messaging_metrics
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 from support.clock import virtual
+from support.programs import run
 from support.spans import Spans
 from support.worker import memory_client, value
 
@@ -307,9 +307,7 @@ def test_the_extra_that_is_missing_is_named():
         "try: import fibo_client.telemetry.otel\n"
         "except ImportError as error: print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = run(sys.executable, "-W", "error", "-c", program)
     assert (done.stdout, done.stderr) == (
         "OpenTelemetry is not installed; get it with: pip install 'fibo-client[otel]'\n", ""
     )  # fmt: skip

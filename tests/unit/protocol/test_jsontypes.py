@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.money import MONEY, Money
+from proj.types import Money
+from support.own_types import MONEY
 
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.jsontypes import JSONType, JSONTypes, UnreadableTypeError
@@ -235,7 +236,7 @@ def test_a_type_that_was_told_goes_there_and_back_among_others(value):
 
 
 def test_a_type_is_known_to_those_that_were_told_of_it_alone():
-    with pytest.raises(MessageError, match=r"args holds a support\.money\.Money, .*json_types"):
+    with pytest.raises(MessageError, match=r"args holds a proj\.types\.Money, .*json_types"):
         jsontypes.dumps([PRICE], "args")
     with pytest.raises(ResultDecodeError, match=r"of the type 'money', .*json_types"):
         jsontypes.loads(TYPES.dumps(PRICE))

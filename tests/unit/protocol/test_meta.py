@@ -12,7 +12,8 @@ from decimal import Decimal
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.money import MONEY, Money
+from proj.types import Money
+from support.own_types import MONEY
 
 from fibo_client.celery.protocol.jsontypes import JSONType, JSONTypes
 from fibo_client.celery.protocol.meta import COMPRESSED, TaskFailure, TaskMeta, decode_meta, pending

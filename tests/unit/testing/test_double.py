@@ -9,7 +9,6 @@ import gc
 import json
 import math
 import re
-import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -18,8 +17,10 @@ from unittest import mock
 
 import pytest
 from fastapi import FastAPI
+from proj.types import Money
 from support.clock import virtual
-from support.money import MONEY, Money
+from support.own_types import MONEY
+from support.programs import run
 from support.waiting import eventually
 
 from fibo_client import (
@@ -740,9 +741,7 @@ def test_the_double_needs_neither_pytest_nor_celery_nor_the_worker():
         "        print(await client.fibonacci(10))\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = run(sys.executable, "-W", "error", "-c", program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "55\n", "")
 
 
