@@ -17,7 +17,6 @@ import redis as redis_py
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, speaks_tls, tls_server
-from support.proxy import Proxy
 from support.servers import RedisServer, free_port
 from support.silent import listening, turning_away
 from support.waiting import eventually
@@ -399,19 +398,6 @@ async def test_what_a_server_says_before_it_closes_is_told(said, words, url):
                 with pytest.raises(PublishError) as caught:
                     await client.send_task("nobody.knows")
             check_words(caught.value, words)
-
-
-async def test_protected_mode_is_a_no_and_is_told_at_once_also_to_who_would_try_again(server):
-    with server.client() as direct:
-        if direct.info("server")["redis_version"] < "7":
-            pytest.skip("before Redis 7, a server that was told where to listen is never in protected mode")
-    proxy = Proxy(server.port, source="127.0.0.2")  # To Redis, that is another machine.
-    async with proxy.running(), CeleryClient(proxy.url(server.url)) as client:
-        for calling in (client.send_task("nobody.knows", retry=True, timeout=60), client.call("nobody.knows")):
-            with pytest.raises(PublishError) as caught:
-                await calling
-            assert caught.value.refused
-            check_words(caught.value, PROTECTED_WORDS)
 
 
 async def test_a_server_that_has_reached_its_maxclients_is_told():

@@ -7,10 +7,11 @@ import asyncio
 import pytest
 import redis as redis_py
 from support.outages import outage
+from support.proxy import Proxy
 from support.servers import RedisServer
 from support.waiting import eventually
 
-from fibo_client import FiboClient
+from fibo_client import FiboClient, PublishError
 from fibo_client.celery import CeleryClient
 from fibo_client.testing.results import encode_meta
 
@@ -214,3 +215,16 @@ async def test_a_redis_with_too_many_clients_is_tried_again(witness, server):
             await eventually(lambda: asyncio.to_thread(lambda: direct.info("stats")["rejected_connections"] > before))
             direct.config_set("maxclients", "100")
             await sending
+
+
+async def test_protected_mode_is_a_refusal_and_is_told_at_once_also_to_who_would_try_again(server):
+    with server.client() as direct:
+        if direct.info("server")["redis_version"] < "7":
+            pytest.skip("before Redis 7, a server that was told where to listen is never in protected mode")
+    proxy = Proxy(server.port, source="127.0.0.2")  # To Redis, that is another machine.
+    async with proxy.running(), CeleryClient(proxy.url(server.url)) as client:
+        for calling in (client.send_task("nobody.knows", retry=True, timeout=60), client.call("nobody.knows")):
+            with pytest.raises(PublishError, match=r"DENIED Redis is running in protected mode.*requirepass") as caught:
+                await calling
+            assert caught.value.refused
+            assert "disable" not in str(caught.value)
