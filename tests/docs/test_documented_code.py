@@ -155,7 +155,7 @@ def test_the_tutorial_s_service_answers_503_once_dev_has_stopped_and_goes_on_onc
         url, redis_port = re.search(r"export CELERY_BROKER_URL=(\S+:(\d+)/\S*)", dev.wait_for(ready)).groups()
         env = {"CELERY_BROKER_URL": url, "PYTHONPATH": str(EXAMPLES / "tutorial"), "PYTHONDONTWRITEBYTECODE": "1"}
         with started(sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), env=env) as program:
-            program.wait_for("Application startup complete")
+            program.wait_for("Uvicorn running on")
             assert httpx.get(asked, timeout=20).json() == ["55"]
             assert dev.end(signal.SIGINT) == 0
             assert dev.text.endswith("Stopped.\n")

@@ -187,7 +187,7 @@ class Reader:
         if is_worker:
             self.workers.append((command, url, program))
         elif command.startswith("uvicorn "):
-            program.wait_for("Application startup complete", 60)
+            program.wait_for("Uvicorn running on", 60)
         else:
             (self.url,) = re.findall(r"export CELERY_BROKER_URL=(\S+)", program.wait_for("Ctrl-C stops both.", 60))
 
