@@ -6,17 +6,13 @@ The descriptors 0, 1 and 2 of ``fibo`` are its own, as those of a program are.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -26,22 +22,13 @@ from click.testing import CliRunner
 from fibo_client.cli import main
 from fibo_worker.cli import main as worker_main
 from support.terminal import HOW, NOT_HOW, Screen, terminal
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from click.testing import Result
-
-_DOOR = """\
-#!{python} -IS
-import json, os, socket, sys
-with socket.socket(socket.AF_UNIX) as door:
-    door.connect({path!r})
-    call = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]) + "\\n"
-    socket.send_fds(door, [call.encode()], [0, 1, 2])
-    sys.exit(int(door.recv(10)))
-"""
-"""A program that has another process do its work, and starts in a twentieth of the time."""
 
 
 def fibo(url: str, *arguments: str, stdin: str | None = None, **env: str) -> CompletedProcess[str]:
@@ -103,55 +90,6 @@ def fibo_on_screen(
     return status, screen
 
 
-def shell(script: str, folder: Path, **env: str) -> CompletedProcess[str]:
-    """Run a script of bash, in which each ``fibo`` is run by this process, one after another.
-
-    Args:
-        script: The script.
-        folder: Where. A program ``fibo`` is put into a folder below.
-        **env: Variables to add to its environment.
-
-    Returns:
-        How it ended.
-    """
-    with (
-        tempfile.TemporaryDirectory() as programs,
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as err,
-        socket.socket(socket.AF_UNIX) as door,
-    ):
-        door.bind(path := f"{programs}/door")
-        door.listen()
-        door.settimeout(0.02)
-        program = Path(programs, "fibo")
-        program.write_text(_DOOR.format(python=sys.executable, path=path))
-        program.chmod(0o700)
-        env = {**os.environ, **env, "PATH": f"{programs}:{os.environ['PATH']}"}
-        with subprocess.Popen(["bash", "-c", script], cwd=folder, env=env, stdout=out, stderr=err) as bash:
-            while bash.poll() is None:
-                with contextlib.suppress(TimeoutError):
-                    _serve(door)
-        return CompletedProcess(script, bash.returncode, _read(out), _read(err))
-
-
-def _serve(door: socket.socket) -> None:
-    """Run the command that somebody asks for."""
-    connection, _ = door.accept()
-    connection.settimeout(None)
-    with connection:
-        call, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-        while not call.endswith(b"\n"):
-            call += connection.recv(1 << 20)
-        arguments, env, folder = json.loads(call)
-        try:
-            with contextlib.chdir(folder):
-                status = run(arguments, descriptors, env)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        connection.send(b"%d" % status)
-
-
 def run(
     arguments: Sequence[str], descriptors: Sequence[int], env: Mapping[str, str], *, encoding: str = "utf-8"
 ) -> int:
@@ -208,12 +146,12 @@ def revocation(log: Path) -> Iterator[list[str]]:
     before = len(log.read_text(errors="replace"))
     task_ids: list[str] = []
     yield task_ids
-    deadline = time.monotonic() + 30
-    while not all(
-        re.search(f"revoked.*{task_id}", log.read_text(errors="replace")[before:]) for task_id in task_ids or [""]
-    ):
-        assert time.monotonic() < deadline, "no revocation came"
-        time.sleep(0.02)
+
+    def arrived() -> bool:
+        text = log.read_text(errors="replace")[before:]
+        return all(re.search(f"revoked.*{task_id}", text) for task_id in task_ids or [""])
+
+    until(arrived, "no revocation came")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """What docs/how-to/command-line.md shows is run by a shell, and prints what stands there."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from support.fibo import shell
+from support.programs import run
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "command-line.md"
 
@@ -21,7 +23,8 @@ def test_a_command_on_the_page_prints_what_the_page_says(block, worker, tmp_path
     mark = "-- the end of one of them --"
     # The errors after the answers, as they stand on the page. The shell is the same for all: it has variables.
     script = "".join(f"{{ {command}\n}} 2> .errors\ncat .errors\necho '{mark}'\n" for command, _ in shown)
-    done = shell(script, tmp_path, CELERY_BROKER_URL=worker.admin_url)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = run("bash", "-c", script, cwd=tmp_path, CELERY_BROKER_URL=worker.admin_url, PATH=path)
     printed = done.stdout.split(f"{mark}\n")[:-1]
     assert dict(zip([command for command, _ in shown], printed, strict=True)) == dict(shown)
     assert done.stderr == ""
