@@ -200,7 +200,7 @@ class _LengthCollector:
         yield kept
 
 
-class _Exposition(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+class _Exposition(bootsteps.StartStopStep):
     """The part of a worker that serves its metrics, from its start to its end."""
 
     name = "fibo-metrics"

@@ -26,7 +26,7 @@ class OutOfMemoryError(Exception):
     """A task wanted more memory than its process may have: what logs and events say. The caller gets a MemoryError."""
 
 
-class _GuardedRequest(Request):  # type: ignore[misc] # Celery has no types
+class _GuardedRequest(Request):
     """A task in a worker's hands, which can cost it one process, and one more, but no third and not the worker."""
 
     on_success: Callable[..., Any]
@@ -144,7 +144,7 @@ def _raised(exc_info: Any) -> BaseException:
     return error.exc if isinstance(error, ExceptionWithTraceback) else error  # type: ignore[no-any-return] # billiard's
 
 
-class _GuardedTask(Task):  # type: ignore[misc] # Celery has no types
+class _GuardedTask(Task):
     """The base of the app's tasks: their requests are guarded."""
 
     Request: str = f"{__name__}:{_GuardedRequest.__qualname__}"

@@ -330,7 +330,7 @@ class _ScreeningConnection(Connection):
         return _SCREENING.get(found, found)
 
 
-class _ScreeningAMQP(AMQP):  # type: ignore[misc] # Celery has no types
+class _ScreeningAMQP(AMQP):
     """What makes a Celery app's connections: ours."""
 
     @cached_property

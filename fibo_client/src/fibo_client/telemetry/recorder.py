@@ -139,7 +139,10 @@ def guarded(recorder: Recorder | None) -> Recorder:
 
 
 class _Guard:
-    """A recorder whose errors are logged: the first in full, the others at DEBUG."""
+    """A recorder whose errors are logged: the first in full, the others at DEBUG.
+
+    As a context manager it ends any block at its first error, logs that, and raises nothing.
+    """
 
     __slots__ = ("_complained", "_recorder")
 
@@ -147,29 +150,29 @@ class _Guard:
         self._recorder = recorder
         self._complained = False
 
-    def capture(self) -> Any:
-        """See `Recorder.capture`."""
-        try:
-            return self._recorder.capture()
-        except Exception:  # noqa: BLE001 - whatever it is, the call goes on
-            self.complain()
-            return None
+    def __enter__(self) -> None:
+        pass
 
-    def send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Any) -> Sending:
-        """See `Recorder.send`."""
-        try:
-            return _GuardedSending(
-                self, self._recorder.send(queue, server, batch=batch, headers=headers, origin=origin)
-            )
-        except Exception:  # noqa: BLE001 - whatever it is, the call goes on
-            self.complain()
-            return SILENCE
-
-    def complain(self) -> None:
-        """Log the error that is being handled."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        if kind is None or not issubclass(kind, Exception):
+            return False
         level = logging.DEBUG if self._complained else logging.ERROR
         self._complained = True
         logger.log(level, "the telemetry failed; calls go on without it", exc_info=True)
+        return True
+
+    def capture(self) -> Any:
+        """See `Recorder.capture`."""
+        with self:
+            return self._recorder.capture()
+        return None
+
+    def send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Any) -> Sending:
+        """See `Recorder.send`."""
+        with self:
+            sending = self._recorder.send(queue, server, batch=batch, headers=headers, origin=origin)
+            return _GuardedSending(self, sending)
+        return SILENCE
 
 
 class _GuardedSending:
@@ -183,22 +186,16 @@ class _GuardedSending:
 
     def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
         """See `Sending.carry`."""
-        try:
+        with self._guard:
             return dict(self._sending.carry(task, task_id))
-        except Exception:  # noqa: BLE001 - whatever it is, the call goes on
-            self._guard.complain()
-            return _NO_HEADERS
+        return _NO_HEADERS
 
     def share(self, origin: Any) -> None:
         """See `Sending.share`."""
-        try:
+        with self._guard:
             self._sending.share(origin)
-        except Exception:  # noqa: BLE001 - whatever it is, the call goes on
-            self._guard.complain()
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
         """See `Sending.end`."""
-        try:
+        with self._guard:
             self._sending.end(sent=sent, failed=failed, error=error)
-        except Exception:  # noqa: BLE001 - whatever it is, the call goes on
-            self._guard.complain()

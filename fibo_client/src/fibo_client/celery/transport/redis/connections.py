@@ -130,9 +130,9 @@ class Connections:
         if address.kind == "sentinel":
             credentials = {"username": config.sentinel_username, "password": config.sentinel_password}
             own = {**common, **secure, **credentials, "ssl": bool(secure), "redis_connect_func": partial(_handshake, 0)}
-            self._sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)  # type: ignore[no-untyped-call] # redis-py's
+            self._sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
             options |= {**secure, "ssl": bool(secure)}
-            return SentinelConnectionPool(address.master_name, self._sentinel, **options)  # type: ignore[no-untyped-call] # redis-py's
+            return SentinelConnectionPool(address.master_name, self._sentinel, **options)
         if address.kind == "unix":
             return ConnectionPool(connection_class=UnixDomainSocketConnection, path=address.path, **options)
         kind = SSLConnection if secure else Connection
@@ -245,7 +245,7 @@ class Connections:
         self._check_open()
         try:
             async with asyncio.timeout_at(limit.at):
-                connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
+                connection: AbstractConnection = await self._pool.get_connection()
                 self.weather.connected()
                 self._made.add(connection)
         except TimeoutError:
