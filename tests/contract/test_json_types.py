@@ -13,7 +13,7 @@ from proj.types import Money, Order, Receipt
 from support.own_types import MONEY, SET
 from support.servers import stock_worker
 
-from fibo_client.celery import JSONType, RemoteTask
+from fibo_client.celery import Cause, JSONType, RemoteTask
 from fibo_client.errors import ResultDecodeError, TaskFailedError
 
 PRICE = Money(Decimal("1.50"), "EUR")
@@ -87,6 +87,22 @@ async def test_an_answer_of_an_unknown_type_fails_alone_and_says_which_and_where
         assert "of the type 'money'" in str(unknown)
         assert "json_types" in str(unknown)
         assert await knowing.result(handles[0].id).get() == Money(Decimal("3.00"), "EUR")
+
+
+async def test_who_does_not_know_the_type_sees_that_the_task_runs_what_it_reports_and_its_answer(typed):
+    async with typed.client(json_types=TYPES) as knows, typed.client() as other:
+        sent = await knows.send_task("typed.report", [PRICE, 2])
+        states = []
+        async for meta in other.result(sent.id).updates(timeout=20):
+            states.append(meta.state)
+            if meta.state == "PROGRESS":
+                assert meta.result["sum"]["__type__"] == "money"
+                for client in (knows, other):
+                    assert (await client.diagnose(client.result(sent.id))).cause is Cause.RUNNING
+                    (active,) = (await client.inspect().active()).values()
+                    assert [each["id"] for each in active] == [sent.id]
+        assert states[-2:] == ["PROGRESS", "SUCCESS"]
+        assert meta.result == "EUR"
 
 
 async def test_a_decoder_that_raises_is_an_error_of_that_result_alone(typed):

@@ -44,9 +44,9 @@ def meta(data: bytes) -> None:
 def json_types(data: bytes) -> None:
     """JSON is a value, or a ResultDecodeError."""
     with contextlib.suppress(ResultDecodeError):
-        jsontypes.loads(data)
+        jsontypes.CELERY_JSON.loads(data)
     with contextlib.suppress(ResultDecodeError):
-        jsontypes.loads(data.decode("utf-8", "surrogateescape"))
+        jsontypes.CELERY_JSON.loads(data.decode("utf-8", "surrogateescape"))
 
 
 def compression(data: bytes) -> None:
@@ -69,7 +69,7 @@ def reply(data: bytes) -> None:
 def answers(data: bytes) -> None:
     """An answer of one of Fibo's tasks is of the type that it should be, or a ValueError."""
     try:
-        answer = jsontypes.loads(data)
+        answer = jsontypes.CELERY_JSON.loads(data)
     except ResultDecodeError:
         return
     with contextlib.suppress(ValueError):

@@ -3,6 +3,7 @@
 ``celery -A support.typed worker``, as `support.stock`, with docs/examples on the PYTHONPATH, too.
 """
 
+import time
 from decimal import Decimal
 
 from kombu.utils.json import register_type
@@ -29,6 +30,13 @@ def double(money):
 
 @task(name="typed.currency")
 def currency(money):
+    return money.currency
+
+
+@task(name="typed.report", bind=True)
+def report(self, money, seconds):
+    self.update_state(state="PROGRESS", meta={"sum": money})
+    time.sleep(seconds)  # Stands for work.
     return money.currency
 
 

@@ -75,7 +75,7 @@ def shown(value: object, longest: int = 80) -> str:
     """
     try:
         return printable(beginning(value, longest), longest)
-    except Exception:  # noqa: BLE001 - deep nesting, an endless integer, or a repr of somebody's own
+    except RecursionError:
         return f"<{type(value).__name__}>"
 
 
@@ -118,7 +118,14 @@ def _pieces(value: object, longest: int) -> Iterator[str]:
     elif type(value) is str or type(value) is bytes:
         yield repr(value[: longest + 1])
     else:
-        yield repr(value)
+        yield _repr(value)
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - an endless integer, or a repr of somebody's own
+        return f"<{type(value).__name__}>"
 
 
 def listed(values: Iterable[T], write: Callable[[T], str], most: int = 10, longest: int = LONGEST) -> str:

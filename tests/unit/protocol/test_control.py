@@ -1,6 +1,7 @@
 """Remote control commands and their answers."""
 
 import json
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,12 @@ def test_a_command_that_no_worker_could_read_is_refused(request_, advice):
 
 def test_an_answer_is_told_by_node_name():
     assert decode_reply(b'{"w@host": {"ok": "pong"}}') == {"w@host": {"ok": "pong"}}
+
+
+def test_an_argument_of_an_unknown_type_does_not_hide_the_answer():
+    money = {"__type__": "money", "__value__": 5}
+    body = json.dumps({"w@host": [{"args": [money, {"__type__": "date", "__value__": "2026-01-02"}]}]})
+    assert decode_reply(body.encode()) == {"w@host": [{"args": [money, date(2026, 1, 2)]}]}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"5", b'"text"', b"null", b"{", b"\xff", b"[" * 100_000])

@@ -150,3 +150,9 @@ def test_an_answer_with_any_part_replaced_is_an_answer_or_a_decode_error(changes
 @given(st.integers(0, len(answer()) - 1), st.binary(max_size=3), st.integers(0, 5))
 def test_an_answer_with_any_bytes_replaced_is_an_answer_or_a_decode_error(position, put, removed):
     outcome(answer()[:position] + put + answer()[position + removed :])
+
+
+def test_a_message_of_a_task_is_found_whatever_types_stand_in_it():
+    message = answer(headers={"id": "some-id", "stamps": {"who": {"__type__": "unknown", "__value__": 5}}})
+    assert envelope.is_task(message, "some-id")
+    assert not envelope.is_task(message, "unknown")

@@ -15,7 +15,7 @@ from proj.types import Money
 from support.own_types import MONEY
 
 from fibo_client.celery.protocol import jsontypes
-from fibo_client.celery.protocol.jsontypes import JSONType, JSONTypes, UnreadableTypeError
+from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType, UnreadableTypeError
 from fibo_client.errors import ConfigError, MessageError, ResultDecodeError, ResultTooDeepError
 
 OFFSETS = st.integers(-82800, 82800).map(lambda seconds: timezone(timedelta(seconds=seconds)))
@@ -43,27 +43,27 @@ VALUES = st.recursive(
 
 def refusal(text):
     with pytest.raises(ResultDecodeError) as caught:
-        jsontypes.loads(text)
+        jsontypes.CELERY_JSON.loads(text)
     return str(caught.value)
 
 
 @given(VALUES)
 def test_whatever_is_sent_is_read_back_with_its_types(value):
-    read = jsontypes.loads(jsontypes.dumps(value))
+    read = jsontypes.CELERY_JSON.loads(jsontypes.CELERY_JSON.dumps(value))
     assert read == value
     assert type(read) is type(value)
 
 
 @given(VALUES)
 def test_bytes_and_text_are_read_alike(value):
-    text = jsontypes.dumps(value)
+    text = jsontypes.CELERY_JSON.dumps(value)
     assert text.isascii()
-    assert jsontypes.loads(text) == jsontypes.loads(text.encode())
+    assert jsontypes.CELERY_JSON.loads(text) == jsontypes.CELERY_JSON.loads(text.encode())
 
 
 @given(VALUES)
 def test_the_plain_form_is_the_same_json(value):
-    assert json.dumps(jsontypes.plain(value)) == jsontypes.dumps(value)
+    assert json.dumps(jsontypes.CELERY_JSON.plain(value)) == jsontypes.CELERY_JSON.dumps(value)
 
 
 @pytest.mark.parametrize(
@@ -85,32 +85,32 @@ def test_the_plain_form_is_the_same_json(value):
     ],
 )
 def test_each_type_has_celerys_envelope(value, text):
-    assert jsontypes.dumps(value) == text
+    assert jsontypes.CELERY_JSON.dumps(value) == text
     if not isinstance(value, tuple):
-        assert jsontypes.loads(text) == value
+        assert jsontypes.CELERY_JSON.loads(text) == value
 
 
 def test_a_decimal_that_is_no_number_keeps_its_name():
-    assert jsontypes.loads(jsontypes.dumps(Decimal("NaN"))).is_nan()
-    assert jsontypes.loads(jsontypes.dumps(Decimal("-Infinity"))) == Decimal("-Infinity")
+    assert jsontypes.CELERY_JSON.loads(jsontypes.CELERY_JSON.dumps(Decimal("NaN"))).is_nan()
+    assert jsontypes.CELERY_JSON.loads(jsontypes.CELERY_JSON.dumps(Decimal("-Infinity"))) == Decimal("-Infinity")
 
 
 def test_numbers_beyond_json_are_read_but_not_written():
-    values = jsontypes.loads("[Infinity, -Infinity, NaN]")
+    values = jsontypes.CELERY_JSON.loads("[Infinity, -Infinity, NaN]")
     assert values[:2] == [math.inf, -math.inf]
     assert math.isnan(values[2])
     for value in values:
         with pytest.raises(MessageError, match="JSON has no number"):
-            jsontypes.dumps(value)
+            jsontypes.CELERY_JSON.dumps(value)
 
 
 @pytest.mark.parametrize(
     "text", ['{"__type__": "bytes"}', '{"__value__": 1}', '{"__type__": "bytes", "__value__": "a", "more": 1}']
 )
 def test_a_dict_with_other_keys_than_those_two_is_just_a_dict(text):
-    value = jsontypes.loads(text)
+    value = jsontypes.CELERY_JSON.loads(text)
     assert value == json.loads(text)
-    assert jsontypes.loads(jsontypes.dumps(value)) == value
+    assert jsontypes.CELERY_JSON.loads(jsontypes.CELERY_JSON.dumps(value)) == value
 
 
 @pytest.mark.parametrize("marker", ["money", "", "Decimal", 5, None, ["bytes"], {"a": 1}, True])
@@ -128,7 +128,7 @@ def test_a_broken_envelope_is_an_error_or_a_value_of_its_type_and_nothing_else(m
     text = json.dumps({"__type__": marker, "__value__": value})
     kinds = {"datetime": datetime, "date": date, "time": time, "decimal": Decimal, "uuid": UUID}
     try:
-        read = jsontypes.loads(text)
+        read = jsontypes.CELERY_JSON.loads(text)
     except ResultDecodeError as error:
         said = str(error)
     else:
@@ -168,26 +168,26 @@ def test_depth_is_limited_where_it_is_written():
         return value
 
     at_most = nested(jsontypes.MAX_DEPTH)
-    assert jsontypes.loads(jsontypes.dumps(at_most)) == at_most
+    assert jsontypes.CELERY_JSON.loads(jsontypes.CELERY_JSON.dumps(at_most)) == at_most
     with pytest.raises(MessageError, match="nested more than 100 levels"):
-        jsontypes.dumps(nested(jsontypes.MAX_DEPTH + 1))
+        jsontypes.CELERY_JSON.dumps(nested(jsontypes.MAX_DEPTH + 1))
 
 
 @given(st.binary() | st.text())
 def test_anything_is_read_or_is_a_decode_error(text):
     try:
-        jsontypes.loads(text)
+        jsontypes.CELERY_JSON.loads(text)
     except ResultDecodeError:
         pass
 
 
 @pytest.mark.parametrize("text", ["[" * 500 + "]" * 500, b"[" * 500 + b"]" * 500, '{"a":[' * 250 + "]}" * 250])
 def test_nesting_up_to_the_limit_is_read(text):
-    assert jsontypes.loads(text)
+    assert jsontypes.CELERY_JSON.loads(text)
 
 
 def test_many_lists_side_by_side_are_not_deep():
-    assert len(jsontypes.loads("[" + ",".join(["[1]"] * 2000) + "]")) == 2000
+    assert len(jsontypes.CELERY_JSON.loads("[" + ",".join(["[1]"] * 2000) + "]")) == 2000
 
 
 ATOMS = (
@@ -199,7 +199,7 @@ ATOMS = (
 @given(st.lists(ATOMS) | st.lists(ATOMS).map(tuple) | st.lists(st.lists(ATOMS)) | st.dictionaries(st.text(), ATOMS))
 @example([2**63, -(2**63), 2**63 - 1, -0.0, 1e308, 5e-324, "\ud800", "\u2028"])
 def test_every_value_is_written_as_the_standard_library_writes_it(value):
-    assert jsontypes.dumps(value) == json.dumps(jsontypes.plain(value), allow_nan=False)
+    assert jsontypes.CELERY_JSON.dumps(value) == json.dumps(jsontypes.CELERY_JSON.plain(value), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ def test_every_value_is_written_as_the_standard_library_writes_it(value):
 def test_a_wrong_value_in_a_plain_list_is_refused(wrong):
     for value in ([1, wrong], (wrong,)):
         with pytest.raises(MessageError, match="args"):
-            jsontypes.dumps(value, "args")
+            jsontypes.CELERY_JSON.dumps(value, "args")
 
 
 # Types of one's own
 
 PRICE = Money(Decimal("1.50"), "EUR")
-TYPES = JSONTypes([JSONType(*MONEY)])
+TYPES = JSONCodec([JSONType(*MONEY)])
 
 
 class Moment(datetime):
@@ -237,19 +237,19 @@ def test_a_type_that_was_told_goes_there_and_back_among_others(value):
 
 def test_a_type_is_known_to_those_that_were_told_of_it_alone():
     with pytest.raises(MessageError, match=r"args holds a proj\.types\.Money, .*json_types"):
-        jsontypes.dumps([PRICE], "args")
+        jsontypes.CELERY_JSON.dumps([PRICE], "args")
     with pytest.raises(ResultDecodeError, match=r"of the type 'money', .*json_types"):
-        jsontypes.loads(TYPES.dumps(PRICE))
+        jsontypes.CELERY_JSON.loads(TYPES.dumps(PRICE))
 
 
 def test_without_a_marker_a_value_travels_as_what_its_encoder_makes_of_it():
-    types = JSONTypes([JSONType(Money, None, Money.encode)])
+    types = JSONCodec([JSONType(Money, None, Money.encode)])
     assert types.loads(types.dumps([PRICE])) == [{"amount": Decimal("1.50"), "currency": "EUR"}]
 
 
 def test_of_several_types_that_would_do_the_nearest_is_taken():
     def name(told, value):
-        types = JSONTypes([JSONType(each, each.__name__, lambda _: None) for each in told])
+        types = JSONCodec([JSONType(each, each.__name__, lambda _: None) for each in told])
         return json.loads(types.dumps(value))["__type__"]
 
     late = Late(2026, 1, 2)
@@ -263,10 +263,10 @@ def test_of_several_types_that_would_do_the_nearest_is_taken():
 
 
 def test_a_type_may_take_the_place_of_one_of_celerys():
-    types = JSONTypes([JSONType(datetime, "datetime", datetime.isoformat, lambda text: Moment.fromisoformat(text))])
+    types = JSONCodec([JSONType(datetime, "datetime", datetime.isoformat, lambda text: Moment.fromisoformat(text))])
     read = types.loads(types.dumps(datetime(2026, 1, 2)))
     assert (type(read), read) == (Moment, datetime(2026, 1, 2))
-    assert type(jsontypes.loads(types.dumps(datetime(2026, 1, 2)))) is datetime
+    assert type(jsontypes.CELERY_JSON.loads(types.dumps(datetime(2026, 1, 2)))) is datetime
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_type_may_take_the_place_of_one_of_celerys():
 @pytest.mark.parametrize("marker", ["money", None])
 def test_an_encoder_that_fails_is_a_message_error(encoder, reason, marker):
     with pytest.raises(MessageError, match=reason):
-        JSONTypes([JSONType(Money, marker, encoder)]).dumps([PRICE])
+        JSONCodec([JSONType(Money, marker, encoder)]).dumps([PRICE])
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_whatever_a_decoder_raises_is_a_decode_error(error):
         raise error
 
     with pytest.raises(UnreadableTypeError, match="broken money") as caught:
-        JSONTypes([JSONType(Money, "money", str, decode)]).loads(TYPES.dumps([PRICE]))
+        JSONCodec([JSONType(Money, "money", str, decode)]).loads(TYPES.dumps([PRICE]))
     assert caught.value.__cause__ is error
 
 
@@ -301,7 +301,7 @@ def test_a_decoder_without_end_is_a_decode_error_too():
         return decode(value)
 
     with pytest.raises(ResultTooDeepError):
-        JSONTypes([JSONType(Money, "money", str, decode)]).loads(TYPES.dumps([PRICE]))
+        JSONCodec([JSONType(Money, "money", str, decode)]).loads(TYPES.dumps([PRICE]))
 
 
 def test_what_cannot_be_read_can_be_left_as_it_is():
@@ -356,9 +356,9 @@ def test_a_coroutine_function_is_no_decoder():
 )
 def test_types_that_do_not_go_together_are_refused(wrong, reason):
     with pytest.raises(ConfigError, match=reason):
-        JSONTypes(wrong)
+        JSONCodec(wrong)
 
 
 def test_several_types_may_go_without_a_marker():
-    types = JSONTypes([JSONType(Money, None, lambda _: 1), JSONType(set, None, sorted)])
+    types = JSONCodec([JSONType(Money, None, lambda _: 1), JSONType(set, None, sorted)])
     assert types.dumps([PRICE, {2, 1}]) == "[1, [1, 2]]"

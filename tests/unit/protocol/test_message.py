@@ -509,3 +509,19 @@ def test_of_large_arguments_only_the_beginning_is_shown():
 def test_large_arguments_are_shown_as_python_shows_them(value):
     message = build(args=[value, "x" * 10_000])
     assert message.headers["argsrepr"] == f"{(value, 'x' * 2000)!r:.1021}..."
+
+
+class Secretive(str):
+    """Text whose repr is broken."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        raise ValueError("no repr of mine")
+
+
+@pytest.mark.parametrize("more", ["", "x" * 10_000])
+def test_an_argument_whose_repr_raises_is_sent_and_its_type_is_logged_in_place_of_it(more):
+    message = build(args=[Secretive("a"), 1, more])
+    assert message.headers["argsrepr"].startswith("(<Secretive>, 1, '")
+    assert json.loads(message.body)[0] == ["a", 1, more]

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
-from fibo_client.celery.protocol.jsontypes import CELERYS
+from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.message import (
     NESTED,
     build_task,
@@ -29,7 +29,7 @@ from fibo_client.errors import MessageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
-    from fibo_client.celery.protocol.jsontypes import JSONTypes
+    from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.task import SendOptions, Signature
     from fibo_client.celery.transport.base import Broker, Form, Parcel, Template
     from fibo_client.telemetry.recorder import Sending
@@ -65,7 +65,9 @@ class Composer:
         types: The types that arguments may have.
     """
 
-    def __init__(self, broker: Broker, queue: str, *, hide_arguments: bool = False, types: JSONTypes = CELERYS) -> None:
+    def __init__(
+        self, broker: Broker, queue: str, *, hide_arguments: bool = False, types: JSONCodec = CELERY_JSON
+    ) -> None:
         self._broker = broker
         self._types = types
         self._queue = queue
@@ -175,7 +177,7 @@ class _Call:
         shown: str | None,
         options: dict[str, Any],
         sending: Sending,
-        types: JSONTypes,
+        types: JSONCodec,
     ) -> None:
         for name in options:
             if name not in OPTIONS:

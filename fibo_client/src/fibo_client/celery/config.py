@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONType, JSONTypes
+from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONCodec, JSONType
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry.recorder import Recorder
 
@@ -308,8 +308,8 @@ def _check_fanout_prefix(prefix: object) -> None:
 
 def _check_types(types: object) -> tuple[JSONType[Any], ...]:
     if not isinstance(types, (list, tuple)):
-        raise ConfigError(f"json_types must be a list of JSONTypes, not {type(types).__name__}")
-    JSONTypes(types)  # Says what is wrong with them.
+        raise ConfigError(f"json_types must be a list of JSONCodec, not {type(types).__name__}")
+    JSONCodec(types)  # Says what is wrong with them.
     return tuple(types)
 
 

@@ -23,7 +23,7 @@ import anyio
 from fibo_client.celery.composing import Composer
 from fibo_client.celery.config import LONGEST_TIMEOUT, UNSET
 from fibo_client.celery.presence import Presence
-from fibo_client.celery.protocol.jsontypes import JSONTypes
+from fibo_client.celery.protocol.jsontypes import JSONCodec
 from fibo_client.celery.publishing import Publication, Publisher
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.tidying import Tidier
@@ -97,7 +97,7 @@ class Engine:
         self.broker = broker
         self.store = store
         self.tidier: Tidier = Tidier(broker, store)
-        types = JSONTypes(config.json_types)
+        types = JSONCodec(config.json_types)
         self.composer: Composer = Composer(broker, config.queue, hide_arguments=config.hide_arguments, types=types)
         self.recorder: Recorder = guarded(config.telemetry)
         self._publisher = Publisher(broker)

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client import contract
-from fibo_client.celery.protocol.jsontypes import JSONTypes
+from fibo_client.celery.protocol.jsontypes import JSONCodec
 from fibo_client.celery.task import RemoteTask
 from fibo_client.celery.transport.redis.unreadable import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.urls import parse_url
@@ -86,7 +86,7 @@ class FakeCelery:
         if config.result_backend is not None:
             parse_url(config.result_backend, config, role="result_backend")
         if config.json_types:
-            self._worker.types = JSONTypes(config.json_types)
+            self._worker.types = JSONCodec(config.json_types)
         return broker, MemoryStore(self._memory)
 
     # What the worker does.

@@ -81,7 +81,7 @@ def shown_call(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str
     return f"{task}({', '.join(said)})"
 
 
-def open_message(payload: bytes, types: jsontypes.JSONTypes = jsontypes.CELERYS) -> SentTask:
+def open_message(payload: bytes, types: jsontypes.JSONCodec = jsontypes.CELERY_JSON) -> SentTask:
     """Open a message, as strictly as a worker that takes nothing on trust.
 
     Args:
@@ -127,7 +127,7 @@ def open_message(payload: bytes, types: jsontypes.JSONTypes = jsontypes.CELERYS)
     )
 
 
-def _arguments(body: bytes, compression: str | None, types: jsontypes.JSONTypes) -> tuple[list[Any], dict[str, Any]]:
+def _arguments(body: bytes, compression: str | None, types: jsontypes.JSONCodec) -> tuple[list[Any], dict[str, Any]]:
     if compression is not None:
         body = decompress(body, compression, _MOST_BYTES)
     match types.loads(body):

@@ -22,7 +22,7 @@ def encode_meta(
     state: str = states.SUCCESS,
     result: Any = None,
     trace: str | None = None,
-    types: jsontypes.JSONTypes = jsontypes.CELERYS,
+    types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
 ) -> bytes:
     """Encode a result.
 
@@ -52,7 +52,7 @@ def encode_meta(
     return json.dumps(meta, default=_encoder(types)).encode()
 
 
-def encode_error(error: BaseException, types: jsontypes.JSONTypes = jsontypes.CELERYS) -> dict[str, Any]:
+def encode_error(error: BaseException, types: jsontypes.JSONCodec = jsontypes.CELERY_JSON) -> dict[str, Any]:
     """Encode an exception.
 
     Args:
@@ -100,7 +100,7 @@ def traceback_of(error: BaseException, task: str) -> str:
     return f'Traceback (most recent call last):\n  File "<{task}>", line 1, in {task.rpartition(".")[2]}\n{said}'
 
 
-def _encoder(types: jsontypes.JSONTypes) -> Callable[[Any], Any]:
+def _encoder(types: jsontypes.JSONCodec) -> Callable[[Any], Any]:
     def encode(value: Any) -> Any:
         try:
             return types.plain(value, "the result")
@@ -110,7 +110,7 @@ def _encoder(types: jsontypes.JSONTypes) -> Callable[[Any], Any]:
     return encode
 
 
-def _can_be_encoded(value: Any, types: jsontypes.JSONTypes) -> bool:
+def _can_be_encoded(value: Any, types: jsontypes.JSONCodec) -> bool:
     try:
         json.dumps(value, default=_encoder(types))
     except (TypeError, ValueError, RecursionError):

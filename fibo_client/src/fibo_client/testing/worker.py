@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fibo_client.celery.protocol import states
-from fibo_client.celery.protocol.jsontypes import CELERYS
+from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.testing.messages import SentTask, open_message
 from fibo_client.testing.results import encode_error, encode_meta, state_of, traceback_of
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
-    from fibo_client.celery.protocol.jsontypes import JSONTypes
+    from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.transport.base import Parcel
     from fibo_client.testing.memory import Memory
 
@@ -177,7 +177,7 @@ class Worker:
         self.sent: list[SentTask] = []
         self.revoked: list[str] = []
         self.up: bool = True
-        self.types: JSONTypes = CELERYS
+        self.types: JSONCodec = CELERY_JSON
         self._messages: dict[str, deque[_Delivery]] = {}
         self._held: dict[_Delivery, None] = {}
         self._due: deque[_Delivery] = deque()

@@ -59,7 +59,7 @@ def encode_request(
     if ticket is not None:
         body["ticket"] = ticket
         body["reply_to"] = {"exchange": reply_exchange, "routing_key": reply_key}
-    return jsontypes.dumps(body, "arguments").encode()
+    return jsontypes.CELERY_JSON.dumps(body, "arguments").encode()
 
 
 def decode_reply(body: bytes) -> dict[str, Any]:
@@ -74,7 +74,8 @@ def decode_reply(body: bytes) -> dict[str, Any]:
     Raises:
         ResultDecodeError: It is not such an answer.
     """
-    reply = jsontypes.loads(body)
+    # Leniently: arguments of tasks are in it, and one of an app's own types shall not hide what else a worker says.
+    reply = jsontypes.CELERY_JSON.loads(body, strict=False)
     if not isinstance(reply, dict):
         raise ResultDecodeError("the answer of a worker is not a JSON object")
     return reply

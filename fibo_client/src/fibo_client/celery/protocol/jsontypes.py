@@ -86,7 +86,7 @@ class UnreadableTypeError(ResultDecodeError):
     """A value in it is of a type that is not known, or is broken."""
 
 
-class JSONTypes:
+class JSONCodec:
     """Celery's JSON with the types that it has, and with more.
 
     Args:
@@ -153,12 +153,13 @@ class JSONTypes:
         """
         return self._plain(value, where, MAX_DEPTH)
 
-    def loads(self, text: str | bytes, max_depth: int = MAX_READ_DEPTH) -> Any:
+    def loads(self, text: str | bytes, max_depth: int = MAX_READ_DEPTH, *, strict: bool = True) -> Any:
         """Decode Celery's JSON.
 
         Args:
             text: JSON as text, or as UTF-8 bytes.
             max_depth: How deeply lists and dicts may be nested.
+            strict: Whether an envelope that cannot be read is an error. Otherwise it stays, as the dict that it is.
 
         Returns:
             JSON values, with envelopes turned into the types that they hold.
@@ -168,14 +169,14 @@ class JSONTypes:
             UnreadableTypeError: An envelope is not of a known type, or is broken.
             ResultDecodeError: It is not JSON, or an integer in it has more than 4,300 digits.
         """
-        return _load(text, self._decode, max_depth)
+        return _load(text, self._decode if strict else self._decode_leniently, max_depth)
 
     def revive(self, value: Any, *, strict: bool) -> Any:
         """Turn the envelopes in a value that `loads_plain` read into the types that they hold.
 
         Args:
             value: The value.
-            strict: Whether an envelope that cannot be read is an error. Otherwise it stays, as the dict that it is.
+            strict: As for `loads`.
 
         Returns:
             The value, as `loads` would have read it.
@@ -188,7 +189,7 @@ class JSONTypes:
             text = json.dumps(value)
         except RecursionError:
             raise ResultTooDeepError(_too_deep(MAX_READ_DEPTH)) from None
-        return _load(text, self._decode if strict else self._decode_leniently, MAX_READ_DEPTH)
+        return self.loads(text, strict=strict)
 
     def _plain(self, value: Any, where: str, depth: int) -> Any:
         kind = type(value)
@@ -279,14 +280,14 @@ def loads_plain(text: str | bytes, max_depth: int = MAX_READ_DEPTH) -> Any:
     """Decode JSON, and leave envelopes as the dicts that they are.
 
     Args:
-        text: As for `JSONTypes.loads`.
-        max_depth: As for `JSONTypes.loads`.
+        text: As for `JSONCodec.loads`.
+        max_depth: As for `JSONCodec.loads`.
 
     Returns:
         JSON values.
 
     Raises:
-        ResultDecodeError: As for `JSONTypes.loads`.
+        ResultDecodeError: As for `JSONCodec.loads`.
     """
     return _load(text, _decode_plain, max_depth)
 
@@ -394,53 +395,5 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-CELERYS: Final = JSONTypes()
-"""The types that Celery's JSON has without further ado."""
-
-
-def dumps(value: Any, where: str = "the value") -> str:
-    """Encode a value as Celery's JSON.
-
-    Args:
-        value: As for `JSONTypes.dumps`.
-        where: As for `JSONTypes.dumps`.
-
-    Returns:
-        ASCII text.
-
-    Raises:
-        MessageError: As for `JSONTypes.dumps`.
-    """
-    return CELERYS.dumps(value, where)
-
-
-def plain(value: Any, where: str = "the value") -> Any:
-    """Turn a value into what plain JSON has.
-
-    Args:
-        value: As for `JSONTypes.dumps`.
-        where: As for `JSONTypes.dumps`.
-
-    Returns:
-        As `JSONTypes.plain`.
-
-    Raises:
-        MessageError: As for `JSONTypes.dumps`.
-    """
-    return CELERYS.plain(value, where)
-
-
-def loads(text: str | bytes, max_depth: int = MAX_READ_DEPTH) -> Any:
-    """Decode Celery's JSON.
-
-    Args:
-        text: As for `JSONTypes.loads`.
-        max_depth: As for `JSONTypes.loads`.
-
-    Returns:
-        As `JSONTypes.loads`.
-
-    Raises:
-        ResultDecodeError: As for `JSONTypes.loads`.
-    """
-    return CELERYS.loads(text, max_depth)
+CELERY_JSON: Final = JSONCodec()
+"""The codec with the types that Celery's JSON itself has."""

@@ -212,7 +212,7 @@ def encode_arguments(
     compression: str | None = None,
     argsrepr: str | None = None,
     kwargsrepr: str | None = None,
-    types: jsontypes.JSONTypes = jsontypes.CELERYS,
+    types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
 ) -> Arguments:
     """Check a call's arguments and turn them into what a message says of them.
 
@@ -371,7 +371,7 @@ def check_priority(priority: int | None) -> int:
     return int(priority)
 
 
-_EMBED_JSON: Final = jsontypes.dumps(_EMBED)
+_EMBED_JSON: Final = jsontypes.CELERY_JSON.dumps(_EMBED)
 
 
 def _eta(eta: datetime | None, countdown: float | None, now: datetime) -> str | None:
@@ -450,7 +450,7 @@ def _optional_name(what: str, name: str | None) -> str | None:
 def _own(what: str, headers: object, reserved: frozenset[str]) -> dict[str, Any]:
     """Check headers or stamps of the user's own."""
     _check_own(what, headers, reserved)
-    own: dict[str, Any] = jsontypes.plain(headers, what)
+    own: dict[str, Any] = jsontypes.CELERY_JSON.plain(headers, what)
     return own
 
 
@@ -469,7 +469,10 @@ def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool
 
 def _shortened(value: object, size: int) -> str:
     """Give the beginning of a value's repr; `size` is the length of its JSON, which tells large values from small."""
-    return _cut(repr(value) if size <= _SMALL else beginning(value, _LONGEST_REPR))
+    try:
+        return _cut(repr(value) if size <= _SMALL else beginning(value, _LONGEST_REPR))
+    except Exception:  # noqa: BLE001 - a repr of somebody's own, which `beginning` leaves out
+        return _cut(beginning(value, _LONGEST_REPR))
 
 
 def _given(what: str, text: object) -> str:

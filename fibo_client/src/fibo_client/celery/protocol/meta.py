@@ -106,7 +106,7 @@ def decode_meta(
     max_bytes: int,
     max_decompressed: int | None = None,
     max_depth: int = jsontypes.MAX_READ_DEPTH,
-    types: jsontypes.JSONTypes = jsontypes.CELERYS,
+    types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
 ) -> TaskMeta:
     """Decode a stored or published result.
 
@@ -136,7 +136,7 @@ def decode_meta(
 
 
 def _decode(
-    payload: bytes, task_id: str, max_decompressed: int, max_depth: int, types: jsontypes.JSONTypes
+    payload: bytes, task_id: str, max_decompressed: int, max_depth: int, types: jsontypes.JSONCodec
 ) -> TaskMeta:
     if payload.startswith(COMPRESSED):
         content_type, separator, data = payload[len(COMPRESSED) :].partition(b"\x00")
@@ -156,15 +156,14 @@ def _decode(
     return _meta(stored, task_id)
 
 
-def _in_parts(payload: bytes, max_depth: int, types: jsontypes.JSONTypes) -> Any:
-    """Read what has a value in it whose type cannot be read: an error in an answer, and nowhere else."""
+def _in_parts(payload: bytes, max_depth: int, types: jsontypes.JSONCodec) -> Any:
+    """Read what has a value in it whose type cannot be read: an error in the answer of a task, and nowhere else."""
     # With result_extended the arguments of the task stand beside its answer. Nor shall an argument of an exception hide
-    # that there was one.
+    # that there was one, or what a task reports of its progress end the wait for its answer.
     stored = jsontypes.loads_plain(payload, max_depth)
     if not isinstance(stored, dict):
         return stored
-    state = stored.get("status")
-    answered = not (isinstance(state, str) and state in states.EXCEPTION_STATES)
+    answered = stored.get("status") == states.SUCCESS
     try:
         return {name: types.revive(part, strict=answered and name == "result") for name, part in stored.items()}
     except jsontypes.UnreadableTypeError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.alarm import Alarm
 from fibo_client.celery.backoff import pause
-from fibo_client.celery.protocol.jsontypes import CELERYS
+from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.meta import decode_meta
 from fibo_client.celery.transport.base import Confirmed, Pushed
 from fibo_client.celery.waiting.registry import Registry, Waiter, last_look
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fibo_client.celery.config import CeleryConfig
-    from fibo_client.celery.protocol.jsontypes import JSONTypes
+    from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.transport.base import ResultStore, Subscription
 
@@ -65,7 +65,7 @@ class Watcher:
     """
 
     def __init__(
-        self, store: ResultStore, config: CeleryConfig, on_late: Callable[[], None], types: JSONTypes = CELERYS
+        self, store: ResultStore, config: CeleryConfig, on_late: Callable[[], None], types: JSONCodec = CELERY_JSON
     ) -> None:
         self._store = store
         self._types = types

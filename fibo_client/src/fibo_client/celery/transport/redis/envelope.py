@@ -250,7 +250,7 @@ def is_task(envelope: bytes, task_id: str) -> bool:
     if task_id.encode() not in envelope:
         return False
     try:
-        message = jsontypes.loads(envelope)
+        message = jsontypes.loads_plain(envelope)
     except ResultDecodeError:
         return False
     headers = message.get("headers") if isinstance(message, dict) else None
@@ -269,7 +269,7 @@ def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
     Raises:
         ResultDecodeError: It is no such envelope.
     """
-    match jsontypes.loads(envelope):
+    match jsontypes.loads_plain(envelope):
         case {
             "body": str(body),
             "headers": {"ticket": str(ticket)},
