@@ -13,13 +13,14 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from unittest import mock
 
 import pytest
 from fastapi import FastAPI
 from proj.types import Money
 from support.clock import virtual
-from support.own_types import MONEY
+from support.own_types import MONEY, SET
 from support.programs import run
 from support.waiting import eventually
 
@@ -45,6 +46,7 @@ from fibo_client.testing import FakeCelery, FakeFibo, SentTask
 from fibo_client.testing.messages import open_message
 
 ADD = RemoteTask[[int, int], int]("proj.add")
+PRICE = Money(Decimal("1.50"), "EUR")
 
 
 @pytest.fixture
@@ -62,15 +64,26 @@ def now() -> float:
 
 
 async def test_the_worker_knows_the_types_that_its_client_was_told(fake):
-    price = Money(Decimal("1.50"), "EUR")
     fake.task("proj.double", lambda money: Money(money.amount * 2, money.currency))
-    fake.task("proj.refuse", raises=ValueError("no", price))
+    fake.task("proj.refuse", raises=ValueError("no", PRICE))
     async with CeleryClient(transport=fake, json_types=[JSONType(*MONEY)]) as celery:
-        assert await celery.call("proj.double", price) == Money(Decimal("3.00"), "EUR")
+        assert await celery.call("proj.double", PRICE) == Money(Decimal("3.00"), "EUR")
         with pytest.raises(TaskFailedError) as caught:
             await celery.call("proj.refuse")
-        assert caught.value.exc_args == ("no", price)
-    fake.assert_sent("proj.double", price)
+        assert caught.value.exc_args == ("no", PRICE)
+    fake.assert_sent("proj.double", PRICE)
+
+
+async def test_the_worker_knows_the_types_of_each_of_its_clients(fake):
+    fake.task("proj.echo", lambda value: value)
+    async with (
+        CeleryClient(transport=fake, json_types=[JSONType(*MONEY)]) as first,
+        CeleryClient(transport=fake, json_types=[JSONType(*SET)]) as second,
+    ):
+        assert await first.call("proj.echo", PRICE) == PRICE
+        assert await second.call("proj.echo", frozenset("ab")) == frozenset("ab")
+    with pytest.raises(ConfigError, match="the marker 'money'"):
+        CeleryClient(transport=fake, json_types=[JSONType(Path, "money", str, Path)])
 
 
 async def test_a_task_answers_what_its_function_returns(fake):

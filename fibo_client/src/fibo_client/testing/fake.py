@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client import contract
-from fibo_client.celery.protocol.jsontypes import JSONCodec
+from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
 from fibo_client.celery.task import RemoteTask
 from fibo_client.celery.transport.redis.unreadable import UnreadableStore, foreign_store
 from fibo_client.celery.transport.redis.urls import parse_url
@@ -61,6 +61,7 @@ class FakeCelery:
         if isinstance(queues, str) or isinstance(nodes, str):
             raise TypeError("queues and nodes must be lists of names")
         self._memory = Memory()
+        self._json_types: dict[type, JSONType[Any]] = {}
         self._worker = Worker(self._memory, queues, nodes, concurrency)
         self._memory.workers = self._worker
         self.sent: list[SentTask] = self._worker.sent
@@ -70,13 +71,14 @@ class FakeCelery:
         """Make a broker and a result store for a client; ``transport=`` of a client calls this.
 
         Args:
-            config: The client's settings. Its URLs are checked, and lead nowhere. The worker knows its `json_types`.
+            config: The client's settings. Its URLs are checked, and lead nowhere. The worker
+                knows the `json_types` of all clients.
 
         Returns:
             The two.
 
         Raises:
-            ConfigError: A URL is wrong.
+            ConfigError: A URL is wrong, or two clients have a JSON type with the same marker.
         """
         parse_url(config.broker_url, config, role="broker_url")
         broker = MemoryBroker(self._memory, config.priority_steps)
@@ -85,8 +87,8 @@ class FakeCelery:
             return broker, UnreadableStore(broker, foreign)
         if config.result_backend is not None:
             parse_url(config.result_backend, config, role="result_backend")
-        if config.json_types:
-            self._worker.types = JSONCodec(config.json_types)
+        self._json_types |= {each.type: each for each in config.json_types}
+        self._worker.types = JSONCodec(self._json_types.values())
         return broker, MemoryStore(self._memory)
 
     # What the worker does.
