@@ -163,11 +163,12 @@ async def test_a_sending_that_fails_is_told(start, fake):
     assert span["status"] == "internal_error"
 
 
-async def test_the_callers_own_headers_stay_where_the_task_looks_for_them(start, fake):
+@pytest.mark.parametrize("nested", [{}, {"baggage": "a=1"}], ids=["flat", "nested"])
+async def test_the_callers_own_headers_stay_where_the_task_looks_for_them(start, fake, nested):
     start()
     async with client_of(fake) as celery:
         with sentry_sdk.start_transaction(name="request"):
-            own = {"_schema_name": "tenant", "baggage": "a=1", "headers": {"n": 2}}
+            own = {"_schema_name": "tenant", "baggage": "a=1", "headers": {"n": 2, **nested}}
             await celery.send_task("proj.echo", headers=own)
     (sent,) = fake.sent
     assert carried(sent).items() > {"_schema_name": "tenant", "n": 2}.items()

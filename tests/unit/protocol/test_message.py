@@ -295,8 +295,8 @@ def test_headers_of_a_recorder_join_those_of_the_caller_and_replace_none():
 
 def test_a_dict_of_a_recorders_holds_the_callers_headers_too_for_the_task_finds_no_others():
     added = {NESTED: {"sentry-trace": "s", "at": 1.5, "n": "2", "a": "3"}}
-    assert join_headers({"n": 1, "m": 4}, {"a": 5}, added) == {
-        NESTED: {"sentry-trace": "s", "at": 1.5, "n": "2", "m": 4, "a": 5}
+    assert join_headers({"n": 1, "m": 4}, {"a": 5, "b": 6}, added) == {
+        NESTED: {"sentry-trace": "s", "at": 1.5, "n": "2", "m": 4, "a": "3", "b": 6}
     }
 
 

@@ -45,7 +45,8 @@ class Sending(Protocol):
         Returns:
             Headers, as text, at the top level of the message. One with a name of the protocol's, or one that the caller
             has given, is left out. One called ``headers`` is a dict: some tools look in that one alone. The task then
-            finds what is in it as ``self.request.headers``, and the caller's headers beside it.
+            finds what is in it as ``self.request.headers``, and the caller's headers beside it, but for those whose
+            names are in it.
         """
         ...
 

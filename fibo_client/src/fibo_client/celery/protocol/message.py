@@ -301,8 +301,8 @@ def join_headers(own: Mapping[str, Any], nested: dict[str, Any] | None, added: M
     Args:
         own: The caller's headers, but for `NESTED`.
         nested: The caller's `NESTED`, if there is one.
-        added: The others: texts, and perhaps a `NESTED`. What has the name of another header is left out, and so is
-            what no header can be.
+        added: The others: texts, and perhaps a `NESTED`. What has the name of a header in `own` is left out, and so is
+            what no header can be. In a `NESTED` it wins: whoever added it has seen the caller's.
 
     Returns:
         The headers that come to `own`. A `NESTED` that was added holds the caller's headers, too: the task finds no
@@ -311,7 +311,7 @@ def join_headers(own: Mapping[str, Any], nested: dict[str, Any] | None, added: M
     joined = {name: value for name, value in added.items() if name not in own and _may_be_added(name, value)}
     if NESTED in added:
         try:
-            joined[NESTED] = {**own, **check_headers({NESTED: added[NESTED]})[NESTED], **(nested or {})}
+            joined[NESTED] = {**own, **(nested or {}), **check_headers({NESTED: added[NESTED]})[NESTED]}
         except MessageError:
             pass  # The caller has not made it, and cannot mend it.
     if nested is not None:
