@@ -45,7 +45,15 @@ def test_the_caller_is_told_also_when_redis_is_gone_and_the_letter_is_held(app, 
     assert told == [[LETTER]]
 
 
-def test_what_is_done_while_redis_is_full_holds_nothing_up_and_is_acknowledged_later():
+SETTLING = {
+    "acknowledged": (lambda channel: channel.basic_ack("tag"), 0),
+    "rejected": (lambda channel: channel.basic_reject("tag"), 0),
+    "given back": (lambda channel: channel.basic_reject("tag", requeue=True), 1),
+}
+
+
+@pytest.mark.parametrize(("settle", "waiting"), SETTLING.values(), ids=SETTLING)
+def test_what_is_settled_while_redis_is_full_holds_nothing_up_and_is_settled_later(settle, waiting):
     with (
         RedisServer() as server,
         server.client() as direct,
@@ -61,11 +69,13 @@ def test_what_is_done_while_redis_is_full_holds_nothing_up_and_is_acknowledged_l
         direct.config_set("maxmemory-policy", "noeviction")
         direct.config_set("maxmemory", "1")
 
-        channel.basic_ack("tag")
+        settle(channel)
 
         assert channel.qos.can_consume()
-        channel.qos.forget_done()
+        channel.qos.settle_late()
         assert direct.hlen("unacked") == 1
         direct.config_set("maxmemory", "0")
-        channel.qos.forget_done()
+        channel.qos.settle_late()
         assert not direct.exists("unacked", "unacked_index")
+        assert direct.llen("celery") == waiting
+        assert channel.qos.can_consume()

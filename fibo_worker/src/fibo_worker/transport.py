@@ -58,30 +58,37 @@ class _LossCountingQoS(QoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lost: set[str] = set()
-        self._done: set[str] = set()
+        self._unsettled: dict[str, Callable[[], None]] = {}
+        """By delivery tag, what is left to do for messages that were settled while Redis did not take it."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         super().append(message, delivery_tag)
         self.noted = delivery_tag
 
     def ack(self, delivery_tag: str) -> None:
-        try:
-            super().ack(delivery_tag)
-        except _NOT_NOW as error:
-            # Celery would only log this, and count the message among those that it holds for ever after.
-            _logger.warning("a task that is done could not be acknowledged yet: %s", error)
-            self._done.add(delivery_tag)
-            self._quick_ack(delivery_tag)
+        self._settle(delivery_tag, partial(super().ack, delivery_tag))
 
-    def forget_done(self) -> None:
-        """Remove the records of what was done while Redis did not take it. While it does not, they stay."""
-        while self._done:
-            delivery_tag = next(iter(self._done))
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        self._settle(delivery_tag, partial(self._reject, delivery_tag, requeue))
+
+    def settle_late(self) -> None:
+        """Acknowledge or reject what was settled while Redis did not take it. While it does not, it stays."""
+        while self._unsettled:
+            delivery_tag, settle = next(iter(self._unsettled.items()))
             try:
-                self._remove_from_indices(delivery_tag).execute()
+                settle()
             except _NOT_NOW:
                 return
-            self._done.discard(delivery_tag)
+            del self._unsettled[delivery_tag]
+
+    def _settle(self, delivery_tag: str, settle: Callable[[], None]) -> None:
+        try:
+            settle()
+        except _NOT_NOW as error:
+            # Celery would only log this, and count the message among those that it holds for ever after.
+            _logger.warning("a message could not be acknowledged or rejected yet: %s", error)
+            self._unsettled[delivery_tag] = settle
+            self._quick_ack(delivery_tag)
 
     def note_loss(self, delivery_tag: str) -> None:
         """Take note that the process of a message was lost. Celery gives the message back soon.
@@ -91,11 +98,11 @@ class _LossCountingQoS(QoS):
         """
         self._lost.add(delivery_tag)
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+    def _reject(self, delivery_tag: str, requeue: bool) -> None:
         self.losing = delivery_tag in self._lost
-        self._lost.discard(delivery_tag)
         try:
             super().reject(delivery_tag, requeue=requeue)
+            self._lost.discard(delivery_tag)
         finally:
             self.losing = False
 
@@ -143,7 +150,7 @@ class _Screening(Channel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._bury_held()
         self._give_back_taken()
-        self.qos.forget_done()
+        self.qos.settle_late()
         super()._brpop_start(timeout)
 
     def _take(self, queue: str, key: str, item: bytes | str) -> None:
