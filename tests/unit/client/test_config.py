@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 from support.own_types import MONEY
@@ -76,6 +77,27 @@ def test_an_unknown_setting_is_refused_with_the_known_ones():
 def test_a_setting_that_makes_no_sense_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=name):
         CeleryConfig(**{name: value})
+
+
+TEXTS = [each.name for each in dataclasses.fields(FiboConfig) if "str" in each.type]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_half_of_a_character_is_refused_in_each_setting_that_becomes_bytes(name):
+    with pytest.raises(ConfigError, match=f"{name} has half of a character in it") as caught:
+        FiboConfig(**{name: "secret\ud800"})
+    assert "secret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_the_name_of_a_file_may_be_no_utf_8():
+    name = os.fsdecode(b"/etc/\xff.pem")
+    assert CeleryConfig(ssl_ca_certs=name).ssl_ca_certs == name
+
+
+def test_an_environment_that_is_no_utf_8_is_refused():
+    with pytest.raises(ConfigError, match="broker_url"):
+        CeleryConfig.from_env({"CELERY_BROKER_URL": os.fsdecode(b"redis://:\xff@localhost")})
 
 
 @pytest.mark.parametrize("value", [-1, 2.5, True, None])

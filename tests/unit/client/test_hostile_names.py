@@ -85,13 +85,18 @@ def test_an_argument_is_data(name):
     assert (route, args, kwargs) == ("celery", [meant(name)], {"k": {meant(name): meant(name)}})
 
 
-def test_a_prefix_stands_before_the_key(name):
-    assert composed(config={"broker_prefix": name})[0] == f"{name}celery"
+def test_a_prefix_stands_before_the_key_if_it_can_be_encoded(kind, name):
+    config = {"broker_prefix": name}
+    if "surrogate" in kind:
+        with pytest.raises(ConfigError, match="broker_prefix"):
+            composed(config=config)
+    else:
+        assert composed(config=config)[0] == f"{name}celery"
 
 
-def test_a_separator_of_priorities_is_in_the_key_and_is_not_empty(kind, name):
+def test_a_separator_of_priorities_is_in_the_key_if_it_can_be_encoded_and_is_not_empty(kind, name):
     config = {"priority_separator": name}
-    if kind == "empty":
+    if kind == "empty" or "surrogate" in kind:
         with pytest.raises(ConfigError, match="priority_separator"):
             composed(config=config)
     else:

@@ -166,12 +166,7 @@ class CeleryConfig:
                 raise ConfigError(f"{name}={value!r} must be an integer, {least} or more")
         if self.max_json_depth > MAX_READ_DEPTH:
             raise ConfigError(f"max_json_depth={self.max_json_depth} must be at most {MAX_READ_DEPTH}")
-        for name in ("queue", "control_exchange", "priority_separator"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be text, and not empty")
-        for name in ("broker_prefix", "result_prefix"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
+        self._check_texts()
         object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
         _check_fanout_prefix(self.fanout_prefix)
         object.__setattr__(self, "json_types", _check_types(self.json_types))
@@ -263,6 +258,17 @@ class CeleryConfig:
                 raise ConfigError(f"{name!r} is not a setting; the settings are: {', '.join(sorted(known))}")
         return cls(**fields)
 
+    def _check_texts(self) -> None:
+        for name in ("queue", "control_exchange", "priority_separator"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be text, and not empty")
+        for name in ("broker_prefix", "result_prefix"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
+        for each in dataclasses.fields(self):
+            if not _is_encodable(each.name, getattr(self, each.name)):
+                raise ConfigError(f"{each.name} has half of a character in it, a lone surrogate: it cannot be encoded")
+
     def _check_seconds(self, name: str, *, zero: bool = True) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -281,6 +287,21 @@ _LEAST: Final = {
     "max_decompressed_bytes": 1024,
     "max_json_depth": 10,
 }
+
+
+_PATHS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+def _is_encodable(name: str, value: object) -> bool:
+    """Tell whether the value of a setting can become bytes, if it is text."""
+    # What is no UTF-8 in a path, Python reads as lone surrogates, which become the same bytes again.
+    encode = os.fsencode if name in _PATHS else str.encode
+    if isinstance(value, str):
+        try:
+            encode(value)
+        except UnicodeEncodeError:  # It holds the text, which may be a password: it must be no error's context.
+            return False
+    return True
 
 
 def _check_no_transport(url: object) -> None:
