@@ -271,7 +271,7 @@ def test_a_revoked_task_says_so(redis_server):
         for task_id, reason in ((running, "terminated while it ran"), (waiting, "revoked")):
             done = fibo(url, "result", task_id, "--wait")
             assert done.returncode == 1
-            assert said(done) == f"Error: task[{task_id}] will give no answer: it was {reason}\n"
+            assert said(done) == f"Error: task[{task_id}] has no answer: it was {reason}\n"
 
 
 def test_a_revocation_says_which_tasks_run_all_the_same_and_which_were_over(stock):

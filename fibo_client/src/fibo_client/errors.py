@@ -340,7 +340,9 @@ _NOT_REGISTERED = (
 
 
 class TaskRevokedError(TaskError):
-    """The task was revoked before it ran, terminated while it ran, or had expired.
+    """A worker says that the task was revoked before it ran, terminated while it ran, or had expired.
+
+    A worker of Celery 5.6, from 5.6.2 on, says so of a task that runs, too; that goes on, and its answer is stored.
 
     Attributes:
         task_id: The id of the task.
@@ -355,7 +357,7 @@ class TaskRevokedError(TaskError):
         self.task = task
         self.reason = reason
         super().__init__(
-            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] will give no answer: "
+            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] has no answer: "
             f"it was {_STOPPED.get(reason) or printable(reason, _LONGEST_NAME)}"
         )
 
