@@ -123,7 +123,8 @@ async def compute_many(
             published=late[0].published,
             looks=late[0].looks,
             unread=late[0].unread,
-            ignored=False,
+            ignored=late[0].ignored,
+            decoded=late[0].decoded,
         )
     return list(finished.values())
 

@@ -186,6 +186,8 @@ class ResultTimeoutError(FiboError, TimeoutError):
         unread: Why results could not be read when time was up; None where they could.
         ignored: Whether it was sent with ``ignore_result=True``. None where that was left to how the task is declared,
             or is not known.
+        decoded: Whether the answer was to be decoded (`decode` of a `RemoteTask`): who says how to read the answer
+            knows that the task gives one.
     """
 
     def __init__(
@@ -203,11 +205,13 @@ class ResultTimeoutError(FiboError, TimeoutError):
         looks: int = 0,
         unread: str | None = None,
         ignored: bool | None = None,
+        decoded: bool = False,
     ) -> None:
         self.published = published
         self.looks = looks
         self.unread = unread
         self.ignored = ignored
+        self.decoded = decoded
         self.task = task
         self.task_ids: tuple[str, ...] = tuple(task_ids)
         self.queue = queue
@@ -229,7 +233,8 @@ class ResultTimeoutError(FiboError, TimeoutError):
                 f"{len(self.finished)} of {total} results of {name} arrived within {waited:.3g} s; "
                 f"the first missing one is [{self.task_ids[0]}], its last known state is {last}"
             )
-        super().__init__(f"{what}. {reason or _ASK + (_DECLARED[ignored] if state == 'PENDING' else '')}")
+        doubt = _DECLARED[ignored] if state == "PENDING" and not decoded else ""
+        super().__init__(f"{what}. {reason or _ASK + doubt}")
 
 
 _LONGEST_NAME = 200

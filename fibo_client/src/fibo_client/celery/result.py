@@ -503,6 +503,7 @@ def timeout_error(
         The error.
     """
     seen = outcome.arrived.get(late[0])
+    first = next(result for result in results if result.id == late[0])
     published = outcome.published
     if published is None and any(result.id == late[0] and result.sent for result in results):
         published = True
@@ -539,7 +540,8 @@ def timeout_error(
         published=published,
         looks=outcome.looks,
         unread=outcome.unread,
-        ignored=results[0].ignored,
+        ignored=first.ignored,
+        decoded=first.decode is not None,
     )
 
 
