@@ -195,6 +195,11 @@ async def test_a_task_declared_to_ignore_its_result_answers_only_who_asks_for_it
     with pytest.raises(ResultTimeoutError, match="declared with ignore_result=True"):
         await handles[0].get(timeout=0)
 
+    async def diagnosed():
+        return (await celery.diagnose(handles[0])).cause is Cause.STORED_ELSEWHERE
+
+    await eventually(diagnosed)
+
 
 # Failures.
 
@@ -437,7 +442,9 @@ async def test_workers_answer_and_name_what_they_know_and_serve(celery):
     (worker,) = await celery.ping()
     assert worker.name.startswith("stock@")
     inspect = celery.inspect([worker.name])
-    assert "stock.add" in (await inspect.registered())[worker.name]
+    assert {"stock.add", "stock.forgetful"} <= set((await inspect.registered())[worker.name])
+    declared = {"stock.add [ignore_result=False]", "stock.forgetful [ignore_result=True]"}
+    assert declared <= set((await inspect.registered("ignore_result"))[worker.name])
     assert [each["name"] for each in (await inspect.active_queues())[worker.name]] == ["celery"]
     assert await celery.ping(destination=["nobody@nowhere"], timeout=0.2) == []
 

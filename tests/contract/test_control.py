@@ -91,6 +91,16 @@ async def test_a_worker_tells_us_what_it_tells_celerys_own_client(side, client, 
     assert ours.keys() == {side.node}
 
 
+@pytest.mark.parametrize("items", [(), ("ignore_result",), ("max_retries", "no_such", "ignore_result")])
+async def test_a_worker_tells_us_of_its_tasks_what_it_tells_celerys_own_client_of_them(side, client, items):
+    ours = await client.inspect(timeout=10).registered(*items)
+    with side.celery() as app:
+        assert ours == app.control.inspect(timeout=10, limit=1).registered(*items)
+    for task, ignored in (("stock.add", False), ("stock.forgetful", True)):
+        (told,) = [each for each in ours[side.node] if each.split()[0] == task]
+        assert (f"ignore_result={ignored}]" in told) is ("ignore_result" in items)
+
+
 async def test_a_worker_lists_tasks_by_what_it_does_with_them(side, client):
     """One runs in each process of the worker, one waits, one is for later; all are asked for by id too."""
     inspect = client.inspect(timeout=10)

@@ -199,6 +199,29 @@ async def test_workers_that_store_no_results_by_their_settings_are_found_out(ser
     assert "task_ignore_result" in str(diagnosis)
 
 
+async def test_a_task_that_its_worker_declares_to_have_no_result_is_told_from_one_that_is_gone(client, narrow):
+    url, node = narrow
+    with celery_client(url) as app:  # Celery's own client is told the same of the task.
+        told = app.control.inspect(timeout=PATIENCE, limit=1).registered("ignore_result")
+    assert "stock.forgetful [ignore_result=True]" in told[node]
+    result = await client.send_task("stock.forgetful", [5])
+
+    async def found_out():
+        diagnosis = await client.diagnose(result, timeout=PATIENCE)
+        return diagnosis.cause is Cause.STORED_ELSEWHERE and diagnosis
+
+    await eventually(found_out)
+    assert f"{node}: it declares the task with ignore_result=True" in str(await found_out())
+    # Without its name, nobody can say how it is declared.
+    unnamed = await client.diagnose(client.result(result.id), timeout=PATIENCE)
+    assert (unnamed.cause, unnamed.elsewhere) == (Cause.GONE, {})
+    # The message wins.
+    assert await client.call("stock.forgetful", 5) == 5
+    asked = await client.send_task("stock.forgetful", [5], ignore_result=False)
+    assert await asked.get(timeout=PATIENCE) == 5
+    assert (await client.diagnose(client.result(asked.id, "stock.forgetful"))).cause is Cause.FINISHED
+
+
 async def test_a_task_that_asks_for_no_result_has_none(client):
     result = await client.send_task("stock.add", [1, 2], ignore_result=True)
 

@@ -113,6 +113,25 @@ async def test_an_ignored_result_is_none_and_is_not_stored(celery):
     assert await celery.result(handle.id).state() == "PENDING"
 
 
+async def test_a_call_of_a_task_that_is_declared_to_have_no_result_gets_its_answer_from_5_6_3_on(celery, worker):
+    if worker.version >= (5, 6):
+        assert await celery.call("stock.forgetful", 5) == 5
+        return
+    with pytest.raises(ResultTimeoutError, match=r"before Celery 5\.6\.3, a task that is declared"):
+        await celery.call("stock.forgetful", 5, timeout=0.5)
+
+
+async def test_a_task_that_is_declared_to_have_no_result_is_diagnosed_so(celery, worker):
+    handle = await celery.send_task("stock.forgetful", (5,))
+
+    async def found_out():
+        diagnosis = await celery.diagnose(handle, timeout=PATIENCE)
+        declared = f"{worker.node}: it declares the task with ignore_result=True"
+        return diagnosis.cause is Cause.STORED_ELSEWHERE and declared in str(diagnosis)
+
+    await eventually(found_out)
+
+
 async def test_headers_stamps_and_compression_are_taken(celery):
     headers = {"traceparent": "00-ab", "baggage": "a=1"}
     assert await celery.call("stock.request", *headers, headers=headers) == headers

@@ -244,7 +244,7 @@ _SENT = {True: "sent, ", False: "not sent, ", None: ""}
 _ASK = "CeleryClient.diagnose(error) asks the queue and the workers why"
 _DECLARED = {
     True: "",
-    False: " (before Celery 5.7, a task that is declared with ignore_result=True gives none)",
+    False: " (before Celery 5.6.3, a task that is declared with ignore_result=True gives none)",
     None: " (a task that is declared with ignore_result=True gives none)",
 }
 

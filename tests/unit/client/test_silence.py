@@ -68,7 +68,7 @@ async def test_nobody_is_told_that_a_task_may_give_no_answer_who_knows_how_to_re
 @virtual
 async def test_that_a_task_may_give_no_answer_is_told_who_knows_only_its_name():
     async with CeleryClient(transport=FakeFibo(queues=["another"])) as client:
-        with pytest.raises(ResultTimeoutError, match=rf" \(before Celery 5.7, {NONE}\)$"):
+        with pytest.raises(ResultTimeoutError, match=rf" \(before Celery 5.6.3, {NONE}\)$"):
             await client.call("proj.task", timeout=1)
         handle = await client.send_task("proj.task")
         with pytest.raises(ResultTimeoutError, match=rf" \({NONE}\)$"):

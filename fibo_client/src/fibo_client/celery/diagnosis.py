@@ -48,7 +48,8 @@ class Cause(enum.StrEnum):
     """A worker that gave no answer may have it, or may be the one to take it: some answer nothing while they run a
     task (pool ``solo``), some never (without remote control)."""
     STORED_ELSEWHERE = "stored elsewhere"
-    """It is nowhere to be found, and its message or the workers' settings say: no result, or not where we read."""
+    """It is nowhere to be found, and its message, its declaration or the workers' settings say: no result, or not where
+    we read."""
     GONE = "gone"
     """It was sent, and is nowhere to be found: over with its result expired or deleted, or lost with its worker."""
     NEVER_PUBLISHED = "never published"
@@ -77,10 +78,11 @@ class Diagnosis:
         unregistered: Those that take tasks from that queue and do not know the task: one that takes it refuses it.
         held: What a worker says about the task: ``active``, ``reserved`` or ``scheduled``, by node name.
         since: When it began to run, by its worker's clock; None if it does not run, or the worker does not say.
-        elsewhere: In which way a worker's settings for results differ from this client's, by node name. Only what it
-            tells: a worker's environment, which wins over its settings, is not shown. Only workers that hold the task,
-            or may have taken it, are among them. ``message`` stands for the task's own message, where that asks for no
-            result, and ``this client`` for a client that can read none.
+        elsewhere: Why a worker may not store the result where this client reads it, by node name: it declares the task
+            with ``ignore_result=True``, or in which way its settings for results differ. Only what it tells: a worker's
+            environment, which wins over its settings, is not shown. Only workers that hold the task, or may have taken
+            it, are among them. ``message`` stands for the task's own message, where that asks for no result, and
+            ``this client`` for a client that can read none.
     """
 
     task_id: str
@@ -256,7 +258,7 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
     if queues:
         inspect = Inspect(engine, list(queues), timeout)  # Who was silent would only be waited for again.
         held, registered, conf = await asyncio.gather(
-            inspect.query_task([result.id]), inspect.registered(), inspect.conf()
+            inspect.query_task([result.id]), inspect.registered("ignore_result"), inspect.conf()
         )
     holding = _holding(held, result.id)
     state = await _state(engine, result, timeout)
@@ -285,8 +287,9 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         | (
             {
                 name: f"it does not know the task, and its refusal is not here: {why}" if name in unregistered else why
-                for name, each in conf.items()
-                if name in blamed and (why := _elsewhere(each, engine.config)) is not None
+                for name in queues
+                if name in blamed
+                and (why := _elsewhere(conf.get(name), engine.config, _declared(registered.get(name), result.task)))
             }
             if engine.store.unreadable is None
             else {"this client": engine.store.unreadable}
@@ -419,6 +422,12 @@ def _registered_names(known: Any) -> set[str]:
     return {each.split(" ", 1)[0] for each in known if isinstance(each, str)} if isinstance(known, list) else set()
 
 
+def _declared(known: Any, task: str | None) -> bool | None:
+    """Tell whether a worker declares a task with ``ignore_result=True``. None is not known."""
+    told = known if isinstance(known, list) else ()
+    return next((ignored for ignored in (True, False) if f"{task} [ignore_result={ignored}]" in told), None)
+
+
 def _held(answer: Any, task_id: str) -> tuple[str, datetime | None] | None:
     match answer.get(task_id) if isinstance(answer, dict) else None:
         case [str(state), {"time_start": float(start)}]:
@@ -442,15 +451,24 @@ def _lists(scheduled: Any, task_id: str) -> bool:
 _HERE = {"localhost", "127.0.0.1", "::1", None}
 
 
-def _elsewhere(conf: Any, config: CeleryConfig) -> str | None:
-    """Say how a worker's settings, masked and without its environment, differ from ours. None is not at all."""
+_IGNORED: Final = (
+    "it declares the task with ignore_result=True, and stores a result only if the message asks for one "
+    "(ignore_result=False), and only from Celery 5.6.3 on"
+)
+
+
+def _elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = None) -> str | None:
+    """Say why a worker may not store a result where we read it. Its settings are masked, and lack its environment."""
     if not isinstance(conf, dict):
-        return None
-    if conf.get("task_ignore_result"):
+        return _IGNORED if declared else None
+    # Of a task that is declared neither way, a worker tells that setting of its app.
+    if conf.get("task_ignore_result") and declared is not False:
         return (
-            "it stores only the results of tasks that are declared with ignore_result=False, or, from Celery 5.7 on, "
+            "it stores only the results of tasks that are declared with ignore_result=False, or, from Celery 5.6.3 on, "
             "sent with it (task_ignore_result is set)"
         )
+    if declared:
+        return _IGNORED
     options = conf.get("result_backend_transport_options")
     prefix = options.get("global_keyprefix") if isinstance(options, dict) else None
     if bool(prefix) != bool(config.result_prefix):

@@ -96,16 +96,20 @@ class Inspect:
         """
         return await self._ask("scheduled")
 
-    async def registered(self) -> Replies:
-        """Ask which tasks workers know.
+    async def registered(self, *taskinfoitems: str) -> Replies:
+        """Ask which tasks workers know, and how they are declared.
+
+        Args:
+            *taskinfoitems: Attributes of tasks to be told, such as ``ignore_result``. None are ``exchange``,
+                ``routing_key`` and ``rate_limit``, which most tasks have not.
 
         Returns:
-            Lists of task names by node name.
+            Lists of task names by node name, each with the attributes that the task has: ``name [ignore_result=True]``.
 
         Raises:
             TransportError: The broker could not be asked.
         """
-        return await self._ask("registered")
+        return await self._ask("registered", taskinfoitems=taskinfoitems)
 
     async def stats(self) -> Replies:
         """Ask for statistics.

@@ -38,7 +38,7 @@ class SendOptions(TypedDict, total=False):
     """Seconds after which the worker raises SoftTimeLimitExceeded in the task."""
     ignore_result: bool | None
     """True: store no result. False: store it, even if the task is declared with ``ignore_result=True`` (workers before
-    Celery 5.7 do not heed that). None: as the task is declared. What waits for the answer, such as ``call``, sends
+    Celery 5.6.3 do not heed that). None: as the task is declared. What waits for the answer, such as ``call``, sends
     False; what hands work out sends None, as Celery does."""
     headers: dict[str, Any]
     """Headers of your own, for ``self.request.headers``. If one is called ``headers``, it is a dict, and the task finds

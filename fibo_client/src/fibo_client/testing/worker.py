@@ -439,7 +439,11 @@ class Worker:
                     if each.sent.task_id in arguments["ids"]
                 }
             case "registered":
-                return sorted(self.scripts)
+                told = "ignore_result" in arguments.get("taskinfoitems", ())
+                return [
+                    f"{task} [ignore_result={script.ignore_result}]" if told else task
+                    for task, script in sorted(self.scripts.items())
+                ]
             case "active_queues":
                 queues = self._memory.queues if self._queues is None else self._queues
                 return [{"name": name, "routing_key": name} for name in queues]
