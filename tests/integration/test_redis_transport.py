@@ -19,6 +19,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, speaks_tls, tls_server
 from support.servers import RedisServer, free_port
 from support.silent import listening, turning_away
+from support.unprintable import ESCAPES, check
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
@@ -29,6 +30,7 @@ from fibo_client.celery.transport.redis.errors import RedisFaultError, outcome_o
 from fibo_client.celery.transport.redis.opening import open_redis
 from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TooManyConnectionsError, TransportError
+from fibo_client.text import LONGEST
 from fibo_worker.dev import find_redis_server
 
 
@@ -268,6 +270,15 @@ async def test_nothing_of_what_redis_py_says_about_its_own_clients_is_in_an_erro
             await client.ping()
     assert isinstance(caught.value.__cause__, MasterNotFoundError)
     assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_no_refusal_acts_on_a_terminal_or_is_endless_in_a_traceback():
+    refusal = f"-LOADING {ESCAPES}\u202e{'x' * 100_000}\r\n".encode()
+    async with listening(lambda _: refusal) as (url, _), CeleryClient(url, push=False) as client:
+        with pytest.raises(TransportError) as caught:
+            await client.ping()
+    assert isinstance(caught.value.__cause__, exceptions.BusyLoadingError)
+    check("".join(traceback.format_exception(caught.value, limit=0)), 3 * LONGEST, "\n")
 
 
 async def test_a_question_that_could_not_be_put_is_not_followed_by_another_wait_for_a_connection():

@@ -9,6 +9,7 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
 
 from fibo_client.errors import TooManyConnectionsError, TransportError
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +53,8 @@ def translated_errors() -> Iterator[None]:
 def brief(error: Exception) -> Exception:
     """Cut an error of redis-py down to what it says: the way through its and asyncio's insides fills a screen."""
     error.__cause__ = error.__context__ = None
-    if isinstance(error, MasterNotFoundError):
-        error.args = (_said(error),)
+    if isinstance(error, RedisError):  # What it says, the other side wrote, and a traceback shows it as it is.
+        error.args = (printable(_said(error)),)
     return error.with_traceback(None)
 
 

@@ -1,0 +1,52 @@
+"""What is left of an error of redis-py, whose text the other side may have written."""
+
+import traceback
+
+import pytest
+from hypothesis import given
+from redis import exceptions
+from redis.asyncio.sentinel import MasterNotFoundError
+from support.unprintable import ACTS, TEXTS, check
+
+from fibo_client.celery.transport.redis.errors import RedisFaultError, brief, translated_errors
+from fibo_client.errors import TransportError
+from fibo_client.text import LONGEST
+
+KINDS = [
+    *(exceptions.ResponseError, exceptions.NoPermissionError, exceptions.ReadOnlyError, exceptions.OutOfMemoryError),
+    *(exceptions.AuthenticationError, exceptions.BusyLoadingError, exceptions.ConnectionError),
+    *(exceptions.InvalidResponse, exceptions.TimeoutError, MasterNotFoundError),
+]
+
+
+def fail(error):
+    with translated_errors():
+        try:
+            raise error
+        except exceptions.RedisError as said:
+            raise RedisFaultError("unknown", "no") from brief(said)
+
+
+def check_chained(error):
+    with pytest.raises(TransportError) as caught:
+        fail(error)
+    assert caught.value.__cause__ is error
+    check("".join(traceback.format_exception(caught.value)), 2 * LONGEST, "\n")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS)
+def test_no_error_of_redis_py_acts_on_a_terminal_in_a_traceback(kind, text):
+    check_chained(kind(text))
+    check_chained(kind(text, text))
+
+
+@pytest.mark.parametrize("text", ACTS.values(), ids=ACTS)
+def test_no_error_of_redis_py_is_endless_in_a_traceback(text):
+    for kind in KINDS:
+        check_chained(kind(text))
+        check_chained(kind(OSError(text)))
+
+
+def test_what_is_plain_stays_as_redis_py_says_it():
+    assert str(brief(exceptions.ResponseError("unknown command 'é'"))) == "unknown command 'é'"
