@@ -1,12 +1,16 @@
 """``fibo-worker dead`` and the list under it, on a real Redis."""
 
+import asyncio
 import json
 
 import pytest
 from click.testing import CliRunner
 from support.fibo import fibo_worker
 from support.servers import free_port
+from support.silent import listening
+from support.unprintable import ESCAPES, check
 
+from fibo_client.text import LONGEST
 from fibo_worker import cli
 from fibo_worker.dead_letters import DeadLetter, DeadLetters
 
@@ -85,6 +89,27 @@ def test_nothing_that_commands_a_terminal_is_shown(dead, letters):
 
     assert "\\x1b[2J" in shown
     assert all(each == "\n" or " " <= each <= "~" for each in shown)
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "\u202e" * 1_000_000])
+def test_nothing_endless_is_shown_of_what_is_beside_the_message(dead, letters, text):
+    letters.push(DeadLetter(reason=text, at=text, raw=b"raw", queue=text, task=text, id=text))
+
+    for command in (["list"], ["show", "0"], ["requeue", "0"]):
+        shown = dead(*command, answer="n\n").output
+        assert "..." in shown
+        assert len(shown) < 6 * LONGEST
+
+
+@pytest.mark.parametrize("code", ["ERR", "LOADING"])
+async def test_what_a_broker_says_that_refuses_is_shown_in_the_same_way(code):
+    refusal = f"-{code} {ESCAPES}{'x' * 100_000}\r\n".encode()
+    async with listening(lambda _: refusal) as (url, _):
+        result = await asyncio.to_thread(fibo_worker, "dead", "list", CELERY_BROKER_URL=url)
+
+    assert result.exit_code == 1
+    assert "\\x1b[2J" in result.output
+    check(result.output, 2 * LONGEST, "\n")
 
 
 def test_show_of_one_that_is_not_there_fails_plainly(dead):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fibo_client.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -155,9 +157,9 @@ def _opened(queue: str) -> Iterator[DeadLetters]:
             client = Redis(connection_pool=channel.pool)
             yield DeadLetters(client, queue, prefix=channel.global_keyprefix, limit=settings.dead_letter_limit)
         except ResponseError as error:
-            raise click.ClickException(f"the broker {where} refused: {error}") from error
+            raise click.ClickException(f"the broker {where} refused: {_safe(str(error))}") from error
         except (OperationalError, RedisError, OSError) as error:
-            raise click.ClickException(f"the broker {where} cannot be reached: {error} {ADVICE}") from error
+            raise click.ClickException(f"the broker {where} cannot be reached: {_safe(str(error))} {ADVICE}") from error
 
 
 def _read(stored: bytes) -> DeadLetter | None:
@@ -170,5 +172,5 @@ def _read(stored: bytes) -> DeadLetter | None:
 
 
 def _safe(text: str) -> str:
-    """Give a text without what could do something to a terminal."""
-    return text.encode("unicode_escape").decode("ascii")
+    """Give a text in ASCII, cut short and without what could do something to a terminal."""
+    return printable(text.encode("unicode_escape").decode("ascii"))
