@@ -199,6 +199,10 @@ async def test_a_task_that_runs_is_terminated(celery, worker, hold):
 
 
 async def test_a_task_that_runs_goes_on_if_it_is_revoked_without_terminate(celery, worker, hold):
+    async def progressed():  # What is active may not have said so yet.
+        return await hold.task.state() == "PROGRESS"
+
+    await eventually(progressed)
     await hold.task.revoke()
     await heard(celery)
     # From 5.6.2 on, 5.6 says that it was revoked all the same, until the answer is there.
