@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import uuid
 
 import celery
@@ -210,6 +211,16 @@ async def test_celerys_own_questions_are_answered_beside_ours(side, client):
     theirs, ours = await asyncio.gather(asyncio.to_thread(ping), client.ping(timeout=10))
     assert theirs == [{side.node: {"ok": "pong"}}]
     assert ours == [WorkerInfo(side.node)]
+
+
+async def test_a_retried_task_shows_its_arguments_also_where_celerys_own_client_hid_them(plain):
+    with plain.celery() as app, plain.redis() as redis:
+        app.send_task("stock.retry_in", ("secret",), argsrepr="(***)")
+        async with plain.client() as client:
+            await client.send_task("stock.retry_in", ("secret",), argsrepr="(***)")
+        for _ in range(2):
+            _, message = await asyncio.to_thread(redis.brpop, "secret", 20)
+            assert json.loads(message)["headers"]["argsrepr"] == "('secret',)"
 
 
 async def held_by(client, handle, node):

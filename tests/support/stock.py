@@ -70,6 +70,11 @@ def unpicklable():
     raise UnpicklableError("no pickle")
 
 
+@task(name="stock.retry_in", bind=True)
+def retry_in(self, queue):
+    raise self.retry(queue=queue, countdown=0)
+
+
 @task(name="stock.retry_once", bind=True)
 def retry_once(self):
     if self.request.retries == 0:

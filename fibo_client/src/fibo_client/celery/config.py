@@ -111,7 +111,8 @@ class CeleryConfig:
     """The queue that tasks are sent to where a call names none."""
     hide_arguments: bool = False
     """Have workers' logs and events show ``<hidden>`` in place of arguments, unless the call or its `RemoteTask` has an
-    ``argsrepr`` or ``kwargsrepr`` of its own."""
+    ``argsrepr`` or ``kwargsrepr`` of its own. Where a task is retried, they show its arguments: that message is the
+    worker's own."""
     revoke_on_cancel: bool = True
     """Revoke the task of a `call` whose caller is cancelled."""
     broker_prefix: str = ""
@@ -329,7 +330,7 @@ def _check_fanout_prefix(prefix: object) -> None:
 
 def _check_types(types: object) -> tuple[JSONType[Any], ...]:
     if not isinstance(types, (list, tuple)):
-        raise ConfigError(f"json_types must be a list of JSONCodec, not {type(types).__name__}")
+        raise ConfigError(f"json_types must be a list of JSONTypes, not {type(types).__name__}")
     JSONCodec(types)  # Says what is wrong with them.
     return tuple(types)
 
