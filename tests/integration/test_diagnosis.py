@@ -9,8 +9,8 @@ from support.servers import stock_worker
 from support.waiting import eventually
 
 from fibo_client.celery import Cause, CeleryClient, CeleryConfig
-from fibo_client.celery.diagnosis import _elsewhere
 from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.result_settings import stored_elsewhere
 from fibo_client.errors import ResultTimeoutError, TaskFailedError
 
 PATIENCE = 10
@@ -397,7 +397,7 @@ def test_settings_of_results_are_compared_as_far_as_they_are_shown():
     ours = CeleryConfig(broker_url="redis://:secret@localhost:6379/0")
 
     def found(backend, broker="redis://:********@redis.internal:6379/0"):
-        return _elsewhere({"result_backend": backend, "broker_url": broker}, ours)
+        return stored_elsewhere({"result_backend": backend, "broker_url": broker}, ours)
 
     assert found("redis://:********@127.0.0.1/0") is None
     assert "perhaps two names" in found("redis://cache.internal/0")
@@ -409,6 +409,6 @@ def test_settings_of_results_are_compared_as_far_as_they_are_shown():
     assert found("redis://localhost/7", broker="redis://localhost/7") is None
     for bad in (5, [], "redis://[/", "redis://a:b"):
         assert found(bad) is None
-        assert _elsewhere(bad, ours) is None
-    assert _elsewhere(None, ours) is None
+        assert stored_elsewhere(bad, ours) is None
+    assert stored_elsewhere(None, ours) is None
     assert "name no result_backend" in found(None)

@@ -154,6 +154,6 @@ def test_types_are_checked_when_the_settings_are_made():
     assert CeleryConfig(json_types=[money]).json_types == (money,)
     assert FiboClient(json_types=[money]).celery.config.json_types == (money,)
     assert "json_types=()" in repr(CeleryConfig())
-    for wrong, reason in [(money, "a list of JSONCodec"), ([MONEY], "such as JSONType"), ([money, money], "two of")]:
+    for wrong, reason in [(money, "a list of JSONTypes"), ([MONEY], "such as JSONType"), ([money, money], "two of")]:
         with pytest.raises(ConfigError, match=reason):
             CeleryClient(json_types=wrong)

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from support.clock import virtual
 
 from fibo_client.celery import Cause, CeleryClient, CeleryConfig
-from fibo_client.celery.diagnosis import _declared, _elsewhere
+from fibo_client.celery.diagnose import _declared
 from fibo_client.celery.inspection import Inspect
+from fibo_client.celery.result_settings import stored_elsewhere
 from fibo_client.testing import FakeCelery
 
 OURS = CeleryConfig(broker_url="redis://localhost/0")
@@ -31,16 +32,16 @@ def test_what_is_no_list_says_of_no_task_how_it_is_declared(answer):
 
 @pytest.mark.parametrize("conf", [{}, None, {"error": "KeyError('conf')"}])
 def test_the_declaration_is_told_whatever_the_worker_says_of_its_settings(conf):
-    assert "it declares the task with ignore_result=True" in _elsewhere(conf, OURS, True)
+    assert "it declares the task with ignore_result=True" in stored_elsewhere(conf, OURS, True)
     for declared in (False, None):
-        assert _elsewhere(conf, OURS, declared) is None
+        assert stored_elsewhere(conf, OURS, declared) is None
 
 
 def test_the_setting_of_the_app_is_told_unless_the_task_is_declared_to_have_a_result():
     conf = {"task_ignore_result": True, "broker_url": "redis://localhost/0", "result_backend": "redis://localhost/0"}
     for declared in (True, None):  # Of a task that is declared neither way, a worker tells its app's setting.
-        assert "task_ignore_result is set" in _elsewhere(conf, OURS, declared)
-    assert _elsewhere(conf, OURS, False) is None
+        assert "task_ignore_result is set" in stored_elsewhere(conf, OURS, declared)
+    assert stored_elsewhere(conf, OURS, False) is None
 
 
 async def over(celery, task, **options):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from support.clock import virtual
 
-from fibo_client.celery import Cause, CeleryClient
+from fibo_client.celery import Cause, CeleryClient, Diagnosis
 from fibo_client.celery.inspection import Inspect
 from fibo_client.testing import FakeCelery
 
@@ -83,3 +83,35 @@ async def test_an_answer_that_is_no_list_of_tasks_for_later_holds_none(fake, mon
     async with CeleryClient(transport=fake) as celery:
         for_later = await celery.send_task("proj.slow", countdown=50)
         assert (await celery.diagnose(for_later)).cause is Cause.GONE
+
+
+@pytest.mark.parametrize(
+    ("listening", "registered", "said"),
+    [
+        (("b",), ("a",), "b takes tasks from 'q' and knows none of that name; a does, but takes none from there: send"),
+        (("b", "c"), ("a", "d"), "b, c take tasks from 'q' and know none of that name; a, d do, but take none from"),
+        (("a", "b"), ("a", "d"), "b takes tasks from 'q', too, and knows none of that name, a does: give each kind of"),
+        (("b",), (), "no worker that takes from its queue knows a task of that name: see the module"),
+    ],
+)
+def test_of_a_task_that_no_worker_of_its_queue_knows_it_is_said_who_does(listening, registered, said):
+    diagnosis = Diagnosis(
+        task_id="id",
+        task="proj.add",
+        state="PENDING",
+        cause=Cause.UNKNOWN_TASK,
+        queue="q",
+        depth=1,
+        ahead=0,
+        searched=True,
+        sent=True,
+        workers=("a", "b", "c", "d"),
+        silent=0,
+        listening=listening,
+        registered=registered,
+        unregistered=tuple(each for each in listening if each not in registered),
+        held={},
+        since=None,
+        elsewhere={},
+    )
+    assert diagnosis.finding().startswith(said)

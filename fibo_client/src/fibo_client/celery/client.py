@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast, overload
 
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
-from fibo_client.celery.diagnosis import Diagnosis, diagnose
+from fibo_client.celery.diagnose import diagnose
 from fibo_client.celery.engine import Engine
 from fibo_client.celery.inspection import Inspect, WorkerInfo
 from fibo_client.celery.protocol.message import check_name
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from fibo_client.celery.config import ConfigOverrides
+    from fibo_client.celery.diagnosis import Diagnosis
     from fibo_client.celery.stats import ClientStats
     from fibo_client.celery.task import SendOptions
     from fibo_client.celery.transport.base import Parcel, Transport

@@ -163,3 +163,32 @@ class Inspect:
         limit = None if self._destination is None else len(self._destination)
         request = ControlRequest(method=method, arguments=arguments, destination=self._destination)
         return await self._engine.broker.ask(request, timeout=self._timeout, limit=limit)
+
+
+def queue_names(queues: Any) -> set[str]:
+    """Read one worker's answer to `Inspect.active_queues`.
+
+    Args:
+        queues: The answer.
+
+    Returns:
+        The names in it. Where it is no such answer, none.
+    """
+    if not isinstance(queues, list):
+        return set()
+    return {each["name"] for each in queues if isinstance(each, dict) and isinstance(each.get("name"), str)}
+
+
+def task_names(registered: Any) -> set[str]:
+    """Read one worker's answer to `Inspect.registered`.
+
+    Args:
+        registered: The answer.
+
+    Returns:
+        The names in it. Where it is no such answer, none.
+    """
+    if not isinstance(registered, list):
+        return set()
+    # A task with options of its own is listed as "name [rate_limit=...]".
+    return {each.split(" ", 1)[0] for each in registered if isinstance(each, str)}

@@ -54,8 +54,8 @@ class SendOptions(TypedDict, total=False):
     compression: str
     """``gzip`` to compress the arguments."""
     argsrepr: str
-    """What logs and events show of the positional arguments, such as ``('anna', '***')``, in their place. Where the task
-    is retried, they show the arguments: that message is the worker's own."""
+    """What logs and events show of the positional arguments, such as ``('anna', '***')``, in their place. Where the
+    task is retried, they show the arguments: that message is the worker's own."""
     kwargsrepr: str
     """What logs and events show of the keyword arguments, likewise."""
 

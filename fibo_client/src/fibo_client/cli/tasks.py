@@ -9,7 +9,8 @@ import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.diagnosis import Cause, queue_names
+from fibo_client.celery.diagnosis import Cause
+from fibo_client.celery.inspection import queue_names
 from fibo_client.celery.protocol import states
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.work import EXPIRY_MARGIN

@@ -1,0 +1,223 @@
+"""Asks the result store, the queue and the workers why a task has no answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.celery.diagnosis import Cause, Diagnosis
+from fibo_client.celery.engine import doubt
+from fibo_client.celery.inspection import Inspect, queue_names, task_names
+from fibo_client.celery.protocol import states
+from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.result_settings import stored_elsewhere
+from fibo_client.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.result import AsyncResult
+    from fibo_client.celery.transport.base import Place
+
+_Holding = dict[str, tuple[str, datetime | None]]
+"""By node name, what the worker says about the task, and since when it has been running."""
+
+
+async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) -> Diagnosis:
+    """Ask the result store, the queue and all workers about a task.
+
+    Args:
+        engine: The client's running parts.
+        result: The task.
+        timeout: Seconds that each look at the queue and at the result, and each round of questions, may take.
+
+    Returns:
+        What is known.
+
+    Raises:
+        TransportError: Redis could not be asked.
+        ResultDecodeError: What is stored is not a result.
+    """
+    engine.check()
+    queue = result.queue or engine.config.queue  # Of a bare id, that is a guess.
+    # First the queue, then the workers, then the result: a task that moves on meanwhile is met further on.
+    place = await engine.broker.locate(queue, result.id, timeout=timeout)
+    # How many hear a question, Redis itself counts.
+    heard, queues = await asyncio.gather(
+        engine.broker.broadcast(ControlRequest(method="ping")), Inspect(engine, None, timeout).active_queues()
+    )
+    registered: dict[str, Any] = {}
+    held: dict[str, Any] = {}
+    conf: dict[str, Any] = {}
+    if queues:
+        inspect = Inspect(engine, list(queues), timeout)  # Who was silent would only be waited for again.
+        held, registered, conf = await asyncio.gather(
+            inspect.query_task([result.id]), inspect.registered("ignore_result"), inspect.conf()
+        )
+    holding = _holding(held, result.id)
+    state = await _state(engine, result, timeout)
+    if queues and not holding and place.ahead is None and state not in states.READY_STATES:
+        # Before 5.7, workers that are asked for a task do not look among those that they hold for later.
+        holding = await _held_for_later(inspect, result.id)
+        state = await _state(engine, result, timeout)
+    failure = result.cached.failure if result.cached is not None else None
+    listening = tuple(name for name, taken in queues.items() if queue in queue_names(taken))
+    knowing, unregistered = _known(result.task, registered)
+    # Who has it, or else who may have taken it.
+    blamed = set(holding) or {*listening, *(knowing if result.queue is None else ())}
+    elsewhere = {"message": "it asks for no result (ignore_result=True)"} if result.ignored else {}
+    if engine.store.unreadable is not None:
+        elsewhere["this client"] = engine.store.unreadable
+    else:
+        for name in (each for each in queues if each in blamed):
+            declared = _declared(registered.get(name), result.task)
+            if why := stored_elsewhere(conf.get(name), engine.config, declared):
+                refused = "it does not know the task, and its refusal is not here: " if name in unregistered else ""
+                elsewhere[name] = f"{refused}{why}"
+    facts = _Facts(
+        state=state,
+        unknown=failure is not None and failure.exc_type == "NotRegistered",
+        held=tuple(what for what, _ in holding.values()),
+        place=place,
+        sent=result.sent,
+        guessed=result.queue is None,
+        workers=bool(queues),
+        silent=max(0, heard - len(queues)),
+        listening=listening,
+        refusing=[name for name in listening if name in unregistered],
+        accepting=[name for name in listening if name in knowing],
+        elsewhere=elsewhere,
+    )
+    return Diagnosis(
+        task_id=result.id,
+        task=result.task,
+        state=state,
+        cause=_judge(facts),
+        queue=queue,
+        depth=place.depth,
+        ahead=place.ahead,
+        searched=place.complete,
+        sent=facts.sent,
+        workers=tuple(queues),
+        silent=facts.silent,
+        listening=listening,
+        registered=None if result.task is None else knowing,
+        unregistered=tuple(facts.refusing),
+        held={name: what for name, (what, _) in holding.items()},
+        since=next((since for what, since in holding.values() if what == "active"), None),
+        elsewhere=facts.elsewhere,
+    )
+
+
+async def _state(engine: Engine, result: AsyncResult[Any], timeout: float) -> str:
+    if engine.store.unreadable is not None:
+        return states.PENDING
+    try:
+        async with asyncio.timeout(timeout + _GRACE):
+            return await result.state()
+    except TimeoutError:
+        raise TransportError(f"{engine.store}: no answer within {timeout:g} s. {doubt(engine.store)}") from None
+
+
+async def _held_for_later(inspect: Inspect, task_id: str) -> _Holding:
+    scheduled = await inspect.scheduled()
+    holding: _Holding = {name: ("scheduled", None) for name, answer in scheduled.items() if _lists(answer, task_id)}
+    # Its time may have come before the first question did, and after the last one.
+    return holding or _holding(await inspect.query_task([task_id]), task_id)
+
+
+def _holding(held: dict[str, Any], task_id: str) -> _Holding:
+    return {name: what for name, answer in held.items() if (what := _held(answer, task_id)) is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What a judgement rests on."""
+
+    state: str
+    unknown: bool
+    """Whether a worker has refused it, because it did not know the task."""
+    held: tuple[str, ...]
+    place: Place
+    sent: bool
+    guessed: bool
+    """Whether its queue is a guess."""
+    workers: bool
+    silent: int
+    listening: tuple[str, ...]
+    refusing: Sequence[str]
+    """Those that listen and do not know the task."""
+    accepting: Sequence[str]
+    """Those that listen and know it."""
+    elsewhere: dict[str, str]
+
+
+_GRACE: Final = 0.5
+"""Seconds by which a look at the result may take longer: with no time at all, none could be taken."""
+
+_HELD = {"active": Cause.RUNNING, "reserved": Cause.RESERVED, "scheduled": Cause.SCHEDULED}
+
+
+def _judge(facts: _Facts) -> Cause:
+    if facts.state in states.READY_STATES:
+        return Cause.UNKNOWN_TASK if facts.unknown else Cause.FINISHED
+    for what, cause in _HELD.items():
+        if what in facts.held:
+            return cause
+    # In a queue that is too long to be read, a task that was sent waits most likely.
+    if facts.place.ahead is not None or (not facts.place.complete and facts.sent):
+        return _judge_waiting(facts)
+    if facts.sent and "message" in facts.elsewhere and facts.state == states.PENDING:
+        return Cause.STORED_ELSEWHERE
+    if facts.silent or not facts.workers or not (facts.listening or facts.guessed):
+        return Cause.NO_REPLY
+    if facts.sent and facts.refusing and not facts.accepting and facts.state == states.PENDING:
+        return Cause.UNKNOWN_TASK
+    if facts.state == states.PENDING and not facts.sent:
+        return Cause.NEVER_PUBLISHED
+    return Cause.STORED_ELSEWHERE if facts.state == states.PENDING and facts.elsewhere else Cause.GONE
+
+
+def _judge_waiting(facts: _Facts) -> Cause:
+    if not facts.listening:
+        if facts.silent:
+            return Cause.NO_REPLY
+        return Cause.NOT_LISTENING if facts.workers else Cause.NO_WORKER
+    return Cause.UNKNOWN_TASK if facts.refusing and not facts.accepting else Cause.WAITING
+
+
+def _known(task: str | None, registered: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell which workers know a task, and which do not. Of one that gave no list, neither is told."""
+    told = {name: task in task_names(known) for name, known in registered.items() if isinstance(known, list)}
+    if task is None:
+        return (), ()
+    return tuple(name for name in told if told[name]), tuple(name for name in told if not told[name])
+
+
+def _declared(known: Any, task: str | None) -> bool | None:
+    """Tell whether a worker declares a task with ``ignore_result=True``. None is not known."""
+    told = known if isinstance(known, list) else ()
+    return next((ignored for ignored in (True, False) if f"{task} [ignore_result={ignored}]" in told), None)
+
+
+def _held(answer: Any, task_id: str) -> tuple[str, datetime | None] | None:
+    match answer.get(task_id) if isinstance(answer, dict) else None:
+        case [str(state), {"time_start": float(start)}]:
+            try:
+                return state, datetime.fromtimestamp(start, UTC)
+            except (ValueError, OverflowError, OSError):
+                return state, None
+        case [str(state), *_]:
+            return state, None
+    return None
+
+
+def _lists(scheduled: Any, task_id: str) -> bool:
+    for each in scheduled if isinstance(scheduled, list) else ():
+        match each:
+            case {"request": {"id": held}} if held == task_id:
+                return True
+    return False
