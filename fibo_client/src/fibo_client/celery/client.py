@@ -632,7 +632,7 @@ def _check_transport(transport: object) -> None:
 def _ask_for_result(options: SendOptions) -> None:
     """Have a message ask for the result that its sender waits for."""
     if options.get("ignore_result"):
-        raise MessageError("who calls waits for the result, so it cannot be ignored; use send_task or send_many")
+        raise MessageError("call waits for the result, so it cannot be ignored; use send_task or send_many")
     options["ignore_result"] = False
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client import contract
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
 from fibo_client.celery.task import RemoteTask
-from fibo_client.celery.transport.redis.unreadable import UnreadableStore, foreign_store
+from fibo_client.celery.transport.redis.unsupported_backend import UnsupportedBackend, unsupported_reason
 from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
 from fibo_client.testing.memory import Memory, MemoryBroker, MemoryStore
@@ -67,7 +67,7 @@ class FakeCelery:
         self.sent: list[SentTask] = self._worker.sent
         self.revoked: list[str] = self._worker.revoked
 
-    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryStore | UnreadableStore]:
+    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryStore | UnsupportedBackend]:
         """Make a broker and a result store for a client; ``transport=`` of a client calls this.
 
         Args:
@@ -82,9 +82,9 @@ class FakeCelery:
         """
         parse_url(config.broker_url, config, role="broker_url")
         broker = MemoryBroker(self._memory, config.priority_steps)
-        foreign = foreign_store(config.result_backend)
+        foreign = unsupported_reason(config.result_backend)
         if foreign is not None:
-            return broker, UnreadableStore(broker, foreign)
+            return broker, UnsupportedBackend(broker, foreign)
         if config.result_backend is not None:
             parse_url(config.result_backend, config, role="result_backend")
         self._json_types |= {each.type: each for each in config.json_types}

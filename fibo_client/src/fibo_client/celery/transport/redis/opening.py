@@ -9,14 +9,14 @@ from fibo_client.celery.transport.redis.broker import RedisBroker
 from fibo_client.celery.transport.redis.connections import Connections
 from fibo_client.celery.transport.redis.keys import BrokerKeys, result_key_prefix
 from fibo_client.celery.transport.redis.store import RedisResultStore
-from fibo_client.celery.transport.redis.unreadable import UnreadableStore, foreign_store
+from fibo_client.celery.transport.redis.unsupported_backend import UnsupportedBackend, unsupported_reason
 from fibo_client.celery.transport.redis.urls import parse_url
 
 if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
 
 
-def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore | UnreadableStore]:
+def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore | UnsupportedBackend]:
     """Make the broker and the result store that the settings name. No I/O yet.
 
     Args:
@@ -31,7 +31,7 @@ def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore | Un
     broker_address = parse_url(config.broker_url, config, role="broker_url")
     broker_connections = Connections(broker_address, config)
     store_connections = broker_connections
-    foreign = foreign_store(config.result_backend)
+    foreign = unsupported_reason(config.result_backend)
     if config.result_backend is not None and foreign is None:
         store_address = parse_url(config.result_backend, config, role="result_backend")
         if store_address != broker_address:
@@ -48,5 +48,5 @@ def open_redis(config: CeleryConfig) -> tuple[RedisBroker, RedisResultStore | Un
     )
     broker = RedisBroker(broker_connections, keys)
     if foreign is not None:
-        return broker, UnreadableStore(broker, foreign)
+        return broker, UnsupportedBackend(broker, foreign)
     return broker, RedisResultStore(store_connections, result_key_prefix(config.result_prefix))

@@ -9,7 +9,7 @@ from support.servers import free_port
 
 from fibo_client import ConfigError, FiboClient
 from fibo_client.celery import CeleryClient
-from fibo_client.celery.transport.redis.unreadable import foreign_store
+from fibo_client.celery.transport.redis.unsupported_backend import unsupported_reason
 from fibo_client.testing import FakeCelery, FakeFibo
 
 SECRET = "xyzzy"
@@ -38,7 +38,7 @@ STORES = [
 
 @pytest.mark.parametrize(("url", "words"), STORES)
 def test_a_store_that_is_no_redis_is_named_with_what_to_do_and_nothing_more(url, words):
-    why = foreign_store(url)
+    why = unsupported_reason(url)
     assert words in why
     assert why.startswith("result_backend (or CELERY_RESULT_BACKEND): ")
     assert "Tasks can be sent all the same" in why
@@ -55,7 +55,7 @@ def test_a_store_that_is_no_redis_is_named_with_what_to_do_and_nothing_more(url,
     ],
 )  # fmt: skip
 def test_what_is_or_is_meant_to_be_a_redis_is_no_other_store(url):
-    assert foreign_store(url) is None
+    assert unsupported_reason(url) is None
 
 
 @pytest.mark.parametrize("url", ["reids://h", "unix:///s", "localhost", "localhost:6379", "redis", ""])

@@ -14,7 +14,7 @@ from support.servers import stock_worker
 
 from fibo_client import ConfigError, FiboClient
 from fibo_client.celery import Cause, CeleryClient
-from fibo_client.celery.transport.redis.unreadable import foreign_store
+from fibo_client.celery.transport.redis.unsupported_backend import unsupported_reason
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,7 +28,7 @@ SECRET = "xyzzy"
 @pytest.mark.parametrize("name", sorted(BACKEND_ALIASES))
 @pytest.mark.parametrize("shape", ["{}", "{}://", "{}://u:xyzzy@h/x"])
 def test_every_store_that_celery_knows_is_foreign_but_for_redis(name, shape):
-    assert (foreign_store(shape.format(name)) is None) is (name in REDIS)
+    assert (unsupported_reason(shape.format(name)) is None) is (name in REDIS)
 
 
 class Shop:

@@ -24,7 +24,7 @@ _NAMES: Final = frozenset({
 # fmt: on
 """Celery's names, and Django's, for what may stand there without ``://``."""
 _CLASS: Final = re.compile(r"[A-Za-z_]\w*(\.\w+)*\.([A-Z]\w*|\w+:[A-Z]\w*)", re.ASCII)
-"""A class of somebody's own. With the mark behind it, or without."""
+"""The path of a class of somebody's own. Celery takes it with ``://`` behind it, and without."""
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9_.+-]*")
 _HARMLESS: Final = re.compile(r"[a-z][a-z0-9+-]{0,19}")
 
@@ -37,7 +37,7 @@ _NOT_STORED: Final = f"{_SETTING}: no results are stored, it is disabled. {_SEND
 _STORED: Final = f"{_SETTING}: results are {{}}, and this client reads a Redis only. {_SEND_ONLY}"
 
 
-def foreign_store(url: str | None) -> str | None:
+def unsupported_reason(url: str | None) -> str | None:
     """Say why results cannot be read where Celery stores them in something else than a Redis, or nowhere.
 
     Args:
@@ -53,14 +53,14 @@ def foreign_store(url: str | None) -> str | None:
     if kind == "disabled":
         return _NOT_STORED
     named = kind in _NAMES or _CLASS.fullmatch(scheme)
-    # Without the mark, it may be a host, with a password before it.
+    # Without ``://``, it may be a host, with a password before it.
     if not named and (not mark or not _SCHEME.fullmatch(kind) or means_redis(kind)):
         return None
     shown = "+".join(kind.split("+")[:2])  # db+postgresql+psycopg2 says whose driver, too.
     return _STORED.format(f"in {shown}" if _HARMLESS.fullmatch(shown) else "elsewhere")
 
 
-class UnreadableStore:
+class UnsupportedBackend:
     """Implements `fibo_client.celery.transport.base.ResultStore` where there is none that can be read. No I/O.
 
     Args:
