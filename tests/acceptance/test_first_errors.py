@@ -7,14 +7,14 @@ import gc
 
 import gmpy2
 import pytest
-from support.told import told
+from support.first_errors import raises_soon
 
 from fibo_client import FiboClient, ResultTimeoutError, TaskFailedError
 
 
 async def test_that_no_worker_takes_from_a_queue_is_told_by_the_diagnosis_of_the_error(worker):
     async with FiboClient(worker.admin_url) as client:
-        with told(ResultTimeoutError, "sent to 'fibbo'", "CeleryClient.diagnose(error)"):
+        with raises_soon(ResultTimeoutError, "sent to 'fibbo'", "CeleryClient.diagnose(error)"):
             try:
                 await client.fibonacci(5, timeout=1, queue="fibbo")
             except ResultTimeoutError as error:
@@ -26,7 +26,7 @@ async def test_that_no_worker_takes_from_a_queue_is_told_by_the_diagnosis_of_the
 async def test_a_task_that_no_worker_knows_is_told(worker):
     words = "NotRegistered('tasks.ad'): the worker that took it from the queue 'celery' knows no task of that name"
     async with FiboClient(worker.url) as client:
-        with told(TaskFailedError, words):
+        with raises_soon(TaskFailedError, words):
             await client.celery.call("tasks.ad", 2, 3)
 
 
@@ -34,7 +34,7 @@ async def test_that_client_and_worker_have_each_a_limit_of_their_own_is_told(wor
     async with FiboClient(worker.url) as client:
         with pytest.raises(ValueError, match=r"^n must be at most 10000000, not 10000001 \(the client's max_n\)$"):
             await client.fibonacci(10_000_001)
-        with told(TaskFailedError, "n must be at most 10000000, not 10000001 (the worker's FIBO_MAX_N)"):
+        with raises_soon(TaskFailedError, "n must be at most 10000000, not 10000001 (the worker's FIBO_MAX_N)"):
             await client.celery.call("fibo.fibonacci", 10_000_001)
 
 
@@ -43,7 +43,7 @@ async def test_printing_a_huge_number_says_how_and_computing_with_it_needs_nothi
         number = await client.fibonacci(30_000)
     assert number % 1000 == int(gmpy2.fib(30_000)) % 1000
     # It is a Python int, so CPython says it: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
-    with told(ValueError, "4300 digits", "sys.set_int_max_str_digits()"):
+    with raises_soon(ValueError, "4300 digits", "sys.set_int_max_str_digits()"):
         print(number)
 
 

@@ -22,9 +22,11 @@ def example(redis_server, tmp_path_factory):
     file, port, url = tmp_path_factory.mktemp("sentry") / "reports.jsonl", free_port(), redis_server.fresh_url()
     path = f"{EXAMPLES / 'sentry'}:{EXAMPLES}:{TESTS}"
     env = {"CELERY_BROKER_URL": url, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "REPORTS_FILE": str(file)}
-    uvicorn = (sys.executable, "-m", "uvicorn", "support.reported:app", "--port", str(port))
+    uvicorn = (sys.executable, "-m", "uvicorn", "support.sentry_app:app", "--port", str(port))
     with (
-        WorkerProcess(url, app="support.reported", queues=("proj",), env={**env, "REPORTED": "worker"}, stop_timeout=0),
+        WorkerProcess(
+            url, app="support.sentry_app", queues=("proj",), env={**env, "REPORTED": "worker"}, stop_timeout=0
+        ),
         started(*uvicorn, env={**env, "REPORTED": "service"}) as service,
     ):
         service.wait_for("Uvicorn running on")

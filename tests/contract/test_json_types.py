@@ -33,7 +33,7 @@ def typed(redis_server, plain):
     """A worker that knows the types, and stores what its tasks were called with."""
     url = redis_server.fresh_url()
     conf = {"result_extended": True}
-    with stock_worker(url, app="support.typed", name="typed", conf=conf) as process:
+    with stock_worker(url, app="support.typed_app", name="typed", conf=conf) as process:
         yield dataclasses.replace(plain, url=url, conf=conf, ours={}, process=process)
 
 
@@ -171,4 +171,4 @@ async def test_the_models_travel_as_celerys_own_client_sends_them(typed):
 
 
 def charge(order: Order, discount: Decimal = Decimal(0)) -> Receipt:
-    """Like that of `support.typed`, of which a caller has the declaration."""
+    """Like that of `support.typed_app`, of which a caller has the declaration."""

@@ -6,9 +6,9 @@ import json
 import pytest
 from click.testing import CliRunner
 from support.fibo import fibo_worker
+from support.hostile_text import ESCAPES, check
 from support.servers import free_port
 from support.silent import listening
-from support.unprintable import ESCAPES, check
 
 from fibo_client.text import LONGEST
 from fibo_worker import cli

@@ -328,10 +328,10 @@ def apps(server):
     prefetch = ["--prefetch-multiplier", "1"]
     with (
         stock_worker(url, name="knows", queues=("own", "shared", "mixed"), arguments=prefetch) as knows,
-        stock_worker(url, app="support.stranger", name="near", pool="solo", queues=("shared",)) as near,
+        stock_worker(url, app="support.other_app", name="near", pool="solo", queues=("shared",)) as near,
         stock_worker(
             url,
-            app="support.stranger",
+            app="support.other_app",
             name="far",
             pool="solo",
             queues=("mixed", "others"),

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from support.ca import Authority, tls_server
+from support.first_errors import PASSWORD, raises_soon
 from support.servers import RedisServer
-from support.told import PASSWORD, told
 
 from fibo_client import FiboClient, PublishError, ResultTimeoutError
 
@@ -15,7 +15,7 @@ from fibo_client import FiboClient, PublishError, ResultTimeoutError
 async def check_call(words: list[str], url: str, **settings: object) -> None:
     """Check what a call says that is not sent."""
     async with FiboClient(url, **settings) as client:
-        with told(PublishError, *words):
+        with raises_soon(PublishError, *words):
             await client.fibonacci(5)
 
 
@@ -38,7 +38,7 @@ def locked():
 async def test_a_password_that_is_wrong_or_missing_is_told(locked, who, words):
     async with FiboClient(f"redis://{who}127.0.0.1:{locked.port}/0") as client:
         for call in (client.fibonacci(5), client.celery.send_task("x")):
-            with told(PublishError, f"redis://127.0.0.1:{locked.port}/0: ", *words):
+            with raises_soon(PublishError, f"redis://127.0.0.1:{locked.port}/0: ", *words):
                 await call
 
 
@@ -60,7 +60,7 @@ async def test_tls_to_a_redis_without_it_is_told(server):
     words = ["no connection within 0.3 s", "Does that port speak TLS?", "redis://"]
     await check_call(words, url, io_timeout=0.3)
     async with FiboClient(url, io_timeout=1) as client:
-        with told(ResultTimeoutError, "had not answered by then", "with TLS or without"):
+        with raises_soon(ResultTimeoutError, "had not answered by then", "with TLS or without"):
             await client.fibonacci(5, timeout=0.5)
 
 
@@ -77,7 +77,7 @@ async def test_that_no_worker_listens_is_told_by_whatever_waits(server):
     async def ask(call) -> None:
         async with FiboClient(server.url) as client:
             words = ["last known state is PENDING", f"No worker listens on {server.url}: start one"]
-            with told(ResultTimeoutError, *words):
+            with raises_soon(ResultTimeoutError, *words):
                 await call(client)
 
     async def submit(client) -> None:

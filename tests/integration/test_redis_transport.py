@@ -17,9 +17,9 @@ import redis as redis_py
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, speaks_tls, tls_server
+from support.hostile_text import ESCAPES, check
 from support.servers import RedisServer, free_port
 from support.silent import listening, turning_away
-from support.unprintable import ESCAPES, check
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient

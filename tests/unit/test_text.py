@@ -6,7 +6,7 @@ import traceback
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.unprintable import ACTS, ESCAPES, TEXTS, acts, check
+from support.hostile_text import ACTS, ESCAPES, TEXTS, acts, check
 
 from fibo_client import errors
 from fibo_client.celery import Cause, CeleryClient, Diagnosis, Signature, TaskFailure, TaskMeta, WorkerInfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.unprintable import acts
+from support.hostile_text import acts
 
 from fibo_client import FiboClient, TaskFailedError
 from fibo_client.cli.desk import Desk

@@ -19,8 +19,8 @@ import warnings
 from unittest import mock
 
 import pytest
+from support.first_errors import PASSWORD, raises_soon
 from support.servers import free_port
-from support.told import PASSWORD, told
 
 import fibo_client
 from fibo_client import (
@@ -95,7 +95,7 @@ def test_a_wrong_url_is_refused_with_the_right_spelling(url, words):
 )
 def test_a_wrong_url_in_the_environment_is_said_to_be_there(monkeypatch, variable, url, word):
     monkeypatch.setenv(variable, url)
-    with told(ConfigError, variable, word):
+    with raises_soon(ConfigError, variable, word):
         CeleryClient()
 
 
@@ -119,7 +119,7 @@ def test_a_wrong_url_in_the_environment_is_said_to_be_there(monkeypatch, variabl
 async def test_without_a_redis_the_address_is_told_and_whether_it_runs_is_asked(call, error):
     port = free_port()
     async with FiboClient(f"redis://:{PASSWORD}@localhost:{port}/0") as client:
-        with told(error, f"redis://localhost:{port}/0", "Is Redis running there?"):
+        with raises_soon(error, f"redis://localhost:{port}/0", "Is Redis running there?"):
             await eval(f"client.{call}", {"client": client})
 
 
@@ -158,13 +158,13 @@ async def test_an_outage_is_on_stderr_as_python_s_logging_is_set_up(capsys, set_
 
 async def test_a_host_that_does_not_exist_is_told():
     async with FiboClient("redis://no-such-host.invalid:6379/0") as client:
-        with told(PublishError, "no-such-host.invalid", "Is the host's name right?"):
+        with raises_soon(PublishError, "no-such-host.invalid", "Is the host's name right?"):
             await client.fibonacci(5)
 
 
 async def test_a_socket_that_does_not_exist_is_told(tmp_path):
     async with FiboClient(f"redis+socket://{tmp_path}/redis.sock") as client:
-        with told(PublishError, "redis.sock", "Is Redis running, and is that the path of its socket?"):
+        with raises_soon(PublishError, "redis.sock", "Is Redis running, and is that the path of its socket?"):
             await client.fibonacci(5)
 
 
@@ -182,7 +182,7 @@ async def test_a_port_of_another_service_is_told(scheme, word):
         thread.start()
         try:
             async with FiboClient(f"{scheme}://127.0.0.1:{web.server_port}") as client:
-                with told(PublishError, word):
+                with raises_soon(PublishError, word):
                     await client.fibonacci(5)
         finally:
             web.shutdown()
@@ -360,7 +360,7 @@ async def test_a_mistake_is_refused_with_what_to_write(client, statement, error,
     with warnings.catch_warnings():
         # Python names a call that is not awaited then, too. Of a question, the error says it all.
         warnings.filterwarnings("ignore", r"coroutine '(Fibo|Celery)Client\.", RuntimeWarning)
-        with told(error, *words):
+        with raises_soon(error, *words):
             await names["attempt"](client.celery.result("x"))
         gc.collect(1)  # From Python 3.12 on, what is not awaited is in a cycle.
 
@@ -412,7 +412,7 @@ async def opened_on_another_loop():
     ],
 )
 async def test_a_client_that_cannot_be_used_here_says_where_it_can(use, words):
-    with told(ClientStateError, *words):
+    with raises_soon(ClientStateError, *words):
         await use()
 
 
@@ -420,7 +420,7 @@ async def test_opening_without_await_is_named_by_python_and_then_by_the_client()
     client = FiboClient(NOWHERE)
     with pytest.warns(RuntimeWarning, match=r"^coroutine 'FiboClient\.open' was never awaited"):
         client.open()
-    with told(ClientStateError, "not opened yet"):
+    with raises_soon(ClientStateError, "not opened yet"):
         await client.fibonacci(5)
 
 
@@ -428,7 +428,7 @@ def test_a_client_does_not_outlive_its_asyncio_run():
     def outlive():
         client = FiboClient(NOWHERE)
         asyncio.run(client.open())
-        with told(ClientStateError, "has been closed", "each asyncio.run() has a loop of its own"):
+        with raises_soon(ClientStateError, "has been closed", "each asyncio.run() has a loop of its own"):
             asyncio.run(client.fibonacci(5))
         del client
         gc.collect()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError
-from support.unprintable import ACTS, TEXTS, check
+from support.hostile_text import ACTS, TEXTS, check
 
 from fibo_client.celery.transport.redis.errors import RedisFaultError, brief, translated_errors
 from fibo_client.errors import TransportError

@@ -20,7 +20,7 @@ QUICK = 20.0
 
 
 @contextlib.contextmanager
-def told(error: type[Exception], *words: str) -> Iterator[None]:
+def raises_soon(error: type[Exception], *words: str) -> Iterator[None]:
     """Check that a block raises this very error, soon, with all words in it and no password in its traceback."""
     began = time.monotonic()
     with pytest.raises(error) as caught:

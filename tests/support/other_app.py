@@ -1,6 +1,6 @@
 """Another app on the same Redis: a plain Celery worker that knows none of `support.stock`.
 
-``celery -A support.stranger worker``, with the variables of `support.stock`.
+``celery -A support.other_app worker``, with the variables of `support.stock`.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The plain Celery app with types of its own, registered as kombu's documentation says, and with pydantic's models.
 
-``celery -A support.typed worker``, as `support.stock`, with docs/examples on the PYTHONPATH, too.
+``celery -A support.typed_app worker``, as `support.stock`, with docs/examples on the PYTHONPATH, too.
 """
 
 import time
