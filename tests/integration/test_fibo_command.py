@@ -103,13 +103,13 @@ def test_a_password_that_is_refused_is_status_4_and_is_not_shown():
 
 def test_an_outage_is_told_if_the_command_outlives_it(monkeypatch, tmp_path):
     told = tmp_path / "told"
-    say = running.Desk.say
+    say = running.Console.say
 
-    def noted(desk, text):
-        say(desk, text)
+    def noted(console, text):
+        say(console, text)
         told.write_text(text)
 
-    monkeypatch.setattr(running.Desk, "say", noted)
+    monkeypatch.setattr(running.Console, "say", noted)
     with RedisServer() as server, server.client() as client:
         gone = []
 

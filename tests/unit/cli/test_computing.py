@@ -10,19 +10,19 @@ from support.clock import virtual
 from fibo_client import FiboClient
 from fibo_client.cli.budget import BYTES, Budget
 from fibo_client.cli.computing import Form, compute
-from fibo_client.cli.desk import Desk
+from fibo_client.cli.console import Console
 from fibo_client.cli.exits import Exit
 from fibo_client.packing import reply_bytes
 from fibo_client.testing import FakeFibo
 
 
 @pytest.fixture
-def desk(tmp_path):
-    return Desk(output=str(tmp_path / "answers"))
+def console(tmp_path):
+    return Console(output=str(tmp_path / "answers"))
 
 
 @virtual
-async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_is_known(desk):
+async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_is_known(console):
     async def source():
         yield 4
         await asyncio.sleep(1)  # The second deadline is later: when the first one has passed, only that task expires.
@@ -31,9 +31,9 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
     fake = FakeFibo()
     with fake.no_worker():
         async with FiboClient(transport=fake) as client:
-            status = await compute(client, desk, source(), form=Form(), total=2, ordered=True, timeout=3.0)
-    assert (status, desk.given_up) == (Exit.NO_WORKER, True)
-    assert desk.parting(client.celery.engine.tidier.revocations) == (
+            status = await compute(client, console, source(), form=Form(), total=2, ordered=True, timeout=3.0)
+    assert (status, console.given_up) == (Exit.NO_WORKER, True)
+    assert console.parting(client.celery.engine.tidier.revocations) == (
         "0 of 2 answered, the rest could not be revoked and expires within 5 s: no worker heard it."
     )
 
@@ -75,19 +75,21 @@ async def test_a_budget_closes_a_source_that_is_left():
 
 
 @virtual
-async def test_no_more_is_under_way_than_the_memory_allows(desk):
+async def test_no_more_is_under_way_than_the_memory_allows(console):
     longest = range(9_999_000, 10_000_000)
     fake = FakeFibo()
     with fake.no_worker():
         async with FiboClient(transport=fake) as client:
-            await compute(client, desk, longest, form=Form(), total=len(longest), ordered=True, timeout=3.0)
+            await compute(client, console, longest, form=Form(), total=len(longest), ordered=True, timeout=3.0)
     assert len(fake.sent) == BYTES // reply_bytes(longest[0])
 
 
-async def test_numbers_that_were_written_make_room_for_others(desk, tmp_path, monkeypatch):
+async def test_numbers_that_were_written_make_room_for_others(console, tmp_path, monkeypatch):
     monkeypatch.setattr("fibo_client.cli.computing.Budget", lambda: Budget(10 * reply_bytes(1000)))
     async with FiboClient(transport=FakeFibo()) as client:
         source = [1000] * 100
-        status = await compute(client, desk, source, form=Form(hexadecimal=True), total=100, ordered=True, timeout=3.0)
+        status = await compute(
+            client, console, source, form=Form(hexadecimal=True), total=100, ordered=True, timeout=3.0
+        )
     assert status is Exit.OK
     assert len((tmp_path / "answers").read_text().splitlines()) == 100

@@ -11,19 +11,19 @@ from support.clock import virtual
 
 from fibo_client import FiboClient, TransportError
 from fibo_client.celery import CeleryClient
-from fibo_client.cli.desk import Desk
+from fibo_client.cli.console import Console
 from fibo_client.cli.exits import Exit
 from fibo_client.cli.tasks import call
 from fibo_client.testing import FakeCelery
 
 
 @pytest.fixture
-def desk(tmp_path):
-    return Desk(output=str(tmp_path / "answers"))
+def console(tmp_path):
+    return Console(output=str(tmp_path / "answers"))
 
 
 @virtual
-async def test_one_timeout_is_for_sending_and_for_waiting(desk, capsys, monkeypatch):
+async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monkeypatch):
     fake = FakeCelery()
     fake.task("tasks.slow", delay=math.inf)
     async with FiboClient(transport=fake) as client:
@@ -35,13 +35,13 @@ async def test_one_timeout_is_for_sending_and_for_waiting(desk, capsys, monkeypa
 
         monkeypatch.setattr(client.celery.engine.broker, "publish", slowly)
         began = asyncio.get_running_loop().time()
-        status = await call(client, desk, "tasks.slow", [], {}, {}, timeout=30.0, traceback=False)
+        status = await call(client, console, "tasks.slow", [], {}, {}, timeout=30.0, traceback=False)
         assert asyncio.get_running_loop().time() - began < 35  # With the questions to the workers.
     assert status is Exit.NO_ANSWER
     assert re.search(r"no answer within 30(\.\d)? s from tasks\.slow", capsys.readouterr().err)
 
 
-async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_call(desk, tmp_path, monkeypatch):
+async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_call(console, tmp_path, monkeypatch):
     fake = FakeCelery()
     fake.task("tasks.add", lambda x, y: x + y)
     async with FiboClient(transport=fake) as client:
@@ -53,7 +53,7 @@ async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_cal
                 await delete(task_ids)
 
         monkeypatch.setattr(store, "delete", gone)
-        status = await call(client, desk, "tasks.add", [2, 3], {}, {}, timeout=5.0, traceback=False)
+        status = await call(client, console, "tasks.add", [2, 3], {}, {}, timeout=5.0, traceback=False)
     assert status is Exit.OK
     assert (tmp_path / "answers").read_text() == "5\n"
 
@@ -68,19 +68,19 @@ def no_threads(monkeypatch):
     async def at_once(function, *args):
         return function(*args)
 
-    monkeypatch.setattr("fibo_client.cli.desk.in_thread", at_once)
+    monkeypatch.setattr("fibo_client.cli.console.in_thread", at_once)
 
 
-async def waited(fake, desk, task, timeout=10.0):
+async def waited(fake, console, task, timeout=10.0):
     async with FiboClient(transport=fake) as client:
-        return await call(client, desk, task, [], {}, {"queue": "mth"}, timeout=timeout, traceback=False)
+        return await call(client, console, task, [], {}, {"queue": "mth"}, timeout=timeout, traceback=False)
 
 
 @virtual
-async def test_the_queue_that_it_should_be_is_told_on_one_line_whatever_workers_call_themselves(desk, capsys):
+async def test_the_queue_that_it_should_be_is_told_on_one_line_whatever_workers_call_themselves(console, capsys):
     fake = FakeCelery(nodes=[EVIL], queues=[EVIL])
     fake.task("tasks.add")
-    assert await waited(fake, desk, "tasks.add") is Exit.NO_ANSWER
+    assert await waited(fake, console, "tasks.add") is Exit.NO_ANSWER
     first, second, *_ = capsys.readouterr().err.splitlines()
     safe = r"w\x1b[2J\u202e\r\nError:forged@h"
     assert first == f"Still waiting: no worker takes tasks from 'mth'; {safe} knows the task: --queue {safe}"
@@ -88,17 +88,19 @@ async def test_the_queue_that_it_should_be_is_told_on_one_line_whatever_workers_
 
 
 @virtual
-async def test_that_no_worker_is_there_is_told_while_it_waits(desk, capsys):
+async def test_that_no_worker_is_there_is_told_while_it_waits(console, capsys):
     fake = FakeCelery()
     with fake.no_worker():
-        assert await waited(fake, desk, "tasks.add") is Exit.NO_WORKER
+        assert await waited(fake, console, "tasks.add") is Exit.NO_WORKER
     assert capsys.readouterr().err.startswith("Still waiting: no worker answers on this broker")
 
 
 @pytest.mark.usefixtures("no_threads")
 @pytest.mark.parametrize("trouble", ["endless", "raises", "breaks"])
 @virtual
-async def test_an_answer_comes_whatever_becomes_of_the_question_beside_it(desk, tmp_path, capsys, monkeypatch, trouble):
+async def test_an_answer_comes_whatever_becomes_of_the_question_beside_it(
+    console, tmp_path, capsys, monkeypatch, trouble
+):
     asked = []
 
     async def diagnose(*_, **__):
@@ -110,15 +112,15 @@ async def test_an_answer_comes_whatever_becomes_of_the_question_beside_it(desk, 
     monkeypatch.setattr(CeleryClient, "diagnose", diagnose)
     fake = FakeCelery(queues=["mth"])
     fake.task("tasks.slow", lambda: 5, delay=4.0)
-    assert await waited(fake, desk, "tasks.slow") is Exit.OK
+    assert await waited(fake, console, "tasks.slow") is Exit.OK
     assert (asked, capsys.readouterr().err, (tmp_path / "answers").read_text()) == ([True], "", "5\n")
 
 
 @pytest.mark.usefixtures("no_threads")
 @virtual
-async def test_a_quick_answer_asks_nothing(desk, capsys, monkeypatch):
+async def test_a_quick_answer_asks_nothing(console, capsys, monkeypatch):
     monkeypatch.setattr(CeleryClient, "diagnose", None)  # It would break.
     fake = FakeCelery(queues=["mth"])
     fake.task("tasks.quick", lambda: 5, delay=1.0)
-    assert await waited(fake, desk, "tasks.quick") is Exit.OK
+    assert await waited(fake, console, "tasks.quick") is Exit.OK
     assert capsys.readouterr().err == ""

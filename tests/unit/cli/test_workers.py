@@ -8,7 +8,7 @@ import pytest
 from support.hostile_text import acts
 
 from fibo_client import FiboClient, TaskFailedError
-from fibo_client.cli.desk import Desk
+from fibo_client.cli.console import Console
 from fibo_client.cli.exits import Exit
 from fibo_client.cli.running import explain
 from fibo_client.cli.workers import diagnose, ping, workers
@@ -19,10 +19,10 @@ SAFE = r"w\x1b[2J\u202e\r\nError:forged\x9b\u2028@h"
 
 
 @pytest.fixture(params=[True, False], ids=["terminal", "pipe"])
-def desk(request, tmp_path):
-    desk = Desk(output=str(tmp_path / "answers"))
-    desk.terminal = request.param
-    return desk
+def console(request, tmp_path):
+    console = Console(output=str(tmp_path / "answers"))
+    console.terminal = request.param
+    return console
 
 
 @pytest.fixture
@@ -37,41 +37,41 @@ def fake():
     return fake
 
 
-async def test_a_workers_name_stays_on_its_line(desk, fake, written):
+async def test_a_workers_name_stays_on_its_line(console, fake, written):
     async with FiboClient(transport=fake) as client:
-        assert await ping(client, desk, timeout=1) is Exit.OK
+        assert await ping(client, console, timeout=1) is Exit.OK
     assert written() == f"{SAFE}\n"
 
 
-async def test_names_of_workers_queues_and_tasks_stay_in_their_places(desk, fake, written):
+async def test_names_of_workers_queues_and_tasks_stay_in_their_places(console, fake, written):
     async with FiboClient(transport=fake) as client:
-        assert await workers(client, desk, timeout=1) is Exit.OK
+        assert await workers(client, console, timeout=1) is Exit.OK
     assert acts(written(), "\n\t") == []
-    if not desk.terminal:
+    if not console.terminal:
         name, _, _, _, queues, tasks = written().rstrip("\n").split("\t")
         assert (name, queues, tasks) == (SAFE, SAFE, SAFE)
 
 
-async def test_a_diagnosis_is_one_line(desk, fake, written):
+async def test_a_diagnosis_is_one_line(console, fake, written):
     async with FiboClient(transport=fake) as client:
-        assert await diagnose(client, desk, "an-id", task=EVIL, timeout=1) is Exit.OK
+        assert await diagnose(client, console, "an-id", task=EVIL, timeout=1) is Exit.OK
     assert written().count("\n") == 1
     assert acts(written(), "\n") == []
 
 
 async def test_as_json_names_are_what_they_are(fake, tmp_path, written):
     async with FiboClient(transport=fake) as client:
-        assert await ping(client, Desk(as_json=True, output=str(tmp_path / "answers")), timeout=1) is Exit.OK
+        assert await ping(client, Console(as_json=True, output=str(tmp_path / "answers")), timeout=1) is Exit.OK
     assert json.loads(written()) == {"worker": EVIL}
     assert acts(written(), "\n") == []
 
 
 @pytest.mark.parametrize("traceback", [True, False, None])
-def test_the_exception_of_a_task_does_nothing_to_the_terminal_and_has_an_end(desk, capsys, traceback):
+def test_the_exception_of_a_task_does_nothing_to_the_terminal_and_has_an_end(console, capsys, traceback):
     error = TaskFailedError(
         task_id="a", task=EVIL, exc_type=EVIL * 500_000, exc_module=EVIL, exc_args=(EVIL,), traceback=EVIL * 500_000
     )
-    assert explain(desk, error, traceback=traceback) is Exit.FAILED
+    assert explain(console, error, traceback=traceback) is Exit.FAILED
     said = capsys.readouterr().err
     assert acts(said, "\n") == []
     assert len(said) < 100_000

@@ -2,7 +2,7 @@
 
 `app` says which commands there are, and imports nothing heavy: help, completion and wrong arguments must be quick.
 A command hands a *job*, a coroutine over an open client, to `running`, which turns signals and errors into words and
-an exit status. Whatever a job prints goes through its `desk`.
+an exit status. Whatever a job prints goes through its `console`.
 """
 
 from __future__ import annotations

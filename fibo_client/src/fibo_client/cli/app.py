@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fibo_client.celery.task import SendOptions
-    from fibo_client.cli.desk import Desk
+    from fibo_client.cli.console import Console
     from fibo_client.cli.running import Connection
     from fibo_client.client import FiboClient
 
@@ -224,18 +224,18 @@ def compute(
             refuse("there is no input to read numbers from")
         typing = sys.stdin.isatty()
 
-        async def read(client: FiboClient, desk: Desk) -> Exit:
+        async def read(client: FiboClient, console: Console) -> Exit:
             wrong: list[str] = []
 
             def tell(text: str) -> None:
                 wrong.append(text)
-                desk.error(text)
+                console.error(text)
 
             if typing:
-                desk.say("Type numbers; Ctrl-D ends.")
+                console.say("Type numbers; Ctrl-D ends.")
             source = StandardInput(lambda n: check_n(n, client.config.max_n), tell)
             limit = _limit(client, timeout)
-            status = await job(client, desk, source, total=None, bar=not typing, timeout=limit, **options)
+            status = await job(client, console, source, total=None, bar=not typing, timeout=limit, **options)
             return Exit.USAGE if status is Exit.OK and wrong else status
 
         _run(connection, read, as_json=as_json, output=output)
@@ -252,7 +252,9 @@ def compute(
 
     _run(
         connection,
-        lambda client, desk: job(client, desk, source, total=len(source), timeout=_limit(client, timeout), **options),
+        lambda client, console: job(
+            client, console, source, total=len(source), timeout=_limit(client, timeout), **options
+        ),
         check=check,
         as_json=as_json,
         output=output,
@@ -287,7 +289,7 @@ def sqrt(
         _refuse(values, error)
     _run(
         _connection(broker, result_backend, settings, debug=debug),
-        lambda client, desk: roots(client, desk, given, bare=bare, timeout=_limit(client, timeout)),
+        lambda client, console: roots(client, console, given, bare=bare, timeout=_limit(client, timeout)),
         as_json=as_json,
     )
 
@@ -361,11 +363,11 @@ def call(
                 f"--countdown {countdown:g} is not over before --timeout {limit:g} is; give it longer, or say --no-wait"
             )
 
-    async def job(client: FiboClient, desk: Desk) -> Exit:
+    async def job(client: FiboClient, console: Console) -> Exit:
         if no_wait:
-            return await tasks.send(client, desk, task, arguments, keywords, options)
+            return await tasks.send(client, console, task, arguments, keywords, options)
         limit = _limit(client, timeout)
-        return await tasks.call(client, desk, task, arguments, keywords, options, timeout=limit, traceback=traceback)
+        return await tasks.call(client, console, task, arguments, keywords, options, timeout=limit, traceback=traceback)
 
     _run(_connection(broker, result_backend, settings, debug=debug), job, check=check, as_json=as_json)
 
@@ -394,10 +396,10 @@ def result(
     """
     from fibo_client.cli import tasks
 
-    async def job(client: FiboClient, desk: Desk) -> Exit:
+    async def job(client: FiboClient, console: Console) -> Exit:
         if wait:
-            return await tasks.wait(client, desk, task_id, timeout=_limit(client, timeout), traceback=traceback)
-        return await tasks.stored(client, desk, task_id, traceback=traceback)
+            return await tasks.wait(client, console, task_id, timeout=_limit(client, timeout), traceback=traceback)
+        return await tasks.stored(client, console, task_id, traceback=traceback)
 
     _run(_connection(broker, result_backend, settings, debug=debug), job, as_json=as_json)
 
@@ -429,7 +431,7 @@ def revoke(
 
     _run(
         _connection(broker, result_backend, settings, debug=debug),
-        lambda client, desk: tasks.revoke(client, desk, task_ids, terminate=terminate, signal=signal),
+        lambda client, console: tasks.revoke(client, console, task_ids, terminate=terminate, signal=signal),
         as_json=as_json,
     )
 
@@ -453,7 +455,7 @@ def ping(
 
     _run(
         _connection(broker, None, settings, debug=debug),
-        lambda client, desk: jobs.ping(client, desk, timeout=timeout),
+        lambda client, console: jobs.ping(client, console, timeout=timeout),
         as_json=as_json,
     )
 
@@ -482,7 +484,7 @@ def workers(
 
     _run(
         _connection(broker, None, settings, debug=debug),
-        lambda client, desk: jobs.workers(client, desk, timeout=timeout),
+        lambda client, console: jobs.workers(client, console, timeout=timeout),
         as_json=as_json,
     )
 
@@ -514,7 +516,7 @@ def diagnose(
     overrides = {} if queue is None else {"queue": queue}
     _run(
         _connection(broker, result_backend, settings, debug=debug),
-        lambda client, desk: jobs.diagnose(client, desk, task_id, task=task, timeout=timeout),
+        lambda client, console: jobs.diagnose(client, console, task_id, task=task, timeout=timeout),
         as_json=as_json,
         **overrides,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.budget import Budget
-from fibo_client.cli.desk import json_line
+from fibo_client.cli.console import json_line
 from fibo_client.cli.digits import decimal_digits, shortened
 from fibo_client.cli.exits import Exit
 from fibo_client.cli.parting import fate
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.tidying import Revocations
     from fibo_client.cli.bar import Bar
-    from fibo_client.cli.desk import Desk
+    from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
 __all__ = ["Form", "compute", "roots"]
@@ -50,11 +50,11 @@ class Form:
     short: bool | None = None
     bare: bool = False
 
-    def line(self, desk: Desk, n: int, answer: int | TaskError | ResultDecodeError) -> str:
+    def line(self, console: Console, n: int, answer: int | TaskError | ResultDecodeError) -> str:
         """Write an answer.
 
         Args:
-            desk: Where it goes.
+            console: Where it goes.
             n: What was asked.
             answer: F(n), or why there is none.
 
@@ -62,21 +62,23 @@ class Form:
             A line. Empty for an error, which is told elsewhere, unless lines are JSON.
         """
         if isinstance(answer, _ALONE):
-            return json_line({"n": n, "error": type(answer).__name__, "message": str(answer)}) if desk.as_json else ""
-        if desk.as_json:
+            return (
+                json_line({"n": n, "error": type(answer).__name__, "message": str(answer)}) if console.as_json else ""
+            )
+        if console.as_json:
             return json_line(
                 {"n": n, "hex": f"{answer:x}"} if self.hexadecimal else {"n": n, "value": decimal_digits(answer)}
             )
-        if desk.terminal if self.short is None else self.short:
+        if console.terminal if self.short is None else self.short:
             digits = shortened(answer, hexadecimal=self.hexadecimal)
         else:
             digits = f"{answer:x}" if self.hexadecimal else decimal_digits(answer)
-        return _labelled(desk, f"F({n})", str(n), digits, bare=self.bare)
+        return _labelled(console, f"F({n})", str(n), digits, bare=self.bare)
 
 
 async def compute(
     client: FiboClient,
-    desk: Desk,
+    console: Console,
     source: Iterable[int] | AsyncIterable[int],
     *,
     form: Form,
@@ -90,7 +92,7 @@ async def compute(
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         source: The numbers.
         form: How answers are written.
         total: How many numbers there are, where that is known.
@@ -102,10 +104,10 @@ async def compute(
     Returns:
         The exit status.
     """
-    with desk.progress("Computing", total, visible=bar) as progress:
+    with console.progress("Computing", total, visible=bar) as progress:
         budget = Budget()
-        writer = _Writer(desk, form, progress, budget)
-        desk.parting = lambda told: _so_far(writer.done, total, told, timeout)
+        writer = _Writer(console, form, progress, budget)
+        console.parting = lambda told: _so_far(writer.done, total, told, timeout)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(writer.write_all())
@@ -116,7 +118,7 @@ async def compute(
                         if isinstance(answer, Exception) and not isinstance(answer, _ALONE):
                             await writer.end()
                             queue = options.get("queue")
-                            return await _give_up(client, desk, answer, writer.done, total, timeout, queue)
+                            return await _give_up(client, console, answer, writer.done, total, timeout, queue)
                         await writer.put(n, answer)
                 await writer.end()
         except BaseExceptionGroup as errors:
@@ -124,12 +126,14 @@ async def compute(
     return Exit.OK if writer.failed is None else writer.failed
 
 
-async def roots(client: FiboClient, desk: Desk, values: Sequence[float], *, bare: bool, timeout: float | None) -> Exit:
+async def roots(
+    client: FiboClient, console: Console, values: Sequence[float], *, bare: bool, timeout: float | None
+) -> Exit:
     """Compute square roots.
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         values: Of what.
         bare: Whether to write the answers alone.
         timeout: Seconds for all of it. None is no limit.
@@ -138,37 +142,37 @@ async def roots(client: FiboClient, desk: Desk, values: Sequence[float], *, bare
         The exit status.
     """
     status = Exit.OK
-    desk.parting = lambda told: fate("what is unfinished", told, _expiry(timeout))
-    with desk.progress("Computing", len(values)):
+    console.parting = lambda told: fate("what is unfinished", told, _expiry(timeout))
+    with console.progress("Computing", len(values)):
         calls = (client.sqrt(value, timeout=timeout) for value in values)
         answers = await asyncio.gather(*calls, return_exceptions=True)
     for done, (value, answer) in enumerate(zip(values, answers, strict=True)):
         if not isinstance(answer, BaseException):
-            if desk.as_json:
-                await desk.record(of=value, value=answer)
+            if console.as_json:
+                await console.record(of=value, value=answer)
             else:
-                await desk.write(_labelled(desk, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
+                await console.write(_labelled(console, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
         elif not isinstance(answer, _ALONE):
-            return await _give_up(client, desk, answer, done, len(values), timeout, None)
+            return await _give_up(client, console, answer, done, len(values), timeout, None)
         else:
             status = Exit.FAILED
-            if desk.as_json:
-                await desk.record(of=value, error=type(answer).__name__, message=str(answer))
+            if console.as_json:
+                await console.record(of=value, error=type(answer).__name__, message=str(answer))
             else:
-                explain(desk, answer)
+                explain(console, answer)
     return status
 
 
-def _labelled(desk: Desk, question: str, brief: str, answer: str, *, bare: bool) -> str:
+def _labelled(console: Console, question: str, brief: str, answer: str, *, bare: bool) -> str:
     """Write an answer with what it is the answer to: readable on a terminal, and as two columns elsewhere."""
     if bare:
         return f"{answer}\n"
-    return f"{question} = {answer}\n" if desk.terminal else f"{brief} {answer}\n"
+    return f"{question} = {answer}\n" if console.terminal else f"{brief} {answer}\n"
 
 
 async def _give_up(
     client: FiboClient,
-    desk: Desk,
+    console: Console,
     error: BaseException,
     done: int,
     total: int | None,
@@ -177,11 +181,11 @@ async def _give_up(
 ) -> Exit:
     """Tell an error that ends the command, and have told in the end how far that was."""
     if isinstance(error, ResultTimeoutError):
-        status = await no_answer(client, desk, error, queue)
+        status = await no_answer(client, console, error, queue)
     else:
-        status = explain(desk, error)
-    desk.parting = lambda told: _so_far(done, total, told, timeout)
-    desk.given_up = total != 1 and (done > 0 or status is not Exit.NO_REDIS)
+        status = explain(console, error)
+    console.parting = lambda told: _so_far(done, total, told, timeout)
+    console.given_up = total != 1 and (done > 0 or status is not Exit.NO_REDIS)
     return status
 
 
@@ -197,9 +201,9 @@ def _expiry(timeout: float | None) -> float | None:
 class _Writer:
     """Writes answers in another thread, in batches while they come quickly."""
 
-    def __init__(self, desk: Desk, form: Form, bar: Bar, budget: Budget) -> None:
+    def __init__(self, console: Console, form: Form, bar: Bar, budget: Budget) -> None:
         self.failed: Exit | None = None
-        self._desk = desk
+        self._console = console
         self._form = form
         self._bar = bar
         self._budget = budget
@@ -234,9 +238,9 @@ class _Writer:
             for n, answer in answers:
                 if isinstance(answer, _ALONE):
                     self.failed = Exit.FAILED
-                    if not self._desk.as_json:
-                        self._desk.say(f"n = {n}:")
-                        explain(self._desk, answer)
+                    if not self._console.as_json:
+                        self._console.say(f"n = {n}:")
+                        explain(self._console, answer)
             while answers:
                 # The digits are made in that thread, too.
                 written = await in_thread(self._write, answers)
@@ -253,9 +257,9 @@ class _Writer:
         lines: list[str] = []
         size = 0
         for n, answer in answers:
-            lines.append(self._form.line(self._desk, n, answer))
+            lines.append(self._form.line(self._console, n, answer))
             size += len(lines[-1])
             if size > _LONG:
                 break
-        self._desk.write_now("".join(lines))
+        self._console.write_now("".join(lines))
         return len(lines)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
 
-from fibo_client.cli.desk import Desk
+from fibo_client.cli.console import Console
 from fibo_client.cli.exits import Exit, refuse
 from fibo_client.errors import (
     ConfigError,
@@ -80,7 +80,7 @@ class Connection:
 
 def run(
     connection: Connection,
-    job: Callable[[FiboClient, Desk], Awaitable[Exit]],
+    job: Callable[[FiboClient, Console], Awaitable[Exit]],
     *,
     check: Callable[[FiboClient], None] | None = None,
     as_json: bool = False,
@@ -104,7 +104,7 @@ def run(
         client = connection.client(**overrides)
         if check is not None:
             check(client)
-        desk = Desk(as_json=as_json, output=output)
+        console = Console(as_json=as_json, output=output)
     except (ConfigError, ValueError) as error:
         refuse(str(error))
     except OSError as error:
@@ -112,29 +112,29 @@ def run(
     stop = _Stop()
     told = client.celery.engine.tidier.revocations
     try:
-        with _listening(desk, debug=connection.debug):
-            status: int = asyncio.run(_run(client, desk, job, stop))
-        desk.close()
-        if desk.given_up:
-            desk.say(desk.parting(told))
+        with _listening(console, debug=connection.debug):
+            status: int = asyncio.run(_run(client, console, job, stop))
+        console.close()
+        if console.given_up:
+            console.say(console.parting(told))
     except asyncio.CancelledError:
         # Only now: what is unfinished is revoked at the latest while the client closes.
-        desk.say(f"Stopped: {left}" if (left := desk.parting(told)) else "Stopped.")
+        console.say(f"Stopped: {left}" if (left := console.parting(told)) else "Stopped.")
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)
     except Exception as error:  # noqa: BLE001 - what is no user's error is raised again by `explain`
         if connection.debug:
             traceback.print_exc()
-        status = explain(desk, error)
+        status = explain(console, error)
     raise typer.Exit(status)
 
 
-def explain(desk: Desk, error: BaseException, *, traceback: bool | None = None) -> Exit:
+def explain(console: Console, error: BaseException, *, traceback: bool | None = None) -> Exit:
     """Tell an error in a line.
 
     Args:
-        desk: Where to tell it.
+        console: Where to tell it.
         error: What was raised.
         traceback: Whether to show the traceback of a task that failed. None is a command that cannot.
 
@@ -148,34 +148,39 @@ def explain(desk: Desk, error: BaseException, *, traceback: bool | None = None) 
         # What was not sent does not matter here: the command ends, and its tasks are nobody else's.
         reason = error.reason if isinstance(error, PublishError) else str(error)
         said = error.refused or "CELERY_BROKER_URL" in reason
-        desk.error(reason if said else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
+        console.error(reason if said else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
         return Exit.NO_REDIS
     if isinstance(error, (MessageError, ConfigError)):
-        desk.error(str(error))
+        console.error(str(error))
         return Exit.USAGE
     if isinstance(error, FiboError):
-        desk.error(str(error))
+        console.error(str(error))
         if isinstance(error, TaskFailedError):
             if error.traceback and traceback is not None:
                 where = printable_lines(error.traceback.rstrip())
-                desk.say(where if traceback else "--traceback shows where in the worker.")
+                console.say(where if traceback else "--traceback shows where in the worker.")
             if error.exc_type == "NotRegistered":
-                desk.say("'fibo workers' shows which tasks each worker knows.")
+                console.say("'fibo workers' shows which tasks each worker knows.")
         return Exit.FAILED
     if isinstance(error, OSError):
-        desk.error(f"the output cannot be written: {error.strerror or error}")
+        console.error(f"the output cannot be written: {error.strerror or error}")
         return Exit.FAILED
     raise error
 
 
 async def no_answer(
-    client: FiboClient, desk: Desk, error: ResultTimeoutError, queue: str | None = None, *, waited: float | None = None
+    client: FiboClient,
+    console: Console,
+    error: ResultTimeoutError,
+    queue: str | None = None,
+    *,
+    waited: float | None = None,
 ) -> Exit:
     """Tell why there was no answer in time, as far as the queue and the workers know.
 
     Args:
         client: The client that waited.
-        desk: Where to tell it.
+        console: Where to tell it.
         error: What was raised.
         queue: The queue that the task was sent to, if it is not the client's.
         waited: Seconds that the command waited, if it is more than that of the error.
@@ -187,22 +192,22 @@ async def no_answer(
     from fibo_client.celery.result import AsyncResult
 
     task_id = error.task_ids[0]
-    desk.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
+    console.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
     if error.unread is not None:
-        desk.say(error.unread)
+        console.say(error.unread)
         return Exit.NO_REDIS
     queue = error.queue or queue or client.config.queue
     handle = AsyncResult[Any](client.celery.engine, task_id, task=error.task, queue=queue)
     try:
         diagnosis = await client.celery.diagnose(handle, timeout=_PATIENCE)
     except FiboError as failure:
-        desk.say(str(failure))
+        console.say(str(failure))
         return Exit.NO_ANSWER
-    desk.say(str(diagnosis))
+    console.say(str(diagnosis))
     lonely = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
     if lonely or error.reason:
-        desk.say(error.reason or "Start a worker, such as: fibo-worker start")
-    desk.say(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
+        console.say(error.reason or "Start a worker, such as: fibo-worker start")
+    console.say(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
     return Exit.NO_WORKER if lonely else Exit.NO_ANSWER
 
 
@@ -212,18 +217,20 @@ class _Stop:
     signal: int = signal.SIGINT
 
 
-async def _run(client: FiboClient, desk: Desk, job: Callable[[FiboClient, Desk], Awaitable[Exit]], stop: _Stop) -> Exit:
+async def _run(
+    client: FiboClient, console: Console, job: Callable[[FiboClient, Console], Awaitable[Exit]], stop: _Stop
+) -> Exit:
     async def work() -> Exit:
         async with client:
-            return await job(client, desk)
+            return await job(client, console)
 
     task = asyncio.create_task(work())
-    with _stopped_by_signals(stop, task, desk):
+    with _stopped_by_signals(stop, task, console):
         return await task
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], desk: Desk) -> Iterator[None]:
+def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], console: Console) -> Iterator[None]:
     """Let the first signal cancel the job, and the second one end the process at once."""
     loop = asyncio.get_running_loop()
 
@@ -236,7 +243,7 @@ def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], desk: Desk) -> Iter
     def end() -> None:
         job.cancel()
         if sys.stderr is not None and sys.stderr.isatty():
-            loop.call_later(_OUTLIVED, desk.say, "Stopping; Ctrl-C again ends at once.")
+            loop.call_later(_OUTLIVED, console.say, "Stopping; Ctrl-C again ends at once.")
 
     def second(number: int, _frame: Any) -> NoReturn:
         if sys.stderr is not None and sys.stderr.isatty():
@@ -253,28 +260,28 @@ def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], desk: Desk) -> Iter
             signal.signal(each, handler)
 
 
-class _ToDesk(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     """Tells what the client logs; an outage only if the command outlives it, or it would be told twice."""
 
-    def __init__(self, desk: Desk, level: int) -> None:
+    def __init__(self, console: Console, level: int) -> None:
         super().__init__(level)
-        self._desk = desk
+        self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.level < logging.WARNING:
-            self._desk.say(self.format(record))
+            self._console.say(self.format(record))
         else:
-            asyncio.get_running_loop().call_later(_OUTLIVED, self._desk.say, self.format(record))
+            asyncio.get_running_loop().call_later(_OUTLIVED, self._console.say, self.format(record))
 
 
 @contextlib.contextmanager
-def _listening(desk: Desk, *, debug: bool) -> Iterator[None]:
+def _listening(console: Console, *, debug: bool) -> Iterator[None]:
     """Have outages of Redis told, or all that the client logs."""
     logger = logging.getLogger("fibo_client")
     level = logger.level
     if debug:
         logger.setLevel(logging.DEBUG)
-    handler = _ToDesk(desk, logging.DEBUG if debug else logging.WARNING)
+    handler = _ConsoleHandler(console, logging.DEBUG if debug else logging.WARNING)
     logger.addHandler(handler)
     try:
         yield

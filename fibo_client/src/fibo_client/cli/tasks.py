@@ -14,7 +14,7 @@ from fibo_client.celery.inspection import queue_names
 from fibo_client.celery.protocol import states
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.work import EXPIRY_MARGIN
-from fibo_client.cli.desk import answer, plain
+from fibo_client.cli.console import answer, plain
 from fibo_client.cli.exits import Exit
 from fibo_client.cli.parting import fate
 from fibo_client.cli.running import explain, no_answer
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.task import SendOptions
     from fibo_client.celery.tidying import Revocations
-    from fibo_client.cli.desk import Desk
+    from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
 _NOT_BEGUN: Final = (states.PENDING, "RECEIVED", "RETRY")
@@ -56,13 +56,13 @@ __all__ = ["call", "revoke", "send", "stored", "wait"]
 
 
 async def send(
-    client: FiboClient, desk: Desk, task: str, args: list[Any], kwargs: dict[str, Any], options: SendOptions
+    client: FiboClient, console: Console, task: str, args: list[Any], kwargs: dict[str, Any], options: SendOptions
 ) -> Exit:
     """Send a task, and write its id.
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         task: The task's name.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
@@ -72,16 +72,16 @@ async def send(
         The exit status.
     """
     handle = await client.celery.send_task(task, args, kwargs, **options)
-    if desk.as_json:
-        await desk.record(id=handle.id, task=task)
+    if console.as_json:
+        await console.record(id=handle.id, task=task)
     else:
-        await desk.write(f"{handle.id}\n")
+        await console.write(f"{handle.id}\n")
     return Exit.OK
 
 
 async def call(
     client: FiboClient,
-    desk: Desk,
+    console: Console,
     task: str,
     args: list[Any],
     kwargs: dict[str, Any],
@@ -94,7 +94,7 @@ async def call(
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         task: The task's name.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
@@ -124,20 +124,20 @@ async def call(
         left = fate(label, told, seconds)
         return f"{left} {_TO_END} {task_id}" if told.heard else left
 
-    desk.parting = parting
+    console.parting = parting
     clock = asyncio.get_running_loop().time
     began = clock()
     try:
         handle = await client.celery.send_task(task, args, kwargs, timeout=timeout, **options)
         spent = clock() - began
         left = None if timeout is None else max(0.0, timeout - spent)
-        status = await _follow(client, desk, handle, timeout=left, spent=spent, traceback=traceback)
+        status = await _follow(client, console, handle, timeout=left, spent=spent, traceback=traceback)
     except asyncio.CancelledError:
         engine = client.celery.engine
         if engine.broker.weather.reached:
             engine.tidier.revoke([task_id])  # As the client does for what it owns: while it closes, and not for long.
         else:
-            desk.parting = lambda _: f"{label} was not sent."
+            console.parting = lambda _: f"{label} was not sent."
         raise
     if handle.cached is not None and handle.cached.ready:
         with contextlib.suppress(TransportError):  # The answer is written, and what is stored expires.
@@ -145,12 +145,12 @@ async def call(
     return status
 
 
-async def wait(client: FiboClient, desk: Desk, task_id: str, *, timeout: float | None, traceback: bool) -> Exit:
+async def wait(client: FiboClient, console: Console, task_id: str, *, timeout: float | None, traceback: bool) -> Exit:
     """Wait for the answer of a task that was sent before, and write it.
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         task_id: The task's id.
         timeout: Seconds to wait. None is no limit.
         traceback: Whether to show the traceback of a task that failed.
@@ -158,17 +158,17 @@ async def wait(client: FiboClient, desk: Desk, task_id: str, *, timeout: float |
     Returns:
         The exit status.
     """
-    desk.parting = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
+    console.parting = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
     handle = client.celery.result(task_id)
-    return await _follow(client, desk, handle, timeout=timeout, traceback=traceback)
+    return await _follow(client, console, handle, timeout=timeout, traceback=traceback)
 
 
-async def stored(client: FiboClient, desk: Desk, task_id: str, *, traceback: bool) -> Exit:
+async def stored(client: FiboClient, console: Console, task_id: str, *, traceback: bool) -> Exit:
     """Write the answer of a task if it is there.
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         task_id: The task's id.
         traceback: Whether to show the traceback of a task that failed.
 
@@ -178,25 +178,27 @@ async def stored(client: FiboClient, desk: Desk, task_id: str, *, traceback: boo
     handle = client.celery.result(task_id)
     state = await handle.state()
     if state in states.READY_STATES:
-        return await _answer(client, desk, handle, traceback=traceback)
-    if desk.as_json:
-        await desk.record(id=task_id, state=state)
+        return await _answer(client, console, handle, traceback=traceback)
+    if console.as_json:
+        await console.record(id=task_id, state=state)
     elif state == states.PENDING:
-        desk.say(
+        console.say(
             "PENDING: nothing is stored under this id. The task waits, runs, is unknown, or was over long ago.\n"
             f"Wait for it: fibo result {task_id} --wait\nFind out more: fibo diagnose {task_id}"
         )
     else:
-        desk.say(f"{printable(state)}: there is no result yet.\nWait for it: fibo result {task_id} --wait")
+        console.say(f"{printable(state)}: there is no result yet.\nWait for it: fibo result {task_id} --wait")
     return Exit.NO_ANSWER
 
 
-async def revoke(client: FiboClient, desk: Desk, task_ids: Sequence[str], *, terminate: bool, signal: str) -> Exit:
+async def revoke(
+    client: FiboClient, console: Console, task_ids: Sequence[str], *, terminate: bool, signal: str
+) -> Exit:
     """Tell all workers not to run tasks.
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         task_ids: Their ids.
         terminate: Whether to end those that run.
         signal: How.
@@ -208,17 +210,17 @@ async def revoke(client: FiboClient, desk: Desk, task_ids: Sequence[str], *, ter
     # Workers that listen answer in the order in which they are told: what they say now is how it is after it.
     running = await _running(client, task_ids) if heard and not terminate else {}
     over = await _over(client, [each for each in task_ids if each not in running]) if heard and not terminate else {}
-    if desk.as_json:
-        await desk.record(told=list(task_ids), workers=heard, running=running, over=over)
+    if console.as_json:
+        await console.record(told=list(task_ids), workers=heard, running=running, over=over)
     elif heard:
-        await desk.write(f"{heard} {'worker' if heard == 1 else 'workers'} heard it.\n")
+        await console.write(f"{heard} {'worker' if heard == 1 else 'workers'} heard it.\n")
         for task_id, node in islice(running.items(), _SHOWN):
-            desk.say(f"{task_id} runs on {printable(node)}, and goes on. {_TO_END} {task_id}")
+            console.say(f"{task_id} runs on {printable(node)}, and goes on. {_TO_END} {task_id}")
         for task_id, state in over.items():
             if state != states.REVOKED:
-                desk.say(f"{task_id} is over ({state}): there was nothing to revoke.")
+                console.say(f"{task_id} is over ({state}): there was nothing to revoke.")
     if not heard:
-        desk.error("no worker heard it. Start one, such as: fibo-worker start")
+        console.error("no worker heard it. Start one, such as: fibo-worker start")
         return Exit.NO_WORKER
     return Exit.OK
 
@@ -251,7 +253,7 @@ async def _over(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
 
 async def _follow(
     client: FiboClient,
-    desk: Desk,
+    console: Console,
     handle: AsyncResult[Any],
     *,
     timeout: float | None,
@@ -259,9 +261,9 @@ async def _follow(
     spent: float = 0.0,
 ) -> Exit:
     label = handle.task or handle.id
-    wondering = None if handle.queue is None else asyncio.create_task(_wonder(client, desk, handle))
+    wondering = None if handle.queue is None else asyncio.create_task(_wonder(client, console, handle))
     try:
-        with desk.progress(label) as bar:
+        with console.progress(label) as bar:
             try:
                 async for meta in handle.updates(timeout):
                     if meta.ready or meta.state == states.PENDING:
@@ -273,17 +275,17 @@ async def _follow(
             except ResultTimeoutError as error:
                 if wondering is not None:
                     wondering.cancel()
-                return await no_answer(client, desk, error, handle.queue, waited=spent + error.waited)
+                return await no_answer(client, console, error, handle.queue, waited=spent + error.waited)
         if wondering is not None:
             wondering.cancel()
-        return await _answer(client, desk, handle, traceback=traceback)
+        return await _answer(client, console, handle, traceback=traceback)
     finally:
         if wondering is not None:
             wondering.cancel()
             await asyncio.gather(wondering, return_exceptions=True)
 
 
-async def _wonder(client: FiboClient, desk: Desk, handle: AsyncResult[Any]) -> None:
+async def _wonder(client: FiboClient, console: Console, handle: AsyncResult[Any]) -> None:
     """Look once, while an answer is waited for, whether any worker takes from that queue; tell if none does."""
     await asyncio.sleep(SUSPICION)
     celery = client.celery
@@ -292,7 +294,7 @@ async def _wonder(client: FiboClient, desk: Desk, handle: AsyncResult[Any]) -> N
     with contextlib.suppress(FiboError):  # That will be told, where it matters, at the end.
         found = await celery.diagnose(look, timeout=_PATIENCE)
         if found.cause is Cause.NO_WORKER:
-            desk.say(f"Still waiting: {found.finding()}")
+            console.say(f"Still waiting: {found.finding()}")
         elif found.cause is Cause.NOT_LISTENING:
             knowing = list(found.registered or ())
             asked = await celery.inspect(knowing, timeout=_PATIENCE).active_queues() if knowing else {}
@@ -302,20 +304,20 @@ async def _wonder(client: FiboClient, desk: Desk, handle: AsyncResult[Any]) -> N
                 known = f"{who} the task: --queue {listed(queues, printable, most=5)}"
             else:
                 known = "no worker that answered knows the task"
-            desk.say(f"Still waiting: no worker takes tasks from {shown(found.queue)}; {known}")
+            console.say(f"Still waiting: no worker takes tasks from {shown(found.queue)}; {known}")
 
 
-async def _answer(client: FiboClient, desk: Desk, handle: AsyncResult[Any], *, traceback: bool) -> Exit:
+async def _answer(client: FiboClient, console: Console, handle: AsyncResult[Any], *, traceback: bool) -> Exit:
     try:
         value = await handle.get(timeout=0)
     except (TaskError, ResultDecodeError) as error:
         # Some workers (Celery 5.6) store that at once, also of a task that they go on with.
         revoked = isinstance(error, TaskRevokedError) and error.reason == "revoked"
         running = await _running(client, [handle.id]) if revoked else {}
-        if not desk.as_json:
+        if not console.as_json:
             if not running:
-                return explain(desk, error, traceback=traceback)
-            desk.error(
+                return explain(console, error, traceback=traceback)
+            console.error(
                 f"{printable(handle.task or 'task')}[{handle.id}] is REVOKED, and still runs on "
                 f"{printable(running[handle.id])}, which goes on with it and may yet store its answer. "
                 f"{_TO_END} {handle.id}"
@@ -328,11 +330,11 @@ async def _answer(client: FiboClient, desk: Desk, handle: AsyncResult[Any], *, t
             told["running"] = running[handle.id]
         if isinstance(error, TaskFailedError):
             told |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
-        await desk.record(id=handle.id, **told)
+        await console.record(id=handle.id, **told)
         return Exit.FAILED
-    if desk.as_json:
-        await desk.record(id=handle.id, value=value)
+    if console.as_json:
+        await console.record(id=handle.id, value=value)
     else:
         text = value if isinstance(value, str) else json.dumps(value, default=plain, ensure_ascii=False)
-        await desk.write(f"{answer(text) if desk.terminal else text}\n")
+        await console.write(f"{answer(text) if console.terminal else text}\n")
     return Exit.OK

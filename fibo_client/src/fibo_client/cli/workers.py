@@ -12,7 +12,7 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fibo_client.cli.desk import Desk
+    from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
 __all__ = ["diagnose", "ping", "workers"]
@@ -23,12 +23,12 @@ _UNBOUNDED: Final = 10_000
 _LONGEST_NAME: Final = 1000
 
 
-async def ping(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
+async def ping(client: FiboClient, console: Console, *, timeout: float) -> Exit:
     """Write which workers answer.
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         timeout: Seconds to wait.
 
     Returns:
@@ -36,19 +36,19 @@ async def ping(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
     """
     found = await client.celery.ping(timeout=timeout)
     for each in found:
-        if desk.as_json:
-            await desk.record(worker=each.name)
+        if console.as_json:
+            await console.record(worker=each.name)
         else:
-            await desk.write(f"{_name(each.name)}\n")
-    return Exit.OK if found else _nobody(desk, timeout)
+            await console.write(f"{_name(each.name)}\n")
+    return Exit.OK if found else _nobody(console, timeout)
 
 
-async def workers(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
+async def workers(client: FiboClient, console: Console, *, timeout: float) -> Exit:
     """Write what the workers say of themselves: a table or a list on a terminal, lines of tabs elsewhere.
 
     Args:
         client: An open client.
-        desk: Where to write.
+        console: Where to write.
         timeout: Seconds to wait.
 
     Returns:
@@ -63,28 +63,28 @@ async def workers(client: FiboClient, desk: Desk, *, timeout: float) -> Exit:
         for name in sorted({*stats, *active, *queues, *tasks})
     ]
     if not found:
-        return _nobody(desk, timeout)
-    if desk.as_json:
+        return _nobody(console, timeout)
+    if console.as_json:
         for each in found:
-            await desk.record(**each._asdict())
-    elif desk.terminal:
+            await console.record(**each._asdict())
+    elif console.terminal:
         table = _table(found)
         if table is None:
-            await desk.tell("\n\n".join(map(_list, found)), indent="  ")
+            await console.tell("\n\n".join(map(_list, found)), indent="  ")
         else:
-            await desk.write(table)
+            await console.write(table)
     else:
         for each in found:
-            await desk.write("\t".join(each.cells(",")) + "\n")
+            await console.write("\t".join(each.cells(",")) + "\n")
     return Exit.OK
 
 
-async def diagnose(client: FiboClient, desk: Desk, task_id: str, *, task: str | None, timeout: float) -> Exit:
+async def diagnose(client: FiboClient, console: Console, task_id: str, *, task: str | None, timeout: float) -> Exit:
     """Write why a task gives no answer.
 
     Args:
         client: An open client, whose queue is that of the task.
-        desk: Where to write.
+        console: Where to write.
         task_id: The task's id.
         task: Its name, where it is known.
         timeout: Seconds that each round of questions may take.
@@ -93,10 +93,10 @@ async def diagnose(client: FiboClient, desk: Desk, task_id: str, *, task: str | 
         The exit status.
     """
     diagnosis = await client.celery.diagnose(client.celery.result(task_id, task), timeout=timeout)
-    if desk.as_json:
-        await desk.record(**dataclasses.asdict(diagnosis))
+    if console.as_json:
+        await console.record(**dataclasses.asdict(diagnosis))
     else:
-        await desk.tell(str(diagnosis))
+        await console.tell(str(diagnosis))
     return Exit.OK
 
 
@@ -156,7 +156,7 @@ def _list(worker: _Worker) -> str:
 def _table(found: Sequence[_Worker]) -> str | None:
     """Draw a table. None is where the terminal is too narrow for it."""
     from rich import box
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
 
@@ -165,14 +165,16 @@ def _table(found: Sequence[_Worker]) -> str | None:
         table.add_column(heading, justify="right" if heading in ("concurrency", "active") else "left")
     for each in found:
         table.add_row(*map(Text, each.cells("\n")))
-    console = Console()
-    if console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum > console.width:
+    rich = RichConsole()
+    if rich.measure(table, options=rich.options.update(max_width=_UNBOUNDED)).maximum > rich.width:
         return None
-    with console.capture() as captured:
-        console.print(table)
+    with rich.capture() as captured:
+        rich.print(table)
     return captured.get()
 
 
-def _nobody(desk: Desk, timeout: float) -> Exit:
-    desk.error(f"Redis can be reached, but no worker answered in {timeout:g} s. Start one, such as: fibo-worker start")
+def _nobody(console: Console, timeout: float) -> Exit:
+    console.error(
+        f"Redis can be reached, but no worker answered in {timeout:g} s. Start one, such as: fibo-worker start"
+    )
     return Exit.NO_WORKER

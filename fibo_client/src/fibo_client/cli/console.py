@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.tidying import Revocations
 
-__all__ = ["Desk", "answer", "json_line", "plain"]
+__all__ = ["Console", "answer", "json_line", "plain"]
 
 _LONGEST: Final = 64 * 1024
 """The most characters that are said at once. Answers know no bound."""
@@ -31,7 +31,7 @@ _LONGEST: Final = 64 * 1024
 _LAYOUT: Final = "\n\t"
 
 
-class Desk:
+class Console:
     """What a command writes to.
 
     Args:
