@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fibo_client import __version__
 from fibo_client.cli.app import app
-from fibo_client.cli.exits import EXIT_CODES, Exit
+from fibo_client.cli.exit_codes import EXIT_CODES, ExitCode
 
 COMMANDS = ["compute", "sqrt", "call", "result", "revoke", "ping", "workers", "diagnose"]
 NOWHERE = ("-b", "redis://:sesame@127.0.0.1:1/0")
@@ -43,7 +43,7 @@ def test_the_help_lists_the_commands_and_the_exit_codes():
         == COMMANDS
     )
     assert EXIT_CODES.removeprefix("\b\n").replace("\n", "\n  ").strip() in text
-    assert {int(code) for code in re.findall(r"^ +(\d)  ", text, re.MULTILINE)} == {int(code) for code in Exit}
+    assert {int(code) for code in re.findall(r"^ +(\d)  ", text, re.MULTILINE)} == {int(code) for code in ExitCode}
 
 
 def test_fibo_alone_shows_its_help():

@@ -11,7 +11,7 @@ from fibo_client import FiboClient
 from fibo_client.cli.budget import BYTES, Budget
 from fibo_client.cli.computing import Form, compute
 from fibo_client.cli.console import Console
-from fibo_client.cli.exits import Exit
+from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.packing import reply_bytes
 from fibo_client.testing import FakeFibo
 
@@ -32,7 +32,7 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
     with fake.no_worker():
         async with FiboClient(transport=fake) as client:
             status = await compute(client, console, source(), form=Form(), total=2, ordered=True, timeout=3.0)
-    assert (status, console.given_up) == (Exit.NO_WORKER, True)
+    assert (status, console.given_up) == (ExitCode.NO_WORKER, True)
     assert console.parting(client.celery.engine.tidier.revocations) == (
         "0 of 2 answered, the rest could not be revoked and expires within 5 s: no worker heard it."
     )
@@ -91,5 +91,5 @@ async def test_numbers_that_were_written_make_room_for_others(console, tmp_path,
         status = await compute(
             client, console, source, form=Form(hexadecimal=True), total=100, ordered=True, timeout=3.0
         )
-    assert status is Exit.OK
+    assert status is ExitCode.OK
     assert len((tmp_path / "answers").read_text().splitlines()) == 100

@@ -12,7 +12,7 @@ from support.clock import virtual
 from fibo_client import FiboClient, TransportError
 from fibo_client.celery import CeleryClient
 from fibo_client.cli.console import Console
-from fibo_client.cli.exits import Exit
+from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.tasks import call
 from fibo_client.testing import FakeCelery
 
@@ -37,7 +37,7 @@ async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monke
         began = asyncio.get_running_loop().time()
         status = await call(client, console, "tasks.slow", [], {}, {}, timeout=30.0, traceback=False)
         assert asyncio.get_running_loop().time() - began < 35  # With the questions to the workers.
-    assert status is Exit.NO_ANSWER
+    assert status is ExitCode.NO_ANSWER
     assert re.search(r"no answer within 30(\.\d)? s from tasks\.slow", capsys.readouterr().err)
 
 
@@ -54,7 +54,7 @@ async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_cal
 
         monkeypatch.setattr(store, "delete", gone)
         status = await call(client, console, "tasks.add", [2, 3], {}, {}, timeout=5.0, traceback=False)
-    assert status is Exit.OK
+    assert status is ExitCode.OK
     assert (tmp_path / "answers").read_text() == "5\n"
 
 
@@ -80,7 +80,7 @@ async def waited(fake, console, task, timeout=10.0):
 async def test_the_queue_that_it_should_be_is_told_on_one_line_whatever_workers_call_themselves(console, capsys):
     fake = FakeCelery(nodes=[EVIL], queues=[EVIL])
     fake.task("tasks.add")
-    assert await waited(fake, console, "tasks.add") is Exit.NO_ANSWER
+    assert await waited(fake, console, "tasks.add") is ExitCode.NO_ANSWER
     first, second, *_ = capsys.readouterr().err.splitlines()
     safe = r"w\x1b[2J\u202e\r\nError:forged@h"
     assert first == f"Still waiting: no worker takes tasks from 'mth'; {safe} knows the task: --queue {safe}"
@@ -91,7 +91,7 @@ async def test_the_queue_that_it_should_be_is_told_on_one_line_whatever_workers_
 async def test_that_no_worker_is_there_is_told_while_it_waits(console, capsys):
     fake = FakeCelery()
     with fake.no_worker():
-        assert await waited(fake, console, "tasks.add") is Exit.NO_WORKER
+        assert await waited(fake, console, "tasks.add") is ExitCode.NO_WORKER
     assert capsys.readouterr().err.startswith("Still waiting: no worker answers on this broker")
 
 
@@ -112,7 +112,7 @@ async def test_an_answer_comes_whatever_becomes_of_the_question_beside_it(
     monkeypatch.setattr(CeleryClient, "diagnose", diagnose)
     fake = FakeCelery(queues=["mth"])
     fake.task("tasks.slow", lambda: 5, delay=4.0)
-    assert await waited(fake, console, "tasks.slow") is Exit.OK
+    assert await waited(fake, console, "tasks.slow") is ExitCode.OK
     assert (asked, capsys.readouterr().err, (tmp_path / "answers").read_text()) == ([True], "", "5\n")
 
 
@@ -122,5 +122,5 @@ async def test_a_quick_answer_asks_nothing(console, capsys, monkeypatch):
     monkeypatch.setattr(CeleryClient, "diagnose", None)  # It would break.
     fake = FakeCelery(queues=["mth"])
     fake.task("tasks.quick", lambda: 5, delay=1.0)
-    assert await waited(fake, console, "tasks.quick") is Exit.OK
+    assert await waited(fake, console, "tasks.quick") is ExitCode.OK
     assert capsys.readouterr().err == ""

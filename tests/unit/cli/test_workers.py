@@ -9,7 +9,7 @@ from support.hostile_text import acts
 
 from fibo_client import FiboClient, TaskFailedError
 from fibo_client.cli.console import Console
-from fibo_client.cli.exits import Exit
+from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.running import explain
 from fibo_client.cli.workers import diagnose, ping, workers
 from fibo_client.testing import FakeCelery
@@ -39,13 +39,13 @@ def fake():
 
 async def test_a_workers_name_stays_on_its_line(console, fake, written):
     async with FiboClient(transport=fake) as client:
-        assert await ping(client, console, timeout=1) is Exit.OK
+        assert await ping(client, console, timeout=1) is ExitCode.OK
     assert written() == f"{SAFE}\n"
 
 
 async def test_names_of_workers_queues_and_tasks_stay_in_their_places(console, fake, written):
     async with FiboClient(transport=fake) as client:
-        assert await workers(client, console, timeout=1) is Exit.OK
+        assert await workers(client, console, timeout=1) is ExitCode.OK
     assert acts(written(), "\n\t") == []
     if not console.terminal:
         name, _, _, _, queues, tasks = written().rstrip("\n").split("\t")
@@ -54,14 +54,14 @@ async def test_names_of_workers_queues_and_tasks_stay_in_their_places(console, f
 
 async def test_a_diagnosis_is_one_line(console, fake, written):
     async with FiboClient(transport=fake) as client:
-        assert await diagnose(client, console, "an-id", task=EVIL, timeout=1) is Exit.OK
+        assert await diagnose(client, console, "an-id", task=EVIL, timeout=1) is ExitCode.OK
     assert written().count("\n") == 1
     assert acts(written(), "\n") == []
 
 
 async def test_as_json_names_are_what_they_are(fake, tmp_path, written):
     async with FiboClient(transport=fake) as client:
-        assert await ping(client, Console(as_json=True, output=str(tmp_path / "answers")), timeout=1) is Exit.OK
+        assert await ping(client, Console(as_json=True, output=str(tmp_path / "answers")), timeout=1) is ExitCode.OK
     assert json.loads(written()) == {"worker": EVIL}
     assert acts(written(), "\n") == []
 
@@ -71,7 +71,7 @@ def test_the_exception_of_a_task_does_nothing_to_the_terminal_and_has_an_end(con
     error = TaskFailedError(
         task_id="a", task=EVIL, exc_type=EVIL * 500_000, exc_module=EVIL, exc_args=(EVIL,), traceback=EVIL * 500_000
     )
-    assert explain(console, error, traceback=traceback) is Exit.FAILED
+    assert explain(console, error, traceback=traceback) is ExitCode.FAILED
     said = capsys.readouterr().err
     assert acts(said, "\n") == []
     assert len(said) < 100_000

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from fibo_client._version import __version__
-from fibo_client.cli.exits import EXIT_CODES, Exit, refuse
+from fibo_client.cli.exit_codes import EXIT_CODES, ExitCode, refuse
 from fibo_client.cli.wrapping import columns, wrapped
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def compute(
             refuse("there is no input to read numbers from")
         typing = sys.stdin.isatty()
 
-        async def read(client: FiboClient, console: Console) -> Exit:
+        async def read(client: FiboClient, console: Console) -> ExitCode:
             wrong: list[str] = []
 
             def tell(text: str) -> None:
@@ -236,7 +236,7 @@ def compute(
             source = StandardInput(lambda n: check_n(n, client.config.max_n), tell)
             limit = _limit(client, timeout)
             status = await job(client, console, source, total=None, bar=not typing, timeout=limit, **options)
-            return Exit.USAGE if status is Exit.OK and wrong else status
+            return ExitCode.USAGE if status is ExitCode.OK and wrong else status
 
         _run(connection, read, as_json=as_json, output=output)
 
@@ -363,7 +363,7 @@ def call(
                 f"--countdown {countdown:g} is not over before --timeout {limit:g} is; give it longer, or say --no-wait"
             )
 
-    async def job(client: FiboClient, console: Console) -> Exit:
+    async def job(client: FiboClient, console: Console) -> ExitCode:
         if no_wait:
             return await tasks.send(client, console, task, arguments, keywords, options)
         limit = _limit(client, timeout)
@@ -396,7 +396,7 @@ def result(
     """
     from fibo_client.cli import tasks
 
-    async def job(client: FiboClient, console: Console) -> Exit:
+    async def job(client: FiboClient, console: Console) -> ExitCode:
         if wait:
             return await tasks.wait(client, console, task_id, timeout=_limit(client, timeout), traceback=traceback)
         return await tasks.stored(client, console, task_id, traceback=traceback)

@@ -10,7 +10,7 @@ from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.budget import Budget
 from fibo_client.cli.console import json_line
 from fibo_client.cli.digits import decimal_digits, shortened
-from fibo_client.cli.exits import Exit
+from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.parting import fate
 from fibo_client.cli.running import explain, no_answer
 from fibo_client.cli.threads import in_thread
@@ -87,7 +87,7 @@ async def compute(
     timeout: float | None,
     bar: bool = True,
     **options: Any,
-) -> Exit:
+) -> ExitCode:
     """Compute numbers, and write the answers as they come.
 
     Args:
@@ -123,12 +123,12 @@ async def compute(
                 await writer.end()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-    return Exit.OK if writer.failed is None else writer.failed
+    return ExitCode.OK if writer.failed is None else writer.failed
 
 
 async def roots(
     client: FiboClient, console: Console, values: Sequence[float], *, bare: bool, timeout: float | None
-) -> Exit:
+) -> ExitCode:
     """Compute square roots.
 
     Args:
@@ -141,7 +141,7 @@ async def roots(
     Returns:
         The exit status.
     """
-    status = Exit.OK
+    status = ExitCode.OK
     console.parting = lambda told: fate("what is unfinished", told, _expiry(timeout))
     with console.progress("Computing", len(values)):
         calls = (client.sqrt(value, timeout=timeout) for value in values)
@@ -155,7 +155,7 @@ async def roots(
         elif not isinstance(answer, _ALONE):
             return await _give_up(client, console, answer, done, len(values), timeout, None)
         else:
-            status = Exit.FAILED
+            status = ExitCode.FAILED
             if console.as_json:
                 await console.record(of=value, error=type(answer).__name__, message=str(answer))
             else:
@@ -178,14 +178,14 @@ async def _give_up(
     total: int | None,
     timeout: float | None,
     queue: str | None,
-) -> Exit:
+) -> ExitCode:
     """Tell an error that ends the command, and have told in the end how far that was."""
     if isinstance(error, ResultTimeoutError):
         status = await no_answer(client, console, error, queue)
     else:
         status = explain(console, error)
     console.parting = lambda told: _so_far(done, total, told, timeout)
-    console.given_up = total != 1 and (done > 0 or status is not Exit.NO_REDIS)
+    console.given_up = total != 1 and (done > 0 or status is not ExitCode.NO_REDIS)
     return status
 
 
@@ -202,7 +202,7 @@ class _Writer:
     """Writes answers in another thread, in batches while they come quickly."""
 
     def __init__(self, console: Console, form: Form, bar: Bar, budget: Budget) -> None:
-        self.failed: Exit | None = None
+        self.failed: ExitCode | None = None
         self._console = console
         self._form = form
         self._bar = bar
@@ -237,7 +237,7 @@ class _Writer:
             del batch  # It would hold what is written.
             for n, answer in answers:
                 if isinstance(answer, _ALONE):
-                    self.failed = Exit.FAILED
+                    self.failed = ExitCode.FAILED
                     if not self._console.as_json:
                         self._console.say(f"n = {n}:")
                         explain(self._console, answer)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import typer
 
 from fibo_client.cli.console import Console
-from fibo_client.cli.exits import Exit, refuse
+from fibo_client.cli.exit_codes import ExitCode, refuse
 from fibo_client.errors import (
     ConfigError,
     FiboError,
@@ -80,7 +80,7 @@ class Connection:
 
 def run(
     connection: Connection,
-    job: Callable[[FiboClient, Console], Awaitable[Exit]],
+    job: Callable[[FiboClient, Console], Awaitable[ExitCode]],
     *,
     check: Callable[[FiboClient], None] | None = None,
     as_json: bool = False,
@@ -130,7 +130,7 @@ def run(
     raise typer.Exit(status)
 
 
-def explain(console: Console, error: BaseException, *, traceback: bool | None = None) -> Exit:
+def explain(console: Console, error: BaseException, *, traceback: bool | None = None) -> ExitCode:
     """Tell an error in a line.
 
     Args:
@@ -149,10 +149,10 @@ def explain(console: Console, error: BaseException, *, traceback: bool | None = 
         reason = error.reason if isinstance(error, PublishError) else str(error)
         said = error.refused or "CELERY_BROKER_URL" in reason
         console.error(reason if said else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
-        return Exit.NO_REDIS
+        return ExitCode.NO_REDIS
     if isinstance(error, (MessageError, ConfigError)):
         console.error(str(error))
-        return Exit.USAGE
+        return ExitCode.USAGE
     if isinstance(error, FiboError):
         console.error(str(error))
         if isinstance(error, TaskFailedError):
@@ -161,10 +161,10 @@ def explain(console: Console, error: BaseException, *, traceback: bool | None = 
                 console.say(where if traceback else "--traceback shows where in the worker.")
             if error.exc_type == "NotRegistered":
                 console.say("'fibo workers' shows which tasks each worker knows.")
-        return Exit.FAILED
+        return ExitCode.FAILED
     if isinstance(error, OSError):
         console.error(f"the output cannot be written: {error.strerror or error}")
-        return Exit.FAILED
+        return ExitCode.FAILED
     raise error
 
 
@@ -175,7 +175,7 @@ async def no_answer(
     queue: str | None = None,
     *,
     waited: float | None = None,
-) -> Exit:
+) -> ExitCode:
     """Tell why there was no answer in time, as far as the queue and the workers know.
 
     Args:
@@ -195,20 +195,20 @@ async def no_answer(
     console.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
     if error.unread is not None:
         console.say(error.unread)
-        return Exit.NO_REDIS
+        return ExitCode.NO_REDIS
     queue = error.queue or queue or client.config.queue
     handle = AsyncResult[Any](client.celery.engine, task_id, task=error.task, queue=queue)
     try:
         diagnosis = await client.celery.diagnose(handle, timeout=_PATIENCE)
     except FiboError as failure:
         console.say(str(failure))
-        return Exit.NO_ANSWER
+        return ExitCode.NO_ANSWER
     console.say(str(diagnosis))
     lonely = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
     if lonely or error.reason:
         console.say(error.reason or "Start a worker, such as: fibo-worker start")
     console.say(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
-    return Exit.NO_WORKER if lonely else Exit.NO_ANSWER
+    return ExitCode.NO_WORKER if lonely else ExitCode.NO_ANSWER
 
 
 class _Stop:
@@ -218,9 +218,9 @@ class _Stop:
 
 
 async def _run(
-    client: FiboClient, console: Console, job: Callable[[FiboClient, Console], Awaitable[Exit]], stop: _Stop
-) -> Exit:
-    async def work() -> Exit:
+    client: FiboClient, console: Console, job: Callable[[FiboClient, Console], Awaitable[ExitCode]], stop: _Stop
+) -> ExitCode:
+    async def work() -> ExitCode:
         async with client:
             return await job(client, console)
 

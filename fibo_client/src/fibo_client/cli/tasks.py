@@ -15,7 +15,7 @@ from fibo_client.celery.protocol import states
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.console import answer, plain
-from fibo_client.cli.exits import Exit
+from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.parting import fate
 from fibo_client.cli.running import explain, no_answer
 from fibo_client.cli.steps import steps
@@ -57,7 +57,7 @@ __all__ = ["call", "revoke", "send", "stored", "wait"]
 
 async def send(
     client: FiboClient, console: Console, task: str, args: list[Any], kwargs: dict[str, Any], options: SendOptions
-) -> Exit:
+) -> ExitCode:
     """Send a task, and write its id.
 
     Args:
@@ -76,7 +76,7 @@ async def send(
         await console.record(id=handle.id, task=task)
     else:
         await console.write(f"{handle.id}\n")
-    return Exit.OK
+    return ExitCode.OK
 
 
 async def call(
@@ -89,7 +89,7 @@ async def call(
     *,
     timeout: float | None,
     traceback: bool,
-) -> Exit:
+) -> ExitCode:
     """Send a task, wait for its answer and write that. A task that is not waited for to the end is revoked.
 
     Args:
@@ -145,7 +145,9 @@ async def call(
     return status
 
 
-async def wait(client: FiboClient, console: Console, task_id: str, *, timeout: float | None, traceback: bool) -> Exit:
+async def wait(
+    client: FiboClient, console: Console, task_id: str, *, timeout: float | None, traceback: bool
+) -> ExitCode:
     """Wait for the answer of a task that was sent before, and write it.
 
     Args:
@@ -163,7 +165,7 @@ async def wait(client: FiboClient, console: Console, task_id: str, *, timeout: f
     return await _follow(client, console, handle, timeout=timeout, traceback=traceback)
 
 
-async def stored(client: FiboClient, console: Console, task_id: str, *, traceback: bool) -> Exit:
+async def stored(client: FiboClient, console: Console, task_id: str, *, traceback: bool) -> ExitCode:
     """Write the answer of a task if it is there.
 
     Args:
@@ -188,12 +190,12 @@ async def stored(client: FiboClient, console: Console, task_id: str, *, tracebac
         )
     else:
         console.say(f"{printable(state)}: there is no result yet.\nWait for it: fibo result {task_id} --wait")
-    return Exit.NO_ANSWER
+    return ExitCode.NO_ANSWER
 
 
 async def revoke(
     client: FiboClient, console: Console, task_ids: Sequence[str], *, terminate: bool, signal: str
-) -> Exit:
+) -> ExitCode:
     """Tell all workers not to run tasks.
 
     Args:
@@ -221,8 +223,8 @@ async def revoke(
                 console.say(f"{task_id} is over ({state}): there was nothing to revoke.")
     if not heard:
         console.error("no worker heard it. Start one, such as: fibo-worker start")
-        return Exit.NO_WORKER
-    return Exit.OK
+        return ExitCode.NO_WORKER
+    return ExitCode.OK
 
 
 async def _running(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
@@ -259,7 +261,7 @@ async def _follow(
     timeout: float | None,
     traceback: bool,
     spent: float = 0.0,
-) -> Exit:
+) -> ExitCode:
     label = handle.task or handle.id
     wondering = None if handle.queue is None else asyncio.create_task(_wonder(client, console, handle))
     try:
@@ -307,7 +309,7 @@ async def _wonder(client: FiboClient, console: Console, handle: AsyncResult[Any]
             console.say(f"Still waiting: no worker takes tasks from {shown(found.queue)}; {known}")
 
 
-async def _answer(client: FiboClient, console: Console, handle: AsyncResult[Any], *, traceback: bool) -> Exit:
+async def _answer(client: FiboClient, console: Console, handle: AsyncResult[Any], *, traceback: bool) -> ExitCode:
     try:
         value = await handle.get(timeout=0)
     except (TaskError, ResultDecodeError) as error:
@@ -322,7 +324,7 @@ async def _answer(client: FiboClient, console: Console, handle: AsyncResult[Any]
                 f"{printable(running[handle.id])}, which goes on with it and may yet store its answer. "
                 f"{_TO_END} {handle.id}"
             )
-            return Exit.FAILED
+            return ExitCode.FAILED
         told: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
         if isinstance(error, TaskError):
             told["info"] = error.info
@@ -331,10 +333,10 @@ async def _answer(client: FiboClient, console: Console, handle: AsyncResult[Any]
         if isinstance(error, TaskFailedError):
             told |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
         await console.record(id=handle.id, **told)
-        return Exit.FAILED
+        return ExitCode.FAILED
     if console.as_json:
         await console.record(id=handle.id, value=value)
     else:
         text = value if isinstance(value, str) else json.dumps(value, default=plain, ensure_ascii=False)
         await console.write(f"{answer(text) if console.terminal else text}\n")
-    return Exit.OK
+    return ExitCode.OK

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fibo_client.cli.exits import Exit
+from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _UNBOUNDED: Final = 10_000
 _LONGEST_NAME: Final = 1000
 
 
-async def ping(client: FiboClient, console: Console, *, timeout: float) -> Exit:
+async def ping(client: FiboClient, console: Console, *, timeout: float) -> ExitCode:
     """Write which workers answer.
 
     Args:
@@ -40,10 +40,10 @@ async def ping(client: FiboClient, console: Console, *, timeout: float) -> Exit:
             await console.record(worker=each.name)
         else:
             await console.write(f"{_name(each.name)}\n")
-    return Exit.OK if found else _nobody(console, timeout)
+    return ExitCode.OK if found else _nobody(console, timeout)
 
 
-async def workers(client: FiboClient, console: Console, *, timeout: float) -> Exit:
+async def workers(client: FiboClient, console: Console, *, timeout: float) -> ExitCode:
     """Write what the workers say of themselves: a table or a list on a terminal, lines of tabs elsewhere.
 
     Args:
@@ -76,10 +76,10 @@ async def workers(client: FiboClient, console: Console, *, timeout: float) -> Ex
     else:
         for each in found:
             await console.write("\t".join(each.cells(",")) + "\n")
-    return Exit.OK
+    return ExitCode.OK
 
 
-async def diagnose(client: FiboClient, console: Console, task_id: str, *, task: str | None, timeout: float) -> Exit:
+async def diagnose(client: FiboClient, console: Console, task_id: str, *, task: str | None, timeout: float) -> ExitCode:
     """Write why a task gives no answer.
 
     Args:
@@ -97,7 +97,7 @@ async def diagnose(client: FiboClient, console: Console, task_id: str, *, task: 
         await console.record(**dataclasses.asdict(diagnosis))
     else:
         await console.tell(str(diagnosis))
-    return Exit.OK
+    return ExitCode.OK
 
 
 class _Worker(NamedTuple):
@@ -173,8 +173,8 @@ def _table(found: Sequence[_Worker]) -> str | None:
     return captured.get()
 
 
-def _nobody(console: Console, timeout: float) -> Exit:
+def _nobody(console: Console, timeout: float) -> ExitCode:
     console.error(
         f"Redis can be reached, but no worker answered in {timeout:g} s. Start one, such as: fibo-worker start"
     )
-    return Exit.NO_WORKER
+    return ExitCode.NO_WORKER

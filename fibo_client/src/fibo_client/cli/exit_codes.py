@@ -11,10 +11,10 @@ import typer
 from fibo_client.cli.wrapping import columns, wrapped
 from fibo_client.text import printable
 
-__all__ = ["EXIT_CODES", "Exit", "refuse"]
+__all__ = ["EXIT_CODES", "ExitCode", "refuse"]
 
 
-class Exit(enum.IntEnum):
+class ExitCode(enum.IntEnum):
     """An exit status. A signal's is 128 and its number, as a shell has it."""
 
     OK = 0
@@ -50,4 +50,4 @@ def refuse(message: str) -> NoReturn:
         Exit: Always.
     """
     typer.echo(wrapped(f"Error: {printable(message)}", columns(sys.stderr)), err=True)
-    raise typer.Exit(Exit.USAGE)
+    raise typer.Exit(ExitCode.USAGE)
