@@ -10,7 +10,7 @@ import pytest
 from support.fibo import fibo, fibo_on_screen, signalled
 from support.servers import RedisServer
 
-from fibo_client.cli import running
+from fibo_client.cli import runner
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -103,13 +103,13 @@ def test_a_password_that_is_refused_is_status_4_and_is_not_shown():
 
 def test_an_outage_is_told_if_the_command_outlives_it(monkeypatch, tmp_path):
     told = tmp_path / "told"
-    say = running.Console.say
+    say = runner.Console.say
 
     def noted(console, text):
         say(console, text)
         told.write_text(text)
 
-    monkeypatch.setattr(running.Console, "say", noted)
+    monkeypatch.setattr(runner.Console, "say", noted)
     with RedisServer() as server, server.client() as client:
         gone = []
 

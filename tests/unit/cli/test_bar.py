@@ -18,7 +18,7 @@ async def test_only_what_takes_long_enough_to_wonder_has_a_bar(monkeypatch):
     async def show(function):
         shown.append(function)
 
-    monkeypatch.setattr("fibo_client.cli.bar.in_thread", show)
+    monkeypatch.setattr("fibo_client.cli.bar.to_daemon_thread", show)
     monkeypatch.setenv("TERM", "xterm")
     with Bar("Computing", 10, threading.Lock(), on_output=False).shown(wanted=True):
         await asyncio.sleep(0.9 * PATIENCE)

@@ -68,7 +68,7 @@ def no_threads(monkeypatch):
     async def at_once(function, *args):
         return function(*args)
 
-    monkeypatch.setattr("fibo_client.cli.console.in_thread", at_once)
+    monkeypatch.setattr("fibo_client.cli.console.to_daemon_thread", at_once)
 
 
 async def waited(fake, console, task, timeout=10.0):

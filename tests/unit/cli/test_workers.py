@@ -10,7 +10,7 @@ from support.hostile_text import acts
 from fibo_client import FiboClient, TaskFailedError
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
-from fibo_client.cli.running import explain
+from fibo_client.cli.runner import explain
 from fibo_client.cli.workers import diagnose, ping, workers
 from fibo_client.testing import FakeCelery
 

@@ -1,7 +1,7 @@
 """The command line ``fibo``: the extra ``cli``. The only part of fibo_client that knows typer and rich.
 
 `app` says which commands there are, and imports nothing heavy: help, completion and wrong arguments must be quick.
-A command hands a *job*, a coroutine over an open client, to `running`, which turns signals and errors into words and
+A command hands a *job*, a coroutine over an open client, to `runner`, which turns signals and errors into words and
 an exit status. Whatever a job prints goes through its `console`.
 """
 

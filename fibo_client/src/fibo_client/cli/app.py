@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.task import SendOptions
     from fibo_client.cli.console import Console
-    from fibo_client.cli.running import Connection
+    from fibo_client.cli.runner import Connection
     from fibo_client.client import FiboClient
 
 __all__ = ["app"]
@@ -556,13 +556,13 @@ def _check_which(numbers: list[str] | None, between: str | None) -> None:
 def _connection(
     broker: str | None, result_backend: str | None, settings: list[str] | None, *, debug: bool
 ) -> Connection:
-    from fibo_client.cli.running import Connection
+    from fibo_client.cli.runner import Connection
 
     return Connection(broker=broker, result_backend=result_backend, settings=settings or (), debug=debug)
 
 
 def _run(connection: Connection, job: Callable[..., Any], **how: Any) -> None:
-    from fibo_client.cli.running import run
+    from fibo_client.cli.runner import run
 
     run(connection, job, **how)
 

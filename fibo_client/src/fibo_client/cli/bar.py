@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.cli.threads import in_thread
+from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Bar:
 
     async def _show_soon(self) -> None:
         await asyncio.sleep(PATIENCE)
-        await in_thread(self._show)  # To import rich takes long enough to be noticed on the event loop.
+        await to_daemon_thread(self._show)  # To import rich takes long enough to be noticed on the event loop.
 
     def _show(self) -> None:
         from rich.console import Console

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.budget import Budget
 from fibo_client.cli.console import json_line
+from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.digits import decimal_digits, shortened
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.parting import fate
-from fibo_client.cli.running import explain, no_answer
-from fibo_client.cli.threads import in_thread
+from fibo_client.cli.runner import explain, no_answer
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class _Writer:
                         explain(self._console, answer)
             while answers:
                 # The digits are made in that thread, too.
-                written = await in_thread(self._write, answers)
+                written = await to_daemon_thread(self._write, answers)
                 self.done += sum(not isinstance(answer, _ALONE) for _, answer in answers[:written])
                 self._bar.advance(written)
                 for n, _ in answers[:written]:

@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.cli.bar import Bar
-from fibo_client.cli.threads import in_thread
+from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.wrapping import columns, wrapped
 from fibo_client.text import printable
 
@@ -75,7 +75,7 @@ class Console:
         Raises:
             OSError: It cannot be written. BrokenPipeError, if nobody reads it any more.
         """
-        await in_thread(self.write_now, text)
+        await to_daemon_thread(self.write_now, text)
 
     async def tell(self, text: str, *, indent: str = "") -> None:
         """Write an answer that is prose, broken at words where it goes to a terminal.

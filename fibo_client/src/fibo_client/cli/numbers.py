@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fibo_client.cli.threads import in_thread
+from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class StandardInput:
     async def __aiter__(self) -> AsyncIterator[int]:
         rest, skip = b"", False
         while True:
-            data = await in_thread(os.read, sys.stdin.fileno(), _CHUNK)
+            data = await to_daemon_thread(os.read, sys.stdin.fileno(), _CHUNK)
             *lines, rest = (rest + data).split(b"\n")
             if not data and rest:
                 lines, rest = [rest], b""

@@ -17,7 +17,7 @@ from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.console import answer, plain
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.parting import fate
-from fibo_client.cli.running import explain, no_answer
+from fibo_client.cli.runner import explain, no_answer
 from fibo_client.cli.steps import steps
 from fibo_client.errors import (
     FiboError,

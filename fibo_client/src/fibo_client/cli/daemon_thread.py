@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["in_thread"]
+__all__ = ["to_daemon_thread"]
 
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+async def to_daemon_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function that may block for ever, such as a read of a terminal.
 
     Unlike those of ``asyncio.to_thread``, its thread does not keep the process from ending.
