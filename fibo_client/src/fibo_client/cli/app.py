@@ -204,9 +204,9 @@ def compute(
     if as_json and (bare or digits == "short"):
         refuse("--json always has all digits and what they answer: no --bare, no --digits short")
 
-    from fibo_client.cli.computing import Form
-    from fibo_client.cli.computing import compute as job
-    from fibo_client.cli.numbers import StandardInput, number, span
+    from fibo_client.cli.compute import Form
+    from fibo_client.cli.compute import compute as job
+    from fibo_client.cli.parsing import StandardInput, number, span
     from fibo_client.contract import check_n
 
     form = Form(hexadecimal=hexadecimal, short=None if digits is None else digits == "short", bare=bare)
@@ -279,8 +279,8 @@ def sqrt(
       fibo sqrt 2
       fibo sqrt 2 3 4 --bare
     """
-    from fibo_client.cli.computing import roots
-    from fibo_client.cli.numbers import real
+    from fibo_client.cli.compute import roots
+    from fibo_client.cli.parsing import real
     from fibo_client.contract import check_sqrt
 
     try:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.cli.big_integers import decimal_digits, shortened
 from fibo_client.cli.budget import Budget
 from fibo_client.cli.console import json_line
 from fibo_client.cli.daemon_thread import to_daemon_thread
-from fibo_client.cli.digits import decimal_digits, shortened
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.parting import fate
 from fibo_client.cli.runner import explain, no_answer

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibo_client.cli.digits import decimal_digits, shortened
+from fibo_client.cli.big_integers import decimal_digits, shortened
 
 
 @given(st.integers(0, 2**20_000))

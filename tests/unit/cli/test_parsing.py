@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from fibo_client.cli import numbers
-from fibo_client.cli.numbers import StandardInput, number, real, span
+from fibo_client.cli import parsing
+from fibo_client.cli.parsing import StandardInput, number, real, span
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("10", 10), ("+7", 7), ("-3", -3), ("007", 7)])
@@ -125,8 +125,8 @@ async def test_a_line_that_is_wrong_is_named_and_the_others_go_on(pipe):
 
 
 async def test_a_line_without_an_end_takes_no_memory(pipe, monkeypatch):
-    monkeypatch.setattr(numbers, "LONGEST_LINE", 100)
-    monkeypatch.setattr(numbers, "_CHUNK", 64)
+    monkeypatch.setattr(parsing, "LONGEST_LINE", 100)
+    monkeypatch.setattr(parsing, "_CHUNK", 64)
     pipe.write(b"1\n" + b"7" * 1000 + b"\n2\n" + b"8" * 500)
     pipe.close()
 

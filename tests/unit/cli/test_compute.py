@@ -9,7 +9,7 @@ from support.clock import virtual
 
 from fibo_client import FiboClient
 from fibo_client.cli.budget import BYTES, Budget
-from fibo_client.cli.computing import Form, compute
+from fibo_client.cli.compute import Form, compute
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.packing import reply_bytes
@@ -85,7 +85,7 @@ async def test_no_more_is_under_way_than_the_memory_allows(console):
 
 
 async def test_numbers_that_were_written_make_room_for_others(console, tmp_path, monkeypatch):
-    monkeypatch.setattr("fibo_client.cli.computing.Budget", lambda: Budget(10 * reply_bytes(1000)))
+    monkeypatch.setattr("fibo_client.cli.compute.Budget", lambda: Budget(10 * reply_bytes(1000)))
     async with FiboClient(transport=FakeFibo()) as client:
         source = [1000] * 100
         status = await compute(
