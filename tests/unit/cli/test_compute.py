@@ -8,7 +8,7 @@ import pytest
 from support.clock import virtual
 
 from fibo_client import FiboClient
-from fibo_client.cli.budget import BYTES, Budget
+from fibo_client.cli.backpressure import MAX_BYTES, Backpressure
 from fibo_client.cli.compute import Form, compute
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
@@ -38,42 +38,6 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
     )
 
 
-async def test_a_budget_holds_a_source_back_until_answers_are_written():
-    size = reply_bytes(10_000)
-    budget = Budget(2 * size)
-    numbers = budget.spend(iter([10_000, 10_000, 10_000, 10_000, 100_000]))
-    assert [await anext(numbers), await anext(numbers)] == [10_000, 10_000]
-    waiting = asyncio.ensure_future(anext(numbers))
-    await asyncio.sleep(0.01)
-    assert not waiting.done()
-    budget.give_back(10_000)
-    assert await waiting == 10_000
-    # One that is over the limit by itself waits until it is alone.
-    budget.give_back(10_000)
-    budget.give_back(10_000)
-    assert await anext(numbers) == 10_000
-    waiting = asyncio.ensure_future(anext(numbers))
-    await asyncio.sleep(0.01)
-    assert not waiting.done()
-    budget.give_back(10_000)
-    assert await waiting == 100_000
-
-
-async def test_a_budget_closes_a_source_that_is_left():
-    closed = []
-
-    async def source():
-        try:
-            yield 1
-        finally:
-            closed.append(True)
-
-    numbers = Budget().spend(source())
-    assert await anext(numbers) == 1
-    await numbers.aclose()
-    assert closed == [True]
-
-
 @virtual
 async def test_no_more_is_under_way_than_the_memory_allows(console):
     longest = range(9_999_000, 10_000_000)
@@ -81,11 +45,11 @@ async def test_no_more_is_under_way_than_the_memory_allows(console):
     with fake.no_worker():
         async with FiboClient(transport=fake) as client:
             await compute(client, console, longest, form=Form(), total=len(longest), ordered=True, timeout=3.0)
-    assert len(fake.sent) == BYTES // reply_bytes(longest[0])
+    assert len(fake.sent) == MAX_BYTES // reply_bytes(longest[0])
 
 
 async def test_numbers_that_were_written_make_room_for_others(console, tmp_path, monkeypatch):
-    monkeypatch.setattr("fibo_client.cli.compute.Budget", lambda: Budget(10 * reply_bytes(1000)))
+    monkeypatch.setattr("fibo_client.cli.compute.Backpressure", lambda: Backpressure(10 * reply_bytes(1000)))
     async with FiboClient(transport=FakeFibo()) as client:
         source = [1000] * 100
         status = await compute(

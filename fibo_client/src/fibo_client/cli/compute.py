@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.cli.backpressure import Backpressure
 from fibo_client.cli.big_integers import decimal_digits, shortened
-from fibo_client.cli.budget import Budget
 from fibo_client.cli.console import json_line
 from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.exit_codes import ExitCode
@@ -105,14 +105,14 @@ async def compute(
         The exit status.
     """
     with console.progress("Computing", total, visible=bar) as progress:
-        budget = Budget()
-        writer = _Writer(console, form, progress, budget)
+        backpressure = Backpressure()
+        writer = _Writer(console, form, progress, backpressure)
         console.parting = lambda told: _so_far(writer.done, total, told, timeout)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(writer.write_all())
                 async with client.stream(
-                    budget.spend(source), ordered=ordered, timeout=timeout, return_exceptions=True, **options
+                    backpressure.limit(source), ordered=ordered, timeout=timeout, return_exceptions=True, **options
                 ) as results:
                     async for n, answer in results:
                         if isinstance(answer, Exception) and not isinstance(answer, _ALONE):
@@ -201,12 +201,12 @@ def _expiry(timeout: float | None) -> float | None:
 class _Writer:
     """Writes answers in another thread, in batches while they come quickly."""
 
-    def __init__(self, console: Console, form: Form, bar: Bar, budget: Budget) -> None:
+    def __init__(self, console: Console, form: Form, bar: Bar, backpressure: Backpressure) -> None:
         self.failed: ExitCode | None = None
         self._console = console
         self._form = form
         self._bar = bar
-        self._budget = budget
+        self._backpressure = backpressure
         self.done = 0
         self._ready: asyncio.Queue[tuple[int, int | TaskError | ResultDecodeError] | None] = asyncio.Queue(_BATCH)
 
@@ -247,7 +247,7 @@ class _Writer:
                 self.done += sum(not isinstance(answer, _ALONE) for _, answer in answers[:written])
                 self._bar.advance(written)
                 for n, _ in answers[:written]:
-                    self._budget.give_back(n)
+                    self._backpressure.release(n)
                 del answers[:written]
             for _ in range(taken):
                 self._ready.task_done()

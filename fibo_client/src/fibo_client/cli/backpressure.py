@@ -1,4 +1,4 @@
-"""How many bytes of answers may be under way: a few long numbers take as much memory as very many short ones."""
+"""Backpressure by bytes: a few long numbers take as much memory as very many short ones."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from fibo_client.packing import reply_bytes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-__all__ = ["BYTES", "Budget"]
+__all__ = ["MAX_BYTES", "Backpressure"]
 
-BYTES: Final = 64 * 1024 * 1024
-"""What answers that are asked for and not yet written may be long altogether, as they travel."""
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""The most bytes of answers, as they travel, that are asked for and not yet written."""
 
 
-class Budget:
+class Backpressure:
     """Holds a source back while the answers to what was taken from it are too long altogether.
 
     One is let through, however long it is.
 
     Args:
-        limit: The most bytes.
+        max_bytes: The most bytes.
     """
 
-    def __init__(self, limit: int = BYTES) -> None:
-        self._limit = limit
-        self._spent = 0
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._in_flight = 0
         self._room = asyncio.Event()
 
-    async def spend(self, source: Iterable[int] | AsyncIterable[int]) -> AsyncIterator[int]:
+    async def limit(self, source: Iterable[int] | AsyncIterable[int]) -> AsyncIterator[int]:
         """Give the numbers of a source, each once there is room for its answer.
 
         Args:
@@ -45,22 +45,22 @@ class Budget:
         try:
             async for n in numbers:
                 size = reply_bytes(n)
-                while self._spent and self._spent + size > self._limit:
+                while self._in_flight and self._in_flight + size > self._max_bytes:
                     self._room.clear()
                     await self._room.wait()
-                self._spent += size
+                self._in_flight += size
                 yield n
         finally:
             if isasyncgen(numbers):
                 await numbers.aclose()
 
-    def give_back(self, n: int) -> None:
-        """Note that an answer is out of memory.
+    def release(self, n: int) -> None:
+        """Make room again: an answer is written.
 
         Args:
             n: The number.
         """
-        self._spent -= reply_bytes(n)
+        self._in_flight -= reply_bytes(n)
         self._room.set()
 
 
