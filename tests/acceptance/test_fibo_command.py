@@ -415,8 +415,8 @@ def test_a_call_that_is_stopped_is_revoked(stock, redis_server):
 
 def test_a_call_that_is_stopped_while_a_worker_runs_it_says_that_it_goes_on(stock, monkeypatch):
     seen = []
-    read = tasks.steps
-    monkeypatch.setattr(tasks, "steps", lambda meta: seen.append(meta) or read(meta))
+    read = tasks.progress
+    monkeypatch.setattr(tasks, "progress", lambda meta: seen.append(meta) or read(meta))
     with signalled(signal.SIGINT, lambda: seen):
         done = fibo(stock.url, "call", "stock.progress", "--args", "[600]")
     task_id = re.search(UUID, done.stderr)[0]

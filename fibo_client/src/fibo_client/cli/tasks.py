@@ -17,8 +17,8 @@ from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.console import answer, plain
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.parting import fate
+from fibo_client.cli.progress import progress
 from fibo_client.cli.runner import explain, no_answer
-from fibo_client.cli.steps import steps
 from fibo_client.errors import (
     FiboError,
     ResultDecodeError,
@@ -270,7 +270,7 @@ async def _follow(
                 async for meta in handle.updates(timeout):
                     if meta.ready or meta.state == states.PENDING:
                         continue
-                    if (found := steps(meta.result)) is not None:
+                    if (found := progress(meta.result)) is not None:
                         bar.update(*found, label)
                     else:
                         bar.update(0, None, f"{label}: {meta.state}")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fibo_client.cli.steps import steps
+from fibo_client.cli.progress import progress
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ from fibo_client.cli.steps import steps
     ],
 )
 def test_it_is_read_as_it_is_meant(meta, found):
-    assert steps(meta) == found
+    assert progress(meta) == found
