@@ -18,7 +18,7 @@ from support.fibo import fibo, fibo_on_screen, revocation, run, signalled
 from support.servers import stock_worker
 
 from fibo_client.cli import bar, tasks
-from fibo_client.cli.parting import GOES_ON
+from fibo_client.cli.revocation_summary import GOES_ON
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 BAR = r"^Computing [━╸╺-]* *([\d,]+)/([\d,]+) "

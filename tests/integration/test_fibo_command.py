@@ -125,8 +125,9 @@ def test_an_outage_is_told_if_the_command_outlives_it(monkeypatch, tmp_path):
     outage, stopped = said(done).splitlines()
     assert outage.startswith("Redis is gone, trying again: redis://127.0.0.1:")
     assert re.fullmatch(
-        r"Stopped: 0 of 1 answered, the rest could not be revoked and expires within 62 s: "
-        r"redis://127\.0\.0\.1:\d+/0: .* Is Redis running there\?",
+        r"Stopped: 0 of 1 answered, the rest could not be revoked: "
+        r"redis://127\.0\.0\.1:\d+/0: .* Is Redis running there\? "
+        r"What no worker has begun expires within 62 s; what one has begun goes on\.",
         stopped,
     )
 
@@ -160,7 +161,9 @@ def test_a_stop_whose_revocation_nobody_hears_says_so(redis_server, redis_url, c
         done = fibo(redis_url, *command)
     assert done.returncode == 130
     assert re.fullmatch(
-        rf"Stopped: {what} could not be revoked and expires within 32 s: no worker heard it\.\n", said(done)
+        rf"Stopped: {what} could not be revoked: no worker heard it\. "
+        r"What no worker has begun expires within 32 s; what one has begun goes on\.\n",
+        said(done),
     )
 
 
@@ -181,8 +184,8 @@ def test_a_stop_without_redis_says_that_the_revocation_did_not_go_out(command, w
             done = fibo(server.url, *command, "--timeout", "inf")
     assert done.returncode == 130
     assert re.search(
-        rf"^Stopped: {what} could not be revoked and stays until a worker comes: redis://127\.0\.0\.1:\d+/0: .* "
-        r"Is Redis running there\?\n\Z",
+        rf"^Stopped: {what} could not be revoked: redis://127\.0\.0\.1:\d+/0: .* Is Redis running there\? "
+        r"What no worker has begun waits for a worker; what one has begun goes on\.\n\Z",
         said(done),
         re.MULTILINE,
     )

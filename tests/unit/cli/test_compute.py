@@ -32,9 +32,10 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
     with fake.no_worker():
         async with FiboClient(transport=fake) as client:
             status = await compute(client, console, source(), form=Form(), total=2, ordered=True, timeout=3.0)
-    assert (status, console.given_up) == (ExitCode.NO_WORKER, True)
-    assert console.parting(client.celery.engine.tidier.revocations) == (
-        "0 of 2 answered, the rest could not be revoked and expires within 5 s: no worker heard it."
+    assert (status, console.stopped_early) == (ExitCode.NO_WORKER, True)
+    assert console.stop_message(client.celery.engine.tidier.revocations) == (
+        "0 of 2 answered, the rest could not be revoked: no worker heard it. "
+        "What no worker has begun expires within 5 s; what one has begun goes on."
     )
 
 

@@ -10,7 +10,7 @@ from support.clock import virtual
 from support.memory import MemoryBroker, MemoryStore
 
 from fibo_client.celery import tidying
-from fibo_client.celery.tidying import MAX_DELETED, MAX_REVOKED, Revocations, Tidier
+from fibo_client.celery.tidying import MAX_DELETED, MAX_REVOKED, RevocationCounts, Tidier
 from fibo_client.errors import TransportError
 
 
@@ -235,7 +235,7 @@ async def test_what_became_of_each_revocation_is_counted(monkeypatch):
         monkeypatch.setattr(broker, "broadcast", unreachable)
         tidier.revoke(str(number) for number in range(7))
         await asyncio.sleep(1)
-    assert tidier.revocations == Revocations(heard=2, unheard=1, untold=7, trouble="connection refused")
+    assert tidier.revocations == RevocationCounts(heard=2, unheard=1, unsent=7, reason="connection refused")
 
 
 @virtual
@@ -244,7 +244,7 @@ async def test_what_could_not_be_revoked_before_the_end_is_counted(monkeypatch):
         tidier.revoke(str(number) for number in range(8000))
     heard = tidier.revocations.heard
     assert 1000 <= heard <= 1200
-    assert tidier.revocations == Revocations(heard=heard, untold=8000 - heard)
+    assert tidier.revocations == RevocationCounts(heard=heard, unsent=8000 - heard)
 
     async with running() as (broker, _, tidier):
 
@@ -253,9 +253,9 @@ async def test_what_could_not_be_revoked_before_the_end_is_counted(monkeypatch):
 
         monkeypatch.setattr(broker, "broadcast", hang)
         tidier.revoke(["a"])
-    assert tidier.revocations == Revocations(untold=1, trouble=f"{broker}: no answer within 1 s")
+    assert tidier.revocations == RevocationCounts(unsent=1, reason=f"{broker}: no answer within 1 s")
 
     async with running() as (broker, _, tidier):
         broker.weather.reached = False
         tidier.revoke(["a"])
-    assert tidier.revocations == Revocations(untold=1)
+    assert tidier.revocations == RevocationCounts(unsent=1)

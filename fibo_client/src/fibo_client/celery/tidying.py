@@ -52,20 +52,20 @@ MAX_BACKLOG: Final = 100_000
 
 
 @dataclass(slots=True)
-class Revocations:
+class RevocationCounts:
     """What became of the tasks that were to be revoked. Once the client is closed, all of them are counted.
 
     Attributes:
-        heard: How many were told to at least one worker. It does not say that it obeyed.
-        unheard: How many were told, but no worker listened.
-        untold: How many could not be told.
-        trouble: Why the last of these could not. None if there was no time for it.
+        heard: Of how many at least one worker heard. It does not say that it obeyed.
+        unheard: Of how many no worker heard, because none listened.
+        unsent: Of how many nothing could be sent.
+        reason: Why nothing was sent of the last of these. None if there was no time for it.
     """
 
     heard: int = 0
     unheard: int = 0
-    untold: int = 0
-    trouble: str | None = None
+    unsent: int = 0
+    reason: str | None = None
 
 
 class Tidier:
@@ -82,7 +82,7 @@ class Tidier:
     def __init__(self, broker: Broker, store: ResultStore) -> None:
         self._broker = broker
         self._store = store
-        self.revocations: Revocations = Revocations()
+        self.revocations: RevocationCounts = RevocationCounts()
         self._revoked: deque[str] = deque()
         self._deleted: list[tuple[float, str]] = []
         self._next_revocation = 0.0
@@ -115,7 +115,7 @@ class Tidier:
         if self._broker.weather.reached:
             # Both at once: where Redis is silent, it is waited for once.
             await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(min(seconds, LAST_REVOCATIONS)))
-        self.revocations.untold += len(self._revoked)
+        self.revocations.unsent += len(self._revoked)
 
     async def _delete_the_last(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
@@ -132,7 +132,7 @@ class Tidier:
                 going = await _in_time(self._revoke()) and bool(self._revoked)
                 await asyncio.sleep(REVOKE_PAUSE if going else 0.0)
         if limit.cancelled_caught and len(self._revoked) == before:
-            self.revocations.trouble = f"{self._broker}: no answer within {seconds:g} s"
+            self.revocations.reason = f"{self._broker}: no answer within {seconds:g} s"
 
     def revoke(self, task_ids: Iterable[str]) -> None:
         """Have tasks revoked: not run if they have not begun.
@@ -145,7 +145,7 @@ class Tidier:
         more = list(task_ids)
         taken = more[: max(0, MAX_BACKLOG - len(self._revoked))]
         self._revoked.extend(taken)
-        self.revocations.untold += len(more) - len(taken)
+        self.revocations.unsent += len(more) - len(taken)
         self._work.set()
 
     def delete(self, task_ids: Iterable[str], delay: float = DELETE_DELAY) -> None:
@@ -189,9 +189,9 @@ class Tidier:
         try:
             listening = await self._broker.broadcast(ControlRequest(method="revoke", arguments={"task_id": task_ids}))
         except TransportError as error:
-            logger.info("%d tasks could not be revoked; they expire: %s", len(task_ids), error)
-            self.revocations.untold += len(task_ids)
-            self.revocations.trouble = str(error)
+            logger.info("%d tasks could not be revoked: %s", len(task_ids), error)
+            self.revocations.unsent += len(task_ids)
+            self.revocations.reason = str(error)
             return False
         except asyncio.CancelledError:
             task_ids.clear()  # By a client that closes, which does it once more: twice does no harm.

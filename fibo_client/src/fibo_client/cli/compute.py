@@ -12,14 +12,14 @@ from fibo_client.cli.big_integers import decimal_digits, shortened
 from fibo_client.cli.console import json_line
 from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.exit_codes import ExitCode
-from fibo_client.cli.parting import fate
+from fibo_client.cli.revocation_summary import revocation_summary
 from fibo_client.cli.runner import explain, no_answer
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
-    from fibo_client.celery.tidying import Revocations
+    from fibo_client.celery.tidying import RevocationCounts
     from fibo_client.cli.bar import Bar
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
@@ -107,7 +107,7 @@ async def compute(
     with console.progress("Computing", total, visible=bar) as progress:
         backpressure = Backpressure()
         writer = _Writer(console, form, progress, backpressure)
-        console.parting = lambda told: _so_far(writer.done, total, told, timeout)
+        console.stop_message = lambda counts: _so_far(writer.done, total, counts, timeout)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(writer.write_all())
@@ -142,7 +142,7 @@ async def roots(
         The exit status.
     """
     status = ExitCode.OK
-    console.parting = lambda told: fate("what is unfinished", told, _expiry(timeout))
+    console.stop_message = lambda counts: revocation_summary("what is unfinished", counts, _expiry(timeout))
     with console.progress("Computing", len(values)):
         calls = (client.sqrt(value, timeout=timeout) for value in values)
         answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -184,13 +184,13 @@ async def _give_up(
         status = await no_answer(client, console, error, queue)
     else:
         status = explain(console, error)
-    console.parting = lambda told: _so_far(done, total, told, timeout)
-    console.given_up = total != 1 and (done > 0 or status is not ExitCode.NO_REDIS)
+    console.stop_message = lambda counts: _so_far(done, total, counts, timeout)
+    console.stopped_early = total != 1 and (done > 0 or status is not ExitCode.NO_REDIS)
     return status
 
 
-def _so_far(done: int, total: int | None, told: Revocations, timeout: float | None) -> str:
-    rest = fate("the rest", told, _expiry(timeout))
+def _so_far(done: int, total: int | None, counts: RevocationCounts, timeout: float | None) -> str:
+    rest = revocation_summary("the rest", counts, _expiry(timeout))
     return f"{done}{'' if total is None else f' of {total}'} answered{f', {rest}' if rest else '.'}"
 
 

@@ -21,7 +21,7 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fibo_client.celery.tidying import Revocations
+    from fibo_client.celery.tidying import RevocationCounts
 
 __all__ = ["Console", "answer", "json_line", "plain"]
 
@@ -41,8 +41,9 @@ class Console:
     Attributes:
         as_json: Whether answers are lines of JSON.
         terminal: Whether the answers go to a terminal.
-        parting: Gives what to say when a signal has stopped the command, from what became of what it revoked.
-        given_up: Whether to say so although it ended by itself.
+        stop_message: Makes what to say when a signal has stopped the command, once it is known what became of the
+            tasks that were to be revoked.
+        stopped_early: Whether to say it although no signal came: the command ended before all was done.
 
     Raises:
         OSError: The file cannot be opened, or there is no standard output.
@@ -50,8 +51,8 @@ class Console:
 
     def __init__(self, *, as_json: bool = False, output: str | None = None) -> None:
         self.as_json = as_json
-        self.parting: Callable[[Revocations], str] = lambda _: ""
-        self.given_up: bool = False
+        self.stop_message: Callable[[RevocationCounts], str] = lambda _: ""
+        self.stopped_early: bool = False
         self._own = output is not None
         if output is not None:
             self._fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)

@@ -110,16 +110,16 @@ def run(
     except OSError as error:
         refuse(f"the answers cannot be written: {error}")
     stop = _Stop()
-    told = client.celery.engine.tidier.revocations
+    counts = client.celery.engine.tidier.revocations
     try:
         with _listening(console, debug=connection.debug):
             status: int = asyncio.run(_run(client, console, job, stop))
         console.close()
-        if console.given_up:
-            console.say(console.parting(told))
+        if console.stopped_early:
+            console.say(console.stop_message(counts))
     except asyncio.CancelledError:
         # Only now: what is unfinished is revoked at the latest while the client closes.
-        console.say(f"Stopped: {left}" if (left := console.parting(told)) else "Stopped.")
+        console.say(f"Stopped: {left}" if (left := console.stop_message(counts)) else "Stopped.")
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)

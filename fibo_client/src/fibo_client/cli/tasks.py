@@ -16,8 +16,8 @@ from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.console import answer, plain
 from fibo_client.cli.exit_codes import ExitCode
-from fibo_client.cli.parting import fate
 from fibo_client.cli.progress import progress
+from fibo_client.cli.revocation_summary import revocation_summary
 from fibo_client.cli.runner import explain, no_answer
 from fibo_client.errors import (
     FiboError,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fibo_client.celery.task import SendOptions
-    from fibo_client.celery.tidying import Revocations
+    from fibo_client.celery.tidying import RevocationCounts
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
@@ -115,16 +115,16 @@ async def call(
     seconds = expires if isinstance(expires, (int, float)) else None
     handle: AsyncResult[Any] | None = None
 
-    def parting(told: Revocations) -> str:
+    def stop_message(counts: RevocationCounts) -> str:
         seen = states.PENDING if handle is None or handle.cached is None else handle.cached.state
         if seen in states.READY_STATES:
             return f"{label} is over ({seen})."
         if seen not in _NOT_BEGUN:
             return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TO_END} {task_id}"
-        left = fate(label, told, seconds)
-        return f"{left} {_TO_END} {task_id}" if told.heard else left
+        left = revocation_summary(label, counts, seconds)
+        return f"{left} {_TO_END} {task_id}" if counts.heard else left
 
-    console.parting = parting
+    console.stop_message = stop_message
     clock = asyncio.get_running_loop().time
     began = clock()
     try:
@@ -137,7 +137,7 @@ async def call(
         if engine.broker.weather.reached:
             engine.tidier.revoke([task_id])  # As the client does for what it owns: while it closes, and not for long.
         else:
-            console.parting = lambda _: f"{label} was not sent."
+            console.stop_message = lambda _: f"{label} was not sent."
         raise
     if handle.cached is not None and handle.cached.ready:
         with contextlib.suppress(TransportError):  # The answer is written, and what is stored expires.
@@ -160,7 +160,7 @@ async def wait(
     Returns:
         The exit status.
     """
-    console.parting = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
+    console.stop_message = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
     handle = client.celery.result(task_id)
     return await _follow(client, console, handle, timeout=timeout, traceback=traceback)
 

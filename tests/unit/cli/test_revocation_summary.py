@@ -1,0 +1,33 @@
+"""What is said of tasks that a command leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from fibo_client.celery.tidying import RevocationCounts
+from fibo_client.cli.revocation_summary import GOES_ON, revocation_summary
+
+TOLD = "workers were told to revoke the rest"
+EXPIRES = "What no worker has begun expires within 32 s; what one has begun goes on."
+WAITS = "What no worker has begun waits for a worker; what one has begun goes on."
+
+
+@pytest.mark.parametrize(
+    ("counts", "expires", "words"),
+    [
+        (RevocationCounts(), 32, ""),
+        (RevocationCounts(heard=3), 32, f"{TOLD}. {GOES_ON}"),
+        (RevocationCounts(unheard=3), 32, f"the rest could not be revoked: no worker heard it. {EXPIRES}"),
+        (RevocationCounts(unsent=3), 32.0, f"the rest could not be revoked: there was no time for more. {EXPIRES}"),
+        (RevocationCounts(unsent=3, reason="no answer"), 32, f"the rest could not be revoked: no answer. {EXPIRES}"),
+        (
+            RevocationCounts(unheard=1, unsent=1, reason="Is Redis running there?"),
+            None,
+            f"the rest could not be revoked: Is Redis running there? {WAITS}",
+        ),
+        (RevocationCounts(heard=9, unsent=2), 32, f"{TOLD} but for 2 tasks: there was no time for more. {EXPIRES}"),
+        (RevocationCounts(heard=9, unheard=1), None, f"{TOLD} but for 1 task: no worker heard it. {WAITS}"),
+    ],
+)
+def test_it_is_what_is_known(counts, expires, words):
+    assert revocation_summary("the rest", counts, expires) == words
