@@ -4,24 +4,24 @@ import os
 import pytest
 
 from fibo_client.cli import parsing
-from fibo_client.cli.parsing import StandardInput, number, real, span
+from fibo_client.cli.parsing import StandardInput, parse_integer, parse_number, parse_range
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("10", 10), ("+7", 7), ("-3", -3), ("007", 7)])
 def test_a_whole_number_is_decimal_digits(text, value):
-    assert number(text) == value
+    assert parse_integer(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.5", "1_000", "0x10", " 4", "४", "--", "9" * 5000])
 def test_what_is_no_whole_number_is_said_in_a_few_words(text):
     with pytest.raises(ValueError, match="is not a whole number") as caught:
-        number(text)
+        parse_integer(text)
     assert len(str(caught.value)) < 80
 
 
 def test_a_control_character_does_not_reach_the_terminal():
     with pytest.raises(ValueError, match=r"^'\\x1b\[2J' is not"):
-        number("\x1b[2J")
+        parse_integer("\x1b[2J")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_control_character_does_not_reach_the_terminal():
     [("0:3", [0, 1, 2]), ("0:10:4", [0, 4, 8]), ("3:0:-1", [3, 2, 1])],
 )
 def test_a_range_is_pythons(text, expected):
-    assert list(span(text)) == expected
+    assert list(parse_range(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_a_range_is_pythons(text, expected):
 )
 def test_what_is_no_range_is_said_with_an_example(text, message):
     with pytest.raises(ValueError, match=message):
-        span(text)
+        parse_range(text)
 
 
 def test_a_number_need_not_be_whole_for_a_root():
-    assert [real("2"), real("2.5"), real("1e3")] == [2, 2.5, 1000.0]
-    assert isinstance(real("2"), int)
+    assert [parse_number("2"), parse_number("2.5"), parse_number("1e3")] == [2, 2.5, 1000.0]
+    assert isinstance(parse_number("2"), int)
     with pytest.raises(ValueError, match="'x' is not a number"):
-        real("x")
+        parse_number("x")
 
 
 class Pipe:

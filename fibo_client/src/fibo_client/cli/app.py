@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from fibo_client._version import __version__
-from fibo_client.cli.exit_codes import EXIT_CODES, ExitCode, refuse
-from fibo_client.cli.wrapping import columns, wrapped
+from fibo_client.cli.exit_codes import EXIT_CODES, ExitCode
+from fibo_client.cli.options import (
+    AsJson,
+    Backend,
+    Bare,
+    Broker,
+    Debug,
+    InspectTimeout,
+    Priority,
+    Queue,
+    Settings,
+    TaskId,
+    Timeout,
+    Traceback,
+    seconds,
+)
+from fibo_client.cli.usage_errors import CommandGroup, usage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from fibo_client.celery.task import SendOptions
     from fibo_client.cli.console import Console
@@ -27,34 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-class _Group(TyperGroup):
-    """All commands. What they are called wrongly with is told in lines that are broken at words."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _wrapped_errors():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _wrapped_errors():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def _wrapped_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        message = getattr(error, "format_message", None)  # That of click, which typer has in it or not.
-        if message is not None:
-            prefix = "Error: "
-            text = wrapped(f"{prefix}{message()}", columns(sys.stderr)).removeprefix(prefix)
-            error.format_message = lambda: text  # type: ignore[attr-defined]
-        raise
-
-
 app: typer.Typer = typer.Typer(
     name="fibo",
-    cls=_Group,
+    cls=CommandGroup,
     epilog=f"{EXIT_CODES}\n'fibo COMMAND --help' has examples.",
     no_args_is_help=True,
     # As fibo-worker's: plain, so that it is quick, and reads well on any terminal.
@@ -63,80 +49,14 @@ app: typer.Typer = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_NUMBERS = {"ignore_unknown_options": True}
-"""Or -4 would be taken for an option."""
-
-
-def _limited(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{text!r} is no number of seconds")
-    if value < 0:
-        raise typer.BadParameter(f"{text} is less than 0 seconds")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        return math.inf if text == "inf" else _limited(text)
-    except typer.BadParameter as error:
-        raise typer.BadParameter(f"{error.message}; 'inf' is no limit") from None
+_NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
+"""Without it, -4 would be taken for an option."""
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"fibo {__version__}")
         raise typer.Exit
-
-
-Broker = Annotated[
-    str | None,
-    typer.Option(
-        "-b",
-        "--broker",
-        metavar="URL",
-        help="Where tasks are sent. Default: CELERY_BROKER_URL, else redis://localhost:6379/0.",
-    ),
-]
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        "--result-backend",
-        metavar="URL",
-        help="Where results are stored. Default: CELERY_RESULT_BACKEND, else the broker's URL.",
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the client, such as master_name=cache. Repeatable."),
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", envvar="FIBO_DEBUG", help="Show the client's log, and Python's tracebacks.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Write lines of JSON.")]
-Bare = Annotated[bool, typer.Option("--bare", help="Write the answers alone.")]
-Queue = Annotated[str | None, typer.Option("-Q", "--queue", metavar="NAME", help="The queue. Default: celery.")]
-Priority = Annotated[
-    int | None, typer.Option("--priority", min=0, max=9, metavar="0-9", help="0 is served first. Default: Celery's.")
-]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of a task that failed.")]
-Wait = Annotated[
-    float | None,
-    typer.Option(
-        "-t",
-        "--timeout",
-        parser=_seconds,
-        metavar="SECONDS",
-        help="How long to wait; 'inf' is no limit. Default: the setting timeout, 30.",
-    ),
-]
-Patience = Annotated[
-    float, typer.Option("-t", "--timeout", parser=_limited, metavar="SECONDS", help="How long workers may take.")
-]
-TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of the task.", show_default=False)]
 
 
 @app.callback()
@@ -151,7 +71,7 @@ def fibo(
     """
 
 
-@app.command(context_settings=_NUMBERS)
+@app.command(context_settings=_NEGATIVE_NUMBERS)
 def compute(
     numbers: Annotated[
         list[str] | None, typer.Argument(metavar="N", help="Which numbers; - reads them from the input.")
@@ -175,7 +95,7 @@ def compute(
     ] = 1000,
     queue: Queue = None,
     priority: Priority = None,
-    timeout: Wait = None,
+    timeout: Timeout = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -202,11 +122,11 @@ def compute(
     """
     _check_which(numbers, between)
     if as_json and (bare or digits == "short"):
-        refuse("--json always has all digits and what they answer: no --bare, no --digits short")
+        usage_error("--json always has all digits and what they answer: no --bare, no --digits short")
 
     from fibo_client.cli.compute import Form
     from fibo_client.cli.compute import compute as job
-    from fibo_client.cli.parsing import StandardInput, number, span
+    from fibo_client.cli.parsing import StandardInput, parse_integer, parse_range
     from fibo_client.contract import check_n
 
     form = Form(hexadecimal=hexadecimal, short=None if digits is None else digits == "short", bare=bare)
@@ -221,7 +141,7 @@ def compute(
 
     if numbers == ["-"]:
         if sys.stdin is None:
-            refuse("there is no input to read numbers from")
+            usage_error("there is no input to read numbers from")
         typing = sys.stdin.isatty()
 
         async def read(client: FiboClient, console: Console) -> ExitCode:
@@ -242,9 +162,9 @@ def compute(
 
     source: range | list[int]
     try:
-        source = span(between) if between is not None else [number(text) for text in numbers or ()]
+        source = parse_range(between) if between is not None else [parse_integer(text) for text in numbers or ()]
     except ValueError as error:
-        _refuse(numbers, error)
+        _not_numbers(numbers, error)
 
     def check(client: FiboClient) -> None:
         for n in (source[0], source[-1]) if isinstance(source, range) else source:
@@ -261,12 +181,12 @@ def compute(
     )
 
 
-@app.command(context_settings=_NUMBERS)
+@app.command(context_settings=_NEGATIVE_NUMBERS)
 def sqrt(
     values: Annotated[list[str], typer.Argument(metavar="X", help="Numbers, 0 or more.", show_default=False)],
     bare: Bare = False,
     as_json: AsJson = False,
-    timeout: Wait = None,
+    timeout: Timeout = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -280,13 +200,13 @@ def sqrt(
       fibo sqrt 2 3 4 --bare
     """
     from fibo_client.cli.compute import roots
-    from fibo_client.cli.parsing import real
+    from fibo_client.cli.parsing import parse_number
     from fibo_client.contract import check_sqrt
 
     try:
-        given = [check_sqrt(real(text)) for text in values]
+        given = [check_sqrt(parse_number(text)) for text in values]
     except ValueError as error:
-        _refuse(values, error)
+        _not_numbers(values, error)
     _run(
         _connection(broker, result_backend, settings, debug=debug),
         lambda client, console: roots(client, console, given, bare=bare, timeout=_limit(client, timeout)),
@@ -294,7 +214,7 @@ def sqrt(
     )
 
 
-@app.command(context_settings={"allow_extra_args": True, **_NUMBERS})
+@app.command(context_settings={"allow_extra_args": True, **_NEGATIVE_NUMBERS})
 def call(
     context: typer.Context,
     task: Annotated[
@@ -306,13 +226,13 @@ def call(
     priority: Priority = None,
     countdown: Annotated[
         float | None,
-        typer.Option("--countdown", parser=_limited, metavar="SECONDS", help="The task must not run before that."),
+        typer.Option("--countdown", parser=seconds, metavar="SECONDS", help="The task must not run before that."),
     ] = None,
     expires: Annotated[
         float | None,
         typer.Option(
             "--expires",
-            parser=_limited,
+            parser=seconds,
             metavar="SECONDS",
             help="The task must not start after that. Default: the timeout and 2 seconds, or none with --no-wait.",
         ),
@@ -320,7 +240,7 @@ def call(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Only send it, and write its id.")] = False,
     traceback: Traceback = False,
     as_json: AsJson = False,
-    timeout: Wait = None,
+    timeout: Timeout = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -340,12 +260,11 @@ def call(
     told after 2 seconds. On Ctrl-C the workers are told to revoke the task: one that has begun it goes on with it. With
     --no-wait the task is nobody's: nothing revokes it, and its result stays until it expires.
     """
-    _check_extra(context)
-
     from fibo_client.cli import tasks
+    from fibo_client.cli.task_arguments import check_extra, keyword, positional
 
-    arguments = _json("--args", args, list, '[2, "x"]')
-    keywords = _json("--kwargs", kwargs, dict, '{"x": 2}')
+    check_extra(context.args)
+    arguments, keywords = positional(args), keyword(kwargs)
     options: SendOptions = {}
     if queue is not None:
         options["queue"] = queue
@@ -378,7 +297,7 @@ def result(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is there.")] = False,
     traceback: Traceback = False,
     as_json: AsJson = False,
-    timeout: Wait = None,
+    timeout: Timeout = None,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -439,7 +358,7 @@ def revoke(
 @app.command()
 def ping(
     as_json: AsJson = False,
-    timeout: Patience = 1.0,
+    timeout: InspectTimeout = 1.0,
     broker: Broker = None,
     settings: Settings = None,
     debug: Debug = False,
@@ -463,7 +382,7 @@ def ping(
 @app.command()
 def workers(
     as_json: AsJson = False,
-    timeout: Patience = 1.0,
+    timeout: InspectTimeout = 1.0,
     broker: Broker = None,
     settings: Settings = None,
     debug: Debug = False,
@@ -495,7 +414,7 @@ def diagnose(
     task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="The task's name, if you know it.")] = None,
     queue: Queue = None,
     as_json: AsJson = False,
-    timeout: Patience = 1.0,
+    timeout: InspectTimeout = 1.0,
     broker: Broker = None,
     result_backend: Backend = None,
     settings: Settings = None,
@@ -522,35 +441,13 @@ def diagnose(
     )
 
 
-def _check_extra(context: typer.Context) -> None:
-    """Refuse what stands after the task's name, and say how it is to be written."""
-    if not context.args:
-        return
-    for word in context.args:
-        if word.startswith("-") and not isinstance(_value(word), (int, float)):
-            refuse(f"there is no option {word.partition('=')[0]}; see --help")
-    keywords = [word.partition("=") for word in context.args if word.partition("=")[0].isidentifier() and "=" in word]
-    if len(keywords) == len(context.args):
-        option, value = "--kwargs", json.dumps({name: _value(text) for name, _, text in keywords}, ensure_ascii=False)
-    else:
-        option, value = "--args", json.dumps([_value(word) for word in context.args], ensure_ascii=False)
-    refuse(f"the task's own arguments are one JSON text; write {option} {shlex.quote(value)}")
-
-
-def _value(word: str) -> Any:
-    try:
-        return json.loads(word)
-    except (ValueError, RecursionError):
-        return word
-
-
 def _check_which(numbers: list[str] | None, between: str | None) -> None:
     if numbers and between is not None:
-        refuse("say the numbers or --range, not both")
+        usage_error("say the numbers or --range, not both")
     if not numbers and between is None:
-        refuse("say which numbers: fibo compute 4 3 8, or --range 0:100, or - for those of the input")
+        usage_error("say which numbers: fibo compute 4 3 8, or --range 0:100, or - for those of the input")
     if numbers and "-" in numbers and numbers != ["-"]:
-        refuse("- reads numbers from the input, and stands alone")
+        usage_error("- reads numbers from the input, and stands alone")
 
 
 def _connection(
@@ -573,19 +470,9 @@ def _limit(client: FiboClient, seconds: float | None) -> float | None:
     return None if math.isinf(seconds) else seconds
 
 
-def _refuse(words: list[str] | None, error: ValueError) -> NoReturn:
+def _not_numbers(words: list[str] | None, error: ValueError) -> NoReturn:
     """Say what is wrong with words that are to be numbers. An option that is unknown is taken for one, too."""
     for word in words or ():
         if word.startswith("--"):
-            refuse(f"there is no option {word}; see --help")
-    refuse(str(error))
-
-
-def _json(option: str, text: str, kind: type[Any], example: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        refuse(f"{option} is not JSON: {error}. Write it as in '{example}'")
-    if not isinstance(value, kind):
-        refuse(f"{option} must be {'a list' if kind is list else 'an object'}, as in '{example}'")
-    return value
+            usage_error(f"there is no option {word}; see --help")
+    usage_error(str(error))

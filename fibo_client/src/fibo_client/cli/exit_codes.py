@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import enum
-import sys
-from typing import Final, NoReturn
+from typing import Final
 
-import typer
-
-from fibo_client.cli.wrapping import columns, wrapped
-from fibo_client.text import printable
-
-__all__ = ["EXIT_CODES", "ExitCode", "refuse"]
+__all__ = ["EXIT_CODES", "ExitCode"]
 
 
 class ExitCode(enum.IntEnum):
@@ -38,16 +32,3 @@ Exit codes:
   141  the reader of the output went away, as with '| head'
 """
 """The table, as ``fibo --help`` shows it."""
-
-
-def refuse(message: str) -> NoReturn:
-    """End the command before it has begun, because it was called wrongly.
-
-    Args:
-        message: What is wrong, and what to write instead.
-
-    Raises:
-        Exit: Always.
-    """
-    typer.echo(wrapped(f"Error: {printable(message)}", columns(sys.stderr)), err=True)
-    raise typer.Exit(ExitCode.USAGE)

@@ -13,7 +13,7 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["StandardInput", "number", "real", "span"]
+__all__ = ["StandardInput", "parse_integer", "parse_number", "parse_range"]
 
 LONGEST_LINE: Final = 10_000
 """The most bytes that a line of numbers may have."""
@@ -22,7 +22,7 @@ _CHUNK: Final = 65536
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
 
-def number(text: str) -> int:
+def parse_integer(text: str) -> int:
     """Read a whole number.
 
     Args:
@@ -39,7 +39,7 @@ def number(text: str) -> int:
     return int(text)
 
 
-def real(text: str) -> float:
+def parse_number(text: str) -> float:
     """Read a number that need not be whole.
 
     Args:
@@ -57,7 +57,7 @@ def real(text: str) -> float:
         raise ValueError(f"{_brief(text)} is not a number") from None
 
 
-def span(text: str) -> range:
+def parse_range(text: str) -> range:
     """Read a range.
 
     Args:
@@ -70,7 +70,7 @@ def span(text: str) -> range:
         ValueError: It is none, or has no number in it.
     """
     try:
-        bounds = [number(part) for part in text.split(":")]
+        bounds = [parse_integer(part) for part in text.split(":")]
         if len(bounds) not in (2, 3):
             raise ValueError(f"{_brief(text)} is not a range")
         if bounds[2:] == [0]:
@@ -119,7 +119,7 @@ class StandardInput:
     def _numbers(self, line: bytes) -> list[int]:
         """Read a line. One word that is wrong makes all of it wrong."""
         try:
-            return [self._check(number(word)) for word in line.decode("utf-8", "backslashreplace").split()]
+            return [self._check(parse_integer(word)) for word in line.decode("utf-8", "backslashreplace").split()]
         except ValueError as error:
             self._on_error(f"line {self._line}: {error}")
             return []

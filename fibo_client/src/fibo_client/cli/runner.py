@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import typer
 
 from fibo_client.cli.console import Console
-from fibo_client.cli.exit_codes import ExitCode, refuse
+from fibo_client.cli.exit_codes import ExitCode
+from fibo_client.cli.usage_errors import usage_error
 from fibo_client.errors import (
     ConfigError,
     FiboError,
@@ -106,9 +107,9 @@ def run(
             check(client)
         console = Console(as_json=as_json, output=output)
     except (ConfigError, ValueError) as error:
-        refuse(str(error))
+        usage_error(str(error))
     except OSError as error:
-        refuse(f"the answers cannot be written: {error}")
+        usage_error(f"the answers cannot be written: {error}")
     stop = _Stop()
     counts = client.celery.engine.tidier.revocations
     try:

@@ -1,0 +1,77 @@
+"""The arguments of ``fibo call`` that are the task's own: JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from fibo_client.cli.usage_errors import usage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["check_extra", "keyword", "positional"]
+
+
+def positional(text: str) -> list[Any]:
+    """Read ``--args``. What is wrong with it ends the command.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        The positional arguments.
+    """
+    value = _json("--args", text, """'[2, "x"]'""")
+    if not isinstance(value, list):
+        usage_error("""--args must be a list, as in '[2, "x"]'""")
+    return value
+
+
+def keyword(text: str) -> dict[str, Any]:
+    """Read ``--kwargs``. What is wrong with it ends the command.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        The keyword arguments.
+    """
+    value = _json("--kwargs", text, """'{"x": 2}'""")
+    if not isinstance(value, dict):
+        usage_error("""--kwargs must be an object, as in '{"x": 2}'""")
+    return value
+
+
+def check_extra(words: Sequence[str]) -> None:
+    """Refuse words behind the task's name, and say how they are to be written.
+
+    Args:
+        words: The words that are neither an option nor its value.
+    """
+    if not words:
+        return
+    for word in words:
+        if word.startswith("-") and not isinstance(_value(word), (int, float)):
+            usage_error(f"there is no option {word.partition('=')[0]}; see --help")
+    keywords = [word.partition("=") for word in words if word.partition("=")[0].isidentifier() and "=" in word]
+    if len(keywords) == len(words):
+        option, value = "--kwargs", json.dumps({name: _value(text) for name, _, text in keywords}, ensure_ascii=False)
+    else:
+        option, value = "--args", json.dumps([_value(word) for word in words], ensure_ascii=False)
+    usage_error(f"the task's own arguments are one JSON text; write {option} {shlex.quote(value)}")
+
+
+def _json(option: str, text: str, example: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        usage_error(f"{option} is not JSON: {error}. Write it as in {example}")
+
+
+def _value(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except (ValueError, RecursionError):
+        return word
