@@ -41,7 +41,7 @@ def until(so, timeout=30):
 @pytest.fixture
 def bar_at_once(monkeypatch):
     """A bar is shown from the beginning, so that little work is enough for one."""
-    monkeypatch.setattr(bar, "PATIENCE", 0.0)
+    monkeypatch.setattr(bar, "DELAY", 0.0)
 
 
 # In a pipe or a file.
@@ -288,7 +288,7 @@ def test_a_revocation_says_which_tasks_run_all_the_same_and_which_were_over(stoc
         assert done.stderr == f"{goes_on}{over} is over (SUCCESS): there was nothing to revoke.\n"
         told = json.loads(fibo(stock.url, "revoke", over, running, "--json").stdout)
         assert told == {
-            "told": [over, running], "workers": 1, "running": {running: stock.node}, "over": {over: "SUCCESS"},
+            "ids": [over, running], "workers": 1, "running": {running: stock.node}, "finished": {over: "SUCCESS"},
         }  # fmt: skip
         # A foreign store cannot be asked. Workers can.
         done = fibo(stock.url, "revoke", over, running, CELERY_RESULT_BACKEND="db+sqlite:///x")
@@ -441,7 +441,7 @@ def test_a_terminal_shows_answers_for_people(worker):
 
 
 def test_a_quick_answer_needs_no_bar(worker, monkeypatch):
-    monkeypatch.setattr(bar, "PATIENCE", 60.0)  # On a busy machine, nothing may be quick.
+    monkeypatch.setattr(bar, "DELAY", 60.0)  # On a busy machine, nothing may be quick.
     status, screen = fibo_on_screen(worker.url, "compute", "4")
     assert (status, screen.raw) == (0, b"F(4) = 3\r\n")
 

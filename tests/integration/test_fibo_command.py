@@ -103,13 +103,13 @@ def test_a_password_that_is_refused_is_status_4_and_is_not_shown():
 
 def test_an_outage_is_told_if_the_command_outlives_it(monkeypatch, tmp_path):
     told = tmp_path / "told"
-    say = runner.Console.say
+    say = runner.Console.info
 
     def noted(console, text):
         say(console, text)
         told.write_text(text)
 
-    monkeypatch.setattr(runner.Console, "say", noted)
+    monkeypatch.setattr(runner.Console, "info", noted)
     with RedisServer() as server, server.client() as client:
         gone = []
 

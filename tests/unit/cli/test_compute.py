@@ -9,7 +9,7 @@ from support.clock import virtual
 
 from fibo_client import FiboClient
 from fibo_client.cli.backpressure import MAX_BYTES, Backpressure
-from fibo_client.cli.compute import Form, compute
+from fibo_client.cli.compute import OutputFormat, compute
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.packing import reply_bytes
@@ -31,7 +31,9 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
     fake = FakeFibo()
     with fake.no_worker():
         async with FiboClient(transport=fake) as client:
-            status = await compute(client, console, source(), form=Form(), total=2, ordered=True, timeout=3.0)
+            status = await compute(
+                client, console, source(), output_format=OutputFormat(), total=2, ordered=True, timeout=3.0
+            )
     assert (status, console.stopped_early) == (ExitCode.NO_WORKER, True)
     assert console.stop_message(client.celery.engine.tidier.revocations) == (
         "0 of 2 answered, the rest could not be revoked: no worker heard it. "
@@ -45,7 +47,9 @@ async def test_no_more_is_under_way_than_the_memory_allows(console):
     fake = FakeFibo()
     with fake.no_worker():
         async with FiboClient(transport=fake) as client:
-            await compute(client, console, longest, form=Form(), total=len(longest), ordered=True, timeout=3.0)
+            await compute(
+                client, console, longest, output_format=OutputFormat(), total=len(longest), ordered=True, timeout=3.0
+            )
     assert len(fake.sent) == MAX_BYTES // reply_bytes(longest[0])
 
 
@@ -54,7 +58,7 @@ async def test_numbers_that_were_written_make_room_for_others(console, tmp_path,
     async with FiboClient(transport=FakeFibo()) as client:
         source = [1000] * 100
         status = await compute(
-            client, console, source, form=Form(hexadecimal=True), total=100, ordered=True, timeout=3.0
+            client, console, source, output_format=OutputFormat(hexadecimal=True), total=100, ordered=True, timeout=3.0
         )
     assert status is ExitCode.OK
     assert len((tmp_path / "answers").read_text().splitlines()) == 100

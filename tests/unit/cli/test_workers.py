@@ -10,7 +10,7 @@ from support.hostile_text import acts
 from fibo_client import FiboClient, TaskFailedError
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
-from fibo_client.cli.runner import explain
+from fibo_client.cli.runner import report_error
 from fibo_client.cli.workers import diagnose, ping, workers
 from fibo_client.testing import FakeCelery
 
@@ -71,7 +71,7 @@ def test_the_exception_of_a_task_does_nothing_to_the_terminal_and_has_an_end(con
     error = TaskFailedError(
         task_id="a", task=EVIL, exc_type=EVIL * 500_000, exc_module=EVIL, exc_args=(EVIL,), traceback=EVIL * 500_000
     )
-    assert explain(console, error, traceback=traceback) is ExitCode.FAILED
+    assert report_error(console, error, traceback=traceback) is ExitCode.FAILED
     said = capsys.readouterr().err
     assert acts(said, "\n") == []
     assert len(said) < 100_000

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.task import SendOptions
     from fibo_client.cli.console import Console
-    from fibo_client.cli.runner import Connection
+    from fibo_client.cli.runner import ClientOptions
     from fibo_client.client import FiboClient
 
 __all__ = ["app"]
@@ -124,41 +124,43 @@ def compute(
     if as_json and (bare or digits == "short"):
         usage_error("--json always has all digits and what they answer: no --bare, no --digits short")
 
-    from fibo_client.cli.compute import Form
+    from fibo_client.cli.compute import OutputFormat
     from fibo_client.cli.compute import compute as job
     from fibo_client.cli.parsing import StandardInput, parse_integer, parse_range
     from fibo_client.contract import check_n
 
-    form = Form(hexadecimal=hexadecimal, short=None if digits is None else digits == "short", bare=bare)
+    output_format = OutputFormat(
+        hexadecimal=hexadecimal, short=None if digits is None else digits == "short", bare=bare
+    )
     options: dict[str, Any] = {
-        "form": form,
+        "output_format": output_format,
         "ordered": not unordered,
         "max_in_flight": in_flight,
         "queue": queue,
         "priority": priority,
     }
-    connection = _connection(broker, result_backend, settings, debug=debug)
+    client_options = _client_options(broker, result_backend, settings, debug=debug)
 
     if numbers == ["-"]:
         if sys.stdin is None:
             usage_error("there is no input to read numbers from")
-        typing = sys.stdin.isatty()
+        interactive = sys.stdin.isatty()
 
         async def read(client: FiboClient, console: Console) -> ExitCode:
-            wrong: list[str] = []
+            wrong_lines: list[str] = []
 
-            def tell(text: str) -> None:
-                wrong.append(text)
+            def on_error(text: str) -> None:
+                wrong_lines.append(text)
                 console.error(text)
 
-            if typing:
-                console.say("Type numbers; Ctrl-D ends.")
-            source = StandardInput(lambda n: check_n(n, client.config.max_n), tell)
-            limit = _limit(client, timeout)
-            status = await job(client, console, source, total=None, bar=not typing, timeout=limit, **options)
-            return ExitCode.USAGE if status is ExitCode.OK and wrong else status
+            if interactive:
+                console.info("Type numbers; Ctrl-D ends.")
+            source = StandardInput(lambda n: check_n(n, client.config.max_n), on_error)
+            limit = _resolved(timeout, client)
+            status = await job(client, console, source, total=None, bar=not interactive, timeout=limit, **options)
+            return ExitCode.USAGE if status is ExitCode.OK and wrong_lines else status
 
-        _run(connection, read, as_json=as_json, output=output)
+        _run(client_options, read, as_json=as_json, output=output)
 
     source: range | list[int]
     try:
@@ -171,9 +173,9 @@ def compute(
             check_n(n, client.config.max_n)
 
     _run(
-        connection,
+        client_options,
         lambda client, console: job(
-            client, console, source, total=len(source), timeout=_limit(client, timeout), **options
+            client, console, source, total=len(source), timeout=_resolved(timeout, client), **options
         ),
         check=check,
         as_json=as_json,
@@ -199,7 +201,7 @@ def sqrt(
       fibo sqrt 2
       fibo sqrt 2 3 4 --bare
     """
-    from fibo_client.cli.compute import roots
+    from fibo_client.cli.compute import square_roots
     from fibo_client.cli.parsing import parse_number
     from fibo_client.contract import check_sqrt
 
@@ -208,8 +210,8 @@ def sqrt(
     except ValueError as error:
         _not_numbers(values, error)
     _run(
-        _connection(broker, result_backend, settings, debug=debug),
-        lambda client, console: roots(client, console, given, bare=bare, timeout=_limit(client, timeout)),
+        _client_options(broker, result_backend, settings, debug=debug),
+        lambda client, console: square_roots(client, console, given, bare=bare, timeout=_resolved(timeout, client)),
         as_json=as_json,
     )
 
@@ -276,7 +278,7 @@ def call(
         options["expires"] = expires
 
     def check(client: FiboClient) -> None:
-        limit = _limit(client, timeout)
+        limit = _resolved(timeout, client)
         if countdown is not None and not no_wait and limit is not None and countdown >= limit:
             raise ValueError(
                 f"--countdown {countdown:g} is not over before --timeout {limit:g} is; give it longer, or say --no-wait"
@@ -285,10 +287,10 @@ def call(
     async def job(client: FiboClient, console: Console) -> ExitCode:
         if no_wait:
             return await tasks.send(client, console, task, arguments, keywords, options)
-        limit = _limit(client, timeout)
+        limit = _resolved(timeout, client)
         return await tasks.call(client, console, task, arguments, keywords, options, timeout=limit, traceback=traceback)
 
-    _run(_connection(broker, result_backend, settings, debug=debug), job, check=check, as_json=as_json)
+    _run(_client_options(broker, result_backend, settings, debug=debug), job, check=check, as_json=as_json)
 
 
 @app.command()
@@ -317,10 +319,10 @@ def result(
 
     async def job(client: FiboClient, console: Console) -> ExitCode:
         if wait:
-            return await tasks.wait(client, console, task_id, timeout=_limit(client, timeout), traceback=traceback)
+            return await tasks.wait(client, console, task_id, timeout=_resolved(timeout, client), traceback=traceback)
         return await tasks.stored(client, console, task_id, traceback=traceback)
 
-    _run(_connection(broker, result_backend, settings, debug=debug), job, as_json=as_json)
+    _run(_client_options(broker, result_backend, settings, debug=debug), job, as_json=as_json)
 
 
 @app.command()
@@ -349,7 +351,7 @@ def revoke(
     from fibo_client.cli import tasks
 
     _run(
-        _connection(broker, result_backend, settings, debug=debug),
+        _client_options(broker, result_backend, settings, debug=debug),
         lambda client, console: tasks.revoke(client, console, task_ids, terminate=terminate, signal=signal),
         as_json=as_json,
     )
@@ -373,7 +375,7 @@ def ping(
     from fibo_client.cli import workers as jobs
 
     _run(
-        _connection(broker, None, settings, debug=debug),
+        _client_options(broker, None, settings, debug=debug),
         lambda client, console: jobs.ping(client, console, timeout=timeout),
         as_json=as_json,
     )
@@ -402,7 +404,7 @@ def workers(
     from fibo_client.cli import workers as jobs
 
     _run(
-        _connection(broker, None, settings, debug=debug),
+        _client_options(broker, None, settings, debug=debug),
         lambda client, console: jobs.workers(client, console, timeout=timeout),
         as_json=as_json,
     )
@@ -434,7 +436,7 @@ def diagnose(
 
     overrides = {} if queue is None else {"queue": queue}
     _run(
-        _connection(broker, result_backend, settings, debug=debug),
+        _client_options(broker, result_backend, settings, debug=debug),
         lambda client, console: jobs.diagnose(client, console, task_id, task=task, timeout=timeout),
         as_json=as_json,
         **overrides,
@@ -450,28 +452,29 @@ def _check_which(numbers: list[str] | None, between: str | None) -> None:
         usage_error("- reads numbers from the input, and stands alone")
 
 
-def _connection(
+def _client_options(
     broker: str | None, result_backend: str | None, settings: list[str] | None, *, debug: bool
-) -> Connection:
-    from fibo_client.cli.runner import Connection
+) -> ClientOptions:
+    from fibo_client.cli.runner import ClientOptions
 
-    return Connection(broker=broker, result_backend=result_backend, settings=settings or (), debug=debug)
+    return ClientOptions(broker=broker, result_backend=result_backend, settings=settings or (), debug=debug)
 
 
-def _run(connection: Connection, job: Callable[..., Any], **how: Any) -> None:
+def _run(client_options: ClientOptions, job: Callable[..., Any], **how: Any) -> None:
     from fibo_client.cli.runner import run
 
-    run(connection, job, **how)
+    run(client_options, job, **how)
 
 
-def _limit(client: FiboClient, seconds: float | None) -> float | None:
-    if seconds is None:
+def _resolved(timeout: float | None, client: FiboClient) -> float | None:
+    """Give what the client takes: seconds, or None for no limit."""
+    if timeout is None:
         return client.config.timeout
-    return None if math.isinf(seconds) else seconds
+    return None if math.isinf(timeout) else timeout
 
 
 def _not_numbers(words: list[str] | None, error: ValueError) -> NoReturn:
-    """Say what is wrong with words that are to be numbers. An option that is unknown is taken for one, too."""
+    """Say what is wrong with words that must be numbers. An unknown option is taken for one, too."""
     for word in words or ():
         if word.startswith("--"):
             usage_error(f"there is no option {word}; see --help")

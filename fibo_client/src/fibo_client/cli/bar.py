@@ -17,55 +17,55 @@ if TYPE_CHECKING:
 
 __all__ = ["Bar"]
 
-PATIENCE: Final = 0.3
+DELAY: Final = 0.3
 """Seconds after which the bar is shown."""
 
 _LONGEST: Final = 200
-"""The most characters of what it does."""
+"""The most characters of its description."""
 
-BESIDE: Final = 38
-"""Columns for what stands beside the bar."""
+_OTHER_COLUMNS: Final = 38
+"""Columns of the terminal for what stands beside the bar."""
 
 
 class Bar:
     """How far a command is.
 
     Args:
-        what: What it does.
+        description: What it does.
         total: How many steps there are. None shows how many are done.
         lock: Held by whoever writes to the terminal.
         on_output: Whether the answers go to a terminal as well: then bar and answers share it.
     """
 
-    def __init__(self, what: str, total: int | None, lock: threading.Lock, *, on_output: bool) -> None:
-        self._what = printable(what, _LONGEST)
+    def __init__(self, description: str, total: int | None, lock: threading.Lock, *, on_output: bool) -> None:
+        self._description = printable(description, _LONGEST)
         self._total = total
         self._done = 0
         self._lock = lock
         self._on_output = on_output
-        self._over = False
+        self._stopped = False
         self._progress: Any = None
         self._task: Any = None
 
     @contextlib.contextmanager
-    def shown(self, *, wanted: bool) -> Iterator[None]:
+    def shown(self, *, visible: bool) -> Iterator[None]:
         """Show the bar soon, and take it away at the end.
 
         Args:
-            wanted: Whether to show it.
+            visible: Whether to show it.
 
         Yields:
             None.
         """
-        wanted = wanted and os.environ.get("TERM") != "dumb"
-        showing = asyncio.create_task(self._show_soon()) if wanted else None
+        visible = visible and os.environ.get("TERM") != "dumb"
+        showing = asyncio.create_task(self._show_soon()) if visible else None
         try:
             yield
         finally:
             if showing is not None:
                 showing.cancel()
             with self._lock:
-                self._over = True
+                self._stopped = True
                 if self._progress is not None:
                     self._progress.stop()
                     self._progress = None
@@ -78,23 +78,23 @@ class Bar:
         """
         self.update(self._done + steps, self._total)
 
-    def update(self, done: int, total: int | None, what: str | None = None) -> None:
+    def update(self, done: int, total: int | None, description: str | None = None) -> None:
         """Say how far the command is.
 
         Args:
             done: How many steps are done.
             total: How many there are, where that is known.
-            what: What it does now. None is what it did before.
+            description: What it does now. None is what it did before.
         """
         self._done, self._total = done, total
-        if what is not None:
-            self._what = printable(what, _LONGEST)
+        if description is not None:
+            self._description = printable(description, _LONGEST)
         if self._progress is not None:
             self._progress.update(
-                self._task, completed=done, total=total, description=self._what, count=self._counted()
+                self._task, completed=done, total=total, description=self._description, count=self._counted()
             )
 
-    def above(self, text: str) -> bool:
+    def print_above(self, text: str) -> bool:
         """Write text above the bar. The caller holds the lock.
 
         Args:
@@ -114,7 +114,7 @@ class Bar:
         return f"{self._done:,}" if self._done else ""
 
     async def _show_soon(self) -> None:
-        await asyncio.sleep(PATIENCE)
+        await asyncio.sleep(DELAY)
         await to_daemon_thread(self._show)  # To import rich takes long enough to be noticed on the event loop.
 
     def _show(self) -> None:
@@ -124,11 +124,11 @@ class Bar:
         # The same terminal has to know of answers and bar, or they would write over each other.
         console = Console(file=sys.stdout if self._on_output else sys.stderr)
         with self._lock:
-            if self._over:
+            if self._stopped:
                 return
             progress = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=max(4, min(40, console.width - BESIDE))),
+                BarColumn(bar_width=max(4, min(40, console.width - _OTHER_COLUMNS))),
                 TextColumn("{task.fields[count]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("   "),  # Room for ^C, which would break the line on a narrow terminal.
@@ -137,6 +137,8 @@ class Bar:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = progress.add_task(self._what, total=self._total, completed=self._done, count=self._counted())
+            self._task = progress.add_task(
+                self._description, total=self._total, completed=self._done, count=self._counted()
+            )
             progress.start()
             self._progress = progress  # Last: the event loop's thread may update it from now on.

@@ -13,7 +13,7 @@ from fibo_client.cli.console import json_line
 from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.revocation_summary import revocation_summary
-from fibo_client.cli.runner import explain, no_answer
+from fibo_client.cli.runner import report_error, report_timeout
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 
 if TYPE_CHECKING:
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
-__all__ = ["Form", "compute", "roots"]
+__all__ = ["OutputFormat", "compute", "square_roots"]
 
 _BATCH: Final = 100
 """The most answers that are written at once, and the most that wait for it."""
 
-_LONG: Final = 50_000
-"""A text of so many characters is written before more of it is made."""
+_LONG_TEXT: Final = 50_000
+"""Text of so many characters is written before more of it is made."""
 
-_ALONE: Final = (TaskError, ResultDecodeError)
-"""What happens to one number, and says nothing of the others. All else ends the command."""
+_PER_NUMBER_ERRORS: Final = (TaskError, ResultDecodeError)
+"""Errors of one number, which say nothing of the others. All else ends the command."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class OutputFormat:
     """How answers are written.
 
     Attributes:
@@ -59,9 +59,9 @@ class Form:
             answer: F(n), or why there is none.
 
         Returns:
-            A line. Empty for an error, which is told elsewhere, unless lines are JSON.
+            A line. Empty for an error, which is reported elsewhere, unless lines are JSON.
         """
-        if isinstance(answer, _ALONE):
+        if isinstance(answer, _PER_NUMBER_ERRORS):
             return (
                 json_line({"n": n, "error": type(answer).__name__, "message": str(answer)}) if console.as_json else ""
             )
@@ -81,7 +81,7 @@ async def compute(
     console: Console,
     source: Iterable[int] | AsyncIterable[int],
     *,
-    form: Form,
+    output_format: OutputFormat,
     total: int | None,
     ordered: bool,
     timeout: float | None,
@@ -94,7 +94,7 @@ async def compute(
         client: An open client.
         console: Where to write.
         source: The numbers.
-        form: How answers are written.
+        output_format: How answers are written.
         total: How many numbers there are, where that is known.
         ordered: Whether the answers come in the order of the numbers.
         timeout: Seconds for each number. None is no limit.
@@ -104,10 +104,10 @@ async def compute(
     Returns:
         The exit status.
     """
-    with console.progress("Computing", total, visible=bar) as progress:
+    with console.progress_bar("Computing", total, visible=bar) as progress:
         backpressure = Backpressure()
-        writer = _Writer(console, form, progress, backpressure)
-        console.stop_message = lambda counts: _so_far(writer.done, total, counts, timeout)
+        writer = _Writer(console, output_format, progress, backpressure)
+        console.stop_message = lambda counts: _answered_message(writer.done, total, counts, timeout)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(writer.write_all())
@@ -115,10 +115,10 @@ async def compute(
                     backpressure.limit(source), ordered=ordered, timeout=timeout, return_exceptions=True, **options
                 ) as results:
                     async for n, answer in results:
-                        if isinstance(answer, Exception) and not isinstance(answer, _ALONE):
+                        if isinstance(answer, Exception) and not isinstance(answer, _PER_NUMBER_ERRORS):
                             await writer.end()
                             queue = options.get("queue")
-                            return await _give_up(client, console, answer, writer.done, total, timeout, queue)
+                            return await _report_failure(client, console, answer, writer.done, total, timeout, queue)
                         await writer.put(n, answer)
                 await writer.end()
         except BaseExceptionGroup as errors:
@@ -126,7 +126,7 @@ async def compute(
     return ExitCode.OK if writer.failed is None else writer.failed
 
 
-async def roots(
+async def square_roots(
     client: FiboClient, console: Console, values: Sequence[float], *, bare: bool, timeout: float | None
 ) -> ExitCode:
     """Compute square roots.
@@ -143,23 +143,23 @@ async def roots(
     """
     status = ExitCode.OK
     console.stop_message = lambda counts: revocation_summary("what is unfinished", counts, _expiry(timeout))
-    with console.progress("Computing", len(values)):
+    with console.progress_bar("Computing", len(values)):
         calls = (client.sqrt(value, timeout=timeout) for value in values)
         answers = await asyncio.gather(*calls, return_exceptions=True)
     for done, (value, answer) in enumerate(zip(values, answers, strict=True)):
         if not isinstance(answer, BaseException):
             if console.as_json:
-                await console.record(of=value, value=answer)
+                await console.write_json(of=value, value=answer)
             else:
                 await console.write(_labelled(console, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
-        elif not isinstance(answer, _ALONE):
-            return await _give_up(client, console, answer, done, len(values), timeout, None)
+        elif not isinstance(answer, _PER_NUMBER_ERRORS):
+            return await _report_failure(client, console, answer, done, len(values), timeout, None)
         else:
             status = ExitCode.FAILED
             if console.as_json:
-                await console.record(of=value, error=type(answer).__name__, message=str(answer))
+                await console.write_json(of=value, error=type(answer).__name__, message=str(answer))
             else:
-                explain(console, answer)
+                report_error(console, answer)
     return status
 
 
@@ -170,7 +170,7 @@ def _labelled(console: Console, question: str, brief: str, answer: str, *, bare:
     return f"{question} = {answer}\n" if console.terminal else f"{brief} {answer}\n"
 
 
-async def _give_up(
+async def _report_failure(
     client: FiboClient,
     console: Console,
     error: BaseException,
@@ -179,17 +179,17 @@ async def _give_up(
     timeout: float | None,
     queue: str | None,
 ) -> ExitCode:
-    """Tell an error that ends the command, and have told in the end how far that was."""
+    """Report an error that ends the command, and have it said at the end how many numbers were answered."""
     if isinstance(error, ResultTimeoutError):
-        status = await no_answer(client, console, error, queue)
+        status = await report_timeout(client, console, error, queue)
     else:
-        status = explain(console, error)
-    console.stop_message = lambda counts: _so_far(done, total, counts, timeout)
+        status = report_error(console, error)
+    console.stop_message = lambda counts: _answered_message(done, total, counts, timeout)
     console.stopped_early = total != 1 and (done > 0 or status is not ExitCode.NO_REDIS)
     return status
 
 
-def _so_far(done: int, total: int | None, counts: RevocationCounts, timeout: float | None) -> str:
+def _answered_message(done: int, total: int | None, counts: RevocationCounts, timeout: float | None) -> str:
     rest = revocation_summary("the rest", counts, _expiry(timeout))
     return f"{done}{'' if total is None else f' of {total}'} answered{f', {rest}' if rest else '.'}"
 
@@ -201,10 +201,10 @@ def _expiry(timeout: float | None) -> float | None:
 class _Writer:
     """Writes answers in another thread, in batches while they come quickly."""
 
-    def __init__(self, console: Console, form: Form, bar: Bar, backpressure: Backpressure) -> None:
+    def __init__(self, console: Console, output_format: OutputFormat, bar: Bar, backpressure: Backpressure) -> None:
         self.failed: ExitCode | None = None
         self._console = console
-        self._form = form
+        self._output_format = output_format
         self._bar = bar
         self._backpressure = backpressure
         self.done = 0
@@ -236,15 +236,15 @@ class _Writer:
             going = len(answers) == taken
             del batch  # It would hold what is written.
             for n, answer in answers:
-                if isinstance(answer, _ALONE):
+                if isinstance(answer, _PER_NUMBER_ERRORS):
                     self.failed = ExitCode.FAILED
                     if not self._console.as_json:
-                        self._console.say(f"n = {n}:")
-                        explain(self._console, answer)
+                        self._console.info(f"n = {n}:")
+                        report_error(self._console, answer)
             while answers:
                 # The digits are made in that thread, too.
                 written = await to_daemon_thread(self._write, answers)
-                self.done += sum(not isinstance(answer, _ALONE) for _, answer in answers[:written])
+                self.done += sum(not isinstance(answer, _PER_NUMBER_ERRORS) for _, answer in answers[:written])
                 self._bar.advance(written)
                 for n, _ in answers[:written]:
                     self._backpressure.release(n)
@@ -257,9 +257,9 @@ class _Writer:
         lines: list[str] = []
         size = 0
         for n, answer in answers:
-            lines.append(self._form.line(self._console, n, answer))
+            lines.append(self._output_format.line(self._console, n, answer))
             size += len(lines[-1])
-            if size > _LONG:
+            if size > _LONG_TEXT:
                 break
-        self._console.write_now("".join(lines))
+        self._console.write_blocking("".join(lines))
         return len(lines)

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.tidying import RevocationCounts
 
-__all__ = ["Console", "answer", "json_line", "plain"]
+__all__ = ["Console", "escaped", "json_default", "json_line"]
 
 _LONGEST: Final = 64 * 1024
-"""The most characters that are said at once. Answers know no bound."""
+"""The most characters of one message. Answers know no bound."""
 
 _LAYOUT: Final = "\n\t"
+"""The control characters that do no harm to a terminal."""
 
 
 class Console:
@@ -53,7 +54,7 @@ class Console:
         self.as_json = as_json
         self.stop_message: Callable[[RevocationCounts], str] = lambda _: ""
         self.stopped_early: bool = False
-        self._own = output is not None
+        self._owns_fd = output is not None
         if output is not None:
             self._fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             self._encoding = "utf-8"
@@ -76,9 +77,9 @@ class Console:
         Raises:
             OSError: It cannot be written. BrokenPipeError, if nobody reads it any more.
         """
-        await to_daemon_thread(self.write_now, text)
+        await to_daemon_thread(self.write_blocking, text)
 
-    async def tell(self, text: str, *, indent: str = "") -> None:
+    async def write_wrapped(self, text: str, *, indent: str = "") -> None:
         """Write an answer that is prose, broken at words where it goes to a terminal.
 
         Args:
@@ -87,7 +88,7 @@ class Console:
         """
         await self.write(f"{wrapped(text, columns(self._fd), indent=indent)}\n")
 
-    def write_now(self, text: str) -> None:
+    def write_blocking(self, text: str) -> None:
         """Write answers, and wait until that is done. Not on the event loop.
 
         Args:
@@ -98,13 +99,13 @@ class Console:
         """
         if self.terminal:
             with self._lock:
-                if self._bar is not None and self._bar.above(text):
+                if self._bar is not None and self._bar.print_above(text):
                     return
                 self._write_all(text)
         else:
             self._write_all(text)
 
-    async def record(self, **fields: Any) -> None:
+    async def write_json(self, **fields: Any) -> None:
         """Write one answer as a line of JSON.
 
         Args:
@@ -118,12 +119,12 @@ class Console:
         Raises:
             OSError: Not all of it could be stored.
         """
-        if self._own:
-            self._own = False
+        if self._owns_fd:
+            self._owns_fd = False
             os.close(self._fd)
 
-    def say(self, text: str) -> None:
-        """Tell whoever sits before the command something: on the error output.
+    def info(self, text: str) -> None:
+        """Write a message for people, to the error output.
 
         Args:
             text: One line, or several.
@@ -132,34 +133,34 @@ class Console:
             return
         line = f"{wrapped(printable(text, _LONGEST, keep=_LAYOUT), columns(sys.stderr))}\n"
         with self._lock:
-            if self._bar is None or not self._bar.above(line):
+            if self._bar is None or not self._bar.print_above(line):
                 # What an error output cannot show, Python writes with backslashes.
                 with contextlib.suppress(OSError):  # That nobody reads it any more is no reason to stop.
                     sys.stderr.write(line)
                     sys.stderr.flush()
 
     def error(self, text: str) -> None:
-        """Tell what went wrong.
+        """Write a message on what went wrong.
 
         Args:
             text: One line, or several.
         """
-        self.say(f"Error: {text}")
+        self.info(f"Error: {text}")
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int | None = None, *, visible: bool = True) -> Iterator[Bar]:
+    def progress_bar(self, description: str, total: int | None = None, *, visible: bool = True) -> Iterator[Bar]:
         """Show on a terminal how far the command is, from some moments on.
 
         Args:
-            what: What it does.
+            description: What it does.
             total: How many steps there are, where that is known.
             visible: Whether to show it at all.
 
         Yields:
             The bar. Where there is no terminal, nothing of it is seen.
         """
-        self._bar = Bar(what, total, self._lock, on_output=self.terminal)
-        with self._bar.shown(wanted=visible and sys.stderr is not None and sys.stderr.isatty()):
+        self._bar = Bar(description, total, self._lock, on_output=self.terminal)
+        with self._bar.shown(visible=visible and sys.stderr is not None and sys.stderr.isatty()):
             try:
                 yield self._bar
             finally:
@@ -181,14 +182,14 @@ def json_line(fields: dict[str, Any]) -> str:
     Returns:
         ASCII text with a newline.
     """
-    return f"{json.dumps(fields, default=plain)}\n"
+    return f"{json.dumps(fields, default=json_default)}\n"
 
 
-def answer(text: str) -> str:
-    """Take out of an answer what could do something to a terminal.
+def escaped(text: str) -> str:
+    """Escape what could do something to a terminal.
 
     Args:
-        text: The answer.
+        text: An answer.
 
     Returns:
         All of it, with escapes as in a Python literal, but for newlines and tabs.
@@ -196,8 +197,8 @@ def answer(text: str) -> str:
     return printable(text, None, keep=_LAYOUT)
 
 
-def plain(value: object) -> str:
-    """Give the text for a value that JSON has no word for.
+def json_default(value: object) -> str:
+    """Give the text for a value that JSON has no word for, as the ``default`` of `json.dumps`.
 
     Args:
         value: A date, a decimal, a UUID, bytes or the like.

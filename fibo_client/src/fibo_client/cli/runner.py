@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
     from fibo_client.client import FiboClient
 
-__all__ = ["Connection", "explain", "no_answer", "run"]
+__all__ = ["ClientOptions", "report_error", "report_timeout", "run"]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SHOW_CURSOR: Final = "\x1b[?25h"
-_PATIENCE: Final = 1.0
+_INSPECT_TIMEOUT: Final = 1.0
 """Seconds that workers have to answer the questions after a timeout."""
-_OUTLIVED: Final = 0.5
-"""Seconds after which something is told if the command is not over by then."""
+_NOTICE_DELAY: Final = 0.5
+"""Seconds after which it is said that something takes time, if the command is not over by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connection:
+class ClientOptions:
     """What the options say about the client.
 
     Attributes:
@@ -80,7 +80,7 @@ class Connection:
 
 
 def run(
-    connection: Connection,
+    options: ClientOptions,
     job: Callable[[FiboClient, Console], Awaitable[ExitCode]],
     *,
     check: Callable[[FiboClient], None] | None = None,
@@ -91,9 +91,9 @@ def run(
     """Run a job, and end the command with its exit status.
 
     Args:
-        connection: What the options say about the client.
-        job: What to do with the client. What it raises is told in a line.
-        check: Told the client before it is opened; raises ValueError for what cannot be asked of it.
+        options: What the options say about the client.
+        job: What to do with the client. What it raises becomes a message.
+        check: Called with the client before it is opened; raises ValueError for what cannot be asked of it.
         as_json: Whether answers are lines of JSON.
         output: A file for the answers.
         **overrides: Fields of `FiboConfig`.
@@ -102,7 +102,7 @@ def run(
         Exit: Always.
     """
     try:
-        client = connection.client(**overrides)
+        client = options.client(**overrides)
         if check is not None:
             check(client)
         console = Console(as_json=as_json, output=output)
@@ -110,32 +110,32 @@ def run(
         usage_error(str(error))
     except OSError as error:
         usage_error(f"the answers cannot be written: {error}")
-    stop = _Stop()
+    stop = _StopSignal()
     counts = client.celery.engine.tidier.revocations
     try:
-        with _listening(console, debug=connection.debug):
+        with _showing_log(console, debug=options.debug):
             status: int = asyncio.run(_run(client, console, job, stop))
         console.close()
         if console.stopped_early:
-            console.say(console.stop_message(counts))
+            console.info(console.stop_message(counts))
     except asyncio.CancelledError:
         # Only now: what is unfinished is revoked at the latest while the client closes.
-        console.say(f"Stopped: {left}" if (left := console.stop_message(counts)) else "Stopped.")
+        console.info(f"Stopped: {left}" if (left := console.stop_message(counts)) else "Stopped.")
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)
-    except Exception as error:  # noqa: BLE001 - what is no user's error is raised again by `explain`
-        if connection.debug:
+    except Exception as error:  # noqa: BLE001 - what is no user's error is raised again by `report_error`
+        if options.debug:
             traceback.print_exc()
-        status = explain(console, error)
+        status = report_error(console, error)
     raise typer.Exit(status)
 
 
-def explain(console: Console, error: BaseException, *, traceback: bool | None = None) -> ExitCode:
-    """Tell an error in a line.
+def report_error(console: Console, error: BaseException, *, traceback: bool | None = None) -> ExitCode:
+    """Write an error's message.
 
     Args:
-        console: Where to tell it.
+        console: Where to write.
         error: What was raised.
         traceback: Whether to show the traceback of a task that failed. None is a command that cannot.
 
@@ -148,8 +148,8 @@ def explain(console: Console, error: BaseException, *, traceback: bool | None = 
     if isinstance(error, TransportError):
         # What was not sent does not matter here: the command ends, and its tasks are nobody else's.
         reason = error.reason if isinstance(error, PublishError) else str(error)
-        said = error.refused or "CELERY_BROKER_URL" in reason
-        console.error(reason if said else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
+        found = error.refused or "CELERY_BROKER_URL" in reason
+        console.error(reason if found else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
         return ExitCode.NO_REDIS
     if isinstance(error, (MessageError, ConfigError)):
         console.error(str(error))
@@ -159,9 +159,9 @@ def explain(console: Console, error: BaseException, *, traceback: bool | None = 
         if isinstance(error, TaskFailedError):
             if error.traceback and traceback is not None:
                 where = printable_lines(error.traceback.rstrip())
-                console.say(where if traceback else "--traceback shows where in the worker.")
+                console.info(where if traceback else "--traceback shows where in the worker.")
             if error.exc_type == "NotRegistered":
-                console.say("'fibo workers' shows which tasks each worker knows.")
+                console.info("'fibo workers' shows which tasks each worker knows.")
         return ExitCode.FAILED
     if isinstance(error, OSError):
         console.error(f"the output cannot be written: {error.strerror or error}")
@@ -169,7 +169,7 @@ def explain(console: Console, error: BaseException, *, traceback: bool | None = 
     raise error
 
 
-async def no_answer(
+async def report_timeout(
     client: FiboClient,
     console: Console,
     error: ResultTimeoutError,
@@ -177,11 +177,11 @@ async def no_answer(
     *,
     waited: float | None = None,
 ) -> ExitCode:
-    """Tell why there was no answer in time, as far as the queue and the workers know.
+    """Write why there was no answer in time, as far as the queue and the workers know.
 
     Args:
         client: The client that waited.
-        console: Where to tell it.
+        console: Where to write.
         error: What was raised.
         queue: The queue that the task was sent to, if it is not the client's.
         waited: Seconds that the command waited, if it is more than that of the error.
@@ -195,43 +195,43 @@ async def no_answer(
     task_id = error.task_ids[0]
     console.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
     if error.unread is not None:
-        console.say(error.unread)
+        console.info(error.unread)
         return ExitCode.NO_REDIS
     queue = error.queue or queue or client.config.queue
     handle = AsyncResult[Any](client.celery.engine, task_id, task=error.task, queue=queue)
     try:
-        diagnosis = await client.celery.diagnose(handle, timeout=_PATIENCE)
+        diagnosis = await client.celery.diagnose(handle, timeout=_INSPECT_TIMEOUT)
     except FiboError as failure:
-        console.say(str(failure))
+        console.info(str(failure))
         return ExitCode.NO_ANSWER
-    console.say(str(diagnosis))
-    lonely = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
-    if lonely or error.reason:
-        console.say(error.reason or "Start a worker, such as: fibo-worker start")
-    console.say(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
-    return ExitCode.NO_WORKER if lonely else ExitCode.NO_ANSWER
+    console.info(str(diagnosis))
+    no_worker = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
+    if no_worker or error.reason:
+        console.info(error.reason or "Start a worker, such as: fibo-worker start")
+    console.info(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
+    return ExitCode.NO_WORKER if no_worker else ExitCode.NO_ANSWER
 
 
-class _Stop:
+class _StopSignal:
     """The signal that stopped the command."""
 
     signal: int = signal.SIGINT
 
 
 async def _run(
-    client: FiboClient, console: Console, job: Callable[[FiboClient, Console], Awaitable[ExitCode]], stop: _Stop
+    client: FiboClient, console: Console, job: Callable[[FiboClient, Console], Awaitable[ExitCode]], stop: _StopSignal
 ) -> ExitCode:
     async def work() -> ExitCode:
         async with client:
             return await job(client, console)
 
     task = asyncio.create_task(work())
-    with _stopped_by_signals(stop, task, console):
+    with _cancelled_by_signals(stop, task, console):
         return await task
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], console: Console) -> Iterator[None]:
+def _cancelled_by_signals(stop: _StopSignal, job: asyncio.Task[Any], console: Console) -> Iterator[None]:
     """Let the first signal cancel the job, and the second one end the process at once."""
     loop = asyncio.get_running_loop()
 
@@ -244,7 +244,7 @@ def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], console: Console) -
     def end() -> None:
         job.cancel()
         if sys.stderr is not None and sys.stderr.isatty():
-            loop.call_later(_OUTLIVED, console.say, "Stopping; Ctrl-C again ends at once.")
+            loop.call_later(_NOTICE_DELAY, console.info, "Stopping; Ctrl-C again ends at once.")
 
     def second(number: int, _frame: Any) -> NoReturn:
         if sys.stderr is not None and sys.stderr.isatty():
@@ -262,7 +262,7 @@ def _stopped_by_signals(stop: _Stop, job: asyncio.Task[Any], console: Console) -
 
 
 class _ConsoleHandler(logging.Handler):
-    """Tells what the client logs; an outage only if the command outlives it, or it would be told twice."""
+    """Shows what the client logs; an outage only if the command outlives it, or it would be shown twice."""
 
     def __init__(self, console: Console, level: int) -> None:
         super().__init__(level)
@@ -270,14 +270,14 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.level < logging.WARNING:
-            self._console.say(self.format(record))
+            self._console.info(self.format(record))
         else:
-            asyncio.get_running_loop().call_later(_OUTLIVED, self._console.say, self.format(record))
+            asyncio.get_running_loop().call_later(_NOTICE_DELAY, self._console.info, self.format(record))
 
 
 @contextlib.contextmanager
-def _listening(console: Console, *, debug: bool) -> Iterator[None]:
-    """Have outages of Redis told, or all that the client logs."""
+def _showing_log(console: Console, *, debug: bool) -> Iterator[None]:
+    """Show outages of Redis, or all that the client logs."""
     logger = logging.getLogger("fibo_client")
     level = logger.level
     if debug:

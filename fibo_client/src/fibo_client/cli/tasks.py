@@ -14,11 +14,11 @@ from fibo_client.celery.inspection import queue_names
 from fibo_client.celery.protocol import states
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.work import EXPIRY_MARGIN
-from fibo_client.cli.console import answer, plain
+from fibo_client.cli.console import escaped, json_default
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.progress import progress
 from fibo_client.cli.revocation_summary import revocation_summary
-from fibo_client.cli.runner import explain, no_answer
+from fibo_client.cli.runner import report_error, report_timeout
 from fibo_client.errors import (
     FiboError,
     ResultDecodeError,
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
-_NOT_BEGUN: Final = (states.PENDING, "RECEIVED", "RETRY")
-"""States of a task that a worker leaves alone once it is told to."""
+_REVOCABLE_STATES: Final = (states.PENDING, "RECEIVED", "RETRY")
+"""States in which a task does not run: a worker that hears that it is revoked does not begin it."""
 
-_TO_END: Final = "To end it: fibo revoke --terminate"
+_TERMINATE_HINT: Final = "To end it: fibo revoke --terminate"
 
 SUSPICION: Final = 2.0
 """Seconds after which it is asked whether any worker takes from the queue."""
 
-_PATIENCE: Final = 1.0
-"""Seconds that workers have to say what they run."""
+_INSPECT_TIMEOUT: Final = 1.0
+"""Seconds that workers have to answer."""
 
-_SHOWN: Final = 10
-"""The most tasks of which it is said what became of them."""
+_MAX_LISTED: Final = 10
+"""The most tasks that are named."""
 
 __all__ = ["call", "revoke", "send", "stored", "wait"]
 
@@ -73,7 +73,7 @@ async def send(
     """
     handle = await client.celery.send_task(task, args, kwargs, **options)
     if console.as_json:
-        await console.record(id=handle.id, task=task)
+        await console.write_json(id=handle.id, task=task)
     else:
         await console.write(f"{handle.id}\n")
     return ExitCode.OK
@@ -119,10 +119,10 @@ async def call(
         seen = states.PENDING if handle is None or handle.cached is None else handle.cached.state
         if seen in states.READY_STATES:
             return f"{label} is over ({seen})."
-        if seen not in _NOT_BEGUN:
-            return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TO_END} {task_id}"
+        if seen not in _REVOCABLE_STATES:
+            return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TERMINATE_HINT} {task_id}"
         left = revocation_summary(label, counts, seconds)
-        return f"{left} {_TO_END} {task_id}" if counts.heard else left
+        return f"{left} {_TERMINATE_HINT} {task_id}" if counts.heard else left
 
     console.stop_message = stop_message
     clock = asyncio.get_running_loop().time
@@ -180,16 +180,16 @@ async def stored(client: FiboClient, console: Console, task_id: str, *, tracebac
     handle = client.celery.result(task_id)
     state = await handle.state()
     if state in states.READY_STATES:
-        return await _answer(client, console, handle, traceback=traceback)
+        return await _write_result(client, console, handle, traceback=traceback)
     if console.as_json:
-        await console.record(id=task_id, state=state)
+        await console.write_json(id=task_id, state=state)
     elif state == states.PENDING:
-        console.say(
+        console.info(
             "PENDING: nothing is stored under this id. The task waits, runs, is unknown, or was over long ago.\n"
             f"Wait for it: fibo result {task_id} --wait\nFind out more: fibo diagnose {task_id}"
         )
     else:
-        console.say(f"{printable(state)}: there is no result yet.\nWait for it: fibo result {task_id} --wait")
+        console.info(f"{printable(state)}: there is no result yet.\nWait for it: fibo result {task_id} --wait")
     return ExitCode.NO_ANSWER
 
 
@@ -209,28 +209,29 @@ async def revoke(
         The exit status.
     """
     heard = await client.celery.revoke(task_ids, terminate=terminate, signal=signal)
-    # Workers that listen answer in the order in which they are told: what they say now is how it is after it.
-    running = await _running(client, task_ids) if heard and not terminate else {}
-    over = await _over(client, [each for each in task_ids if each not in running]) if heard and not terminate else {}
+    # A worker obeys and answers in order: what it says now is how it is after the revocation.
+    running = await _active_nodes(client, task_ids) if heard and not terminate else {}
+    others = [task_id for task_id in task_ids if task_id not in running]
+    finished = await _finished_states(client, others) if heard and not terminate else {}
     if console.as_json:
-        await console.record(told=list(task_ids), workers=heard, running=running, over=over)
+        await console.write_json(ids=list(task_ids), workers=heard, running=running, finished=finished)
     elif heard:
         await console.write(f"{heard} {'worker' if heard == 1 else 'workers'} heard it.\n")
-        for task_id, node in islice(running.items(), _SHOWN):
-            console.say(f"{task_id} runs on {printable(node)}, and goes on. {_TO_END} {task_id}")
-        for task_id, state in over.items():
+        for task_id, node in islice(running.items(), _MAX_LISTED):
+            console.info(f"{task_id} runs on {printable(node)}, and goes on. {_TERMINATE_HINT} {task_id}")
+        for task_id, state in finished.items():
             if state != states.REVOKED:
-                console.say(f"{task_id} is over ({state}): there was nothing to revoke.")
+                console.info(f"{task_id} is over ({state}): there was nothing to revoke.")
     if not heard:
         console.error("no worker heard it. Start one, such as: fibo-worker start")
         return ExitCode.NO_WORKER
     return ExitCode.OK
 
 
-async def _running(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
+async def _active_nodes(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
     """Tell which of these tasks run, and on which workers, as far as those say so in time."""
     try:
-        answers = await client.celery.inspect(timeout=_PATIENCE).query_task(task_ids)
+        answers = await client.celery.inspect(timeout=_INSPECT_TIMEOUT).query_task(task_ids)
     except TransportError:
         return {}
     return {
@@ -242,9 +243,9 @@ async def _running(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str
     }
 
 
-async def _over(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
+async def _finished_states(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
     """Tell which of the first few of these tasks are over, and how, as far as that can be read."""
-    reads = (client.celery.result(task_id).state() for task_id in task_ids[:_SHOWN])
+    reads = (client.celery.result(task_id).state() for task_id in task_ids[:_MAX_LISTED])
     found = await asyncio.gather(*reads, return_exceptions=True)
     return {
         task_id: state
@@ -265,7 +266,7 @@ async def _follow(
     label = handle.task or handle.id
     wondering = None if handle.queue is None else asyncio.create_task(_wonder(client, console, handle))
     try:
-        with console.progress(label) as bar:
+        with console.progress_bar(label) as bar:
             try:
                 async for meta in handle.updates(timeout):
                     if meta.ready or meta.state == states.PENDING:
@@ -277,10 +278,10 @@ async def _follow(
             except ResultTimeoutError as error:
                 if wondering is not None:
                     wondering.cancel()
-                return await no_answer(client, console, error, handle.queue, waited=spent + error.waited)
+                return await report_timeout(client, console, error, handle.queue, waited=spent + error.waited)
         if wondering is not None:
             wondering.cancel()
-        return await _answer(client, console, handle, traceback=traceback)
+        return await _write_result(client, console, handle, traceback=traceback)
     finally:
         if wondering is not None:
             wondering.cancel()
@@ -294,49 +295,49 @@ async def _wonder(client: FiboClient, console: Console, handle: AsyncResult[Any]
     # A handle of its own: this look is not to be taken for what the other one has seen.
     look = AsyncResult[Any](celery.engine, handle.id, task=handle.task, queue=handle.queue)
     with contextlib.suppress(FiboError):  # That will be told, where it matters, at the end.
-        found = await celery.diagnose(look, timeout=_PATIENCE)
+        found = await celery.diagnose(look, timeout=_INSPECT_TIMEOUT)
         if found.cause is Cause.NO_WORKER:
-            console.say(f"Still waiting: {found.finding()}")
+            console.info(f"Still waiting: {found.finding()}")
         elif found.cause is Cause.NOT_LISTENING:
             knowing = list(found.registered or ())
-            asked = await celery.inspect(knowing, timeout=_PATIENCE).active_queues() if knowing else {}
+            asked = await celery.inspect(knowing, timeout=_INSPECT_TIMEOUT).active_queues() if knowing else {}
             queues = sorted({queue for taken in asked.values() for queue in queue_names(taken)})
             if queues:
                 who = f"{listed(knowing, printable, most=3)} {'knows' if len(knowing) == 1 else 'know'}"
                 known = f"{who} the task: --queue {listed(queues, printable, most=5)}"
             else:
                 known = "no worker that answered knows the task"
-            console.say(f"Still waiting: no worker takes tasks from {shown(found.queue)}; {known}")
+            console.info(f"Still waiting: no worker takes tasks from {shown(found.queue)}; {known}")
 
 
-async def _answer(client: FiboClient, console: Console, handle: AsyncResult[Any], *, traceback: bool) -> ExitCode:
+async def _write_result(client: FiboClient, console: Console, handle: AsyncResult[Any], *, traceback: bool) -> ExitCode:
     try:
         value = await handle.get(timeout=0)
     except (TaskError, ResultDecodeError) as error:
         # Some workers (Celery 5.6) store that at once, also of a task that they go on with.
         revoked = isinstance(error, TaskRevokedError) and error.reason == "revoked"
-        running = await _running(client, [handle.id]) if revoked else {}
+        running = await _active_nodes(client, [handle.id]) if revoked else {}
         if not console.as_json:
             if not running:
-                return explain(console, error, traceback=traceback)
+                return report_error(console, error, traceback=traceback)
             console.error(
                 f"{printable(handle.task or 'task')}[{handle.id}] is REVOKED, and still runs on "
                 f"{printable(running[handle.id])}, which goes on with it and may yet store its answer. "
-                f"{_TO_END} {handle.id}"
+                f"{_TERMINATE_HINT} {handle.id}"
             )
             return ExitCode.FAILED
-        told: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+        fields: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
         if isinstance(error, TaskError):
-            told["info"] = error.info
+            fields["info"] = error.info
         if running:
-            told["running"] = running[handle.id]
+            fields["running"] = running[handle.id]
         if isinstance(error, TaskFailedError):
-            told |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
-        await console.record(id=handle.id, **told)
+            fields |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
+        await console.write_json(id=handle.id, **fields)
         return ExitCode.FAILED
     if console.as_json:
-        await console.record(id=handle.id, value=value)
+        await console.write_json(id=handle.id, value=value)
     else:
-        text = value if isinstance(value, str) else json.dumps(value, default=plain, ensure_ascii=False)
-        await console.write(f"{answer(text) if console.terminal else text}\n")
+        text = value if isinstance(value, str) else json.dumps(value, default=json_default, ensure_ascii=False)
+        await console.write(f"{escaped(text) if console.terminal else text}\n")
     return ExitCode.OK

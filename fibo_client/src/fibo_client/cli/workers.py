@@ -21,6 +21,7 @@ _UNBOUNDED: Final = 10_000
 """More columns than any terminal has."""
 
 _LONGEST_NAME: Final = 1000
+"""The most characters of a worker's, a queue's or a task's name."""
 
 
 async def ping(client: FiboClient, console: Console, *, timeout: float) -> ExitCode:
@@ -37,10 +38,10 @@ async def ping(client: FiboClient, console: Console, *, timeout: float) -> ExitC
     found = await client.celery.ping(timeout=timeout)
     for each in found:
         if console.as_json:
-            await console.record(worker=each.name)
+            await console.write_json(worker=each.name)
         else:
             await console.write(f"{_name(each.name)}\n")
-    return ExitCode.OK if found else _nobody(console, timeout)
+    return ExitCode.OK if found else _no_worker(console, timeout)
 
 
 async def workers(client: FiboClient, console: Console, *, timeout: float) -> ExitCode:
@@ -63,14 +64,14 @@ async def workers(client: FiboClient, console: Console, *, timeout: float) -> Ex
         for name in sorted({*stats, *active, *queues, *tasks})
     ]
     if not found:
-        return _nobody(console, timeout)
+        return _no_worker(console, timeout)
     if console.as_json:
         for each in found:
-            await console.record(**each._asdict())
+            await console.write_json(**each._asdict())
     elif console.terminal:
         table = _table(found)
         if table is None:
-            await console.tell("\n\n".join(map(_list, found)), indent="  ")
+            await console.write_wrapped("\n\n".join(map(_list, found)), indent="  ")
         else:
             await console.write(table)
     else:
@@ -94,9 +95,9 @@ async def diagnose(client: FiboClient, console: Console, task_id: str, *, task: 
     """
     diagnosis = await client.celery.diagnose(client.celery.result(task_id, task), timeout=timeout)
     if console.as_json:
-        await console.record(**dataclasses.asdict(diagnosis))
+        await console.write_json(**dataclasses.asdict(diagnosis))
     else:
-        await console.tell(str(diagnosis))
+        await console.write_wrapped(str(diagnosis))
     return ExitCode.OK
 
 
@@ -173,7 +174,7 @@ def _table(found: Sequence[_Worker]) -> str | None:
     return captured.get()
 
 
-def _nobody(console: Console, timeout: float) -> ExitCode:
+def _no_worker(console: Console, timeout: float) -> ExitCode:
     console.error(
         f"Redis can be reached, but no worker answered in {timeout:g} s. Start one, such as: fibo-worker start"
     )
