@@ -10,7 +10,7 @@ import pytest
 from support.clock import virtual
 
 from fibo_client import FiboClient, TransportError
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import Inspect
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.tasks import call
@@ -103,23 +103,25 @@ async def test_an_answer_comes_whatever_becomes_of_the_question_beside_it(
 ):
     asked = []
 
-    async def diagnose(*_, **__):
+    async def active_queues(*_):
         asked.append(True)
         if trouble == "endless":
             await asyncio.Event().wait()
         raise TransportError("Redis is gone") if trouble == "raises" else ZeroDivisionError
 
-    monkeypatch.setattr(CeleryClient, "diagnose", diagnose)
-    fake = FakeCelery(queues=["mth"])
+    monkeypatch.setattr(Inspect, "active_queues", active_queues)
+    fake = FakeCelery(queues=["mth"], concurrency=1)
     fake.task("tasks.slow", lambda: 5, delay=4.0)
-    assert await waited(fake, console, "tasks.slow") is ExitCode.OK
+    async with FiboClient(transport=fake) as other:
+        await other.celery.send_task("tasks.slow", queue="mth")  # Meanwhile, the one of the call waits in the queue.
+        assert await waited(fake, console, "tasks.slow") is ExitCode.OK
     assert (asked, capsys.readouterr().err, (tmp_path / "answers").read_text()) == ([True], "", "5\n")
 
 
 @pytest.mark.usefixtures("no_threads")
 @virtual
 async def test_a_quick_answer_asks_nothing(console, capsys, monkeypatch):
-    monkeypatch.setattr(CeleryClient, "diagnose", None)  # It would break.
+    monkeypatch.setattr(Inspect, "active_queues", None)  # It would break.
     fake = FakeCelery(queues=["mth"])
     fake.task("tasks.quick", lambda: 5, delay=1.0)
     assert await waited(fake, console, "tasks.quick") is ExitCode.OK

@@ -116,9 +116,9 @@ def compute(
     that is wrong is told of by its number, and the others go on. N is at most 10,000,000: the setting max_n, and the
     worker's own FIBO_MAX_N.
 
-    A number that fails, fails alone. When one is not answered in time, or when you press Ctrl-C, the command stops,
-    tells the workers to revoke what is unfinished, and says how that went. --timeout is for each number, from when it
-    was sent.
+    A number that fails, fails alone. If no worker takes from the queue, that is told after 2 seconds. When one is not
+    answered in time, or when you press Ctrl-C, the command stops, tells the workers to revoke what is unfinished, and
+    says how that went. --timeout is for each number, from when it was sent.
     """
     _check_which(numbers, between)
     if as_json and (bare or digits == "short"):
@@ -188,6 +188,7 @@ def sqrt(
     values: Annotated[list[str], typer.Argument(metavar="X", help="Numbers, 0 or more.", show_default=False)],
     bare: Bare = False,
     as_json: AsJson = False,
+    queue: Queue = None,
     timeout: Timeout = None,
     broker: Broker = None,
     result_backend: Backend = None,
@@ -209,10 +210,12 @@ def sqrt(
         given = [check_sqrt(parse_number(text)) for text in values]
     except ValueError as error:
         _not_numbers(values, error)
+    overrides = {} if queue is None else {"queue": queue}
     _run(
         _client_options(broker, result_backend, settings, debug=debug),
         lambda client, console: square_roots(client, console, given, bare=bare, timeout=_resolved(timeout, client)),
         as_json=as_json,
+        **overrides,
     )
 
 

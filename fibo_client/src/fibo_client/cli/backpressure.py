@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fibo_client.packing import reply_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 __all__ = ["MAX_BYTES", "Backpressure"]
 
@@ -32,11 +32,14 @@ class Backpressure:
         self._in_flight = 0
         self._room = asyncio.Event()
 
-    async def limit(self, source: Iterable[int] | AsyncIterable[int]) -> AsyncIterator[int]:
+    async def limit(
+        self, source: Iterable[int] | AsyncIterable[int], on_pull: Callable[[], object] = lambda: None
+    ) -> AsyncIterator[int]:
         """Give the numbers of a source, each once there is room for its answer.
 
         Args:
             source: The numbers.
+            on_pull: Called for each of them.
 
         Yields:
             Each of them.
@@ -49,6 +52,7 @@ class Backpressure:
                     self._room.clear()
                     await self._room.wait()
                 self._in_flight += size
+                on_pull()
                 yield n
         finally:
             if isasyncgen(numbers):

@@ -12,8 +12,10 @@ from fibo_client.cli.big_integers import decimal_digits, shortened
 from fibo_client.cli.console import json_line
 from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.exit_codes import ExitCode
+from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import revocation_summary
 from fibo_client.cli.runner import report_error, report_timeout
+from fibo_client.contract import FIBONACCI, SQRT_TASK
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ async def compute(
     total: int | None,
     ordered: bool,
     timeout: float | None,
+    queue: str | None = None,
     bar: bool = True,
     **options: Any,
 ) -> ExitCode:
@@ -98,6 +101,7 @@ async def compute(
         total: How many numbers there are, where that is known.
         ordered: Whether the answers come in the order of the numbers.
         timeout: Seconds for each number. None is no limit.
+        queue: The queue to send to. None is the client's.
         bar: Whether a terminal may show how far it is.
         **options: More of those of `FiboClient.stream`.
 
@@ -109,15 +113,19 @@ async def compute(
         writer = _Writer(console, output_format, progress, backpressure)
         console.stop_message = lambda counts: _answered_message(writer.done, total, counts, timeout)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with (
+                asyncio.TaskGroup() as group,
+                QueueHint(client, console, task=FIBONACCI.name, queue=queue or client.config.queue) as hint,
+            ):
                 group.create_task(writer.write_all())
+                numbers = backpressure.limit(source, hint.start)
                 async with client.stream(
-                    backpressure.limit(source), ordered=ordered, timeout=timeout, return_exceptions=True, **options
+                    numbers, ordered=ordered, timeout=timeout, queue=queue, return_exceptions=True, **options
                 ) as results:
                     async for n, answer in results:
+                        hint.cancel()
                         if isinstance(answer, Exception) and not isinstance(answer, _PER_NUMBER_ERRORS):
                             await writer.end()
-                            queue = options.get("queue")
                             return await _report_failure(client, console, answer, writer.done, total, timeout, queue)
                         await writer.put(n, answer)
                 await writer.end()
@@ -143,9 +151,12 @@ async def square_roots(
     """
     status = ExitCode.OK
     console.stop_message = lambda counts: revocation_summary("what is unfinished", counts, _expiry(timeout))
+    hint = QueueHint(client, console, task=SQRT_TASK.name, queue=client.config.queue)
     with console.progress_bar("Computing", len(values)):
         calls = (client.sqrt(value, timeout=timeout) for value in values)
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+        async with hint:
+            hint.start()
+            answers = await asyncio.gather(*calls, return_exceptions=True)
     for done, (value, answer) in enumerate(zip(values, answers, strict=True)):
         if not isinstance(answer, BaseException):
             if console.as_json:

@@ -191,6 +191,7 @@ async def report_timeout(
     """
     from fibo_client.celery.diagnosis import Cause
     from fibo_client.celery.result import AsyncResult
+    from fibo_client.config import FiboConfig
 
     task_id = error.task_ids[0]
     console.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
@@ -208,7 +209,7 @@ async def report_timeout(
     no_worker = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
     if no_worker or error.reason:
         console.info(error.reason or "Start a worker, such as: fibo-worker start")
-    console.info(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != client.config.queue else ''}")
+    console.info(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != FiboConfig().queue else ''}")
     return ExitCode.NO_WORKER if no_worker else ExitCode.NO_ANSWER
 
 

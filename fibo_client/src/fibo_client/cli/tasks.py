@@ -9,18 +9,15 @@ import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.diagnosis import Cause
-from fibo_client.celery.inspection import queue_names
 from fibo_client.celery.protocol import states
-from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.console import escaped, json_default
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.progress import progress
+from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import revocation_summary
 from fibo_client.cli.runner import report_error, report_timeout
 from fibo_client.errors import (
-    FiboError,
     ResultDecodeError,
     ResultTimeoutError,
     TaskError,
@@ -28,11 +25,12 @@ from fibo_client.errors import (
     TaskRevokedError,
     TransportError,
 )
-from fibo_client.text import listed, printable, shown
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.task import SendOptions
     from fibo_client.celery.tidying import RevocationCounts
     from fibo_client.cli.console import Console
@@ -42,9 +40,6 @@ _REVOCABLE_STATES: Final = (states.PENDING, "RECEIVED", "RETRY")
 """States in which a task does not run: a worker that hears that it is revoked does not begin it."""
 
 _TERMINATE_HINT: Final = "To end it: fibo revoke --terminate"
-
-SUSPICION: Final = 2.0
-"""Seconds after which it is asked whether any worker takes from the queue."""
 
 _INSPECT_TIMEOUT: Final = 1.0
 """Seconds that workers have to answer."""
@@ -264,50 +259,24 @@ async def _follow(
     spent: float = 0.0,
 ) -> ExitCode:
     label = handle.task or handle.id
-    wondering = None if handle.queue is None else asyncio.create_task(_wonder(client, console, handle))
-    try:
+    async with QueueHint(client, console, task=handle.task, queue=handle.queue) as hint:
+        hint.start()
         with console.progress_bar(label) as bar:
             try:
                 async for meta in handle.updates(timeout):
-                    if meta.ready or meta.state == states.PENDING:
+                    if meta.state == states.PENDING:
+                        continue
+                    hint.cancel()
+                    if meta.ready:
                         continue
                     if (found := progress(meta.result)) is not None:
                         bar.update(*found, label)
                     else:
                         bar.update(0, None, f"{label}: {meta.state}")
             except ResultTimeoutError as error:
-                if wondering is not None:
-                    wondering.cancel()
+                hint.cancel()
                 return await report_timeout(client, console, error, handle.queue, waited=spent + error.waited)
-        if wondering is not None:
-            wondering.cancel()
         return await _write_result(client, console, handle, traceback=traceback)
-    finally:
-        if wondering is not None:
-            wondering.cancel()
-            await asyncio.gather(wondering, return_exceptions=True)
-
-
-async def _wonder(client: FiboClient, console: Console, handle: AsyncResult[Any]) -> None:
-    """Look once, while an answer is waited for, whether any worker takes from that queue; tell if none does."""
-    await asyncio.sleep(SUSPICION)
-    celery = client.celery
-    # A handle of its own: this look is not to be taken for what the other one has seen.
-    look = AsyncResult[Any](celery.engine, handle.id, task=handle.task, queue=handle.queue)
-    with contextlib.suppress(FiboError):  # That will be told, where it matters, at the end.
-        found = await celery.diagnose(look, timeout=_INSPECT_TIMEOUT)
-        if found.cause is Cause.NO_WORKER:
-            console.info(f"Still waiting: {found.finding()}")
-        elif found.cause is Cause.NOT_LISTENING:
-            knowing = list(found.registered or ())
-            asked = await celery.inspect(knowing, timeout=_INSPECT_TIMEOUT).active_queues() if knowing else {}
-            queues = sorted({queue for taken in asked.values() for queue in queue_names(taken)})
-            if queues:
-                who = f"{listed(knowing, printable, most=3)} {'knows' if len(knowing) == 1 else 'know'}"
-                known = f"{who} the task: --queue {listed(queues, printable, most=5)}"
-            else:
-                known = "no worker that answered knows the task"
-            console.info(f"Still waiting: no worker takes tasks from {shown(found.queue)}; {known}")
 
 
 async def _write_result(client: FiboClient, console: Console, handle: AsyncResult[Any], *, traceback: bool) -> ExitCode:

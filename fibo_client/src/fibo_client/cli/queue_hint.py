@@ -1,0 +1,94 @@
+"""A hint for who waits in vain: no worker takes tasks from the queue, and another queue may be the right one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final, Self
+
+from fibo_client.celery.inspection import queue_names, task_names
+from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.errors import FiboError
+from fibo_client.text import listed, printable, shown
+
+if TYPE_CHECKING:
+    from fibo_client.cli.console import Console
+    from fibo_client.client import FiboClient
+
+__all__ = ["QueueHint"]
+
+DELAY: Final = 2.0
+"""Seconds without an answer after which the workers are asked."""
+
+_INSPECT_TIMEOUT: Final = 1.0
+"""Seconds that they have to answer."""
+
+
+class QueueHint:
+    """Asks in the background, once, who takes tasks from a queue, and says so where nobody does.
+
+    Leaving its context ends the question: no answer waits for it.
+
+    Args:
+        client: An open client.
+        console: Where to say it.
+        task: The name of the task that is waited for. None where it is not known.
+        queue: The queue that it was sent to. None where it is not known: then nothing is asked.
+    """
+
+    def __init__(self, client: FiboClient, console: Console, *, task: str | None, queue: str | None) -> None:
+        self._client = client
+        self._console = console
+        self._task = task
+        self._queue = queue
+        self._asking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+        if self._asking is not None:
+            # Whatever became of it: that matters to no answer.
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def start(self) -> None:
+        """Ask after `DELAY`, unless it is cancelled before. Only the first call does anything."""
+        if self._asking is None and self._queue is not None:
+            self._asking = asyncio.create_task(self._ask(self._queue))
+
+    def cancel(self) -> None:
+        """Ask no more: there is an answer, or the wait is over."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def _ask(self, queue: str) -> None:
+        await asyncio.sleep(DELAY)
+        with contextlib.suppress(FiboError):  # What keeps the workers from being asked is told by the command itself.
+            if (found := await self._find(queue)) is not None:
+                self._console.info(f"Still waiting: {found}")
+
+    async def _find(self, queue: str) -> str | None:
+        """Say why nobody takes the task. None where somebody does, or may."""
+        broker = self._client.celery.engine.broker
+        depth = await broker.depth(queue)
+        if depth == 0:
+            return None  # A worker has taken the task.
+        inspect = self._client.celery.inspect(timeout=_INSPECT_TIMEOUT)
+        heard, queues, registered = await asyncio.gather(
+            broker.broadcast(ControlRequest(method="ping")), inspect.active_queues(), inspect.registered()
+        )
+        served = {node: queue_names(answer) for node, answer in queues.items()}
+        if heard > len(served) or any(queue in names for names in served.values()):
+            return None  # One that gave no answer, such as a solo pool at work, may be the one to take it.
+        if not served:
+            waits = f"{depth} {'message waits' if depth == 1 else 'messages wait'} in {shown(queue)}"
+            return f"no worker answers on this broker (one without remote control is not seen); {waits}"
+        knowing = [node for node in served if self._task in task_names(registered.get(node))]
+        others = sorted({name for node in knowing for name in served[node]})
+        if others:
+            know = f"{listed(knowing, printable, most=3)} {'knows' if len(knowing) == 1 else 'know'} the task"
+            advice = f"{know}: --queue {listed(others, printable, most=5)}"
+        else:
+            advice = "no worker that answered knows the task"
+        return f"no worker takes tasks from {shown(queue)}; {advice}"
