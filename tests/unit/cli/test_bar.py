@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import re
+import sys
 import threading
+import time
 
+from rich.console import Console
+from rich.live_render import LiveRender
 from rich.progress import Progress
 from support.clock import virtual
+from support.hand import eventually
 
 from fibo_client.cli.bar import DELAY, Bar
 
@@ -42,3 +49,45 @@ async def test_steps_that_are_done_while_the_bar_is_being_made_do_no_harm(monkey
         bar._show()
         bar.advance()
         assert bar._progress.tasks[0].completed == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+    def shows(self, frame):
+        return frame in self.getvalue()
+
+
+async def test_a_newer_frame_does_not_overtake_the_one_that_is_written_below_an_answer(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("fibo_client.cli.bar.DELAY", 0.0)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    lock = threading.Lock()
+    bar = Bar("Computing", 10, lock, on_output=False)
+    render = Console.render
+
+    def slowly(self, renderable, options=None):
+        yield from render(self, renderable, options)
+        if isinstance(renderable, LiveRender) and threading.current_thread() is threading.main_thread():
+            # It is drawn, and not written yet.
+            bar.update(7, 10)
+            deadline = time.monotonic() + 0.5
+            while not terminal.shows("7/10") and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+    async def shown(frame):
+        await eventually(lambda: asyncio.sleep(0, terminal.shows(frame)))
+
+    with bar.shown(visible=True):
+        await shown("0/10")
+        bar.update(5, 10)
+        await shown("5/10")
+        monkeypatch.setattr(Console, "render", slowly)
+        with lock:
+            assert bar.print_above("An answer.\n")
+        monkeypatch.setattr(Console, "render", render)
+        await shown("7/10")
+    frames = [int(done) for done in re.findall(r"(\d+)/10", terminal.getvalue())]
+    assert frames == sorted(frames)

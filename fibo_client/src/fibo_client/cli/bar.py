@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
 
 __all__ = ["Bar"]
 
 DELAY: Final = 0.3
 """Seconds after which the bar is shown."""
+
+_REFRESH_PAUSE: Final = 0.1
+"""Seconds between two frames."""
 
 _LONGEST: Final = 200
 """The most characters of its description."""
@@ -43,7 +46,7 @@ class Bar:
         self._done = 0
         self._lock = lock
         self._on_output = on_output
-        self._stopped = False
+        self._stopped = threading.Event()
         self._progress: Any = None
         self._task: Any = None
 
@@ -65,7 +68,7 @@ class Bar:
             if showing is not None:
                 showing.cancel()
             with self._lock:
-                self._stopped = True
+                self._stopped.set()
                 if self._progress is not None:
                     self._progress.stop()
                     self._progress = None
@@ -115,7 +118,16 @@ class Bar:
 
     async def _show_soon(self) -> None:
         await asyncio.sleep(DELAY)
-        await to_daemon_thread(self._show)  # To import rich takes long enough to be noticed on the event loop.
+        await to_daemon_thread(self._show_and_refresh)  # To import rich would be noticed on the event loop.
+
+    def _show_and_refresh(self) -> None:
+        self._show()
+        # Not by a thread of rich's: between the drawing of a frame and its writing it does not keep others from theirs.
+        with contextlib.suppress(OSError):  # Nobody sees the terminal any more.
+            while not self._stopped.wait(_REFRESH_PAUSE):
+                with self._lock:
+                    if self._progress is not None:
+                        self._progress.refresh()
 
     def _show(self) -> None:
         from rich.console import Console
@@ -124,7 +136,7 @@ class Bar:
         # The same terminal has to know of answers and bar, or they would write over each other.
         console = Console(file=sys.stdout if self._on_output else sys.stderr)
         with self._lock:
-            if self._stopped:
+            if self._stopped.is_set():
                 return
             progress = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -133,6 +145,7 @@ class Bar:
                 TimeElapsedColumn(),
                 TextColumn("   "),  # Room for ^C, which would break the line on a narrow terminal.
                 console=console,
+                auto_refresh=False,
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
