@@ -37,7 +37,7 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
     assert (status, console.stopped_early) == (ExitCode.NO_WORKER, True)
     assert console.stop_message(client.celery.engine.tidier.revocations) == (
         "0 of 2 answered, the rest could not be revoked: no worker heard it. "
-        "What no worker has begun expires within 5 s; what one has begun goes on."
+        "What no worker has begun expires within 3 s; what one has begun goes on."
     )
 
 

@@ -13,7 +13,7 @@ from fibo_client.cli.console import json_line
 from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.queue_hint import QueueHint
-from fibo_client.cli.revocation_summary import revocation_summary
+from fibo_client.cli.revocation_summary import Expiry, revocation_summary
 from fibo_client.cli.runner import report_error, report_timeout
 from fibo_client.contract import FIBONACCI, SQRT_TASK
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
@@ -111,22 +111,32 @@ async def compute(
     with console.progress_bar("Computing", total, visible=bar) as progress:
         backpressure = Backpressure()
         writer = _Writer(console, output_format, progress, backpressure)
-        console.stop_message = lambda counts: _answered_message(writer.done, total, counts, timeout)
+        expiry = _expiry(timeout)
+        console.stop_message = lambda counts: _answered_message(writer.done, total, counts, expiry)
         try:
             async with (
                 asyncio.TaskGroup() as group,
                 QueueHint(client, console, task=FIBONACCI.name, queue=queue or client.config.queue) as hint,
             ):
                 group.create_task(writer.write_all())
-                numbers = backpressure.limit(source, hint.start)
+
+                def pulled() -> None:
+                    hint.start()
+                    expiry.sent()  # By the stream, if not at once, yet with the deadline that it has from now.
+
                 async with client.stream(
-                    numbers, ordered=ordered, timeout=timeout, queue=queue, return_exceptions=True, **options
+                    backpressure.limit(source, pulled),
+                    ordered=ordered,
+                    timeout=timeout,
+                    queue=queue,
+                    return_exceptions=True,
+                    **options,
                 ) as results:
                     async for n, answer in results:
                         hint.cancel()
                         if isinstance(answer, Exception) and not isinstance(answer, _PER_NUMBER_ERRORS):
                             await writer.end()
-                            return await _report_failure(client, console, answer, writer.done, total, timeout, queue)
+                            return await _report_failure(client, console, answer, writer.done, total, expiry, queue)
                         await writer.put(n, answer)
                 await writer.end()
         except BaseExceptionGroup as errors:
@@ -150,13 +160,18 @@ async def square_roots(
         The exit status.
     """
     status = ExitCode.OK
-    console.stop_message = lambda counts: revocation_summary("what is unfinished", counts, _expiry(timeout))
+    expiry = _expiry(timeout)
+    console.stop_message = lambda counts: revocation_summary("what is unfinished", counts, expiry.remaining())
+
+    async def root(value: float) -> float:
+        expiry.sent()
+        return await client.sqrt(value, timeout=timeout)
+
     hint = QueueHint(client, console, task=SQRT_TASK.name, queue=client.config.queue)
     with console.progress_bar("Computing", len(values)):
-        calls = (client.sqrt(value, timeout=timeout) for value in values)
         async with hint:
             hint.start()
-            answers = await asyncio.gather(*calls, return_exceptions=True)
+            answers = await asyncio.gather(*map(root, values), return_exceptions=True)
     for done, (value, answer) in enumerate(zip(values, answers, strict=True)):
         if not isinstance(answer, BaseException):
             if console.as_json:
@@ -164,7 +179,7 @@ async def square_roots(
             else:
                 await console.write(_labelled(console, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
         elif not isinstance(answer, _PER_NUMBER_ERRORS):
-            return await _report_failure(client, console, answer, done, len(values), timeout, None)
+            return await _report_failure(client, console, answer, done, len(values), expiry, None)
         else:
             status = ExitCode.FAILED
             if console.as_json:
@@ -187,7 +202,7 @@ async def _report_failure(
     error: BaseException,
     done: int,
     total: int | None,
-    timeout: float | None,
+    expiry: Expiry,
     queue: str | None,
 ) -> ExitCode:
     """Report an error that ends the command, and have it said at the end how many numbers were answered."""
@@ -195,18 +210,18 @@ async def _report_failure(
         status = await report_timeout(client, console, error, queue)
     else:
         status = report_error(console, error)
-    console.stop_message = lambda counts: _answered_message(done, total, counts, timeout)
+    console.stop_message = lambda counts: _answered_message(done, total, counts, expiry)
     console.stopped_early = total != 1 and (done > 0 or status is not ExitCode.NO_REDIS)
     return status
 
 
-def _answered_message(done: int, total: int | None, counts: RevocationCounts, timeout: float | None) -> str:
-    rest = revocation_summary("the rest", counts, _expiry(timeout))
+def _answered_message(done: int, total: int | None, counts: RevocationCounts, expiry: Expiry) -> str:
+    rest = revocation_summary("the rest", counts, expiry.remaining())
     return f"{done}{'' if total is None else f' of {total}'} answered{f', {rest}' if rest else '.'}"
 
 
-def _expiry(timeout: float | None) -> float | None:
-    return None if timeout is None else timeout + EXPIRY_MARGIN
+def _expiry(timeout: float | None) -> Expiry:
+    return Expiry(None if timeout is None else timeout + EXPIRY_MARGIN)
 
 
 class _Writer:

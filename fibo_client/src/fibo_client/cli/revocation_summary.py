@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from fibo_client.celery.tidying import RevocationCounts
 
-__all__ = ["GOES_ON", "revocation_summary"]
-
+__all__ = ["GOES_ON", "Expiry", "revocation_summary"]
 
 GOES_ON: Final = "What a worker has begun goes on."
+
+
+class Expiry:
+    """Knows when the tasks of a command expire that no worker has begun.
+
+    Args:
+        seconds: How long after it was sent each of them expires. None is never.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._clock = asyncio.get_running_loop().time
+        self._last_sent = math.inf
+
+    def sent(self) -> None:
+        """Note that a task is sent."""
+        self._last_sent = self._clock()
+
+    def remaining(self) -> float | None:
+        """Tell when all of them have expired.
+
+        Returns:
+            Seconds from now: below 0, if they have. None is never.
+        """
+        now = self._clock()
+        # Of what is being sent, it is not known when it was composed: at the latest now.
+        return None if self._seconds is None else self._seconds - (now - min(now, self._last_sent))
 
 
 def revocation_summary(what: str, counts: RevocationCounts, expires: float | None) -> str:
@@ -22,7 +50,7 @@ def revocation_summary(what: str, counts: RevocationCounts, expires: float | Non
     Args:
         what: What they are, such as ``the rest``.
         counts: What became of them. The client is closed: all is known that will be.
-        expires: The seconds after which no worker begins them. None is never.
+        expires: The seconds from now after which no worker begins them: below 0, if that is so already. None is never.
 
     Returns:
         The end of a sentence, and one more. Empty if there was nothing to revoke.
@@ -38,5 +66,8 @@ def revocation_summary(what: str, counts: RevocationCounts, expires: float | Non
     if not counts.unsent:
         reason = "no worker heard it"
     stop = "" if reason.endswith((".", "?")) else "."
-    waits = "waits for a worker" if expires is None else f"expires within {expires:g} s"
+    if expires is None:
+        waits = "waits for a worker"
+    else:
+        waits = f"expires within {math.ceil(expires)} s" if expires > 0 else "has expired"
     return f"{told}: {reason}{stop} What no worker has begun {waits}; what one has begun goes on."

@@ -15,7 +15,7 @@ from fibo_client.cli.console import escaped, json_default
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.progress import progress
 from fibo_client.cli.queue_hint import QueueHint
-from fibo_client.cli.revocation_summary import revocation_summary
+from fibo_client.cli.revocation_summary import Expiry, revocation_summary
 from fibo_client.cli.runner import report_error, report_timeout
 from fibo_client.errors import (
     ResultDecodeError,
@@ -107,7 +107,7 @@ async def call(
     task_id = options["task_id"] = str(uuid.uuid4())
     label = f"{task}[{task_id}]"
     expires = options.get("expires")
-    seconds = expires if isinstance(expires, (int, float)) else None
+    expiry = Expiry(expires if isinstance(expires, (int, float)) else None)
     handle: AsyncResult[Any] | None = None
 
     def stop_message(counts: RevocationCounts) -> str:
@@ -116,7 +116,7 @@ async def call(
             return f"{label} is over ({seen})."
         if seen not in _REVOCABLE_STATES:
             return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TERMINATE_HINT} {task_id}"
-        left = revocation_summary(label, counts, seconds)
+        left = revocation_summary(label, counts, expiry.remaining())
         return f"{left} {_TERMINATE_HINT} {task_id}" if counts.heard else left
 
     console.stop_message = stop_message
@@ -124,6 +124,7 @@ async def call(
     began = clock()
     try:
         handle = await client.celery.send_task(task, args, kwargs, timeout=timeout, **options)
+        expiry.sent()
         spent = clock() - began
         left = None if timeout is None else max(0.0, timeout - spent)
         status = await _follow(client, console, handle, timeout=left, spent=spent, traceback=traceback)
