@@ -99,7 +99,10 @@ async def call(
 
     Returns:
         The exit status.
-    """  # noqa: DOC501 - a cancellation passes through
+
+    Raises:
+        CancelledError: A signal stopped the command. Before, the task is handed over to be revoked.
+    """
     # `CeleryClient.call` would do the same, but for the progress.
     client.celery.engine.check_readable()  # Or it would be sent, and its answer asked for in vain.
     if timeout is not None:
