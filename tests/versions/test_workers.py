@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import datetime as dt
+import json
 import math
 import time
 
 import pytest
+from support.fibo import fibo as command
 from support.stock import TYPES
 from support.waiting import eventually
 from versions.conftest import PATIENCE, heard
@@ -318,3 +320,40 @@ async def test_numbers_are_handed_out_one_by_one(fibo):
     ]
     assert await fibo.ready(handles) == [True] * 3
     assert await fibo.sqrt(2) == math.sqrt(2)
+
+
+def test_the_command_revokes_and_tells_of_what_runs_all_the_same(worker, tmp_path):
+    def sent(task, *args):
+        return command(worker.url, "call", task, "--args", json.dumps(args), "--no-wait").stdout.strip()
+
+    def until(text, *words):
+        deadline = time.monotonic() + PATIENCE
+        while text not in (done := command(worker.url, *words)).stdout:
+            assert time.monotonic() < deadline, done
+        return done
+
+    over = sent("stock.add", 1, 2)
+    until("3", "result", over)
+    running = sent("hosted.hold", str(tmp_path / "release"))
+    until("it is running", "diagnose", running)
+    waiting = sent("stock.add", 1, 2)
+    until("(reserved)", "diagnose", waiting)
+
+    done = command(worker.url, "revoke", over, running, waiting)
+    assert (done.returncode, done.stdout) == (0, "1 worker heard it.\n")
+    assert done.stderr == (
+        f"{running} runs on {worker.node}, and goes on. To end it: fibo revoke --terminate {running}\n"
+        f"{over} is over (SUCCESS): there was nothing to revoke.\n"
+    )
+    done = command(worker.url, "result", running)
+    if worker.version == (5, 6):
+        assert done.returncode == 1
+        assert f"is REVOKED, and still runs on {worker.node}, which goes on with it" in done.stderr
+    else:
+        assert (done.returncode, done.stderr.split(":")[0]) == (3, "PROGRESS")
+
+    (tmp_path / "release").touch()
+    until(str(tmp_path), "result", running)
+    done = command(worker.url, "result", waiting, "--wait")
+    assert done.returncode == 1
+    assert "was revoked" in done.stderr
