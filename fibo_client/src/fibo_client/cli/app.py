@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -120,66 +120,39 @@ def compute(
     answered in time, or when you press Ctrl-C, the command stops, tells the workers to revoke what is unfinished, and
     says how that went. --timeout is for each number, from when it was sent.
     """
-    _check_which(numbers, between)
+    from fibo_client.cli.number_arguments import indexes
+
+    source = indexes(numbers, between)
     if as_json and (bare or digits == "short"):
         usage_error("--json always has all digits and what they answer: no --bare, no --digits short")
+    if source is None and sys.stdin is None:
+        usage_error("there is no input to read numbers from")
 
-    from fibo_client.cli.compute import OutputFormat
-    from fibo_client.cli.compute import compute as job
-    from fibo_client.cli.parsing import StandardInput, parse_integer, parse_range
+    from fibo_client.cli import compute as jobs
     from fibo_client.contract import check_n
 
-    output_format = OutputFormat(
-        hexadecimal=hexadecimal, short=None if digits is None else digits == "short", bare=bare
-    )
     options: dict[str, Any] = {
-        "output_format": output_format,
+        "output_format": jobs.OutputFormat(
+            hexadecimal=hexadecimal, short=None if digits is None else digits == "short", bare=bare
+        ),
         "ordered": not unordered,
         "max_in_flight": in_flight,
         "queue": queue,
         "priority": priority,
     }
-    client_options = _client_options(broker, result_backend, settings, debug=debug)
-
-    if numbers == ["-"]:
-        if sys.stdin is None:
-            usage_error("there is no input to read numbers from")
-        interactive = sys.stdin.isatty()
-
-        async def read(client: FiboClient, console: Console) -> ExitCode:
-            wrong_lines: list[str] = []
-
-            def on_error(text: str) -> None:
-                wrong_lines.append(text)
-                console.error(text)
-
-            if interactive:
-                console.info("Type numbers; Ctrl-D ends.")
-            source = StandardInput(lambda n: check_n(n, client.config.max_n), on_error)
-            limit = _resolved(timeout, client)
-            status = await job(client, console, source, total=None, bar=not interactive, timeout=limit, **options)
-            return ExitCode.USAGE if status is ExitCode.OK and wrong_lines else status
-
-        _run(client_options, read, as_json=as_json, output=output)
-
-    source: range | list[int]
-    try:
-        source = parse_range(between) if between is not None else [parse_integer(text) for text in numbers or ()]
-    except ValueError as error:
-        _not_numbers(numbers, error)
 
     def check(client: FiboClient) -> None:
-        for n in (source[0], source[-1]) if isinstance(source, range) else source:
+        for n in (source[0], source[-1]) if isinstance(source, range) else source or ():
             check_n(n, client.config.max_n)
 
+    async def job(client: FiboClient, console: Console) -> ExitCode:
+        limit = _resolved(timeout, client)
+        if source is None:
+            return await jobs.compute_standard_input(client, console, timeout=limit, **options)
+        return await jobs.compute(client, console, source, total=len(source), timeout=limit, **options)
+
     _run(
-        client_options,
-        lambda client, console: job(
-            client, console, source, total=len(source), timeout=_resolved(timeout, client), **options
-        ),
-        check=check,
-        as_json=as_json,
-        output=output,
+        _client_options(broker, result_backend, settings, debug=debug), job, check=check, as_json=as_json, output=output
     )
 
 
@@ -203,13 +176,9 @@ def sqrt(
       fibo sqrt 2 3 4 --bare
     """
     from fibo_client.cli.compute import square_roots
-    from fibo_client.cli.parsing import parse_number
-    from fibo_client.contract import check_sqrt
+    from fibo_client.cli.number_arguments import square_root_arguments
 
-    try:
-        given = [check_sqrt(parse_number(text)) for text in values]
-    except ValueError as error:
-        _not_numbers(values, error)
+    given = square_root_arguments(values)
     overrides = {} if queue is None else {"queue": queue}
     _run(
         _client_options(broker, result_backend, settings, debug=debug),
@@ -446,15 +415,6 @@ def diagnose(
     )
 
 
-def _check_which(numbers: list[str] | None, between: str | None) -> None:
-    if numbers and between is not None:
-        usage_error("say the numbers or --range, not both")
-    if not numbers and between is None:
-        usage_error("say which numbers: fibo compute 4 3 8, or --range 0:100, or - for those of the input")
-    if numbers and "-" in numbers and numbers != ["-"]:
-        usage_error("- reads numbers from the input, and stands alone")
-
-
 def _client_options(
     broker: str | None, result_backend: str | None, settings: list[str] | None, *, debug: bool
 ) -> ClientOptions:
@@ -474,11 +434,3 @@ def _resolved(timeout: float | None, client: FiboClient) -> float | None:
     if timeout is None:
         return client.config.timeout
     return None if math.isinf(timeout) else timeout
-
-
-def _not_numbers(words: list[str] | None, error: ValueError) -> NoReturn:
-    """Say what is wrong with words that must be numbers. An unknown option is taken for one, too."""
-    for word in words or ():
-        if word.startswith("--"):
-            usage_error(f"there is no option {word}; see --help")
-    usage_error(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,10 +13,11 @@ from fibo_client.cli.big_integers import decimal_digits, shortened
 from fibo_client.cli.console import json_line
 from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.exit_codes import ExitCode
+from fibo_client.cli.parsing import StandardInput
 from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import Expiry, revocation_summary
 from fibo_client.cli.runner import report_error, report_timeout
-from fibo_client.contract import FIBONACCI, SQRT_TASK
+from fibo_client.contract import FIBONACCI, SQRT_TASK, check_n
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
-__all__ = ["OutputFormat", "compute", "square_roots"]
+__all__ = ["OutputFormat", "compute", "compute_standard_input", "square_roots"]
 
 _BATCH: Final = 100
 """The most answers that are written at once, and the most that wait for it."""
@@ -142,6 +144,31 @@ async def compute(
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
     return ExitCode.OK if writer.failed is None else writer.failed
+
+
+async def compute_standard_input(client: FiboClient, console: Console, **options: Any) -> ExitCode:
+    """Compute the numbers of the standard input, as they arrive.
+
+    Args:
+        client: An open client.
+        console: Where to write.
+        **options: Those of `compute`.
+
+    Returns:
+        The exit status.
+    """
+    wrong_lines: list[str] = []
+
+    def on_error(text: str) -> None:
+        wrong_lines.append(text)
+        console.error(text)
+
+    interactive = sys.stdin.isatty()
+    if interactive:
+        console.info("Type numbers; Ctrl-D ends.")
+    source = StandardInput(lambda n: check_n(n, client.config.max_n), on_error)
+    status = await compute(client, console, source, total=None, bar=not interactive, **options)
+    return ExitCode.USAGE if status is ExitCode.OK and wrong_lines else status
 
 
 async def square_roots(
