@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 from support.fibo import revocation
 from support.programs import run, started
 from support.servers import RedisServer
@@ -63,6 +64,27 @@ def test_a_signal_revokes_what_is_unfinished_and_says_so(worker):
         r"^Stopped: \d+ of 1000 answered, workers were told to revoke the rest\. What", program.text, re.MULTILINE
     )
     assert "Traceback" not in program.text
+
+
+@pytest.mark.parametrize("module", ["typer", "fibo_client.cli.runner", "redis"])
+def test_ctrl_c_while_modules_are_imported_ends_it_without_a_traceback(module):
+    script = f"""
+import os, signal, sys
+from fibo_client.cli import main
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                pass  # As in a callback of the interpreter's, which loses it.
+
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+    done = run(sys.executable, "-c", script, "compute", "10", "--broker", "redis://127.0.0.1:1/0")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 # On a terminal.

@@ -7,7 +7,10 @@ an exit status. Whatever a job prints goes through its `console`.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from typing import NoReturn
 
 from fibo_client._version import __version__
 
@@ -16,6 +19,23 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line, and end the process with its exit status."""
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler
+    if ours:
+        # Until `runner` has its own. A KeyboardInterrupt would show where it met an import, or be lost in one.
+        signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        _main()
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
+def _end_at_once(number: int, _frame: object) -> NoReturn:
+    os._exit(128 + number)
+
+
+def _main() -> None:
     try:
         import typer as _  # noqa: F401 - to see whether it is there
     except ModuleNotFoundError as error:
