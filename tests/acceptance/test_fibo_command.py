@@ -17,7 +17,7 @@ from support.clients import celery_client
 from support.fibo import fibo, fibo_on_screen, revocation, run, signalled
 from support.servers import stock_worker
 
-from fibo_client.cli import bar, queue_hint, tasks
+from fibo_client.cli import bar, compute, queue_hint, tasks
 from fibo_client.cli.revocation_summary import GOES_ON
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -465,7 +465,8 @@ def test_a_quick_answer_needs_no_bar(worker, monkeypatch):
     assert (status, screen.raw) == (0, b"F(4) = 3\r\n")
 
 
-def test_a_bar_moves_below_the_answers_and_is_gone_at_the_end(worker, bar_at_once):
+def test_a_bar_moves_below_the_answers_and_is_gone_at_the_end(worker, bar_at_once, monkeypatch):
+    monkeypatch.setattr(compute, "_BATCH", 10)  # All answers may come at once, and be written at once.
     status, screen = fibo_on_screen(worker.url, "compute", "--range", "1000000:1000100", rows=10)
 
     # As it was sent: a screen may be looked at while a line is half drawn.

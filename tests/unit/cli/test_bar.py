@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import re
 import sys
 import threading
-import time
 
 from rich.console import Console
 from rich.live_render import LiveRender
 from rich.progress import Progress
 from support.clock import virtual
-from support.hand import eventually
+from support.waiting import eventually, until
 
 from fibo_client.cli.bar import DELAY, Bar
 
@@ -73,12 +73,11 @@ async def test_a_newer_frame_does_not_overtake_the_one_that_is_written_below_an_
         if isinstance(renderable, LiveRender) and threading.current_thread() is threading.main_thread():
             # It is drawn, and not written yet.
             bar.update(7, 10)
-            deadline = time.monotonic() + 0.5
-            while not terminal.shows("7/10") and time.monotonic() < deadline:
-                time.sleep(0.01)
+            with contextlib.suppress(AssertionError):
+                until(lambda: terminal.shows("7/10"), timeout=0.5)
 
     async def shown(frame):
-        await eventually(lambda: asyncio.sleep(0, terminal.shows(frame)))
+        await eventually(lambda: terminal.shows(frame))
 
     with bar.shown(visible=True):
         await shown("0/10")
@@ -91,3 +90,18 @@ async def test_a_newer_frame_does_not_overtake_the_one_that_is_written_below_an_
         await shown("7/10")
     frames = [int(done) for done in re.findall(r"(\d+)/10", terminal.getvalue())]
     assert frames == sorted(frames)
+
+
+async def test_the_bar_below_what_is_written_is_as_new_as_that(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("fibo_client.cli.bar._REFRESH_PAUSE", 60.0)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    lock = threading.Lock()
+    bar = Bar("Computing", 10, lock, on_output=False)
+    with bar.shown(visible=False):
+        bar._show()
+        bar.advance(3)
+        with lock:
+            assert bar.print_above("An answer.\n")
+        assert re.findall(r"(\d+)/10", terminal.getvalue())[-1] == "3"

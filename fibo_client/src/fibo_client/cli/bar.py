@@ -108,7 +108,9 @@ class Bar:
         """
         if self._progress is None:
             return False
-        self._progress.console.out(text, end="", highlight=False)
+        with self._progress.console:  # Both are written at once.
+            self._progress.refresh()  # Or the bar below the text would be as old as the last frame.
+            self._progress.console.out(text, end="", highlight=False)
         return True
 
     def _counted(self) -> str:
