@@ -16,9 +16,11 @@ import pytest
 from support.clients import celery_client
 from support.fibo import fibo, fibo_on_screen, revocation, run, signalled
 from support.servers import stock_worker
+from support.waiting import until
 
 from fibo_client.cli import bar, compute, queue_hint, tasks
 from fibo_client.cli.revocation_summary import GOES_ON
+from fibo_client.testing.results import encode_meta
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 BAR = r"^Computing [━╸╺-]* *([\d,]+)/([\d,]+) "
@@ -29,13 +31,6 @@ def said(done):
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return done.stderr
-
-
-def until(so, timeout=30):
-    """Wait until something is so."""
-    deadline = time.monotonic() + timeout
-    while not so():
-        assert time.monotonic() < deadline, "it did not come to that"
 
 
 @pytest.fixture
@@ -178,7 +173,7 @@ def test_a_reader_that_pauses_for_longer_than_the_timeout_loses_nothing(worker):
 
     def read_slowly() -> None:
         text.extend(os.read(ours, 10))
-        time.sleep(3)  # what is tested
+        time.sleep(3)  # That it takes long is what is tested.
         while data := os.read(ours, 65536):
             text.extend(data)
 
@@ -296,6 +291,18 @@ def test_a_revocation_says_which_tasks_run_all_the_same_and_which_were_over(stoc
     finally:
         assert fibo(stock.url, "revoke", running, "--terminate").returncode == 0
     assert "terminated while it ran" in fibo(stock.url, "result", running, "--wait").stderr
+
+
+def test_a_script_learns_of_each_task_that_was_over_and_a_reader_of_the_first_ten(stock, redis_server):
+    over = [f"over-{number}" for number in range(12)]
+    with redis_server.client(stock.url) as client:
+        client.mset({f"celery-task-meta-{each}": encode_meta(each, result=5) for each in over})
+    assert json.loads(fibo(stock.url, "revoke", *over, "--json").stdout)["finished"] == dict.fromkeys(over, "SUCCESS")
+    assert fibo(stock.url, "revoke", *over).stderr.count("is over (SUCCESS)") == 10
+
+
+def test_a_call_has_its_result_also_of_a_task_that_is_declared_to_have_none(stock):
+    assert fibo(stock.url, "call", "stock.forgetful", "--args", "[5]").stdout == "5\n"
 
 
 def test_a_task_that_is_called_revoked_while_it_runs_is_said_to_run(stock, redis_server):

@@ -10,7 +10,7 @@ import time
 import pytest
 from support.fibo import fibo as command
 from support.stock import TYPES
-from support.waiting import eventually
+from support.waiting import eventually, until
 from versions.conftest import PATIENCE, heard
 
 from fibo_client import FIBO_TASK, FIBONACCI_CHUNK, ResultTimeoutError, TaskFailedError, TaskRevokedError
@@ -326,18 +326,15 @@ def test_the_command_revokes_and_tells_of_what_runs_all_the_same(worker, tmp_pat
     def sent(task, *args):
         return command(worker.url, "call", task, "--args", json.dumps(args), "--no-wait").stdout.strip()
 
-    def until(text, *words):
-        deadline = time.monotonic() + PATIENCE
-        while text not in (done := command(worker.url, *words)).stdout:
-            assert time.monotonic() < deadline, done
-        return done
+    def wait_for(text, *words):
+        until(lambda: text in command(worker.url, *words).stdout, f"fibo {words} does not say {text!r}")
 
     over = sent("stock.add", 1, 2)
-    until("3", "result", over)
+    wait_for("3", "result", over)
     running = sent("hosted.hold", str(tmp_path / "release"))
-    until("it is running", "diagnose", running)
+    wait_for("it is running", "diagnose", running)
     waiting = sent("stock.add", 1, 2)
-    until("(reserved)", "diagnose", waiting)
+    wait_for("(reserved)", "diagnose", waiting)
 
     done = command(worker.url, "revoke", over, running, waiting)
     assert (done.returncode, done.stdout) == (0, "1 worker heard it.\n")
@@ -353,7 +350,7 @@ def test_the_command_revokes_and_tells_of_what_runs_all_the_same(worker, tmp_pat
         assert (done.returncode, done.stderr.split(":")[0]) == (3, "PROGRESS")
 
     (tmp_path / "release").touch()
-    until(str(tmp_path), "result", running)
+    wait_for(str(tmp_path), "result", running)
     done = command(worker.url, "result", waiting, "--wait")
     assert done.returncode == 1
     assert "was revoked" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -26,27 +27,14 @@ async def to_daemon_thread(function: Callable[..., T], *arguments: Any) -> T:
     Returns:
         What it returns.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return  # Nobody waits any more.
-        if error is None:
-            future.set_result(value)  # type: ignore[arg-type] # with no error there is a value
-        else:
-            future.set_exception(error)
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # It cannot be cancelled: whoever waits may leave, and it goes on.
 
     def call() -> None:
-        outcome: tuple[T | None, BaseException | None]
         try:
-            outcome = function(*arguments), None
+            future.set_result(function(*arguments))
         except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-            outcome = None, error
-        try:
-            loop.call_soon_threadsafe(settle, *outcome)
-        except RuntimeError:
-            pass  # The loop is closed: the process ends.
+            future.set_exception(error)
 
     threading.Thread(target=call, name="fibo.blocking", daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from fibo_client.celery.inspection import queue_names, task_names
 from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.cli.runner import INSPECT_TIMEOUT
 from fibo_client.errors import FiboError
 from fibo_client.text import listed, printable, shown
 
@@ -19,9 +20,6 @@ __all__ = ["QueueHint"]
 
 DELAY: Final = 2.0
 """Seconds without an answer after which the workers are asked."""
-
-_INSPECT_TIMEOUT: Final = 1.0
-"""Seconds that they have to answer."""
 
 
 class QueueHint:
@@ -74,7 +72,7 @@ class QueueHint:
         depth = await broker.depth(queue)
         if depth == 0:
             return None  # A worker has taken the task.
-        inspect = self._client.celery.inspect(timeout=_INSPECT_TIMEOUT)
+        inspect = self._client.celery.inspect(timeout=INSPECT_TIMEOUT)
         heard, queues, registered = await asyncio.gather(
             broker.broadcast(ControlRequest(method="ping")), inspect.active_queues(), inspect.registered()
         )

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     from fibo_client.client import FiboClient
 
-__all__ = ["ClientOptions", "report_error", "report_timeout", "run"]
+__all__ = ["INSPECT_TIMEOUT", "ClientOptions", "report_error", "report_timeout", "run"]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SHOW_CURSOR: Final = "\x1b[?25h"
-_INSPECT_TIMEOUT: Final = 1.0
+INSPECT_TIMEOUT: Final = 1.0
 """Seconds that workers have to answer the questions after a timeout."""
 _NOTICE_DELAY: Final = 0.5
 """Seconds after which it is said that something takes time, if the command is not over by then."""
@@ -199,9 +199,9 @@ async def report_timeout(
         console.info(error.unread)
         return ExitCode.NO_REDIS
     queue = error.queue or queue or client.config.queue
-    handle = AsyncResult[Any](client.celery.engine, task_id, task=error.task, queue=queue)
+    handle = AsyncResult[Any](client.celery.engine, task_id, task=error.task, queue=queue, ignored=error.ignored)
     try:
-        diagnosis = await client.celery.diagnose(handle, timeout=_INSPECT_TIMEOUT)
+        diagnosis = await client.celery.diagnose(handle, timeout=INSPECT_TIMEOUT)
     except FiboError as failure:
         console.info(str(failure))
         return ExitCode.NO_ANSWER

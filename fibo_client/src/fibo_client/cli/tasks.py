@@ -16,7 +16,7 @@ from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.progress import progress
 from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import Expiry, revocation_summary
-from fibo_client.cli.runner import report_error, report_timeout
+from fibo_client.cli.runner import INSPECT_TIMEOUT, report_error, report_timeout
 from fibo_client.errors import (
     ResultDecodeError,
     ResultTimeoutError,
@@ -40,9 +40,6 @@ _REVOCABLE_STATES: Final = (states.PENDING, "RECEIVED", "RETRY")
 """States in which a task does not run: a worker that hears that it is revoked does not begin it."""
 
 _TERMINATE_HINT: Final = "To end it: fibo revoke --terminate"
-
-_INSPECT_TIMEOUT: Final = 1.0
-"""Seconds that workers have to answer."""
 
 _MAX_LISTED: Final = 10
 """The most tasks that are named."""
@@ -103,10 +100,11 @@ async def call(
     Raises:
         CancelledError: A signal stopped the command. Before, the task is handed over to be revoked.
     """
-    # `CeleryClient.call` would do the same, but for the progress.
+    # As `CeleryClient.call`, which would not tell of the progress.
     client.celery.engine.check_readable()  # Or it would be sent, and its answer asked for in vain.
     if timeout is not None:
         options.setdefault("expires", timeout + EXPIRY_MARGIN)
+    options["ignore_result"] = False  # However the task is declared.
     task_id = options["task_id"] = str(uuid.uuid4())
     label = f"{task}[{task_id}]"
     expires = options.get("expires")
@@ -218,9 +216,9 @@ async def revoke(
         await console.write(f"{heard} {'worker' if heard == 1 else 'workers'} heard it.\n")
         for task_id, node in islice(running.items(), _MAX_LISTED):
             console.info(f"{task_id} runs on {printable(node)}, and goes on. {_TERMINATE_HINT} {task_id}")
-        for task_id, state in finished.items():
-            if state != states.REVOKED:
-                console.info(f"{task_id} is over ({state}): there was nothing to revoke.")
+        over = {task_id: state for task_id, state in finished.items() if state != states.REVOKED}
+        for task_id, state in islice(over.items(), _MAX_LISTED):
+            console.info(f"{task_id} is over ({state}): there was nothing to revoke.")
     if not heard:
         console.error("no worker heard it. Start one, such as: fibo-worker start")
         return ExitCode.NO_WORKER
@@ -230,7 +228,7 @@ async def revoke(
 async def _active_nodes(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
     """Tell which of these tasks run, and on which workers, as far as those say so in time."""
     try:
-        answers = await client.celery.inspect(timeout=_INSPECT_TIMEOUT).query_task(task_ids)
+        answers = await client.celery.inspect(timeout=INSPECT_TIMEOUT).query_task(task_ids)
     except TransportError:
         return {}
     return {
@@ -243,12 +241,12 @@ async def _active_nodes(client: FiboClient, task_ids: Sequence[str]) -> dict[str
 
 
 async def _finished_states(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
-    """Tell which of the first few of these tasks are over, and how, as far as that can be read."""
-    reads = (client.celery.result(task_id).state() for task_id in task_ids[:_MAX_LISTED])
+    """Tell which of these tasks are over, and how, as far as that can be read."""
+    reads = (client.celery.result(task_id).state() for task_id in task_ids)
     found = await asyncio.gather(*reads, return_exceptions=True)
     return {
         task_id: state
-        for task_id, state in zip(task_ids, found, strict=False)
+        for task_id, state in zip(task_ids, found, strict=True)
         if isinstance(state, str) and state in states.READY_STATES
     }
 
