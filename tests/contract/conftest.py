@@ -17,6 +17,7 @@ import pytest
 import redis as redis_py
 from celery.backends.base import decompress_payload
 from support.servers import RedisServer, redis_binaries, stock_worker
+from support.waiting import until
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.protocol import states
@@ -61,6 +62,11 @@ class Side:
             yield app
             app.backend.result_consumer.stop()
             app.backend.client.connection_pool.disconnect()
+
+    def wait_until_it_listens(self) -> None:
+        """Wait for the worker's ear for remote control, which it opens after it has said that it is ready."""
+        with self.celery() as app:
+            until(lambda: app.control.ping(timeout=1, limit=1), "the worker answers no ping")
 
     def client(self, **settings: Any) -> CeleryClient:
         """Our client."""
@@ -116,7 +122,9 @@ def unserved(request: pytest.FixtureRequest, redis_server: RedisServer) -> Side:
 def plain(redis_server: RedisServer) -> Iterator[Side]:
     """A plain Celery worker as it comes (but that it tells when it starts a task), on database 0."""
     with stock_worker(redis_server.url, conf=PLAIN_CONF, concurrency=2) as process:
-        yield Side(redis_server.url, PLAIN_CONF, PLAIN_OURS, process)
+        side = Side(redis_server.url, PLAIN_CONF, PLAIN_OURS, process)
+        side.wait_until_it_listens()
+        yield side
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +132,9 @@ def special(redis_server: RedisServer) -> Iterator[Side]:
     """A plain Celery worker on another database, with prefixes, other lists and compressed, extended results."""
     url = redis_server.fresh_url()
     with stock_worker(url, conf=SPECIAL_CONF, name="special") as process:
-        yield Side(url, SPECIAL_CONF, SPECIAL_OURS, process)
+        side = Side(url, SPECIAL_CONF, SPECIAL_OURS, process)
+        side.wait_until_it_listens()
+        yield side
 
 
 @pytest.fixture(params=["plain", "special"])

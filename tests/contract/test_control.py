@@ -243,7 +243,7 @@ async def test_a_worker_with_another_fanout_prefix_is_reached_by_who_has_the_sam
     conf = {"broker_transport_options": options}
     with stock_worker(url, conf=conf, name="fanned") as process:
         async with CeleryClient(url, timeout=20, **settings) as client:
-            assert await client.ping(timeout=10) == [WorkerInfo(process.node)]
+            assert await eventually(lambda: client.ping(timeout=1)) == [WorkerInfo(process.node)]
             assert await client.call("stock.add", 2, 3) == 5
             handle = await client.send_task("stock.sleep", (0,), countdown=600)
             await eventually(lambda: held_by(client, handle, process.node))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,4 +172,6 @@ def _read(stored: bytes) -> DeadLetter | None:
 
 def _safe(text: str) -> str:
     """Give a text in ASCII, cut short and without what could do something to a terminal."""
+    from fibo_client.text import printable
+
     return printable(text.encode("unicode_escape").decode("ascii"))
