@@ -104,7 +104,7 @@ class Inspect:
                 ``routing_key`` and ``rate_limit``, which most tasks have not.
 
         Returns:
-            Lists of task names by node name, each with the attributes that the task has: ``name [ignore_result=True]``.
+            Lists of task names by node name, such as ``proj.add [ignore_result=True]`` for a task that has attributes.
 
         Raises:
             TransportError: The broker could not be asked.
