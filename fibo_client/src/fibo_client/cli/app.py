@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from fibo_client._version import __version__
 from fibo_client.cli.exit_codes import EXIT_CODES, ExitCode
@@ -25,7 +26,7 @@ from fibo_client.cli.options import (
     Traceback,
     seconds,
 )
-from fibo_client.cli.usage_errors import CommandGroup, usage_error
+from fibo_client.cli.usage_errors import usage_error, wrapped_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,9 +39,23 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
+class _CommandGroup(TyperGroup):
+    """A group of commands that breaks the lines of click's own errors."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """See click."""
+        with wrapped_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """See click."""
+        with wrapped_errors():
+            return super().invoke(ctx)
+
+
 app: typer.Typer = typer.Typer(
     name="fibo",
-    cls=CommandGroup,
+    cls=_CommandGroup,
     epilog=f"{EXIT_CODES}\n'fibo COMMAND --help' has examples.",
     no_args_is_help=True,
     # As fibo-worker's: plain, so that it is quick, and reads well on any terminal.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
 import typer
-from typer.core import TyperGroup
 
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.wrapping import columns, wrapped
@@ -16,7 +15,7 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["CommandGroup", "usage_error"]
+__all__ = ["usage_error", "wrapped_errors"]
 
 _PREFIX = "Error: "
 
@@ -34,20 +33,6 @@ def usage_error(message: str) -> NoReturn:
     raise typer.Exit(ExitCode.USAGE)
 
 
-class CommandGroup(TyperGroup):
-    """A group of commands that breaks the lines of click's own errors."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """See click."""
-        with _wrapped_errors():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: Any) -> Any:
-        """See click."""
-        with _wrapped_errors():
-            return super().invoke(ctx)
-
-
 @runtime_checkable
 class _ClickError(Protocol):
     """An error of click, whose classes are typer's own in some versions."""
@@ -56,7 +41,15 @@ class _ClickError(Protocol):
 
 
 @contextlib.contextmanager
-def _wrapped_errors() -> Iterator[None]:
+def wrapped_errors() -> Iterator[None]:
+    """Break the lines of click's own errors at words.
+
+    Yields:
+        None.
+
+    Raises:
+        Exception: Whatever is raised inside.
+    """
     try:
         yield
     except Exception as error:
