@@ -120,6 +120,9 @@ _PLAIN_ADVICE: Final = (
 
 IS_IT_RUNNING: Final = "Is Redis running there?"
 SAY_WHERE: Final = "`fibo-worker dev` starts one to try; CELERY_BROKER_URL, or broker_url=, says where yours is."
+_CREDENTIALS: Final = (
+    "Check the user name and the password in the URL. A password alone has a colon before it: redis://:password@host."
+)
 _IS_NO_SENTINEL: Final = "That is a Redis, and no Sentinel, whose port is 26379 by default."
 _ADVICE: Final = (
     ("connection refused", IS_IT_RUNNING),
@@ -128,8 +131,8 @@ _ADVICE: Final = (
     ("name or service not known", "Is the host's name right?"),
     ("while writing to socket", _CLOSED_AT_ONCE),
     ("certificate verify failed", "Give the authority that signed it: ssl_ca_certs."),
-    ("wrongpass", "Check the user name and the password in the URL."),
-    ("invalid username-password", "Check the user name and the password in the URL."),
+    ("wrongpass", _CREDENTIALS),
+    ("invalid username-password", _CREDENTIALS),
     ("noauth", "Redis wants a password: redis://:password@host."),
     ("authentication required", "Redis wants a password: redis://:password@host."),
     ("in protected mode", "Give that Redis a password (requirepass), and the URL, too: redis://:password@host."),
