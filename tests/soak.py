@@ -23,7 +23,7 @@ from support.outages import OVERRUN
 from support.unanswered import call_in_vain, still_to_run
 
 from fibo_client import FIBONACCI, FiboClient, FiboError, ResultTimeoutError, TaskRevokedError, TransportError
-from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_worker.dev import running
 from fibo_worker.fibonacci import fibonacci
 
@@ -321,7 +321,7 @@ async def _settle(client: FiboClient, url: str, report: Report) -> None:
 def _held(client: FiboClient, url: str) -> list[str]:
     """Name what the client still holds although nobody waits."""
     held = []
-    if pending := client.celery.engine._watcher.pending:
+    if pending := client.celery.session._reader.pending:
         held.append(f"{pending} waiters")
     if not all(line.idle for line in client._flights._lines.values()):
         held.append("numbers in flight")

@@ -327,7 +327,7 @@ async def test_nobody_serves_another_queue(celery):
     with pytest.raises(ResultTimeoutError) as caught:
         await handle.get(timeout=0.2)
     assert caught.value.state == "PENDING"
-    assert await celery.engine.broker.depth(handle.queue) == 1
+    assert await celery.session.broker.depth(handle.queue) == 1
 
 
 @on(CELERY)
@@ -419,10 +419,10 @@ async def test_a_call_that_is_cancelled_revokes_its_task(celery):
     call = asyncio.create_task(celery.call("stock.add", 1, 2))
 
     async def sent():
-        return await celery.engine.broker.depth("celery") or (await celery.inspect().reserved())
+        return await celery.session.broker.depth("celery") or (await celery.inspect().reserved())
 
     await eventually(sent)
-    (owned,) = celery.engine._watcher._registry._awaited
+    (owned,) = celery.session._reader._registry._awaited
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -11,8 +11,8 @@ from support.servers import stock_worker
 from support.waiting import eventually
 
 from fibo_client.celery.client import CeleryClient
-from fibo_client.celery.inspection import WorkerInfo
-from fibo_client.celery.task import RemoteTask
+from fibo_client.celery.inspect import WorkerInfo
+from fibo_client.celery.signature import RemoteTask
 from fibo_client.errors import ResultTimeoutError, TaskRevokedError, TransportError
 
 

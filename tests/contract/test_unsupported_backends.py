@@ -14,7 +14,7 @@ from support.servers import stock_worker
 
 from fibo_client import ConfigError, FiboClient
 from fibo_client.celery import Cause, CeleryClient
-from fibo_client.celery.transport.redis.unsupported_backend import unsupported_reason
+from fibo_client.celery.backends.unsupported import unsupported_reason
 
 if TYPE_CHECKING:
     import subprocess

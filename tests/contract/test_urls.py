@@ -1,4 +1,4 @@
-"""A URL means the same server, database and user here as to kombu's transport and to Celery's result store.
+"""A URL means the same server, database and user here as to kombu's transport and to Celery's result backend.
 
 The table has the URLs and options of their own unit tests, and more. What differs stands in it with its reason.
 """
@@ -17,7 +17,7 @@ import redis as redis_py
 from kombu.transport.redis import SentinelChannel
 
 from fibo_client.celery.config import CeleryConfig
-from fibo_client.celery.transport.redis.urls import parse_url
+from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ SAY_TLS = "TLS has the scheme rediss://; a setting that is dropped, or a scheme 
 NO_IMPORT = "nothing is imported because a URL says so"
 OWN_CONNECTIONS = "it is about Celery's own connections, and kombu refuses it; here the setting is io_timeout"
 SPELLED_OUT = "Celery asks only those that begin with sentinel://, or nonsense; here all that are named are asked"
-NO_EMPTY = "Celery's result store takes the nothing behind the last ';' for a Sentinel on localhost"
+NO_EMPTY = "Celery's result backend takes the nothing behind the last ';' for a Sentinel on localhost"
 LENIENT = "what is meant is plain, and wrong is only how many slashes there are"
 TLS_TO_ALL = "the Sentinels are spoken to as Redis is; Celery speaks plaintext to them, but for its sentinel_kwargs"
 NO_LIST = "a list of servers without Sentinels is no fail-over of Redis: a message may be sent to one that nobody reads"
@@ -253,7 +253,7 @@ TABLE = [
                 "sentinels_tls": (True, False),
             },
         },
-        because=f"{TLS_TO_ALL}; Celery's result store keeps the option, and fails when it connects",
+        because=f"{TLS_TO_ALL}; Celery's result backend keeps the option, and fails when it connects",
     ),
     # Everything else that a URL can say
     Row("redis://h//", differs=only_here(BACKEND), because=LENIENT),

@@ -15,9 +15,9 @@ from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.protocol import control, jsontypes
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.meta import COMPRESSED, TaskMeta, decode_meta
+from fibo_client.celery.redis import envelope
+from fibo_client.celery.redis.urls import parse_url
 from fibo_client.celery.result import value_of
-from fibo_client.celery.transport.redis import envelope
-from fibo_client.celery.transport.redis.urls import parse_url
 from fibo_client.errors import ConfigError, FiboError, ResultDecodeError
 
 if TYPE_CHECKING:

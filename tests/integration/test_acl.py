@@ -25,9 +25,8 @@ from support.servers import RedisServer, redis_binaries
 from support.waiting import eventually
 
 from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient
-from fibo_client.celery.transport.redis import connections
-from fibo_client.celery.waiting import watcher
+from fibo_client.celery import CeleryClient, reader
+from fibo_client.celery.redis import connections
 from fibo_client.errors import FiboError, PublishError
 from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.dev import WorkerProcess
@@ -255,8 +254,8 @@ async def what_a_client_says(url, db, admin_url, monkeypatch):
         return any(each[0] == name for each in said)
 
     monkeypatch.setattr(connections, "_packed", packed)
-    monkeypatch.setattr(watcher, "PING_AFTER", 0.05)
-    monkeypatch.setattr(watcher, "STALE_FOR", 0.05)
+    monkeypatch.setattr(reader, "PING_AFTER", 0.05)
+    monkeypatch.setattr(reader, "STALE_FOR", 0.05)
     async with redis.asyncio.Redis.from_url(admin_url) as direct, direct.pubsub() as ear, CeleryClient(url) as client:
         await ear.subscribe(f"/{db}.celery.pidbox")  # Who asks waits for as many answers as there are ears.
         result = await client.send_task("nobody.knows")
@@ -408,7 +407,7 @@ async def test_without_remote_control_a_client_sends_and_awaits(server, side):
             await eventually(Hand(direct).channels)
             await Hand(direct).put(result.id, result=1)
             assert await waiting == 1
-            assert await client.engine.broker.depth("celery") == 1
+            assert await client.session.broker.depth("celery") == 1
         with pytest.raises(FiboError, match=r"PUBLISH: .*must allow"):
             await client.revoke(result.id)
 
@@ -477,7 +476,7 @@ async def test_the_name_of_the_library_is_refused_without_harm_and_allowed_by_a_
         with server.client(decode_responses=True) as direct:
             direct.acl_log_reset()
             async with CeleryClient(make_user(server, words)) as client:
-                assert await client.engine.broker.depth("celery") == 0
+                assert await client.session.broker.depth("celery") == 0
             return {entry["object"] for entry in direct.acl_log()}
 
     found = version(side.program)

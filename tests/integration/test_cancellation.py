@@ -57,7 +57,7 @@ class Stage:
 def stage(worker):
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=SteppedLoop) as runner:
         # What nobody waits for any more is dropped sooner than after a second: each test looks for it.
-        patch.setattr("fibo_client.celery.waiting.watcher.STALE_FOR", 0.05)
+        patch.setattr("fibo_client.celery.reader.STALE_FOR", 0.05)
 
         async def enter():
             client = await FiboClient(worker.url, timeout=20).open()
@@ -271,7 +271,7 @@ async def walk(stage, interrupt, operation):
 async def check_usable(stage):
     """Every command gets its own answer, and so does the next call, for a number that may just have been given up."""
     assert await stage.client.fibonacci(NUMBER) == ANSWER
-    known, unknown = await stage.celery.engine.store.read_many([stage.done, "unknown"])
+    known, unknown = await stage.celery.session.backend.get_many([stage.done, "unknown"])
     assert json.loads(known)["task_id"] == stage.done
     assert unknown is None
 

@@ -23,10 +23,10 @@ from support.waiting import eventually
 
 from fibo_client import FiboClient, FiboError, PublishUnknownError
 from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.celery.tidying import LAST_WORD
-from fibo_client.celery.transport.base import Parcel
-from fibo_client.celery.transport.redis.broker import GRACE, LAST_UNBINDING
-from fibo_client.celery.transport.redis.connections import LAST_GOODBYE
+from fibo_client.celery.brokers.base import Parcel
+from fibo_client.celery.brokers.redis import GRACE, LAST_UNBINDING
+from fibo_client.celery.cleaner import LAST_WORD
+from fibo_client.celery.redis.connections import LAST_GOODBYE
 from fibo_client.errors import TransportError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ WITHOUT_TIMEOUT: dict[str, Call] = {
     "revoke": lambda fibo: fibo.celery.revoke(["x"]),
     "AsyncResult.revoke": lambda fibo: fibo.celery.result("x").revoke(),
     "forget": lambda fibo: fibo.celery.result("x").forget(),
-    "depth": lambda fibo: fibo.celery.engine.broker.depth("celery"),
+    "depth": lambda fibo: fibo.celery.session.broker.depth("celery"),
 }
 
 
@@ -262,7 +262,7 @@ async def test_questions_that_were_given_up_hold_one_connection_at_most_while_re
             await asyncio.gather(question, return_exceptions=True)
             for _ in range(10):  # What goes on in the background gets as far as it can.
                 await asyncio.sleep(0)
-        assert client.engine.broker._connections._slots.value == client.config.max_connections - 1
+        assert client.session.broker._connections._slots.value == client.config.max_connections - 1
         proxy.stalled = False
 
         async def gone() -> bool:
@@ -354,7 +354,7 @@ async def test_what_had_not_left_when_time_was_up_does_not_leave_later():
         port = listener.sockets[0].getsockname()[1]
         async with CeleryClient(f"redis://127.0.0.1:{port}", io_timeout=TIMEOUT) as client:
             with pytest.raises(PublishUnknownError):
-                await client.engine.broker.publish("celery", [Parcel("x", "celery", bytes(size))])
+                await client.session.broker.publish("celery", [Parcel("x", "celery", bytes(size))])
             read.set()
             async with asyncio.timeout(10):
                 assert await taken < size

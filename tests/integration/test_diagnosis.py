@@ -63,7 +63,7 @@ async def test_running_reserved_and_waiting_are_told_apart_with_since_when_and_b
         sent += [await client.send_task("stock.add", [1, k]) for k in range(5)]
 
         async def taken():
-            return await client.engine.broker.depth("celery") == 4
+            return await client.session.broker.depth("celery") == 4
 
         await eventually(taken)
         causes = [await client.diagnose(result, timeout=PATIENCE) for result in sent]
@@ -85,10 +85,10 @@ async def test_a_message_of_a_better_priority_is_counted_ahead_and_one_that_is_m
 
 
 async def test_in_a_long_queue_only_the_oldest_and_the_newest_are_looked_at(server, monkeypatch):
-    monkeypatch.setattr("fibo_client.celery.transport.redis.broker.MAX_SEARCHED", 400)
+    monkeypatch.setattr("fibo_client.celery.brokers.redis.MAX_SEARCHED", 400)
     async with CeleryClient(server.fresh_url()) as client:
         results = [await client.send_task("stock.add", [1, k]) for k in range(1000)]
-        locate = client.engine.broker.locate
+        locate = client.session.broker.locate
         places = [await locate("celery", results[k].id, timeout=10) for k in (0, 199, 500, 800, 999)]
         assert [place.ahead for place in places] == [0, 199, None, 800, 999]
         assert {place.complete for place in places if place.ahead is None} == {False}
@@ -171,7 +171,7 @@ async def test_workers_that_store_results_elsewhere_are_found_out_by_their_setti
                 result = await client.send_task("stock.add", [1, 2])
 
                 async def taken(client=client):
-                    return not await client.engine.broker.depth("celery")
+                    return not await client.session.broker.depth("celery")
 
                 await eventually(taken)
                 with pytest.raises(ResultTimeoutError):
@@ -190,7 +190,7 @@ async def test_workers_that_store_no_results_by_their_settings_are_found_out(ser
             result = await client.send_task("stock.add", [1, 2])
 
             async def taken():
-                return not await client.engine.broker.depth("celery")
+                return not await client.session.broker.depth("celery")
 
             await eventually(taken)
             diagnosis = await client.diagnose(result, timeout=PATIENCE)
@@ -239,10 +239,10 @@ async def send_taken(client, heard, task, *args):
     """Send a task once so many hear questions, and wait until it has left the queue."""
 
     async def listening():
-        return await client.engine.broker.broadcast(ControlRequest(method="ping")) == heard
+        return await client.session.broker.broadcast(ControlRequest(method="ping")) == heard
 
     async def taken():
-        return not await client.engine.broker.depth("celery")
+        return not await client.session.broker.depth("celery")
 
     await eventually(listening)
     sent = await client.send_task(task, args)
@@ -366,7 +366,7 @@ async def test_settings_of_a_worker_that_has_nothing_to_do_with_the_task_are_not
 async def test_of_a_worker_that_took_a_task_which_it_does_not_know_the_name_is_told_and_who_knows_it(apps):
     url, knows, near, far = apps
     async with CeleryClient(url, queue="own") as client, busy(client) as sent:
-        depth = client.engine.broker.depth
+        depth = client.session.broker.depth
 
         async def reserved():
             return not await depth("own")

@@ -23,12 +23,12 @@ from support.silent import listening, turning_away
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
+from fibo_client.celery.brokers.base import Parcel, Place
 from fibo_client.celery.config import CeleryConfig
-from fibo_client.celery.transport.base import Parcel, Place
-from fibo_client.celery.transport.redis.connections import Connections, _is_clean
-from fibo_client.celery.transport.redis.errors import RedisFaultError, outcome_of
-from fibo_client.celery.transport.redis.opening import open_redis
-from fibo_client.celery.transport.redis.urls import parse_url
+from fibo_client.celery.connect import connect
+from fibo_client.celery.redis.connections import Connections, _is_clean
+from fibo_client.celery.redis.errors import RedisFaultError, outcome_of
+from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TooManyConnectionsError, TransportError
 from fibo_client.text import LONGEST
 from fibo_worker.dev import find_redis_server
@@ -36,12 +36,12 @@ from fibo_worker.dev import find_redis_server
 
 @asynccontextmanager
 async def opened(url, **settings):
-    broker, store = open_redis(CeleryConfig(broker_url=url, **settings))
+    broker, backend = connect(CeleryConfig(broker_url=url, **settings))
     try:
-        yield broker, store
+        yield broker, backend
     finally:
         await broker.aclose()
-        await store.aclose()
+        await backend.aclose()
 
 
 @contextmanager
@@ -66,9 +66,9 @@ async def test_many_messages_leave_in_one_command(server, hand):
 
 
 async def test_many_results_come_and_go_in_one_command(server, hand):
-    async with opened(server.url) as (_, store):
-        await store.read_many(["a", "b", "c"])
-        await store.delete(["a", "b", "c"])
+    async with opened(server.url) as (_, backend):
+        await backend.get_many(["a", "b", "c"])
+        await backend.delete_many(["a", "b", "c"])
     commands = await hand.commands()
     assert (commands["mget"], commands["unlink"]) == (1, 1)
 
@@ -93,10 +93,10 @@ async def test_connections_are_bounded_however_many_ask_at_once(server, hand):
 
 
 async def test_one_server_for_both_is_reached_over_one_set_of_connections(server, hand):
-    async with opened(server.url, result_backend=server.url) as (broker, store):
+    async with opened(server.url, result_backend=server.url) as (broker, backend):
         for _ in range(5):
             await broker.depth("celery")
-            await store.read_many(["a"])
+            await backend.get_many(["a"])
         assert len(await hand.connections()) == 1
 
 
@@ -152,14 +152,14 @@ async def test_connections_that_were_forgotten_on_the_way_cost_one_fault_and_not
     relay = Relay(server.port)
     async with relay.running() as port:
         url = f"redis://127.0.0.1:{port}/{server.url.rpartition('/')[2]}"
-        async with opened(url) as (broker, store):
+        async with opened(url) as (broker, backend):
             await asyncio.gather(*(broker.publish("celery", parcels(name)) for name in "abcdef"))
             assert len(broker._connections._free) > 2
             relay.forget()
             with hurried(broker._connections), pytest.raises(PublishUnknownError, match="no answer"):
                 await broker.publish("celery", parcels("lost"))
             await broker.publish("celery", parcels("sent"))
-            assert await store.read_many(["a"]) == [None]
+            assert await backend.get_many(["a"]) == [None]
 
 
 async def was_closed(connection) -> bool:
@@ -167,12 +167,12 @@ async def was_closed(connection) -> bool:
 
 
 async def test_a_connection_with_an_answer_that_nobody_asked_for_is_not_used_again(server, hand):
-    async with opened(server.url) as (broker, store):
+    async with opened(server.url) as (broker, backend):
         connections = broker._connections
         async with connections.connection() as connection:
             await connections.send(connection, [("ECHO", "stale")])
             await eventually(lambda: was_closed(connection))
-        assert await store.read_many(["a"]) == [None]
+        assert await backend.get_many(["a"]) == [None]
 
 
 async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, hand):
@@ -201,20 +201,20 @@ async def test_waiting_for_a_free_connection_has_an_end(server):
 
 async def test_an_unreachable_redis_is_named_and_nothing_was_sent():
     port = free_port()
-    async with opened(f"redis://:secret@127.0.0.1:{port}/0") as (broker, store):
+    async with opened(f"redis://:secret@127.0.0.1:{port}/0") as (broker, backend):
         with pytest.raises(PublishError, match=f"redis://127.0.0.1:{port}/0.*Is Redis running there") as caught:
             await broker.publish("celery", parcels("a"))
         with pytest.raises(ReadError, match="Is Redis running there"):
-            await store.read_many(["a"])
+            await backend.get_many(["a"])
         with pytest.raises(TransportError):
-            await store.subscribe()
+            await backend.subscribe()
     assert not caught.value.refused
     assert "secret" not in str(caught.value)
 
 
 async def test_where_nobody_has_said_where_redis_is_an_error_says_how_to(monkeypatch):
     url = f"redis://localhost:{free_port()}/0"
-    monkeypatch.setattr("fibo_client.celery.transport.redis.connections.DEFAULT_BROKER_URL", url)
+    monkeypatch.setattr("fibo_client.celery.redis.connections.DEFAULT_BROKER_URL", url)
     async with opened(url) as (broker, _):
         with pytest.raises(PublishError, match=r"there\? `fibo-worker dev` starts .* CELERY_BROKER_URL, or broker_url"):
             await broker.publish("celery", parcels("a"))
@@ -231,7 +231,7 @@ async def test_where_nobody_has_said_where_redis_is_an_error_says_how_to(monkeyp
         lambda client: client.diagnose(client.result("a")),
         lambda client: client.result("a").revoke(),
         lambda client: client.result("a").forget(),
-        lambda client: client.engine.broker.depth("celery"),
+        lambda client: client.session.broker.depth("celery"),
     ],
     ids=["ping", "inspect", "diagnose", "revoke", "forget", "depth"],
 )
@@ -247,7 +247,7 @@ async def test_what_cannot_be_asked_is_an_error_that_callers_know_with_a_short_h
 
 async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_such(server):
     async with CeleryClient(server.url, max_connections=3) as client:
-        connections = client.engine.broker._connections
+        connections = client.session.broker._connections
         async with connections.connection(), connections.connection(), connections.connection():
             with hurried(connections), pytest.raises(TooManyConnectionsError) as busy:
                 await client.ping()
@@ -323,7 +323,7 @@ async def test_a_full_redis_is_named_and_the_task_was_not_sent(server, hand):
 
 
 async def test_a_redis_that_does_not_answer_leaves_it_open_whether_the_task_was_sent(server, hand):
-    async with opened(server.url) as (broker, store):
+    async with opened(server.url) as (broker, backend):
         await broker.depth("celery")
         await hand.redis.client_pause(60_000, all=False)  # whatever writes
         began = time.monotonic()
@@ -335,7 +335,7 @@ async def test_a_redis_that_does_not_answer_leaves_it_open_whether_the_task_was_
         assert time.monotonic() - began < 2.0
         assert caught.value.task_ids == ("a",)
         await hand.redis.client_unpause()
-        assert await store.read_many(["a"]) == [None]
+        assert await backend.get_many(["a"]) == [None]
 
 
 async def test_a_server_that_accepts_and_never_answers_costs_the_time_limit_only():
@@ -378,7 +378,7 @@ async def test_a_unix_socket_works(tmp_path):
         async with CeleryClient(f"redis+socket://{path}?virtual_host=3") as client:
             handle = await client.send_task("nobody.knows")
             assert await handle.ready() is False
-            assert await client.engine.broker.depth("celery") == 1
+            assert await client.session.broker.depth("celery") == 1
         with redis_py.Redis(unix_socket_path=str(path), db=3) as direct:
             assert direct.llen("celery") == 1
 
@@ -456,7 +456,7 @@ async def test_sentinel_finds_the_master(server, tmp_path):
         url = f"sentinel://127.0.0.1:{free_port()}/5;sentinel://127.0.0.1:{port}/5"
         async with CeleryClient(url, master_name="mymaster") as client:
             await client.send_task("nobody.knows")
-            assert await client.engine.broker.depth("celery") == 1
+            assert await client.session.broker.depth("celery") == 1
         with server.client(server.database(5)) as direct:
             assert direct.llen("celery") == 1
         async with CeleryClient(url, master_name="another") as client:

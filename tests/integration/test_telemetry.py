@@ -10,7 +10,7 @@ from support.spans import Spans
 
 from fibo_client import FiboClient
 from fibo_client.celery.config import CeleryConfig
-from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.celery.connect import connect
 from fibo_client.telemetry import Server
 
 
@@ -58,7 +58,7 @@ async def test_the_context_stands_at_the_top_level_of_the_headers_and_nothing_el
     ],
 )
 def test_the_broker_says_where_it_is_without_a_secret(url, server):
-    broker, _ = open_redis(CeleryConfig(broker_url=url, master_name="mymaster" if "sentinel" in url else None))
+    broker, _ = connect(CeleryConfig(broker_url=url, master_name="mymaster" if "sentinel" in url else None))
     assert broker.server == server
 
 

@@ -1,6 +1,6 @@
 """What a transport promises, on each that there is: Redis, and the double that users' tests run on.
 
-`fibo_client.celery.transport.base` has the promises. What only Redis can do is in test_redis_transport.py.
+`fibo_client.celery.brokers.base` has the promises. What only Redis can do is in test_redis_transport.py.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from support.sides import MemorySide, RedisSide
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
+from fibo_client.celery.backends.base import Confirmed, Pushed
+from fibo_client.celery.brokers.base import Parcel, Place
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.message import build_task, encode_arguments, encode_moments
-from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
 from fibo_client.errors import MessageError, PublishError, PublishUnknownError, ReadError, TransportError
 
 if TYPE_CHECKING:
-    from fibo_client.celery.transport.base import Broker
+    from fibo_client.celery.brokers.base import Broker
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SOON = 10.0
@@ -104,8 +105,8 @@ async def next_event(subscription):
     return await asyncio.wait_for(subscription.receive(), SOON)
 
 
-async def subscribed(store, *task_ids):
-    subscription = await store.subscribe()
+async def subscribed(backend, *task_ids):
+    subscription = await backend.subscribe()
     await subscription.update(task_ids, [])
     assert [await next_event(subscription) for _ in task_ids] == [Confirmed((task_id,)) for task_id in task_ids]
     return subscription
@@ -192,41 +193,41 @@ async def test_a_message_is_found_behind_those_that_are_served_before_it(side):
 
 
 async def test_many_results_come_in_the_order_asked_for_with_gaps(side):
-    _, store = side.connect()
+    _, backend = side.connect()
     await side.put("a", b"A")
     await side.put("c", b"C")
-    assert await store.read_many(["a", "b", "c", "a"]) == [b"A", None, b"C", b"A"]
+    assert await backend.get_many(["a", "b", "c", "a"]) == [b"A", None, b"C", b"A"]
 
 
 async def test_the_last_result_that_was_stored_is_the_one_that_is_read(side):
-    _, store = side.connect()
+    _, backend = side.connect()
     await side.put("a", b"first")
     await side.put("a", b"second", publish=False)
-    assert await store.read_many(["a"]) == [b"second"]
+    assert await backend.get_many(["a"]) == [b"second"]
 
 
 async def test_two_clients_see_the_same_results_and_queues(side):
-    (broker, store), (other_broker, other_store) = side.connect(), side.connect()
+    (broker, backend), (other_broker, other_backend) = side.connect(), side.connect()
     await publish(broker, "a")
     await side.put("a", b"A")
     assert await other_broker.depth("celery") == 1
-    assert await other_store.read_many(["a"]) == await store.read_many(["a"]) == [b"A"]
+    assert await other_backend.get_many(["a"]) == await backend.get_many(["a"]) == [b"A"]
 
 
 async def test_deleted_results_are_gone_and_missing_ones_no_matter(side):
-    _, store = side.connect()
+    _, backend = side.connect()
     await side.put("a", b"A")
     await side.put("b", b"B")
-    await store.delete(["a", "missing"])
-    assert await store.read_many(["a", "b"]) == [None, b"B"]
+    await backend.delete_many(["a", "missing"])
+    assert await backend.get_many(["a", "b"]) == [None, b"B"]
 
 
 # Pushed results.
 
 
 async def test_what_is_subscribed_to_is_confirmed_each_and_then_pushed(side):
-    _, store = side.connect()
-    subscription = await store.subscribe()
+    _, backend = side.connect()
+    subscription = await backend.subscribe()
     await subscription.update(["a", "b"], [])
     assert [await next_event(subscription) for _ in range(2)] == [Confirmed(("a",)), Confirmed(("b",))]
     await side.put("b", b"B")
@@ -235,9 +236,9 @@ async def test_what_is_subscribed_to_is_confirmed_each_and_then_pushed(side):
 
 
 async def test_every_state_is_pushed_in_order_and_nothing_else_is(side):
-    _, store = side.connect()
+    _, backend = side.connect()
     await side.put("a", b"before")
-    subscription = await subscribed(store, "a")
+    subscription = await subscribed(backend, "a")
     for payload in (b"1", b"2", b"2", b"3"):
         await side.put("a", payload)
     await side.put("b", b"of another")
@@ -247,8 +248,8 @@ async def test_every_state_is_pushed_in_order_and_nothing_else_is(side):
 
 
 async def test_each_of_two_subscriptions_is_told(side):
-    (_, store), (_, other) = side.connect(), side.connect()
-    subscriptions = [await subscribed(store, "a"), await subscribed(other, "a")]
+    (_, backend), (_, other) = side.connect(), side.connect()
+    subscriptions = [await subscribed(backend, "a"), await subscribed(other, "a")]
     await side.put("a", b"A")
     for subscription in subscriptions:
         assert await next_event(subscription) == Pushed("a", b"A")
@@ -256,8 +257,8 @@ async def test_each_of_two_subscriptions_is_told(side):
 
 
 async def test_what_is_dropped_is_said_to_be_and_no_longer_pushed(side):
-    _, store = side.connect()
-    subscription = await subscribed(store, "a", "b")
+    _, backend = side.connect()
+    subscription = await subscribed(backend, "a", "b")
     await subscription.update(["c"], ["a"])
     assert [await next_event(subscription) for _ in range(2)] == [None, Confirmed(("c",))]
     for task_id in "abc":
@@ -267,31 +268,31 @@ async def test_what_is_dropped_is_said_to_be_and_no_longer_pushed(side):
 
 
 async def test_a_ping_is_answered_by_an_event_that_says_nothing(side):
-    _, store = side.connect()
-    subscription = await subscribed(store, "a")
+    _, backend = side.connect()
+    subscription = await subscribed(backend, "a")
     await subscription.ping()
     assert await next_event(subscription) is None
     await subscription.aclose()
 
 
 async def test_a_subscription_that_broke_says_so_and_does_not_come_back_in_silence(side):
-    _, store = side.connect()
-    subscription = await subscribed(store, "a")
+    _, backend = side.connect()
+    subscription = await subscribed(backend, "a")
     waiting = asyncio.create_task(subscription.receive())
     await asyncio.sleep(0)
     await side.break_subscriptions()
     with pytest.raises(TransportError):
         await asyncio.wait_for(waiting, SOON)
     await check_gone(subscription)
-    subscription = await subscribed(store, "a")  # The store has others.
+    subscription = await subscribed(backend, "a")  # The backend has others.
     await side.put("a", b"A")
     assert await next_event(subscription) == Pushed("a", b"A")
     await subscription.aclose()
 
 
 async def test_who_waits_learns_that_the_connection_was_broken_off(side):
-    _, store = side.connect()
-    subscription = await subscribed(store, "a")
+    _, backend = side.connect()
+    subscription = await subscribed(backend, "a")
     waiting = asyncio.create_task(subscription.receive())
     await asyncio.sleep(0)
     await subscription.abort()
@@ -310,15 +311,15 @@ async def check_gone(subscription):
 
 
 async def test_a_closed_subscription_cannot_be_used(side):
-    _, store = side.connect()
-    subscription = await subscribed(store, "a")
+    _, backend = side.connect()
+    subscription = await subscribed(backend, "a")
     await subscription.aclose()
     await check_gone(subscription)
 
 
 async def test_who_is_cancelled_while_receiving_breaks_the_connection(side):
-    _, store = side.connect()
-    subscription = await subscribed(store, "a")
+    _, backend = side.connect()
+    subscription = await subscribed(backend, "a")
     receiving = asyncio.create_task(subscription.receive())
     await asyncio.sleep(0)
     receiving.cancel()
@@ -401,9 +402,9 @@ async def test_every_question_that_the_client_asks_has_an_answer_of_its_kind(man
 
 
 async def test_an_id_that_workers_do_not_know_counts_as_revoked_once_they_are_told(manned):
-    broker, store = manned.connect()
+    broker, backend = manned.connect()
     task_id = f"never-sent-{time.time_ns()}"
-    subscription = await subscribed(store, task_id)
+    subscription = await subscribed(backend, task_id)
     request = ControlRequest(method="revoke", arguments={"task_id": [task_id], "terminate": False, "signal": "SIGTERM"})
     assert await broker.broadcast(request) == 2
     pushed = json.loads((await next_event(subscription)).payload)
@@ -418,19 +419,19 @@ async def test_an_id_that_workers_do_not_know_counts_as_revoked_once_they_are_to
 
 
 async def test_a_server_that_is_not_there_is_told_by_the_error_of_each_command(side):
-    async with side.unreachable() as (broker, store):
+    async with side.unreachable() as (broker, backend):
         with pytest.raises(PublishError) as caught:
             await publish(broker, "a", "b")
         assert (caught.value.task_ids, caught.value.refused) == (("a", "b"), False)
         with pytest.raises(ReadError):
-            await store.read_many(["a"])
+            await backend.get_many(["a"])
         for ask in (
             lambda: broker.depth("celery"),
             lambda: broker.locate("celery", "a", timeout=SOON),
             lambda: broker.broadcast(ControlRequest(method="ping")),
             lambda: broker.ask(ControlRequest(method="ping"), timeout=SOON),
-            lambda: store.delete(["a"]),
-            store.subscribe,
+            lambda: backend.delete_many(["a"]),
+            backend.subscribe,
         ):
             with pytest.raises(TransportError):
                 await ask()
@@ -444,15 +445,15 @@ async def test_when_no_answer_comes_it_is_not_known_whether_anything_was_sent(si
 
 
 async def test_a_server_that_both_use_has_one_weather_for_both(side):
-    broker, store = side.connect()
+    broker, backend = side.connect()
     await broker.depth("celery")
-    assert broker.weather is store.weather
-    assert broker.weather.failures == 0
+    assert broker.health is backend.health
+    assert broker.health.failures == 0
 
 
 async def test_closing_twice_is_no_matter(side):
-    broker, store = side.connect()
+    broker, backend = side.connect()
     await broker.depth("celery")
     for _ in range(2):
         await broker.aclose()
-        await store.aclose()
+        await backend.aclose()

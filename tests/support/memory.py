@@ -1,4 +1,4 @@
-"""The double's own broker and result store, with a log and with the faults that tests of single parts want.
+"""The double's own broker and result backend, with a log and with the faults that tests of single parts want.
 
 Users' tests have `fibo_client.testing`; what is here goes below its surface.
 """
@@ -9,21 +9,21 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.transport.base import Confirmed
+from fibo_client.celery.backends.base import Confirmed
 from fibo_client.errors import ReadError
 from fibo_client.testing import memory
 from fibo_client.testing.results import encode_meta
 
 if TYPE_CHECKING:
-    from fibo_client.celery.transport.base import Parcel
+    from fibo_client.celery.brokers.base import Parcel
 
 
 class MemorySubscription(memory.MemorySubscription):
     """A connection for pushed results, which may be silent."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        super().__init__(store._memory)
-        self.store = store
+    def __init__(self, backend: MemoryBackend) -> None:
+        super().__init__(backend._memory)
+        self.backend = backend
         self.pings = 0
 
     @property
@@ -31,23 +31,23 @@ class MemorySubscription(memory.MemorySubscription):
         return self._events
 
     async def update(self, add, remove) -> None:
-        self.store.log.append(("subscribe", list(add), list(remove)))
+        self.backend.log.append(("subscribe", list(add), list(remove)))
         await super().update(add, remove)
 
     async def ping(self) -> None:
         self.pings += 1
-        if self.store.answers_pings:
+        if self.backend.answers_pings:
             await super().ping()
 
     def break_off(self, reason: str = "connection lost") -> None:
         super().break_off(reason)
 
     def tell(self, event) -> None:
-        if self.store.confirms or not isinstance(event, Confirmed):
+        if self.backend.confirms or not isinstance(event, Confirmed):
             super().tell(event)
 
 
-class MemoryStore(memory.MemoryStore):
+class MemoryBackend(memory.MemoryBackend):
     """Results, and what was asked of them."""
 
     def __init__(self) -> None:
@@ -72,13 +72,13 @@ class MemoryStore(memory.MemoryStore):
     def put_bytes(self, task_id: str, payload: bytes, *, push: bool = True) -> None:
         self._memory.store(task_id, payload, push=push)
 
-    async def read_many(self, task_ids) -> list[bytes | None]:
+    async def get_many(self, task_ids) -> list[bytes | None]:
         self.read_at.append((asyncio.get_running_loop().time(), list(task_ids)))
         self.log.append(("read", list(task_ids)))
         if self.hangs:
             await asyncio.sleep(5)
             raise ReadError("no answer within 5 s")
-        values = await super().read_many(task_ids)
+        values = await super().get_many(task_ids)
         if self.latency:
             await asyncio.sleep(self.latency)
         if self.failures:
@@ -86,9 +86,9 @@ class MemoryStore(memory.MemoryStore):
             raise ReadError("connection refused")
         return values
 
-    async def delete(self, task_ids) -> None:
+    async def delete_many(self, task_ids) -> None:
         self.log.append(("delete", list(task_ids)))
-        await super().delete(task_ids)
+        await super().delete_many(task_ids)
 
     async def subscribe(self) -> MemorySubscription:
         subscription = MemorySubscription(self)

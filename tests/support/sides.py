@@ -6,15 +6,16 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.config import CeleryConfig
-from fibo_client.celery.transport.redis.envelope import is_task
-from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.celery.connect import connect
+from fibo_client.celery.redis.envelope import is_task
 from fibo_client.testing import FakeCelery
 from support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fibo_client.celery.transport.base import Broker, ResultStore
+    from fibo_client.celery.backends.base import Backend
+    from fibo_client.celery.brokers.base import Broker
     from support.hand import Hand
     from support.servers import RedisServer
 
@@ -30,10 +31,10 @@ class RedisSide:
         self.nodes = nodes
         self._opened: list[Any] = []
 
-    def connect(self, url: str | None = None, **settings: Any) -> tuple[Broker, ResultStore]:
-        broker, store = open_redis(CeleryConfig(broker_url=url or self.url, **settings))
-        self._opened += [broker, store]
-        return broker, store
+    def connect(self, url: str | None = None, **settings: Any) -> tuple[Broker, Backend]:
+        broker, backend = connect(CeleryConfig(broker_url=url or self.url, **settings))
+        self._opened += [broker, backend]
+        return broker, backend
 
     async def put(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
         """Store a result as a worker does."""
@@ -51,8 +52,8 @@ class RedisSide:
         await self.hand.redis.client_kill_filter(_type="pubsub")
 
     @contextlib.asynccontextmanager
-    async def unreachable(self) -> AsyncIterator[tuple[Broker, ResultStore]]:
-        """A broker and a store of a server that is not there."""
+    async def unreachable(self) -> AsyncIterator[tuple[Broker, Backend]]:
+        """A broker and a backend of a server that is not there."""
         yield self.connect(f"redis://127.0.0.1:{free_port()}/0")
 
     @contextlib.asynccontextmanager
@@ -77,10 +78,10 @@ class MemorySide:
         self.nodes = nodes
         self._opened: list[Any] = []
 
-    def connect(self, **settings: Any) -> tuple[Broker, ResultStore]:
-        broker, store = self.fake.connect(CeleryConfig(**settings))
-        self._opened += [broker, store]
-        return broker, store
+    def connect(self, **settings: Any) -> tuple[Broker, Backend]:
+        broker, backend = self.fake.connect(CeleryConfig(**settings))
+        self._opened += [broker, backend]
+        return broker, backend
 
     async def put(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
         self.fake._memory.store(task_id, payload, push=publish)
@@ -95,7 +96,7 @@ class MemorySide:
         self.fake._memory.break_subscriptions("killed")
 
     @contextlib.asynccontextmanager
-    async def unreachable(self) -> AsyncIterator[tuple[Broker, ResultStore]]:
+    async def unreachable(self) -> AsyncIterator[tuple[Broker, Backend]]:
         both = self.connect()
         with self.fake.redis_down():
             yield both

@@ -103,19 +103,19 @@ def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, 
 
 async def _forgotten(client: FiboClient) -> None:
     """Wait until what is deleted later has been deleted."""
-    tidier = client.celery.engine.tidier
-    await eventually(lambda: not (tidier._deleted or tidier._revoked), "the tidier still has work")
+    cleaner = client.celery.session.cleaner
+    await eventually(lambda: not (cleaner._deleted or cleaner._revoked), "the cleaner still has work")
 
 
 def _left(client: FiboClient) -> dict[str, int]:
-    engine = client.celery.engine
-    registry = engine._watcher._registry
+    session = client.celery.session
+    registry = session._reader._registry
     lines = client._flights._lines.values()
     return {
-        "waiters": engine._watcher.pending,
-        "unsent": len(engine._publisher._unfinished),
+        "waiters": session._reader.pending,
+        "unsent": len(session._publisher._unfinished),
         "flights": sum(len(line.flights) + line.in_flight for line in lines),
-        "wanted": len(engine._watcher._wanted),
+        "wanted": len(session._reader._wanted),
         "deadlines": len(registry._timed) + len(registry._deadlines),
         "looks": len(registry._looks),
     }

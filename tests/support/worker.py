@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client import FiboClient
 from fibo_client.testing.messages import open_message
-from support.memory import MemoryBroker, MemoryStore
+from support.memory import MemoryBackend, MemoryBroker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -63,13 +63,13 @@ class MemoryWorker:
     """
 
     def __init__(self) -> None:
-        self.store = MemoryStore()
+        self.store = MemoryBackend()
         self.broker = WorkerBroker(self)
         self.jobs: list[Job] = []
         self.delay: float | Callable[[Job], float | None] | None = 0.001
         self.refused: set[int] = set()
 
-    def connect(self, config: CeleryConfig) -> tuple[WorkerBroker, MemoryStore]:
+    def connect(self, config: CeleryConfig) -> tuple[WorkerBroker, MemoryBackend]:
         return self.broker, self.store
 
     def take(self, job: Job) -> None:
@@ -116,7 +116,7 @@ def leftovers(client: FiboClient) -> dict[str, int]:
     """Count what should be gone when nobody waits any more."""
     lines = client._flights._lines.values()
     return {
-        "waiters": client.celery.engine._watcher.pending,
+        "waiters": client.celery.session._reader.pending,
         "flights": sum(len(line.flights) for line in lines),
         "chunks": sum(line.in_flight for line in lines),
         "pending": sum(len(line.pending) for line in lines),

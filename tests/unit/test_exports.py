@@ -17,7 +17,7 @@ import fibo_worker.dev
 import fibo_worker.settings
 import fibo_worker.tasks
 from fibo_client import errors
-from fibo_client.celery import CeleryConfig, SendOptions, composing
+from fibo_client.celery import CeleryConfig, SendOptions, encoder
 from fibo_client.celery.config import ConfigOverrides
 from fibo_client.config import FiboConfig, FiboOverrides
 
@@ -111,7 +111,7 @@ def test_every_setting_but_the_two_urls_can_be_overridden_by_its_name_and_type(o
 
 
 def test_the_options_that_are_accepted_are_those_that_are_typed():
-    assert set(SendOptions.__annotations__) == composing.OPTIONS
+    assert set(SendOptions.__annotations__) == encoder.OPTIONS
 
 
 def test_importing_the_client_imports_neither_celery_nor_the_worker():

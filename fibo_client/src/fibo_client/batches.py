@@ -8,8 +8,8 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.result import collect, value_of
-from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.chunks import decode, handle, is_bulky, options, signature
 from fibo_client.errors import FiboError, ResultTimeoutError
 from fibo_client.indexes import check_index, check_indexes
@@ -18,9 +18,9 @@ from fibo_client.packing import pack
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.brokers.base import Parcel
     from fibo_client.celery.protocol.meta import TaskMeta
-    from fibo_client.celery.transport.base import Parcel
+    from fibo_client.celery.session import Session
     from fibo_client.chunks import Answer, Lane
     from fibo_client.packing import Chunk
     from fibo_client.telemetry.recorder import Sending
@@ -30,7 +30,7 @@ _PORTION: Final = 2500
 
 
 async def compute_many(
-    engine: Engine,
+    session: Session,
     ns: Iterable[int],
     lane: Lane,
     *,
@@ -42,7 +42,7 @@ async def compute_many(
     """Compute many numbers. Equal ones are computed once.
 
     Args:
-        engine: The client's running parts.
+        session: The client's running parts.
         ns: Their indexes.
         lane: How they are sent.
         max_n: The largest index that is allowed.
@@ -64,16 +64,16 @@ async def compute_many(
         ClientStateError: The client is not open here, or was closed meanwhile.
         FiboError: Whatever else a chunk may end with.
     """
-    began = engine.check().time()
+    began = session.check().time()
     numbers = [check_index(n, max_n) async for portion in _portions(check_indexes(ns)) for n in portion]
     if not numbers:
         return []
     chunks = await _pack(numbers, chunk_size)
     expires = None if timeout is None else timeout + EXPIRY_MARGIN
-    sending = engine.begin(options(chunks[0], lane, engine.config.priority_steps, expires), batch=len(chunks) > 1)
-    parcels = await _compose(engine, chunks, lane, expires, sending)
+    sending = session.begin(options(chunks[0], lane, session.config.priority_steps, expires), batch=len(chunks) > 1)
+    parcels = await _compose(session, chunks, lane, expires, sending)
     sent = {
-        parcel.task_id: (chunk, handle(engine, chunk, lane, parcel.task_id))
+        parcel.task_id: (chunk, handle(session, chunk, lane, parcel.task_id))
         for chunk, parcel in zip(chunks, parcels, strict=True)
     }
     answers: dict[int, Answer] = {}
@@ -87,7 +87,7 @@ async def compute_many(
             return  # For `collect`, which knows more.
         answers.update(zip(chunk.numbers, [decode(item, task_id) for item in items], strict=True))
 
-    outcome = await engine.run(
+    outcome = await session.run(
         parcels,
         sending,
         timeout=timeout,
@@ -149,15 +149,15 @@ async def _pack(numbers: Sequence[int], chunk_size: int) -> list[Chunk]:
 
 
 async def _compose(
-    engine: Engine, chunks: Sequence[Chunk], lane: Lane, expires: float | None, sending: Sending
+    session: Session, chunks: Sequence[Chunk], lane: Lane, expires: float | None, sending: Sending
 ) -> list[Parcel]:
     """Build the messages of all chunks, in their order."""
     parcels: list[Parcel] = []
     for large in (False, True):
         alike = [chunk for chunk in chunks if chunk.large is large]
         if alike:
-            chosen = options(alike[0], lane, engine.config.priority_steps, expires)
-            parcels += await engine.composer.many([signature(chunk) for chunk in alike], chosen, sending)
+            chosen = options(alike[0], lane, session.config.priority_steps, expires)
+            parcels += await session.encoder.many([signature(chunk) for chunk in alike], chosen, sending)
     return parcels
 
 

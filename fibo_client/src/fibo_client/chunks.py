@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.celery.result import AsyncResult
-from fibo_client.celery.task import SendOptions
+from fibo_client.celery.signature import SendOptions
 from fibo_client.contract import FIBONACCI, FIBONACCI_CHUNK, decode_item
 from fibo_client.errors import ResultDecodeError
 from fibo_client.packing import reply_bytes
 
 if TYPE_CHECKING:
-    from fibo_client.celery.engine import Engine
-    from fibo_client.celery.task import Signature
+    from fibo_client.celery.session import Session
+    from fibo_client.celery.signature import Signature
     from fibo_client.packing import Chunk
 
 Answer = int | Exception
@@ -81,11 +81,11 @@ def is_bulky(chunk: Chunk) -> bool:
     return sum(map(reply_bytes, chunk.numbers)) > BULKY
 
 
-def handle(engine: Engine, chunk: Chunk, lane: Lane, task_id: str) -> AsyncResult[list[Any]]:
+def handle(session: Session, chunk: Chunk, lane: Lane, task_id: str) -> AsyncResult[list[Any]]:
     """Make the handle of a chunk that is sent.
 
     Args:
-        engine: The client's running parts.
+        session: The client's running parts.
         chunk: The numbers.
         lane: How they were sent.
         task_id: The id of its task.
@@ -101,8 +101,8 @@ def handle(engine: Engine, chunk: Chunk, lane: Lane, task_id: str) -> AsyncResul
             raise ValueError(f"it must be a list of {len(chunk.numbers)} items")
         return result
 
-    queue = engine.config.queue if lane.queue is None else lane.queue
-    return AsyncResult(engine, task_id, task=signature(chunk).task, queue=queue, decode=items, ignored=False)
+    queue = session.config.queue if lane.queue is None else lane.queue
+    return AsyncResult(session, task_id, task=signature(chunk).task, queue=queue, decode=items, ignored=False)
 
 
 def decode(item: Any, task_id: str) -> Answer:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from fibo_client.celery.connect import Transport
     from fibo_client.celery.question import Question
     from fibo_client.celery.result import AsyncResult
+    from fibo_client.celery.signature import RemoteTask
     from fibo_client.celery.stats import ClientStats
-    from fibo_client.celery.task import RemoteTask
-    from fibo_client.celery.transport.base import Transport
     from fibo_client.config import FiboOverrides
     from fibo_client.errors import FiboError
 
@@ -72,7 +72,7 @@ class FiboClient:
     ) -> None:
         self.config: FiboConfig = FiboConfig.resolve(config, broker_url, result_backend, overrides)
         self.celery: CeleryClient = CeleryClient(config=self.config, transport=transport)
-        self._flights = Flights(self.celery.engine, self.config.chunk_size)
+        self._flights = Flights(self.celery.session, self.config.chunk_size)
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -152,8 +152,8 @@ class FiboClient:
             ClientStateError: The client is not open here.
         """
         number = check_index(n, self.config.max_n)
-        seconds = self.celery.engine.seconds(timeout)
-        loop = self.celery.engine.check()
+        seconds = self.celery.session.seconds(timeout)
+        loop = self.celery.session.check()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
         seat = self._flights.join(number, self._lane(queue, priority), deadline, answer)
@@ -221,12 +221,12 @@ class FiboClient:
             ClientStateError: The client is not open here.
         """
         return await compute_many(
-            self.celery.engine,
+            self.celery.session,
             ns,
             self._lane(queue, priority),
             max_n=self.config.max_n,
             chunk_size=self.config.chunk_size if chunk_size is None else check_chunk_size(chunk_size),
-            timeout=self.celery.engine.seconds(timeout),
+            timeout=self.celery.session.seconds(timeout),
             return_exceptions=return_exceptions,
         )
 
@@ -295,13 +295,13 @@ class FiboClient:
             ValueError: `max_in_flight` is less than 1. MessageError, if it is the queue or the priority that is wrong.
         """
         max_n = self.config.max_n
-        self.celery.engine.check_readable()
+        self.celery.session.check_readable()
         return Stream(
             self._flights,
             self._lane(queue, priority)._replace(stream=True),
             source,
             check=lambda n: check_index(n, max_n),
-            seconds=self.celery.engine.seconds(timeout),
+            seconds=self.celery.session.seconds(timeout),
             max_in_flight=max_in_flight,
             ordered=ordered,
             return_exceptions=return_exceptions,

@@ -18,8 +18,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.result import collect
-from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.chunks import decode, handle, is_bulky, options, signature
 from fibo_client.contract import MAX_CHUNK
 from fibo_client.errors import FiboError
@@ -28,10 +28,10 @@ from fibo_client.packing import is_large, pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.jobs import Work
+    from fibo_client.celery.registry import Waiter
     from fibo_client.celery.result import AsyncResult
-    from fibo_client.celery.waiting.registry import Waiter
-    from fibo_client.celery.work import Work
+    from fibo_client.celery.session import Session
     from fibo_client.chunks import Answer, Lane
     from fibo_client.packing import Chunk
     from fibo_client.telemetry.recorder import Sending
@@ -195,14 +195,14 @@ class Flights:
     """The numbers that are asked for one by one, on behalf of everybody who holds the client.
 
     Args:
-        engine: The client's running parts.
+        session: The client's running parts.
         chunk_size: The most numbers in one chunk.
     """
 
-    def __init__(self, engine: Engine, chunk_size: int) -> None:
-        self._engine = engine
+    def __init__(self, session: Session, chunk_size: int) -> None:
+        self._session = session
         self._chunk_size = chunk_size
-        self._steps = engine.config.priority_steps
+        self._steps = session.config.priority_steps
         self._lines: dict[tuple[Lane, bool], _Line] = {}
         self._many_lines = _MANY_LINES
         self._telling: deque[Iterator[tuple[Seat, Answer]]] = deque()
@@ -224,7 +224,7 @@ class Flights:
         Raises:
             ClientStateError: The client is not open here.
         """
-        loop = self._engine.check()
+        loop = self._session.check()
         key = (lane, is_large(n))
         line = self._lines.get(key)
         if line is None:
@@ -238,7 +238,7 @@ class Flights:
             line.pending.append(flight)
             if line.planned is None:
                 self._plan(line, loop)
-        seat = Seat(flight, loop.time(), deadline, self._engine.recorder.capture(), told)
+        seat = Seat(flight, loop.time(), deadline, self._session.recorder.capture(), told)
         flight.seat(seat)
         if flight.launch is not None:
             self._board(flight.launch, seat)
@@ -299,17 +299,17 @@ class Flights:
         deadline = max(seat.deadline for flight in flights for seat in flight.seats)
         expires = None if deadline == math.inf else max(deadline - now, 0.0) + EXPIRY_MARGIN
         try:
-            self._engine.check()
-            self._engine.check_room(1)
+            self._session.check()
+            self._session.check_room(1)
             chosen = options(chunk, line.lane, self._steps, expires)
             # Many may have asked for its numbers. It is sent for the first of them, and shared by the others.
-            sending = self._engine.begin(chosen, batch=False, origin=flights[0].seats[0].origin)
-            parcel = self._engine.composer.one(signature(chunk), chosen, sending)
+            sending = self._session.begin(chosen, batch=False, origin=flights[0].seats[0].origin)
+            parcel = self._session.encoder.one(signature(chunk), chosen, sending)
         except FiboError as error:
             self._refuse(flights, error)
             return
-        work = self._engine.own([parcel], sending, retry=True, bulky=is_bulky(chunk))
-        handle_ = partial(handle, self._engine, chunk, line.lane, parcel.task_id)
+        work = self._session.own([parcel], sending, retry=True, bulky=is_bulky(chunk))
+        handle_ = partial(handle, self._session, chunk, line.lane, parcel.task_id)
         launch = _Launch(work, sending, parcel.task_id, handle_, flights, now, deadline + EXPIRY_MARGIN)
         line.in_flight += 1
         work.send()
@@ -375,7 +375,7 @@ class Flights:
 
     def _collect(self, launch: _Launch, waiter: Waiter, began: float) -> list[list[Any]]:
         waited = asyncio.get_running_loop().time() - began
-        outcome = self._engine.outcome(launch.work, waiter, waited)
+        outcome = self._session.outcome(launch.work, waiter, waited)
         # A launch and its flights know each other. A handle that stayed with them would keep the text of the answer
         # until the garbage collector comes, which it does rarely while there are few objects, however long.
         return collect(outcome, [launch.handle()], expiry_is_timeout=True)

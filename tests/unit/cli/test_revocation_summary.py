@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.clock import virtual
 
-from fibo_client.celery.tidying import RevocationCounts
+from fibo_client.celery.cleaner import RevocationCounts
 from fibo_client.cli.revocation_summary import GOES_ON, Expiry, revocation_summary
 
 TOLD = "workers were told to revoke the rest"

@@ -27,13 +27,13 @@ async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monke
     fake = FakeCelery()
     fake.task("tasks.slow", delay=math.inf)
     async with FiboClient(transport=fake) as client:
-        publish = client.celery.engine.broker.publish
+        publish = client.celery.session.broker.publish
 
         async def slowly(route, parcels):
             await asyncio.sleep(20)
             await publish(route, parcels)
 
-        monkeypatch.setattr(client.celery.engine.broker, "publish", slowly)
+        monkeypatch.setattr(client.celery.session.broker, "publish", slowly)
         began = asyncio.get_running_loop().time()
         status = await call(client, console, "tasks.slow", [], {}, {}, timeout=30.0, traceback=False)
         assert asyncio.get_running_loop().time() - began < 35  # With the questions to the workers.
@@ -45,14 +45,14 @@ async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_cal
     fake = FakeCelery()
     fake.task("tasks.add", lambda x, y: x + y)
     async with FiboClient(transport=fake) as client:
-        store = client.celery.engine.store
-        delete = store.delete
+        store = client.celery.session.backend
+        delete = store.delete_many
 
         async def gone(task_ids):
             with fake.redis_down():
                 await delete(task_ids)
 
-        monkeypatch.setattr(store, "delete", gone)
+        monkeypatch.setattr(store, "delete_many", gone)
         status = await call(client, console, "tasks.add", [2, 3], {}, {}, timeout=5.0, traceback=False)
     assert status is ExitCode.OK
     assert (tmp_path / "answers").read_text() == "5\n"

@@ -7,7 +7,7 @@ from support.clock import virtual
 
 from fibo_client.celery import Cause, CeleryClient, CeleryConfig
 from fibo_client.celery.diagnose import _declared
-from fibo_client.celery.inspection import Inspect
+from fibo_client.celery.inspect import Inspect
 from fibo_client.celery.result_settings import stored_elsewhere
 from fibo_client.testing import FakeCelery
 

@@ -6,7 +6,7 @@ import pytest
 from support.clock import virtual
 
 from fibo_client.celery import Cause, CeleryClient, Diagnosis
-from fibo_client.celery.inspection import Inspect
+from fibo_client.celery.inspect import Inspect
 from fibo_client.testing import FakeCelery
 
 

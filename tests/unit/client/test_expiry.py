@@ -8,7 +8,7 @@ from support.clock import virtual
 
 from fibo_client import ResultTimeoutError
 from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.testing import FakeCelery
 
 ADD = RemoteTask[[int, int], int]("proj.add")

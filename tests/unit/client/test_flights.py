@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 from support.worker import NOTHING, leftovers, memory_client, value
 
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.protocol.meta import TaskMeta
-from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.chunks import Lane
 from fibo_client.errors import (
     ClientStateError,

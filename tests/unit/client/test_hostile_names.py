@@ -9,10 +9,10 @@ import pytest
 from support.hostile import HOSTILE, NAMES, meant
 
 from fibo_client.celery import CeleryClient
-from fibo_client.celery.composing import Composer
 from fibo_client.celery.config import CeleryConfig
-from fibo_client.celery.task import Signature
-from fibo_client.celery.transport.redis.opening import open_redis
+from fibo_client.celery.connect import connect
+from fibo_client.celery.encoder import Encoder
+from fibo_client.celery.signature import Signature
 from fibo_client.errors import ConfigError, MessageError
 from fibo_client.telemetry.recorder import SILENCE
 
@@ -29,8 +29,8 @@ def name(kind):
 
 def composed(task="t.add", args=(1,), kwargs=None, config=None, **options):
     """The key to which a message goes, and the message."""
-    broker, _ = open_redis(CeleryConfig(**(config or {})))
-    parcel = Composer(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, SILENCE)
+    broker, _ = connect(CeleryConfig(**(config or {})))
+    parcel = Encoder(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, SILENCE)
     return parcel.route, json.loads(parcel.payload)
 
 

@@ -8,7 +8,7 @@ from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError
 from support.hostile_text import ACTS, TEXTS, check
 
-from fibo_client.celery.transport.redis.errors import RedisFaultError, brief, translated_errors
+from fibo_client.celery.redis.errors import RedisFaultError, brief, translated_errors
 from fibo_client.errors import TransportError
 from fibo_client.text import LONGEST
 

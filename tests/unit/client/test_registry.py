@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta, pending
-from fibo_client.celery.waiting.registry import GRACE, Registry, Waiter, last_look
+from fibo_client.celery.registry import GRACE, Registry, Waiter, last_look
 from fibo_client.errors import ReadError, ResultDecodeError
 
 

@@ -23,7 +23,7 @@ REPRS = [
     ),
     (
         CLIENT.celery,
-        "<CeleryClient <RedisBroker at redis://localhost:6379/1> <RedisResultStore at redis://other:6380/2>>",
+        "<CeleryClient <RedisBroker at redis://localhost:6379/1> <RedisBackend at redis://other:6380/2>>",
     ),
     (CLIENT.celery.result("an-id", "proj.add"), "<AsyncResult proj.add[an-id], last seen PENDING>"),
     (CLIENT.stream([1, 2]), "<Stream of list, not begun>"),

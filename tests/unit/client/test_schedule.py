@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibo_client.celery.waiting.schedule import AFTER_PUSH, LONGEST_FIRST, MAX_WIDTH, PACE, Schedule
+from fibo_client.celery.schedule import AFTER_PUSH, LONGEST_FIRST, MAX_WIDTH, PACE, Schedule
 
 POLL_MIN = 0.001
 

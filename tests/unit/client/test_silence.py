@@ -7,8 +7,8 @@ from support.clock import virtual
 
 from fibo_client import FIBO_TASK, FiboClient, ResultTimeoutError
 from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.celery.engine import Outcome
 from fibo_client.celery.result import timeout_error
+from fibo_client.celery.session import Outcome
 from fibo_client.testing import FakeFibo
 
 IS_IT = "Is that a Redis, with TLS or without as the URL says?"
@@ -26,9 +26,9 @@ IS_IT = "Is that a Redis, with TLS or without as the URL says?"
 )
 def test_only_a_redis_that_had_time_and_was_never_connected_is_doubted(published, waited, reached, said):
     client = CeleryClient("redis://localhost:1/0", "redis://localhost:2/0")
-    silent = client.engine.store if published else client.engine.broker
+    silent = client.session.backend if published else client.session.broker
     if reached:
-        silent.weather.connected()
+        silent.health.connected()
     outcome = Outcome({}, ["x"], timed_out=True, waited=waited, looks=0, published=published)
     error = timeout_error(outcome, [client.result("x")], ["x"], {})
     assert error.reason is not None

@@ -221,8 +221,8 @@ async def test_a_message_that_is_refused_has_no_end(notes):
 @virtual
 async def test_without_telemetry_there_is_a_recorder_that_does_nothing(notes):
     async with memory_client() as (client, _):
-        assert client.celery.engine.recorder is SILENCE
-        assert client.celery.engine.begin({}, batch=False) is SILENCE
+        assert client.celery.session.recorder is SILENCE
+        assert client.celery.session.begin({}, batch=False) is SILENCE
     assert SILENCE.capture() is None
     assert not SILENCE.carry("task", "id")
 

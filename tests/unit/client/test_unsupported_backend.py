@@ -1,4 +1,4 @@
-"""Result stores that are no Redis: what is one, what is a mistake, and what asking them for a result says."""
+"""Result backends that are no Redis: what is one, what is a mistake, and what asking them for a result says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.servers import free_port
 
 from fibo_client import ConfigError, FiboClient
 from fibo_client.celery import CeleryClient
-from fibo_client.celery.transport.redis.unsupported_backend import unsupported_reason
+from fibo_client.celery.backends.unsupported import unsupported_reason
 from fibo_client.testing import FakeCelery, FakeFibo
 
 SECRET = "xyzzy"
@@ -93,7 +93,7 @@ async def test_only_asking_for_a_result_is_an_error_and_comes_before_anything_is
         ) as told:
             await asking(client)
         assert SECRET not in "".join(traceback.format_exception(told.value)) + repr(client) + repr(client.config)
-        assert not client.celery.engine.broker.weather.failures
+        assert not client.celery.session.broker.health.failures
         assert client.stats().published == 0
 
 
@@ -111,5 +111,5 @@ async def test_what_was_sent_with_ignore_result_has_none_as_ever():
 
 def test_a_redis_that_is_given_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("CELERY_RESULT_BACKEND", f"db+postgresql://app:{SECRET}@host/db")
-    assert CeleryClient("redis://h").engine.store.unreadable is not None
-    assert CeleryClient("redis://h", "redis://h/1").engine.store.unreadable is None
+    assert CeleryClient("redis://h").session.backend.unreadable is not None
+    assert CeleryClient("redis://h", "redis://h/1").session.backend.unreadable is None

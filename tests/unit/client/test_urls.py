@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibo_client.celery.config import CeleryConfig
-from fibo_client.celery.transport.redis.urls import RedisAddress, TLSOptions, parse_url
+from fibo_client.celery.redis.urls import RedisAddress, TLSOptions, parse_url
 from fibo_client.errors import ConfigError
 
 CONFIG = CeleryConfig()

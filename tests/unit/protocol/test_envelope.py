@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibo_client.celery.protocol.message import TaskMessage, build_task
-from fibo_client.celery.transport.redis import envelope
+from fibo_client.celery.redis import envelope
 from fibo_client.errors import MessageError, ResultDecodeError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

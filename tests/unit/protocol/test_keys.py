@@ -4,7 +4,7 @@ import enum
 
 import pytest
 
-from fibo_client.celery.transport.redis.keys import BrokerKeys, result_key_prefix
+from fibo_client.celery.redis.keys import BrokerKeys, result_key_prefix
 from fibo_client.errors import MessageError
 
 

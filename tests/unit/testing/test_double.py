@@ -39,9 +39,9 @@ from fibo_client import (
     TransportError,
 )
 from fibo_client.celery import CeleryClient, CeleryConfig, JSONType, RemoteTask
+from fibo_client.celery.brokers.base import Parcel
 from fibo_client.celery.protocol.message import build_task
-from fibo_client.celery.transport.base import Parcel
-from fibo_client.celery.transport.redis.envelope import encode_task
+from fibo_client.celery.redis.envelope import encode_task
 from fibo_client.testing import FakeCelery, FakeFibo, SentTask
 from fibo_client.testing.messages import open_message
 
@@ -268,7 +268,7 @@ async def test_a_queue_that_nobody_serves_keeps_its_tasks():
         unserved = await celery.send_task(ADD, (2, 3))
         with pytest.raises(ResultTimeoutError):
             await unserved.get(timeout=0.05)
-        assert await celery.engine.broker.depth("celery") == 1
+        assert await celery.session.broker.depth("celery") == 1
 
 
 async def test_no_more_tasks_run_at_a_time_than_the_worker_may():
@@ -517,7 +517,7 @@ async def test_a_message_that_a_worker_could_not_take_is_refused_when_it_is_sent
         open_message(payload)
     async with CeleryClient(transport=fake) as celery:
         with pytest.raises(PublishError, match="a worker could not take it") as caught:
-            await celery.engine.broker.publish("celery", [Parcel("mine", "celery", payload)])
+            await celery.session.broker.publish("celery", [Parcel("mine", "celery", payload)])
     assert caught.value.refused
     fake.assert_nothing_sent()
 
@@ -591,8 +591,8 @@ async def test_a_client_of_another_loop_is_pushed_what_this_one_computed(fake):
 
 def test_what_is_stored_does_not_go_to_who_subscribed_on_a_loop_that_is_closed(fake):
     async def subscribe():
-        _, store = fake.connect(CeleryConfig())
-        subscription = await store.subscribe()
+        _, backend = fake.connect(CeleryConfig())
+        subscription = await backend.subscribe()
         await subscription.update(["shared"], [])
 
     asyncio.run(subscribe())

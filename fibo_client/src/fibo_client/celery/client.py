@@ -6,10 +6,12 @@ import asyncio
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast, overload
 
+from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
+from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
-from fibo_client.celery.engine import Engine
-from fibo_client.celery.inspection import Inspect, WorkerInfo
+from fibo_client.celery.inspect import Inspect, WorkerInfo
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.protocol.message import check_name
 from fibo_client.celery.question import Question
 from fibo_client.celery.result import (
@@ -22,10 +24,8 @@ from fibo_client.celery.result import (
     ready_many,
     revocation,
 )
-from fibo_client.celery.task import RemoteTask, Signature
-from fibo_client.celery.tidying import MAX_REVOKED, REVOKE_PAUSE
-from fibo_client.celery.transport.redis.opening import open_redis
-from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.celery.session import Session
+from fibo_client.celery.signature import RemoteTask, Signature
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError
 
 if TYPE_CHECKING:
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from fibo_client.celery.brokers.base import Parcel
     from fibo_client.celery.config import ConfigOverrides
+    from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
+    from fibo_client.celery.signature import SendOptions
     from fibo_client.celery.stats import ClientStats
-    from fibo_client.celery.task import SendOptions
-    from fibo_client.celery.transport.base import Parcel, Transport
     from fibo_client.errors import FiboError
 
 R = TypeVar("R")
@@ -57,7 +58,7 @@ class CeleryClient:
 
     Attributes:
         config: The settings.
-        engine: The running parts, for what is built on top of this client.
+        session: The running parts, for what is built on top of this client.
 
     Raises:
         ConfigError: A URL or a setting is wrong.
@@ -75,8 +76,8 @@ class CeleryClient:
         self.config: CeleryConfig = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
         if transport is not None:
             _check_transport(transport)
-        connect = open_redis if transport is None else transport.connect
-        self.engine: Engine = Engine(self.config, *connect(self.config))
+        drivers = connect(self.config) if transport is None else transport.connect(self.config)
+        self.session: Session = Session(self.config, *drivers)
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -87,7 +88,7 @@ class CeleryClient:
         Raises:
             ClientStateError: It was opened before.
         """
-        await self.engine.open()
+        await self.session.open()
         return self
 
     async def aclose(self) -> None:
@@ -100,7 +101,7 @@ class CeleryClient:
         Raises:
             ClientStateError: It runs on another event loop.
         """
-        await self.engine.aclose()
+        await self.session.aclose()
 
     if not TYPE_CHECKING:  # A type checker refuses `with` by itself.
 
@@ -179,11 +180,11 @@ class CeleryClient:
             PublishUnknownError: It may or may not have been sent. The error carries the task's id.
             ClientStateError: The client is not open here.
         """
-        self.engine.check()
+        self.session.check()
         signature = _signature(task, args, kwargs)
-        sending = self.engine.begin(options, batch=False)
-        parcel = self.engine.composer.one(signature, options, sending)
-        await self.engine.publish([parcel], sending, timeout=self.engine.seconds(timeout), retry=retry)
+        sending = self.session.begin(options, batch=False)
+        parcel = self.session.encoder.one(signature, options, sending)
+        await self.session.publish([parcel], sending, timeout=self.session.seconds(timeout), retry=retry)
         (handle,) = self._handles([parcel], signature, options)
         return handle
 
@@ -234,21 +235,21 @@ class CeleryClient:
             PublishUnknownError: Those that the error names may or may not have been sent.
             ClientStateError: The client is not open here.
         """
-        self.engine.check()
+        self.session.check()
         if "task_id" in options:
             raise MessageError("send_many makes an id for each task; use send_task to choose one")
         signature = task() if isinstance(task, RemoteTask) else Signature[Any](task)
-        sending = self.engine.begin(options, batch=True)
+        sending = self.session.begin(options, batch=True)
         parcels: list[Parcel] = []
         handles: list[AsyncResult[Any]] = []
         calls = zip(
             repeat(signature.task), args, repeat(None), repeat(signature.argsrepr), repeat(signature.kwargsrepr)
         )
-        async for portion in self.engine.composer.portions(calls, options, sending):
+        async for portion in self.session.encoder.portions(calls, options, sending):
             parcels += portion
             handles += self._handles(portion, signature, options)
         if parcels:
-            await self.engine.publish(parcels, sending, timeout=self.engine.seconds(timeout), retry=retry)
+            await self.session.publish(parcels, sending, timeout=self.session.seconds(timeout), retry=retry)
         return handles
 
     def result(self, task_id: str, task: str | RemoteTask[..., Any] | None = None) -> AsyncResult[Any]:
@@ -266,8 +267,8 @@ class CeleryClient:
         """
         task_id = check_name("task_id", task_id)
         if isinstance(task, RemoteTask):
-            return AsyncResult(self.engine, task_id, task=task.name, decode=task.decode)
-        return AsyncResult(self.engine, task_id, task=task)
+            return AsyncResult(self.session, task_id, task=task.name, decode=task.decode)
+        return AsyncResult(self.session, task_id, task=task)
 
     # Collecting.
 
@@ -284,7 +285,7 @@ class CeleryClient:
             ConfigError: Results are stored in something else than a Redis, or nowhere.
             ReadError: The results could not be read.
         """
-        return Question(ready_many(self.engine, check_handles(results)), "await client.ready(results)")
+        return Question(ready_many(self.session, check_handles(results)), "await client.ready(results)")
 
     @overload
     async def gather(
@@ -324,9 +325,9 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result.
         """
         return await gather(
-            self.engine,
+            self.session,
             check_handles(results),
-            timeout=self.engine.seconds(timeout),
+            timeout=self.session.seconds(timeout),
             return_exceptions=return_exceptions,
         )
 
@@ -398,11 +399,11 @@ class CeleryClient:
         signature = _signature(task, args, None)
         _ask_for_result(options)
         if "task_id" in options:
-            began = self.engine.check().time()
-            seconds = self.engine.seconds(timeout)
-            self.engine.check_room(1)  # Now, and not only when the result is waited for: then it would be sent.
+            began = self.session.check().time()
+            seconds = self.session.seconds(timeout)
+            self.session.check_room(1)  # Now, and not only when the result is waited for: then it would be sent.
             handle = await self.send_task(signature, retry=retry, timeout=seconds, **options)
-            (value,) = await gather(self.engine, [handle], timeout=seconds, return_exceptions=False, began=began)
+            (value,) = await gather(self.session, [handle], timeout=seconds, return_exceptions=False, began=began)
             return value
         (value,) = await self.call_many([signature], timeout=timeout, retry=retry, **options)
         return value
@@ -465,15 +466,15 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
-        self.engine.check()
-        seconds = self.engine.seconds(timeout)
+        self.session.check()
+        seconds = self.session.seconds(timeout)
         if "task_id" in options:
             raise MessageError("call_many makes an id for each task; use call to choose one")
         _ask_for_result(options)
         if not signatures:
             return []
         queue = options.get("queue", self.config.queue)
-        began = self.engine.check().time()
+        began = self.session.check().time()
         for signature in signatures:
             if not isinstance(signature, Signature):
                 raise TypeError(
@@ -482,9 +483,9 @@ class CeleryClient:
         own_expiry = "expires" in options
         if seconds is not None and not own_expiry:
             options["expires"] = seconds + EXPIRY_MARGIN
-        sending = self.engine.begin(options, batch=len(signatures) > 1)
-        parcels = await self.engine.composer.many(signatures, options, sending)
-        outcome = await self.engine.run(
+        sending = self.session.begin(options, batch=len(signatures) > 1)
+        parcels = await self.session.encoder.many(signatures, options, sending)
+        outcome = await self.session.run(
             parcels,
             sending,
             timeout=seconds,
@@ -497,7 +498,7 @@ class CeleryClient:
             outcome,
             [
                 AsyncResult(
-                    self.engine,
+                    self.session,
                     parcel.task_id,
                     task=signature.task,
                     queue=queue,
@@ -532,14 +533,14 @@ class CeleryClient:
         Raises:
             TransportError: It could not be sent.
         """
-        self.engine.check()
+        self.session.check()
         task_ids = ids_of(tasks)
         heard = 0
         for start in range(0, len(task_ids), MAX_REVOKED):
             if start:
-                await asyncio.sleep(REVOKE_PAUSE)  # See `fibo_client.celery.tidying`.
+                await asyncio.sleep(REVOKE_PAUSE)  # See `fibo_client.celery.cleaner`.
             portion = task_ids[start : start + MAX_REVOKED]
-            heard = await self.engine.broker.broadcast(revocation(portion, terminate=terminate, signal=signal))
+            heard = await self.session.broker.broadcast(revocation(portion, terminate=terminate, signal=signal))
         return heard
 
     async def ping(self, *, destination: Sequence[str] | None = None, timeout: float = 1.0) -> list[WorkerInfo]:
@@ -568,7 +569,7 @@ class CeleryClient:
         Returns:
             The questions, as methods.
         """
-        return Inspect(self.engine, destination, timeout)
+        return Inspect(self.session, destination, timeout)
 
     def stats(self) -> ClientStats:
         """Count what this client has done so far. It asks nobody and costs next to nothing.
@@ -576,7 +577,7 @@ class CeleryClient:
         Returns:
             The numbers, as of now.
         """
-        return self.engine.stats()
+        return self.session.stats()
 
     async def diagnose(self, result: AsyncResult[Any] | ResultTimeoutError, *, timeout: float = 1.0) -> Diagnosis:
         """Find out why a task gives no answer. Print what comes back.
@@ -596,10 +597,10 @@ class CeleryClient:
         """
         if isinstance(result, ResultTimeoutError):
             result = AsyncResult[Any](
-                self.engine, result.task_ids[0], task=result.task, queue=result.queue, ignored=result.ignored
+                self.session, result.task_ids[0], task=result.task, queue=result.queue, ignored=result.ignored
             )
         check_handle(result)
-        return await diagnose(self.engine, result, timeout=timeout)
+        return await diagnose(self.session, result, timeout=timeout)
 
     def _handles(
         self, parcels: Sequence[Parcel], signature: Signature[R], options: SendOptions
@@ -607,7 +608,7 @@ class CeleryClient:
         queue, ignored = options.get("queue", self.config.queue), options.get("ignore_result")
         return [
             AsyncResult(
-                self.engine,
+                self.session,
                 parcel.task_id,
                 task=signature.task,
                 queue=queue,
@@ -619,7 +620,7 @@ class CeleryClient:
         ]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.engine.broker!r} {self.engine.store!r}>"
+        return f"<{type(self).__name__} {self.session.broker!r} {self.session.backend!r}>"
 
 
 def _check_transport(transport: object) -> None:

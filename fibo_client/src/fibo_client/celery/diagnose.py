@@ -1,4 +1,4 @@
-"""Asks the result store, the queue and the workers why a task has no answer."""
+"""Asks the result backend, the queue and the workers why a task has no answer."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.diagnosis import Cause, Diagnosis
-from fibo_client.celery.engine import doubt
-from fibo_client.celery.inspection import Inspect, queue_names, task_names
+from fibo_client.celery.inspect import Inspect, queue_names, task_names
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result_settings import stored_elsewhere
+from fibo_client.celery.session import doubt
 from fibo_client.errors import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.brokers.base import Place
     from fibo_client.celery.result import AsyncResult
-    from fibo_client.celery.transport.base import Place
+    from fibo_client.celery.session import Session
 
 _Holding = dict[str, tuple[str, datetime | None]]
 """By node name, what the worker says about the task, and since when it has been running."""
 
 
-async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) -> Diagnosis:
-    """Ask the result store, the queue and all workers about a task.
+async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float) -> Diagnosis:
+    """Ask the result backend, the queue and all workers about a task.
 
     Args:
-        engine: The client's running parts.
+        session: The client's running parts.
         result: The task.
         timeout: Seconds that each look at the queue and at the result, and each round of questions, may take.
 
@@ -41,40 +41,40 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
         TransportError: Redis could not be asked.
         ResultDecodeError: What is stored is not a result.
     """
-    engine.check()
-    queue = result.queue or engine.config.queue  # Of a bare id, that is a guess.
+    session.check()
+    queue = result.queue or session.config.queue  # Of a bare id, that is a guess.
     # First the queue, then the workers, then the result: a task that moves on meanwhile is met further on.
-    place = await engine.broker.locate(queue, result.id, timeout=timeout)
+    place = await session.broker.locate(queue, result.id, timeout=timeout)
     # How many hear a question, Redis itself counts.
     heard, queues = await asyncio.gather(
-        engine.broker.broadcast(ControlRequest(method="ping")), Inspect(engine, None, timeout).active_queues()
+        session.broker.broadcast(ControlRequest(method="ping")), Inspect(session, None, timeout).active_queues()
     )
     registered: dict[str, Any] = {}
     held: dict[str, Any] = {}
     conf: dict[str, Any] = {}
     if queues:
-        inspect = Inspect(engine, list(queues), timeout)  # Who was silent would only be waited for again.
+        inspect = Inspect(session, list(queues), timeout)  # Who was silent would only be waited for again.
         held, registered, conf = await asyncio.gather(
             inspect.query_task([result.id]), inspect.registered("ignore_result"), inspect.conf()
         )
     holding = _holding(held, result.id)
-    state = await _state(engine, result, timeout)
+    state = await _state(session, result, timeout)
     if queues and not holding and place.ahead is None and state not in states.READY_STATES:
         # Before 5.7, workers that are asked for a task do not look among those that they hold for later.
         holding = await _held_for_later(inspect, result.id)
-        state = await _state(engine, result, timeout)
+        state = await _state(session, result, timeout)
     failure = result.cached.failure if result.cached is not None else None
     listening = tuple(name for name, taken in queues.items() if queue in queue_names(taken))
     knowing, unregistered = _known(result.task, registered)
     # Who has it, or else who may have taken it.
     blamed = set(holding) or {*listening, *(knowing if result.queue is None else ())}
     elsewhere = {"message": "it asks for no result (ignore_result=True)"} if result.ignored else {}
-    if engine.store.unreadable is not None:
-        elsewhere["this client"] = engine.store.unreadable
+    if session.backend.unreadable is not None:
+        elsewhere["this client"] = session.backend.unreadable
     else:
         for name in (each for each in queues if each in blamed):
             declared = _declared(registered.get(name), result.task)
-            if why := stored_elsewhere(conf.get(name), engine.config, declared):
+            if why := stored_elsewhere(conf.get(name), session.config, declared):
                 refused = "it does not know the task, and its refusal is not here: " if name in unregistered else ""
                 elsewhere[name] = f"{refused}{why}"
     facts = _Facts(
@@ -112,14 +112,14 @@ async def diagnose(engine: Engine, result: AsyncResult[Any], *, timeout: float) 
     )
 
 
-async def _state(engine: Engine, result: AsyncResult[Any], timeout: float) -> str:
-    if engine.store.unreadable is not None:
+async def _state(session: Session, result: AsyncResult[Any], timeout: float) -> str:
+    if session.backend.unreadable is not None:
         return states.PENDING
     try:
         async with asyncio.timeout(timeout + _GRACE):
             return await result.state()
     except TimeoutError:
-        raise TransportError(f"{engine.store}: no answer within {timeout:g} s. {doubt(engine.store)}") from None
+        raise TransportError(f"{session.backend}: no answer within {timeout:g} s. {doubt(session.backend)}") from None
 
 
 async def _held_for_later(inspect: Inspect, task_id: str) -> _Holding:

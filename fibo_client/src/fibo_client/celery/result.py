@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from fibo_client.celery.config import UNSET, Unset
-from fibo_client.celery.engine import Outcome, doubt
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.celery.question import Question
+from fibo_client.celery.session import Outcome, doubt
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Sequence
 
-    from fibo_client.celery.engine import Engine
+    from fibo_client.celery.session import Session
 
 T = TypeVar("T")
 
@@ -36,11 +36,11 @@ class AsyncResult(Generic[T]):
         decode: Turns the stored result into the value, or None to leave it as it is.
     """
 
-    __slots__ = ("_engine", "_handed_out", "_ignored", "_meta", "decode", "id", "queue", "task")
+    __slots__ = ("_handed_out", "_ignored", "_meta", "_session", "decode", "id", "queue", "task")
 
     def __init__(
         self,
-        engine: Engine,
+        session: Session,
         task_id: str,
         *,
         task: str | None = None,
@@ -52,7 +52,7 @@ class AsyncResult(Generic[T]):
         self.id: str = task_id
         self.task: str | None = task
         self.queue: str | None = queue
-        self._engine = engine
+        self._session = session
         self.decode: Callable[[Any], T] | None = decode
         self._ignored = ignored
         self._handed_out = handed_out
@@ -64,14 +64,14 @@ class AsyncResult(Generic[T]):
         return self._meta
 
     @property
-    def engine(self) -> Engine:
+    def session(self) -> Session:
         """The running parts of the client that it belongs to."""
-        return self._engine
+        return self._session
 
     @property
     def sent(self) -> bool:
         """Whether this client remembers that it sent the task. False says little: another one may have."""
-        return self._handed_out or self._engine.was_sent(self.id)
+        return self._handed_out or self._session.was_sent(self.id)
 
     @property
     def ignored(self) -> bool | None:
@@ -95,7 +95,7 @@ class AsyncResult(Generic[T]):
         return Question(self._is_ready(), "await result.ready()")
 
     async def _is_ready(self) -> bool:
-        (over,) = await ready_many(self._engine, [self])
+        (over,) = await ready_many(self._session, [self])
         return over
 
     def state(self) -> Question[str]:
@@ -136,7 +136,7 @@ class AsyncResult(Generic[T]):
         if self._ignored:
             return None  # type: ignore[return-value] # as Celery does: there will never be one
         if self._meta is None or not self._meta.ready:
-            outcome = await self._engine.wait([self.id], timeout=self._engine.seconds(timeout))
+            outcome = await self._session.wait([self.id], timeout=self._session.seconds(timeout))
             (value,) = collect(outcome, [self])
             return value
         return value_of(self._meta, self.task, self.decode, self.queue)
@@ -162,15 +162,15 @@ class AsyncResult(Generic[T]):
             ResultDecodeError: What is stored is not a result.
         """
         changes: asyncio.Queue[TaskMeta | None] = asyncio.Queue()
-        seconds = self._engine.seconds(timeout)
+        seconds = self._session.seconds(timeout)
 
         async def follow() -> Outcome:
             try:
-                return await self._engine.wait([self.id], timeout=seconds, on_change=changes.put_nowait)
+                return await self._session.wait([self.id], timeout=seconds, on_change=changes.put_nowait)
             finally:
                 changes.put_nowait(None)
 
-        self._engine.check()
+        self._session.check()
         waiting = asyncio.create_task(follow())
         try:
             while (change := await changes.get()) is not None:
@@ -203,8 +203,8 @@ class AsyncResult(Generic[T]):
         Raises:
             TransportError: It could not be sent.
         """
-        self._engine.check()
-        return await self._engine.broker.broadcast(revocation([self.id], terminate=terminate, signal=signal))
+        self._session.check()
+        return await self._session.broker.broadcast(revocation([self.id], terminate=terminate, signal=signal))
 
     async def forget(self) -> None:
         """Delete the stored result. It cannot be asked for afterwards.
@@ -213,14 +213,14 @@ class AsyncResult(Generic[T]):
             ConfigError: Results are stored in something else than a Redis, or nowhere.
             TransportError: It may not have been deleted.
         """
-        self._engine.check()
-        await self._engine.store.delete([self.id])
+        self._session.check()
+        await self._session.backend.delete_many([self.id])
         self._meta = None
 
     async def _look(self) -> TaskMeta:
         if self._meta is not None and self._meta.ready:
             return self._meta
-        outcome = await self._engine.wait([self.id], timeout=0)
+        outcome = await self._session.wait([self.id], timeout=0)
         self.learn(outcome)
         answer = outcome.arrived[self.id]
         if isinstance(answer, Exception):
@@ -360,11 +360,11 @@ def _advice(given: object) -> str:
     return ""
 
 
-async def ready_many(engine: Engine, results: Sequence[AsyncResult[Any]]) -> list[bool]:
+async def ready_many(session: Session, results: Sequence[AsyncResult[Any]]) -> list[bool]:
     """Ask which tasks are over, by one read for all.
 
     Args:
-        engine: The client's running parts.
+        session: The client's running parts.
         results: The handles.
 
     Returns:
@@ -373,11 +373,11 @@ async def ready_many(engine: Engine, results: Sequence[AsyncResult[Any]]) -> lis
     Raises:
         ReadError: The results could not be read.
     """
-    engine.check()
+    session.check()
     unsettled = _unsettled(results)
     over = dict.fromkeys((result.id for result in results), True)
     if unsettled:
-        outcome = await engine.wait(unsettled, timeout=0)
+        outcome = await session.wait(unsettled, timeout=0)
         for result in results:
             if result.id in unsettled:
                 result.learn(outcome)
@@ -386,7 +386,7 @@ async def ready_many(engine: Engine, results: Sequence[AsyncResult[Any]]) -> lis
 
 
 async def gather(
-    engine: Engine,
+    session: Session,
     results: Sequence[AsyncResult[T]],
     *,
     timeout: float | None,
@@ -396,7 +396,7 @@ async def gather(
     """Wait for many tasks together.
 
     Args:
-        engine: The client's running parts.
+        session: The client's running parts.
         results: The handles.
         timeout: Seconds for all of them. None is no limit, 0 is one read.
         return_exceptions: Whether to put the error of a task that failed in the place of its answer.
@@ -411,12 +411,12 @@ async def gather(
         ResultDecodeError: What is stored is not a result.
         ReadError: With ``timeout=0``: the results could not be read.
     """
-    engine.check()
+    session.check()
     unsettled = _unsettled(results)
     known = {result.id: result.cached for result in results if result.id not in unsettled and result.cached}
     failed = not return_exceptions and any(meta.failure is not None for meta in known.values())
     if unsettled and not failed:
-        outcome = await engine.wait(unsettled, timeout=timeout, end_on_failure=not return_exceptions, began=began)
+        outcome = await session.wait(unsettled, timeout=timeout, end_on_failure=not return_exceptions, began=began)
     else:
         outcome = Outcome({}, [], timed_out=False, waited=0.0)
     outcome.arrived |= known
@@ -508,14 +508,14 @@ def timeout_error(
     if published is None and any(result.id == late[0] and result.sent for result in results):
         published = True
     state = seen.state if isinstance(seen, TaskMeta) else states.PENDING
-    engine = results[0].engine
+    session = results[0].session
     reason = None
     if outcome.unsent:
         reason = f"It has not been sent: {outcome.unsent}"
     elif outcome.unread:
         reason = f"Results cannot be read at present: {outcome.unread}"
     elif outcome.timed_out and not outcome.looks:
-        silent = engine.store if published else engine.broker
+        silent = session.backend if published else session.broker
         advice = doubt(silent) if outcome.waited >= _BARELY else "A longer timeout is needed to know more."
         reason = f"{silent} had not answered by then. {advice}"
     elif expired and not outcome.timed_out:
@@ -525,7 +525,7 @@ def timeout_error(
         )
     elif outcome.nobody and state == states.PENDING:
         reason = (
-            f"No worker listens on {engine.broker}: start one, or compare this URL with its own "
+            f"No worker listens on {session.broker}: start one, or compare this URL with its own "
             "(one without remote control is not seen)"
         )
     return ResultTimeoutError(

@@ -31,7 +31,7 @@ from fibo_client.cli.usage_errors import usage_error, wrapped_errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fibo_client.celery.task import SendOptions
+    from fibo_client.celery.signature import SendOptions
     from fibo_client.cli.console import Console
     from fibo_client.cli.runner import ClientOptions
     from fibo_client.client import FiboClient

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.work import EXPIRY_MARGIN
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.cli.backpressure import Backpressure
 from fibo_client.cli.big_integers import decimal_digits, shortened
 from fibo_client.cli.console import json_line
@@ -23,7 +23,7 @@ from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
-    from fibo_client.celery.tidying import RevocationCounts
+    from fibo_client.celery.cleaner import RevocationCounts
     from fibo_client.cli.bar import Bar
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient

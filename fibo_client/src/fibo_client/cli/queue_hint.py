@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
-from fibo_client.celery.inspection import queue_names, task_names
+from fibo_client.celery.inspect import queue_names, task_names
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.cli.runner import INSPECT_TIMEOUT
 from fibo_client.errors import FiboError
@@ -68,7 +68,7 @@ class QueueHint:
 
     async def _find(self, queue: str) -> str | None:
         """Say why nobody takes the task. None where somebody does, or may."""
-        broker = self._client.celery.engine.broker
+        broker = self._client.celery.session.broker
         depth = await broker.depth(queue)
         if depth == 0:
             return None  # A worker has taken the task.

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from fibo_client.celery.tidying import RevocationCounts
+    from fibo_client.celery.cleaner import RevocationCounts
 
 __all__ = ["GOES_ON", "Expiry", "revocation_summary"]
 

@@ -111,7 +111,7 @@ def run(
     except OSError as error:
         usage_error(f"the answers cannot be written: {error}")
     stop = _StopSignal()
-    counts = client.celery.engine.tidier.revocations
+    counts = client.celery.session.cleaner.revocations
     try:
         with _showing_log(console, debug=options.debug):
             status: int = asyncio.run(_run(client, console, job, stop))
@@ -199,7 +199,7 @@ async def report_timeout(
         console.info(error.unread)
         return ExitCode.NO_REDIS
     queue = error.queue or queue or client.config.queue
-    handle = AsyncResult[Any](client.celery.engine, task_id, task=error.task, queue=queue, ignored=error.ignored)
+    handle = AsyncResult[Any](client.celery.session, task_id, task=error.task, queue=queue, ignored=error.ignored)
     try:
         diagnosis = await client.celery.diagnose(handle, timeout=INSPECT_TIMEOUT)
     except FiboError as failure:

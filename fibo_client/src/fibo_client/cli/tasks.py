@@ -9,8 +9,8 @@ import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.protocol import states
-from fibo_client.celery.work import EXPIRY_MARGIN
 from fibo_client.cli.console import escaped, json_default
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.progress import progress
@@ -30,9 +30,9 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fibo_client.celery.cleaner import RevocationCounts
     from fibo_client.celery.result import AsyncResult
-    from fibo_client.celery.task import SendOptions
-    from fibo_client.celery.tidying import RevocationCounts
+    from fibo_client.celery.signature import SendOptions
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
@@ -101,7 +101,7 @@ async def call(
         CancelledError: A signal stopped the command. Before, the task is handed over to be revoked.
     """
     # As `CeleryClient.call`, which would not tell of the progress.
-    client.celery.engine.check_readable()  # Or it would be sent, and its answer asked for in vain.
+    client.celery.session.check_readable()  # Or it would be sent, and its answer asked for in vain.
     if timeout is not None:
         options.setdefault("expires", timeout + EXPIRY_MARGIN)
     options["ignore_result"] = False  # However the task is declared.
@@ -130,9 +130,9 @@ async def call(
         left = None if timeout is None else max(0.0, timeout - spent)
         status = await _follow(client, console, handle, timeout=left, spent=spent, traceback=traceback)
     except asyncio.CancelledError:
-        engine = client.celery.engine
-        if engine.broker.weather.reached:
-            engine.tidier.revoke([task_id])  # As the client does for what it owns: while it closes, and not for long.
+        session = client.celery.session
+        if session.broker.health.reached:
+            session.cleaner.revoke([task_id])  # As the client does for what it owns: while it closes, and not for long.
         else:
             console.stop_message = lambda _: f"{label} was not sent."
         raise

@@ -6,12 +6,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client import contract
+from fibo_client.celery.backends.unsupported import UnsupportedBackend, unsupported_reason
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
-from fibo_client.celery.task import RemoteTask
-from fibo_client.celery.transport.redis.unsupported_backend import UnsupportedBackend, unsupported_reason
-from fibo_client.celery.transport.redis.urls import parse_url
+from fibo_client.celery.redis.urls import parse_url
+from fibo_client.celery.signature import RemoteTask
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
-from fibo_client.testing.memory import Memory, MemoryBroker, MemoryStore
+from fibo_client.testing.memory import Memory, MemoryBackend, MemoryBroker
 from fibo_client.testing.messages import SentTask, shown_call
 from fibo_client.testing.worker import Script, Worker
 
@@ -67,8 +67,8 @@ class FakeCelery:
         self.sent: list[SentTask] = self._worker.sent
         self.revoked: list[str] = self._worker.revoked
 
-    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryStore | UnsupportedBackend]:
-        """Make a broker and a result store for a client; ``transport=`` of a client calls this.
+    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryBackend | UnsupportedBackend]:
+        """Make a broker and a result backend for a client; ``transport=`` of a client calls this.
 
         Args:
             config: The client's settings. Its URLs are checked, and lead nowhere. The worker
@@ -89,7 +89,7 @@ class FakeCelery:
             parse_url(config.result_backend, config, role="result_backend")
         self._json_types |= {each.type: each for each in config.json_types}
         self._worker.types = JSONCodec(self._json_types.values())
-        return broker, MemoryStore(self._memory)
+        return broker, MemoryBackend(self._memory)
 
     # What the worker does.
 

@@ -1,6 +1,6 @@
 """A transport in memory: queues, results and subscriptions as over Redis, with no server and no network.
 
-It implements the contracts of `fibo_client.celery.transport.base`, so that all of a client runs on it unchanged. Its
+It implements the contracts of `fibo_client.celery.brokers.base`, so that all of a client runs on it unchanged. Its
 messages and results are the bytes that would go over the wire.
 """
 
@@ -11,13 +11,14 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fibo_client.celery.backends.base import Confirmed, Pushed
+from fibo_client.celery.brokers.base import Parcel, Place
+from fibo_client.celery.brokers.redis import RedisTemplate
 from fibo_client.celery.protocol.control import encode_request
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
-from fibo_client.celery.transport.base import Confirmed, Parcel, Place, Pushed
-from fibo_client.celery.transport.redis import envelope
-from fibo_client.celery.transport.redis.broker import RedisTemplate
-from fibo_client.celery.transport.redis.keys import BrokerKeys
-from fibo_client.celery.transport.weather import Weather
+from fibo_client.celery.redis import envelope
+from fibo_client.celery.redis.keys import BrokerKeys
+from fibo_client.celery.server_health import ServerHealth
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
 from fibo_client.telemetry import Server
 
@@ -90,7 +91,7 @@ class Memory:
     """What a Redis would hold, and what can go wrong with it. Several clients may share one.
 
     Attributes:
-        weather: Stands for that of a server; it never has any.
+        health: Stands for that of a server; it never has any.
         lists: The messages by route, oldest first.
         results: What is stored, by task id.
         subscriptions: The connections for pushed results that are open.
@@ -101,8 +102,8 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.weather: Weather = Weather("memory")
-        self.weather.connected()
+        self.health: ServerHealth = ServerHealth("memory")
+        self.health.connected()
         self.lists: dict[str, deque[Parcel]] = {}
         self.results: dict[str, bytes] = {}
         self.subscriptions: list[MemorySubscription] = []
@@ -176,7 +177,7 @@ class Memory:
 
 
 class MemoryBroker:
-    """Implements `fibo_client.celery.transport.base.Broker`.
+    """Implements `fibo_client.celery.brokers.base.Broker`.
 
     Args:
         memory: Where messages go.
@@ -187,7 +188,7 @@ class MemoryBroker:
         self._memory = memory
         self._keys = _keys(steps)
         self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
-        self.weather: Weather = memory.weather
+        self.health: ServerHealth = memory.health
         self.server: Server = Server("memory")
 
     def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
@@ -262,8 +263,8 @@ class MemoryBroker:
         return f"<{type(self).__name__}>"
 
 
-class MemoryStore:
-    """Implements `fibo_client.celery.transport.base.ResultStore`.
+class MemoryBackend:
+    """Implements `fibo_client.celery.brokers.base.Backend`.
 
     Args:
         memory: Where results are.
@@ -271,11 +272,11 @@ class MemoryStore:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.weather: Weather = memory.weather
+        self.health: ServerHealth = memory.health
         self.unreadable: str | None = None
 
-    async def read_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
-        """See `ResultStore.read_many`."""
+    async def get_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        """See `Backend.get_many`."""
         if self._memory.workers is not None:
             self._memory.workers.arrived(self)
         values = [self._memory.results.get(task_id) for task_id in task_ids]
@@ -285,15 +286,15 @@ class MemoryStore:
             raise ReadError(down)
         return values
 
-    async def delete(self, task_ids: Sequence[str]) -> None:
-        """See `ResultStore.delete`."""
+    async def delete_many(self, task_ids: Sequence[str]) -> None:
+        """See `Backend.delete_many`."""
         self._memory.check()
         for task_id in task_ids:
             self._memory.results.pop(task_id, None)
         await asyncio.sleep(0)
 
     async def subscribe(self) -> MemorySubscription:
-        """See `ResultStore.subscribe`."""
+        """See `Backend.subscribe`."""
         await asyncio.sleep(0)
         self._memory.check()
         subscription = MemorySubscription(self._memory)
@@ -301,7 +302,7 @@ class MemoryStore:
         return subscription
 
     async def aclose(self) -> None:
-        """See `ResultStore.aclose`. A subscription is closed by its owner."""
+        """See `Backend.aclose`. A subscription is closed by its owner."""
         if self._memory.workers is not None:
             await self._memory.workers.left(self)
 
@@ -310,7 +311,7 @@ class MemoryStore:
 
 
 class MemorySubscription:
-    """Implements `fibo_client.celery.transport.base.Subscription`.
+    """Implements `fibo_client.celery.brokers.base.Subscription`.
 
     Args:
         memory: Where results are.

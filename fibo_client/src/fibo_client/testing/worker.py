@@ -22,9 +22,9 @@ from fibo_client.testing.results import encode_error, encode_meta, state_of, tra
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fibo_client.celery.brokers.base import Parcel
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.jsontypes import JSONCodec
-    from fibo_client.celery.transport.base import Parcel
     from fibo_client.testing.memory import Memory
 
 _PATIENCE: Final = 1.0

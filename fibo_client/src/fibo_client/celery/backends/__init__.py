@@ -1,0 +1,1 @@
+"""Result backends: the contract, and those that fulfil it."""

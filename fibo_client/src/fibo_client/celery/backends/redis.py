@@ -1,0 +1,133 @@
+"""Redis as result backend: results by MGET, pushed ones by SUBSCRIBE to the very same names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from fibo_client.celery.backends.base import Confirmed, Pushed
+from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
+from fibo_client.errors import ReadError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from fibo_client.celery.redis.connections import Connections
+    from fibo_client.celery.server_health import ServerHealth
+
+
+class RedisBackend:
+    """Implements `fibo_client.celery.brokers.base.Backend`."""
+
+    def __init__(self, connections: Connections, prefix: str) -> None:
+        self._connections = connections
+        self.health: ServerHealth = connections.health
+        self.unreadable: str | None = None
+        self._prefix = prefix
+
+    async def get_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        """See `Backend.get_many`. One MGET."""
+        try:
+            values: list[bytes | None] = await self._connections.execute(
+                "MGET", *[f"{self._prefix}{task_id}" for task_id in task_ids]
+            )
+        except RedisFaultError as fault:
+            error = ReadError(str(fault))
+            error.refused = fault.refused
+            raise error from fault
+        return values
+
+    async def delete_many(self, task_ids: Sequence[str]) -> None:
+        """See `Backend.delete_many`. One UNLINK."""
+        with translated_errors():
+            await self._connections.execute("UNLINK", *[f"{self._prefix}{task_id}" for task_id in task_ids])
+
+    async def subscribe(self) -> RedisSubscription:
+        """See `Backend.subscribe`."""
+        borrowed = self._connections.connection()
+        connection = await borrowed.__aenter__()
+        return RedisSubscription(borrowed, connection, self._prefix, self._connections)
+
+    async def aclose(self) -> None:
+        """See `Backend.aclose`."""
+        await self._connections.aclose()
+
+    def __str__(self) -> str:
+        return str(self._connections.address)
+
+    def __repr__(self) -> str:
+        return f"<RedisBackend at {self._connections.address}>"
+
+
+class RedisSubscription:
+    """Implements `fibo_client.celery.brokers.base.Subscription` on one connection.
+
+    It is redis-py's bare connection, not its PubSub: that one reconnects and subscribes again by itself, without a
+    word, and what was published meanwhile is lost. Whoever waits must know, to read once more.
+    """
+
+    def __init__(
+        self,
+        borrowed: AbstractAsyncContextManager[AbstractConnection],
+        connection: AbstractConnection,
+        prefix: str,
+        connections: Connections,
+    ) -> None:
+        self._borrowed = borrowed
+        self._connection = connection
+        self._prefix = prefix
+        self._connections = connections
+        self._closed = False
+
+    async def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """See `Subscription.update`."""
+        commands = [
+            (verb, *[f"{self._prefix}{task_id}" for task_id in task_ids])
+            for verb, task_ids in (("UNSUBSCRIBE", remove), ("SUBSCRIBE", add))
+            if task_ids
+        ]
+        if commands:
+            await self._send(commands)
+
+    async def ping(self) -> None:
+        """See `Subscription.ping`."""
+        await self._send([("PING",)])
+
+    async def _send(self, commands: list[tuple[Any, ...]]) -> None:
+        if (
+            self._closed or not self._connection.is_connected
+        ):  # Sending would connect anew, with none of the subscriptions.
+            raise TransportError(f"{self._connections.address}: the subscription's connection is gone")
+        await self._connections.send(self._connection, commands)
+
+    async def receive(self) -> Confirmed | Pushed | None:
+        """See `Subscription.receive`."""
+        if self._closed or not self._connection.is_connected:
+            raise TransportError(f"{self._connections.address}: the subscription's connection is gone")
+        match await self._connections.receive(self._connection):
+            case [b"message", bytes(channel), bytes(payload)]:
+                return Pushed(self._task_id(channel), payload)
+            case [b"subscribe", bytes(channel), _]:
+                return Confirmed((self._task_id(channel),))
+        return None
+
+    def _task_id(self, channel: bytes) -> str:
+        return channel.decode(errors="replace").removeprefix(self._prefix)
+
+    async def abort(self) -> None:
+        """See `Subscription.abort`. The connection goes back to the pool only when its reader is done with it."""
+        if not self._closed:
+            await self._connection.disconnect(nowait=True)
+
+    async def aclose(self) -> None:
+        """See `Subscription.aclose`."""
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await self._connection.disconnect(nowait=True)
+            await self._borrowed.__aexit__(None, None, None)

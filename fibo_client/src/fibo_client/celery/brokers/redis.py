@@ -1,0 +1,278 @@
+"""Redis as broker: tasks by LPUSH, remote control by PUBLISH, its answers by BRPOP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.celery.brokers.base import Parcel, Place
+from fibo_client.celery.protocol.control import decode_reply, encode_request
+from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
+from fibo_client.celery.redis import envelope
+from fibo_client.celery.redis.connections import Limit
+from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
+from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from fibo_client.celery.protocol.control import ControlRequest
+    from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
+    from fibo_client.celery.redis.connections import Connections
+    from fibo_client.celery.redis.keys import BrokerKeys
+    from fibo_client.celery.server_health import ServerHealth
+    from fibo_client.telemetry.recorder import Server
+
+_REPLY_TTL_MS = 60_000
+
+GRACE: Final = 0.5
+"""Seconds that Redis has to say that a question's time is up: it looks at its clock ten times a second only."""
+
+LAST_UNBINDING: Final = 1.0
+"""The most seconds that a broker which closes waits until the places for answers to its questions are gone."""
+
+PORTION: Final = 100
+"""How many messages one command reads when one is looked for."""
+
+MAX_SEARCHED: Final = 2000
+"""How many messages of a list are looked at: half of them the oldest, half the newest."""
+
+MAX_SEARCHED_BYTES: Final = 16 * 1024 * 1024
+"""No more is read once so many bytes were."""
+
+
+class RedisTemplate:
+    """Implements `fibo_client.celery.brokers.base.Template`.
+
+    Args:
+        route: The name of a list.
+        envelope: What its elements look like.
+    """
+
+    __slots__ = ("_envelope", "_route")
+
+    def __init__(self, route: str, envelope: envelope.TaskTemplate) -> None:
+        self._route = route
+        self._envelope = envelope
+
+    def dated(self, moments: Moments) -> RedisForm:
+        """See `Template.dated`."""
+        return RedisForm(self._route, self._envelope.dated(moments))
+
+
+class RedisForm:
+    """Implements `fibo_client.celery.brokers.base.Form`.
+
+    Args:
+        route: The name of a list.
+        envelope: What its elements look like.
+    """
+
+    __slots__ = ("_fill", "_route")
+
+    def __init__(self, route: str, envelope: envelope.TaskForm) -> None:
+        self._route = route
+        self._fill = envelope.fill
+
+    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, Any]) -> Parcel:
+        """See `Form.fill`. The nonce is the delivery tag."""
+        return Parcel(task_id, self._route, self._fill(task_id, nonce, arguments, more_headers))
+
+
+class RedisBroker:
+    """Implements `fibo_client.celery.brokers.base.Broker`."""
+
+    def __init__(self, connections: Connections, keys: BrokerKeys) -> None:
+        self._connections = connections
+        self._keys = keys
+        self.health: ServerHealth = connections.health
+        self.server: Server = connections.address.server
+        self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
+        self._asking: set[str] = set()
+        self._over: list[str] = []
+        self._unbinding: set[asyncio.Task[None]] = set()
+        self._one_unbinds = asyncio.Lock()
+
+    def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
+        """See `Broker.prepare`."""
+        route = self._keys.queue(queue, example.priority)
+        return RedisTemplate(route, envelope.TaskTemplate(example, queue, self._holes))
+
+    async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
+        """See `Broker.publish`. One LPUSH, so that all of them are in the list or none is."""
+        try:
+            await self._connections.execute("LPUSH", route, *[parcel.payload for parcel in parcels])
+        except RedisFaultError as fault:
+            task_ids = [parcel.task_id for parcel in parcels]
+            if fault.outcome == "unknown":
+                raise PublishUnknownError(str(fault), task_ids) from fault
+            raise PublishError(str(fault), task_ids, refused=fault.outcome == "refused") from fault
+
+    async def depth(self, queue: str) -> int:
+        """See `Broker.depth`."""
+        with translated_errors():
+            return sum(await self._connections.execute_all([("LLEN", key) for key in self._keys.queues(queue)]))
+
+    async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
+        """See `Broker.locate`. Workers take from the right; the list of priority 0 comes first."""
+        deadline = asyncio.get_running_loop().time() + timeout
+
+        def limit() -> Limit:
+            return self._connections.limit(deadline + GRACE, timeout)
+
+        with translated_errors():
+            async with self._connections.connection(limit()) as connection:
+                return await self._search(connection, self._keys.queues(queue), task_id, deadline, limit)
+
+    async def _search(
+        self,
+        connection: AbstractConnection,
+        keys: Sequence[str],
+        task_id: str,
+        deadline: float,
+        limit: Callable[[], Limit],
+    ) -> Place:
+        loop = asyncio.get_running_loop()
+        lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys], limit=limit())
+        depth, before, complete = sum(lengths), 0, True
+        left = MAX_SEARCHED_BYTES
+        for key, length in zip(keys, lengths, strict=True):
+            for start in _portions(length):
+                if left <= 0 or loop.time() >= deadline:
+                    complete = False
+                    break
+                # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
+                try:
+                    (found,) = await self._connections.exchange(
+                        connection, [("LRANGE", key, -start - PORTION, -start - 1)], limit=limit()
+                    )
+                except RedisFaultError as fault:
+                    if not fault.refused:
+                        raise
+                    return Place(depth, None, complete=False)  # Who may only send need not see what others sent.
+                for index, payload in enumerate(reversed(found)):
+                    left -= len(payload)
+                    if envelope.is_task(payload, task_id):
+                        return Place(depth, before + start + index, complete=complete)
+            complete = complete and length <= MAX_SEARCHED
+            before += length
+        return Place(depth, None, complete)
+
+    async def broadcast(self, request: ControlRequest) -> int:
+        """See `Broker.broadcast`."""
+        command = self._publish_command(encode_request(request), None)
+        with translated_errors():
+            return int(await self._connections.execute(*command))
+
+    async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
+        """See `Broker.ask`. Workers look up where to answer in a set, so the asker enters itself there first."""
+        ticket, reply_key = str(uuid.uuid4()), str(uuid.uuid4())
+        body = encode_request(request, ticket=ticket, reply_exchange=self._keys.reply_exchange, reply_key=reply_key)
+        bind = ("SADD", self._keys.reply_bindings, self._keys.reply_binding(reply_key))
+        asking = self._publish_command(body, time.time() + timeout)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        first = self._connections.limit(deadline + GRACE, timeout)
+        with translated_errors():
+            async with self._connections.long_connection(first) as connection:
+                self._asking.add(reply_key)
+                try:
+                    began = loop.time()
+                    _, listening = await self._connections.exchange(connection, [bind, asking], limit=first)
+                    wanted = listening if limit is None else min(listening, limit)
+                    # That time is up has as long a way as this answer had.
+                    last = Limit(deadline + GRACE + min(GRACE, loop.time() - began), timeout)
+                    replies = await self._collect(connection, reply_key, ticket, wanted, deadline, last)
+                finally:  # Whoever is told of a failure, or is cancelled, does not wait for it.
+                    unbinding = self._unbind_in_background(reply_key)
+        await asyncio.wait([unbinding], timeout=max(0.0, deadline - loop.time()) + GRACE)
+        return replies
+
+    def _publish_command(self, body: bytes, expires: float | None) -> tuple[Any, ...]:
+        message = envelope.encode_control(
+            body, exchange=self._keys.request_exchange, expires=expires, delivery_tag=str(uuid.uuid4())
+        )
+        return ("PUBLISH", self._keys.control_channel, message)
+
+    async def _collect(
+        self, connection: AbstractConnection, reply_key: str, ticket: str, wanted: int, deadline: float, last: Limit
+    ) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        replies: dict[str, Any] = {}
+        while len(replies) < wanted:
+            left = deadline - loop.time()
+            if left <= 0:
+                break
+            # Redis takes 0 for "for ever".
+            blocking = ("BRPOP", self._keys.reply_list(reply_key), f"{max(left, 0.01):.3f}")
+            (popped,) = await self._connections.exchange(connection, [blocking], limit=last)
+            if popped is None:
+                break
+            try:
+                answered, body = envelope.decode_reply(popped[1])
+                if answered == ticket:
+                    replies |= decode_reply(body)
+            except ResultDecodeError:
+                continue  # Somebody else wrote into the list. It is no answer of a worker.
+        return replies
+
+    def _unbind_in_background(self, reply_key: str) -> asyncio.Task[None]:
+        self._asking.discard(reply_key)
+        self._over.append(reply_key)
+        unbinding = asyncio.get_running_loop().create_task(
+            self._unbind(), name="fibo_client.unbinding", context=contextvars.Context()
+        )
+        self._unbinding.add(unbinding)
+        unbinding.add_done_callback(self._unbinding.discard)
+        return unbinding
+
+    async def _unbind(self) -> None:
+        async with self._one_unbinds:  # While Redis is silent, this shall not hold more than one connection.
+            reply_keys, self._over = self._over, []
+            if not reply_keys:
+                return
+            try:
+                await self._connections.execute_all([each for key in reply_keys for each in self._unbinding_of(key)])
+            except RedisFaultError:
+                pass  # The caller learns of an outage from the question itself; there is nothing more to say.
+
+    def _unbinding_of(self, reply_key: str) -> list[tuple[Any, ...]]:
+        # In this order: while the member is there, a late answer makes the list again. One that is on its way already
+        # must find a list with an expiry, so there must be a list.
+        answers = self._keys.reply_list(reply_key)
+        return [
+            ("SREM", self._keys.reply_bindings, self._keys.reply_binding(reply_key)),
+            ("RPUSH", answers, ""),
+            ("PEXPIRE", answers, _REPLY_TTL_MS),
+        ]
+
+    async def aclose(self) -> None:
+        """See `Broker.aclose`. Where questions are still open, what is kept for their answers is removed first."""
+        for reply_key in list(self._asking):
+            self._unbind_in_background(reply_key)
+        if self._unbinding:
+            _, late = await asyncio.wait(self._unbinding, timeout=LAST_UNBINDING)
+            for unbinding in late:
+                unbinding.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._connections.aclose()
+
+    def __str__(self) -> str:
+        return str(self._connections.address)
+
+    def __repr__(self) -> str:
+        return f"<RedisBroker at {self._connections.address}>"
+
+
+def _portions(length: int) -> list[int]:
+    """Say where to look in a list of that length, by distance from its oldest."""
+    if length <= MAX_SEARCHED:
+        return list(range(0, length, PORTION))
+    half = MAX_SEARCHED // 2
+    return [*range(0, half, PORTION), *range(length - half, length, PORTION)]

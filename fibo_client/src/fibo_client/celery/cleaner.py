@@ -1,0 +1,232 @@
+"""The one task that cleans up for everybody: revokes what nobody awaits any more, deletes what has been read.
+
+Both are rationed. A worker looks up and stores a result for every id that it is told to revoke, and thousands at once
+hold it up for seconds. What is not revoked expires by the deadline that it carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import logging
+import math
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.timer import Timer
+from fibo_client.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
+    from fibo_client.celery.backends.base import Backend
+    from fibo_client.celery.brokers.base import Broker
+
+logger: Final = logging.getLogger("fibo_client")
+
+MAX_REVOKED: Final = 100
+"""The most ids in one revocation."""
+
+REVOKE_PAUSE: Final = 0.1
+"""Seconds between two revocations."""
+
+LAST_WORD: Final = 2.0
+"""The most seconds that a client which closes waits for one answer. A Redis that takes longer is held to be silent."""
+
+LAST_REVOCATIONS: Final = 1.0
+"""The most seconds that a client which closes spends on revocations. What is left expires."""
+
+DELETE_DELAY: Final = 1.0
+"""Seconds between the arrival of a result and its deletion: they are deleted in batches."""
+
+MAX_DELETED: Final = 500
+"""The most ids in one deletion."""
+
+MAX_BACKLOG: Final = 100_000
+"""The most ids that wait to be revoked, and to be deleted. Beyond, expiry does the work."""
+
+
+@dataclass(slots=True)
+class RevocationCounts:
+    """What became of the tasks that were to be revoked. Once the client is closed, all of them are counted.
+
+    Attributes:
+        heard: Of how many at least one worker heard. It does not say that it obeyed.
+        unheard: Of how many no worker heard, because none listened.
+        unsent: Of how many nothing could be sent.
+        reason: Why nothing was sent of the last of these. None if there was no time for it.
+    """
+
+    heard: int = 0
+    unheard: int = 0
+    unsent: int = 0
+    reason: str | None = None
+
+
+class Cleaner:
+    """Revokes and deletes on behalf of everybody who holds the client.
+
+    Args:
+        broker: Where revocations go.
+        backend: Where results are deleted.
+
+    Attributes:
+        revocations: What became of what was revoked.
+    """
+
+    def __init__(self, broker: Broker, backend: Backend) -> None:
+        self._broker = broker
+        self._backend = backend
+        self.revocations: RevocationCounts = RevocationCounts()
+        self._revoked: deque[str] = deque()
+        self._deleted: list[tuple[float, str]] = []
+        self._next_revocation = 0.0
+        self._work = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._task: asyncio.Task[None] | None = None
+        self._timer = Timer(self._work.set)
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the task on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(
+            self._clean_forever(), name="fibo_client.cleaner", context=contextvars.Context()
+        )
+
+    async def aclose(self, seconds: float) -> None:
+        """Do once what is left to do, then stop. The first command without an answer is the last of its kind.
+
+        Args:
+            seconds: The most time to spend on it.
+        """
+        self._closed = True
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._timer.cancel()
+        # Where it never was, nothing can have been sent; and who closes would wait for a connection once more.
+        if self._broker.health.reached:
+            # Both at once: where Redis is silent, it is waited for once.
+            await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(min(seconds, LAST_REVOCATIONS)))
+        self.revocations.unsent += len(self._revoked)
+
+    async def _delete_the_last(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            # Also those whose time has not come: nobody will be there when it does. Deleting what is not stored
+            # yet does no harm; it expires.
+            while self._deleted and await _in_time(self._delete(math.inf)):
+                pass
+
+    async def _revoke_the_last(self, seconds: float) -> None:
+        before = len(self._revoked)
+        with anyio.move_on_after(seconds) as limit:
+            going = bool(self._revoked)
+            while going:
+                going = await _in_time(self._revoke()) and bool(self._revoked)
+                await asyncio.sleep(REVOKE_PAUSE if going else 0.0)
+        if limit.cancelled_caught and len(self._revoked) == before:
+            self.revocations.reason = f"{self._broker}: no answer within {seconds:g} s"
+
+    def revoke(self, task_ids: Iterable[str]) -> None:
+        """Have tasks revoked: not run if they have not begun.
+
+        Args:
+            task_ids: Their ids.
+        """
+        if self._closed:
+            return
+        more = list(task_ids)
+        taken = more[: max(0, MAX_BACKLOG - len(self._revoked))]
+        self._revoked.extend(taken)
+        self.revocations.unsent += len(more) - len(taken)
+        self._work.set()
+
+    def delete(self, task_ids: Iterable[str], delay: float = DELETE_DELAY) -> None:
+        """Have results deleted.
+
+        Args:
+            task_ids: The ids of the tasks.
+            delay: Seconds from now.
+        """
+        if self._closed:
+            return
+        moment = self._loop.time() + delay
+        for task_id in islice(task_ids, max(0, MAX_BACKLOG - len(self._deleted))):
+            heapq.heappush(self._deleted, (moment, task_id))
+        self._plan()
+
+    def _plan(self) -> None:
+        moments = [self._deleted[0][0]] if self._deleted else []
+        if self._revoked:
+            moments.append(self._next_revocation)
+        self._timer.set_by(min(moments, default=None))
+
+    async def _clean_forever(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            now = self._loop.time()
+            try:
+                if self._revoked and now >= self._next_revocation:
+                    await self._revoke()
+                    self._next_revocation = self._loop.time() + REVOKE_PAUSE
+                while self._deleted and self._deleted[0][0] <= now and await self._delete(now):
+                    pass
+            except Exception:
+                logger.exception("cleaning up failed; what is left expires")
+                await asyncio.sleep(REVOKE_PAUSE)
+            self._plan()
+
+    async def _revoke(self) -> bool:
+        task_ids = list(islice(self._revoked, MAX_REVOKED))
+        try:
+            listening = await self._broker.broadcast(ControlRequest(method="revoke", arguments={"task_id": task_ids}))
+        except TransportError as error:
+            logger.info("%d tasks could not be revoked: %s", len(task_ids), error)
+            self.revocations.unsent += len(task_ids)
+            self.revocations.reason = str(error)
+            return False
+        except asyncio.CancelledError:
+            task_ids.clear()  # By a client that closes, which does it once more: twice does no harm.
+            raise
+        finally:
+            for _ in task_ids:
+                self._revoked.popleft()
+        if listening:
+            self.revocations.heard += len(task_ids)
+        else:
+            self.revocations.unheard += len(task_ids)
+        return True
+
+    async def _delete(self, until: float) -> bool:
+        entries: list[tuple[float, str]] = []
+        while self._deleted and len(entries) < MAX_DELETED and self._deleted[0][0] <= until:
+            entries.append(heapq.heappop(self._deleted))
+        try:
+            await self._backend.delete_many([task_id for _, task_id in entries])
+        except TransportError as error:
+            logger.info("%d results could not be deleted; they expire: %s", len(entries), error)
+            return False
+        except asyncio.CancelledError:
+            for entry in entries:
+                heapq.heappush(self._deleted, entry)
+            raise
+        return True
+
+
+async def _in_time(step: Awaitable[bool]) -> bool:
+    """Do a step of the last cleaning. Give what it gives, and False where that cannot be had."""
+    try:
+        with anyio.move_on_after(LAST_WORD):
+            return await step
+    except Exception:
+        logger.exception("cleaning up failed; what is left expires")
+    return False

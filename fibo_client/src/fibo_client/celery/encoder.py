@@ -1,0 +1,259 @@
+"""From calls to parcels: everything is checked, and turned into bytes, before anything is sent.
+
+A message for a task is mostly the same as the one before. What is the same is made once, the ordinary way, and kept as
+a template; each message then costs no more than what differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
+from fibo_client.celery.protocol.jsontypes import CELERY_JSON
+from fibo_client.celery.protocol.message import (
+    NESTED,
+    build_task,
+    check_headers,
+    check_name,
+    encode_arguments,
+    encode_moments,
+    join_headers,
+)
+from fibo_client.errors import MessageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+
+    from fibo_client.celery.brokers.base import Broker, Form, Parcel, Template
+    from fibo_client.celery.protocol.jsontypes import JSONCodec
+    from fibo_client.celery.signature import SendOptions, Signature
+    from fibo_client.telemetry.recorder import Sending
+
+BUILD_SLICE: Final = 250
+"""The most messages that are built before the event loop gets its turn."""
+
+BUILD_BYTES: Final = 256 * 1024
+"""The bytes in messages after which it gets it sooner: large arguments take long to check."""
+
+MAX_TEMPLATES: Final = 128
+"""The most templates that are kept."""
+
+OPTIONS: Final = frozenset(
+    {
+        "queue", "priority", "task_id", "countdown", "eta", "expires", "time_limit", "soft_time_limit",
+        "ignore_result", "headers", "shadow", "root_id", "parent_id", "stamps", "compression", "argsrepr", "kwargsrepr",
+    }
+)  # fmt: skip
+"""The names in `SendOptions`."""
+
+HIDDEN: Final = "<hidden>"
+"""What logs show of arguments where they are hidden."""
+
+
+class Encoder:
+    """Makes parcels of calls.
+
+    Args:
+        broker: Where they will go.
+        queue: The queue of those that name none.
+        hide_arguments: Whether logs show no arguments, unless a call or its task says what they show.
+        types: The types that arguments may have.
+    """
+
+    def __init__(
+        self, broker: Broker, queue: str, *, hide_arguments: bool = False, types: JSONCodec = CELERY_JSON
+    ) -> None:
+        self._broker = broker
+        self._types = types
+        self._queue = queue
+        self._shown = HIDDEN if hide_arguments else None
+        self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        # With types: to Python 1 is True, and to a worker it is not.
+        self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._prepare)
+
+    def one(self, signature: Signature[Any], options: SendOptions, sending: Sending) -> Parcel:
+        """Compose one message.
+
+        Args:
+            signature: The task with its arguments.
+            options: The options.
+            sending: Is told of the message, and may add headers.
+
+        Returns:
+            The parcel.
+
+        Raises:
+            MessageError: A worker could not take the message.
+        """
+        (nonce,) = cut_ids(os.urandom(ID_BYTES))
+        shared: dict[str, Any] = dict(options)
+        # An id that is made here is in no other message. One that is given may be in several.
+        task_id = check_name("task_id", shared.pop("task_id")) if "task_id" in shared else nonce
+        call = _Call(self._template, self._queue, self._shown, shared, sending, self._types)
+        return call.fill(*_fields(signature), task_id, nonce)
+
+    async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions, sending: Sending) -> list[Parcel]:
+        """Compose many messages. The event loop gets its turn now and then.
+
+        Args:
+            signatures: The tasks with their arguments.
+            options: The options; they go for all. ``task_id`` cannot be among them.
+            sending: Is told of each message, and may add headers.
+
+        Returns:
+            The parcels, in order.
+
+        Raises:
+            MessageError: A worker could not take one of the messages.
+        """
+        calls = map(_fields, signatures)
+        return [parcel async for portion in self.portions(calls, options, sending) for parcel in portion]
+
+    async def portions(
+        self, calls: Iterable[_Fields], options: SendOptions, sending: Sending
+    ) -> AsyncIterator[list[Parcel]]:
+        """Compose many messages, without a signature for each. The event loop gets its turn between two portions.
+
+        Args:
+            calls: For each the task's name, its positional and its keyword arguments, and what logs show of the two.
+            options: The options; they go for all. ``task_id`` cannot be among them.
+            sending: Is told of each message, and may add headers.
+
+        Yields:
+            The parcels, in order, as many as are made without a pause.
+
+        Raises:
+            MessageError: A worker could not take one of the messages.
+        """
+        call = _Call(self._template, self._queue, self._shown, dict(options), sending, self._types)
+        ids = _random_ids()
+        portion: list[Parcel] = []
+        size = 0
+        for fields in calls:
+            if len(portion) == BUILD_SLICE or size > BUILD_BYTES:
+                yield portion
+                portion, size = [], 0
+                await asyncio.sleep(0)
+            task_id = next(ids)
+            parcel = call.fill(*fields, task_id, task_id)
+            portion.append(parcel)
+            size += len(parcel.payload)
+        if portion:
+            yield portion
+
+    def _template(self, task: str, queue: str, options: Mapping[str, Any]) -> Template:
+        try:
+            return self._kept(task, queue, **options)
+        except TypeError:  # Some option cannot be hashed: headers are a dict.
+            return self._prepare(task, queue, **options)
+
+    def _prepare(self, task: str, queue: str, **options: Any) -> Template:
+        (task_id,) = cut_ids(os.urandom(ID_BYTES))
+        example = build_task(task, (), {}, task_id=task_id, now=datetime.now(UTC), origin=self._origin, **options)
+        return self._broker.prepare(example, queue)
+
+
+class _Call:
+    """What the messages of one call have in common.
+
+    Args:
+        template: Gives the template for a task, a queue and options.
+        queue: The queue, if the options name none.
+        shown: What logs show of arguments of which nothing is said. None is the arguments.
+        options: The options, which it takes for its own.
+        sending: Is told of each message, and may add headers.
+        types: The types that arguments may have.
+    """
+
+    def __init__(
+        self,
+        template: Callable[[str, str, Mapping[str, Any]], Template],
+        queue: str,
+        shown: str | None,
+        options: dict[str, Any],
+        sending: Sending,
+        types: JSONCodec,
+    ) -> None:
+        for name in options:
+            if name not in OPTIONS:
+                raise MessageError(
+                    f"{name!r} is not an option; the options are: {', '.join(sorted(OPTIONS))}. "
+                    "What a task takes by keyword goes into send_task(name, kwargs={...}) or RemoteTask(name)(...)"
+                )
+        self._queue = options.pop("queue", queue)
+        self._moments = encode_moments(
+            datetime.now(UTC),
+            countdown=options.pop("countdown", None),
+            eta=options.pop("eta", None),
+            expires=options.pop("expires", None),
+        )
+        self._shown = shown
+        self._argsrepr: str | None = options.pop("argsrepr", None)
+        self._kwargsrepr: str | None = options.pop("kwargsrepr", None)
+        own = options.pop("headers", None)
+        self._own = {} if own is None else check_headers(own)
+        self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)
+        if self._own:
+            options["headers"] = {name: value for name, value in own.items() if name != NESTED}
+        self._options = options
+        self._compression: str | None = options.get("compression")
+        self._types = types
+        self._make = template
+        self._carry = sending.carry
+        self._forms: dict[str, Form] = {}
+        self._task: object = object()  # The task of the last message; none so far.
+
+    def fill(
+        self,
+        task: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        argsrepr: str | None,
+        kwargsrepr: str | None,
+        task_id: str,
+        nonce: str,
+    ) -> Parcel:
+        """Make one message."""
+        if task is not self._task:
+            self._turn_to(task)
+        if self._argsrepr is not None:
+            argsrepr = self._argsrepr
+        elif argsrepr is None:
+            argsrepr = self._shown
+        if self._kwargsrepr is not None:
+            kwargsrepr = self._kwargsrepr
+        elif kwargsrepr is None:
+            kwargsrepr = self._shown
+        arguments = encode_arguments(
+            args, {} if kwargs is None else kwargs, self._compression, argsrepr, kwargsrepr, self._types
+        )
+        more = self._carry(task, task_id)
+        if more or self._nested is not None:
+            more = join_headers(self._own, self._nested, more)
+        return self._form.fill(task_id, nonce, arguments, more)
+
+    def _turn_to(self, task: str) -> None:
+        form = self._forms.get(check_name("task", task))
+        if form is None:
+            form = self._forms[task] = self._make(task, self._queue, self._options).dated(self._moments)
+        self._task, self._form = task, form
+
+
+_Fields: TypeAlias = "tuple[str, Sequence[Any], Mapping[str, Any] | None, str | None, str | None]"
+
+
+def _fields(signature: Signature[Any]) -> _Fields:
+    return signature.task, signature.args, signature.kwargs, signature.argsrepr, signature.kwargsrepr
+
+
+def _random_ids() -> Iterator[str]:
+    """Give ids without end, cut from more random bytes at a time the more are taken. None is kept for another call."""
+    count = 1
+    while True:
+        yield from cut_ids(os.urandom(count * ID_BYTES))
+        count = min(4 * count, BUILD_SLICE)

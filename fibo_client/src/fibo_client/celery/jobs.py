@@ -1,0 +1,170 @@
+"""Owned work: tasks that are sent for those who wait for them, and cleaned up after them.
+
+One or several wait, each until a deadline of its own. The tasks are sent once. When the last one has left, what is
+unanswered is revoked, unless the last of all deadlines has passed (then the tasks expire), and what was answered is
+deleted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from fibo_client.celery.publisher import Publication
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fibo_client.celery.brokers.base import Parcel
+    from fibo_client.celery.cleaner import Cleaner
+    from fibo_client.celery.protocol.meta import TaskMeta
+    from fibo_client.celery.publisher import Failure, Publisher
+    from fibo_client.celery.reader import Reader
+    from fibo_client.celery.registry import Waiter
+    from fibo_client.telemetry.recorder import Sending
+
+EXPIRY_MARGIN: Final = 2.0
+"""Seconds between the last deadline of owned work and the expiry of its tasks: a worker judges it by its own clock."""
+
+
+class Work:
+    """Tasks that belong to those who wait for them.
+
+    Whoever makes one sends it and lets the first waiter enter, in one step.
+
+    Args:
+        parcels: The tasks; at least one.
+        publisher: Sends them.
+        reader: Reads their results.
+        cleaner: Cleans up after them.
+        retry: Whether to send the same bytes again after a failure, until the last deadline.
+        bulky: Whether large answers are expected.
+        end_on_failure: Whether to wait no longer once a task has failed.
+        revoke_on_cancel: Whether to revoke what is unanswered when all have left before the last deadline.
+        sending: Is told how sending ended.
+    """
+
+    def __init__(
+        self,
+        parcels: Sequence[Parcel],
+        publisher: Publisher,
+        reader: Reader,
+        cleaner: Cleaner,
+        *,
+        retry: bool,
+        bulky: bool,
+        end_on_failure: bool,
+        revoke_on_cancel: bool,
+        sending: Sending,
+    ) -> None:
+        self._publisher = publisher
+        self._reader = reader
+        self._tidier = cleaner
+        self._retry = retry
+        self._bulky = bulky
+        self._end_on_failure = end_on_failure
+        self._revoke_on_cancel = revoke_on_cancel
+        self._publication = Publication(parcels, self._published, sending=sending)
+        self._waiters: dict[Waiter, None] = {}
+        self._last_deadline = -math.inf
+        self._sent = False
+
+    def enter(
+        self,
+        timeout: float | None,
+        on_over: Callable[[], None],
+        on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
+    ) -> Waiter:
+        """Begin to wait for all of the tasks.
+
+        Args:
+            timeout: Seconds until the wait ends. None is no limit.
+            on_over: Called once, when all answers are there or the wait ends without them.
+            on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
+
+        Returns:
+            The waiter, to be handed to `leave` in the end.
+        """
+        waiter = self._reader.enter(
+            [parcel.task_id for parcel in self._publication.parcels],
+            timeout=timeout,
+            on_over=on_over,
+            on_answer=on_answer,
+            bulky=self._bulky,
+            end_on_failure=self._end_on_failure,
+            begun=self._sent,
+        )
+        self._waiters[waiter] = None
+        self._last_deadline = max(self._last_deadline, waiter.deadline)
+        if self._retry:
+            self._publication.retry_until = self._last_deadline
+        return waiter
+
+    def send(self) -> None:
+        """Leave the tasks to be sent. Once."""
+        self._publisher.put(self._publication)
+
+    def leave(self, waiter: Waiter, now: float) -> None:
+        """Stop waiting, over or not. The last one to leave ends the work.
+
+        Args:
+            waiter: From `enter`.
+            now: The present.
+        """
+        self._reader.leave(waiter)
+        self._waiters.pop(waiter, None)
+        if not self._waiters:
+            self._publisher.withdraw(self._publication)
+            self._clean_up(waiter, now)
+
+    @property
+    def unsent(self) -> str | None:
+        """Why nothing was, or will be, sent; None if something was, or may have been."""
+        publication = self._publication
+        if len(publication.unsent) < len(publication.parcels):
+            return None
+        return publication.failure.reason if publication.failure else "the command before it has had no answer yet"
+
+    def sent(self, task_ids: Sequence[str]) -> bool | None:
+        """Tell whether tasks were sent.
+
+        Args:
+            task_ids: Their ids.
+
+        Returns:
+            True if all were, False if the first of them certainly was not, None if it is not known.
+        """
+        publication = self._publication
+        if not any(task_id in publication.remaining for task_id in task_ids):
+            return True
+        return False if task_ids[0] in publication.unsent else None
+
+    @property
+    def in_flight(self) -> int:
+        """How many of the tasks were, or may have been, sent and have no answer yet, as far as somebody waits."""
+        missing = max((waiter.missing for waiter in self._waiters), key=len, default={})
+        return len(missing.keys() - self._publication.unsent)
+
+    def _published(self, failure: Failure | None) -> None:
+        self._sent = failure is None
+        for waiter in list(self._waiters):
+            if failure is None:
+                self._reader.begin(waiter)
+            else:
+                self._reader.fail(waiter, failure)
+
+    def _clean_up(self, waiter: Waiter, now: float) -> None:
+        unsent = self._publication.unsent
+        abandoned = [task_id for task_id in waiter.missing if task_id not in unsent]
+        # Whoever had the last deadline may have left before it. Until then nothing expires.
+        if abandoned and now < self._last_deadline and self._revoke_on_cancel:
+            # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
+            spared = self._publication.unknown if waiter.error is not None else ()
+            self._tidier.revoke([task_id for task_id in abandoned if task_id not in spared])
+        # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
+        delay = self._last_deadline - now + 2 * EXPIRY_MARGIN
+        if abandoned and delay < math.inf:
+            self._tidier.delete(abandoned, delay)
+        answered = [task_id for task_id in waiter.arrived if task_id not in waiter.missing]
+        if answered:
+            self._tidier.delete(answered)

@@ -1,0 +1,142 @@
+"""The names of Celery's lists, keys and channels in Redis.
+
+Source: ``kombu.transport.redis`` and ``celery.backends.redis``. The broker's prefix is set before every name as it
+stands; the result backend's prefix gets an underscore, unless it ends in a separator.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Final
+
+from fibo_client.celery.protocol.message import check_name
+
+RESULT: Final = "celery-task-meta-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerKeys:
+    """Names on the broker's side.
+
+    Attributes:
+        prefix: Celery's ``global_keyprefix``.
+        steps: The priorities that have a list of their own, rising from 0.
+        separator: What stands between the parts of a name.
+        db: The number of the database, which is part of the control channel's name.
+        control_exchange: Celery's setting of that name.
+        fanout_prefix: kombu's transport option of that name.
+    """
+
+    prefix: str
+    steps: tuple[int, ...]
+    separator: str
+    db: int
+    control_exchange: str
+    fanout_prefix: bool | str = True
+
+    def queue(self, name: str, priority: int) -> str:
+        """Name the list of a queue for a priority.
+
+        Args:
+            name: The queue's name.
+            priority: 0 to 9.
+
+        Returns:
+            The list that workers look at first for 0 and last for 9.
+
+        Raises:
+            MessageError: The name cannot be one.
+        """
+        name = check_name("queue", name)
+        step = self.steps[bisect_right(self.steps, priority) - 1]
+        return f"{self.prefix}{name}{self.separator}{step}" if step else f"{self.prefix}{name}"
+
+    def queues(self, name: str) -> list[str]:
+        """Name all lists of a queue.
+
+        Args:
+            name: The queue's name.
+
+        Returns:
+            One list a priority step.
+
+        Raises:
+            MessageError: The name cannot be one.
+        """
+        return [self.queue(name, step) for step in self.steps]
+
+    @property
+    def control_channel(self) -> str:
+        """The channel on which all workers listen for remote control."""
+        return f"{self.prefix}{fill_fanout_prefix(self.fanout_prefix, self.db)}{self.request_exchange}"
+
+    @property
+    def request_exchange(self) -> str:
+        """The exchange of remote control commands."""
+        return f"{self.control_exchange}.pidbox"
+
+    @property
+    def reply_exchange(self) -> str:
+        """The exchange of the answers to them."""
+        return f"reply.{self.control_exchange}.pidbox"
+
+    @property
+    def reply_bindings(self) -> str:
+        """The set in which workers look up where an answer goes."""
+        return f"{self.prefix}_kombu.binding.{self.reply_exchange}"
+
+    def reply_binding(self, reply_key: str) -> str:
+        """Make the member of that set for one who asks. Names inside it have no prefix.
+
+        Args:
+            reply_key: The routing key of the one who asks.
+
+        Returns:
+            The member.
+        """
+        return self.separator.join((reply_key, "", f"{reply_key}.{self.reply_exchange}"))
+
+    def reply_list(self, reply_key: str) -> str:
+        """Name the list into which answers are pushed.
+
+        Args:
+            reply_key: The routing key of the one who asks.
+
+        Returns:
+            The list.
+        """
+        return f"{self.prefix}{reply_key}.{self.reply_exchange}"
+
+
+def fill_fanout_prefix(prefix: bool | str, db: int) -> str:
+    """Make what stands before the name of the control exchange in that of its channel.
+
+    Args:
+        prefix: kombu's transport option ``fanout_prefix``.
+        db: The number of the database.
+
+    Returns:
+        The prefix.
+
+    Raises:
+        LookupError: There is another field in it than ``{db}``.
+        ValueError: It is no format string.
+    """
+    if isinstance(prefix, str):
+        return prefix.format(db=db)
+    return f"/{db}." if prefix else ""
+
+
+def result_key_prefix(prefix: str) -> str:
+    """Make what stands before a task's id in the key, and the channel, of its result.
+
+    Args:
+        prefix: Celery's ``global_keyprefix`` of the result backend.
+
+    Returns:
+        The start of all keys.
+    """
+    if prefix and not prefix.endswith((":", "_", "-", ".")):
+        prefix = f"{prefix}_"
+    return f"{prefix}{RESULT}"

@@ -1,1 +1,0 @@
-"""Moving bytes: the contracts, and Redis, which implements them."""

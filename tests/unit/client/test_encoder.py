@@ -1,0 +1,302 @@
+"""Composing: the bytes of the ordinary path, made from a template, with the event loop getting its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clock import virtual
+from support.memory import MemoryBroker
+
+from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.connect import connect
+from fibo_client.celery.encoder import BUILD_SLICE, MAX_TEMPLATES, Encoder
+from fibo_client.celery.protocol.message import build_task
+from fibo_client.celery.redis.envelope import encode_task
+from fibo_client.celery.signature import RemoteTask, Signature
+from fibo_client.errors import MessageError
+from fibo_client.telemetry.recorder import SILENCE
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+ADD = RemoteTask("proj.add")
+
+
+def encoder() -> Encoder:
+    broker, _ = connect(CeleryConfig())
+    return Encoder(broker, "celery")
+
+
+def opened(parcel):
+    """What is in a parcel, and the arguments in it."""
+    envelope = json.loads(parcel.payload)
+    return envelope, json.loads(base64.b64decode(envelope["body"]))[:2]
+
+
+@pytest.fixture
+def _now(monkeypatch):
+    monkeypatch.setattr("fibo_client.celery.encoder.datetime", mock.Mock(now=lambda zone: NOW))
+
+
+NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F).filter(str.isprintable), min_size=1, max_size=12)
+ATOMS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+    | st.binary() | st.datetimes() | st.decimals(allow_nan=False) | st.sampled_from(["%s", "%", "\0", "\0001\0", '"'])
+)  # fmt: skip
+KEYS = st.text(max_size=5)
+VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
+OWN = st.dictionaries(st.sampled_from(["traceparent", "x%s", "n", "_n"]), VALUES, max_size=2)
+LATER = st.datetimes(datetime(2027, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
+SECONDS = st.integers(1, 10**6) | st.floats(0.001, 10**6)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": NAMES,
+        "priority": st.integers(0, 9),
+        "task_id": NAMES,
+        "expires": SECONDS | LATER | st.none(),
+        "time_limit": SECONDS,
+        "soft_time_limit": SECONDS,
+        "ignore_result": st.none() | st.booleans(),
+        "headers": OWN,
+        "shadow": NAMES,
+        "root_id": NAMES,
+        "parent_id": NAMES,
+        "stamps": OWN,
+        "compression": st.just("gzip"),
+        "argsrepr": NAMES,
+        "kwargsrepr": NAMES,
+    },
+)
+START = st.just({}) | st.fixed_dictionaries({"countdown": SECONDS}) | st.fixed_dictionaries({"eta": LATER})
+
+
+class Carrier:
+    """A sending that adds the same headers to every message."""
+
+    def __init__(self, headers):
+        self.headers = headers
+        self.told = []
+
+    def carry(self, task, task_id):
+        self.told.append((task, task_id))
+        return self.headers
+
+
+MORE = st.dictionaries(st.sampled_from(["traceparent", "tracestate", "baggage", 'x"%s', "\u00e9"]), st.text())
+
+
+@pytest.mark.usefixtures("_now")
+@given(NAMES, st.lists(st.tuples(st.lists(VALUES, max_size=4), st.dictionaries(KEYS, VALUES, max_size=3)), min_size=1,
+       max_size=3), OPTIONS, START, MORE)  # fmt: skip
+def test_what_is_composed_is_byte_for_byte_what_the_ordinary_path_makes(task, calls, options, start, more):
+    made = encoder()
+    options |= start
+    for args, kwargs in calls:
+        parcel = made.one(Signature(task, tuple(args), kwargs), options, Carrier(more))
+        rest = {name: value for name, value in options.items() if name not in ("queue", "task_id")}
+        if more:
+            rest["headers"] = (own := options.get("headers", {})) | {k: v for k, v in more.items() if k not in own}
+        ordinary = build_task(task, tuple(args), kwargs, task_id=parcel.task_id, now=NOW, origin=made._origin, **rest)
+        tag = json.loads(parcel.payload)["properties"]["delivery_tag"]
+        assert parcel.payload == encode_task(ordinary, options.get("queue", "celery"), tag)
+        assert parcel.task_id == options.get("task_id", parcel.task_id)
+
+
+def test_headers_that_are_added_stand_at_the_top_level_of_the_headers():
+    envelope, _ = opened(encoder().one(ADD(1), {}, Carrier({"traceparent": "00-1", "baggage": "a=1"})))
+    assert envelope["headers"]["traceparent"] == "00-1"
+    assert envelope["headers"]["baggage"] == "a=1"
+
+
+async def test_each_message_is_told_and_gets_its_headers_from_one_template(monkeypatch):
+    made = encoder()
+    prepared = mock.Mock(wraps=made._broker.prepare)
+    monkeypatch.setattr(made._broker, "prepare", prepared)
+    carrier = Carrier({})
+    carrier.carry = lambda task, task_id: {"traceparent": f"for {task} {task_id}"}
+    parcels = await made.many([ADD(1), ADD(2)], {}, carrier)
+    parcels.append(made.one(ADD(3), {}, carrier))
+    for parcel in parcels:
+        assert opened(parcel)[0]["headers"]["traceparent"] == f"for proj.add {parcel.task_id}"
+    assert prepared.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"id": "x"}, {"task": "x"}, {"headers": "x"}, {"__x__": "x"}, {"mine": "x"}, {"a\nb": "x"}, {"n": 1}, {5: "x"},
+        {"b": b"x"}, {"n": None},
+    ],
+)  # fmt: skip
+def test_a_header_that_would_break_a_message_or_replace_the_callers_is_not_added(more):
+    made, options = encoder(), {"headers": {"mine": "own"}}
+    plain, _ = opened(made.one(ADD(1), options, SILENCE))
+    envelope, _ = opened(made.one(ADD(1), options, Carrier(more | {"traceparent": "t"})))
+    assert set(envelope["headers"]) == set(plain["headers"]) | {"traceparent"}
+    assert envelope["headers"]["mine"] == "own"
+    assert envelope["headers"]["task"] == "proj.add"
+
+
+@pytest.mark.parametrize("more", [{}, {"traceparent": "t"}], ids=["untraced", "traced"])
+def test_a_dict_of_headers_is_sent_as_it_is(more):
+    given = {"n": 1, "headers": {"when": NOW, "n": 2}}
+    envelope, _ = opened(encoder().one(ADD(1), {"headers": given}, Carrier(more)))
+    assert envelope["headers"]["n"] == 1
+    assert envelope["headers"]["headers"] == {
+        "when": {"__type__": "datetime", "__value__": "2026-01-02T03:04:05.000678+00:00"},
+        "n": 2,
+    }
+    assert "traceparent" not in envelope["headers"]["headers"]
+
+
+def test_a_recorder_may_add_a_dict_of_headers_to_those_of_the_caller():
+    carried = {"headers": {"sentry-trace": "s", "at": 1.5}}
+    given = {"n": 1, "headers": {"m": 2}}
+    envelope, _ = opened(encoder().one(ADD(1), {"headers": given}, Carrier(carried)))
+    assert envelope["headers"]["headers"] == {"n": 1, "sentry-trace": "s", "at": 1.5, "m": 2}
+    assert envelope["headers"]["n"] == 1
+    assert given == {"n": 1, "headers": {"m": 2}}
+
+
+async def test_one_and_many_make_the_same_messages():
+    made = encoder()
+    options = {"queue": "q", "priority": 3, "headers": {"n": 1}}
+    one = made.one(ADD(1, y=2), options, SILENCE)
+    (other,) = await made.many([ADD(1, y=2)], options, SILENCE)
+    tag, other_tag = (opened(parcel)[0]["properties"]["delivery_tag"] for parcel in (one, other))
+    same = one.payload.replace(one.task_id.encode(), other.task_id.encode()).replace(tag.encode(), other_tag.encode())
+    assert same == other.payload
+    assert one.route == other.route == "q\x06\x163"
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_what_logs_show_of_arguments_is_said_by_the_call_else_by_the_task_else_by_the_setting(hidden):
+    broker, _ = connect(CeleryConfig())
+    made = Encoder(broker, "celery", hide_arguments=hidden)
+    declared = RemoteTask("t", argsrepr="(declared)")
+    signatures = [declared("secret", x="secret"), ADD("plain", y=1), declared()]
+    many = await made.many(signatures, {}, SILENCE)
+    rest = "<hidden>" if hidden else None
+    assert shown(many) == [
+        ("(declared)", rest or "{'x': 'secret'}"),
+        (rest or "('plain',)", rest or "{'y': 1}"),
+        ("(declared)", rest or "{}"),
+    ]
+    assert shown(await made.many(signatures, {"argsrepr": "(called)"}, SILENCE)) == [
+        ("(called)", rest or "{'x': 'secret'}"), ("(called)", rest or "{'y': 1}"), ("(called)", rest or "{}"),
+    ]  # fmt: skip
+    assert shown([made.one(each, {"kwargsrepr": "{called}"}, SILENCE) for each in signatures]) == [
+        ("(declared)", "{called}"), (rest or "('plain',)", "{called}"), ("(declared)", "{called}"),
+    ]  # fmt: skip
+    with pytest.raises(MessageError, match="argsrepr must not be empty"):
+        made.one(declared("secret"), {"argsrepr": ""}, SILENCE)
+    with pytest.raises(MessageError, match="kwargsrepr must not be empty"):
+        made.one(RemoteTask("t", kwargsrepr="")(x="secret"), {}, SILENCE)
+
+
+def shown(parcels):
+    headers = [opened(parcel)[0]["headers"] for parcel in parcels]
+    return [(each["argsrepr"], each["kwargsrepr"]) for each in headers]
+
+
+async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
+    signatures = [Signature(f"task.{number % 3}", (number,), {"k": number}) for number in range(1000)]
+    parcels = await encoder().many(signatures, {"headers": {"n": 1}}, SILENCE)
+    contents = [opened(parcel) for parcel in parcels]
+    assert [envelope["headers"]["task"] for envelope, _ in contents] == [signature.task for signature in signatures]
+    assert [arguments for _, arguments in contents] == [[[number], {"k": number}] for number in range(1000)]
+    assert [envelope["headers"]["id"] for envelope, _ in contents] == [parcel.task_id for parcel in parcels]
+    assert len({envelope["properties"]["delivery_tag"] for envelope, _ in contents}) == 1000
+    assert len({parcel.task_id for parcel in parcels}) == 1000
+    assert {uuid.UUID(parcel.task_id).version for parcel in parcels} == {4}
+
+
+def test_messages_with_the_same_chosen_id_have_delivery_tags_of_their_own():
+    made = encoder()
+    parcels = [made.one(ADD(1), {"task_id": "mine"}, SILENCE) for _ in range(3)]
+    assert {parcel.task_id for parcel in parcels} == {"mine"}
+    assert len({opened(parcel)[0]["properties"]["delivery_tag"] for parcel in parcels}) == 3
+
+
+async def test_all_of_one_call_expire_at_the_same_moment():
+    parcels = await encoder().many([ADD(number) for number in range(600)], {"expires": 5}, SILENCE)
+    expiries = {opened(parcel)[0]["headers"]["expires"] for parcel in parcels}
+    assert len(expiries) == 1
+    assert abs(datetime.fromisoformat(expiries.pop()) - datetime.now(UTC) - timedelta(seconds=5)) < timedelta(seconds=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "similar"),
+    [
+        ({"ignore_result": True}, {"ignore_result": 1}),
+        ({"ignore_result": False}, {"ignore_result": 0}),
+        ({"priority": 1}, {"priority": True}),
+    ],
+)
+def test_a_wrong_option_is_refused_although_python_calls_it_equal_to_one_that_was_right(options, similar):
+    made = encoder()
+    made.one(ADD(1), options, SILENCE)
+    with pytest.raises(MessageError):
+        made.one(ADD(1), similar, SILENCE)
+
+
+def test_numbers_of_different_types_are_not_taken_for_each_other():
+    made = encoder()
+    limits = [
+        opened(made.one(ADD(), {"time_limit": limit}, SILENCE))[0]["headers"]["timelimit"][0] for limit in (10, 10.0)
+    ]
+    assert [type(limit) for limit in limits] == [int, float]
+
+
+@pytest.mark.parametrize("options", [{"queue": []}, {"shadow": {}}, {"priority": [1]}, {"tasks": 1}])
+def test_an_option_of_a_wrong_kind_or_name_is_refused(options):
+    with pytest.raises(MessageError):
+        encoder().one(ADD(1), options, SILENCE)
+
+
+@pytest.mark.parametrize("task", [None, [], 5, ADD])
+async def test_a_task_that_is_no_name_is_refused(task):
+    made = encoder()
+    with pytest.raises(MessageError, match="task must be text"):
+        made.one(Signature(task), {}, SILENCE)
+    with pytest.raises(MessageError, match="task must be text"):
+        await made.many([Signature("right"), Signature(task)], {}, SILENCE)
+
+
+def test_templates_are_bounded():
+    made = encoder()
+    for number in range(2 * MAX_TEMPLATES):
+        made.one(Signature(f"task.{number}"), {}, SILENCE)
+    assert made._kept.cache_info().currsize == MAX_TEMPLATES
+
+
+@virtual
+@pytest.mark.parametrize(("size", "portions"), [(1, 4), (100_000, 500)])
+async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in_messages_and_bytes(size, portions):
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    messages = 4 * BUILD_SLICE
+    parcels = await encoder().many([ADD("x" * size)] * messages, {}, SILENCE)
+    counting.cancel()
+    assert len(parcels) == messages
+    assert turns >= portions - 1
+
+
+async def test_small_messages_are_made_in_portions_of_a_bounded_number():
+    made = Encoder(MemoryBroker(), "celery")
+    calls = [("t", (1,), None, None, None)] * (2 * BUILD_SLICE + 1)
+    assert [len(portion) async for portion in made.portions(calls, {}, SILENCE)] == [BUILD_SLICE, BUILD_SLICE, 1]

@@ -1,0 +1,316 @@
+"""Publishing for everybody: on an event loop with a clock of its own, over a broker in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from support.clock import virtual
+from support.memory import MemoryBroker
+
+from fibo_client.celery.brokers.base import Parcel
+from fibo_client.celery.publisher import MAX_BYTES, MAX_PARCELS, Publication, Publisher
+from fibo_client.errors import PublishError, PublishUnknownError
+
+
+class Sender:
+    """Leaves parcels with a publisher, and writes down what it is told."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.publisher = publisher
+        self.told: list[Exception | None] = []
+
+    def put(self, *task_ids: str, route: str = "celery", size: int = 10, retry_for: float | None = None) -> Publication:
+        until = None if retry_for is None else asyncio.get_running_loop().time() + retry_for
+        parcels = [Parcel(task_id, route, b"x" * size) for task_id in task_ids]
+        publication = Publication(parcels, self.told.append, until)
+        self.publisher.put(publication)
+        return publication
+
+
+@asynccontextmanager
+async def running():
+    broker = MemoryBroker()
+    publisher = Publisher(broker)
+    publisher.start()
+    try:
+        yield broker, publisher, Sender(publisher)
+    finally:
+        await publisher.aclose("the client was closed")
+
+
+def sent(broker: MemoryBroker) -> list[list[str]]:
+    return [[parcel.task_id for parcel in parcels] for _, parcels in broker.commands]
+
+
+@virtual
+async def test_what_is_left_in_one_iteration_of_the_loop_goes_out_in_one_command():
+    async with running() as (broker, publisher, sender):
+        others = [Sender(publisher) for _ in range(10)]
+        for number, each in enumerate(others):
+            each.put(str(number))
+        await asyncio.sleep(1)
+        assert sent(broker) == [[str(number) for number in range(10)]]
+        assert [each.told for each in others] == [[None]] * 10
+        assert sender.told == []
+
+
+@virtual
+async def test_each_queue_gets_a_command_of_its_own_in_order():
+    async with running() as (broker, _, sender):
+        sender.put("a", route="x")
+        sender.put("b", route="y")
+        sender.put("c", route="x")
+        await asyncio.sleep(1)
+        assert [(route, [parcel.task_id for parcel in parcels]) for route, parcels in broker.commands] == [
+            ("x", ["a", "c"]),
+            ("y", ["b"]),
+        ]
+
+
+@virtual
+async def test_commands_are_bounded_in_messages_and_in_bytes():
+    async with running() as (broker, _, sender):
+        sender.put(*map(str, range(2 * MAX_PARCELS + 1)))
+        await asyncio.sleep(1)
+        assert [len(ids) for ids in sent(broker)] == [MAX_PARCELS, MAX_PARCELS, 1]
+        broker.commands.clear()
+        sender.put("a", "b", "c", "d", size=MAX_BYTES // 2)
+        await asyncio.sleep(1)
+        assert sent(broker) == [["a", "b"], ["c", "d"]]
+        broker.commands.clear()
+        sender.put("a", "b", size=2 * MAX_BYTES)
+        await asyncio.sleep(1)
+        assert sent(broker) == [["a"], ["b"]]
+
+
+@virtual
+async def test_what_is_withdrawn_before_the_flush_is_never_sent():
+    async with running() as (broker, publisher, sender):
+        publication = sender.put("a")
+        sender.put("b")
+        assert publisher.withdraw(publication)
+        await asyncio.sleep(1)
+        assert sent(broker) == [["b"]]
+        assert sender.told == [None]
+
+
+@virtual
+async def test_a_command_under_way_is_completed_although_its_sender_has_gone():
+    async with running() as (broker, publisher, sender):
+        broker.outcomes.append(0.5)
+        publication = sender.put("a")
+        await asyncio.sleep(0.1)
+        assert not publisher.withdraw(publication)
+        await asyncio.sleep(1)
+        assert sender.told == [None]
+        assert not publisher.withdraw(publication)
+
+
+@virtual
+async def test_a_failure_is_told_with_the_ids_and_nothing_is_sent_again():
+    async with running() as (broker, _, sender):
+        broker.outcomes.append(PublishError("connection refused"))
+        sender.put("a", "b")
+        await asyncio.sleep(10)
+        (error,) = sender.told
+        assert isinstance(error, PublishError)
+        assert error.task_ids == ("a", "b")
+        assert len(broker.commands) == 1
+
+
+@virtual
+async def test_an_unknown_outcome_is_told_as_unknown():
+    async with running() as (broker, _, sender):
+        broker.outcomes.append(PublishUnknownError("no answer"))
+        sender.put("a")
+        await asyncio.sleep(10)
+        (error,) = sender.told
+        assert isinstance(error, PublishUnknownError)
+        assert error.task_ids == ("a",)
+
+
+@virtual
+async def test_with_retry_the_same_bytes_are_sent_again_until_they_are_through():
+    async with running() as (broker, _, sender):
+        broker.outcomes.extend(
+            [PublishUnknownError("no answer"), PublishError("refused"), PublishUnknownError("again")]
+        )
+        sender.put("a", retry_for=60)
+        await asyncio.sleep(60)
+        assert sender.told == [None]
+        assert len({parcels[0].payload for _, parcels in broker.commands}) == 1
+        assert len(broker.commands) == 4
+
+
+@virtual
+async def test_retrying_ends_before_the_deadline_and_stays_unknown_once_it_was():
+    async with running() as (broker, _, sender):
+        broker.outcomes.append(PublishUnknownError("no answer"))
+        broker.outcomes.extend([PublishError("connection refused")] * 1000)
+        sender.put("a", retry_for=10)
+        await asyncio.sleep(10)
+        assert isinstance(sender.told[0], PublishUnknownError)
+
+
+@virtual
+async def test_a_client_that_never_reached_redis_does_not_retry():
+    async with running() as (broker, _, sender):
+        broker.outcomes.extend([PublishError("connection refused")] * 2)
+        sender.put("a", retry_for=60)
+        await asyncio.sleep(0.01)
+        assert isinstance(sender.told[0], PublishError)
+
+
+@virtual
+async def test_a_refusal_is_not_retried():
+    async with running() as (broker, _, sender):
+        sender.put("first")
+        await asyncio.sleep(0.01)
+        broker.outcomes.append(PublishError("NOPERM", refused=True))
+        sender.put("a", retry_for=60)
+        await asyncio.sleep(0.01)
+        assert isinstance(sender.told[1], PublishError)
+        assert len(broker.commands) == 2
+
+
+@virtual
+async def test_a_refusal_of_one_queue_does_not_keep_the_others_back():
+    async with running() as (broker, publisher, sender):
+        other = Sender(publisher)
+        broker.outcomes.append(PublishError("WRONGTYPE", refused=True))
+        sender.put("a", route="x")
+        other.put("b", route="y")
+        await asyncio.sleep(0.01)
+        assert isinstance(sender.told[0], PublishError)
+        assert other.told == [None]
+
+
+@virtual
+async def test_after_a_lost_connection_the_rest_of_the_flush_is_not_tried_one_by_one():
+    async with running() as (broker, publisher, sender):
+        other = Sender(publisher)
+        broker.outcomes.append(PublishUnknownError("no answer within 5 s"))
+        sender.put("a", route="x")
+        other.put("b", route="y")
+        await asyncio.sleep(0.01)
+        assert isinstance(sender.told[0], PublishUnknownError)
+        assert isinstance(other.told[0], PublishError)
+        assert len(broker.commands) == 1
+
+
+@virtual
+async def test_only_what_failed_of_a_large_batch_is_sent_again():
+    async with running() as (broker, _, sender):
+        broker.outcomes.extend([0.0, PublishError("connection reset"), 0.0])
+        ids = [str(number) for number in range(3 * MAX_PARCELS)]
+        sender.put(*ids, retry_for=60)
+        await asyncio.sleep(60)
+        assert sender.told == [None]
+        assert sorted(task_id for command in sent(broker)[:1] + sent(broker)[2:] for task_id in command) == sorted(ids)
+
+
+@virtual
+async def test_between_two_attempts_a_task_can_still_be_withdrawn():
+    async with running() as (broker, publisher, sender):
+        sender.put("first")
+        await asyncio.sleep(0.01)
+        broker.outcomes.append(PublishError("connection refused"))
+        publication = sender.put("a", retry_for=60)
+        await asyncio.sleep(0.001)
+        assert publisher.withdraw(publication)
+        await asyncio.sleep(60)
+        assert len(broker.commands) == 2
+        assert sender.told == [None]
+
+
+@virtual
+async def test_closing_tells_who_is_under_way_that_it_is_unknown_and_the_others_that_nothing_was_sent():
+    broker = MemoryBroker()
+    publisher = Publisher(broker)
+    publisher.start()
+    under_way, waiting = Sender(publisher), Sender(publisher)
+    broker.outcomes.append(5.0)
+    under_way.put("a")
+    await asyncio.sleep(0.1)
+    waiting.put("b")
+    await publisher.aclose("the client was closed")
+    assert isinstance(under_way.told[0], PublishUnknownError)
+    assert isinstance(waiting.told[0], PublishError)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_a_bug_in_the_broker_is_told_to_the_senders_and_publishing_goes_on(caplog):
+    async with running() as (broker, _, sender):
+        broker.outcomes.append(AssertionError("a bug"))
+        sender.put("a")
+        await asyncio.sleep(0.01)
+        sender.put("b")
+        await asyncio.sleep(0.01)
+        assert isinstance(sender.told[0], PublishUnknownError)
+        assert sender.told[1] is None
+    assert "publishing failed" in caplog.text
+
+
+@virtual
+async def test_a_sender_that_leaves_during_a_command_that_fails_is_not_retried():
+    async with running() as (broker, publisher, sender):
+        sender.put("first")
+        await asyncio.sleep(0.01)
+
+        async def fail(route, parcels):
+            broker.commands.append((route, list(parcels)))
+            await asyncio.sleep(0.5)
+            raise PublishUnknownError("no answer")
+
+        broker.publish = fail
+        publication = sender.put("a", retry_for=1000)
+        await asyncio.sleep(0.1)
+        assert not publisher.withdraw(publication)
+        await asyncio.sleep(100)
+        assert len(broker.commands) == 2
+
+
+@virtual
+async def test_a_sender_that_leaves_during_a_batch_stops_the_rest_of_it():
+    async with running() as (broker, publisher, sender):
+        broker.outcomes.extend([0.5] * 10)
+        publication = sender.put(*map(str, range(5 * MAX_PARCELS)))
+        await asyncio.sleep(0.1)
+        assert not publisher.withdraw(publication)
+        await asyncio.sleep(100)
+        assert len(broker.commands) == 1
+        assert len(publication.unsent) == 4 * MAX_PARCELS
+
+
+@virtual
+async def test_what_was_certainly_not_sent_is_not_told_as_unknown():
+    async with running() as (broker, _, sender):
+        broker.outcomes.extend([0.0, PublishError("connection refused")])
+        ids = [str(number) for number in range(2 * MAX_PARCELS)]
+        sender.put(*ids)
+        await asyncio.sleep(1)
+        (error,) = sender.told
+        assert isinstance(error, PublishError)
+        assert list(error.task_ids) == ids[MAX_PARCELS:]
+
+
+@virtual
+async def test_a_bug_of_one_sender_disturbs_no_other_and_not_the_closing(caplog):
+    def broken(_):
+        raise AssertionError("a bug")
+
+    async with running() as (broker, publisher, sender):
+        publisher.put(Publication([Parcel("a", "celery", b"x")], broken))
+        sender.put("b")
+        await asyncio.sleep(1)
+        sender.put("c")
+        await asyncio.sleep(1)
+        assert sender.told == [None, None]
+        broker.outcomes.append(100.0)
+        publisher.put(Publication([Parcel("d", "celery", b"x")], broken))
+        sender.put("e")
+        await asyncio.sleep(1)
+    assert isinstance(sender.told[-1], PublishUnknownError)
+    assert caplog.text.count("telling how sending ended failed") == 2
