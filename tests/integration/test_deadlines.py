@@ -16,6 +16,7 @@ import pytest
 import redis.asyncio
 from support.ca import Authority, tls_server
 from support.hand import NAME
+from support.messages import publish
 from support.proxy import Proxy
 from support.servers import free_port
 from support.silent import garbage, listening, only_greetings
@@ -23,7 +24,6 @@ from support.waiting import eventually
 
 from fibo_client import FiboClient, FiboError, PublishUnknownError
 from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.celery.brokers.base import Parcel
 from fibo_client.celery.brokers.redis import GRACE, LAST_UNBINDING
 from fibo_client.celery.cleaner import LAST_WORD
 from fibo_client.celery.redis.connections import LAST_GOODBYE
@@ -354,7 +354,7 @@ async def test_what_had_not_left_when_time_was_up_does_not_leave_later():
         port = listener.sockets[0].getsockname()[1]
         async with CeleryClient(f"redis://127.0.0.1:{port}", io_timeout=TIMEOUT) as client:
             with pytest.raises(PublishUnknownError):
-                await client.session.broker.publish("celery", [Parcel("x", "celery", bytes(size))])
+                await publish(client.session.broker, "x", size=size)
             read.set()
             async with asyncio.timeout(10):
                 assert await taken < size

@@ -6,7 +6,6 @@ What every transport promises is in test_transport.py.
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import time
 import traceback
@@ -18,12 +17,13 @@ from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, speaks_tls, tls_server
 from support.hostile_text import ESCAPES, check
+from support.messages import publish
 from support.servers import RedisServer, free_port
 from support.silent import listening, turning_away
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
-from fibo_client.celery.brokers.base import Parcel, Place
+from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.celery.redis.connections import Connections, _is_clean
@@ -54,13 +54,9 @@ def hurried(connections):
         connections._io_timeout = usual
 
 
-def parcels(*task_ids: str) -> list[Parcel]:
-    return [Parcel(task_id, "celery", json.dumps(task_id).encode()) for task_id in task_ids]
-
-
 async def test_many_messages_leave_in_one_command(server, hand):
     async with opened(server.url) as (broker, _):
-        await broker.publish("celery", parcels("a", "b", "c"))
+        await publish(broker, "a", "b", "c")
     assert await hand.redis.lrange("celery", 0, -1) == [b'"c"', b'"b"', b'"a"']  # Workers take from the right.
     assert (await hand.commands())["lpush"] == 1
 
@@ -102,12 +98,12 @@ async def test_one_server_for_both_is_reached_over_one_set_of_connections(server
 
 async def test_a_connection_that_was_closed_while_it_was_free_is_replaced_without_a_fault(server, hand):
     async with opened(server.url) as (broker, _):
-        await broker.publish("celery", parcels("a"))
+        await publish(broker, "a")
         before = await hand.connections()
         (free,) = broker._connections._free
         await hand.redis.client_kill_filter(_id=before.pop())
         await eventually(lambda: was_closed(free))
-        await broker.publish("celery", parcels("b"))
+        await publish(broker, "b")
         assert await hand.redis.llen("celery") == 2
         assert len(await hand.connections()) == 1
 
@@ -153,12 +149,12 @@ async def test_connections_that_were_forgotten_on_the_way_cost_one_fault_and_not
     async with relay.running() as port:
         url = f"redis://127.0.0.1:{port}/{server.url.rpartition('/')[2]}"
         async with opened(url) as (broker, backend):
-            await asyncio.gather(*(broker.publish("celery", parcels(name)) for name in "abcdef"))
+            await asyncio.gather(*(publish(broker, name) for name in "abcdef"))
             assert len(broker._connections._free) > 2
             relay.forget()
             with hurried(broker._connections), pytest.raises(PublishUnknownError, match="no answer"):
-                await broker.publish("celery", parcels("lost"))
-            await broker.publish("celery", parcels("sent"))
+                await publish(broker, "lost")
+            await publish(broker, "sent")
             assert await backend.get_many(["a"]) == [None]
 
 
@@ -203,7 +199,7 @@ async def test_an_unreachable_redis_is_named_and_nothing_was_sent():
     port = free_port()
     async with opened(f"redis://:secret@127.0.0.1:{port}/0") as (broker, backend):
         with pytest.raises(PublishError, match=f"redis://127.0.0.1:{port}/0.*Is Redis running there") as caught:
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
         with pytest.raises(ReadError, match="Is Redis running there"):
             await backend.get_many(["a"])
         with pytest.raises(TransportError):
@@ -217,10 +213,10 @@ async def test_where_nobody_has_said_where_redis_is_an_error_says_how_to(monkeyp
     monkeypatch.setattr("fibo_client.celery.redis.connections.DEFAULT_BROKER_URL", url)
     async with opened(url) as (broker, _):
         with pytest.raises(PublishError, match=r"there\? `fibo-worker dev` starts .* CELERY_BROKER_URL, or broker_url"):
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
     async with opened(f"redis://127.0.0.1:{free_port()}/0") as (broker, _):
         with pytest.raises(PublishError, match=r"Is Redis running there\?$"):
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
 
 
 @pytest.mark.parametrize(
@@ -297,16 +293,16 @@ async def test_a_search_that_has_no_time_left_says_that_not_all_was_looked_at(se
 async def test_an_unknown_host_is_named():
     async with opened("redis://no-such-host.invalid/0") as (broker, _):
         with pytest.raises(PublishError, match=r"no-such-host\.invalid"):
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
 
 
 async def test_a_refused_command_leaves_the_connection_usable(server, hand):
     await hand.redis.set("celery", "not a list")
     async with opened(server.url) as (broker, _):
         with pytest.raises(PublishError, match="WRONGTYPE") as caught:
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
         before = await hand.connections()
-        await broker.publish("other", parcels("a"))
+        await publish(broker, "a", queue="other")
         assert await hand.connections() == before
     assert caught.value.refused
 
@@ -316,7 +312,7 @@ async def test_a_full_redis_is_named_and_the_task_was_not_sent(server, hand):
     try:
         async with opened(server.url) as (broker, _):
             with pytest.raises(PublishError, match=r"OOM|maxmemory") as caught:
-                await broker.publish("celery", parcels("a"))
+                await publish(broker, "a")
         assert caught.value.refused
     finally:
         await hand.redis.config_set("maxmemory", "0")
@@ -331,7 +327,7 @@ async def test_a_redis_that_does_not_answer_leaves_it_open_whether_the_task_was_
             hurried(broker._connections),
             pytest.raises(PublishUnknownError, match=r"no answer within 0\.2 s") as caught,
         ):
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
         assert time.monotonic() - began < 2.0
         assert caught.value.task_ids == ("a",)
         await hand.redis.client_unpause()
@@ -348,7 +344,7 @@ async def test_a_server_that_accepts_and_never_answers_costs_the_time_limit_only
     began = time.monotonic()
     async with opened(f"redis://127.0.0.1:{port}/1", io_timeout=0.2) as (broker, _):
         with pytest.raises(PublishError, match="no connection within"):
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
     assert time.monotonic() - began < 2.0
     listener.close()
     await listener.wait_closed()
@@ -360,7 +356,7 @@ async def test_wrong_credentials_are_explained_without_showing_them(credentials)
         url = f"redis://{credentials}127.0.0.1:{server.port}/0"
         async with opened(url) as (broker, _):
             with pytest.raises(PublishError, match=r"Check the user name|wants a password") as caught:
-                await broker.publish("celery", parcels("a"))
+                await publish(broker, "a")
         assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
         async with opened(server.url) as (broker, _):
             assert await broker.depth("celery") == 0
@@ -369,7 +365,7 @@ async def test_wrong_credentials_are_explained_without_showing_them(credentials)
 async def test_a_database_that_does_not_exist_is_named(server):
     async with opened(f"redis://127.0.0.1:{server.port}/99999") as (broker, _):
         with pytest.raises(PublishError, match="/99999"):
-            await broker.publish("celery", parcels("a"))
+            await publish(broker, "a")
 
 
 async def test_a_unix_socket_works(tmp_path):
@@ -436,7 +432,7 @@ async def test_a_server_with_tls_that_has_reached_its_maxclients_says_nothing_an
 
 async def test_who_is_connected_can_be_seen_in_the_servers_list_of_clients(server, hand):
     async with opened(server.database(2)) as (broker, _):
-        await broker.publish("celery", parcels("a"))
+        await publish(broker, "a")
         (seen,) = [each for each in await hand.redis.client_list() if each["name"] != "hand"]
     assert seen["db"] == "2"
     if (await hand.redis.info("server"))["redis_version"] >= "7.2":

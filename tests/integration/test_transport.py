@@ -10,22 +10,18 @@ import contextlib
 import json
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
+from support.messages import messages, publish
 from support.servers import stock_worker
 from support.sides import MemorySide, RedisSide
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
 from fibo_client.celery.backends.base import Confirmed, Pushed
-from fibo_client.celery.brokers.base import Parcel, Place
+from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.protocol.control import ControlRequest
-from fibo_client.celery.protocol.message import build_task, encode_arguments, encode_moments
 from fibo_client.errors import MessageError, PublishError, PublishUnknownError, ReadError, TransportError
-
-if TYPE_CHECKING:
-    from fibo_client.celery.brokers.base import Broker
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SOON = 10.0
@@ -90,17 +86,6 @@ def manned(request):
     return request.getfixturevalue(request.param)
 
 
-def parcels(broker: Broker, *task_ids: str, queue: str = "celery", priority: int = 0) -> list[Parcel]:
-    example = build_task("a.task", (), {}, task_id="never-guessed", now=NOW, origin="here", priority=priority)
-    form = broker.prepare(example, queue).dated(encode_moments(NOW))
-    return [form.fill(task_id, f"nonce-{task_id}", encode_arguments((task_id,), {}), {}) for task_id in task_ids]
-
-
-async def publish(broker: Broker, *task_ids: str, **options) -> None:
-    ready = parcels(broker, *task_ids, **options)
-    await broker.publish(ready[0].route, ready)
-
-
 async def next_event(subscription):
     return await asyncio.wait_for(subscription.receive(), SOON)
 
@@ -139,14 +124,6 @@ async def test_the_lowest_priority_number_is_served_first_and_equals_in_order(si
     assert served == ["two", "zero", "three", "five", "six", "nine"]  # 0 to 2 share a list, and so do 3 to 5.
 
 
-async def test_parcels_of_one_queue_and_step_have_one_route_and_no_others_have_it(side):
-    broker, _ = side.connect(priority_steps=(0, 5))
-    routes = [parcels(broker, "a", priority=priority)[0].route for priority in range(10)]
-    assert len(set(routes[:5])) == len(set(routes[5:])) == 1
-    assert routes[0] != routes[5]
-    assert parcels(broker, "a", queue="other")[0].route not in routes
-
-
 async def test_what_is_sent_twice_is_there_twice(side):
     broker, _ = side.connect()
     await publish(broker, "a")
@@ -154,16 +131,10 @@ async def test_what_is_sent_twice_is_there_twice(side):
     assert await side.served("celery", ["a"]) == ["a", "a"]
 
 
-def test_the_messages_of_the_double_are_those_that_go_to_redis():
-    redis, _ = RedisSide(None, None, (), "redis://localhost/0").connect()
-    memory, _ = MemorySide(()).connect()
-    assert parcels(memory, "a", "b", priority=7) == parcels(redis, "a", "b", priority=7)
-
-
 async def test_a_name_that_no_queue_can_have_is_refused_before_anything_is_sent(side):
     broker, _ = side.connect()
     with pytest.raises(MessageError, match="queue"):
-        parcels(broker, "a", queue="two\nlines")
+        messages("a", queue="two\nlines")
     with pytest.raises(MessageError, match="queue"):
         await broker.depth("")
 

@@ -10,12 +10,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.backends.base import Confirmed
-from fibo_client.errors import ReadError
+from fibo_client.celery.brokers.base import PublishOutcome
+from fibo_client.errors import PublishError, PublishUnknownError, ReadError
 from fibo_client.testing import memory
 from fibo_client.testing.results import encode_meta
 
 if TYPE_CHECKING:
-    from fibo_client.celery.brokers.base import Parcel
+    from fibo_client.celery.protocol.message import TaskMessage
 
 
 class MemorySubscription(memory.MemorySubscription):
@@ -114,20 +115,24 @@ class MemoryBroker(memory.MemoryBroker):
 
     def __init__(self) -> None:
         super().__init__(memory.Memory())
-        self.commands: list[tuple[str, list[Parcel]]] = []
+        self.commands: list[list[TaskMessage]] = []
         self.outcomes: deque[Exception | float] = deque()
         self.broadcasts: list[tuple[float, Any]] = []
         self.listening = 1
 
-    async def publish(self, route, parcels) -> None:
-        """Succeed, or do what the next outcome says: raise an error, or take so many seconds."""
-        self.commands.append((route, list(parcels)))
+    async def publish(self, messages):
+        """Succeed, or do what the next outcome says: fail, raise an error, or take so many seconds."""
+        self.commands.append(list(messages))
         outcome = self.outcomes.popleft() if self.outcomes else 0.0
+        if isinstance(outcome, (PublishError, PublishUnknownError)):
+            yield PublishOutcome(messages, outcome)
+            return
         if isinstance(outcome, Exception):
             raise outcome
         if outcome:
             await asyncio.sleep(outcome)
-        await super().publish(route, parcels)
+        async for each in super().publish(messages):
+            yield each
 
     @property
     def revoked(self) -> list[str]:

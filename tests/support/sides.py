@@ -88,8 +88,8 @@ class MemorySide:
 
     async def served(self, queue: str, task_ids: list[str]) -> list[str]:
         taken = []
-        while (parcel := self.fake._memory.take([queue])) is not None:
-            taken += [task_id for task_id in task_ids if is_task(parcel.payload, task_id)]
+        while (message := self.fake._memory.take([queue])) is not None:
+            taken += [message.id] if message.id in task_ids else []
         return taken
 
     async def break_subscriptions(self) -> None:

@@ -43,10 +43,11 @@ class WorkerBroker(MemoryBroker):
         super().__init__()
         self.worker = worker
 
-    async def publish(self, route, parcels) -> None:
-        await super().publish(route, parcels)
+    async def publish(self, messages):
+        async for outcome in super().publish(messages):
+            yield outcome
         now = asyncio.get_running_loop().time()
-        for sent in (open_message(parcel.payload) for parcel in parcels):
+        for sent in map(open_message, messages):
             (arg,) = sent.args
             alone = isinstance(arg, int)
             numbers = [arg] if alone else arg
@@ -70,6 +71,7 @@ class MemoryWorker:
         self.refused: set[int] = set()
 
     def connect(self, config: CeleryConfig) -> tuple[WorkerBroker, MemoryBackend]:
+        self.broker.steps = config.priority_steps
         return self.broker, self.store
 
     def take(self, job: Job) -> None:

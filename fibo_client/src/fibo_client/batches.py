@@ -18,7 +18,7 @@ from fibo_client.packing import pack
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from fibo_client.celery.brokers.base import Parcel
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
     from fibo_client.chunks import Answer, Lane
@@ -70,11 +70,11 @@ async def compute_many(
         return []
     chunks = await _pack(numbers, chunk_size)
     expires = None if timeout is None else timeout + EXPIRY_MARGIN
-    sending = session.begin(options(chunks[0], lane, session.config.priority_steps, expires), batch=len(chunks) > 1)
-    parcels = await _compose(session, chunks, lane, expires, sending)
+    sending = session.begin(options(chunks[0], lane, session.broker.last_priority, expires), batch=len(chunks) > 1)
+    messages = await _compose(session, chunks, lane, expires, sending)
     sent = {
-        parcel.task_id: (chunk, handle(session, chunk, lane, parcel.task_id))
-        for chunk, parcel in zip(chunks, parcels, strict=True)
+        message.id: (chunk, handle(session, chunk, lane, message.id))
+        for chunk, message in zip(chunks, messages, strict=True)
     }
     answers: dict[int, Answer] = {}
 
@@ -88,7 +88,7 @@ async def compute_many(
         answers.update(zip(chunk.numbers, [decode(item, task_id) for item in items], strict=True))
 
     outcome = await session.run(
-        parcels,
+        messages,
         sending,
         timeout=timeout,
         retry=True,
@@ -150,15 +150,15 @@ async def _pack(numbers: Sequence[int], chunk_size: int) -> list[Chunk]:
 
 async def _compose(
     session: Session, chunks: Sequence[Chunk], lane: Lane, expires: float | None, sending: Sending
-) -> list[Parcel]:
+) -> list[TaskMessage]:
     """Build the messages of all chunks, in their order."""
-    parcels: list[Parcel] = []
+    messages: list[TaskMessage] = []
     for large in (False, True):
         alike = [chunk for chunk in chunks if chunk.large is large]
         if alike:
-            chosen = options(alike[0], lane, session.config.priority_steps, expires)
-            parcels += await session.encoder.many([signature(chunk) for chunk in alike], chosen, sending)
-    return parcels
+            chosen = options(alike[0], lane, session.broker.last_priority, expires)
+            messages += await session.encoder.many([signature(chunk) for chunk in alike], chosen, sending)
+    return messages
 
 
 async def _in_order(

@@ -48,19 +48,19 @@ def signature(chunk: Chunk) -> Signature[Any]:
     return FIBONACCI(chunk.numbers[0]) if len(chunk.numbers) == 1 else FIBONACCI_CHUNK(chunk.numbers)
 
 
-def options(chunk: Chunk, lane: Lane, steps: tuple[int, ...], expires: float | None) -> SendOptions:
+def options(chunk: Chunk, lane: Lane, last_priority: int, expires: float | None) -> SendOptions:
     """Give the options that a chunk is sent with.
 
     Args:
         chunk: The numbers.
         lane: How they are sent.
-        steps: The priorities that have a list of their own.
+        last_priority: The priority that the broker serves last.
         expires: Seconds until the task is not to be begun any more. None is never.
 
     Returns:
         The options.
     """
-    priority = (steps[-1] if chunk.large else steps[0]) if lane.priority is None else lane.priority
+    priority = (last_priority if chunk.large else 0) if lane.priority is None else lane.priority
     chosen = SendOptions(priority=priority, ignore_result=False)
     if lane.queue is not None:
         chosen["queue"] = lane.queue

@@ -202,7 +202,7 @@ class Flights:
     def __init__(self, session: Session, chunk_size: int) -> None:
         self._session = session
         self._chunk_size = chunk_size
-        self._steps = session.config.priority_steps
+        self._last_priority = session.broker.last_priority
         self._lines: dict[tuple[Lane, bool], _Line] = {}
         self._many_lines = _MANY_LINES
         self._telling: deque[Iterator[tuple[Seat, Answer]]] = deque()
@@ -301,16 +301,16 @@ class Flights:
         try:
             self._session.check()
             self._session.check_room(1)
-            chosen = options(chunk, line.lane, self._steps, expires)
+            chosen = options(chunk, line.lane, self._last_priority, expires)
             # Many may have asked for its numbers. It is sent for the first of them, and shared by the others.
             sending = self._session.begin(chosen, batch=False, origin=flights[0].seats[0].origin)
-            parcel = self._session.encoder.one(signature(chunk), chosen, sending)
+            message = self._session.encoder.one(signature(chunk), chosen, sending)
         except FiboError as error:
             self._refuse(flights, error)
             return
-        work = self._session.own([parcel], sending, retry=True, bulky=is_bulky(chunk))
-        handle_ = partial(handle, self._session, chunk, line.lane, parcel.task_id)
-        launch = _Launch(work, sending, parcel.task_id, handle_, flights, now, deadline + EXPIRY_MARGIN)
+        work = self._session.own([message], sending, retry=True, bulky=is_bulky(chunk))
+        handle_ = partial(handle, self._session, chunk, line.lane, message.id)
+        launch = _Launch(work, sending, message.id, handle_, flights, now, deadline + EXPIRY_MARGIN)
         line.in_flight += 1
         work.send()
         for flight in flights:

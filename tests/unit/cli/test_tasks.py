@@ -29,9 +29,10 @@ async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monke
     async with FiboClient(transport=fake) as client:
         publish = client.celery.session.broker.publish
 
-        async def slowly(route, parcels):
+        async def slowly(messages):
             await asyncio.sleep(20)
-            await publish(route, parcels)
+            async for outcome in publish(messages):
+                yield outcome
 
         monkeypatch.setattr(client.celery.session.broker, "publish", slowly)
         began = asyncio.get_running_loop().time()

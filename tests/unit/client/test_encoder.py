@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import virtual
 from support.memory import MemoryBroker
+from support.messages import build_task
 
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.celery.encoder import BUILD_SLICE, MAX_TEMPLATES, Encoder
-from fibo_client.celery.protocol.message import build_task
+from fibo_client.celery.redis.encoder import RedisEncoder
 from fibo_client.celery.redis.envelope import encode_task
+from fibo_client.celery.redis.keys import BrokerKeys
 from fibo_client.celery.signature import RemoteTask, Signature
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.recorder import SILENCE
@@ -33,9 +35,18 @@ def encoder() -> Encoder:
     return Encoder(broker, "celery")
 
 
-def opened(parcel):
-    """What is in a parcel, and the arguments in it."""
-    envelope = json.loads(parcel.payload)
+LISTS = BrokerKeys(prefix="", steps=(0, 3, 6, 9), separator="\x06\x16", db=0, control_exchange="celery")
+
+
+def element(message):
+    """What would go into a list of Redis."""
+    ((_, payload),) = RedisEncoder(LISTS).encode_many([message])
+    return payload
+
+
+def opened(message):
+    """What is in a message, and the arguments in it."""
+    envelope = json.loads(element(message))
     return envelope, json.loads(base64.b64decode(envelope["body"]))[:2]
 
 
@@ -99,14 +110,17 @@ def test_what_is_composed_is_byte_for_byte_what_the_ordinary_path_makes(task, ca
     made = encoder()
     options |= start
     for args, kwargs in calls:
-        parcel = made.one(Signature(task, tuple(args), kwargs), options, Carrier(more))
+        message = made.one(Signature(task, tuple(args), kwargs), options, Carrier(more))
         rest = {name: value for name, value in options.items() if name not in ("queue", "task_id")}
         if more:
             rest["headers"] = (own := options.get("headers", {})) | {k: v for k, v in more.items() if k not in own}
-        ordinary = build_task(task, tuple(args), kwargs, task_id=parcel.task_id, now=NOW, origin=made._origin, **rest)
-        tag = json.loads(parcel.payload)["properties"]["delivery_tag"]
-        assert parcel.payload == encode_task(ordinary, options.get("queue", "celery"), tag)
-        assert parcel.task_id == options.get("task_id", parcel.task_id)
+        ordinary = build_task(
+            task, tuple(args), kwargs, task_id=message.id, now=NOW, origin=made._origin,
+            queue=options.get("queue", "celery"), **rest,
+        )  # fmt: skip
+        sent = element(message)
+        assert sent == encode_task(ordinary, json.loads(sent)["properties"]["delivery_tag"])
+        assert message.id == options.get("task_id", message.id)
 
 
 def test_headers_that_are_added_stand_at_the_top_level_of_the_headers():
@@ -115,17 +129,15 @@ def test_headers_that_are_added_stand_at_the_top_level_of_the_headers():
     assert envelope["headers"]["baggage"] == "a=1"
 
 
-async def test_each_message_is_told_and_gets_its_headers_from_one_template(monkeypatch):
+async def test_each_message_is_told_and_gets_its_headers_from_one_template():
     made = encoder()
-    prepared = mock.Mock(wraps=made._broker.prepare)
-    monkeypatch.setattr(made._broker, "prepare", prepared)
     carrier = Carrier({})
     carrier.carry = lambda task, task_id: {"traceparent": f"for {task} {task_id}"}
-    parcels = await made.many([ADD(1), ADD(2)], {}, carrier)
-    parcels.append(made.one(ADD(3), {}, carrier))
-    for parcel in parcels:
-        assert opened(parcel)[0]["headers"]["traceparent"] == f"for proj.add {parcel.task_id}"
-    assert prepared.call_count == 1
+    messages = await made.many([ADD(1), ADD(2)], {}, carrier)
+    messages.append(made.one(ADD(3), {}, carrier))
+    for message in messages:
+        assert opened(message)[0]["headers"]["traceparent"] == f"for proj.add {message.id}"
+    assert len({id(message.template) for message in messages}) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,10 +182,9 @@ async def test_one_and_many_make_the_same_messages():
     options = {"queue": "q", "priority": 3, "headers": {"n": 1}}
     one = made.one(ADD(1, y=2), options, SILENCE)
     (other,) = await made.many([ADD(1, y=2)], options, SILENCE)
-    tag, other_tag = (opened(parcel)[0]["properties"]["delivery_tag"] for parcel in (one, other))
-    same = one.payload.replace(one.task_id.encode(), other.task_id.encode()).replace(tag.encode(), other_tag.encode())
-    assert same == other.payload
-    assert one.route == other.route == "q\x06\x163"
+    assert one._replace(id=other.id).headers == other.headers
+    assert one.body == other.body
+    assert (one.queue, one.priority) == (other.queue, other.priority) == ("q", 3)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -201,33 +212,33 @@ async def test_what_logs_show_of_arguments_is_said_by_the_call_else_by_the_task_
         made.one(RemoteTask("t", kwargsrepr="")(x="secret"), {}, SILENCE)
 
 
-def shown(parcels):
-    headers = [opened(parcel)[0]["headers"] for parcel in parcels]
+def shown(messages):
+    headers = [opened(message)[0]["headers"] for message in messages]
     return [(each["argsrepr"], each["kwargsrepr"]) for each in headers]
 
 
 async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
     signatures = [Signature(f"task.{number % 3}", (number,), {"k": number}) for number in range(1000)]
-    parcels = await encoder().many(signatures, {"headers": {"n": 1}}, SILENCE)
-    contents = [opened(parcel) for parcel in parcels]
+    messages = await encoder().many(signatures, {"headers": {"n": 1}}, SILENCE)
+    contents = [opened(message) for message in messages]
     assert [envelope["headers"]["task"] for envelope, _ in contents] == [signature.task for signature in signatures]
     assert [arguments for _, arguments in contents] == [[[number], {"k": number}] for number in range(1000)]
-    assert [envelope["headers"]["id"] for envelope, _ in contents] == [parcel.task_id for parcel in parcels]
+    assert [envelope["headers"]["id"] for envelope, _ in contents] == [message.id for message in messages]
     assert len({envelope["properties"]["delivery_tag"] for envelope, _ in contents}) == 1000
-    assert len({parcel.task_id for parcel in parcels}) == 1000
-    assert {uuid.UUID(parcel.task_id).version for parcel in parcels} == {4}
+    assert len({message.id for message in messages}) == 1000
+    assert {uuid.UUID(message.id).version for message in messages} == {4}
 
 
 def test_messages_with_the_same_chosen_id_have_delivery_tags_of_their_own():
     made = encoder()
-    parcels = [made.one(ADD(1), {"task_id": "mine"}, SILENCE) for _ in range(3)]
-    assert {parcel.task_id for parcel in parcels} == {"mine"}
-    assert len({opened(parcel)[0]["properties"]["delivery_tag"] for parcel in parcels}) == 3
+    messages = [made.one(ADD(1), {"task_id": "mine"}, SILENCE) for _ in range(3)]
+    assert {message.id for message in messages} == {"mine"}
+    assert len({opened(message)[0]["properties"]["delivery_tag"] for message in messages}) == 3
 
 
 async def test_all_of_one_call_expire_at_the_same_moment():
-    parcels = await encoder().many([ADD(number) for number in range(600)], {"expires": 5}, SILENCE)
-    expiries = {opened(parcel)[0]["headers"]["expires"] for parcel in parcels}
+    messages = await encoder().many([ADD(number) for number in range(600)], {"expires": 5}, SILENCE)
+    expiries = {opened(message)[0]["headers"]["expires"] for message in messages}
     assert len(expiries) == 1
     assert abs(datetime.fromisoformat(expiries.pop()) - datetime.now(UTC) - timedelta(seconds=5)) < timedelta(seconds=3)
 
@@ -289,10 +300,10 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    messages = 4 * BUILD_SLICE
-    parcels = await encoder().many([ADD("x" * size)] * messages, {}, SILENCE)
+    count_ = 4 * BUILD_SLICE
+    messages = await encoder().many([ADD("x" * size)] * count_, {}, SILENCE)
     counting.cancel()
-    assert len(parcels) == messages
+    assert len(messages) == count_
     assert turns >= portions - 1
 
 

@@ -30,8 +30,9 @@ def name(kind):
 def composed(task="t.add", args=(1,), kwargs=None, config=None, **options):
     """The key to which a message goes, and the message."""
     broker, _ = connect(CeleryConfig(**(config or {})))
-    parcel = Encoder(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, SILENCE)
-    return parcel.route, json.loads(parcel.payload)
+    message = Encoder(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, SILENCE)
+    ((key, payload),) = broker._encoder.encode_many([message])
+    return key, json.loads(payload)
 
 
 def refused(kind, names=NAMES, **sending):

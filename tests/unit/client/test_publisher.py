@@ -7,23 +7,23 @@ from contextlib import asynccontextmanager
 
 from support.clock import virtual
 from support.memory import MemoryBroker
+from support.messages import messages
 
-from fibo_client.celery.brokers.base import Parcel
-from fibo_client.celery.publisher import MAX_BYTES, MAX_PARCELS, Publication, Publisher
+from fibo_client.celery.brokers.base import PublishOutcome
+from fibo_client.celery.publisher import MAX_BYTES, MAX_MESSAGES, Publication, Publisher
 from fibo_client.errors import PublishError, PublishUnknownError
 
 
 class Sender:
-    """Leaves parcels with a publisher, and writes down what it is told."""
+    """Leaves messages with a publisher, and writes down what it is told."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.publisher = publisher
         self.told: list[Exception | None] = []
 
-    def put(self, *task_ids: str, route: str = "celery", size: int = 10, retry_for: float | None = None) -> Publication:
+    def put(self, *task_ids: str, queue: str = "celery", size: int = 10, retry_for: float | None = None) -> Publication:
         until = None if retry_for is None else asyncio.get_running_loop().time() + retry_for
-        parcels = [Parcel(task_id, route, b"x" * size) for task_id in task_ids]
-        publication = Publication(parcels, self.told.append, until)
+        publication = Publication(messages(*task_ids, queue=queue, size=size), self.told.append, until)
         self.publisher.put(publication)
         return publication
 
@@ -40,7 +40,7 @@ async def running():
 
 
 def sent(broker: MemoryBroker) -> list[list[str]]:
-    return [[parcel.task_id for parcel in parcels] for _, parcels in broker.commands]
+    return [[message.id for message in command] for command in broker.commands]
 
 
 @virtual
@@ -56,24 +56,21 @@ async def test_what_is_left_in_one_iteration_of_the_loop_goes_out_in_one_command
 
 
 @virtual
-async def test_each_queue_gets_a_command_of_its_own_in_order():
+async def test_messages_of_all_queues_go_to_the_broker_together_in_order():
     async with running() as (broker, _, sender):
-        sender.put("a", route="x")
-        sender.put("b", route="y")
-        sender.put("c", route="x")
+        sender.put("a", queue="x")
+        sender.put("b", queue="y")
+        sender.put("c", queue="x")
         await asyncio.sleep(1)
-        assert [(route, [parcel.task_id for parcel in parcels]) for route, parcels in broker.commands] == [
-            ("x", ["a", "c"]),
-            ("y", ["b"]),
-        ]
+        assert sent(broker) == [["a", "b", "c"]]
 
 
 @virtual
 async def test_commands_are_bounded_in_messages_and_in_bytes():
     async with running() as (broker, _, sender):
-        sender.put(*map(str, range(2 * MAX_PARCELS + 1)))
+        sender.put(*map(str, range(2 * MAX_MESSAGES + 1)))
         await asyncio.sleep(1)
-        assert [len(ids) for ids in sent(broker)] == [MAX_PARCELS, MAX_PARCELS, 1]
+        assert [len(ids) for ids in sent(broker)] == [MAX_MESSAGES, MAX_MESSAGES, 1]
         broker.commands.clear()
         sender.put("a", "b", "c", "d", size=MAX_BYTES // 2)
         await asyncio.sleep(1)
@@ -131,7 +128,7 @@ async def test_an_unknown_outcome_is_told_as_unknown():
 
 
 @virtual
-async def test_with_retry_the_same_bytes_are_sent_again_until_they_are_through():
+async def test_with_retry_the_same_message_is_sent_again_until_they_are_through():
     async with running() as (broker, _, sender):
         broker.outcomes.extend(
             [PublishUnknownError("no answer"), PublishError("refused"), PublishUnknownError("again")]
@@ -139,7 +136,7 @@ async def test_with_retry_the_same_bytes_are_sent_again_until_they_are_through()
         sender.put("a", retry_for=60)
         await asyncio.sleep(60)
         assert sender.told == [None]
-        assert len({parcels[0].payload for _, parcels in broker.commands}) == 1
+        assert len({id(message) for (message,) in broker.commands}) == 1
         assert len(broker.commands) == 4
 
 
@@ -175,15 +172,63 @@ async def test_a_refusal_is_not_retried():
 
 
 @virtual
-async def test_a_refusal_of_one_queue_does_not_keep_the_others_back():
+async def test_each_message_has_an_outcome_of_its_own_whenever_it_comes():
+    async with running() as (broker, publisher, sender):
+        refused, unknown, lost = (Sender(publisher) for _ in range(3))
+
+        async def one_by_one(sending):
+            a, b, c, d = sending
+            yield PublishOutcome([c], PublishUnknownError("the confirm was lost"))
+            yield PublishOutcome([b], PublishError("returned: no such queue", refused=True))
+            yield PublishOutcome([a], None)
+            await asyncio.sleep(1)
+            yield PublishOutcome([d], PublishError("connection reset"))
+
+        broker.publish = one_by_one
+        for each, name in zip((sender, refused, unknown, lost), "abcd", strict=True):
+            each.put(name)
+        await asyncio.sleep(10)
+        assert sender.told == [None]
+        assert (type(refused.told[0]), refused.told[0].refused) == (PublishError, True)
+        assert (type(unknown.told[0]), unknown.told[0].task_ids) == (PublishUnknownError, ("c",))
+        assert (type(lost.told[0]), lost.told[0].refused) == (PublishError, False)
+        assert publisher.published == 1
+
+
+@virtual
+async def test_of_one_sender_only_what_has_failed_is_sent_again():
+    async with running() as (broker, _, sender):
+        sender.put("first")
+        await asyncio.sleep(0.01)
+        publish = broker.publish
+
+        async def every_other(sending):
+            broker.publish = publish
+            yield PublishOutcome(sending[1::2], PublishUnknownError("the confirm was lost"))
+            yield PublishOutcome(sending[::2], None)
+
+        broker.publish = every_other
+        sender.put("a", "b", "c", "d", retry_for=60)
+        await asyncio.sleep(60)
+        assert sent(broker) == [["first"], ["b", "d"]]
+        assert sender.told == [None, None]
+
+
+@virtual
+async def test_two_senders_may_give_their_tasks_the_same_id():
     async with running() as (broker, publisher, sender):
         other = Sender(publisher)
-        broker.outcomes.append(PublishError("WRONGTYPE", refused=True))
-        sender.put("a", route="x")
-        other.put("b", route="y")
-        await asyncio.sleep(0.01)
-        assert isinstance(sender.told[0], PublishError)
-        assert other.told == [None]
+
+        async def only_the_first(sending):
+            yield PublishOutcome(sending[:1], None)
+            yield PublishOutcome(sending[1:], PublishError("refused", refused=True))
+
+        broker.publish = only_the_first
+        sender.put("same")
+        other.put("same")
+        await asyncio.sleep(1)
+        assert sender.told == [None]
+        assert isinstance(other.told[0], PublishError)
 
 
 @virtual
@@ -191,8 +236,8 @@ async def test_after_a_lost_connection_the_rest_of_the_flush_is_not_tried_one_by
     async with running() as (broker, publisher, sender):
         other = Sender(publisher)
         broker.outcomes.append(PublishUnknownError("no answer within 5 s"))
-        sender.put("a", route="x")
-        other.put("b", route="y")
+        sender.put(*map(str, range(MAX_MESSAGES)))
+        other.put("b")
         await asyncio.sleep(0.01)
         assert isinstance(sender.told[0], PublishUnknownError)
         assert isinstance(other.told[0], PublishError)
@@ -203,7 +248,7 @@ async def test_after_a_lost_connection_the_rest_of_the_flush_is_not_tried_one_by
 async def test_only_what_failed_of_a_large_batch_is_sent_again():
     async with running() as (broker, _, sender):
         broker.outcomes.extend([0.0, PublishError("connection reset"), 0.0])
-        ids = [str(number) for number in range(3 * MAX_PARCELS)]
+        ids = [str(number) for number in range(3 * MAX_MESSAGES)]
         sender.put(*ids, retry_for=60)
         await asyncio.sleep(60)
         assert sender.told == [None]
@@ -259,10 +304,10 @@ async def test_a_sender_that_leaves_during_a_command_that_fails_is_not_retried()
         sender.put("first")
         await asyncio.sleep(0.01)
 
-        async def fail(route, parcels):
-            broker.commands.append((route, list(parcels)))
+        async def fail(sending):
+            broker.commands.append(sending)
             await asyncio.sleep(0.5)
-            raise PublishUnknownError("no answer")
+            yield PublishOutcome(sending, PublishUnknownError("no answer"))
 
         broker.publish = fail
         publication = sender.put("a", retry_for=1000)
@@ -276,24 +321,24 @@ async def test_a_sender_that_leaves_during_a_command_that_fails_is_not_retried()
 async def test_a_sender_that_leaves_during_a_batch_stops_the_rest_of_it():
     async with running() as (broker, publisher, sender):
         broker.outcomes.extend([0.5] * 10)
-        publication = sender.put(*map(str, range(5 * MAX_PARCELS)))
+        publication = sender.put(*map(str, range(5 * MAX_MESSAGES)))
         await asyncio.sleep(0.1)
         assert not publisher.withdraw(publication)
         await asyncio.sleep(100)
         assert len(broker.commands) == 1
-        assert len(publication.unsent) == 4 * MAX_PARCELS
+        assert len(publication.unsent) == 4 * MAX_MESSAGES
 
 
 @virtual
 async def test_what_was_certainly_not_sent_is_not_told_as_unknown():
     async with running() as (broker, _, sender):
         broker.outcomes.extend([0.0, PublishError("connection refused")])
-        ids = [str(number) for number in range(2 * MAX_PARCELS)]
+        ids = [str(number) for number in range(2 * MAX_MESSAGES)]
         sender.put(*ids)
         await asyncio.sleep(1)
         (error,) = sender.told
         assert isinstance(error, PublishError)
-        assert list(error.task_ids) == ids[MAX_PARCELS:]
+        assert list(error.task_ids) == ids[MAX_MESSAGES:]
 
 
 @virtual
@@ -302,14 +347,14 @@ async def test_a_bug_of_one_sender_disturbs_no_other_and_not_the_closing(caplog)
         raise AssertionError("a bug")
 
     async with running() as (broker, publisher, sender):
-        publisher.put(Publication([Parcel("a", "celery", b"x")], broken))
+        publisher.put(Publication(messages("a"), broken))
         sender.put("b")
         await asyncio.sleep(1)
         sender.put("c")
         await asyncio.sleep(1)
         assert sender.told == [None, None]
         broker.outcomes.append(100.0)
-        publisher.put(Publication([Parcel("d", "celery", b"x")], broken))
+        publisher.put(Publication(messages("d"), broken))
         sender.put("e")
         await asyncio.sleep(1)
     assert isinstance(sender.told[-1], PublishUnknownError)

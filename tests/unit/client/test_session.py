@@ -10,8 +10,8 @@ import anyio
 import pytest
 from support.clock import virtual
 from support.memory import MemoryBackend, MemoryBroker
+from support.messages import messages
 
-from fibo_client.celery.brokers.base import Parcel
 from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.registry import GRACE
@@ -21,17 +21,16 @@ from fibo_client.telemetry.recorder import SILENCE
 
 
 class Bench:
-    """An session over a broker and a store in memory."""
+    """A session over a broker and a store in memory."""
 
     def __init__(self, **settings) -> None:
         self.broker, self.store = MemoryBroker(), MemoryBackend()
         self.session = Session(CeleryConfig(**settings), self.broker, self.store)
 
     def run(self, *task_ids, timeout=10.0, retry=False, spent=0.0, **options):
-        parcels = [Parcel(task_id, "celery", b"") for task_id in task_ids]
         began = self.now() - spent
         return asyncio.create_task(
-            self.session.run(parcels, SILENCE, timeout=timeout, retry=retry, began=began, **options)
+            self.session.run(messages(*task_ids), SILENCE, timeout=timeout, retry=retry, began=began, **options)
         )
 
     @staticmethod
@@ -143,7 +142,7 @@ async def test_a_call_cancelled_before_the_flush_sends_nothing_and_revokes_nothi
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
         await asyncio.sleep(1)
-        assert [parcel.task_id for _, parcels in bench.broker.commands for parcel in parcels] == ["first"]
+        assert [message.id for command in bench.broker.commands for message in command] == ["first"]
         assert bench.revoked == []
         bench.store.put("first")
         await first
@@ -284,32 +283,24 @@ async def test_one_read_of_a_redis_that_hangs_ends_with_an_error():
 async def test_sending_that_takes_too_long_is_given_up():
     async with running() as bench:
         bench.broker.outcomes.extend([60.0, 0.0])
-        under_way = asyncio.create_task(
-            bench.session.publish([Parcel("a", "celery", b"")], SILENCE, timeout=2.0, retry=False)
-        )
+        under_way = asyncio.create_task(bench.session.publish(messages("a"), SILENCE, timeout=2.0, retry=False))
         await asyncio.sleep(0.5)
-        waiting = asyncio.create_task(
-            bench.session.publish([Parcel("b", "celery", b"")], SILENCE, timeout=1.0, retry=False)
-        )
+        waiting = asyncio.create_task(bench.session.publish(messages("b"), SILENCE, timeout=1.0, retry=False))
         with pytest.raises(PublishError):
             await waiting
         with pytest.raises(PublishUnknownError):
             await under_way
         await asyncio.sleep(100)
-        assert [parcels[0].task_id for _, parcels in bench.broker.commands] == ["a"]
+        assert [message.id for (message,) in bench.broker.commands] == ["a"]
 
 
 @virtual
 async def test_a_cancelled_send_is_withdrawn():
     async with running() as bench:
         bench.broker.outcomes.append(0.5)
-        first = asyncio.create_task(
-            bench.session.publish([Parcel("first", "celery", b"")], SILENCE, timeout=2.0, retry=False)
-        )
+        first = asyncio.create_task(bench.session.publish(messages("first"), SILENCE, timeout=2.0, retry=False))
         await asyncio.sleep(0.1)
-        sending = asyncio.create_task(
-            bench.session.publish([Parcel("a", "celery", b"")], SILENCE, timeout=2.0, retry=False)
-        )
+        sending = asyncio.create_task(bench.session.publish(messages("a"), SILENCE, timeout=2.0, retry=False))
         await asyncio.sleep(0.1)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -361,9 +352,7 @@ async def test_closing_goes_on_although_its_caller_is_cancelled():
     bench = Bench()
     await bench.session.open()
     bench.broker.outcomes.append(100.0)
-    sending = asyncio.create_task(
-        bench.session.publish([Parcel("a", "celery", b"")], SILENCE, timeout=None, retry=False)
-    )
+    sending = asyncio.create_task(bench.session.publish(messages("a"), SILENCE, timeout=None, retry=False))
     waiting = asyncio.create_task(bench.session.wait(["b"], timeout=None))
     await asyncio.sleep(0.1)
     closing = asyncio.create_task(bench.session.aclose())

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.messages import build_task
 
-from fibo_client.celery.protocol.message import TaskMessage, build_task
 from fibo_client.celery.redis import envelope
 from fibo_client.errors import MessageError, ResultDecodeError
 
@@ -16,11 +16,11 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def message(**options):
-    return build_task("proj.add", [1], {}, task_id="id-1", now=NOW, origin="o", **options)
+    return build_task("proj.add", [1], queue="q", **options)
 
 
-def encode(sent, queue="q", delivery_tag="tag"):
-    return json.loads(envelope.encode_task(sent, queue, delivery_tag))
+def encode(sent, delivery_tag="tag"):
+    return json.loads(envelope.encode_task(sent, delivery_tag))
 
 
 def test_a_task_has_everything_that_a_worker_needs_to_take_it():
@@ -57,9 +57,9 @@ def test_dates_and_bytes_in_headers_can_be_sent(option):
 def test_what_redis_would_not_take_is_refused_before_it_is_sent(monkeypatch):
     monkeypatch.setattr(envelope, "MAX_BYTES", 2000)
     encode(message())
-    large = TaskMessage(id="i", headers={}, body=b"x" * 1500, priority=0, expiration=None)
+    large = build_task(args=["x" * 1500])
     with pytest.raises(MessageError, match="more than the 2000 that Redis takes; store the data elsewhere"):
-        envelope.encode_task(large, "q", "tag")
+        envelope.encode_task(large, "tag")
 
 
 def test_a_command_says_when_it_is_too_old():

@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.messages import build_task
 
 from fibo_client.celery.protocol.message import (
     NESTED,
     RESERVED_HEADERS,
     RESERVED_STAMPS,
-    build_task,
     check_name,
     join_headers,
 )
@@ -39,8 +39,7 @@ class Point:
 
 
 def build(task="proj.add", args=(), kwargs=None, **options):
-    options = {"task_id": "id-1", "now": NOW, "origin": "gen1@host", **options}
-    return build_task(task, args, {} if kwargs is None else kwargs, **options)
+    return build_task(task, args, kwargs, **{"now": NOW, **options})
 
 
 def refusal(*args, **options):

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
-    from fibo_client.celery.brokers.base import Parcel
     from fibo_client.celery.config import ConfigOverrides
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.signature import SendOptions
     from fibo_client.celery.stats import ClientStats
     from fibo_client.errors import FiboError
@@ -183,9 +183,9 @@ class CeleryClient:
         self.session.check()
         signature = _signature(task, args, kwargs)
         sending = self.session.begin(options, batch=False)
-        parcel = self.session.encoder.one(signature, options, sending)
-        await self.session.publish([parcel], sending, timeout=self.session.seconds(timeout), retry=retry)
-        (handle,) = self._handles([parcel], signature, options)
+        message = self.session.encoder.one(signature, options, sending)
+        await self.session.publish([message], sending, timeout=self.session.seconds(timeout), retry=retry)
+        (handle,) = self._handles([message], signature, options)
         return handle
 
     @overload
@@ -240,16 +240,16 @@ class CeleryClient:
             raise MessageError("send_many makes an id for each task; use send_task to choose one")
         signature = task() if isinstance(task, RemoteTask) else Signature[Any](task)
         sending = self.session.begin(options, batch=True)
-        parcels: list[Parcel] = []
+        messages: list[TaskMessage] = []
         handles: list[AsyncResult[Any]] = []
         calls = zip(
             repeat(signature.task), args, repeat(None), repeat(signature.argsrepr), repeat(signature.kwargsrepr)
         )
         async for portion in self.session.encoder.portions(calls, options, sending):
-            parcels += portion
+            messages += portion
             handles += self._handles(portion, signature, options)
-        if parcels:
-            await self.session.publish(parcels, sending, timeout=self.session.seconds(timeout), retry=retry)
+        if messages:
+            await self.session.publish(messages, sending, timeout=self.session.seconds(timeout), retry=retry)
         return handles
 
     def result(self, task_id: str, task: str | RemoteTask[..., Any] | None = None) -> AsyncResult[Any]:
@@ -484,9 +484,9 @@ class CeleryClient:
         if seconds is not None and not own_expiry:
             options["expires"] = seconds + EXPIRY_MARGIN
         sending = self.session.begin(options, batch=len(signatures) > 1)
-        parcels = await self.session.encoder.many(signatures, options, sending)
+        messages = await self.session.encoder.many(signatures, options, sending)
         outcome = await self.session.run(
-            parcels,
+            messages,
             sending,
             timeout=seconds,
             retry=retry,
@@ -499,13 +499,13 @@ class CeleryClient:
             [
                 AsyncResult(
                     self.session,
-                    parcel.task_id,
+                    message.id,
                     task=signature.task,
                     queue=queue,
                     decode=signature.decode,
                     ignored=False,
                 )
-                for parcel, signature in zip(parcels, signatures, strict=True)
+                for message, signature in zip(messages, signatures, strict=True)
             ],
             return_exceptions=return_exceptions,
             expiry_is_timeout=not own_expiry,
@@ -528,7 +528,8 @@ class CeleryClient:
             signal: The signal for that.
 
         Returns:
-            How many workers heard it. It does not say that they obeyed; the states will.
+            How many workers heard it, where the broker counts them; else 0. It does not say that they obeyed; the
+            states will.
 
         Raises:
             TransportError: It could not be sent.
@@ -540,7 +541,7 @@ class CeleryClient:
             if start:
                 await asyncio.sleep(REVOKE_PAUSE)  # See `fibo_client.celery.cleaner`.
             portion = task_ids[start : start + MAX_REVOKED]
-            heard = await self.session.broker.broadcast(revocation(portion, terminate=terminate, signal=signal))
+            heard = await self.session.broker.broadcast(revocation(portion, terminate=terminate, signal=signal)) or 0
         return heard
 
     async def ping(self, *, destination: Sequence[str] | None = None, timeout: float = 1.0) -> list[WorkerInfo]:
@@ -603,20 +604,20 @@ class CeleryClient:
         return await diagnose(self.session, result, timeout=timeout)
 
     def _handles(
-        self, parcels: Sequence[Parcel], signature: Signature[R], options: SendOptions
+        self, messages: Sequence[TaskMessage], signature: Signature[R], options: SendOptions
     ) -> list[AsyncResult[R]]:
         queue, ignored = options.get("queue", self.config.queue), options.get("ignore_result")
         return [
             AsyncResult(
                 self.session,
-                parcel.task_id,
+                message.id,
                 task=signature.task,
                 queue=queue,
                 decode=signature.decode,
                 ignored=ignored,
                 handed_out=True,
             )
-            for parcel in parcels
+            for message in messages
         ]
 
     def __repr__(self) -> str:

@@ -85,7 +85,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
         sent=result.sent,
         guessed=result.queue is None,
         workers=bool(queues),
-        silent=max(0, heard - len(queues)),
+        silent=max(0, (heard or 0) - len(queues)),
         listening=listening,
         refusing=[name for name in listening if name in unregistered],
         accepting=[name for name in listening if name in knowing],

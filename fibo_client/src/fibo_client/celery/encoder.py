@@ -1,7 +1,6 @@
-"""From calls to parcels: everything is checked, and turned into bytes, before anything is sent.
+"""From calls to task messages: everything is checked, and arguments are turned into bytes, before anything is sent.
 
-A message for a task is mostly the same as the one before. What is the same is made once, the ordinary way, and kept as
-a template; each message then costs no more than what differs.
+A message for a task is mostly the same as the one before. What is the same is checked once and kept as a template.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.message import (
     NESTED,
-    build_task,
+    TaskMessage,
+    build_template,
     check_headers,
     check_name,
     encode_arguments,
@@ -29,16 +29,17 @@ from fibo_client.errors import MessageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
-    from fibo_client.celery.brokers.base import Broker, Form, Parcel, Template
+    from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.protocol.jsontypes import JSONCodec
+    from fibo_client.celery.protocol.message import MessageTemplate
     from fibo_client.celery.signature import SendOptions, Signature
     from fibo_client.telemetry.recorder import Sending
 
 BUILD_SLICE: Final = 250
 """The most messages that are built before the event loop gets its turn."""
 
-BUILD_BYTES: Final = 256 * 1024
-"""The bytes in messages after which it gets it sooner: large arguments take long to check."""
+BUILD_BYTES: Final = 192 * 1024
+"""The bytes in bodies after which it gets it sooner: large arguments take long to check."""
 
 MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""
@@ -56,7 +57,7 @@ HIDDEN: Final = "<hidden>"
 
 
 class Encoder:
-    """Makes parcels of calls.
+    """Makes task messages of calls.
 
     Args:
         broker: Where they will go.
@@ -74,10 +75,10 @@ class Encoder:
         self._shown = HIDDEN if hide_arguments else None
         self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
         # With types: to Python 1 is True, and to a worker it is not.
-        self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._prepare)
+        self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._build)
 
-    def one(self, signature: Signature[Any], options: SendOptions, sending: Sending) -> Parcel:
-        """Compose one message.
+    def one(self, signature: Signature[Any], options: SendOptions, sending: Sending) -> TaskMessage:
+        """Encode one message.
 
         Args:
             signature: The task with its arguments.
@@ -85,20 +86,25 @@ class Encoder:
             sending: Is told of the message, and may add headers.
 
         Returns:
-            The parcel.
+            The message.
 
         Raises:
             MessageError: A worker could not take the message.
         """
-        (nonce,) = cut_ids(os.urandom(ID_BYTES))
         shared: dict[str, Any] = dict(options)
-        # An id that is made here is in no other message. One that is given may be in several.
-        task_id = check_name("task_id", shared.pop("task_id")) if "task_id" in shared else nonce
+        if "task_id" in shared:
+            task_id = check_name("task_id", shared.pop("task_id"))
+        else:
+            (task_id,) = cut_ids(os.urandom(ID_BYTES))
         call = _Call(self._template, self._queue, self._shown, shared, sending, self._types)
-        return call.fill(*_fields(signature), task_id, nonce)
+        message = call.message(*_fields(signature), task_id)
+        self._broker.check(message)
+        return message
 
-    async def many(self, signatures: Iterable[Signature[Any]], options: SendOptions, sending: Sending) -> list[Parcel]:
-        """Compose many messages. The event loop gets its turn now and then.
+    async def many(
+        self, signatures: Iterable[Signature[Any]], options: SendOptions, sending: Sending
+    ) -> list[TaskMessage]:
+        """Encode many messages. The event loop gets its turn now and then.
 
         Args:
             signatures: The tasks with their arguments.
@@ -106,18 +112,18 @@ class Encoder:
             sending: Is told of each message, and may add headers.
 
         Returns:
-            The parcels, in order.
+            The messages, in order.
 
         Raises:
             MessageError: A worker could not take one of the messages.
         """
         calls = map(_fields, signatures)
-        return [parcel async for portion in self.portions(calls, options, sending) for parcel in portion]
+        return [message async for portion in self.portions(calls, options, sending) for message in portion]
 
     async def portions(
         self, calls: Iterable[_Fields], options: SendOptions, sending: Sending
-    ) -> AsyncIterator[list[Parcel]]:
-        """Compose many messages, without a signature for each. The event loop gets its turn between two portions.
+    ) -> AsyncIterator[list[TaskMessage]]:
+        """Encode many messages, without a signature for each. The event loop gets its turn between two portions.
 
         Args:
             calls: For each the task's name, its positional and its keyword arguments, and what logs show of the two.
@@ -125,14 +131,14 @@ class Encoder:
             sending: Is told of each message, and may add headers.
 
         Yields:
-            The parcels, in order, as many as are made without a pause.
+            The messages, in order, as many as are made without a pause.
 
         Raises:
             MessageError: A worker could not take one of the messages.
         """
         call = _Call(self._template, self._queue, self._shown, dict(options), sending, self._types)
         ids = _random_ids()
-        portion: list[Parcel] = []
+        portion: list[TaskMessage] = []
         size = 0
         for fields in calls:
             if len(portion) == BUILD_SLICE or size > BUILD_BYTES:
@@ -140,22 +146,21 @@ class Encoder:
                 portion, size = [], 0
                 await asyncio.sleep(0)
             task_id = next(ids)
-            parcel = call.fill(*fields, task_id, task_id)
-            portion.append(parcel)
-            size += len(parcel.payload)
+            message = call.message(*fields, task_id)
+            self._broker.check(message)
+            portion.append(message)
+            size += len(message.body)
         if portion:
             yield portion
 
-    def _template(self, task: str, queue: str, options: Mapping[str, Any]) -> Template:
+    def _template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
         try:
             return self._kept(task, queue, **options)
         except TypeError:  # Some option cannot be hashed: headers are a dict.
-            return self._prepare(task, queue, **options)
+            return self._build(task, queue, **options)
 
-    def _prepare(self, task: str, queue: str, **options: Any) -> Template:
-        (task_id,) = cut_ids(os.urandom(ID_BYTES))
-        example = build_task(task, (), {}, task_id=task_id, now=datetime.now(UTC), origin=self._origin, **options)
-        return self._broker.prepare(example, queue)
+    def _build(self, task: str, queue: str, **options: Any) -> MessageTemplate:
+        return build_template(task, queue=queue, origin=self._origin, **options)
 
 
 class _Call:
@@ -172,7 +177,7 @@ class _Call:
 
     def __init__(
         self,
-        template: Callable[[str, str, Mapping[str, Any]], Template],
+        template: Callable[[str, str, Mapping[str, Any]], MessageTemplate],
         queue: str,
         shown: str | None,
         options: dict[str, Any],
@@ -203,12 +208,12 @@ class _Call:
         self._options = options
         self._compression: str | None = options.get("compression")
         self._types = types
-        self._make = template
+        self._template_of = template
         self._carry = sending.carry
-        self._forms: dict[str, Form] = {}
+        self._templates: dict[str, MessageTemplate] = {}
         self._task: object = object()  # The task of the last message; none so far.
 
-    def fill(
+    def message(
         self,
         task: str,
         args: Sequence[Any],
@@ -216,8 +221,7 @@ class _Call:
         argsrepr: str | None,
         kwargsrepr: str | None,
         task_id: str,
-        nonce: str,
-    ) -> Parcel:
+    ) -> TaskMessage:
         """Make one message."""
         if task is not self._task:
             self._turn_to(task)
@@ -235,13 +239,13 @@ class _Call:
         more = self._carry(task, task_id)
         if more or self._nested is not None:
             more = join_headers(self._own, self._nested, more)
-        return self._form.fill(task_id, nonce, arguments, more)
+        return TaskMessage(task_id, self._template, arguments, self._moments, more)
 
     def _turn_to(self, task: str) -> None:
-        form = self._forms.get(check_name("task", task))
-        if form is None:
-            form = self._forms[task] = self._make(task, self._queue, self._options).dated(self._moments)
-        self._task, self._form = task, form
+        template = self._templates.get(check_name("task", task))
+        if template is None:
+            template = self._templates[task] = self._template_of(task, self._queue, self._options)
+        self._task, self._template = task, template
 
 
 _Fields: TypeAlias = "tuple[str, Sequence[Any], Mapping[str, Any] | None, str | None, str | None]"

@@ -15,8 +15,8 @@ from fibo_client.celery.publisher import Publication
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fibo_client.celery.brokers.base import Parcel
     from fibo_client.celery.cleaner import Cleaner
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.publisher import Failure, Publisher
     from fibo_client.celery.reader import Reader
@@ -33,7 +33,7 @@ class Work:
     Whoever makes one sends it and lets the first waiter enter, in one step.
 
     Args:
-        parcels: The tasks; at least one.
+        messages: The tasks; at least one.
         publisher: Sends them.
         reader: Reads their results.
         cleaner: Cleans up after them.
@@ -46,7 +46,7 @@ class Work:
 
     def __init__(
         self,
-        parcels: Sequence[Parcel],
+        messages: Sequence[TaskMessage],
         publisher: Publisher,
         reader: Reader,
         cleaner: Cleaner,
@@ -64,7 +64,7 @@ class Work:
         self._bulky = bulky
         self._end_on_failure = end_on_failure
         self._revoke_on_cancel = revoke_on_cancel
-        self._publication = Publication(parcels, self._published, sending=sending)
+        self._publication = Publication(messages, self._published, sending=sending)
         self._waiters: dict[Waiter, None] = {}
         self._last_deadline = -math.inf
         self._sent = False
@@ -86,7 +86,7 @@ class Work:
             The waiter, to be handed to `leave` in the end.
         """
         waiter = self._reader.enter(
-            [parcel.task_id for parcel in self._publication.parcels],
+            [message.id for message in self._publication.messages],
             timeout=timeout,
             on_over=on_over,
             on_answer=on_answer,
@@ -121,7 +121,7 @@ class Work:
     def unsent(self) -> str | None:
         """Why nothing was, or will be, sent; None if something was, or may have been."""
         publication = self._publication
-        if len(publication.unsent) < len(publication.parcels):
+        if len(publication.unsent) < len(publication.messages):
             return None
         return publication.failure.reason if publication.failure else "the command before it has had no answer yet"
 

@@ -1,18 +1,19 @@
 """The one task that publishes for everybody.
 
-Whoever sends leaves parcels here. All that were left in one iteration of the event loop go out together, one command
-a route. No publish runs in its caller's task: a caller that is cancelled before the command leaves takes its parcels
-back; after that, the command is completed and its outcome is known.
+Whoever sends leaves messages here. All that were left in one iteration of the event loop go to the broker together. No
+publish runs in its caller's task: a caller that is cancelled before takes its messages back; after that, publishing is
+completed and its outcome is known.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
 from fibo_client.errors import PublishError, PublishUnknownError
@@ -21,16 +22,17 @@ from fibo_client.telemetry.recorder import SILENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fibo_client.celery.brokers.base import Broker, Parcel
+    from fibo_client.celery.brokers.base import Broker
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.telemetry.recorder import Sending
 
 logger: Final = logging.getLogger("fibo_client")
 
-MAX_PARCELS: Final = 500
-"""The most messages in one command."""
+MAX_MESSAGES: Final = 500
+"""The most messages that the broker is given at a time."""
 
 MAX_BYTES: Final = 1024 * 1024
-"""The most bytes in one command, unless a single message has more."""
+"""The most bytes in their bodies, unless a single one has more."""
 
 MAX_RECENT: Final = 1000
 """How many ids are remembered of what was sent, for `diagnose`."""
@@ -45,27 +47,27 @@ _LAST_TRY: Final = 0.1
 
 @dataclass(slots=True, eq=False)
 class Publication:
-    """Parcels that are sent, and answered for, together.
+    """Messages that are sent, and answered for, together.
 
     Attributes:
-        parcels: The parcels.
+        messages: The messages.
         on_done: Called once: with None when all have been sent, or with the error.
         retry_until: Send again after a failure until then, by the loop's clock. None is not at all.
         sending: Is told how it ended.
         remaining: What has not been sent for certain, by task id.
         unknown: The ids among them that may have been sent.
-        in_flight: Whether it is part of a flush that is under way.
+        in_flight: Whether the broker has it, or is about to.
         withdrawn: Whether its sender wants no more of it to be sent.
         over: Whether nothing more will be sent of it.
         attempts: How often it was tried.
         failure: Why the last attempt did not succeed.
     """
 
-    parcels: Sequence[Parcel]
+    messages: Sequence[TaskMessage]
     on_done: Callable[[Failure | None], None]
     retry_until: float | None = None
     sending: Sending = SILENCE
-    remaining: dict[str, Parcel] = field(init=False)
+    remaining: dict[str, TaskMessage] = field(init=False)
     unknown: set[str] = field(default_factory=set)
     in_flight: bool = False
     withdrawn: bool = False
@@ -74,7 +76,7 @@ class Publication:
     failure: Failure | None = None
 
     def __post_init__(self) -> None:
-        self.remaining = {parcel.task_id: parcel for parcel in self.parcels}
+        self.remaining = {message.id: message for message in self.messages}
 
     @property
     def unsent(self) -> set[str]:
@@ -138,10 +140,10 @@ class Publisher:
                 self._finish(publication, publication.failed(reason))
 
     def put(self, publication: Publication) -> None:
-        """Leave parcels to be sent.
+        """Leave messages to be sent.
 
         Args:
-            publication: The parcels, and whom to tell.
+            publication: The messages, and whom to tell.
         """
         self._unfinished.add(publication)
         self._queue.append(publication)
@@ -159,7 +161,7 @@ class Publisher:
         publication.withdrawn = True
         if not publication.in_flight and not publication.over:
             self._end(publication, publication.failure or publication.failed(_WITHDRAWN))
-        return len(publication.unsent) == len(publication.parcels)
+        return len(publication.unsent) == len(publication.messages)
 
     @property
     def unsent(self) -> int:
@@ -182,49 +184,60 @@ class Publisher:
         return publications
 
     async def _flush(self, publications: Sequence[Publication]) -> None:
-        down: Failure | None = None
-        for route, command in _commands(publications):
-            shares = [share for share in command if not share.publication.withdrawn]
-            if not shares:
-                continue
-            failure = await self._publish(route, shares) if down is None else PublishError(down.reason)
-            if failure is None:
-                continue
-            for share in shares:
-                share.publication.failure = failure
-            if not (isinstance(failure, PublishError) and failure.refused):
-                down = failure  # The next command would fail like this one, and perhaps as slowly.
+        down: str | None = None
+        for batch in _batches(publications):
+            wanted = [(owner, message) for owner, message in batch if not owner.withdrawn]
+            if down is not None:  # The broker would say the same again, and perhaps as slowly.
+                for owner, _ in wanted:
+                    owner.failure = PublishError(down)
+            elif wanted:
+                down = await self._publish(wanted)
         for publication in publications:
             publication.in_flight = False
             if not publication.over:
                 self._conclude(publication)
 
-    async def _publish(self, route: str, shares: Sequence[_Share]) -> Failure | None:
-        # Noted beforehand: a client that closes cancels this task in the middle.
-        doubtful = []
-        for publication, parcels in shares:
-            task_ids = {parcel.task_id for parcel in parcels}
-            doubtful.append((publication, task_ids, task_ids - publication.unknown))
-            publication.unknown |= task_ids
+    async def _publish(self, batch: Sequence[tuple[Publication, TaskMessage]]) -> str | None:
+        """Publish messages; return why the broker cannot be reached, where that is so."""
+        # By identity: two senders may have given their tasks the same id.
+        owners = {id(message): owner for owner, message in batch}
+        new = {id(message) for owner, message in batch if message.id not in owner.unknown}
+        for owner, message in batch:  # Noted beforehand: a client that closes cancels this task in the middle.
+            owner.unknown.add(message.id)
+        down: str | None = None
         try:
-            await self._broker.publish(route, [parcel for share in shares for parcel in share.parcels])
-        except PublishError as error:
-            for publication, _, new in doubtful:
-                publication.unknown -= new
-            return error
-        except PublishUnknownError as error:
-            return error
+            async with contextlib.aclosing(self._broker.publish([message for _, message in batch])) as outcomes:
+                async for messages, error in outcomes:
+                    if error is None:
+                        self._sent(owners, messages)
+                    else:
+                        down = self._failed(owners, new, messages, error) or down
         except Exception as error:
             logger.exception("publishing failed")
-            return PublishUnknownError(f"{type(error).__name__}: {error}")
+            down = f"{type(error).__name__}: {error}"
+            for owner, _ in batch:
+                owner.failure = PublishUnknownError(down)
+        return down
+
+    def _sent(self, owners: dict[int, Publication], messages: Sequence[TaskMessage]) -> None:
         self._reached = True
-        self.published += sum(len(task_ids) for _, task_ids, _ in doubtful)
-        for publication, task_ids, _ in doubtful:
-            publication.unknown -= task_ids
-            self.recent.extend(task_ids)
-            for task_id in task_ids:
-                del publication.remaining[task_id]
-        return None
+        self.published += len(messages)
+        for message in messages:
+            owner = owners[id(message)]
+            owner.unknown.discard(message.id)
+            del owner.remaining[message.id]
+            self.recent.append(message.id)
+
+    def _failed(
+        self, owners: dict[int, Publication], new: set[int], messages: Sequence[TaskMessage], error: Failure
+    ) -> str | None:
+        unsent = isinstance(error, PublishError)
+        for message in messages:
+            owner = owners[id(message)]
+            owner.failure = error
+            if unsent and id(message) in new:
+                owner.unknown.discard(message.id)
+        return None if unsent and error.refused else error.reason
 
     def _conclude(self, publication: Publication) -> None:
         """Everything of it was tried once: tell its sender, or try again what failed."""
@@ -271,39 +284,21 @@ class Publisher:
         self._unfinished.discard(publication)
         left = len(publication.remaining)
         publication.sending.end(
-            sent=len(publication.parcels) - left, failed=left if publication.attempts else 0, error=error
+            sent=len(publication.messages) - left, failed=left if publication.attempts else 0, error=error
         )
 
 
-class _Share(NamedTuple):
-    """What a command carries of one publication."""
-
-    publication: Publication
-    parcels: list[Parcel]
-
-
-def _commands(publications: Sequence[Publication]) -> Iterator[tuple[str, list[_Share]]]:
-    """Sort parcels by route, in order, into commands of bounded size."""
-    routes: dict[str, list[_Share]] = {}
+def _batches(publications: Sequence[Publication]) -> Iterator[list[tuple[Publication, TaskMessage]]]:
+    """Divide what is to be sent, in order, into batches of bounded size."""
+    batch: list[tuple[Publication, TaskMessage]] = []
+    size = 0
     for publication in publications:
-        shares: dict[str, list[Parcel]] = {}
-        for parcel in publication.remaining.values():
-            shares.setdefault(parcel.route, []).append(parcel)
-        for route, parcels in shares.items():
-            routes.setdefault(route, []).append(_Share(publication, parcels))
-    for route, whole in routes.items():
-        command: list[_Share] = []
-        count = size = 0
-        for publication, parcels in whole:
-            start = 0
-            for index, parcel in enumerate(parcels):
-                length = len(parcel.payload)
-                if count and (count == MAX_PARCELS or size + length > MAX_BYTES):
-                    if index > start:
-                        command.append(_Share(publication, parcels[start:index]))
-                    yield route, command
-                    command, count, size, start = [], 0, 0, index
-                count += 1
-                size += length
-            command.append(_Share(publication, parcels[start:]))
-        yield route, command
+        for message in list(publication.remaining.values()):
+            length = len(message.body)
+            if batch and (len(batch) == MAX_MESSAGES or size + length > MAX_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append((publication, message))
+            size += length
+    if batch:
+        yield batch

@@ -198,13 +198,14 @@ class AsyncResult(Generic[T]):
             signal: The signal for that.
 
         Returns:
-            How many workers heard it. It does not say that one of them obeyed; the state will.
+            How many workers heard it, where the broker counts them; else 0. It does not say that one of them obeyed;
+            the state will.
 
         Raises:
             TransportError: It could not be sent.
         """
         self._session.check()
-        return await self._session.broker.broadcast(revocation([self.id], terminate=terminate, signal=signal))
+        return await self._session.broker.broadcast(revocation([self.id], terminate=terminate, signal=signal)) or 0
 
     async def forget(self) -> None:
         """Delete the stored result. It cannot be asked for afterwards.

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fibo_client.celery.backends.base import Backend
-    from fibo_client.celery.brokers.base import Broker, Parcel
+    from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.config import CeleryConfig, Unset
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.publisher import Failure
     from fibo_client.celery.registry import Waiter
@@ -299,11 +300,13 @@ class Session:
             origin=origin,
         )
 
-    async def publish(self, parcels: Sequence[Parcel], sending: Sending, *, timeout: float | None, retry: bool) -> None:
+    async def publish(
+        self, messages: Sequence[TaskMessage], sending: Sending, *, timeout: float | None, retry: bool
+    ) -> None:
         """Send tasks that are handed out.
 
         Args:
-            parcels: The tasks.
+            messages: The tasks.
             sending: From `begin`.
             timeout: Seconds that sending may take. None is no limit.
             retry: Whether to send the same bytes again after a failure.
@@ -321,7 +324,7 @@ class Session:
             outcome.append(failure)
             _wake(done)
 
-        publication = Publication(parcels, published, until, sending)
+        publication = Publication(messages, published, until, sending)
         self._publisher.put(publication)
         try:
             async with asyncio.timeout(timeout):
@@ -396,7 +399,7 @@ class Session:
 
     async def run(
         self,
-        parcels: Sequence[Parcel],
+        messages: Sequence[TaskMessage],
         sending: Sending,
         *,
         timeout: float | None,
@@ -409,7 +412,7 @@ class Session:
         """Send tasks and wait for their results; the tasks are owned by this call.
 
         Args:
-            parcels: The tasks; at least one.
+            messages: The tasks; at least one.
             sending: From `begin`.
             timeout: Seconds for all of it. None is no limit.
             retry: Whether to send the same bytes again after a failure.
@@ -430,9 +433,9 @@ class Session:
             TooManyInFlightError: They are too many to wait for; nothing was sent.
         """
         loop = self.check()
-        self.check_room(len(parcels))
+        self.check_room(len(messages))
         over: asyncio.Future[None] = loop.create_future()
-        work = self.own(parcels, sending, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
+        work = self.own(messages, sending, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
         work.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
         waiter = work.enter(_left(timeout, loop.time() - began), lambda: _wake(over), on_answer)
         try:
@@ -443,7 +446,7 @@ class Session:
 
     def own(
         self,
-        parcels: Sequence[Parcel],
+        messages: Sequence[TaskMessage],
         sending: Sending,
         *,
         retry: bool,
@@ -453,7 +456,7 @@ class Session:
         """Make owned work of tasks. It is sent when its maker says so.
 
         Args:
-            parcels: The tasks; at least one.
+            messages: The tasks; at least one.
             sending: From `begin`.
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
@@ -463,7 +466,7 @@ class Session:
             The work.
         """
         work = Work(
-            parcels,
+            messages,
             self._publisher,
             self._reader,
             self.cleaner,

@@ -77,7 +77,7 @@ class QueueHint:
             broker.broadcast(ControlRequest(method="ping")), inspect.active_queues(), inspect.registered()
         )
         served = {node: queue_names(answer) for node, answer in queues.items()}
-        if heard > len(served) or any(queue in names for names in served.values()):
+        if (heard or 0) > len(served) or any(queue in names for names in served.values()):
             return None  # One that gave no answer, such as a solo pool at work, may be the one to take it.
         if not served:
             waits = f"{depth} {'message waits' if depth == 1 else 'messages wait'} in {shown(queue)}"

@@ -1,53 +1,39 @@
-"""A transport in memory: queues, results and subscriptions as over Redis, with no server and no network.
+"""A broker and a result backend in memory: queues, results and subscriptions as over Redis, without a server.
 
-It implements the contracts of `fibo_client.celery.brokers.base`, so that all of a client runs on it unchanged. Its
-messages and results are the bytes that would go over the wire.
+They implement the contracts in `fibo_client.celery.brokers.base` and `fibo_client.celery.backends.base`, so that all of
+a client runs on them unchanged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fibo_client.celery.backends.base import Confirmed, Pushed
-from fibo_client.celery.brokers.base import Parcel, Place
-from fibo_client.celery.brokers.redis import RedisTemplate
+from fibo_client.celery.brokers.base import Place, PublishOutcome
 from fibo_client.celery.protocol.control import encode_request
-from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
-from fibo_client.celery.redis import envelope
-from fibo_client.celery.redis.keys import BrokerKeys
+from fibo_client.celery.protocol.message import check_name
 from fibo_client.celery.server_health import ServerHealth
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
 from fibo_client.telemetry import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
 
 
-_SEPARATOR: Final = "\x06\x16"
-
-
-def _keys(steps: tuple[int, ...]) -> BrokerKeys:
-    return BrokerKeys(prefix="", steps=steps, separator=_SEPARATOR, db=0, control_exchange="celery")
-
-
-_ALL: Final = _keys(tuple(range(10)))
-"""The names of all lists that a queue may have, whatever the priority steps of a client are."""
-
-
 class Workers(Protocol):
     """Who takes messages and answers remote control."""
 
-    def admit(self, parcels: Sequence[Parcel]) -> None:
-        """Look at parcels before they are put into a queue.
+    def admit(self, messages: Sequence[TaskMessage]) -> None:
+        """Look at messages before they are put into a queue.
 
         Args:
-            parcels: The parcels.
+            messages: The messages.
 
         Raises:
             ValueError: A worker could not take one of them.
@@ -92,7 +78,7 @@ class Memory:
 
     Attributes:
         health: Stands for that of a server; it never has any.
-        lists: The messages by route, oldest first.
+        lists: The messages by queue and priority step, oldest first.
         results: What is stored, by task id.
         subscriptions: The connections for pushed results that are open.
         workers: Who takes messages, if anybody does.
@@ -104,7 +90,7 @@ class Memory:
     def __init__(self) -> None:
         self.health: ServerHealth = ServerHealth("memory")
         self.health.connected()
-        self.lists: dict[str, deque[Parcel]] = {}
+        self.lists: dict[tuple[str, int], deque[TaskMessage]] = {}
         self.results: dict[str, bytes] = {}
         self.subscriptions: list[MemorySubscription] = []
         self.workers: Workers | None = None
@@ -124,9 +110,19 @@ class Memory:
     @property
     def queues(self) -> list[str]:
         """The names of all queues that something was ever sent to."""
-        return list(dict.fromkeys(route.partition(_SEPARATOR)[0] for route in self.lists))
+        return list(dict.fromkeys(queue for queue, _ in self.lists))
 
-    def take(self, queues: Sequence[str] | None) -> Parcel | None:
+    def put(self, queue: str, step: int, messages: Sequence[TaskMessage]) -> None:
+        """Put messages into a queue.
+
+        Args:
+            queue: The queue's name.
+            step: The priority that they are served by; 0 is first.
+            messages: The messages.
+        """
+        self.lists.setdefault((queue, step), deque()).extend(messages)
+
+    def take(self, queues: Sequence[str] | None) -> TaskMessage | None:
         """Take the message that is to be served next.
 
         Args:
@@ -136,9 +132,9 @@ class Memory:
             The message, or None if there is none.
         """
         for queue in self.queues if queues is None else queues:
-            for route in _ALL.queues(queue):
-                if self.lists.get(route):
-                    return self.lists[route].popleft()
+            for messages in self._steps(queue):
+                if messages:
+                    return messages.popleft()
         return None
 
     def waiting(self, queue: str) -> list[str]:
@@ -150,7 +146,11 @@ class Memory:
         Returns:
             The ids of the tasks, the one to be served next first.
         """
-        return [parcel.task_id for route in _ALL.queues(queue) for parcel in self.lists.get(route, ())]
+        return [message.id for messages in self._steps(queue) for message in messages]
+
+    def _steps(self, queue: str) -> list[deque[TaskMessage]]:
+        """Give what waits in a queue, by priority."""
+        return [self.lists[queue, step] for step in range(10) if (queue, step) in self.lists]
 
     def store(self, task_id: str, payload: bytes, *, push: bool = True) -> None:
         """Store a result and, like a worker, publish it.
@@ -186,39 +186,47 @@ class MemoryBroker:
 
     def __init__(self, memory: Memory, steps: tuple[int, ...] = (0, 3, 6, 9)) -> None:
         self._memory = memory
-        self._keys = _keys(steps)
-        self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))
+        self.steps = steps
         self.health: ServerHealth = memory.health
         self.server: Server = Server("memory")
 
-    def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
-        """See `Broker.prepare`. The messages are those that would be sent to Redis."""
-        route = self._keys.queue(queue, example.priority)
-        return RedisTemplate(route, envelope.TaskTemplate(example, queue, self._holes))
+    @property
+    def last_priority(self) -> int:
+        """See `Broker.last_priority`."""
+        return self.steps[-1]
 
-    async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
+    def check(self, message: TaskMessage) -> None:
+        """See `Broker.check`. Memory takes what there is."""
+
+    async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
         """See `Broker.publish`."""
+        error: PublishError | PublishUnknownError | None = None
         memory = self._memory
-        task_ids = [parcel.task_id for parcel in parcels]
+        task_ids = [message.id for message in messages]
         if memory.down is None and memory.unanswered is not False:
             try:
                 if memory.workers is not None:
-                    memory.workers.admit(parcels)
-            except ValueError as error:
-                raise PublishError(f"a worker could not take it: {error}", task_ids, refused=True) from error
-            memory.lists.setdefault(route, deque()).extend(parcels)
-            if memory.workers is not None:
-                memory.workers.arrived(self)
+                    memory.workers.admit(messages)
+            except ValueError as reason:
+                error = PublishError(f"a worker could not take it: {reason}", task_ids, refused=True)
+            else:
+                for message in messages:
+                    step = self.steps[bisect_right(self.steps, message.priority) - 1]
+                    memory.put(message.queue, step, [message])
+                if memory.workers is not None:
+                    memory.workers.arrived(self)
         # An answer takes an iteration of the loop at least, and who is cancelled meanwhile has sent all the same.
         down, unanswered = memory.down, memory.unanswered
         await asyncio.sleep(0)
         if down is not None:
-            raise PublishError(down, task_ids)
-        if unanswered is not None:
-            raise PublishUnknownError("no answer from the broker", task_ids)
+            error = PublishError(down, task_ids)
+        elif unanswered is not None:
+            error = PublishUnknownError("no answer from the broker", task_ids)
+        yield PublishOutcome(messages, error)
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
+        check_name("queue", queue)
         await self._reach()
         return len(self._memory.waiting(queue))
 

@@ -1,8 +1,7 @@
-"""Task messages as a worker finds them: opened from the bytes that were sent."""
+"""Task messages as a worker finds them."""
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.compression import decompress
-from fibo_client.celery.protocol.message import CONTENT_TYPE, RESERVED_HEADERS
+from fibo_client.celery.protocol.message import RESERVED_HEADERS
 from fibo_client.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from fibo_client.celery.protocol.message import TaskMessage
 
 _MOST_BYTES: Final = 512 * 1024 * 1024
 """What a Redis takes at the most."""
@@ -81,11 +82,11 @@ def shown_call(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str
     return f"{task}({', '.join(said)})"
 
 
-def open_message(payload: bytes, types: jsontypes.JSONCodec = jsontypes.CELERY_JSON) -> SentTask:
+def open_message(message: TaskMessage, types: jsontypes.JSONCodec = jsontypes.CELERY_JSON) -> SentTask:
     """Open a message, as strictly as a worker that takes nothing on trust.
 
     Args:
-        payload: An element of a queue.
+        message: The message.
         types: The types that arguments may have.
 
     Returns:
@@ -94,31 +95,15 @@ def open_message(payload: bytes, types: jsontypes.JSONCodec = jsontypes.CELERY_J
     Raises:
         ValueError: A worker could not take it. The message says why.
     """
-    try:
-        match json.loads(payload):
-            case {
-                "body": str(body),
-                "content-type": content_type,
-                "headers": {"task": str(task), "id": str(task_id)} as headers,
-                "properties": {
-                    "delivery_tag": str(_),
-                    "delivery_info": {"exchange": "", "routing_key": str(queue)},
-                    "body_encoding": "base64",
-                    "priority": int(priority),
-                },
-            } if content_type == CONTENT_TYPE:
-                args, kwargs = _arguments(base64.b64decode(body, validate=True), headers.get("compression"), types)
-            case _:
-                raise ValueError("it lacks what every message has: headers, properties or a body")
-    except UnicodeDecodeError:
-        raise ValueError("it is not JSON") from None
+    headers = json.loads(json.dumps(message.headers, allow_nan=False))  # As they arrive.
+    args, kwargs = _arguments(message.body, headers.get("compression"), types)
     return SentTask(
-        task=task,
+        task=headers["task"],
         args=tuple(args),
         kwargs=kwargs,
-        task_id=task_id,
-        queue=queue,
-        priority=priority,
+        task_id=message.id,
+        queue=message.queue,
+        priority=message.priority,
         eta=_moment(headers.get("eta")),
         expires=_moment(headers.get("expires")),
         retries=headers.get("retries", 0),

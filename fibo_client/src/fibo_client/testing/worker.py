@@ -22,9 +22,9 @@ from fibo_client.testing.results import encode_error, encode_meta, state_of, tra
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fibo_client.celery.brokers.base import Parcel
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.jsontypes import JSONCodec
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.testing.memory import Memory
 
 _PATIENCE: Final = 1.0
@@ -187,9 +187,9 @@ class Worker:
 
     # What the transport tells it.
 
-    def admit(self, parcels: Sequence[Parcel]) -> None:
+    def admit(self, messages: Sequence[TaskMessage]) -> None:
         """See `Workers.admit`."""
-        opened = [open_message(parcel.payload, self.types) for parcel in parcels]
+        opened = [open_message(message, self.types) for message in messages]
         now, today = asyncio.get_running_loop().time(), datetime.now(UTC)
         for sent in opened:
             # From here on time is the event loop's, so that a loop whose clock is not the wall's is enough.
@@ -270,13 +270,13 @@ class Worker:
             delivery = self._due.popleft()
             self._held.pop(delivery, None)
             return delivery
-        parcel = self._memory.take(self._queues)
-        if parcel is None:
+        message = self._memory.take(self._queues)
+        if message is None:
             return None
-        same_id = self._messages[parcel.task_id]
+        same_id = self._messages[message.id]
         delivery = same_id.popleft()
         if not same_id:
-            del self._messages[parcel.task_id]
+            del self._messages[message.id]
         return delivery
 
     def _schedule(self, delivery: _Delivery) -> None:

@@ -8,26 +8,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
-    from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.server_health import ServerHealth
+    from fibo_client.errors import PublishError, PublishUnknownError
     from fibo_client.telemetry.recorder import Server
 
 
-class Parcel(NamedTuple):
-    """A message, ready to leave.
+class PublishOutcome(NamedTuple):
+    """What became of messages that were published.
 
     Attributes:
-        task_id: The id of the task.
-        route: Where it goes, in the broker's own terms. Parcels of one route can leave together.
-        payload: The bytes.
+        messages: The messages.
+        error: None if the broker has taken them; PublishError if they were certainly not sent, or were refused or
+            returned; PublishUnknownError if nobody knows.
     """
 
-    task_id: str
-    route: str
-    payload: bytes
+    messages: Sequence[TaskMessage]
+    error: PublishError | PublishUnknownError | None
 
 
 class Place(NamedTuple):
@@ -44,42 +44,6 @@ class Place(NamedTuple):
     complete: bool
 
 
-class Template(Protocol):
-    """Messages for one task with the same options, which are the same up to a few places."""
-
-    def dated(self, moments: Moments) -> Form:
-        """Fill in when the tasks may run.
-
-        Args:
-            moments: When.
-
-        Returns:
-            What is left to be filled in.
-        """
-        ...
-
-
-class Form(Protocol):
-    """Messages of one call, which are the same up to the task's id, its arguments and what is added for telemetry."""
-
-    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, Any]) -> Parcel:
-        """Turn what differs into bytes. No I/O.
-
-        Args:
-            task_id: The task's id.
-            nonce: A text that no other message has, for the broker's own use.
-            arguments: The task's arguments.
-            more_headers: Headers beside those that the messages have in common, with other names; mostly none.
-
-        Returns:
-            The parcel, the same however often it is sent.
-
-        Raises:
-            MessageError: The message is too large to be sent.
-        """
-        ...
-
-
 class Broker(Protocol):
     """Takes task messages to workers, and remote control to and from them."""
 
@@ -93,32 +57,31 @@ class Broker(Protocol):
         """How its server is doing."""
         ...
 
-    def prepare(self, example: TaskMessage, queue: str) -> Template:
-        """Make a template of a message. No I/O.
+    @property
+    def last_priority(self) -> int:
+        """The priority that is served last."""
+        ...
+
+    def check(self, message: TaskMessage) -> None:
+        """Check that a message can be published at all. No I/O.
 
         Args:
-            example: A message with all that does not differ. Nobody could guess its id: it stands for those of the
-                messages to come, wherever it is.
-            queue: The queue that they go to.
-
-        Returns:
-            The template.
+            message: The message.
 
         Raises:
-            MessageError: The queue's name cannot be one, or the message is too large to be sent.
+            MessageError: It is too large, for example.
         """
         ...
 
-    async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
-        """Send parcels of one route, in order, in one command.
+    def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
+        """Publish messages.
 
         Args:
-            route: Where they go.
-            parcels: The parcels.
+            messages: The messages; at least one. What becomes of one says nothing of another.
 
-        Raises:
-            PublishError: Nothing was sent.
-            PublishUnknownError: It may have been sent, or not.
+        Yields:
+            What became of them, as it becomes known, in any order: each message is in one outcome. Of those that are
+            in none when the generator is closed, nobody knows.
         """
         ...
 
@@ -152,17 +115,17 @@ class Broker(Protocol):
         """
         ...
 
-    async def broadcast(self, request: ControlRequest) -> int:
+    async def broadcast(self, request: ControlRequest) -> int | None:
         """Send a remote control command that asks for no answer.
 
         Args:
             request: The command.
 
         Returns:
-            How many workers listened.
+            How many workers listened. None where the broker does not count them.
 
         Raises:
-            TransportError: It could not be sent.
+            TransportError: It could not be sent, or the broker has no remote control.
         """
         ...
 
@@ -171,7 +134,8 @@ class Broker(Protocol):
 
         Args:
             request: The command.
-            timeout: Seconds for all of it. It ends sooner once every worker that listened has answered.
+            timeout: Seconds for all of it. It ends sooner once every worker that listened has answered, where the
+                broker counts them.
             limit: End after so many answers.
 
         Returns:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.brokers.base import Parcel, Place
+from fibo_client.celery.brokers.base import Place, PublishOutcome
 from fibo_client.celery.protocol.control import decode_reply, encode_request
-from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.redis import envelope
 from fibo_client.celery.redis.connections import Limit
+from fibo_client.celery.redis.encoder import RedisEncoder
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
     from fibo_client.celery.protocol.control import ControlRequest
-    from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.redis.connections import Connections
     from fibo_client.celery.redis.keys import BrokerKeys
     from fibo_client.celery.server_health import ServerHealth
@@ -47,44 +46,6 @@ MAX_SEARCHED_BYTES: Final = 16 * 1024 * 1024
 """No more is read once so many bytes were."""
 
 
-class RedisTemplate:
-    """Implements `fibo_client.celery.brokers.base.Template`.
-
-    Args:
-        route: The name of a list.
-        envelope: What its elements look like.
-    """
-
-    __slots__ = ("_envelope", "_route")
-
-    def __init__(self, route: str, envelope: envelope.TaskTemplate) -> None:
-        self._route = route
-        self._envelope = envelope
-
-    def dated(self, moments: Moments) -> RedisForm:
-        """See `Template.dated`."""
-        return RedisForm(self._route, self._envelope.dated(moments))
-
-
-class RedisForm:
-    """Implements `fibo_client.celery.brokers.base.Form`.
-
-    Args:
-        route: The name of a list.
-        envelope: What its elements look like.
-    """
-
-    __slots__ = ("_fill", "_route")
-
-    def __init__(self, route: str, envelope: envelope.TaskForm) -> None:
-        self._route = route
-        self._fill = envelope.fill
-
-    def fill(self, task_id: str, nonce: str, arguments: Arguments, more_headers: Mapping[str, Any]) -> Parcel:
-        """See `Form.fill`. The nonce is the delivery tag."""
-        return Parcel(task_id, self._route, self._fill(task_id, nonce, arguments, more_headers))
-
-
 class RedisBroker:
     """Implements `fibo_client.celery.brokers.base.Broker`."""
 
@@ -93,26 +54,46 @@ class RedisBroker:
         self._keys = keys
         self.health: ServerHealth = connections.health
         self.server: Server = connections.address.server
-        self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
+        self._encoder = RedisEncoder(keys)
         self._asking: set[str] = set()
         self._over: list[str] = []
         self._unbinding: set[asyncio.Task[None]] = set()
         self._one_unbinds = asyncio.Lock()
 
-    def prepare(self, example: TaskMessage, queue: str) -> RedisTemplate:
-        """See `Broker.prepare`."""
-        route = self._keys.queue(queue, example.priority)
-        return RedisTemplate(route, envelope.TaskTemplate(example, queue, self._holes))
+    @property
+    def last_priority(self) -> int:
+        """See `Broker.last_priority`."""
+        return self._keys.steps[-1]
 
-    async def publish(self, route: str, parcels: Sequence[Parcel]) -> None:
-        """See `Broker.publish`. One LPUSH, so that all of them are in the list or none is."""
-        try:
-            await self._connections.execute("LPUSH", route, *[parcel.payload for parcel in parcels])
-        except RedisFaultError as fault:
-            task_ids = [parcel.task_id for parcel in parcels]
-            if fault.outcome == "unknown":
-                raise PublishUnknownError(str(fault), task_ids) from fault
-            raise PublishError(str(fault), task_ids, refused=fault.outcome == "refused") from fault
+    def check(self, message: TaskMessage) -> None:
+        """See `Broker.check`."""
+        self._encoder.check(message)
+
+    async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
+        """See `Broker.publish`. One LPUSH for each list, so that all of its messages are there or none is."""
+        lists: dict[str, tuple[list[TaskMessage], list[bytes]]] = {}
+        for message, (key, element) in zip(messages, self._encoder.encode_many(messages), strict=True):
+            batch, elements = lists.get(key) or lists.setdefault(key, ([], []))
+            batch.append(message)
+            elements.append(element)
+        down: str | None = None
+        for key, (batch, elements) in lists.items():
+            error: PublishError | PublishUnknownError | None = None
+            task_ids = [message.id for message in batch]
+            if down is not None:  # The next command would fail like the one before, and perhaps as slowly.
+                error = PublishError(down, task_ids)
+            else:
+                try:
+                    await self._connections.execute("LPUSH", key, *elements)
+                except RedisFaultError as fault:
+                    refused = fault.outcome == "refused"
+                    down = None if refused else str(fault)
+                    if fault.outcome == "unknown":
+                        error = PublishUnknownError(str(fault), task_ids)
+                    else:
+                        error = PublishError(str(fault), task_ids, refused=refused)
+                    error.__cause__ = fault
+            yield PublishOutcome(batch, error)
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""

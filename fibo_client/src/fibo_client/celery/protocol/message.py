@@ -9,7 +9,7 @@ worker, some come back and stop the next one too. So everything is checked here,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -62,25 +62,6 @@ _EARLIEST: Final = -(2**31)  # the least countdown that Celery's own client take
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskMessage:
-    """A task message as values: what a broker turns into its own envelope.
-
-    Attributes:
-        id: The task's id.
-        headers: The protocol's headers and the user's, side by side.
-        body: ``[args, kwargs, embed]`` as JSON, compressed if the headers say so.
-        priority: 0 to 9; over Redis, 0 is served first.
-        expiration: Milliseconds until the task expires, as text, where an expiry was given.
-    """
-
-    id: str
-    headers: Mapping[str, Any]
-    body: bytes
-    priority: int
-    expiration: str | None
-
-
 class Arguments(NamedTuple):
     """A call's arguments, ready for a message.
 
@@ -111,18 +92,85 @@ class Moments(NamedTuple):
     expiration: str | None
 
 
-def build_task(
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MessageTemplate:
+    """What the messages for one task with the same options have in common.
+
+    Attributes:
+        headers: The protocol's headers and the user's, side by side. What differs from message to message is None.
+        queue: The queue that they go to.
+        priority: 0 to 9.
+        is_root: Whether each is the first of its workflow, so that its ``root_id`` is its own id.
+        prepared: What the encoder of a broker has made of it, by encoder.
+    """
+
+    headers: Mapping[str, Any]
+    queue: str
+    priority: int
+    is_root: bool
+    prepared: dict[object, Any] = field(default_factory=dict, repr=False)
+
+
+class TaskMessage(NamedTuple):
+    """A task message as values: what any broker can turn into its own envelope.
+
+    Attributes:
+        id: The task's id.
+        template: What it has in common with others.
+        arguments: The call's arguments.
+        moments: When the task may run.
+        more_headers: Headers beside those of the template, with other names, in plain JSON; mostly none.
+    """
+
+    id: str
+    template: MessageTemplate
+    arguments: Arguments
+    moments: Moments
+    more_headers: Mapping[str, Any]
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """All headers, in Celery's order."""
+        headers = {
+            **self.template.headers,
+            "id": self.id,
+            "argsrepr": self.arguments.argsrepr,
+            "kwargsrepr": self.arguments.kwargsrepr,
+            "eta": self.moments.eta,
+            "expires": self.moments.expires,
+            **self.more_headers,
+        }
+        if self.template.is_root:
+            headers["root_id"] = self.id
+        return headers
+
+    @property
+    def body(self) -> bytes:
+        """``[args, kwargs, embed]`` as JSON, compressed if the headers say so."""
+        return self.arguments.body
+
+    @property
+    def queue(self) -> str:
+        """The queue that it goes to."""
+        return self.template.queue
+
+    @property
+    def priority(self) -> int:
+        """0 to 9. Whether 0 is served first or last is the broker's matter."""
+        return self.template.priority
+
+    @property
+    def expiration(self) -> str | None:
+        """Milliseconds until the task expires, as text, where an expiry was given."""
+        return self.moments.expiration
+
+
+def build_template(
     task: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
     *,
-    task_id: str,
-    now: datetime,
+    queue: str,
     origin: str,
     priority: int | None = None,
-    countdown: float | None = None,
-    eta: datetime | None = None,
-    expires: float | datetime | None = None,
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     ignore_result: bool | None = None,
@@ -132,22 +180,14 @@ def build_task(
     parent_id: str | None = None,
     stamps: Mapping[str, Any] | None = None,
     compression: str | None = None,
-    argsrepr: str | None = None,
-    kwargsrepr: str | None = None,
-) -> TaskMessage:
-    """Check a call and turn it into a task message.
+) -> MessageTemplate:
+    """Check what the messages of a call have in common.
 
     Args:
         task: The task's registered name, such as ``proj.tasks.add``.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        task_id: The id under which the result will be stored.
-        now: The present, with a time zone; `countdown` and a number of seconds in `expires` count from it.
+        queue: The queue that they go to.
         origin: Who sends, for the worker's logs: ``gen<pid>@<host>``.
         priority: 0 to 9; over Redis 0 is served first. None is 0.
-        countdown: Seconds to wait before the task may run. Less than 0 is at once, as an `eta` that is past.
-        eta: The moment before which the task must not run, with a time zone.
-        expires: Seconds from `now`, or a moment with a time zone, after which the task must not start.
         time_limit: Seconds after which the worker kills the task.
         soft_time_limit: Seconds after which the worker raises SoftTimeLimitExceeded in the task.
         ignore_result: Whether the worker is to store no result. None leaves it to how the task is declared.
@@ -157,52 +197,45 @@ def build_task(
         root_id: The id of the first task of the workflow. None is this task's own.
         parent_id: The id of the task that called this one.
         stamps: Stamped headers, by name.
-        compression: ``gzip`` to compress the arguments.
-        argsrepr: What logs show of `args`. None is their beginning.
-        kwargsrepr: What logs show of `kwargs`. None is their beginning.
+        compression: How the arguments are compressed: ``gzip``, or None.
 
     Returns:
-        The message.
+        The template.
 
     Raises:
-        MessageError: A worker could not take the message, or would take it for something else.
+        MessageError: A worker could not take such messages, or would take them for something else.
     """
-    task = check_name("task", task)
-    task_id = check_name("task_id", task_id)
     own_stamps = None if stamps is None else _own("stamps", stamps, RESERVED_STAMPS)
-    moments = encode_moments(now, countdown=countdown, eta=eta, expires=expires)
-    arguments = encode_arguments(args, kwargs, compression, argsrepr, kwargsrepr)
     protocol_headers: dict[str, Any] = {
         "lang": "py",
-        "task": task,
-        "id": task_id,
+        "task": check_name("task", task),
+        "id": None,
         "shadow": _optional_name("shadow", shadow),
-        "eta": moments.eta,
-        "expires": moments.expires,
+        "eta": None,
+        "expires": None,
         "group": None,
         "group_index": None,
         "retries": 0,
         "timelimit": [_seconds("time_limit", time_limit), _seconds("soft_time_limit", soft_time_limit)],
-        "root_id": _optional_name("root_id", root_id) or task_id,
+        "root_id": _optional_name("root_id", root_id),
         "parent_id": _optional_name("parent_id", parent_id),
-        "argsrepr": arguments.argsrepr,
-        "kwargsrepr": arguments.kwargsrepr,
+        "argsrepr": None,
+        "kwargsrepr": None,
         "origin": origin,
         "ignore_result": _flag("ignore_result", ignore_result),
         "replaced_task_nesting": 0,
         "stamped_headers": None if own_stamps is None else list(own_stamps),
         "stamps": own_stamps or {},
     }
-    if arguments.compression is not None:
-        protocol_headers["compression"] = arguments.compression
+    if compression is not None:
+        _, protocol_headers["compression"] = compression_.compress(b"", compression)
     if headers is not None:
         protocol_headers.update(check_headers(headers))
-    return TaskMessage(
-        id=task_id,
+    return MessageTemplate(
         headers=protocol_headers,
-        body=arguments.body,
+        queue=check_name("queue", queue),
         priority=check_priority(priority),
-        expiration=moments.expiration,
+        is_root=root_id is None,
     )
 
 

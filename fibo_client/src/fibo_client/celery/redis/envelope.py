@@ -8,7 +8,6 @@ or stops.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 from binascii import b2a_base64
 from json.encoder import encode_basestring_ascii as quote
@@ -22,18 +21,17 @@ from fibo_client.errors import MessageError, ResultDecodeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fibo_client.celery.protocol.message import Arguments, Moments, TaskMessage
+    from fibo_client.celery.protocol.message import Arguments, MessageTemplate, Moments, TaskMessage
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 """Redis takes no longer element (``proto-max-bulk-len``); it would close the connection."""
 
 
-def encode_task(message: TaskMessage, queue: str, delivery_tag: str) -> bytes:
+def encode_task(message: TaskMessage, delivery_tag: str) -> bytes:
     """Put a task message into its envelope.
 
     Args:
         message: The message.
-        queue: The queue's name, without prefix: redelivery goes by it.
         delivery_tag: Must differ from that of every other message: workers keep unacknowledged messages by it.
 
     Returns:
@@ -42,18 +40,39 @@ def encode_task(message: TaskMessage, queue: str, delivery_tag: str) -> bytes:
     Raises:
         MessageError: It is larger than Redis takes.
     """
+    return _encode_task(
+        message.id,
+        message.headers,
+        message.body,
+        queue=message.queue,
+        priority=message.priority,
+        expiration=message.expiration,
+        delivery_tag=delivery_tag,
+    )
+
+
+def _encode_task(
+    task_id: str,
+    headers: Mapping[str, Any],
+    body: bytes,
+    *,
+    queue: str,
+    priority: int,
+    expiration: str | None,
+    delivery_tag: str,
+) -> bytes:
     properties: dict[str, Any] = {
-        "correlation_id": message.id,
+        "correlation_id": task_id,
         "reply_to": "",
         "delivery_mode": 2,
         "delivery_info": {"exchange": "", "routing_key": queue},
-        "priority": message.priority,
+        "priority": priority,
         "body_encoding": "base64",
         "delivery_tag": delivery_tag,
     }
-    if message.expiration is not None:
-        properties["expiration"] = message.expiration
-    return _bounded(_encode(message.body, message.headers, properties))
+    if expiration is not None:
+        properties["expiration"] = expiration
+    return _bounded(_encode(body, headers, properties))
 
 
 class TaskTemplate:
@@ -63,22 +82,22 @@ class TaskTemplate:
     out. What is put in between makes the very bytes that `encode_task` would make.
 
     Args:
-        example: A message with all that does not differ. Nobody could guess its id.
-        queue: The queue's name, without prefix.
+        template: What the messages have in common.
         holes: `HOLES` texts that nobody could guess, to mark the places.
     """
 
     __slots__ = ("_parts",)
 
-    def __init__(self, example: TaskMessage, queue: str, holes: Sequence[str]) -> None:
-        tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = holes
+    def __init__(self, template: MessageTemplate, holes: Sequence[str]) -> None:
+        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = holes
         headers = {
-            **example.headers, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": eta, "expires": expires,
-            more: more,
+            **template.headers, "id": task_id, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": eta,
+            "expires": expires, more: more,
         }  # fmt: skip
-        marked = dataclasses.replace(example, headers=headers, body=body.encode(), expiration=expiration)
+        if template.is_root:
+            headers["root_id"] = task_id
         places = [
-            quote(example.id),
+            quote(task_id),
             quote(tag),
             base64.b64encode(body.encode()).decode(),
             *map(quote, (argsrepr, kwargsrepr)),
@@ -86,7 +105,15 @@ class TaskTemplate:
             *map(quote, (eta, expires)),
             _expiration(expiration),
         ]
-        text = encode_task(marked, queue, tag).decode()
+        text = _encode_task(
+            task_id,
+            headers,
+            body.encode(),
+            queue=template.queue,
+            priority=template.priority,
+            expiration=expiration,
+            delivery_tag=tag,
+        ).decode()
         for number, place in enumerate(places):
             text = text.replace(place, f"\0{number}\0")  # In JSON, control characters are escaped: there is no other.
         self._parts = text.split("\0")
@@ -189,7 +216,7 @@ def _arranged(parts: Sequence[str], known: Mapping[str, str]) -> _Arrangement:
     return tuple(fixed), itemgetter(*order, count - 1)
 
 
-HOLES: Final = 8
+HOLES: Final = 9
 """How many texts a template takes to mark its places."""
 
 

@@ -1,0 +1,63 @@
+"""Task messages, made from all that a call may say of one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fibo_client.celery.protocol.message import (
+    Arguments,
+    TaskMessage,
+    build_template,
+    check_name,
+    encode_arguments,
+    encode_moments,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fibo_client.celery.brokers.base import Broker
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def build_task(
+    task: str = "proj.add",
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    task_id: str = "id-1",
+    now: datetime = NOW,
+    queue: str = "celery",
+    origin: str = "gen1@host",
+    argsrepr: str | None = None,
+    kwargsrepr: str | None = None,
+    countdown: float | None = None,
+    eta: datetime | None = None,
+    expires: float | datetime | None = None,
+    **options: Any,
+) -> TaskMessage:
+    """Check a call and make its message."""
+    moments = encode_moments(now, countdown=countdown, eta=eta, expires=expires)
+    template = build_template(task, queue=queue, origin=origin, **options)
+    arguments = encode_arguments(
+        args, {} if kwargs is None else kwargs, options.get("compression"), argsrepr, kwargsrepr
+    )
+    return TaskMessage(check_name("task_id", task_id), template, arguments, moments, {})
+
+
+def messages(
+    *task_ids: str, queue: str = "celery", priority: int = 0, size: int | None = None, arguments: Sequence[Any] = ()
+) -> list[TaskMessage]:
+    """Make messages that differ in their ids alone, with a body of so many bytes if that is said."""
+    template = build_template("a.task", queue=queue, origin="here", priority=priority)
+    encoded = encode_arguments(arguments, {}) if size is None else Arguments(bytes(size), "()", "{}", None)
+    return [TaskMessage(task_id, template, encoded, encode_moments(NOW), {}) for task_id in task_ids]
+
+
+async def publish(broker: Broker, *task_ids: str, **options: Any) -> None:
+    """Publish messages; raise the first error that comes of it."""
+    async for _, error in broker.publish(messages(*task_ids, **options)):
+        if error is not None:
+            raise error
