@@ -57,7 +57,10 @@ def messages(
 
 
 async def publish(broker: Broker, *task_ids: str, **options: Any) -> None:
-    """Publish messages; raise the first error that comes of it."""
-    async for _, error in broker.publish(messages(*task_ids, **options)):
-        if error is not None:
-            raise error
+    """Publish messages; raise the first error that comes of it, with the ids of all that failed."""
+    outcomes = [outcome async for outcome in broker.publish(messages(*task_ids, **options))]
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if errors:
+        failed = {task_id for error in errors for task_id in error.task_ids}
+        errors[0].task_ids = tuple(task_id for task_id in task_ids if task_id in failed)
+        raise errors[0]

@@ -1,4 +1,4 @@
-"""Two transports for the same tests: a real Redis, and the double in memory that users' tests run on."""
+"""Brokers and backends for the same tests: a real Redis, the double that users' tests run on, and AMQP's facts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.celery.redis.envelope import is_task
 from fibo_client.testing import FakeCelery
+from fibo_client.testing.memory import MemoryBackend
+from support.amqp import AmqpBroker, AmqpServer
 from support.servers import free_port
 
 if TYPE_CHECKING:
@@ -20,7 +22,19 @@ if TYPE_CHECKING:
     from support.servers import RedisServer
 
 
-class RedisSide:
+class Facts:
+    """What is true of a broker, and not of every one."""
+
+    first, last = 0, 9
+    """The priorities that are served first and last."""
+    counts_listeners = True
+    patience = 10.0
+    """The most seconds that a question to all workers takes."""
+    one_server = True
+    """Whether the broker and the result backend are on one server."""
+
+
+class RedisSide(Facts):
     """A Redis that no worker serves, or the one with two workers."""
 
     def __init__(
@@ -70,7 +84,7 @@ class RedisSide:
             await each.aclose()
 
 
-class MemorySide:
+class MemorySide(Facts):
     """The double, without a worker or with two."""
 
     def __init__(self, nodes: tuple[str, ...]) -> None:
@@ -110,3 +124,50 @@ class MemorySide:
     async def aclose(self) -> None:
         for each in self._opened:
             await each.aclose()
+
+
+class AmqpSide(Facts):
+    """A broker with AMQP's facts, with results in another store, without a worker or with two."""
+
+    first, last = 9, 0
+    counts_listeners = False
+    patience = 0.1
+    one_server = False
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        self.nodes = nodes
+        fake = FakeCelery(queues=(), nodes=nodes)
+        self.memory = fake._memory  # Where its workers, too, store what they have to say.
+        self.amqp = AmqpServer("celery", "other", listeners=fake._worker)
+
+    def connect(self, **_: Any) -> tuple[Broker, Backend]:
+        return AmqpBroker(self.amqp), MemoryBackend(self.memory)
+
+    async def put(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
+        self.memory.store(task_id, payload, push=publish)
+
+    async def served(self, queue: str, task_ids: list[str]) -> list[str]:
+        taken = []
+        while (message := self.amqp.take(queue)) is not None:
+            taken += [message.id] if message.id in task_ids else []
+        return taken
+
+    async def break_subscriptions(self) -> None:
+        self.memory.break_subscriptions("killed")
+
+    @contextlib.asynccontextmanager
+    async def unreachable(self) -> AsyncIterator[tuple[Broker, Backend]]:
+        both = self.connect()
+        self.amqp.down = self.memory.down = "nobody answers"
+        yield both
+        self.amqp.down = self.memory.down = None
+
+    @contextlib.asynccontextmanager
+    async def unanswered(self) -> AsyncIterator[Broker]:
+        broker, _ = self.connect()
+        self.amqp.unanswered = True
+        yield broker
+        self.amqp.unanswered = False
+
+    async def aclose(self) -> None:
+        """Close nothing."""

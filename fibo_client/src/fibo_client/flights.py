@@ -28,7 +28,7 @@ from fibo_client.packing import is_large, pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fibo_client.celery.jobs import Work
+    from fibo_client.celery.jobs import Job
     from fibo_client.celery.registry import Waiter
     from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.session import Session
@@ -168,11 +168,11 @@ class _Party:
 class _Launch:
     """A chunk that was sent."""
 
-    __slots__ = ("answered", "began", "expiry", "flights", "handle", "parties", "sending", "task_id", "work")
+    __slots__ = ("answered", "began", "expiry", "flights", "handle", "job", "parties", "sending", "task_id")
 
     def __init__(
         self,
-        work: Work,
+        job: Job,
         sending: Sending,
         task_id: str,
         handle: Callable[[], AsyncResult[list[Answer]]],
@@ -180,7 +180,7 @@ class _Launch:
         began: float,
         expiry: float,
     ) -> None:
-        self.work: Work = work
+        self.job: Job = job
         self.sending: Sending = sending
         self.task_id: str = task_id
         self.handle: Callable[[], AsyncResult[list[Answer]]] = handle
@@ -308,11 +308,11 @@ class Flights:
         except FiboError as error:
             self._refuse(flights, error)
             return
-        work = self._session.own([message], sending, retry=True, bulky=is_bulky(chunk))
+        job = self._session.job([message], sending, retry=True, bulky=is_bulky(chunk))
         handle_ = partial(handle, self._session, chunk, line.lane, message.id)
-        launch = _Launch(work, sending, message.id, handle_, flights, now, deadline + EXPIRY_MARGIN)
+        launch = _Launch(job, sending, message.id, handle_, flights, now, deadline + EXPIRY_MARGIN)
         line.in_flight += 1
-        work.send()
+        job.send()
         for flight in flights:
             flight.launch = launch
             for seat in flight.seats:
@@ -325,7 +325,7 @@ class Flights:
         party = launch.parties.get(moment)
         if party is None:
             timeout = None if moment == math.inf else max(0.0, moment - asyncio.get_running_loop().time())
-            waiter = launch.work.enter(timeout, partial(self._arrived, launch, moment))
+            waiter = launch.job.enter(timeout, partial(self._arrived, launch, moment))
             party = launch.parties[moment] = _Party(waiter)
         party.seats[seat] = None
         launch.sending.share(seat.origin)
@@ -343,7 +343,7 @@ class Flights:
 
     def _disembark(self, launch: _Launch, party: _Party) -> None:
         loop = asyncio.get_running_loop()
-        launch.work.leave(party.waiter, loop.time())
+        launch.job.leave(party.waiter, loop.time())
         if launch.parties:
             return
         if not launch.answered:
@@ -375,7 +375,7 @@ class Flights:
 
     def _collect(self, launch: _Launch, waiter: Waiter, began: float) -> list[list[Any]]:
         waited = asyncio.get_running_loop().time() - began
-        outcome = self._session.outcome(launch.work, waiter, waited)
+        outcome = self._session.outcome(launch.job, waiter, waited)
         # A launch and its flights know each other. A handle that stayed with them would keep the text of the answer
         # until the garbage collector comes, which it does rarely while there are few objects, however long.
         return collect(outcome, [launch.handle()], expiry_is_timeout=True)

@@ -1,8 +1,9 @@
-"""Owned work: tasks that are sent for those who wait for them, and cleaned up after them.
+"""Jobs: tasks that are sent for those who wait for them, and cleaned up after them.
 
-One or several wait, each until a deadline of its own. The tasks are sent once. When the last one has left, what is
+One or several wait, each until a deadline of its own. The messages are sent once. When the last one has left, what is
 unanswered is revoked, unless the last of all deadlines has passed (then the tasks expire), and what was answered is
-deleted.
+deleted. What is awaited need not be what is published: of a chain, the first task's message leaves, and every task is
+awaited.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ EXPIRY_MARGIN: Final = 2.0
 """Seconds between the last deadline of owned work and the expiry of its tasks: a worker judges it by its own clock."""
 
 
-class Work:
+class Job:
     """Tasks that belong to those who wait for them.
 
     Whoever makes one sends it and lets the first waiter enter, in one step.
 
     Args:
-        messages: The tasks; at least one.
+        messages: What is published; at least one.
+        task_ids: What is awaited. None is the tasks of the messages.
         publisher: Sends them.
         reader: Reads their results.
         cleaner: Cleans up after them.
@@ -47,6 +49,7 @@ class Work:
     def __init__(
         self,
         messages: Sequence[TaskMessage],
+        task_ids: Sequence[str] | None,
         publisher: Publisher,
         reader: Reader,
         cleaner: Cleaner,
@@ -59,12 +62,13 @@ class Work:
     ) -> None:
         self._publisher = publisher
         self._reader = reader
-        self._tidier = cleaner
+        self._cleaner = cleaner
         self._retry = retry
         self._bulky = bulky
         self._end_on_failure = end_on_failure
         self._revoke_on_cancel = revoke_on_cancel
         self._publication = Publication(messages, self._published, sending=sending)
+        self._task_ids = [message.id for message in messages] if task_ids is None else task_ids
         self._waiters: dict[Waiter, None] = {}
         self._last_deadline = -math.inf
         self._sent = False
@@ -86,7 +90,7 @@ class Work:
             The waiter, to be handed to `leave` in the end.
         """
         waiter = self._reader.enter(
-            [message.id for message in self._publication.messages],
+            self._task_ids,
             timeout=timeout,
             on_over=on_over,
             on_answer=on_answer,
@@ -105,7 +109,7 @@ class Work:
         self._publisher.put(self._publication)
 
     def leave(self, waiter: Waiter, now: float) -> None:
-        """Stop waiting, over or not. The last one to leave ends the work.
+        """Stop waiting, over or not. The last one to leave ends the job.
 
         Args:
             waiter: From `enter`.
@@ -134,16 +138,29 @@ class Work:
         Returns:
             True if all were, False if the first of them certainly was not, None if it is not known.
         """
-        publication = self._publication
-        if not any(task_id in publication.remaining for task_id in task_ids):
+        if not self._publication.remaining:
             return True
-        return False if task_ids[0] in publication.unsent else None
+        unsent, messages = self._unsent, self._message_ids
+        if not any(task_id in self._publication.remaining or task_id not in messages for task_id in task_ids):
+            return True
+        return False if task_ids[0] in unsent else None
 
     @property
     def in_flight(self) -> int:
         """How many of the tasks were, or may have been, sent and have no answer yet, as far as somebody waits."""
         missing = max((waiter.missing for waiter in self._waiters), key=len, default={})
-        return len(missing.keys() - self._publication.unsent)
+        return len(missing.keys() - self._unsent)
+
+    @property
+    def _unsent(self) -> set[str]:
+        """The tasks that were certainly not sent. One that a worker sends needs a message of the job's before."""
+        publication = self._publication
+        unsent = publication.unsent
+        return unsent.union(self._task_ids) if len(unsent) == len(publication.messages) else unsent
+
+    @property
+    def _message_ids(self) -> set[str]:
+        return {message.id for message in self._publication.messages}
 
     def _published(self, failure: Failure | None) -> None:
         self._sent = failure is None
@@ -154,17 +171,17 @@ class Work:
                 self._reader.fail(waiter, failure)
 
     def _clean_up(self, waiter: Waiter, now: float) -> None:
-        unsent = self._publication.unsent
+        unsent = self._unsent
         abandoned = [task_id for task_id in waiter.missing if task_id not in unsent]
         # Whoever had the last deadline may have left before it. Until then nothing expires.
         if abandoned and now < self._last_deadline and self._revoke_on_cancel:
             # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
             spared = self._publication.unknown if waiter.error is not None else ()
-            self._tidier.revoke([task_id for task_id in abandoned if task_id not in spared])
+            self._cleaner.revoke([task_id for task_id in abandoned if task_id not in spared])
         # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
         delay = self._last_deadline - now + 2 * EXPIRY_MARGIN
         if abandoned and delay < math.inf:
-            self._tidier.delete(abandoned, delay)
+            self._cleaner.delete(abandoned, delay)
         answered = [task_id for task_id in waiter.arrived if task_id not in waiter.missing]
         if answered:
-            self._tidier.delete(answered)
+            self._cleaner.delete(answered)

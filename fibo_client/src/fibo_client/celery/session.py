@@ -1,8 +1,8 @@
-"""The running parts of a client, and the two ways to use them: waiting for results, and having work done.
+"""The running parts of a client, and the two ways to use them: waiting for results, and having jobs done.
 
-*Owned* work (`run`) belongs to the call that asked for it: it is revoked when the caller is cancelled, and its results
-are deleted once they have been read. Work that was *handed out* is only waited for (`wait`): giving up a wait changes
-nothing, and it can be repeated.
+An *owned* job (`run`) belongs to the call that asked for it: it is revoked when the caller is cancelled, and its
+results are deleted once they have been read. Tasks that were *handed out* are only waited for (`wait`): giving up a
+wait changes nothing, and it can be repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import anyio
 from fibo_client.celery.cleaner import Cleaner
 from fibo_client.celery.config import LONGEST_TIMEOUT, UNSET
 from fibo_client.celery.encoder import Encoder
-from fibo_client.celery.jobs import Work
+from fibo_client.celery.jobs import Job
 from fibo_client.celery.protocol.jsontypes import JSONCodec
 from fibo_client.celery.publisher import Publication, Publisher
 from fibo_client.celery.reader import Reader
@@ -109,7 +109,7 @@ class Session:
         self._pid = 0
         self._state = _State.UNOPENED
         self._closing: asyncio.Task[None] | None = None
-        self._works: weakref.WeakSet[Work] = weakref.WeakSet()
+        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
 
     async def open(self) -> None:
         """Start to run on the present event loop. No connection is made yet.
@@ -221,7 +221,7 @@ class Session:
         publisher, reader = self._publisher, self._reader
         return ClientStats(
             pending=reader.pending,
-            in_flight=sum(work.in_flight for work in list(self._works)),
+            in_flight=sum(job.in_flight for job in list(self._jobs)),
             unsent=publisher.unsent,
             published=publisher.published,
             answers=reader.answers,
@@ -402,6 +402,7 @@ class Session:
         messages: Sequence[TaskMessage],
         sending: Sending,
         *,
+        task_ids: Sequence[str] | None = None,
         timeout: float | None,
         retry: bool,
         bulky: bool = False,
@@ -412,8 +413,9 @@ class Session:
         """Send tasks and wait for their results; the tasks are owned by this call.
 
         Args:
-            messages: The tasks; at least one.
+            messages: What is published; at least one.
             sending: From `begin`.
+            task_ids: What is awaited. None is the tasks of the messages.
             timeout: Seconds for all of it. None is no limit.
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
@@ -433,40 +435,43 @@ class Session:
             TooManyInFlightError: They are too many to wait for; nothing was sent.
         """
         loop = self.check()
-        self.check_room(len(messages))
+        self.check_room(len(messages if task_ids is None else task_ids))
         over: asyncio.Future[None] = loop.create_future()
-        work = self.own(messages, sending, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
-        work.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
-        waiter = work.enter(_left(timeout, loop.time() - began), lambda: _wake(over), on_answer)
+        job = self.job(messages, sending, task_ids=task_ids, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
+        job.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
+        waiter = job.enter(_left(timeout, loop.time() - began), lambda: _wake(over), on_answer)
         try:
             await over
         finally:
-            work.leave(waiter, loop.time())
-        return self.outcome(work, waiter, loop.time() - began)
+            job.leave(waiter, loop.time())
+        return self.outcome(job, waiter, loop.time() - began)
 
-    def own(
+    def job(
         self,
         messages: Sequence[TaskMessage],
         sending: Sending,
         *,
+        task_ids: Sequence[str] | None = None,
         retry: bool,
         bulky: bool = False,
         end_on_failure: bool = False,
-    ) -> Work:
-        """Make owned work of tasks. It is sent when its maker says so.
+    ) -> Job:
+        """Make a job. It is sent when its maker says so.
 
         Args:
-            messages: The tasks; at least one.
+            messages: What is published; at least one.
             sending: From `begin`.
+            task_ids: What is awaited. None is the tasks of the messages.
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
 
         Returns:
-            The work.
+            The job.
         """
-        work = Work(
+        job = Job(
             messages,
+            task_ids,
             self._publisher,
             self._reader,
             self.cleaner,
@@ -476,14 +481,14 @@ class Session:
             revoke_on_cancel=self.config.revoke_on_cancel,
             sending=sending,
         )
-        self._works.add(work)
-        return work
+        self._jobs.add(job)
+        return job
 
-    def outcome(self, work: Work, waiter: Waiter, waited: float) -> Outcome:
-        """Tell how somebody's wait for owned work ended.
+    def outcome(self, job: Job, waiter: Waiter, waited: float) -> Outcome:
+        """Tell how somebody's wait for owned job ended.
 
         Args:
-            work: The work.
+            job: The job.
             waiter: Who waited. It is over.
             waited: Seconds that it took.
 
@@ -499,8 +504,8 @@ class Session:
             error = copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
             raise error
         outcome = self._outcome(waiter, waited)
-        outcome.unsent = work.unsent
-        outcome.published = work.sent(outcome.missing)
+        outcome.unsent = job.unsent
+        outcome.published = job.sent(outcome.missing)
         return outcome
 
     def _outcome(self, waiter: Waiter, waited: float) -> Outcome:

@@ -80,6 +80,7 @@ class Memory:
         health: Stands for that of a server; it never has any.
         lists: The messages by queue and priority step, oldest first.
         results: What is stored, by task id.
+        others: What else is stored in the backend, by Celery's name for it.
         subscriptions: The connections for pushed results that are open.
         workers: Who takes messages, if anybody does.
         down: Why nothing can be reached; None while all is well.
@@ -92,6 +93,7 @@ class Memory:
         self.health.connected()
         self.lists: dict[tuple[str, int], deque[TaskMessage]] = {}
         self.results: dict[str, bytes] = {}
+        self.others: dict[str, bytes] = {}
         self.subscriptions: list[MemorySubscription] = []
         self.workers: Workers | None = None
         self.down: str | None = None
@@ -300,6 +302,13 @@ class MemoryBackend:
         for task_id in task_ids:
             self._memory.results.pop(task_id, None)
         await asyncio.sleep(0)
+
+    async def put(self, name: str, value: bytes, *, expires: float) -> None:
+        """See `Backend.put`."""
+        await asyncio.sleep(0)
+        self._memory.check()
+        self._memory.others[name] = value
+        asyncio.get_running_loop().call_later(expires, self._memory.others.pop, name, None)
 
     async def subscribe(self) -> MemorySubscription:
         """See `Backend.subscribe`."""

@@ -110,6 +110,19 @@ class Backend(Protocol):
         """
         ...
 
+    async def put(self, name: str, value: bytes, *, expires: float) -> None:
+        """Store something that workers read beside results, such as how many tasks a chord has.
+
+        Args:
+            name: Celery's name for it, without a prefix: ``celery-taskset-meta-<id>.s``.
+            value: What to store.
+            expires: Seconds that it is kept.
+
+        Raises:
+            TransportError: It may not have been stored.
+        """
+        ...
+
     async def subscribe(self) -> Subscription:
         """Open a connection for pushed results.
 

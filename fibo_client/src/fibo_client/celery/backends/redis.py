@@ -8,6 +8,7 @@ import anyio
 
 from fibo_client.celery.backends.base import Confirmed, Pushed
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
+from fibo_client.celery.redis.keys import RESULT
 from fibo_client.errors import ReadError, TransportError
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class RedisBackend:
         """See `Backend.delete_many`. One UNLINK."""
         with translated_errors():
             await self._connections.execute("UNLINK", *[f"{self._prefix}{task_id}" for task_id in task_ids])
+
+    async def put(self, name: str, value: bytes, *, expires: float) -> None:
+        """See `Backend.put`. One SET."""
+        key = f"{self._prefix.removesuffix(RESULT)}{name}"
+        with translated_errors():
+            await self._connections.execute("SET", key, value, "PX", max(1, round(expires * 1000)))
 
     async def subscribe(self) -> RedisSubscription:
         """See `Backend.subscribe`."""

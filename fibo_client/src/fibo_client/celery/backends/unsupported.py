@@ -80,6 +80,10 @@ class UnsupportedBackend:
         """See `Backend.delete_many`."""
         raise ConfigError(self.unreadable)
 
+    async def put(self, *_: object, **__: object) -> NoReturn:
+        """See `Backend.put`."""
+        raise ConfigError(self.unreadable)
+
     async def subscribe(self) -> NoReturn:
         """See `Backend.subscribe`."""
         raise ConfigError(self.unreadable)
