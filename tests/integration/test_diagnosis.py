@@ -144,6 +144,20 @@ async def test_what_was_sent_and_is_gone_is_told_from_what_was_never_sent(client
     assert (never.cause, never.sent) == (Cause.NEVER_PUBLISHED, False)
 
 
+async def test_of_a_bare_id_the_queue_that_was_looked_into_is_said_to_be_a_guess_unless_it_is_remembered_or_given(
+    client,
+):
+    async with CeleryClient(client.config.broker_url) as other:
+        sent = await client.send_task("stock.add", [1, 2], queue="nobodys")
+        remembered = await client.diagnose(client.result(sent.id), timeout=PATIENCE)
+        assert (remembered.cause, remembered.queue, remembered.guessed) == (Cause.NOT_LISTENING, "nobodys", False)
+        guessed = await other.diagnose(other.result(sent.id), timeout=PATIENCE)
+        assert (guessed.cause, guessed.queue, guessed.guessed) == (Cause.NEVER_PUBLISHED, other.config.queue, True)
+        assert "(a guess: this client's own; that of the task is not known)" in str(guessed)
+        given = await other.diagnose(other.result(sent.id, queue="nobodys"), timeout=PATIENCE)
+        assert (given.cause, given.guessed, given.ahead) == (Cause.NOT_LISTENING, False, 0)
+
+
 async def test_a_result_that_has_expired_is_gone(client, server, narrow):
     result = await client.send_task("stock.add", [1, 2])
     await eventually(client.result(result.id).ready)

@@ -143,8 +143,8 @@ def check_handles(text):
     names, elsewhere = (text,) * 50, {f"{k}{text}": text for k in range(7)}
     diagnoses = [
         Diagnosis(
-            task_id=text, task=text, state=text, cause=cause, queue=text, depth=1, ahead=ahead, searched=True,
-            sent=True, workers=names, silent=1, listening=names, registered=names,
+            task_id=text, task=text, state=text, cause=cause, queue=text, guessed=True, depth=1,
+            ahead=ahead, searched=True, sent=True, workers=names, silent=1, listening=names, registered=names,
             unregistered=names, held={text: text}, since=None, elsewhere=elsewhere,
         )
         for cause in Cause

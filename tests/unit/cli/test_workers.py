@@ -54,7 +54,7 @@ async def test_names_of_workers_queues_and_tasks_stay_in_their_places(console, f
 
 async def test_a_diagnosis_is_one_line(console, fake, written):
     async with FiboClient(transport=fake) as client:
-        assert await diagnose(client, console, "an-id", task=EVIL, timeout=1) is ExitCode.OK
+        assert await diagnose(client, console, "an-id", task=EVIL, queue=None, timeout=1) is ExitCode.OK
     assert written().count("\n") == 1
     assert acts(written(), "\n") == []
 

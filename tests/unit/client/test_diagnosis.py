@@ -101,6 +101,7 @@ def test_of_a_task_that_no_worker_of_its_queue_knows_it_is_said_who_does(listeni
         state="PENDING",
         cause=Cause.UNKNOWN_TASK,
         queue="q",
+        guessed=False,
         depth=1,
         ahead=0,
         searched=True,

@@ -252,23 +252,31 @@ class CeleryClient:
             await self.session.publish(messages, sending, timeout=self.session.seconds(timeout), retry=retry)
         return handles
 
-    def result(self, task_id: str, task: str | RemoteTask[..., Any] | None = None) -> AsyncResult[Any]:
+    @overload
+    def result(self, task_id: str, task: RemoteTask[..., R], *, queue: str | None = ...) -> AsyncResult[R]: ...
+    @overload
+    def result(self, task_id: str, task: str | None = ..., *, queue: str | None = ...) -> AsyncResult[Any]: ...
+    def result(
+        self, task_id: str, task: str | RemoteTask[..., Any] | None = None, *, queue: str | None = None
+    ) -> AsyncResult[Any]:
         """Make the handle of a task that was sent before, by this client or another. No I/O.
 
         Args:
             task_id: The task's id.
             task: Its name, for messages, or the `RemoteTask`, whose `decode` then applies.
+            queue: The queue that it was sent to, for `diagnose`. None is not known.
 
         Returns:
             The handle.
 
         Raises:
-            MessageError: The id cannot be one.
+            MessageError: The id, or the queue, cannot be one.
         """
         task_id = check_name("task_id", task_id)
+        queue = None if queue is None else check_name("queue", queue)
         if isinstance(task, RemoteTask):
-            return AsyncResult(self.session, task_id, task=task.name, decode=task.decode)
-        return AsyncResult(self.session, task_id, task=task)
+            return AsyncResult(self.session, task_id, task=task.name, queue=queue, decode=task.decode)
+        return AsyncResult(self.session, task_id, task=task, queue=queue)
 
     # Collecting.
 

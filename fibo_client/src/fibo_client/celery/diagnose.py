@@ -42,7 +42,8 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
         ResultDecodeError: What is stored is not a result.
     """
     session.check()
-    queue = result.queue or session.config.queue  # Of a bare id, that is a guess.
+    own_queue = result.queue or session.queue_of(result.id)
+    queue = own_queue or session.config.queue
     # First the queue, then the workers, then the result: a task that moves on meanwhile is met further on.
     place = await session.broker.locate(queue, result.id, timeout=timeout)
     # How many hear a question, Redis itself counts.
@@ -67,7 +68,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
     listening = tuple(name for name, taken in queues.items() if queue in queue_names(taken))
     knowing, unregistered = _known(result.task, registered)
     # Who has it, or else who may have taken it.
-    blamed = set(holding) or {*listening, *(knowing if result.queue is None else ())}
+    blamed = set(holding) or {*listening, *(knowing if own_queue is None else ())}
     elsewhere = {"message": "it asks for no result (ignore_result=True)"} if result.ignored else {}
     if session.backend.unreadable is not None:
         elsewhere["this client"] = session.backend.unreadable
@@ -83,7 +84,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
         held=tuple(what for what, _ in holding.values()),
         place=place,
         sent=result.sent,
-        guessed=result.queue is None,
+        guessed=own_queue is None,
         workers=bool(queues),
         silent=max(0, (heard or 0) - len(queues)),
         listening=listening,
@@ -97,6 +98,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
         state=state,
         cause=_judge(facts),
         queue=queue,
+        guessed=facts.guessed,
         depth=place.depth,
         ahead=place.ahead,
         searched=place.complete,

@@ -55,6 +55,7 @@ class Diagnosis:
         state: The stored state; ``PENDING`` where nothing is stored, or where it cannot be read.
         cause: Why it has no answer.
         queue: The queue that was looked at.
+        guessed: Whether that is a guess: the client's own, where the task's is not known.
         depth: How many messages wait in it.
         ahead: About how many of them come before this task's; None if it was not found there.
         searched: Whether all of the queue was looked at. In a long one only the oldest and the newest are.
@@ -79,6 +80,7 @@ class Diagnosis:
     state: str
     cause: Cause
     queue: str
+    guessed: bool
     depth: int
     ahead: int | None
     searched: bool
@@ -128,10 +130,10 @@ class Diagnosis:
             case Cause.STORED_ELSEWHERE:
                 return f"it is in no queue; its result seems to be stored elsewhere, or nowhere: {self._elsewhere()}"
             case Cause.GONE:
-                return f"it was sent, and neither its queue nor a worker that answered has it now: {_SENT_AND_GONE}"
+                return f"it was sent; {self._absent()}, and no worker that answered holds it: {_SENT_AND_GONE}"
             case Cause.NEVER_PUBLISHED:
                 return (
-                    "its queue has it not, no worker that answered holds it, and this client does not remember to have "
+                    f"{self._absent()}, no worker that answered holds it, and this client does not remember to have "
                     f"sent it: {_PERHAPS_NEVER_SENT}"
                 )
 
@@ -180,7 +182,11 @@ class Diagnosis:
             who = f"{self._counted()} gave no answer and may have it: {_SOLO}, and {_NO_JSON}"
         else:
             who = f"no worker answered{f' that takes from {shown(self.queue)}' if self.workers else ''}: {_NO_CONTROL}"
-        return f"its queue has it not, and {who}. Otherwise {otherwise}"
+        return f"{self._absent()}, and {who}. Otherwise {otherwise}"
+
+    def _absent(self) -> str:
+        guess = " (a guess: this client's own; that of the task is not known)" if self.guessed else ""
+        return f"it is not in the queue {shown(self.queue)}{guess}"
 
     def _counted(self) -> str:
         return f"{self.silent} {'worker' if self.silent == 1 else 'workers'} that heard the questions"

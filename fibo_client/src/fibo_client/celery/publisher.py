@@ -13,6 +13,7 @@ import contextvars
 import logging
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
@@ -114,8 +115,8 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._reached = False
         self.published: int = 0
-        self.recent: deque[str] = deque(maxlen=MAX_RECENT)
-        """The ids of the tasks that were sent last."""
+        self.recent: dict[str, str] = {}
+        """The queues of the tasks that were sent last, by id."""
         self.retries: int = 0
 
     def start(self) -> None:
@@ -226,7 +227,9 @@ class Publisher:
             owner = owners[id(message)]
             owner.unknown.discard(message.id)
             del owner.remaining[message.id]
-            self.recent.append(message.id)
+            self.recent[message.id] = message.queue
+        for task_id in list(islice(self.recent, max(0, len(self.recent) - MAX_RECENT))):
+            del self.recent[task_id]
 
     def _failed(
         self, owners: dict[int, Publication], new: set[int], messages: Sequence[TaskMessage], error: Failure

@@ -71,7 +71,7 @@ class AsyncResult(Generic[T]):
     @property
     def sent(self) -> bool:
         """Whether this client remembers that it sent the task. False says little: another one may have."""
-        return self._handed_out or self._session.was_sent(self.id)
+        return self._handed_out or self._session.queue_of(self.id) is not None
 
     @property
     def ignored(self) -> bool | None:

@@ -201,16 +201,16 @@ class Session:
             )
         return self._loop
 
-    def was_sent(self, task_id: str) -> bool:
-        """Tell whether this client remembers to have sent a task. It remembers the last thousand only.
+    def queue_of(self, task_id: str) -> str | None:
+        """Tell which queue a task was sent to. The last thousand that this client sent are remembered.
 
         Args:
             task_id: The task's id.
 
         Returns:
-            Whether it was. False says little: it may be long ago, or another client's.
+            The queue. None says little: it may be long ago, or another client's.
         """
-        return task_id in self._publisher.recent
+        return self._publisher.recent.get(task_id)
 
     def stats(self) -> ClientStats:
         """Count what was done so far. No I/O.

@@ -421,12 +421,10 @@ def diagnose(
     """
     from fibo_client.cli import workers as jobs
 
-    overrides = {} if queue is None else {"queue": queue}
     _run(
         _client_options(broker, result_backend, settings, debug=debug),
-        lambda client, console: jobs.diagnose(client, console, task_id, task=task, timeout=timeout),
+        lambda client, console: jobs.diagnose(client, console, task_id, task=task, queue=queue, timeout=timeout),
         as_json=as_json,
-        **overrides,
     )
 
 

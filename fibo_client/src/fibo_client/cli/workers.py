@@ -80,24 +80,31 @@ async def workers(client: FiboClient, console: Console, *, timeout: float) -> Ex
     return ExitCode.OK
 
 
-async def diagnose(client: FiboClient, console: Console, task_id: str, *, task: str | None, timeout: float) -> ExitCode:
+async def diagnose(
+    client: FiboClient, console: Console, task_id: str, *, task: str | None, queue: str | None, timeout: float
+) -> ExitCode:
     """Write why a task gives no answer.
 
     Args:
-        client: An open client, whose queue is that of the task.
+        client: An open client.
         console: Where to write.
         task_id: The task's id.
         task: Its name, where it is known.
+        queue: The queue that it was sent to, likewise.
         timeout: Seconds that each round of questions may take.
 
     Returns:
         The exit status.
     """
-    diagnosis = await client.celery.diagnose(client.celery.result(task_id, task), timeout=timeout)
+    from fibo_client.celery.diagnosis import Cause
+
+    diagnosis = await client.celery.diagnose(client.celery.result(task_id, task, queue=queue), timeout=timeout)
     if console.as_json:
         await console.write_json(**dataclasses.asdict(diagnosis))
     else:
         await console.write_wrapped(str(diagnosis))
+        if diagnosis.guessed and diagnosis.cause in (Cause.GONE, Cause.NEVER_PUBLISHED, Cause.NO_REPLY):
+            console.info(f"Was it sent to another queue? Ask again: fibo diagnose {task_id} --queue QUEUE")
     return ExitCode.OK
 
 
