@@ -263,6 +263,32 @@ async def test_one_failure_of_many_is_raised_or_put_in_its_place(celery):
         await celery.gather(handles)
 
 
+@on(CELERY)
+async def test_of_many_that_are_gathered_with_their_errors_one_that_is_late_has_its_timeout_in_its_place(celery):
+    handles = [await celery.send_task("stock.sleep", (60,)), await celery.send_task("stock.add", (1, 2))]
+    assert await handles[1].get() == 3
+    late, value = await celery.gather(handles, timeout=0.2, return_exceptions=True)
+    assert (type(late), late.task_ids, value) == (ResultTimeoutError, (handles[0].id,), 3)
+    with pytest.raises(ResultTimeoutError) as caught:
+        await celery.gather(handles, timeout=0.2)
+    assert caught.value.finished == {1: 3}
+    await celery.revoke(handles[0], terminate=True)
+
+
+@on(CELERY)
+async def test_one_look_shows_the_state_of_a_task_with_what_it_carries(celery):
+    waiting = await celery.send_task("stock.add", (1, 2), countdown=600)
+    failed = await celery.send_task("stock.fail", ("bad",))
+    with pytest.raises(TaskFailedError):
+        await failed.get()
+    metas = await celery.metas([waiting, celery.result(failed.id), waiting])
+    assert [meta.state for meta in metas] == ["PENDING", "FAILURE", "PENDING"]
+    assert (metas[1].failure.exc_type, metas[1].failure.exc_args) == ("ValueError", ("bad",))
+    assert await failed.meta() == metas[1]
+    assert await celery.metas([]) == []
+    await waiting.revoke()
+
+
 # States on the way.
 
 
@@ -283,7 +309,7 @@ async def test_a_task_that_is_tried_again_says_so_meanwhile_and_answers_in_the_e
     seen = [meta async for meta in handle.updates()]
     assert seen[-1].result == 1
     retries = [meta for meta in seen if meta.state == "RETRY"]
-    assert [(meta.failure.exc_type, meta.failure.args) for meta in retries] == [("ValueError", ("once more",))]
+    assert [(meta.failure.exc_type, meta.failure.exc_args) for meta in retries] == [("ValueError", ("once more",))]
     assert retries[0].failure.traceback.rstrip().endswith("Retry in 0.1s: ValueError('once more')")
 
 

@@ -106,7 +106,7 @@ async def test_a_task_that_is_tried_again_is_not_over_until_it_succeeds(run, sid
     retried, done = metas
     assert (retried.ready, retried.result, done.result) == (False, None, 1)
     assert (retried.failure.exc_type, retried.failure.exc_module) == ("ValueError", "builtins")
-    assert retried.failure.args == ("once more",)
+    assert retried.failure.exc_args == ("once more",)
     assert "Retry in 0.1s" in retried.failure.traceback
     assert done.parent_id == started.id  # As Celery has it: the second try is the child of the first.
 
@@ -128,14 +128,14 @@ async def test_a_failure_is_data(run, side, task, args, module, name, exc_args):
     failure = meta.failure
     assert (meta.state, meta.result) == ("FAILURE", None)
     assert (failure.exc_module, failure.exc_type) == (module, name)
-    assert exc_args is ... or failure.args == exc_args
+    assert exc_args is ... or failure.exc_args == exc_args
     assert name == "Reject" or failure.traceback.startswith("Traceback (most recent call last)")
 
 
 async def test_a_task_that_the_worker_does_not_know_fails_at_once(run, side):
     meta = (await run(side, "nobody.knows")).last()
     failure = meta.failure
-    assert (failure.exc_module, failure.exc_type, failure.args) == (
+    assert (failure.exc_module, failure.exc_type, failure.exc_args) == (
         "celery.exceptions",
         "NotRegistered",
         ("nobody.knows",),
@@ -146,7 +146,7 @@ async def test_a_task_that_the_worker_does_not_know_fails_at_once(run, side):
 async def test_a_worker_process_that_dies_is_a_failure(run, plain):
     meta = (await run(plain, "stock.exit", 3)).last()
     assert (meta.failure.exc_module, meta.failure.exc_type) == ("billiard.exceptions", "WorkerLostError")
-    assert "exitcode 3" in meta.failure.args[0]
+    assert "exitcode 3" in meta.failure.exc_args[0]
     assert meta.failure.traceback is None
 
 
@@ -155,15 +155,15 @@ async def test_time_limits_are_failures(run, plain):
     soft = await run(plain, "stock.sleep", 30, soft_time_limit=0.5)
     meta = hard.last()
     assert (meta.failure.exc_module, meta.failure.exc_type) == ("billiard.exceptions", "TimeLimitExceeded")
-    assert (meta.failure.args, meta.failure.traceback) == ((0.5,), None)
+    assert (meta.failure.exc_args, meta.failure.traceback) == ((0.5,), None)
     meta = soft.last()
     assert (meta.failure.exc_module, meta.failure.exc_type) == ("billiard.exceptions", "SoftTimeLimitExceeded")
-    assert meta.failure.args == ()
+    assert meta.failure.exc_args == ()
 
 
 async def test_an_expired_task_is_revoked(run, side):
     meta = (await run(side, "stock.add", 1, 1, countdown=0.3, expires=0.1)).last()
-    assert (meta.state, meta.failure.exc_type, meta.failure.args) == ("REVOKED", "TaskRevokedError", ("expired",))
+    assert (meta.state, meta.failure.exc_type, meta.failure.exc_args) == ("REVOKED", "TaskRevokedError", ("expired",))
 
 
 async def test_a_revoked_task_is_revoked_and_a_terminated_one_too(run, plain):
@@ -176,7 +176,7 @@ async def test_a_revoked_task_is_revoked_and_a_terminated_one_too(run, plain):
     for run_, reason in ((held, "revoked"), (running, "terminated")):
         meta = run_.last()
         assert (meta.state, meta.failure.exc_module) == ("REVOKED", "celery.exceptions")
-        assert meta.failure.args == (reason,)
+        assert meta.failure.exc_args == (reason,)
 
 
 @pytest.mark.parametrize("countdown", [-0.001, -1.5, -(2**31)])
@@ -262,7 +262,7 @@ async def test_what_a_task_stores_for_a_state_that_it_sets_itself_is_kept(
     started.until(state)
     meta = decode_meta(started.watch.stored(), started.id, max_bytes=LIMIT)
     assert (meta.state, meta.result) == (state, content)
-    assert (meta.failure.exc_type, meta.failure.args) == (exc_type, exc_args)
+    assert (meta.failure.exc_type, meta.failure.exc_args) == (exc_type, exc_args)
     with side.celery() as app:
         theirs = app.AsyncResult(started.id)
         if exc_type == "ValueError":  # Celery gives what would be raised, and nothing of the rest.

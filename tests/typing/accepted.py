@@ -115,6 +115,9 @@ async def results(result: AsyncResult[int]) -> None:
     assert_type(await result.state(), str)
     assert_type(result.cached, TaskMeta | None)
     assert_type(await result.revoke(terminate=True), int)
+    assert_type(await result.meta(), TaskMeta)
+    wider: AsyncResult[object] = result  # A handle of a narrower answer will do.
+    print(wider)
     async for update in result.updates(timeout=5):
         assert_type(update, TaskMeta)
 

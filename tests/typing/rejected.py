@@ -38,6 +38,10 @@ async def asynchronous(client: FiboClient, result: AsyncResult[int]) -> None:
     with client.stream([1]):  # error: async with
         pass
     await client  # error: not to be awaited
+    if result.ready():  # error: not awaited
+        pass
+    while not result.state():  # error: not awaited
+        pass
     all(client.ready([result]))  # error: not awaited
     client.ready([result])[0]  # error: not awaited
     await client.ready([client.submit(5)])  # error: not awaited

@@ -62,7 +62,13 @@ async def handles(celery: CeleryClient, handle: AsyncResult[int], bare: AsyncRes
     reveal_type(await handle)  # int
     reveal_type(await handle.get(timeout=2))  # int
     reveal_type(await bare.get())  # Any
-    reveal_type(handle.ready())  # Question[bool]
+    _ = reveal_type(handle.ready())  # Coroutine[Any, Any, bool]
+    _ = reveal_type(handle.state())  # Coroutine[Any, Any, str]
+    reveal_type(await handle.meta())  # TaskMeta
+    reveal_type(await celery.metas([handle, bare]))  # list[TaskMeta]
+    reveal_type(celery.result("an-id", ADD))  # AsyncResult[int]
+    reveal_type(celery.result("an-id", "proj.add"))  # AsyncResult[Any]
+    reveal_type(handle.updates())  # AsyncGenerator[TaskMeta, None]
     reveal_type(await handle.ready())  # bool
     reveal_type(await handle.state())  # str
     reveal_type(handle.cached)  # TaskMeta | None

@@ -37,7 +37,15 @@ def by_line(said: list[tuple[str, int, str]]) -> Said:
 
 def ask_mypy(cache: Path) -> tuple[Said, Said]:
     out = check(
-        "mypy", "--strict", "--no-error-summary", "--no-pretty", "--hide-error-context", "--cache-dir", cache, *FILES
+        "mypy",
+        "--strict",
+        "--enable-error-code=truthy-bool",
+        "--no-error-summary",
+        "--no-pretty",
+        "--hide-error-context",
+        "--cache-dir",
+        cache,
+        *FILES,
     )
     errors = re.findall(r"^(.+?):(\d+): error: (.*)$", out, re.MULTILINE)
     shown = re.findall(r"^(.+?):(\d+): note: Revealed type is \"(.*)\"$", out, re.MULTILINE)
@@ -50,7 +58,8 @@ def ask_basedpyright() -> tuple[Said, Said]:
     for each in found["generalDiagnostics"]:
         path = os.path.relpath(each["file"], ROOT)
         place = (path, each["range"]["start"]["line"] + 1)
-        if each["severity"] == "error":
+        # The rule that sees a forgotten await in an `if` is a warning, unless a project says otherwise.
+        if each["severity"] == "error" or "references coroutine" in each["message"]:
             errors.append((*place, each["message"]))
         elif revealed := re.fullmatch(r"Type of \".*\" is \"(.*)\"", each["message"]):
             shown.append((*place, revealed[1]))

@@ -131,7 +131,7 @@ def test_a_long_name_of_an_exception_hides_neither_its_arguments_nor_its_task():
 
 
 def check_handles(text):
-    failure = TaskFailure(exc_type=text, exc_module=text, args=(text,) * 50, traceback=text)
+    failure = TaskFailure(exc_type=text, exc_module=text, exc_args=(text,) * 50, traceback=text)
     meta = TaskMeta(
         task_id=text, state=text, result={text: text}, failure=failure, name=text, worker=text, queue=text, args=[text],
         kwargs={text: text}, date_done=text, parent_id=text, children=[text],

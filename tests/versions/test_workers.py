@@ -91,7 +91,7 @@ async def test_a_retry_is_followed_and_found(celery, worker):
     handle = await celery.send_task("hosted.retry", (1,), {"countdown": 60})
     async with contextlib.aclosing(handle.updates()) as updates:
         first = await anext(updates)
-    assert (first.state, first.failure.exc_type, first.failure.args) == ("RETRY", "OutOfStockError", ("tea", 0))
+    assert (first.state, first.failure.exc_type, first.failure.exc_args) == ("RETRY", "OutOfStockError", ("tea", 0))
 
     async def found():
         return (await celery.diagnose(handle)).held == {worker.node: "scheduled"}

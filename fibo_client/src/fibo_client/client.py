@@ -18,12 +18,11 @@ from fibo_client.streaming import Stream
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterable, Iterable
+    from collections.abc import AsyncIterable, Coroutine, Iterable
     from types import TracebackType
     from typing import Self, Unpack
 
     from fibo_client.celery.connect import Transport
-    from fibo_client.celery.question import Question
     from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.signature import RemoteTask
     from fibo_client.celery.stats import ClientStats
@@ -400,7 +399,7 @@ class FiboClient:
         numbers = [(check_index(n, self.config.max_n),) for n in check_indexes(ns)]
         return await self.celery.send_many(task, numbers, retry=True)
 
-    def ready(self, results: Iterable[AsyncResult[Any]]) -> Question[list[bool]]:
+    def ready(self, results: Iterable[AsyncResult[Any]]) -> Coroutine[Any, Any, list[bool]]:
         """Ask which tasks are over, by one read for all. It does not wait for them.
 
         Args:

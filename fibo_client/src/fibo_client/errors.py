@@ -184,6 +184,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         published: Whether the (first) unanswered task was sent. None where this client does not know.
         looks: How often unanswered results were read, and there was no final one. Of many results, all together.
         unread: Why results could not be read when time was up; None where they could.
+        no_worker: Whether it is known that no worker listened on the broker when time was up.
         ignored: Whether it was sent with ``ignore_result=True``. None where that was left to how the task is declared,
             or is not known.
         decoded: Whether the answer was to be decoded (`decode` of a `RemoteTask`): who says how to read the answer
@@ -204,12 +205,14 @@ class ResultTimeoutError(FiboError, TimeoutError):
         published: bool | None = None,
         looks: int = 0,
         unread: str | None = None,
+        no_worker: bool = False,
         ignored: bool | None = None,
         decoded: bool = False,
     ) -> None:
         self.published = published
         self.looks = looks
         self.unread = unread
+        self.no_worker = no_worker
         self.ignored = ignored
         self.decoded = decoded
         self.task = task

@@ -24,7 +24,7 @@ def success(task_id: str, value: object = 1) -> TaskMeta:
 
 
 def failure(task_id: str) -> TaskMeta:
-    failed = TaskFailure(exc_type="ValueError", exc_module="builtins", args=(), traceback=None)
+    failed = TaskFailure(exc_type="ValueError", exc_module="builtins", exc_args=(), traceback=None)
     return TaskMeta(task_id=task_id, state="FAILURE", failure=failed)
 
 

@@ -37,8 +37,8 @@ REPRS = [
     (RemoteTask("log_in", kwargsrepr="{***}")("anna", word=SECRET), "<Signature log_in('anna', **{***})>"),
     (TaskMeta(task_id="a", state="SUCCESS", result=HUGE), "TaskMeta(task_id='a', state='SUCCESS', result=<int>)"),
     (
-        TaskFailure(exc_type="ValueError", exc_module="builtins", args=("no",), traceback="Traceback ..." * 1000),
-        "TaskFailure(exc_type='ValueError', exc_module='builtins', args=('no',))",
+        TaskFailure(exc_type="ValueError", exc_module="builtins", exc_args=("no",), traceback="Traceback ..." * 1000),
+        "TaskFailure(exc_type='ValueError', exc_module='builtins', exc_args=('no',))",
     ),
     (WorkerInfo("celery@host"), "WorkerInfo(name='celery@host')"),
     (UNSET, "UNSET"),

@@ -166,8 +166,8 @@ def test_such_a_value_in_what_a_task_reports_is_left_as_it_is_for_the_answer_is_
 @pytest.mark.parametrize("status", ["FAILURE", "RETRY", "REVOKED"])
 def test_an_argument_that_cannot_be_read_hides_no_exception(status):
     payload = stored(status=status, result=raised(exc_message=["no", MONEY_ENVELOPE]))
-    assert decode(payload).failure.args[1]["__type__"] == "money"
-    assert decode_meta(payload, ID, max_bytes=LIMIT, types=KNOWN).failure.args == ("no", PRICE)
+    assert decode(payload).failure.exc_args[1]["__type__"] == "money"
+    assert decode_meta(payload, ID, max_bytes=LIMIT, types=KNOWN).failure.exc_args == ("no", PRICE)
 
 
 def test_a_type_that_was_told_is_read_wherever_it_stands():
@@ -187,7 +187,7 @@ def test_a_broken_value_beside_a_broken_state_is_an_error_like_any_other(status)
 def test_an_exception_is_carried_as_data(state):
     meta = decode(stored(status=state, result=raised(exc_message=["bad", 1, {"k": 2}]), traceback="Traceback"))
     assert meta.failure == TaskFailure(
-        exc_type="ValueError", exc_module="builtins", args=("bad", 1, {"k": 2}), traceback="Traceback"
+        exc_type="ValueError", exc_module="builtins", exc_args=("bad", 1, {"k": 2}), traceback="Traceback"
     )
 
 
@@ -219,7 +219,7 @@ def test_an_exception_is_carried_as_data(state):
 )
 def test_an_exception_is_read_however_it_was_written_and_never_built(result, exc_type, exc_module, args):
     failure = decode(stored(status="FAILURE", result=result)).failure
-    assert failure == TaskFailure(exc_type=exc_type, exc_module=exc_module, args=args, traceback=None)
+    assert failure == TaskFailure(exc_type=exc_type, exc_module=exc_module, exc_args=args, traceback=None)
 
 
 @pytest.mark.parametrize("state", ["FAILURE", "RETRY", "REVOKED"])
@@ -242,7 +242,7 @@ def test_an_exception_that_celery_stored_is_not_there_twice(content):
 @pytest.mark.parametrize("module", ["tasks", None])
 def test_an_exception_that_could_not_be_pickled_is_unwrapped(module):
     failure = decode(stored(status="FAILURE", result=wrapped(module, "BadErr", ["a", 1], "BadErr('a', 1)"))).failure
-    assert (failure.exc_module, failure.exc_type, failure.args) == (module, "BadErr", ("a", 1))
+    assert (failure.exc_module, failure.exc_type, failure.exc_args) == (module, "BadErr", ("a", 1))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_an_exception_that_could_not_be_pickled_is_unwrapped(module):
 )
 def test_a_wrapper_of_another_shape_is_an_exception_like_any_other(parts):
     failure = decode(stored(status="FAILURE", result=wrapped(*parts))).failure
-    assert (failure.exc_type, failure.args) == ("UnpickleableExceptionWrapper", parts)
+    assert (failure.exc_type, failure.exc_args) == ("UnpickleableExceptionWrapper", parts)
 
 
 # Compressed results

@@ -21,6 +21,7 @@ from fibo_client.celery.result import (
     collect,
     gather,
     ids_of,
+    look,
     ready_many,
     revocation,
 )
@@ -29,7 +30,7 @@ from fibo_client.celery.signature import RemoteTask, Signature
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
     from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.signature import SendOptions
     from fibo_client.celery.stats import ClientStats
     from fibo_client.errors import FiboError
@@ -280,7 +282,7 @@ class CeleryClient:
 
     # Collecting.
 
-    def ready(self, results: Iterable[AsyncResult[Any]]) -> Question[list[bool]]:
+    def ready(self, results: Iterable[AsyncResult[Any]]) -> Coroutine[Any, Any, list[bool]]:
         """Ask which tasks are over, by one read for all. It does not wait for them.
 
         Args:
@@ -294,6 +296,22 @@ class CeleryClient:
             ReadError: The results could not be read.
         """
         return Question(ready_many(self.session, check_handles(results)), "await client.ready(results)")
+
+    async def metas(self, results: Iterable[AsyncResult[Any]]) -> list[TaskMeta]:
+        """Look at many tasks, by one read for all: at their states, and at what these carry. It waits for none of them.
+
+        Args:
+            results: The handles.
+
+        Returns:
+            For each what is stored, in order; where nothing is, its state is ``PENDING``.
+
+        Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ReadError: The results could not be read.
+            ResultDecodeError: What is stored of one of them is not a result.
+        """
+        return await look(self.session, check_handles(results))
 
     @overload
     async def gather(
@@ -319,14 +337,15 @@ class CeleryClient:
         Args:
             results: The handles.
             timeout: Seconds for all of them. UNSET is the client's default, None is no limit, 0 is one read.
-            return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+            return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place
+                of its answer.
 
         Returns:
             The answers, in order.
 
         Raises:
             ConfigError: Results are stored in something else than a Redis, or nowhere.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``.
             ResultTimeoutError: Not all came in time. The error carries what did; you may ask again.
             TaskFailedError: A task raised. It is raised as soon as it is known.
             TaskRevokedError: A task was revoked or had expired.
@@ -454,7 +473,8 @@ class CeleryClient:
             signatures: The tasks with their arguments.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
             retry: Whether to send the same bytes again if sending fails. Tasks may then run twice.
-            return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+            return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place
+                of its answer.
             bulky: Whether large answers are expected (some 100 KiB and more), which are polled and not pushed.
             **options: See `SendOptions`; they go for all. ``task_id`` cannot be among them.
 

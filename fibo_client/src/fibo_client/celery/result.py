@@ -17,14 +17,15 @@ from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskFailed
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 
     from fibo_client.celery.session import Session
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class AsyncResult(Generic[T]):
+class AsyncResult(Generic[T_co]):
     """A task that was sent, by its id. Awaiting it waits for its answer with the client's default timeout.
 
     A wait that ends early, by timeout or cancellation, changes nothing about the task, and can be repeated.
@@ -45,7 +46,7 @@ class AsyncResult(Generic[T]):
         *,
         task: str | None = None,
         queue: str | None = None,
-        decode: Callable[[Any], T] | None = None,
+        decode: Callable[[Any], T_co] | None = None,
         ignored: bool | None = None,
         handed_out: bool = False,
     ) -> None:
@@ -53,7 +54,7 @@ class AsyncResult(Generic[T]):
         self.task: str | None = task
         self.queue: str | None = queue
         self._session = session
-        self.decode: Callable[[Any], T] | None = decode
+        self.decode: Callable[[Any], T_co] | None = decode
         self._ignored = ignored
         self._handed_out = handed_out
         self._meta: TaskMeta | None = None
@@ -82,7 +83,7 @@ class AsyncResult(Generic[T]):
         """
         return self._ignored
 
-    def ready(self) -> Question[bool]:
+    def ready(self) -> Coroutine[Any, Any, bool]:
         """Ask whether the task is over: succeeded, failed or revoked.
 
         Returns:
@@ -98,7 +99,7 @@ class AsyncResult(Generic[T]):
         (over,) = await ready_many(self._session, [self])
         return over
 
-    def state(self) -> Question[str]:
+    def state(self) -> Coroutine[Any, Any, str]:
         """Ask for the task's state.
 
         Returns:
@@ -113,9 +114,23 @@ class AsyncResult(Generic[T]):
         return Question(self._state(), "await result.state()")
 
     async def _state(self) -> str:
-        return (await self._look()).state
+        return (await self.meta()).state
 
-    async def get(self, timeout: float | Unset | None = UNSET) -> T:
+    async def meta(self) -> TaskMeta:
+        """Look at the task once: at its state, and at what that carries. It does not wait for the task.
+
+        Returns:
+            What is stored: the state with the progress, the answer or the failure. Where nothing is, it is ``PENDING``.
+
+        Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ReadError: The result could not be read.
+            ResultDecodeError: What is stored is not a result.
+        """
+        (meta,) = await look(self._session, [self])
+        return meta
+
+    async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
         """Wait for the answer.
 
         Args:
@@ -141,10 +156,10 @@ class AsyncResult(Generic[T]):
             return value
         return value_of(self._meta, self.task, self.decode, self.queue)
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self.get().__await__()
 
-    async def updates(self, timeout: float | Unset | None = UNSET) -> AsyncIterator[TaskMeta]:
+    async def updates(self, timeout: float | Unset | None = UNSET) -> AsyncGenerator[TaskMeta, None]:
         """Follow the task's states until it is over.
 
         States that follow each other quickly may be passed over; the last one never is.
@@ -218,16 +233,6 @@ class AsyncResult(Generic[T]):
         await self._session.backend.delete_many([self.id])
         self._meta = None
 
-    async def _look(self) -> TaskMeta:
-        if self._meta is not None and self._meta.ready:
-            return self._meta
-        outcome = await self._session.wait([self.id], timeout=0)
-        self.learn(outcome)
-        answer = outcome.arrived[self.id]
-        if isinstance(answer, Exception):
-            raise copy.copy(answer)
-        return answer
-
     def learn(self, outcome: Outcome) -> None:
         """Remember what a wait has shown.
 
@@ -279,7 +284,8 @@ def value_of(
         raise error
     failure = answer.failure
     if answer.state == states.REVOKED:
-        reason = failure.args[0] if failure and failure.args and isinstance(failure.args[0], str) else "revoked"
+        said = failure.exc_args[0] if failure and failure.exc_args else None
+        reason = said if isinstance(said, str) else "revoked"
         raise TaskRevokedError(task_id=answer.task_id, task=task, reason=reason, info=answer.result)
     if failure is not None:
         raise TaskFailedError(
@@ -287,7 +293,7 @@ def value_of(
             task=task,
             exc_type=failure.exc_type,
             exc_module=failure.exc_module,
-            exc_args=failure.args,
+            exc_args=failure.exc_args,
             traceback=failure.traceback,
             queue=queue,
             info=answer.result,
@@ -386,6 +392,38 @@ async def ready_many(session: Session, results: Sequence[AsyncResult[Any]]) -> l
     return [over[result.id] for result in results]
 
 
+async def look(session: Session, results: Sequence[AsyncResult[Any]]) -> list[TaskMeta]:
+    """Look at tasks, by one read for all.
+
+    Args:
+        session: The client's running parts.
+        results: The handles.
+
+    Returns:
+        For each what is stored. The final state of a task is read once.
+
+    Raises:
+        ReadError: The results could not be read.
+        ResultDecodeError: What is stored of one of them is not a result.
+    """
+    session.check()
+    known = {result.id: result.cached for result in results if result.cached is not None and result.cached.ready}
+    arrived: dict[str, TaskMeta | Exception] = {**known}
+    if unsettled := [result.id for result in results if result.id not in known]:
+        outcome = await session.wait(dict.fromkeys(unsettled), timeout=0)
+        arrived |= outcome.arrived
+        for result in results:
+            result.learn(outcome)
+    metas = []
+    for result in results:
+        answer = arrived[result.id]
+        if isinstance(answer, Exception):
+            error = copy.copy(answer)  # One error may be told to several; each gets its own traceback.
+            raise error
+        metas.append(answer)
+    return metas
+
+
 async def gather(
     session: Session,
     results: Sequence[AsyncResult[T]],
@@ -440,7 +478,8 @@ def collect(
     Args:
         outcome: How the wait ended.
         results: The handles, in the order of the request.
-        return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+        return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place of
+            its answer.
         expiry_is_timeout: Whether the tasks carried the wait's own deadline, so that a task that a worker found
             expired is one whose time was up.
 
@@ -477,9 +516,12 @@ def collect(
             if not return_exceptions:
                 raise
             finished[index] = error
-    if late:
+    if late and not return_exceptions:
         timed_out = timeout_error(outcome, results, late, finished, expired=expired)
         raise timed_out
+    for index, result in enumerate(results):
+        if index not in finished:
+            finished[index] = timeout_error(outcome, [result], [result.id], {}, expired=expired)
     return [finished[index] for index in range(len(results))]
 
 
@@ -541,6 +583,7 @@ def timeout_error(
         published=published,
         looks=outcome.looks,
         unread=outcome.unread,
+        no_worker=outcome.nobody,
         ignored=first.ignored,
         decoded=first.decode is not None,
     )

@@ -28,13 +28,13 @@ class TaskFailure:
     Attributes:
         exc_type: The name of its class, such as ``ValueError``.
         exc_module: The module of that class, where the worker said it.
-        args: Its arguments.
+        exc_args: Its arguments.
         traceback: The remote traceback as text, where the worker stored one.
     """
 
     exc_type: str
     exc_module: str | None
-    args: tuple[Any, ...]
+    exc_args: tuple[Any, ...]
     traceback: str | None = field(repr=False)
 
     def __repr__(self) -> str:
@@ -208,7 +208,7 @@ def _failure(result: Any, traceback: str | None) -> TaskFailure:
     """Read an exception leniently: tasks that set their state, and other writers, store other things, or nothing."""
     if not isinstance(result, dict) or result.keys().isdisjoint(_OF_AN_EXCEPTION):
         said = () if result is None or result == {} else (result,)
-        return TaskFailure(exc_type="Exception", exc_module=None, args=said, traceback=traceback)
+        return TaskFailure(exc_type="Exception", exc_module=None, exc_args=said, traceback=traceback)
     exc_type = _text(result, "exc_type") or "Exception"
     exc_module = _text(result, "exc_module")
     match exc_type, result.get("exc_message"):
@@ -221,7 +221,7 @@ def _failure(result: Any, traceback: str | None) -> TaskFailure:
             args = tuple(message)
         case _, message:
             args = (message,)
-    return TaskFailure(exc_type=exc_type, exc_module=exc_module, args=args, traceback=traceback)
+    return TaskFailure(exc_type=exc_type, exc_module=exc_module, exc_args=args, traceback=traceback)
 
 
 def _text(stored: dict[str, Any], key: str) -> str | None:
