@@ -9,7 +9,7 @@ from fibo_client.celery import CeleryClient
 async def main():
     async with CeleryClient(queue="proj") as celery:
         # The task is this call's own: nobody else can want it, so it is revoked.
-        call = asyncio.create_task(celery.call("proj.tasks.add", 2, 3, queue="nobody-serves-this"))
+        call = asyncio.create_task(celery.call("proj.tasks.add", (2, 3), queue="nobody-serves-this"))
         while not celery.stats().in_flight:
             await asyncio.sleep(0.01)
         call.cancel()

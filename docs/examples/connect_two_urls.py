@@ -11,7 +11,7 @@ RESULTS = os.environ["RESULTS_URL"]  # such as redis://results.example:6379/1
 
 async def main():
     async with CeleryClient(TASKS, RESULTS, queue="proj") as celery:
-        print(await celery.call("proj.tasks.add", 2, 3, timeout=5))
+        print(await celery.call("proj.tasks.add", (2, 3), timeout=5))
 
 
 asyncio.run(main())

@@ -20,7 +20,7 @@ async def main():
             print(answer.exc_type if isinstance(answer, TaskFailedError) else answer)
 
         # Send now, collect later. gather waits for all of them with one deadline.
-        handles = await celery.send_many(add, [(1, 2), (3, 4)])
+        handles = await celery.send_many([add(1, 2), add(3, 4)])
         print(await celery.gather(handles, timeout=10))
 
 

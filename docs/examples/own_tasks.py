@@ -13,9 +13,9 @@ add = RemoteTask[[int, int], int]("proj.tasks.add")
 async def main():
     async with CeleryClient(queue="proj") as celery:  # the queue that its worker takes from
         # Send and wait.
-        print(await celery.call(add, 2, 3, timeout=10))
+        print(await celery.call(add(2, 3), timeout=10))
         print(await celery.call(add(2, y=3), timeout=10))  # with keyword arguments
-        print(await celery.call("proj.tasks.add", 2, 3, timeout=10))  # by its name alone: the answer is Any
+        print(await celery.call("proj.tasks.add", (2, 3), timeout=10))  # by its name alone: the answer is Any
 
         # Send now, with Celery's options, and ask later.
         result = await celery.send_task(add, (2, 3), countdown=0.1, expires=30)
@@ -27,7 +27,7 @@ async def main():
 
         # The worker's exception comes as data, with its traceback as text.
         try:
-            await celery.call("proj.tasks.divide", 1, 0, timeout=10)
+            await celery.call("proj.tasks.divide", (1, 0), timeout=10)
         except TaskFailedError as error:
             print(error.exc_type, error.exc_args)
 

@@ -18,8 +18,8 @@ charge = RemoteTask[[Order], Receipt]("proj.orders.charge", decode=Receipt.model
 
 async def main():
     async with CeleryClient(queue="proj", json_types=TYPES) as celery:
-        print(await celery.call(double, Money(Decimal("1.50"), "EUR"), timeout=10))
-        print(await celery.call(charge, Order(item="tea", price=Decimal("2.50"), count=2), timeout=10))
+        print(await celery.call(double(Money(Decimal("1.50"), "EUR")), timeout=10))
+        print(await celery.call(charge(Order(item="tea", price=Decimal("2.50"), count=2)), timeout=10))
 
 
 asyncio.run(main())

@@ -84,7 +84,7 @@ async def test_handles_can_be_asked_and_awaited_in_any_way(client):
 
 
 async def test_a_chunk_tells_the_value_or_the_error_of_each(client):
-    values = await client.celery.call(FIBONACCI_CHUNK, [5, -1, 7], timeout=PATIENCE)
+    values = await client.celery.call(FIBONACCI_CHUNK, ([5, -1, 7],), timeout=PATIENCE)
     assert values[0] == 5
     assert values[2] == 13
     assert isinstance(values[1], TaskFailedError)
@@ -93,7 +93,7 @@ async def test_a_chunk_tells_the_value_or_the_error_of_each(client):
 
 async def test_what_the_worker_refuses_is_told_with_its_traceback(client):
     with pytest.raises(TaskFailedError, match="ValueError") as caught:
-        await client.celery.call("fibo.fibonacci", -1)
+        await client.celery.call("fibo.fibonacci", (-1,))
     assert "Traceback" in caught.value.traceback
     assert "Remote traceback" in caught.value.__notes__[0]
     values = await client.celery.call_many(
@@ -137,22 +137,22 @@ async def test_the_same_dispatcher_serves_a_plain_worker_with_just_two_tasks(pla
         for n, handle in zip(values, handles, strict=True)
     ]
     assert await plain.sqrt(4, timeout=5) == 2.0
-    assert await plain.celery.call(SQRT_TASK, 9, timeout=5) == 3.0
+    assert await plain.celery.call(SQRT_TASK, (9,), timeout=5) == 3.0
 
 
 async def test_typed_references_call_any_task(plain):
     add = RemoteTask[[int, int], int]("stock.add")
-    assert await plain.celery.call(add, 2, 3, timeout=10) == 5
+    assert await plain.celery.call(add, (2, 3), timeout=10) == 5
     assert await plain.celery.call(add(2, y=3), timeout=10) == 5
-    assert await plain.celery.call("stock.add", 2, 3, timeout=10) == 5
-    handles = await plain.celery.send_many(add, [(n, 1) for n in range(10)])
+    assert await plain.celery.call("stock.add", (2, 3), timeout=10) == 5
+    handles = await plain.celery.send_many([add(n, 1) for n in range(10)])
     assert await plain.celery.gather(handles) == list(range(1, 11))
     assert await (await plain.celery.send_task(add, (2,), {"y": 3}, priority=9)) == 5
 
 
 async def test_a_call_with_an_id_of_its_own_can_be_asked_again(plain):
     task_id = f"mine-{time.time_ns()}"
-    assert await plain.celery.call("stock.add", 2, 3, task_id=task_id) == 5
+    assert await plain.celery.call("stock.add", (2, 3), task_id=task_id) == 5
     assert await plain.celery.result(task_id).get(timeout=0) == 5
 
 
@@ -201,7 +201,7 @@ async def test_a_task_that_was_not_begun_in_time_is_not_run(plain):
     blockers = [await plain.celery.send_task("stock.sleep", (1.5,)) for _ in range(2)]
     handle = await plain.celery.send_task("stock.add", (1, 2), expires=0.2)
     with pytest.raises(ResultTimeoutError):
-        await plain.celery.call("stock.add", 1, 2, timeout=0.2)
+        await plain.celery.call("stock.add", (1, 2), timeout=0.2)
     with pytest.raises(TaskRevokedError, match="expired"):
         await handle.get(timeout=PATIENCE)
     await plain.celery.gather(blockers)

@@ -32,7 +32,7 @@ def own_app(tmp_path, monkeypatch):
 async def test_the_worker_hosts_what_can_be_imported_here_whatever_the_apps_own_settings(own_app):
     with running(app=own_app, queue="mine", concurrency=1) as here:
         async with CeleryClient(here.url, queue=here.queue, timeout=20) as celery:
-            assert await celery.call("mine.double", 21) == 42
+            assert await celery.call("mine.double", (21,)) == 42
             (worker,) = await celery.ping()
             assert worker.name == here.worker.node
         pids = {here.worker.pid, here.redis.pid}

@@ -27,7 +27,7 @@ async def test_a_task_that_no_worker_knows_is_told(worker):
     words = "NotRegistered('tasks.ad'): the worker that took it from the queue 'celery' knows no task of that name"
     async with FiboClient(worker.url) as client:
         with raises_soon(TaskFailedError, words):
-            await client.celery.call("tasks.ad", 2, 3)
+            await client.celery.call("tasks.ad", (2, 3))
 
 
 async def test_that_client_and_worker_have_each_a_limit_of_their_own_is_told(worker):
@@ -35,7 +35,7 @@ async def test_that_client_and_worker_have_each_a_limit_of_their_own_is_told(wor
         with pytest.raises(ValueError, match=r"^n must be at most 10000000, not 10000001 \(the client's max_n\)$"):
             await client.fibonacci(10_000_001)
         with raises_soon(TaskFailedError, "n must be at most 10000000, not 10000001 (the worker's FIBO_MAX_N)"):
-            await client.celery.call("fibo.fibonacci", 10_000_001)
+            await client.celery.call("fibo.fibonacci", (10_000_001,))
 
 
 async def test_printing_a_huge_number_says_how_and_computing_with_it_needs_nothing(worker):

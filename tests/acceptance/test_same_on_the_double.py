@@ -119,7 +119,7 @@ async def occupy(celery):
 
 @on(CELERY)
 async def test_a_value_comes_back(celery):
-    assert await celery.call("stock.add", 2, 3) == 5
+    assert await celery.call("stock.add", (2, 3)) == 5
 
 
 @on(CELERY)
@@ -131,7 +131,7 @@ async def test_arguments_arrive_as_json_brings_them(celery):
 
 @on(CELERY)
 async def test_the_types_of_celerys_json_go_both_ways(celery):
-    assert await celery.call("stock.echo", *TYPES) == [TYPES, {}]
+    assert await celery.call("stock.echo", TYPES) == [TYPES, {}]
     assert await celery.call("stock.types") == TYPES
 
 
@@ -145,9 +145,48 @@ async def test_a_compressed_message_is_read(celery):
 async def test_many_calls_give_their_answers_in_order(celery):
     add = RemoteTask[[int, int], int]("stock.add")
     assert await celery.call_many([add(n, 1) for n in range(20)]) == list(range(1, 21))
-    handles = await celery.send_many(add, [(n, 2) for n in range(20)])
+    handles = await celery.send_many([add(n, 2) for n in range(20)])
     assert await celery.gather(handles) == list(range(2, 22))
     assert await celery.ready(handles) == [True] * 20
+
+
+@on(CELERY)
+async def test_tasks_of_several_kinds_go_together_each_with_arguments_and_options_of_its_own(celery):
+    add, echo = RemoteTask[[int, int], int]("stock.add"), RemoteTask[..., list]("stock.echo")
+    chosen = fresh()
+    mixed = [add(1, 2), echo("a", queue="mine"), echo(k=1).with_options(compression="gzip", task_id=chosen), add(3, 4)]
+    assert await celery.call_many(mixed) == [3, [["a"], {"queue": "mine"}], [[], {"k": 1}], 7]
+    handles = await celery.send_many([*mixed[:2], mixed[2].with_options(task_id=fresh(), queue="nobodys")])
+    assert [handle.queue for handle in handles] == ["celery", "celery", "nobodys"]
+    assert await celery.gather(handles[:2]) == [3, [["a"], {"queue": "mine"}]]
+    with pytest.raises(ResultTimeoutError):
+        await handles[2].get(timeout=0.1)
+
+
+@on(CELERY)
+async def test_the_options_of_a_task_hold_unless_its_signature_or_its_call_say_otherwise(celery):
+    elsewhere = RemoteTask[[int, int], int]("stock.add", queue="nobodys")
+    sent = [
+        await celery.send(elsewhere(1, 2)),
+        await celery.send_task(elsewhere, (1, 2)),
+        await celery.send(elsewhere(1, 2).with_options(queue="nobody's")),
+        await celery.send(elsewhere(1, 2).with_options(queue="nobody's"), queue="celery"),
+    ]
+    assert [handle.queue for handle in sent] == ["nobodys", "nobodys", "nobody's", "celery"]
+    assert await sent[3].get() == 3
+
+
+@on(CELERY)
+async def test_a_call_deletes_its_result_unless_it_is_told_to_keep_it_whoever_chose_the_id(celery):
+    kept, gone = fresh(), fresh()
+    assert await celery.call("stock.add", (1, 2), task_id=kept, keep_result=True) == 3
+    assert await celery.call("stock.add", (1, 2), task_id=gone) == 3
+
+    async def deleted():
+        return await celery.result(gone).state() == "PENDING"
+
+    await eventually(deleted)
+    assert await celery.result(kept).get(timeout=0) == 3
 
 
 @on(CELERY)
@@ -164,7 +203,7 @@ async def test_a_success_is_not_followed_by_anything(celery):
     await handle
     await celery.send_task("stock.add", (9, 9), task_id=handle.id)
     await celery.send_task("stock.fail", ("bad",), task_id=handle.id)
-    assert await celery.call("stock.add", 1, 1) == 2
+    assert await celery.call("stock.add", (1, 1)) == 2
     assert await celery.result(handle.id).get() == 5
 
 
@@ -181,14 +220,14 @@ async def test_what_was_forgotten_is_pending(celery):
 async def test_an_ignored_result_is_none_at_once_and_never_stored(celery):
     handle = await celery.send_task("stock.add", (2, 3), ignore_result=True)
     assert await handle.get() is None
-    assert await celery.call("stock.add", 1, 1) == 2
+    assert await celery.call("stock.add", (1, 1)) == 2
     assert await celery.result(handle.id).ready() is False
 
 
 @on(CELERY)
 async def test_a_task_declared_to_ignore_its_result_answers_only_who_asks_for_it(celery):
     handles = [await celery.send_task("stock.forgetful", (5,)), await celery.send_task("stock.forgetful")]
-    assert await celery.call("stock.forgetful", 6) == 6
+    assert await celery.call("stock.forgetful", (6,)) == 6
     assert await (await celery.send_task("stock.forgetful", (7,), ignore_result=False)) == 7
     assert [handle.ignored for handle in handles] == [None, None]
     assert await celery.ready(handles) == [False, False]
@@ -207,7 +246,7 @@ async def test_a_task_declared_to_ignore_its_result_answers_only_who_asks_for_it
 @on(CELERY)
 async def test_a_failure_tells_the_exception_and_its_traceback(celery):
     with pytest.raises(TaskFailedError) as caught:
-        await celery.call("stock.fail", "bad", 1, {"k": [2]})
+        await celery.call("stock.fail", ("bad", 1, {"k": [2]}))
     error = caught.value
     assert (error.exc_type, error.exc_module, error.exc_args) == ("ValueError", "builtins", ("bad", 1, {"k": [2]}))
     assert error.traceback.startswith("Traceback (most recent call last):\n")
@@ -219,7 +258,7 @@ async def test_a_failure_tells_the_exception_and_its_traceback(celery):
 @on(CELERY)
 async def test_wrong_arguments_fail_as_a_call_of_the_function_does(celery):
     with pytest.raises(TaskFailedError, match=r"missing 1 required positional argument: 'y'") as caught:
-        await celery.call("stock.add", 1)
+        await celery.call("stock.add", (1,))
     assert caught.value.exc_type == "TypeError"
 
 
@@ -250,7 +289,7 @@ async def test_a_result_that_json_cannot_carry_is_a_failure(celery):
 @on(CELERY)
 async def test_what_an_exception_was_made_of_comes_back(celery):
     with pytest.raises(TaskFailedError) as caught:
-        await celery.call("stock.fail", TYPES[0], [1, None], "text")
+        await celery.call("stock.fail", (TYPES[0], [1, None], "text"))
     assert caught.value.exc_args == (TYPES[0], [1, None], "text")
 
 
@@ -318,7 +357,7 @@ async def test_a_task_for_later_runs_later(celery):
     loop = asyncio.get_running_loop()
     began = loop.time()
     later = await celery.send_task("stock.add", (1, 2), countdown=0.4)
-    assert await celery.call("stock.add", 1, 1) == 2
+    assert await celery.call("stock.add", (1, 1)) == 2
     assert await celery.result(later.id).ready() is False
     assert await later == 3
     assert loop.time() - began > 0.3  # A message holds a date, which the double brings to the clock of the loop.
@@ -361,7 +400,7 @@ async def test_a_task_that_could_not_begin_in_time_has_expired(celery):
     blockers = await occupy(celery)
     handle = await celery.send_task("stock.add", (1, 2), expires=0.2)
     with pytest.raises(ResultTimeoutError):
-        await celery.call("stock.add", 1, 2, timeout=0.2)
+        await celery.call("stock.add", (1, 2), timeout=0.2)
     with pytest.raises(TaskRevokedError, match="expired"):
         await handle
     await celery.gather(blockers)
@@ -442,7 +481,7 @@ async def test_a_task_that_runs_goes_on_unless_it_is_to_be_terminated(celery):
 @on(CELERY)
 async def test_a_call_that_is_cancelled_revokes_its_task(celery):
     blockers = await occupy(celery)
-    call = asyncio.create_task(celery.call("stock.add", 1, 2))
+    call = asyncio.create_task(celery.call("stock.add", (1, 2)))
 
     async def sent():
         return await celery.session.broker.depth("celery") or (await celery.inspect().reserved())
@@ -510,7 +549,7 @@ async def test_a_diagnosis_tells_what_is_wrong(celery):
 async def test_a_busy_worker_takes_the_most_urgent_task_first(celery):
     blockers = await occupy(celery)
     # A stock worker takes four a process in advance, whatever comes after them.
-    blockers += await celery.send_many("stock.add", [(1, 1)] * 8)
+    blockers += await celery.send_many([RemoteTask("stock.add")(1, 1)] * 8)
     handles = [await celery.send_task("stock.sleep", (0.2,), priority=priority) for priority in (9, 9, 0, 0)]
     await handles[2]
     assert await celery.ready(handles[:2]) == [False, False]
@@ -551,7 +590,7 @@ async def test_the_task_that_answers_a_sentence_says_all_digits(fibo):
 
 @on(FIBO)
 async def test_what_a_worker_refuses_fails_alone(fibo):
-    values = await fibo.celery.call(FIBONACCI_CHUNK, [5, -1, 7, True, "8"])
+    values = await fibo.celery.call(FIBONACCI_CHUNK, ([5, -1, 7, True, "8"],))
     assert [values[0], values[2]] == [5, 13]
     assert [(each.exc_type, each.exc_args) for each in (values[1], values[3], values[4])] == [
         ("ValueError", ("n must be 0 or more, not -1",)),
@@ -560,6 +599,6 @@ async def test_what_a_worker_refuses_fails_alone(fibo):
     ]
     for wrong, error in ((5, "TypeError"), ([1] * 1001, "ValueError")):
         with pytest.raises(TaskFailedError, match=error):
-            await fibo.celery.call(FIBONACCI_CHUNK, wrong)
+            await fibo.celery.call(FIBONACCI_CHUNK, (wrong,))
     with pytest.raises(TaskFailedError, match="n must be at most 10000000"):
-        await fibo.celery.call(FIBONACCI, 10_000_001)
+        await fibo.celery.call(FIBONACCI, (10_000_001,))

@@ -61,7 +61,7 @@ async def test_a_request_its_message_and_its_task_are_one_trace(stock_url, of_wo
 
     @app.get("/add/{x}/{y}")
     async def add(x: int, y: int) -> int:
-        return await celery.call(ADD, x, y)
+        return await celery.call(ADD, (x, y))
 
     FastAPIInstrumentor.instrument_app(app, tracer_provider=spans.provider)
     async with (
@@ -94,7 +94,7 @@ async def test_each_message_of_several_has_its_own_span_above_its_task(stock_url
 async def test_without_create_spans_the_tasks_are_below_the_one_that_sent_them(stock_url, of_worker, spans):
     async with CeleryClient(stock_url, telemetry=spans.recorder(create_spans=False)) as celery:
         with spans.tracer.start_as_current_span("request"):
-            handles = await celery.send_many(ADD, [(1, 2), (3, 4)])
+            handles = await celery.send_many([ADD(1, 2), ADD(3, 4)])
             assert await celery.gather(handles) == [3, 7]
     runs = of_worker("stock.add", spans.one("request"), 2)
     assert {run["parent_id"] for run in runs} == {hexed(spans.one("send celery").context.span_id)}
@@ -116,7 +116,7 @@ async def test_baggage_reaches_the_task(stock_url, spans):
     async with CeleryClient(stock_url, telemetry=spans.recorder()) as celery:
         token = context.attach(baggage.set_baggage("tenant", "42"))
         try:
-            headers = await celery.call("stock.request", "traceparent", "baggage")
+            headers = await celery.call("stock.request", ("traceparent", "baggage"))
         finally:
             context.detach(token)
     assert headers["baggage"] == "tenant=42"

@@ -292,7 +292,7 @@ class Bench:
         place = self._place(url, self.stack.enter_context(worker), "computed")
         for _ in range(WARM_UP):
             self.run(place.push.fibonacci(N, timeout=TIMEOUT))
-            self.run(place.push.celery.call(FIBONACCI_CHUNK, [N], timeout=TIMEOUT))
+            self.run(place.push.celery.call(FIBONACCI_CHUNK, ([N],), timeout=TIMEOUT))
             place.celery.send_task(FIBONACCI.name, (N,)).get(timeout=TIMEOUT)
         place.settle()
         return place

@@ -65,7 +65,7 @@ async def our_sending(client: FiboClient, redis: redis_py.Redis, count: int) -> 
     """Give the rate of this client, in tasks a second."""
     arguments = [(N,)] * count
     began = time.perf_counter()
-    handles = await client.celery.send_many(FIBO_TASK, arguments)
+    handles = await client.celery.send_many([FIBO_TASK(*each) for each in arguments])
     took = time.perf_counter() - began
     assert len(handles) == redis.llen("celery") == count
     redis.delete("celery")
@@ -87,7 +87,7 @@ def ready_bytes(here: Bench, client: FiboClient, redis: redis_py.Redis, count: i
     """Make the messages that this client would send."""
 
     async def send() -> list[bytes]:
-        await client.celery.send_many(FIBO_TASK, [(N,)] * count, **options)
+        await client.celery.send_many([FIBO_TASK(N)] * count, **options)
         return redis.lrange("celery", 0, -1)
 
     messages = here.run(send())

@@ -244,7 +244,7 @@ async def test_a_worker_with_another_fanout_prefix_is_reached_by_who_has_the_sam
     with stock_worker(url, conf=conf, name="fanned") as process:
         async with CeleryClient(url, timeout=20, **settings) as client:
             assert await eventually(lambda: client.ping(timeout=1)) == [WorkerInfo(process.node)]
-            assert await client.call("stock.add", 2, 3) == 5
+            assert await client.call("stock.add", (2, 3)) == 5
             handle = await client.send_task("stock.sleep", (0,), countdown=600)
             await eventually(lambda: held_by(client, handle, process.node))
             assert await handle.revoke() == 1

@@ -135,7 +135,7 @@ async def test_a_class_that_says_how_it_is_json_needs_no_type(typed):
 
     assert kombu_json.dumps([Point()]) == '[{"x": 1, "at": {"__type__": "date", "__value__": "2026-01-02"}}]'
     async with typed.client() as client:
-        assert await client.call("typed.echo", Point()) == [[{"x": 1, "at": dt.date(2026, 1, 2)}], {}]
+        assert await client.call("typed.echo", (Point(),)) == [[{"x": 1, "at": dt.date(2026, 1, 2)}], {}]
 
 
 ORDER = Order(item="tea", price=Decimal("2.50"), count=2)

@@ -207,10 +207,10 @@ async def test_a_task_declared_to_ignore_its_result_stores_none_as_when_celery_s
         ids["celery"] = app.send_task("stock.forgetful", (answer,)).id
     async with special.client() as client:
         ids["ours"] = (await client.send_task("stock.forgetful", (answer,))).id
-        ids["many"] = (await client.send_many("stock.forgetful", [(answer,)]))[0].id
+        ids["many"] = (await client.send_many([RemoteTask("stock.forgetful")(answer)]))[0].id
         ids["None"] = (await client.send_task("stock.forgetful", (answer,), ignore_result=None)).id
         # This worker has one process, which takes tasks in order: when the next is over, those are.
-        assert await client.call("stock.add", 1, 1) == 2
+        assert await client.call("stock.add", (1, 1)) == 2
     with special.redis() as redis:
         assert [redis.exists(f"{special.result_prefix}celery-task-meta-{each}") for each in ids.values()] == [0] * 4
 
@@ -219,8 +219,8 @@ async def test_a_task_declared_to_ignore_its_result_answers_who_asks_for_it(run,
     assert (await run(special, "stock.forgetful", 1, ignore_result=False)).last().result == 1
     forgetful = RemoteTask("stock.forgetful")
     async with special.client() as client:
-        assert await client.call(forgetful, 2) == 2
-        assert await client.call(forgetful, 3, task_id=str(uuid.uuid4())) == 3
+        assert await client.call(forgetful, (2,)) == 2
+        assert await client.call(forgetful, (3,), task_id=str(uuid.uuid4())) == 3
         assert await client.call_many([forgetful(4), forgetful(5)]) == [4, 5]
         with pytest.raises(TaskFailedError, match="EncodeError"):
             await client.call(forgetful)

@@ -40,7 +40,7 @@ def url(guarded: SentinelSet) -> Iterator[str]:
 @pytest.mark.parametrize("end", ["", ";"])
 async def test_client_and_worker_meet_in_the_database_that_the_first_address_says(guarded, url, end):
     async with CeleryClient(f"{url}{end}", f"{url}{end}", master_name=MASTER, timeout=PATIENCE) as client:
-        assert await client.call("stock.add", 2, 3) == 5
+        assert await client.call("stock.add", (2, 3)) == 5
         assert len(await client.ping()) == 1
         handle = await client.send_task("stock.add", (2, 3))
         assert await handle.get() == 5

@@ -218,7 +218,7 @@ async def test_celerys_message_is_not_the_same_for_another_call(unserved):
 
 async def test_messages_of_a_batch_are_popped_in_the_order_in_which_they_were_sent(unserved):
     async with unserved.client() as client:
-        results = await client.send_many(TASK, [(number,) for number in range(600)], queue="q")
+        results = await client.send_many([TASK(number) for number in range(600)], queue="q")
     with unserved.redis() as redis:
         elements = [json.loads(redis.rpop(f"{unserved.broker_prefix}q")) for _ in results]
     assert [json.loads(text_of(each))[0] for each in elements] == [[number] for number in range(600)]
@@ -406,6 +406,6 @@ async def test_a_task_finds_the_headers_that_it_finds_when_celerys_own_client_se
             return app.send_task("stock.request", FOUND, headers=headers).get(timeout=20)
 
     async with side.client() as client:
-        ours = await client.call("stock.request", *FOUND, headers=headers)
+        ours = await client.call("stock.request", FOUND, headers=headers)
     assert ours == await asyncio.to_thread(theirs)
     assert ours == {**dict.fromkeys(FOUND), **headers, "headers": found}

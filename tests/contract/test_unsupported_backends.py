@@ -13,7 +13,7 @@ from support.programs import run
 from support.servers import stock_worker
 
 from fibo_client import ConfigError, FiboClient
-from fibo_client.celery import Cause, CeleryClient
+from fibo_client.celery import Cause, CeleryClient, RemoteTask
 from fibo_client.celery.backends.unsupported import unsupported_reason
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def client(shop, monkeypatch):
 
 async def test_what_is_sent_runs_and_celerys_own_client_reads_its_result(shop, client):
     one = await client.send_task("stock.add", (2, 3))
-    many = await client.send_many("stock.add", [(3, 4), (4, 5)])
+    many = await client.send_many([RemoteTask("stock.add")(3, 4), RemoteTask("stock.add")(4, 5)])
     with shop.celery() as app:
         assert [app.AsyncResult(each.id).get(timeout=PATIENCE) for each in (one, *many)] == [5, 7, 9]
     async with FiboClient() as numbers:
@@ -91,7 +91,7 @@ async def test_asking_for_a_result_sends_nothing_and_nothing_is_read_of_the_brok
             return {name: stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("lpush", "mget", "subscribe")}
 
         before = calls()
-        for asking in (client.call("stock.add", 2, 3), client.result("id").get(), client.result("id").ready()):
+        for asking in (client.call("stock.add", (2, 3)), client.result("id").get(), client.result("id").ready()):
             with pytest.raises(ConfigError):
                 await asking
         assert calls() == before

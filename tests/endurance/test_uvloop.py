@@ -38,7 +38,7 @@ def test_calls_that_are_cancelled_or_late_leave_nothing(redis_url):
         async with FiboClient(redis_url) as client:
             with pytest.raises(ResultTimeoutError):
                 await client.fibonacci(5, timeout=0.2)
-            calls = [asyncio.create_task(client.celery.call("tasks.sqrt_task", n, timeout=20)) for n in range(200)]
+            calls = [asyncio.create_task(client.celery.call("tasks.sqrt_task", (n,), timeout=20)) for n in range(200)]
             calls += [asyncio.create_task(client.fibonacci(n, timeout=20)) for n in range(200)]
             await eventually(lambda: client.stats().published >= 201)
             for call in calls:

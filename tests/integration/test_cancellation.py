@@ -7,7 +7,6 @@ import base64
 import dataclasses
 import json
 import math
-import uuid
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
@@ -18,6 +17,7 @@ from support.steps import WAYS, SteppedLoop, by_cancel
 from support.waiting import eventually
 
 from fibo_client import FiboClient
+from fibo_client.celery import RemoteTask
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK
 
 MOST_STEPS = 400
@@ -142,11 +142,11 @@ async def send_task(stage):
 
 
 async def send_many(stage):
-    assert len(await stage.celery.send_many(SQRT_TASK, [(1.0,), (4.0,)], retry=True)) == 2
+    assert len(await stage.celery.send_many([SQRT_TASK(1.0), SQRT_TASK(4.0)], retry=True)) == 2
 
 
 async def call(stage):
-    assert await stage.celery.call(SQRT_TASK, 4.0) == 2.0
+    assert await stage.celery.call(SQRT_TASK, (4.0,)) == 2.0
 
 
 async def call_many(stage):
@@ -371,15 +371,11 @@ async def handed_out_submit(client):
 
 
 async def handed_out_send_many(client):
-    await client.celery.gather(await client.celery.send_many("nobody.knows", [(), ()]))
-
-
-async def handed_out_call(client):
-    await client.celery.call("nobody.knows", task_id=str(uuid.uuid4()))
+    await client.celery.gather(await client.celery.send_many([RemoteTask("nobody.knows")()] * 2))
 
 
 OWNED = [own_fibonacci, own_fibonacci_many, own_stream, own_sqrt, own_fibo_task, own_call, own_call_many]
-HANDED_OUT = [handed_out_submit, handed_out_send_many, handed_out_call]
+HANDED_OUT = [handed_out_submit, handed_out_send_many]
 
 UNTIL_IT_WAITS = 15
 """Steps after which each of these was sent, and waits."""

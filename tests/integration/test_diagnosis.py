@@ -230,7 +230,7 @@ async def test_a_task_that_its_worker_declares_to_have_no_result_is_told_from_on
     unnamed = await client.diagnose(client.result(result.id), timeout=PATIENCE)
     assert (unnamed.cause, unnamed.elsewhere) == (Cause.GONE, {})
     # The message wins.
-    assert await client.call("stock.forgetful", 5) == 5
+    assert await client.call("stock.forgetful", (5,)) == 5
     asked = await client.send_task("stock.forgetful", [5], ignore_result=False)
     assert await asked.get(timeout=PATIENCE) == 5
     assert (await client.diagnose(client.result(asked.id, "stock.forgetful"))).cause is Cause.FINISHED

@@ -86,6 +86,6 @@ async def test_that_no_worker_listens_is_told_by_whatever_waits(server):
     await asyncio.gather(
         ask(lambda client: client.fibonacci(5, timeout=2)),
         ask(lambda client: client.fibonacci_many([5, 6], timeout=2)),
-        ask(lambda client: client.celery.call("tasks.add", 2, 3, timeout=2)),
+        ask(lambda client: client.celery.call("tasks.add", (2, 3), timeout=2)),
         ask(submit),
     )

@@ -13,7 +13,7 @@ from collections import defaultdict
 import pytest
 from support.hostile import HOSTILE, NAMES, meant
 
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RemoteTask
 from fibo_client.errors import FiboError, ResultTimeoutError
 
 PREFIXES = [HOSTILE[kind] for kind in ("RESP", "RESP at its start", "NUL", "separator", "emoji", "glob", "quotes")]
@@ -60,7 +60,7 @@ async def test_names_and_arguments_are_in_the_lists_to_the_letter(server, left):
 async def test_any_text_is_an_argument(server, left):
     texts = [*HOSTILE.values()]
     async with CeleryClient(server.url) as client:
-        await client.send_many("t.add", [(text, {text: text}) for text in texts])
+        await client.send_many([RemoteTask("t.add")(text, {text: text}) for text in texts])
     ((_, messages),) = (await left()).items()
     bodies = [json.loads(base64.b64decode(message["body"])) for message in messages[::-1]]
     assert [args for args, _, _ in bodies] == [[meant(text), {meant(text): meant(text)}] for text in texts]

@@ -20,7 +20,7 @@ from fibo_client import (
     ResultTimeoutError,
     TransportError,
 )
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RemoteTask
 from fibo_client.celery.protocol.control import ControlRequest
 
 
@@ -202,8 +202,8 @@ async def test_a_message_that_no_worker_could_take_is_refused_before_anything_is
         lambda: celery.send_task("x", headers={"id": "y"}),
         lambda: celery.send_task("x", task_id=""),
         lambda: celery.send_task("x", prioritty=3),
-        lambda: celery.send_many("x", [(1,), (object(),)]),
-        lambda: celery.send_many("x", [(1,)], task_id="y"),
+        lambda: celery.send_many([RemoteTask("x")(1), RemoteTask("x")(object())]),
+        lambda: celery.send_many([RemoteTask("x")(1)], task_id="y"),
         lambda: celery.call("x", ignore_result=True),
         lambda: celery.send_task("x", queue="a\nb"),
         lambda: celery.send_task("", ()),

@@ -9,6 +9,7 @@ from opentelemetry import baggage, context
 from support.spans import Spans
 
 from fibo_client import FiboClient
+from fibo_client.celery import RemoteTask
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.telemetry import Server
@@ -20,7 +21,7 @@ async def messages(server, url, **settings):
         token = context.attach(baggage.set_baggage("tenant", "42"))
         try:
             await client.celery.send_task("proj.add", (1, 2), headers={"mine": 1}, task_id="chosen")
-            await client.celery.send_many("proj.add", [(1, 2), (3, 4)])
+            await client.celery.send_many([RemoteTask("proj.add")(1, 2), RemoteTask("proj.add")(3, 4)])
             await client.submit_many([5])
             call = client.fibonacci(5, timeout=0.2)
             with pytest.raises(TimeoutError):

@@ -19,8 +19,8 @@ ROOT = RemoteTask[[int], float]("tasks.sqrt_task")
 SUBMISSIONS: dict[str, Callable[[FiboClient, float], Awaitable[object]]] = {
     # Making 2,000 messages takes a while.
     "call_many": lambda client, seconds: client.celery.call_many([ROOT(2)] * 2000, timeout=seconds),
-    "call": lambda client, seconds: client.celery.call(ROOT, 2, timeout=seconds),
-    "call with an id": lambda client, seconds: client.celery.call(ROOT, 2, timeout=seconds, task_id="mine"),
+    "call": lambda client, seconds: client.celery.call(ROOT, (2,), timeout=seconds),
+    "call with an id": lambda client, seconds: client.celery.call(ROOT, (2,), timeout=seconds, task_id="mine"),
     "fibonacci_many": lambda client, seconds: client.fibonacci_many(range(2000), chunk_size=1, timeout=seconds),
     "fibonacci": lambda client, seconds: client.fibonacci(2, timeout=seconds),
 }

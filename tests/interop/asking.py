@@ -11,8 +11,8 @@ factorial = RemoteTask[[int], int]("js.factorial", decode=lambda text: int(text,
 
 async def main(url: str, queue: str) -> None:
     async with CeleryClient(url, queue=queue, timeout=10) as celery:
-        print(await celery.call(add, 2, 3))
-        print(await celery.call(factorial, 30))
+        print(await celery.call(add, (2, 3)))
+        print(await celery.call(factorial, (30,)))
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -82,7 +82,7 @@ async def client(request, served):
 
 async def test_values_come_back(client):
     add = RemoteTask[[int, int], int]("js.add")
-    assert await client.call(add, 2, 3) == 5
+    assert await client.call(add, (2, 3)) == 5
     assert await client.call_many([add(n, n) for n in range(100)]) == [2 * n for n in range(100)]
     result = await client.send_task("js.echo", ["ä", None, [1.5]], {"x": True})
     assert await result.get() == ["ä", None, [1.5], {"x": True}]
@@ -95,13 +95,13 @@ def test_the_program_on_the_page_prints_what_it_should(served):
 
 
 async def test_tasks_run_beside_each_other(client):
-    assert await asyncio.gather(*(client.call("js.sleep", 0.2) for _ in range(50))) == [0.2] * 50
+    assert await asyncio.gather(*(client.call("js.sleep", (0.2,)) for _ in range(50))) == [0.2] * 50
 
 
 async def test_large_numbers_stay_exact_as_text_and_only_so(client):
     factorial = RemoteTask[[int], int]("js.factorial", decode=lambda text: int(text, 16))
-    assert await client.call(factorial, 100) == math.factorial(100)
-    assert await client.call("js.echo", 2**60 + 1) != [2**60 + 1, {}]
+    assert await client.call(factorial, (100,)) == math.factorial(100)
+    assert await client.call("js.echo", (2**60 + 1,)) != [2**60 + 1, {}]
 
 
 async def test_a_failure_is_raised_with_what_celery_node_stores_of_it(client):
@@ -125,14 +125,14 @@ async def test_an_unknown_task_is_never_answered_and_ends_the_worker_for_all(nod
     url = redis_server.fresh_url()
     with javascript_worker(node, url, "js") as program:
         async with CeleryClient(url, queue="js", timeout=PATIENCE) as client:
-            assert await client.call("js.add", 1, 2) == 3
+            assert await client.call("js.add", (1, 2)) == 3
             with pytest.raises(ResultTimeoutError, match="one without remote control is not seen"):
                 await client.call("js.unknown", timeout=1)
             program.wait_for("Missing process handler for task js.unknown")
             with pytest.raises(ResultTimeoutError):
-                await client.call("js.add", 1, 2, timeout=1)
+                await client.call("js.add", (1, 2), timeout=1)
 
 
 async def test_a_priority_of_its_own_is_a_list_that_celery_node_does_not_read(client):
     with pytest.raises(ResultTimeoutError):
-        await client.call("js.add", 1, 2, priority=3, timeout=1)
+        await client.call("js.add", (1, 2), priority=3, timeout=1)

@@ -106,7 +106,7 @@ async def test_a_worker_process_that_is_killed_is_an_error_and_no_silence(witnes
         os.kill(await process_of(handle), signal.SIGKILL)
         error = await witness.see(handle.get(timeout=30), deadline=30)
         assert error.exc_type == "WorkerLostError"
-        assert await celery.call("stock.add", 1, 2, timeout=20) == 3
+        assert await celery.call("stock.add", (1, 2), timeout=20) == 3
 
 
 @outage(
@@ -196,7 +196,7 @@ async def test_a_worker_that_is_stopped_answers_what_it_has_begun(witness, redis
 )
 async def test_a_hard_time_limit_is_an_error(witness, stock):
     async with CeleryClient(stock.url) as celery:
-        error = await witness.see(celery.call("stock.sleep", 60, time_limit=1, timeout=20), deadline=20)
+        error = await witness.see(celery.call("stock.sleep", (60,), time_limit=1, timeout=20), deadline=20)
         assert error.exc_type == "TimeLimitExceeded"
 
 
@@ -210,7 +210,7 @@ async def test_a_hard_time_limit_is_an_error(witness, stock):
 )
 async def test_a_soft_time_limit_is_an_error(witness, stock):
     async with CeleryClient(stock.url) as celery:
-        error = await witness.see(celery.call("stock.sleep", 60, soft_time_limit=1, timeout=20), deadline=20)
+        error = await witness.see(celery.call("stock.sleep", (60,), soft_time_limit=1, timeout=20), deadline=20)
         assert error.exc_type == "SoftTimeLimitExceeded"
 
 

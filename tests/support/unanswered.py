@@ -61,7 +61,7 @@ async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, tim
         deadline = loop.time() + timeout
         try:
             await (
-                client.fibonacci(n, timeout=timeout) if coalesced else client.celery.call(FIBONACCI, n, timeout=timeout)
+                client.fibonacci(n, timeout=timeout) if coalesced else client.celery.call(FIBONACCI(n), timeout=timeout)
             )
         except ResultTimeoutError:
             return loop.time() - deadline

@@ -84,25 +84,26 @@ async def fibonacci_numbers(client: FiboClient) -> None:
 
 
 async def calling(celery: CeleryClient) -> None:
-    assert_type(await celery.call(ADD, 2, 3), int)
-    assert_type(await celery.call(ADD, 2, 3, timeout=10, retry=True, queue="math", priority=3), int)
-    assert_type(await celery.call(RemoteTask[[int, int], int]("x"), 2, 3, timeout=10), int)
+    assert_type(await celery.call(ADD, (2, 3)), int)
+    assert_type(await celery.call(ADD, (2, 3), timeout=10, retry=True, queue="math", priority=3), int)
+    assert_type(await celery.call(RemoteTask[[int, int], int]("x"), (2, 3), timeout=10), int)
     assert_type(await celery.call(ADD(2, 3), timeout=10), int)
-    assert_type(await celery.call(NAME, "a"), str)
-    assert_type(await celery.call("proj.add", 2, "3"), Any)
+    assert_type(await celery.call(NAME, ("a",)), str)
+    assert_type(await celery.call("proj.add", (2, "3")), Any)
     assert_type(await celery.call(ADD(2, 3), expires=None), int)
     assert_type(await celery.call_many([ADD(1, 2), ADD(3, 4)]), list[int])
 
 
 async def sending(celery: CeleryClient) -> None:
     assert_type(await celery.send_task(ADD, (2, 3), countdown=1.5), AsyncResult[int])
-    assert_type(await celery.send_task(ADD(2, 3), expires=datetime.now(UTC)), AsyncResult[int])
+    assert_type(await celery.send(ADD(2, 3), expires=datetime.now(UTC)), AsyncResult[int])
     assert_type(await celery.send_task("proj.add", (2,), {"y": 3}, task_id="a"), AsyncResult[Any])
-    assert_type(await celery.send_many(ADD, [(1, 2), (3, 4)]), list[AsyncResult[int]])
-    assert_type(await celery.send_many("proj.add", [(1, 2)], ignore_result=True), list[AsyncResult[Any]])
-    assert_type(
-        await celery.send_task(SECRETIVE("anna", "word"), ignore_result=None, argsrepr="***"), AsyncResult[bool]
-    )
+    assert_type(await celery.send_many([ADD(1, 2), ADD(3, 4)]), list[AsyncResult[int]])
+    by_name = RemoteTask[..., Any]("proj.add", queue="math")
+    assert_type(await celery.send_many([by_name(1, y=2)], ignore_result=True), list[AsyncResult[Any]])
+    assert_type(await celery.send(ADD(2, 3).with_options(priority=3)), AsyncResult[int])
+    assert_type(await celery.call(ADD, (2, 3), keep_result=True), int)
+    assert_type(await celery.send(SECRETIVE("anna", "word"), ignore_result=None, argsrepr="***"), AsyncResult[bool])
     options: SendOptions = {"queue": "math", "time_limit": 5, "headers": {"a": 1}}
     assert_type(await celery.send_task("proj.add", (2, 3), **options), AsyncResult[Any])
     assert_type(celery.result("an id"), AsyncResult[Any])

@@ -64,18 +64,20 @@ async def fibonacci_numbers(client: FiboClient) -> None:
 
 
 async def calling(celery: CeleryClient) -> None:
-    await celery.call(ADD, 2)  # error: too few
-    await celery.call(ADD, 2, 3, 4)  # error: too many
-    await celery.call(ADD, 2, "3")  # error: not an integer
+    await celery.call(ADD, 2, 3)  # error: arguments come as one sequence
     await celery.call(ADD(2))  # error: too few
-    await celery.call(ADD(2, 3), 4)  # error: it has its arguments already
-    await celery.call(ADD, 2, 3, timeout="5")  # error: seconds are a number
-    await celery.call(ADD, 2, 3, time_out=5)  # error: no such option
-    await celery.call(ADD, 2, 3, prioritiy=5)  # error: no such option
-    await celery.call(ADD, 2, 3, priority="high")  # error: a number
+    await celery.call(ADD(2, 3, 4))  # error: too many
+    await celery.call(ADD(2, "3"))  # error: not an integer
+    await celery.send(ADD, (2, 3))  # error: a signature
+    await celery.send(ADD(2, 3).with_options(prioritiy=5))  # error: no such option
+    RemoteTask("proj.add", prioritiy=5)  # error: no such option
+    await celery.call(ADD, (2, 3), timeout="5")  # error: seconds are a number
+    await celery.call(ADD, (2, 3), time_out=5)  # error: no such option
+    await celery.call(ADD, (2, 3), prioritiy=5)  # error: no such option
+    await celery.call(ADD, (2, 3), priority="high")  # error: a number
     await celery.call(5)  # error: not a task
     await celery.call_many([ADD])  # error: without its arguments
-    text: str = await celery.call(ADD, 2, 3)  # error: it gives an integer
+    text: str = await celery.call(ADD, (2, 3))  # error: it gives an integer
     print(text)
 
 
@@ -84,7 +86,7 @@ async def sending(celery: CeleryClient) -> None:
     await celery.send_task("proj.add", (2, 3), {4: 5})  # error: keywords are text
     await celery.send_task("proj.add", countdwn=5)  # error: no such option
     await celery.send_task("proj.add", eta="tomorrow")  # error: a moment
-    await celery.send_many(ADD, [1, 2])  # error: each is a sequence of arguments
+    await celery.send_many([ADD(*each) for each in [1, 2]])  # error: each is a sequence of arguments
     options: SendOptions = {"queue": "math", "prio": 1}  # error: no such option
     print(options)
 

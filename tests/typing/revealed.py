@@ -48,14 +48,14 @@ async def clients(flag: bool) -> None:
 
 
 async def calls(celery: CeleryClient, flag: bool) -> None:
-    reveal_type(await celery.call(ADD, 2, 3, timeout=None))  # int
+    reveal_type(await celery.call(ADD, (2, 3), timeout=None))  # int
     reveal_type(await celery.call(ADD(2, 3)))  # int
     reveal_type(await celery.call(ANY(2, y=3)))  # int
-    reveal_type(await celery.call("proj.add", 2, 3))  # Any
+    reveal_type(await celery.call("proj.add", (2, 3)))  # Any
     reveal_type(await celery.call_many([ADD(2, 3)]))  # list[int]
     reveal_type(await celery.call_many([ADD(2, 3)], return_exceptions=flag))  # list[int | FiboError]
     reveal_type(await celery.send_task(ADD, (2, 3)))  # AsyncResult[int]
-    reveal_type(await celery.send_many(ADD, [(2, 3)]))  # list[AsyncResult[int]]
+    reveal_type(await celery.send_many([ADD(2, 3)]))  # list[AsyncResult[int]]
 
 
 async def handles(celery: CeleryClient, handle: AsyncResult[int], bare: AsyncResult[Any], flag: bool) -> None:

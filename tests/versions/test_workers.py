@@ -14,7 +14,7 @@ from support.waiting import eventually, until
 from versions.conftest import PATIENCE, heard
 
 from fibo_client import FIBO_TASK, FIBONACCI_CHUNK, ResultTimeoutError, TaskFailedError, TaskRevokedError
-from fibo_client.celery import Cause, CeleryClient
+from fibo_client.celery import Cause, CeleryClient, RemoteTask
 
 # The first test of a version may have to make the environment first.
 pytestmark = pytest.mark.timeout(300)
@@ -22,21 +22,21 @@ pytestmark = pytest.mark.timeout(300)
 
 async def test_values_come_back_as_they_were_sent(celery):
     args = [1, -2.5, True, None, "é🎈\u2028", {"a": [1, {"b": None}]}, [], 2**64]
-    assert await celery.call("stock.echo", *args) == [args, {}]
+    assert await celery.call("stock.echo", args) == [args, {}]
     assert await (await celery.send_task("stock.echo", (1,), {"word": "é"})) == [[1], {"word": "é"}]
 
 
 async def test_celerys_json_types_go_there_and_come_back(celery):
-    assert await celery.call("hosted.kinds", *TYPES) == [type(value).__name__ for value in TYPES]
+    assert await celery.call("hosted.kinds", TYPES) == [type(value).__name__ for value in TYPES]
     assert await celery.call("stock.types") == TYPES
     eastern = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30)))
     naive = dt.datetime(2026, 1, 2, 3, 4, 5)
-    assert await celery.call("stock.echo", eastern, naive) == [[eastern, naive], {}]
+    assert await celery.call("stock.echo", (eastern, naive)) == [[eastern, naive], {}]
 
 
 async def test_an_exception_that_only_the_worker_knows_is_told_as_data(celery):
     with pytest.raises(TaskFailedError) as caught:
-        await celery.call("hosted.order", "tea", 3, {"by": "noon"})
+        await celery.call("hosted.order", ("tea", 3, {"by": "noon"}))
     error = caught.value
     assert (error.exc_module, error.exc_type) == ("versions.hosted", "OutOfStockError")
     assert error.exc_args == ("tea", 3, {"by": "noon"})
@@ -66,24 +66,24 @@ async def test_a_task_that_the_worker_does_not_know_fails_at_once(celery):
 )
 async def test_what_goes_wrong_around_a_task_is_told(celery, task, args, options, exc_type):
     with pytest.raises(TaskFailedError) as caught:
-        await celery.call(task, *args, **options)
+        await celery.call(task, args, **options)
     assert caught.value.exc_type == exc_type
 
 
 async def test_a_task_that_rejects_its_message_fails_from_5_7_on_and_says_nothing_before(celery, worker):
     handle = await celery.send_task("stock.reject")
-    assert await celery.call("stock.add", 2, 3) == 5  # The worker has one process: the first task is over.
+    assert await celery.call("stock.add", (2, 3)) == 5  # The worker has one process: the first task is over.
     assert await handle.state() == ("FAILURE" if worker.version >= (5, 7) else "PENDING")
 
 
 @pytest.mark.parametrize("expiry", [{}, {"expires": None}], ids=["expires", "never-expires"])
 async def test_a_call_gets_the_answer_of_a_task_that_retries(celery, expiry):
-    assert await celery.call("hosted.retry", 2, **expiry) == 2
+    assert await celery.call("hosted.retry", (2,), **expiry) == 2
 
 
 async def test_a_call_gets_the_error_of_a_task_that_gives_up(celery):
     with pytest.raises(TaskFailedError) as caught:
-        await celery.call("hosted.retry", 9)
+        await celery.call("hosted.retry", (9,))
     assert (caught.value.exc_type, caught.value.exc_args) == ("OutOfStockError", ("tea", 2))
 
 
@@ -111,16 +111,16 @@ async def test_progress_is_followed(hold):
 async def test_an_ignored_result_is_none_and_is_not_stored(celery):
     handle = await celery.send_task("stock.add", (1, 2), ignore_result=True)
     assert await handle.get() is None
-    assert await celery.call("stock.add", 2, 3) == 5  # The worker has one process: the first task is over.
+    assert await celery.call("stock.add", (2, 3)) == 5  # The worker has one process: the first task is over.
     assert await celery.result(handle.id).state() == "PENDING"
 
 
 async def test_a_call_of_a_task_that_is_declared_to_have_no_result_gets_its_answer_from_5_6_3_on(celery, worker):
     if worker.version >= (5, 6):
-        assert await celery.call("stock.forgetful", 5) == 5
+        assert await celery.call("stock.forgetful", (5,)) == 5
         return
     with pytest.raises(ResultTimeoutError, match=r"before Celery 5\.6\.3, a task that is declared"):
-        await celery.call("stock.forgetful", 5, timeout=0.5)
+        await celery.call("stock.forgetful", (5,), timeout=0.5)
 
 
 async def test_a_task_that_is_declared_to_have_no_result_is_diagnosed_so(celery, worker):
@@ -136,9 +136,9 @@ async def test_a_task_that_is_declared_to_have_no_result_is_diagnosed_so(celery,
 
 async def test_headers_stamps_and_compression_are_taken(celery):
     headers = {"traceparent": "00-ab", "baggage": "a=1"}
-    assert await celery.call("stock.request", *headers, headers=headers) == headers
-    assert await celery.call("stock.echo", "x" * 10_000, compression="gzip") == [["x" * 10_000], {}]
-    assert await celery.call("stock.add", 1, 2, stamps={"tenant": "a"}, shadow="other") == 3
+    assert await celery.call("stock.request", headers, headers=headers) == headers
+    assert await celery.call("stock.echo", ("x" * 10_000,), compression="gzip") == [["x" * 10_000], {}]
+    assert await celery.call("stock.add", (1, 2), stamps={"tenant": "a"}, shadow="other") == 3
 
 
 async def test_a_task_with_a_countdown_or_an_eta_waits_for_it(celery):
@@ -161,7 +161,7 @@ async def test_a_task_that_is_not_begun_in_time_expires(celery, hold):
 
 async def test_a_call_that_never_expires_is_run_although_nobody_waits_any_more(celery, hold):
     with pytest.raises(ResultTimeoutError) as caught:
-        await celery.call("stock.add", 1, 2, timeout=0.1, expires=None)
+        await celery.call("stock.add", (1, 2), timeout=0.1, expires=None)
     hold.release()
     assert await celery.result(*caught.value.task_ids).get() == 3
 
@@ -180,7 +180,7 @@ async def test_a_cancelled_call_revokes_its_task(celery, worker, hold):
         return (await celery.inspect().reserved()).get(worker.node)
 
     async with CeleryClient(worker.url) as leaving:
-        call = asyncio.create_task(leaving.call("stock.add", 1, 2))
+        call = asyncio.create_task(leaving.call("stock.add", (1, 2)))
         await eventually(waiting)
         (task,) = await waiting()
         call.cancel()
@@ -197,7 +197,7 @@ async def test_a_task_that_runs_is_terminated(celery, worker, hold):
     # From 5.6.2 on, 5.6 says that it was revoked before it ends it. Which of the two a wait meets is a matter of luck.
     with pytest.raises(TaskRevokedError, match="revoked|terminated" if worker.version == (5, 6) else "terminated"):
         await hold.task.get()
-    assert await celery.call("stock.add", 1, 2) == 3
+    assert await celery.call("stock.add", (1, 2)) == 3
 
 
 async def test_a_task_that_runs_goes_on_if_it_is_revoked_without_terminate(celery, worker, hold):
@@ -290,7 +290,7 @@ async def test_a_diagnosis_tells_where_a_task_is(celery, hold):
 
 async def test_the_smallest_priority_is_served_first(celery, worker, hold):
     # It takes four for each of its processes before it has to choose.
-    taken = await celery.send_many("stock.add", [(1, 2)] * 4)
+    taken = await celery.send_many([RemoteTask("stock.add")(1, 2)] * 4)
 
     async def full():
         return len((await celery.inspect().reserved()).get(worker.node, ())) == 4
@@ -309,7 +309,7 @@ async def test_numbers_travel_in_chunks(fibo):
     assert first == 2880067194370816120
     assert (refused.exc_type, refused.exc_args) == ("ValueError", ("2000 is too large",))
     assert await asyncio.gather(*map(fibo.fibonacci, [1, 2, 90])) == [1, 1, first]
-    assert await fibo.celery.call(FIBONACCI_CHUNK, [5, 6]) == [5, 8]
+    assert await fibo.celery.call(FIBONACCI_CHUNK, ([5, 6],)) == [5, 8]
 
 
 async def test_numbers_are_handed_out_one_by_one(fibo):

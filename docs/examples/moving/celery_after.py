@@ -20,12 +20,12 @@ async def main():
         print(await celery.call_many([add(n, n) for n in range(5)], timeout=10))
 
         try:
-            await celery.call(divide, 1, 0, timeout=10)
+            await celery.call(divide(1, 0), timeout=10)
         except TaskFailedError as error:  # the worker's class is not imported
             print(*error.exc_args)
 
         try:
-            await celery.call(add, 2, 3, queue="nobody-serves-this", timeout=0.3)
+            await celery.call(add(2, 3), queue="nobody-serves-this", timeout=0.3)
         except ResultTimeoutError:
             print("no answer yet")
 

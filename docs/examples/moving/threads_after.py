@@ -9,9 +9,9 @@ add = RemoteTask[[int, int], int]("proj.tasks.add")
 
 async def main():
     async with CeleryClient(queue="proj") as celery:
-        print(await celery.call(add, 2, 3, timeout=10))
+        print(await celery.call(add(2, 3), timeout=10))
 
-        calls = [celery.call(add, n, n, timeout=10) for n in range(5)]
+        calls = [celery.call(add(n, n), timeout=10) for n in range(5)]
         print(await asyncio.gather(*calls))
 
 

@@ -24,4 +24,4 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/divide/{x}/{y}")
 async def quotient(x: float, y: float) -> float:
-    return await app.state.celery.call(divide, x, y)
+    return await app.state.celery.call(divide(x, y))

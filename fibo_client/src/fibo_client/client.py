@@ -33,9 +33,6 @@ __all__ = ["FiboClient"]
 
 R = TypeVar("R")
 
-BULKY_N = 200_000
-"""From this n on an answer is large (35 kB of text and more), and is polled rather than pushed."""
-
 
 class FiboClient:
     """An async client of a Fibonacci worker.
@@ -348,9 +345,7 @@ class FiboClient:
             TransportError: Redis could not be reached.
             ClientStateError: The client is not open here.
         """
-        signature = FIBO_TASK(check_index(n, self.config.max_n))
-        (answer,) = await self.celery.call_many([signature], timeout=timeout, retry=True, bulky=n >= BULKY_N)
-        return answer
+        return await self.celery.call(FIBO_TASK(check_index(n, self.config.max_n)), timeout=timeout, retry=True)
 
     @overload
     async def submit(self, n: int) -> AsyncResult[int]: ...
@@ -372,7 +367,7 @@ class FiboClient:
             TransportError: It was not sent, or it is not known whether it was.
             ClientStateError: The client is not open here.
         """
-        return await self.celery.send_task(task(check_index(n, self.config.max_n)), retry=True)
+        return await self.celery.send(task(check_index(n, self.config.max_n)), retry=True)
 
     @overload
     async def submit_many(self, ns: Iterable[int]) -> list[AsyncResult[int]]: ...
@@ -396,8 +391,8 @@ class FiboClient:
             TransportError: Some were not sent, or it is not known whether they were.
             ClientStateError: The client is not open here.
         """
-        numbers = [(check_index(n, self.config.max_n),) for n in check_indexes(ns)]
-        return await self.celery.send_many(task, numbers, retry=True)
+        signatures = [task(check_index(n, self.config.max_n)) for n in check_indexes(ns)]
+        return await self.celery.send_many(signatures, retry=True)
 
     def ready(self, results: Iterable[AsyncResult[Any]]) -> Coroutine[Any, Any, list[bool]]:
         """Ask which tasks are over, by one read for all. It does not wait for them.

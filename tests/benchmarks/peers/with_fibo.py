@@ -23,13 +23,13 @@ class Fibo(harness.Peer):
         await self.client.aclose()
 
     async def submit(self, count):
-        return await self.client.send_many(TASK, [(harness.N,)] * count)
+        return await self.client.send_many([TASK(harness.N)] * count)
 
     async def collect(self, sent):
         return [number(answer) for answer in await self.client.gather(sent, timeout=harness.TIMEOUT)]
 
     async def call(self):
-        return number(await self.client.call(TASK, harness.N, timeout=harness.TIMEOUT))
+        return number(await self.client.call(TASK, (harness.N,), timeout=harness.TIMEOUT))
 
     async def many_calls(self, count):
         return await asyncio.gather(*(self.call() for _ in range(count)))

@@ -46,7 +46,7 @@ def test_the_setting_of_the_app_is_told_unless_the_task_is_declared_to_have_a_re
 
 async def over(celery, task, **options):
     handle = await celery.send_task(task, **options)
-    assert await celery.call("proj.add", 1, 2) == 3  # The worker has one process: the first task is over.
+    assert await celery.call("proj.add", (1, 2)) == 3  # The worker has one process: the first task is over.
     return await celery.diagnose(handle)
 
 

@@ -309,5 +309,5 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
 
 async def test_small_messages_are_made_in_portions_of_a_bounded_number():
     made = Encoder(MemoryBroker(), "celery")
-    calls = [("t", (1,), None, None, None)] * (2 * BUILD_SLICE + 1)
-    assert [len(portion) async for portion in made.portions(calls, {}, SILENCE)] == [BUILD_SLICE, BUILD_SLICE, 1]
+    signatures = [ADD(1)] * (2 * BUILD_SLICE + 1)
+    assert [len(portion) async for portion in made.portions(signatures, {}, SILENCE)] == [BUILD_SLICE, BUILD_SLICE, 1]

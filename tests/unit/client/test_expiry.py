@@ -14,8 +14,8 @@ from fibo_client.testing import FakeCelery
 ADD = RemoteTask[[int, int], int]("proj.add")
 
 CALLS = {
-    "by its name": lambda celery, **options: celery.call("proj.add", 2, 3, **options),
-    "by a reference": lambda celery, **options: celery.call(ADD, 2, 3, **options),
+    "by its name": lambda celery, **options: celery.call("proj.add", (2, 3), **options),
+    "by a reference": lambda celery, **options: celery.call(ADD, (2, 3), **options),
     "by a signature": lambda celery, **options: celery.call(ADD(2, y=3), **options),
     "of many": lambda celery, **options: celery.call_many([ADD(2, 3), ADD(2, y=3)], **options),
 }
@@ -45,7 +45,7 @@ async def test_a_task_that_is_called_expires_after_the_deadline_unless_it_says_o
 async def test_a_task_that_never_expires_is_cleaned_up_and_revoked_as_any_other(fake):
     fake.task("proj.slow", lambda: asyncio.sleep(100))
     async with CeleryClient(transport=fake, timeout=30) as celery:
-        assert await celery.call(ADD, 2, 3, expires=None) == 5
+        assert await celery.call(ADD, (2, 3), expires=None) == 5
         cancelled = asyncio.create_task(celery.call("proj.slow", expires=None))
         await asyncio.sleep(1)
         cancelled.cancel()

@@ -265,7 +265,7 @@ STATEMENTS = [
     (
         "await client.celery.call_many([client.fibonacci(5)])",
         TypeError,
-        ["call_many takes signatures", "not coroutine"],
+        ["a signature is wanted, such as RemoteTask('proj.add')(2, 3)", "not coroutine"],
     ),
     # A handle is not its answer.
     ("await client.celery.result('x').get", TypeError, ["object method can't be used in 'await' expression"]),
@@ -319,9 +319,12 @@ STATEMENTS = [
     ("await client.celery.gather(['x'])", TypeError, ["CeleryClient.result(task_id) makes one of an id"]),
     ("await client.celery.diagnose('x')", TypeError, ["CeleryClient.result(task_id) makes one of an id"]),
     ("await client.celery.send_task('add', 2, 3)", MessageError, ["args must be a list or a tuple", "(value,)"]),
-    ("await client.celery.call('add', x=1)", MessageError, ["'x' is not an option", "kwargs={...}"]),
+    ("await client.celery.call('add', x=1)", MessageError, ["'x' is not an option", "call(name, args, kwargs)"]),
+    ("await client.celery.call('add', 2)", MessageError, ["args must be a list or a tuple", "(value,)"]),
+    ("await client.celery.send('add')", TypeError, ["a signature is wanted", "not str"]),
+    ("await client.celery.send_task(FIBONACCI(5))", MessageError, ["has its arguments", "write: send(fibo.fibonacci"]),
     ("await client.celery.call(print, 1)", MessageError, ["a task's name, a RemoteTask or a Signature"]),
-    ("await client.celery.call_many(['add'])", TypeError, ["call_many takes signatures", "not str"]),
+    ("await client.celery.call_many(['add'])", TypeError, ["a signature is wanted", "not str"]),
     ("await client.celery.send_task('add', ({1},))", MessageError, ["builtins.set", "JSON cannot carry; send"]),
     ("FiboClient(6379)", ConfigError, ["broker_url must be text, such as redis://localhost:6379/0, not int"]),
     ("FiboClient(time_out=5)", ConfigError, ["'time_out' is not a setting", "timeout"]),

@@ -29,7 +29,7 @@ REPRS = [
     (CLIENT.stream([1, 2]), "<Stream of list, not begun>"),
     (CLIENT.celery.inspect(), "<Inspect all workers, within 1 s>"),
     (CLIENT.celery.inspect(["a@b", "c@d"], timeout=2.5), "<Inspect a@b, c@d, within 2.5 s>"),
-    (FIBONACCI, "RemoteTask(name='fibo.fibonacci')"),
+    (FIBONACCI, "RemoteTask('fibo.fibonacci')"),
     (FIBONACCI(5), "<Signature fibo.fibonacci(5)>"),
     (FIBONACCI(HUGE), "<Signature fibo.fibonacci(<int>)>"),
     (RemoteTask[..., int]("add")(1, y="z"), "<Signature add(1, y='z')>"),

@@ -14,7 +14,7 @@ from sentry_sdk.tracing_utils import extract_sentrytrace_data
 from sentry_sdk.transport import Transport
 
 from fibo_client import FiboClient, PublishError
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RemoteTask
 from fibo_client.telemetry import Recorder, Server, sentry
 from fibo_client.telemetry.sentry import Sentry
 from fibo_client.testing import FakeCelery, FakeFibo
@@ -87,7 +87,7 @@ async def test_a_message_has_a_span_below_its_callers_which_a_worker_finds_above
     kept = start()
     async with client_of(fake) as celery:
         with sentry_sdk.start_transaction(op="http.server", name="request"):
-            await celery.call("proj.echo", 1, queue="other")
+            await celery.call("proj.echo", (1,), queue="other")
     (sent,) = fake.sent
     transaction = kept.transactions()["request"]
     (span,) = transaction["spans"]
@@ -119,7 +119,7 @@ async def test_messages_that_are_sent_together_share_a_span(start, fake):
     kept = start()
     async with client_of(fake) as celery:
         with sentry_sdk.start_transaction(name="request"):
-            await celery.send_many("proj.echo", [(1,), (2,), (3,)])
+            await celery.send_many([RemoteTask("proj.echo")(1), RemoteTask("proj.echo")(2), RemoteTask("proj.echo")(3)])
     (span,) = kept.transactions()["request"]["spans"]
     assert {trace(sent)[1] for sent in fake.sent} == {span["span_id"]}
     assert span["data"]["messaging.batch.message_count"] == 3
@@ -150,7 +150,7 @@ async def test_where_the_caller_is_not_sampled_the_worker_is_told_so(start, fake
 async def test_where_sentry_is_not_initialised_messages_carry_nothing(fake):
     async with client_of(fake) as celery:
         await celery.call("proj.echo")
-        await celery.send_many("proj.echo", [(1,)])
+        await celery.send_many([RemoteTask("proj.echo")(1)])
     assert [sent.headers for sent in fake.sent] == [{}, {}]
 
 
@@ -221,8 +221,8 @@ async def test_where_spans_go_one_by_one_there_is_the_same_span(start, fake, opt
     kept = start(**options)
     async with client_of(fake) as celery:
         with sentry_sdk.traces.start_span("request") as request:
-            await celery.call("proj.echo", 1)
-            await celery.send_many("proj.echo", [(1,), (2,)])
+            await celery.call("proj.echo", (1,))
+            await celery.send_many([RemoteTask("proj.echo")(1), RemoteTask("proj.echo")(2)])
             with fake.redis_down(), pytest.raises(PublishError):
                 await celery.send_task("proj.echo")
     spans = [span for span in kept.spans() if span["name"] == "proj.echo"]
@@ -238,7 +238,7 @@ async def test_where_spans_go_one_by_one_and_the_callers_is_not_sampled_the_trac
     start(trace_lifecycle="stream", traces_sample_rate=0.0)
     async with client_of(fake) as celery:
         with sentry_sdk.traces.start_span("request"):
-            await celery.call("proj.echo", 1)
+            await celery.call("proj.echo", (1,))
             here = sentry_sdk.get_traceparent()
     assert trace(fake.sent[0])[0] == here.split("-")[0]
 

@@ -100,7 +100,7 @@ async def test_a_task_that_is_sent_is_one_message_with_one_end(notes):
 async def test_tasks_that_are_sent_together_have_one_end_together(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         worker.delay = None
-        handles = await client.celery.send_many(ECHO, [(1,), (2,), (3,)])
+        handles = await client.celery.send_many([ECHO(1), ECHO(2), ECHO(3)])
         (sending,) = notes.sent
         assert sending.told[2] is True
         assert sending.carried == [("proj.echo", handle.id) for handle in handles]
@@ -112,7 +112,7 @@ async def test_tasks_that_are_sent_together_have_one_end_together(notes):
     ("call", "batch", "messages"),
     [
         (lambda client: client.fibonacci(5), False, 1),
-        (lambda client: client.celery.call("proj.echo", 5), False, 1),
+        (lambda client: client.celery.call("proj.echo", (5,)), False, 1),
         (lambda client: client.submit(5), False, 1),
         (lambda client: client.fibonacci_many([5, 6]), False, 1),
         (lambda client: client.fibonacci_many([5, 6], chunk_size=1), True, 2),
@@ -180,9 +180,9 @@ async def test_a_sending_that_is_tried_again_has_one_end(notes):
 async def withdraw(client, worker):
     """Cancel a call while the broker is still busy with the one before it."""
     worker.broker.outcomes.append(1.0)
-    first = asyncio.create_task(client.celery.call("proj.echo", 1, queue="a"))
+    first = asyncio.create_task(client.celery.call("proj.echo", (1,), queue="a"))
     await asyncio.sleep(0.1)
-    second = asyncio.create_task(client.celery.call("proj.echo", 1, queue="b"))
+    second = asyncio.create_task(client.celery.call("proj.echo", (1,), queue="b"))
     await asyncio.sleep(0.1)
     second.cancel()
     await asyncio.gather(first, second, return_exceptions=True)
@@ -386,7 +386,7 @@ async def test_one_message_carries_its_span_and_the_baggage_of_its_caller(spans)
     async with memory_client(telemetry=carried) as (client, _):
         token = context.attach(baggage.set_baggage("tenant", "a b"))
         try:
-            await client.celery.call("proj.echo", 1)
+            await client.celery.call("proj.echo", (1,))
         finally:
             context.detach(token)
     (headers,) = carried.headers.values()
@@ -401,7 +401,7 @@ async def test_each_of_several_messages_has_a_span_of_its_own_that_the_sending_l
     async with memory_client(telemetry=carried) as (client, worker):
         worker.delay = None
         with spans.tracer.start_as_current_span("request") as request:
-            handles = await client.celery.send_many(ECHO, [(1,), (2,)])
+            handles = await client.celery.send_many([ECHO(1), ECHO(2)])
     created, sent = spans.named("create celery"), spans.one("send celery")
     assert [span.attributes["messaging.message.id"] for span in created] == [handle.id for handle in handles]
     for span in [*created, sent]:
@@ -431,7 +431,7 @@ async def test_without_create_spans_every_message_carries_the_span_of_the_sendin
     carried = Carried(spans.recorder(create_spans=False))
     async with memory_client(telemetry=carried) as (client, worker):
         worker.delay = None
-        await client.celery.send_many(ECHO, [(1,), (2,)])
+        await client.celery.send_many([ECHO(1), ECHO(2)])
     sent = spans.one("send celery")
     assert not spans.named("create celery")
     assert sent.kind is SpanKind.PRODUCER
@@ -504,7 +504,7 @@ async def test_a_context_of_the_callers_own_is_kept_and_linked_to(spans):
     async with memory_client(telemetry=carried) as (client, worker):
         worker.delay = None
         await client.celery.send_task("proj.echo", (1,), headers=own)
-        await client.celery.send_many(ECHO, [(1,), (2,)], headers=own)
+        await client.celery.send_many([ECHO(1), ECHO(2)], headers=own)
     assert not spans.named("create celery")
     for sent in spans.named("send celery"):
         assert sent.kind is SpanKind.CLIENT
@@ -532,7 +532,7 @@ async def test_a_failure_to_send_is_on_the_span_and_in_the_metrics(spans):
 async def test_messages_and_durations_are_counted_by_queue(spans):
     async with memory_client(telemetry=spans.recorder()) as (client, worker):
         worker.delay = None
-        await client.celery.send_many(ECHO, [(1,), (2,)])
+        await client.celery.send_many([ECHO(1), ECHO(2)])
         await client.celery.send_task("proj.echo", (1,))
         await client.celery.send_task("proj.echo", (1,), queue="other")
     sent = {point.attributes["messaging.destination.name"]: point for point in spans.points(otel.SENT_MESSAGES)}

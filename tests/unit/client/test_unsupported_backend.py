@@ -65,8 +65,8 @@ def test_a_misspelled_redis_is_told_when_the_client_is_made(url):
 
 
 ASKING = {
-    "call": lambda client: client.celery.call("tasks.add", 2, 3),
-    "call with an id": lambda client: client.celery.call("tasks.add", 2, 3, task_id="id"),
+    "call": lambda client: client.celery.call("tasks.add", (2, 3)),
+    "call with an id": lambda client: client.celery.call("tasks.add", (2, 3), task_id="id"),
     "get": lambda client: client.celery.result("id").get(),
     "get at once": lambda client: client.celery.result("id").get(timeout=0),
     "ready": lambda client: client.celery.result("id").ready(),

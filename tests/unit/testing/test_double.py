@@ -65,7 +65,7 @@ async def test_the_worker_knows_the_types_that_its_client_was_told(fake):
     fake.task("proj.double", lambda money: Money(money.amount * 2, money.currency))
     fake.task("proj.refuse", raises=ValueError("no", PRICE))
     async with CeleryClient(transport=fake, json_types=[JSONType(*MONEY)]) as celery:
-        assert await celery.call("proj.double", PRICE) == Money(Decimal("3.00"), "EUR")
+        assert await celery.call("proj.double", (PRICE,)) == Money(Decimal("3.00"), "EUR")
         with pytest.raises(TaskFailedError) as caught:
             await celery.call("proj.refuse")
         assert caught.value.exc_args == ("no", PRICE)
@@ -78,15 +78,15 @@ async def test_the_worker_knows_the_types_of_each_of_its_clients(fake):
         CeleryClient(transport=fake, json_types=[JSONType(*MONEY)]) as first,
         CeleryClient(transport=fake, json_types=[JSONType(*SET)]) as second,
     ):
-        assert await first.call("proj.echo", PRICE) == PRICE
-        assert await second.call("proj.echo", frozenset("ab")) == frozenset("ab")
+        assert await first.call("proj.echo", (PRICE,)) == PRICE
+        assert await second.call("proj.echo", (frozenset("ab"),)) == frozenset("ab")
     with pytest.raises(ConfigError, match="the marker 'money'"):
         CeleryClient(transport=fake, json_types=[JSONType(Path, "money", str, Path)])
 
 
 async def test_a_task_answers_what_its_function_returns(fake):
     async with CeleryClient(transport=fake) as celery:
-        assert await celery.call(ADD, 2, 3) == 5
+        assert await celery.call(ADD, (2, 3)) == 5
 
 
 async def test_a_function_may_be_a_coroutine_function(fake):
@@ -96,7 +96,7 @@ async def test_a_function_may_be_a_coroutine_function(fake):
 
     fake.task("proj.add", add)
     async with CeleryClient(transport=fake) as celery:
-        assert await celery.call(ADD, 2, 3) == 5
+        assert await celery.call(ADD, (2, 3)) == 5
 
 
 async def test_a_task_answers_a_fixed_value_or_fails_with_a_fixed_error(fake):
@@ -104,7 +104,7 @@ async def test_a_task_answers_a_fixed_value_or_fails_with_a_fixed_error(fake):
     fake.task("proj.broken", raises=KeyError("no stock"))
     fake.task("proj.nothing")
     async with CeleryClient(transport=fake) as celery:
-        assert await celery.call("proj.fixed", "any", "arguments") == {"total": 5}
+        assert await celery.call("proj.fixed", ("any", "arguments")) == {"total": 5}
         assert await celery.call("proj.nothing") is None
         for _ in range(2):
             with pytest.raises(TaskFailedError) as caught:
@@ -168,10 +168,10 @@ async def test_a_traceback_has_the_frames_of_the_function_and_none_of_the_double
 
 async def test_a_task_can_be_told_something_else_at_any_time(fake):
     async with CeleryClient(transport=fake) as celery:
-        assert await celery.call(ADD, 2, 3) == 5
+        assert await celery.call(ADD, (2, 3)) == 5
         fake.task(ADD, raises=ValueError("bad"))
         with pytest.raises(TaskFailedError):
-            await celery.call(ADD, 2, 3)
+            await celery.call(ADD, (2, 3))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ async def test_a_delay_is_time_of_the_event_loop():
     fake.task(ADD, lambda x, y: x + y, delay=3600)
     async with CeleryClient(transport=fake, timeout=None) as celery:
         began = now()
-        assert await celery.call(ADD, 2, 3) == 5
+        assert await celery.call(ADD, (2, 3)) == 5
         assert now() - began == pytest.approx(3600, abs=0.01)
 
 
@@ -282,7 +282,7 @@ async def test_no_more_tasks_run_at_a_time_than_the_worker_may():
     fake = FakeCelery(concurrency=3)
     fake.task("proj.work", work)
     async with CeleryClient(transport=fake) as celery:
-        await celery.gather(await celery.send_many("proj.work", [()] * 20))
+        await celery.gather(await celery.send_many([RemoteTask("proj.work")()] * 20))
     assert most == 3
 
 
@@ -329,7 +329,7 @@ async def test_a_call_survives_a_short_outage():
     fake = FakeCelery()
     fake.task(ADD, lambda x, y: x + y, delay=2)
     async with CeleryClient(transport=fake) as celery:
-        call = asyncio.create_task(celery.call(ADD, 2, 3))
+        call = asyncio.create_task(celery.call(ADD, (2, 3)))
         await asyncio.sleep(1)
         with fake.redis_down():
             await asyncio.sleep(5)
@@ -355,10 +355,10 @@ async def test_a_push_that_is_lost_costs_one_poll():
     async with CeleryClient(transport=fake) as celery:
         with fake.lost_pushes():
             began = now()
-            assert await celery.call(ADD, 2, 3) == 5
+            assert await celery.call(ADD, (2, 3)) == 5
             assert 5 <= now() - began <= 6.3
         assert celery.stats().pushes == 0
-        await celery.call(ADD, 2, 3)
+        await celery.call(ADD, (2, 3))
         assert celery.stats().pushes == 1
 
 
@@ -407,8 +407,8 @@ async def test_what_waits_for_its_answer_asks_for_it_and_what_hands_work_out_lea
         await fibo.fibonacci_many([5, 6])
         await fibo.sqrt(4)
         await fibo.fibo_task(5)
-        await fibo.celery.call(SQRT_TASK, 4, task_id="mine")
-        await fibo.celery.call(SQRT_TASK, 4, ignore_result=None)
+        await fibo.celery.call(SQRT_TASK, (4,), task_id="mine")
+        await fibo.celery.call(SQRT_TASK, (4,), ignore_result=None)
         async with fibo.stream([5, 6]) as results:
             assert [n async for n, _ in results] == [5, 6]
         assert {sent.options["ignore_result"] for sent in fake.sent} == {False}
@@ -416,9 +416,9 @@ async def test_what_waits_for_its_answer_asks_for_it_and_what_hands_work_out_lea
         await fibo.submit(5)
         await fibo.submit_many([5, 6])
         await fibo.celery.send_task(SQRT_TASK, (4,))
-        await fibo.celery.send_many(SQRT_TASK, [(4,)], ignore_result=None)
+        await fibo.celery.send_many([SQRT_TASK(4)], ignore_result=None)
         assert [sent.options for sent in fake.sent[before:]] == [{}] * 5
-        with pytest.raises(MessageError, match="use send_task"):
+        with pytest.raises(MessageError, match="use send or send_many"):
             await fibo.celery.call_many([SQRT_TASK(4)], ignore_result=True)
 
 
@@ -459,7 +459,7 @@ async def test_an_assertion_that_fails_says_what_was_sent_instead_the_nearest_fi
 
 async def test_an_assertion_that_fails_does_not_list_thousands(fake):
     async with CeleryClient(transport=fake) as celery:
-        await celery.send_many(ADD, [(n, n) for n in range(1000)])
+        await celery.send_many([ADD(n, n) for n in range(1000)])
     with pytest.raises(AssertionError) as caught:
         fake.assert_sent_once(ADD, ...)
     assert len(str(caught.value).splitlines()) < 30
@@ -526,7 +526,7 @@ async def test_a_task_knows_nothing_of_the_context_of_who_sent_it(fake):
 async def test_no_socket_is_made(fake, monkeypatch):
     monkeypatch.setattr("socket.socket", mock.Mock(side_effect=AssertionError("a socket")))
     async with CeleryClient("redis://localhost", "redis://elsewhere/1", transport=fake) as celery:
-        assert await celery.call(ADD, 2, 3) == 5
+        assert await celery.call(ADD, (2, 3)) == 5
         assert len(await celery.ping()) == 1
 
 
@@ -541,7 +541,7 @@ def test_clients_of_several_event_loops_share_a_double(fake):
 
     async def use():
         async with CeleryClient(transport=fake) as celery:
-            answers.append(await celery.call(ADD, 2, 3))
+            answers.append(await celery.call(ADD, (2, 3)))
 
     threads = [threading.Thread(target=asyncio.run, args=(use(),)) for _ in range(4)]
     for thread in threads:
@@ -671,7 +671,7 @@ async def test_nothing_is_begun_for_a_client_that_is_closed():
     fake = FakeCelery(concurrency=1)
     fake.task("proj.slow", slow)
     async with CeleryClient(transport=fake) as celery:
-        await celery.send_many("proj.slow", [(number,) for number in range(3)])
+        await celery.send_many([RemoteTask("proj.slow")(number) for number in range(3)])
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.01)
     assert begun == [0]
@@ -680,7 +680,7 @@ async def test_nothing_is_begun_for_a_client_that_is_closed():
 async def test_a_client_says_what_it_talks_through(fake):
     assert "Memory" in repr(CeleryClient(transport=fake))
     async with CeleryClient(transport=fake) as celery:
-        await celery.call(ADD, 2, 3)
+        await celery.call(ADD, (2, 3))
     assert repr(fake) == "<FakeCelery, 1 sent>"
 
 

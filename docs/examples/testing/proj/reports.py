@@ -9,7 +9,7 @@ RENDER = RemoteTask[[str, int], str]("proj.tasks.render")
 async def report(celery: CeleryClient, name: str, pages: int, timeout: float = 5.0) -> str:
     """Have a report rendered, or say why there is none."""
     try:
-        return await celery.call(RENDER, name, pages, queue="reports", timeout=timeout)
+        return await celery.call(RENDER(name, pages), queue="reports", timeout=timeout)
     except ResultTimeoutError:
         return "It takes longer than usual."
     except TaskFailedError as error:
@@ -18,7 +18,7 @@ async def report(celery: CeleryClient, name: str, pages: int, timeout: float = 5
 
 async def rendered_pages(celery: CeleryClient, name: str, pages: int) -> list[int]:
     """Have a report rendered, and note each page that is done."""
-    handle = await celery.send_task(RENDER(name, pages), queue="reports")
+    handle = await celery.send(RENDER(name, pages), queue="reports")
     return [meta.result["page"] async for meta in handle.updates(timeout=5) if meta.state == "PROGRESS"]
 
 

@@ -45,6 +45,9 @@ LAST_REVOCATIONS: Final = 1.0
 DELETE_DELAY: Final = 1.0
 """Seconds between the arrival of a result and its deletion: they are deleted in batches."""
 
+EARLY: Final = 0.001
+"""Seconds by which something may be done before its time."""
+
 MAX_DELETED: Final = 500
 """The most ids in one deletion."""
 
@@ -173,7 +176,8 @@ class Cleaner:
         while True:
             await self._work.wait()
             self._work.clear()
-            now = self._loop.time()
+            # A timer may go off a little early: the loop's clock has a resolution. What is due then is done.
+            now = self._loop.time() + EARLY
             try:
                 if self._revoked and now >= self._next_revocation:
                     await self._revoke()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
@@ -26,11 +25,11 @@ from fibo_client.celery.result import (
     revocation,
 )
 from fibo_client.celery.session import Session
-from fibo_client.celery.signature import RemoteTask, Signature
+from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 class CeleryClient:
@@ -122,15 +120,39 @@ class CeleryClient:
 
     # Handing work out.
 
-    @overload
-    async def send_task(
+    async def send(
         self,
-        task: Signature[R],
+        signature: Signature[R],
         *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
+        retry: bool = False,
+        timeout: float | Unset | None = UNSET,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[R]: ...
+    ) -> AsyncResult[R]:
+        """Send a task and return its handle. The task is handed out: nothing that happens here revokes it.
+
+        Args:
+            signature: The task with its arguments, such as ``add(2, 3)`` of a `RemoteTask`.
+            retry: Whether to send the message again, until the timeout, if sending fails. The task may then run twice.
+            timeout: Seconds that sending may take. UNSET is the client's default, None is no limit.
+            **options: See `SendOptions`. They win over those of the signature.
+
+        Returns:
+            The handle of the task.
+
+        Raises:
+            TypeError: It is no signature.
+            MessageError: A worker could not take the message. Nothing was sent.
+            PublishError: It was not sent.
+            PublishUnknownError: It may or may not have been sent. The error carries the task's id.
+            ClientStateError: The client is not open here.
+        """
+        self.session.check()
+        check_signature(signature)
+        sending = self.session.begin(options, batch=False)
+        message = self.session.encoder.one(signature, options, sending)
+        await self.session.publish([message], sending, timeout=self.session.seconds(timeout), retry=retry)
+        return self._handle(message, signature)
+
     @overload
     async def send_task(
         self,
@@ -155,7 +177,7 @@ class CeleryClient:
     ) -> AsyncResult[Any]: ...
     async def send_task(
         self,
-        task: str | RemoteTask[..., Any] | Signature[Any],
+        task: str | RemoteTask[..., Any],
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
         *,
@@ -163,15 +185,15 @@ class CeleryClient:
         timeout: float | Unset | None = UNSET,
         **options: Unpack[SendOptions],
     ) -> AsyncResult[Any]:
-        """Send a task and return its handle. The task is handed out: nothing that happens here revokes it.
+        """Send a task by its name, as Celery's ``send_task`` does, and return its handle. See `send`.
 
         Args:
-            task: The task's name, a `RemoteTask`, or a `Signature` with its arguments.
+            task: The task's name, or a `RemoteTask`.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
-            retry: Whether to send the same bytes again if sending fails. The task may then run twice.
-            timeout: Seconds that sending may take. UNSET is the client's default, None is no limit.
-            **options: See `SendOptions`.
+            retry: As for `send`.
+            timeout: As for `send`.
+            **options: As for `send`.
 
         Returns:
             The handle of the task.
@@ -182,74 +204,47 @@ class CeleryClient:
             PublishUnknownError: It may or may not have been sent. The error carries the task's id.
             ClientStateError: The client is not open here.
         """
-        self.session.check()
-        signature = _signature(task, args, kwargs)
-        sending = self.session.begin(options, batch=False)
-        message = self.session.encoder.one(signature, options, sending)
-        await self.session.publish([message], sending, timeout=self.session.seconds(timeout), retry=retry)
-        (handle,) = self._handles([message], signature, options)
-        return handle
+        if isinstance(task, Signature):
+            raise MessageError(f"a signature has its arguments already; write: send({task.task}(...), ...)")
+        return await self.send(bind(task, args, kwargs), retry=retry, timeout=timeout, **options)
 
-    @overload
     async def send_many(
         self,
-        task: RemoteTask[..., R],
-        args: Iterable[Sequence[Any]],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> list[AsyncResult[R]]: ...
-    @overload
-    async def send_many(
-        self,
-        task: str,
-        args: Iterable[Sequence[Any]],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> list[AsyncResult[Any]]: ...
-    async def send_many(
-        self,
-        task: str | RemoteTask[..., Any],
-        args: Iterable[Sequence[Any]],
+        signatures: Iterable[Signature[R]],
         *,
         retry: bool = False,
         timeout: float | Unset | None = UNSET,
         **options: Unpack[SendOptions],
-    ) -> list[AsyncResult[Any]]:
-        """Send the same task many times, with different arguments, in as few commands as possible.
+    ) -> list[AsyncResult[R]]:
+        """Send many tasks in as few commands as possible: of one kind or several, each with options of its own.
 
         Args:
-            task: The task's name, or a `RemoteTask`.
-            args: The positional arguments of each, such as ``[(1, 2), (3, 4)]``.
-            retry: Whether to send the same bytes again if sending fails. Tasks may then run twice.
+            signatures: The tasks with their arguments, such as ``[add(1, 2), add(3, 4), ship("anna")]``.
+            retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
             timeout: Seconds that sending may take. UNSET is the client's default, None is no limit.
-            **options: See `SendOptions`; they go for all. ``task_id`` cannot be among them.
+            **options: See `SendOptions`; they go for all, and win over those of the signatures. ``task_id`` cannot be
+                among them.
 
         Returns:
             The handles, in order.
 
         Raises:
+            TypeError: One of them is no signature. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Those that the error names were not sent.
             PublishUnknownError: Those that the error names may or may not have been sent.
             ClientStateError: The client is not open here.
         """
         self.session.check()
-        if "task_id" in options:
-            raise MessageError("send_many makes an id for each task; use send_task to choose one")
-        signature = task() if isinstance(task, RemoteTask) else Signature[Any](task)
+        _check_no_id("send_many", options)
         sending = self.session.begin(options, batch=True)
         messages: list[TaskMessage] = []
-        handles: list[AsyncResult[Any]] = []
-        calls = zip(
-            repeat(signature.task), args, repeat(None), repeat(signature.argsrepr), repeat(signature.kwargsrepr)
-        )
-        async for portion in self.session.encoder.portions(calls, options, sending):
+        handles: list[AsyncResult[R]] = []
+        sent: list[Signature[R]] = []
+        async for portion in self.session.encoder.portions(_checked(signatures, sent), options, sending):
             messages += portion
-            handles += self._handles(portion, signature, options)
+            handles += map(self._handle, portion, sent)
+            del sent[: len(portion)]
         if messages:
             await self.session.publish(messages, sending, timeout=self.session.seconds(timeout), retry=retry)
         return handles
@@ -363,50 +358,51 @@ class CeleryClient:
     @overload
     async def call(
         self,
-        task: Signature[R],
+        task: Signature[R] | RemoteTask[..., R],
+        args: Sequence[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
         *,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
-        **options: Unpack[SendOptions],
-    ) -> R: ...
-    @overload
-    async def call(
-        self,
-        task: Callable[[*Ts], Signature[R]],
-        *args: *Ts,
-        timeout: float | Unset | None = ...,
-        retry: bool = ...,
+        keep_result: bool = ...,
         **options: Unpack[SendOptions],
     ) -> R: ...
     @overload
     async def call(
         self,
         task: str,
-        *args: Any,
+        args: Sequence[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
+        *,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
+        keep_result: bool = ...,
         **options: Unpack[SendOptions],
     ) -> Any: ...
-    async def call(  # type: ignore[misc] # mypy does not see that Any takes what *Ts takes
+    async def call(
         self,
-        task: Any,
-        *args: Any,
+        task: str | RemoteTask[..., Any] | Signature[Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
         timeout: float | Unset | None = UNSET,
         retry: bool = False,
+        keep_result: bool = False,
         **options: Unpack[SendOptions],
     ) -> Any:
         """Send a task and wait for its answer. The task is owned by this call.
 
         It expires shortly after the deadline unless ``expires`` says otherwise, is revoked if the caller is cancelled,
-        and its stored result is deleted once it has been read. With a ``task_id`` of your own none of this is done: you
-        may want to ask again.
+        and its stored result is deleted once it has been read.
 
         Args:
-            task: The task's name, a `RemoteTask`, or a `Signature` with its arguments (and keyword arguments).
-            *args: Its positional arguments, with a name or a `RemoteTask`.
+            task: A `Signature`, which has its arguments; or the task's name, or a `RemoteTask`.
+            args: Its positional arguments, with a name or a `RemoteTask`.
+            kwargs: Its keyword arguments, likewise.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
-            retry: Whether to send the same bytes again if sending fails. The task may then run twice.
-            **options: See `SendOptions`.
+            retry: Whether to send the message again, until the timeout, if sending fails. The task may then run twice.
+            keep_result: Whether the stored result stays until it expires, for who asks for it by the task's id.
+            **options: See `SendOptions`. They win over those of a signature.
 
         Returns:
             The answer.
@@ -423,60 +419,53 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
-        signature = _signature(task, args, None)
-        _ask_for_result(options)
-        if "task_id" in options:
-            began = self.session.check().time()
-            seconds = self.session.seconds(timeout)
-            self.session.check_room(1)  # Now, and not only when the result is waited for: then it would be sent.
-            handle = await self.send_task(signature, retry=retry, timeout=seconds, **options)
-            (value,) = await gather(self.session, [handle], timeout=seconds, return_exceptions=False, began=began)
-            return value
-        (value,) = await self.call_many([signature], timeout=timeout, retry=retry, **options)
+        signature = bind(task, args, kwargs)
+        (value,) = await self._call([signature], options, timeout=timeout, retry=retry, keep_results=keep_result)
         return value
 
     @overload
     async def call_many(
         self,
-        signatures: Sequence[Signature[R]],
+        signatures: Iterable[Signature[R]],
         *,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         return_exceptions: Literal[False] = ...,
-        bulky: bool = ...,
+        keep_results: bool = ...,
         **options: Unpack[SendOptions],
     ) -> list[R]: ...
     @overload
     async def call_many(
         self,
-        signatures: Sequence[Signature[R]],
+        signatures: Iterable[Signature[R]],
         *,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         return_exceptions: bool,
-        bulky: bool = ...,
+        keep_results: bool = ...,
         **options: Unpack[SendOptions],
     ) -> list[R | FiboError]: ...
     async def call_many(
         self,
-        signatures: Sequence[Signature[R]],
+        signatures: Iterable[Signature[R]],
         *,
         timeout: float | Unset | None = UNSET,
         retry: bool = False,
         return_exceptions: bool = False,
-        bulky: bool = False,
+        keep_results: bool = False,
         **options: Unpack[SendOptions],
     ) -> Any:
         """Send tasks and wait for all their answers. The tasks are owned by this call, as with `call`.
 
         Args:
-            signatures: The tasks with their arguments.
+            signatures: The tasks with their arguments, of one kind or several, each with options of its own.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
-            retry: Whether to send the same bytes again if sending fails. Tasks may then run twice.
+            retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
             return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place
                 of its answer.
-            bulky: Whether large answers are expected (some 100 KiB and more), which are polled and not pushed.
-            **options: See `SendOptions`; they go for all. ``task_id`` cannot be among them.
+            keep_results: Whether the stored results stay until they expire.
+            **options: See `SendOptions`; they go for all, and win over those of the signatures. ``task_id`` cannot be
+                among them.
 
         Returns:
             The answers, in order.
@@ -494,45 +483,52 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
-        self.session.check()
+        _check_no_id("call_many", options)
+        return await self._call(
+            list(signatures),
+            options,
+            timeout=timeout,
+            retry=retry,
+            return_exceptions=return_exceptions,
+            keep_results=keep_results,
+        )
+
+    async def _call(
+        self,
+        signatures: list[Signature[Any]],
+        options: SendOptions,
+        *,
+        timeout: float | Unset | None,
+        retry: bool,
+        return_exceptions: bool = False,
+        keep_results: bool,
+    ) -> list[Any]:
+        began = self.session.check().time()
         seconds = self.session.seconds(timeout)
-        if "task_id" in options:
-            raise MessageError("call_many makes an id for each task; use call to choose one")
-        _ask_for_result(options)
+        for signature in signatures:
+            check_signature(signature)
+            if options.get("ignore_result", signature.options.get("ignore_result")):
+                raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
         if not signatures:
             return []
-        queue = options.get("queue", self.config.queue)
-        began = self.session.check().time()
-        for signature in signatures:
-            if not isinstance(signature, Signature):
-                raise TypeError(
-                    f"call_many takes signatures, such as RemoteTask('proj.add')(2, 3), not {type(signature).__name__}"
-                )
-        own_expiry = "expires" in options
-        if seconds is not None and not own_expiry:
-            options["expires"] = seconds + EXPIRY_MARGIN
+        options["ignore_result"] = False
+        own_expiry = "expires" in options or any("expires" in signature.options for signature in signatures)
+        defaults = {} if seconds is None else {"expires": seconds + EXPIRY_MARGIN}
         sending = self.session.begin(options, batch=len(signatures) > 1)
-        messages = await self.session.encoder.many(signatures, options, sending)
+        messages = await self.session.encoder.many(signatures, options, sending, defaults)
         outcome = await self.session.run(
             messages,
             sending,
             timeout=seconds,
             retry=retry,
-            bulky=bulky,
             end_on_failure=not return_exceptions,
+            keep_results=keep_results,
             began=began,
         )
         return collect(
             outcome,
             [
-                AsyncResult(
-                    self.session,
-                    message.id,
-                    task=signature.task,
-                    queue=queue,
-                    decode=signature.decode,
-                    ignored=False,
-                )
+                self._handle(message, signature, handed_out=False)
                 for message, signature in zip(messages, signatures, strict=True)
             ],
             return_exceptions=return_exceptions,
@@ -631,22 +627,16 @@ class CeleryClient:
         check_handle(result)
         return await diagnose(self.session, result, timeout=timeout)
 
-    def _handles(
-        self, messages: Sequence[TaskMessage], signature: Signature[R], options: SendOptions
-    ) -> list[AsyncResult[R]]:
-        queue, ignored = options.get("queue", self.config.queue), options.get("ignore_result")
-        return [
-            AsyncResult(
-                self.session,
-                message.id,
-                task=signature.task,
-                queue=queue,
-                decode=signature.decode,
-                ignored=ignored,
-                handed_out=True,
-            )
-            for message in messages
-        ]
+    def _handle(self, message: TaskMessage, signature: Signature[R], *, handed_out: bool = True) -> AsyncResult[R]:
+        return AsyncResult(
+            self.session,
+            message.id,
+            task=signature.task,
+            queue=message.queue,
+            decode=signature.decode,
+            ignored=message.template.headers["ignore_result"],
+            handed_out=handed_out,
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.session.broker!r} {self.session.backend!r}>"
@@ -659,23 +649,14 @@ def _check_transport(transport: object) -> None:
         raise ConfigError(f"transport must have a connect(), as FakeCelery() has, not be {type(transport).__name__}")
 
 
-def _ask_for_result(options: SendOptions) -> None:
-    """Have a message ask for the result that its sender waits for."""
-    if options.get("ignore_result"):
-        raise MessageError("call waits for the result, so it cannot be ignored; use send_task or send_many")
-    options["ignore_result"] = False
+def _check_no_id(verb: str, options: SendOptions) -> None:
+    if "task_id" in options:
+        raise MessageError(f"{verb} makes an id for each task; choose one by with_options(task_id=...)")
 
 
-def _signature(
-    task: str | RemoteTask[..., Any] | Signature[Any], args: Sequence[Any], kwargs: dict[str, Any] | None
-) -> Signature[Any]:
-    if isinstance(task, Signature):
-        if args or kwargs:
-            raise MessageError(f"the signature of {task.task} has its arguments already; make another one")
-        return task
-    if isinstance(task, RemoteTask):
-        arguments = cast("tuple[Any, ...]", args)
-        return Signature(task.name, arguments, kwargs, task.decode, task.argsrepr, task.kwargsrepr)
-    if not isinstance(task, str):
-        raise MessageError(f"task must be a task's name, a RemoteTask or a Signature, not {type(task).__name__}")
-    return Signature(task, cast("tuple[Any, ...]", args), kwargs)
+def _checked(signatures: Iterable[Signature[R]], taken: list[Signature[R]]) -> Iterator[Signature[R]]:
+    """Check signatures as they are taken, and note them."""
+    for signature in signatures:
+        check_signature(signature)
+        taken.append(signature)
+        yield signature

@@ -10,7 +10,7 @@ import functools
 import os
 import socket
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
@@ -27,7 +27,7 @@ from fibo_client.celery.protocol.message import (
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.protocol.jsontypes import JSONCodec
@@ -51,6 +51,8 @@ OPTIONS: Final = frozenset(
     }
 )  # fmt: skip
 """The names in `SendOptions`."""
+
+_NONE: Final[Mapping[str, Any]] = {}
 
 HIDDEN: Final = "<hidden>"
 """What logs show of arguments where they are hidden."""
@@ -82,7 +84,7 @@ class Encoder:
 
         Args:
             signature: The task with its arguments.
-            options: The options.
+            options: The options of the call, which win over those of the signature.
             sending: Is told of the message, and may add headers.
 
         Returns:
@@ -91,25 +93,25 @@ class Encoder:
         Raises:
             MessageError: A worker could not take the message.
         """
-        shared: dict[str, Any] = dict(options)
-        if "task_id" in shared:
-            task_id = check_name("task_id", shared.pop("task_id"))
-        else:
-            (task_id,) = cut_ids(os.urandom(ID_BYTES))
-        call = _Call(self._template, self._queue, self._shown, shared, sending, self._types)
-        message = call.message(*_fields(signature), task_id)
+        (task_id,) = cut_ids(os.urandom(ID_BYTES))
+        message = self._call(signature.options, options, sending).message(signature, task_id)
         self._broker.check(message)
         return message
 
     async def many(
-        self, signatures: Iterable[Signature[Any]], options: SendOptions, sending: Sending
+        self,
+        signatures: Iterable[Signature[Any]],
+        options: SendOptions,
+        sending: Sending,
+        defaults: Mapping[str, Any] = _NONE,
     ) -> list[TaskMessage]:
         """Encode many messages. The event loop gets its turn now and then.
 
         Args:
             signatures: The tasks with their arguments.
-            options: The options; they go for all. ``task_id`` cannot be among them.
+            options: The options of the call, which win over those of the signatures.
             sending: Is told of each message, and may add headers.
+            defaults: Options for those of which neither says anything.
 
         Returns:
             The messages, in order.
@@ -117,18 +119,23 @@ class Encoder:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        calls = map(_fields, signatures)
-        return [message async for portion in self.portions(calls, options, sending) for message in portion]
+        portions = self.portions(signatures, options, sending, defaults)
+        return [message async for portion in portions for message in portion]
 
     async def portions(
-        self, calls: Iterable[_Fields], options: SendOptions, sending: Sending
+        self,
+        signatures: Iterable[Signature[Any]],
+        options: SendOptions,
+        sending: Sending,
+        defaults: Mapping[str, Any] = _NONE,
     ) -> AsyncIterator[list[TaskMessage]]:
-        """Encode many messages, without a signature for each. The event loop gets its turn between two portions.
+        """Encode many messages, as `many`. The event loop gets its turn between two portions.
 
         Args:
-            calls: For each the task's name, its positional and its keyword arguments, and what logs show of the two.
-            options: The options; they go for all. ``task_id`` cannot be among them.
-            sending: Is told of each message, and may add headers.
+            signatures: As for `many`.
+            options: As for `many`.
+            sending: As for `many`.
+            defaults: As for `many`.
 
         Yields:
             The messages, in order, as many as are made without a pause.
@@ -136,22 +143,27 @@ class Encoder:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        call = _Call(self._template, self._queue, self._shown, dict(options), sending, self._types)
+        own: Mapping[str, Any] | None = None
         ids = _random_ids()
         portion: list[TaskMessage] = []
         size = 0
-        for fields in calls:
+        for signature in signatures:
             if len(portion) == BUILD_SLICE or size > BUILD_BYTES:
                 yield portion
                 portion, size = [], 0
                 await asyncio.sleep(0)
-            task_id = next(ids)
-            message = call.message(*fields, task_id)
+            if signature.options is not own:  # Those of one task have the same.
+                own = signature.options
+                call = self._call({**defaults, **own}, options, sending)
+            message = call.message(signature, next(ids))
             self._broker.check(message)
             portion.append(message)
             size += len(message.body)
         if portion:
             yield portion
+
+    def _call(self, own: Mapping[str, Any], options: SendOptions, sending: Sending) -> _Call:
+        return _Call(self._template, self._queue, self._shown, {**own, **options}, sending, self._types)
 
     def _template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
         try:
@@ -188,8 +200,9 @@ class _Call:
             if name not in OPTIONS:
                 raise MessageError(
                     f"{name!r} is not an option; the options are: {', '.join(sorted(OPTIONS))}. "
-                    "What a task takes by keyword goes into send_task(name, kwargs={...}) or RemoteTask(name)(...)"
+                    "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
                 )
+        self._task_id: str | None = check_name("task_id", options.pop("task_id")) if "task_id" in options else None
         self._queue = options.pop("queue", queue)
         self._moments = encode_moments(
             datetime.now(UTC),
@@ -197,9 +210,9 @@ class _Call:
             eta=options.pop("eta", None),
             expires=options.pop("expires", None),
         )
-        self._shown = shown
-        self._argsrepr: str | None = options.pop("argsrepr", None)
-        self._kwargsrepr: str | None = options.pop("kwargsrepr", None)
+        argsrepr, kwargsrepr = options.pop("argsrepr", None), options.pop("kwargsrepr", None)
+        self._argsrepr: str | None = shown if argsrepr is None else argsrepr
+        self._kwargsrepr: str | None = shown if kwargsrepr is None else kwargsrepr
         own = options.pop("headers", None)
         self._own = {} if own is None else check_headers(own)
         self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)
@@ -213,28 +226,20 @@ class _Call:
         self._templates: dict[str, MessageTemplate] = {}
         self._task: object = object()  # The task of the last message; none so far.
 
-    def message(
-        self,
-        task: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any] | None,
-        argsrepr: str | None,
-        kwargsrepr: str | None,
-        task_id: str,
-    ) -> TaskMessage:
-        """Make one message."""
+    def message(self, signature: Signature[Any], task_id: str) -> TaskMessage:
+        """Make one message, with this id unless the options have one."""
+        task, kwargs = signature.task, signature.kwargs
         if task is not self._task:
             self._turn_to(task)
-        if self._argsrepr is not None:
-            argsrepr = self._argsrepr
-        elif argsrepr is None:
-            argsrepr = self._shown
-        if self._kwargsrepr is not None:
-            kwargsrepr = self._kwargsrepr
-        elif kwargsrepr is None:
-            kwargsrepr = self._shown
+        if self._task_id is not None:
+            task_id = self._task_id
         arguments = encode_arguments(
-            args, {} if kwargs is None else kwargs, self._compression, argsrepr, kwargsrepr, self._types
+            signature.args,
+            {} if kwargs is None else kwargs,
+            self._compression,
+            self._argsrepr,
+            self._kwargsrepr,
+            self._types,
         )
         more = self._carry(task, task_id)
         if more or self._nested is not None:
@@ -246,13 +251,6 @@ class _Call:
         if template is None:
             template = self._templates[task] = self._template_of(task, self._queue, self._options)
         self._task, self._template = task, template
-
-
-_Fields: TypeAlias = "tuple[str, Sequence[Any], Mapping[str, Any] | None, str | None, str | None]"
-
-
-def _fields(signature: Signature[Any]) -> _Fields:
-    return signature.task, signature.args, signature.kwargs, signature.argsrepr, signature.kwargsrepr
 
 
 def _random_ids() -> Iterator[str]:

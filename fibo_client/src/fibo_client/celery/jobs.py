@@ -43,6 +43,7 @@ class Job:
         bulky: Whether large answers are expected.
         end_on_failure: Whether to wait no longer once a task has failed.
         revoke_on_cancel: Whether to revoke what is unanswered when all have left before the last deadline.
+        keep_results: Whether to delete no result.
         sending: Is told how sending ended.
     """
 
@@ -58,6 +59,7 @@ class Job:
         bulky: bool,
         end_on_failure: bool,
         revoke_on_cancel: bool,
+        keep_results: bool,
         sending: Sending,
     ) -> None:
         self._publisher = publisher
@@ -67,6 +69,7 @@ class Job:
         self._bulky = bulky
         self._end_on_failure = end_on_failure
         self._revoke_on_cancel = revoke_on_cancel
+        self._keep_results = keep_results
         self._publication = Publication(messages, self._published, sending=sending)
         self._task_ids = [message.id for message in messages] if task_ids is None else task_ids
         self._waiters: dict[Waiter, None] = {}
@@ -178,6 +181,8 @@ class Job:
             # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
             spared = self._publication.unknown if waiter.error is not None else ()
             self._cleaner.revoke([task_id for task_id in abandoned if task_id not in spared])
+        if self._keep_results:
+            return
         # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
         delay = self._last_deadline - now + 2 * EXPIRY_MARGIN
         if abandoned and delay < math.inf:

@@ -407,6 +407,7 @@ class Session:
         retry: bool,
         bulky: bool = False,
         end_on_failure: bool = False,
+        keep_results: bool = False,
         on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
         began: float,
     ) -> Outcome:
@@ -420,6 +421,7 @@ class Session:
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
+            keep_results: Whether to delete no result.
             on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
             began: When the caller's call began, by the loop's clock: the timeout counts from then, as making the
                 messages is part of it.
@@ -437,7 +439,15 @@ class Session:
         loop = self.check()
         self.check_room(len(messages if task_ids is None else task_ids))
         over: asyncio.Future[None] = loop.create_future()
-        job = self.job(messages, sending, task_ids=task_ids, retry=retry, bulky=bulky, end_on_failure=end_on_failure)
+        job = self.job(
+            messages,
+            sending,
+            task_ids=task_ids,
+            retry=retry,
+            bulky=bulky,
+            end_on_failure=end_on_failure,
+            keep_results=keep_results,
+        )
         job.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
         waiter = job.enter(_left(timeout, loop.time() - began), lambda: _wake(over), on_answer)
         try:
@@ -455,6 +465,7 @@ class Session:
         retry: bool,
         bulky: bool = False,
         end_on_failure: bool = False,
+        keep_results: bool = False,
     ) -> Job:
         """Make a job. It is sent when its maker says so.
 
@@ -465,6 +476,7 @@ class Session:
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
+            keep_results: Whether to delete no result.
 
         Returns:
             The job.
@@ -479,6 +491,7 @@ class Session:
             bulky=bulky,
             end_on_failure=end_on_failure,
             revoke_on_cancel=self.config.revoke_on_cancel,
+            keep_results=keep_results,
             sending=sending,
         )
         self._jobs.add(job)

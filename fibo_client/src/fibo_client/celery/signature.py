@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, cast
 
+from fibo_client.errors import MessageError
 from fibo_client.text import listed, printable, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+    from typing import Unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +63,9 @@ class SendOptions(TypedDict, total=False):
     """What logs and events show of the keyword arguments, likewise."""
 
 
+_NO_OPTIONS: Final[Mapping[str, Any]] = {}
+
+
 @dataclass(frozen=True, repr=False)
 class Signature(Generic[R_co]):
     """A task with its arguments: what a call of a `RemoteTask` gives. Nothing is sent by making one.
@@ -69,23 +75,33 @@ class Signature(Generic[R_co]):
         args: Its positional arguments.
         kwargs: Its keyword arguments.
         decode: Turns the stored result into the value that the caller gets, or None to leave it as it is.
-        argsrepr: What logs show of `args` in their place. None is the beginning of them.
-        kwargsrepr: What logs show of `kwargs` in their place. None is the beginning of them.
+        options: The options that it is sent with, where the call that sends it does not say otherwise.
     """
 
     task: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
     decode: Callable[[Any], R_co] | None = None
-    argsrepr: str | None = None
-    kwargsrepr: str | None = None
+    options: Mapping[str, Any] = field(default_factory=lambda: _NO_OPTIONS)
+
+    def with_options(self, **options: Unpack[SendOptions]) -> Signature[R_co]:
+        """Make another with options.
+
+        Args:
+            **options: See `SendOptions`. They win over those that it has.
+
+        Returns:
+            The other one.
+        """
+        return dataclasses.replace(self, options={**self.options, **options})
 
     def __repr__(self) -> str:
-        said = [("", each) for each in self.args] if self.argsrepr is None else [("*", _Text(self.argsrepr))]
-        if self.kwargsrepr is None:
+        argsrepr, kwargsrepr = self.options.get("argsrepr"), self.options.get("kwargsrepr")
+        said = [("", each) for each in self.args] if argsrepr is None else [("*", _Text(argsrepr))]
+        if kwargsrepr is None:
             said += [(f"{name}=", each) for name, each in (self.kwargs or {}).items()]
         else:
-            said.append(("**", _Text(self.kwargsrepr)))
+            said.append(("**", _Text(kwargsrepr)))
         return f"<Signature {printable(self.task)}({listed(said, lambda each: f'{each[0]}{shown(each[1])}')})>"
 
 
@@ -96,7 +112,6 @@ class _Text(str):
     __repr__ = str.__str__
 
 
-@dataclass(frozen=True)
 class RemoteTask(Generic[P, R]):
     """A typed reference to a task by its name. The worker's code is not imported.
 
@@ -104,18 +119,24 @@ class RemoteTask(Generic[P, R]):
     binds arguments, so that a type checker can compare them: ``add(2, 3)`` is a `Signature`. Of arguments by keyword
     nothing is known, so for ``add(2, y=3)`` it is ``RemoteTask[..., int]``.
 
-    Attributes:
+    Args:
         name: The name under which the worker registered it.
         decode: Turns the stored result into the value that the caller gets. None leaves it as JSON gave it. Raise
             ValueError or TypeError in it for a result that is not what it should be.
-        argsrepr: What logs and events show of the positional arguments of every call, in their place.
-        kwargsrepr: What logs and events show of the keyword arguments of every call, in their place.
+        **options: Options that each call of it is sent with, unless the call says otherwise. See `SendOptions`.
+
+    Attributes:
+        name: See above.
+        decode: See above.
+        options: See above.
     """
 
-    name: str
-    decode: Callable[[Any], R] | None = field(default=None, repr=False)
-    argsrepr: str | None = field(default=None, repr=False)
-    kwargsrepr: str | None = field(default=None, repr=False)
+    __slots__ = ("decode", "name", "options")
+
+    def __init__(self, name: str, decode: Callable[[Any], R] | None = None, **options: Unpack[SendOptions]) -> None:
+        self.name: str = name
+        self.decode: Callable[[Any], R] | None = decode
+        self.options: Mapping[str, Any] = options or _NO_OPTIONS
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Bind arguments.
@@ -127,4 +148,48 @@ class RemoteTask(Generic[P, R]):
         Returns:
             What ``call`` and ``send`` take. Nothing is sent yet.
         """
-        return Signature(self.name, args, kwargs, self.decode, self.argsrepr, self.kwargsrepr)
+        return Signature(self.name, args, kwargs, self.decode, self.options)
+
+    def __repr__(self) -> str:
+        return f"RemoteTask({shown(self.name)})"
+
+
+def bind(
+    task: str | RemoteTask[..., R] | Signature[R], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> Signature[R]:
+    """Make a signature of what a call was given.
+
+    Args:
+        task: The task's name, a `RemoteTask`, or a signature, which has its arguments.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The signature.
+
+    Raises:
+        MessageError: It is none of these, or a signature was given arguments beside its own.
+    """
+    if isinstance(task, Signature):
+        if args or kwargs:
+            raise MessageError(f"the signature of {task.task} has its arguments already; make another one")
+        return task
+    arguments = cast("tuple[Any, ...]", args)  # Checked when they are encoded.
+    if isinstance(task, RemoteTask):
+        return Signature(task.name, arguments, kwargs, task.decode, task.options)
+    if not isinstance(task, str):
+        raise MessageError(f"task must be a task's name, a RemoteTask or a Signature, not {type(task).__name__}")
+    return Signature(task, arguments, kwargs)
+
+
+def check_signature(signature: object) -> None:
+    """Check what should be a signature.
+
+    Args:
+        signature: What was given.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(signature, Signature):
+        raise TypeError(f"a signature is wanted, such as RemoteTask('proj.add')(2, 3), not {type(signature).__name__}")
