@@ -203,7 +203,7 @@ def gaps(tmp_path_factory):
             yield Here(client, url, process)
 
 
-def test_a_defect_that_no_screening_knows_stops_no_worker_either(gaps):
+def test_a_defect_that_passes_validation_stops_no_worker_either(gaps):
     raw = envelope("gap", headers={"task": "broken"})
     gaps.run_good("before gap")
     gaps.redis.lpush("celery", raw)

@@ -1,4 +1,4 @@
-"""The worker's app with a task on which Celery's own receiving fails, as on a defect that no screening knows."""
+"""The worker's app with a task on which Celery's own receiving fails, as on a defect that passes validation."""
 
 from __future__ import annotations
 

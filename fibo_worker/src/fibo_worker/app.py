@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
-from fibo_worker import memory
+from fibo_worker.guard import rlimit
 from fibo_worker.meter import Meter
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
@@ -43,7 +43,7 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     hold(app)
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
-    memory.bound(app, settings.max_memory)
+    rlimit.limit_memory(app, settings.max_memory)
     if settings.metrics_port is not None:
         from fibo_worker import metrics
 

@@ -25,7 +25,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
 from fibo_worker.dead_letters import DeadLetter, DeadLetters
-from fibo_worker.screening import screen
+from fibo_worker.guard.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +169,7 @@ class _Screening(Channel):
             # The screening has a gap here, or something else is wrong: the message must not stop the worker.
             _logger.exception("a message of the queue %.200r was taken for sound, but was not", queue)
             reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
-            found = screen(raw, max_body_bytes=self.connection.client.app.fibo_settings.max_body_bytes)
+            found = validate(raw, max_body_bytes=self.connection.client.app.fibo_settings.max_body_bytes)
             self.bury(DeadLetter.now(reason, raw, queue=queue, task=found.task, id=found.id))
             if self.qos.noted is not None:
                 self.qos.ack(self.qos.noted)
@@ -177,7 +177,7 @@ class _Screening(Channel):
     def _take_task(self, queue: str, key: str, raw: bytes) -> None:
         app: Celery = self.connection.client.app
         self.qos.noted = None
-        found = screen(raw, max_body_bytes=app.fibo_settings.max_body_bytes)
+        found = validate(raw, max_body_bytes=app.fibo_settings.max_body_bytes)
         payload = found.payload
         if payload is None:
             self.bury(DeadLetter.now(found.reason or "", raw, queue=queue, task=found.task, id=found.id))

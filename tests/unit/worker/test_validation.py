@@ -1,4 +1,4 @@
-"""The screening raises on nothing, and what it lets through Celery's own receiving takes."""
+"""Validation raises on nothing, and Celery's own receiving takes what passes it."""
 
 import base64
 import bz2
@@ -17,7 +17,7 @@ from kombu.transport.virtual import Base64, Message
 from kombu.utils.json import dumps
 from support.defects import MAX_BODY_BYTES, RUNS, TOLD, UNTOLD
 
-from fibo_worker.screening import MAX_DEPTH, screen
+from fibo_worker.guard.validation import MAX_DEPTH, validate
 
 LIMIT = 64 * 1024
 
@@ -29,7 +29,7 @@ CHANNEL = SimpleNamespace(
 
 @pytest.fixture(scope="module", autouse=True)
 def app():
-    app = Celery("screening", set_as_current=False)
+    app = Celery("validation", set_as_current=False)
     app.conf.update(accept_content=["json"], enable_utc=True, timezone="UTC")
     app.task(task, name="t", shared=False)
     TASK.append((app, app.tasks["t"]))
@@ -58,8 +58,8 @@ def packed(plain, compress=lambda plain: plain):
     return base64.b64encode(compress(plain)).decode()
 
 
-def look(message):
-    return screen(json.dumps(message).encode(), max_body_bytes=LIMIT)
+def validated(message):
+    return validate(json.dumps(message).encode(), max_body_bytes=LIMIT)
 
 
 def receive(payload):
@@ -104,26 +104,26 @@ BODIES = st.tuples(JSON, JSON, JSON).map(list) | JSON
 
 @pytest.mark.parametrize("defect", TOLD)
 def test_what_cannot_be_run_is_refused_and_its_id_read(defect):
-    found = screen(TOLD[defect], max_body_bytes=MAX_BODY_BYTES)
+    validation = validate(TOLD[defect], max_body_bytes=MAX_BODY_BYTES)
 
-    assert (found.payload, found.id) == (None, defect)
-    assert found.reason
+    assert (validation.payload, validation.id) == (None, defect)
+    assert validation.reason
 
 
 @pytest.mark.parametrize("defect", UNTOLD)
 def test_what_cannot_be_run_is_refused_also_where_no_id_can_be_read(defect):
-    found = screen(UNTOLD[defect], max_body_bytes=MAX_BODY_BYTES)
+    validation = validate(UNTOLD[defect], max_body_bytes=MAX_BODY_BYTES)
 
-    assert (found.payload, found.id) == (None, None)
-    assert found.reason
+    assert (validation.payload, validation.id) == (None, None)
+    assert validation.reason
 
 
 @pytest.mark.parametrize("oddity", RUNS)
 def test_what_is_odd_and_can_be_run_passes(oddity):
-    found = screen(RUNS[oddity], max_body_bytes=MAX_BODY_BYTES)
+    validation = validate(RUNS[oddity], max_body_bytes=MAX_BODY_BYTES)
 
-    assert (found.reason, found.id) == (None, oddity)
-    receive(found.payload)
+    assert (validation.reason, validation.id) == (None, oddity)
+    receive(validation.payload)
 
 
 @given(st.binary(max_size=200))
@@ -132,10 +132,10 @@ def test_what_is_odd_and_can_be_run_passes(oddity):
 @example(b'{"__type__": "decimal", "__value__": "x"}')
 @example(b"9" * 5000)
 def test_arbitrary_bytes_raise_nothing_and_are_refused(raw):
-    found = screen(raw, max_body_bytes=LIMIT)
+    validation = validate(raw, max_body_bytes=LIMIT)
 
-    assert found.payload is None
-    assert found.reason
+    assert validation.payload is None
+    assert validation.reason
 
 
 @given(st.lists(st.tuples(st.sampled_from(PLACES), JSON), max_size=3), st.none() | BODIES)
@@ -156,13 +156,13 @@ def test_a_changed_message_is_refused_with_a_reason_or_celery_takes_it(changes, 
         if isinstance(inside, dict):
             inside[place[-1]] = value
 
-    found = look(message)
+    validation = validated(message)
 
-    if found.payload is None:
-        assert found.reason
+    if validation.payload is None:
+        assert validation.reason
     else:
-        assert found.reason is None
-        receive(copy.deepcopy(found.payload))
+        assert validation.reason is None
+        receive(copy.deepcopy(validation.payload))
 
 
 @given(st.data())
@@ -171,10 +171,10 @@ def test_a_good_message_with_bytes_changed_is_refused_or_celery_takes_it(data):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
 
-    found = screen(bytes(raw), max_body_bytes=LIMIT)
+    validation = validate(bytes(raw), max_body_bytes=LIMIT)
 
-    if found.payload is not None:
-        receive(found.payload)
+    if validation.payload is not None:
+        receive(validation.payload)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_compressed_bodies_pass_up_to_the_limit_and_no_further(name, compress):
     small["body"] = packed(b"[[1],{},{}]".ljust(LIMIT), compress)
     large["body"] = packed(b"[[1],{},{}]".ljust(LIMIT + 1), compress)
 
-    receive(look(small).payload)
-    assert look(large).reason == f"its body has more than {LIMIT} bytes when decompressed"
+    receive(validated(small).payload)
+    assert validated(large).reason == f"its body has more than {LIMIT} bytes when decompressed"
 
 
 @pytest.mark.parametrize(("name", "compress"), [("bzip2", bz2.compress), ("xz", lzma.compress)])
@@ -194,7 +194,7 @@ def test_a_second_compressed_stream_does_not_get_round_the_limit(name, compress)
     message = good(compression=name)
     message["body"] = base64.b64encode(compress(b"[[1],{},{}]") + compress(b" " * 100 * LIMIT)).decode()
 
-    assert look(message).reason == "its compressed body is cut short, or goes on after its end"
+    assert validated(message).reason == "its compressed body is cut short, or goes on after its end"
 
 
 @pytest.mark.parametrize(("depth", "passes"), [(MAX_DEPTH - 1, True), (MAX_DEPTH + 1, False), (900, False)])
@@ -202,7 +202,7 @@ def test_nesting_is_limited(depth, passes):
     message = good()
     message["body"] = packed(b"[[" + b"[" * (depth - 2) + b"]" * (depth - 2) + b"],{},{}]")
 
-    assert (look(message).payload is not None) is passes
+    assert (validated(message).payload is not None) is passes
 
 
 def test_a_reason_holds_no_value_of_the_message():
@@ -212,12 +212,12 @@ def test_a_reason_holds_no_value_of_the_message():
     messages += [good() | {"body": packed(json.dumps([[value], {}, {}]).encode())} for value in values]
 
     for message in messages:
-        found = look(message)
-        assert found.payload is None
-        assert secret not in found.reason
+        validation = validated(message)
+        assert validation.payload is None
+        assert secret not in validation.reason
 
 
 def test_what_can_be_read_of_a_refused_message_is_said():
-    found = look(good(eta=5))
+    validation = validated(good(eta=5))
 
-    assert (found.task, found.id) == ("t", "i")
+    assert (validation.task, validation.id) == ("t", "i")

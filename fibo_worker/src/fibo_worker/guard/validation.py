@@ -1,9 +1,9 @@
-"""Whether a message can be run, told from its bytes alone.
+"""Validate a message by its bytes alone, before Celery sees it.
 
-Celery and kombu believe what a message says: where it says something else than they expect, the worker stops, or
-reconnects without end, or forgets the message. So everything that they rely on is checked here first. The rows of
-Celery's protocol, version 2, are in its documentation under "Message Protocol"; what is relied on was read in
-``kombu.transport.virtual``, ``kombu.transport.redis`` and ``celery.worker`` of version 5.7.
+Celery and kombu trust the fields of a message: where one has an unexpected type or value, the worker stops, reconnects
+without end, or forgets the message. So all that they rely on is checked here first. Celery's documentation has the
+fields of protocol version 2 under "Message Protocol"; what the two rely on was read in ``kombu.transport.virtual``,
+``kombu.transport.redis`` and ``celery.worker`` of version 5.7.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kombu.utils.json import loads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["MAX_DEPTH", "Screened", "screen"]
+__all__ = ["MAX_DEPTH", "Validation", "validate"]
 
 MAX_DEPTH: Final = 100
 """The deepest nesting of lists and objects. CPython's own JSON parser and writer give up somewhat below 1,000."""
@@ -45,8 +45,8 @@ _DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Screened:
-    """What was found out about a message.
+class Validation:
+    """The outcome of validating a message.
 
     Attributes:
         payload: The message as kombu takes it, or None where it cannot be run.
@@ -61,41 +61,41 @@ class Screened:
     id: str | None = None
 
 
-class _DefectError(Exception):
-    """The message cannot be run. The message of this says why."""
+class _InvalidError(Exception):
+    """The message cannot be run. The text says why."""
 
 
-def screen(raw: bytes, *, max_body_bytes: int) -> Screened:
-    """Look at a message before Celery does.
+def validate(raw: bytes, *, max_body_bytes: int) -> Validation:
+    """Validate a message. Nothing is raised, whatever the bytes are.
 
     Args:
         raw: The element of the queue's list.
         max_body_bytes: The most bytes that its body may have when decompressed.
 
     Returns:
-        The message, or why it cannot be run. Nothing is raised, whatever the bytes are.
+        The message, or why it cannot be run.
     """
     try:
         payload = _envelope(raw, max_body_bytes)
-    except _DefectError as defect:
-        return Screened(None, str(defect))
+    except _InvalidError as error:
+        return Validation(None, str(error))
     headers = payload.get("headers")
     task, id = (_name(headers.get(name)) for name in ("task", "id")) if isinstance(headers, dict) else (None, None)
     try:
         _check_headers(headers)
         _check_body(_parsed(_body(payload, max_body_bytes), "its body"))
-    except _DefectError as defect:
-        return Screened(None, str(defect), task, id)
-    return Screened(payload, None, task, id)
+    except _InvalidError as error:
+        return Validation(None, str(error), task, id)
+    return Validation(payload, None, task, id)
 
 
 def _envelope(raw: bytes, max_body_bytes: int) -> dict[str, Any]:
     # A body grows by a third as base64. As plain text in JSON it can grow more, which nobody will miss.
     if len(raw) > max_body_bytes * 4 // 3 + _ENVELOPE_ROOM:
-        raise _DefectError(f"it has {len(raw)} bytes, too many for a body of at most {max_body_bytes}")
+        raise _InvalidError(f"it has {len(raw)} bytes, too many for a body of at most {max_body_bytes}")
     payload = _parsed(raw, "it")
     if not isinstance(payload, dict):
-        raise _DefectError("it is not a JSON object")
+        raise _InvalidError("it is not a JSON object")
     return payload
 
 
@@ -104,17 +104,17 @@ def _parsed(data: bytes, what: str) -> Any:
     try:
         value = loads(data)
     except UnicodeDecodeError:
-        raise _DefectError(f"{what} is not UTF-8") from None
+        raise _InvalidError(f"{what} is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _DefectError(f"{what} is not JSON: {error}") from None
+        raise _InvalidError(f"{what} is not JSON: {error}") from None
     except RecursionError:
-        raise _DefectError(f"{what} is nested deeper than {MAX_DEPTH}") from None
+        raise _InvalidError(f"{what} is nested deeper than {MAX_DEPTH}") from None
     except Exception as error:  # noqa: BLE001 - a type's own decoder may raise anything
         # Its text may hold values of the message.
-        raise _DefectError(f"{what} has a value that cannot be decoded ({type(error).__name__})") from None
+        raise _InvalidError(f"{what} has a value that cannot be decoded ({type(error).__name__})") from None
     # Most messages have only a handful of brackets.
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deep(value):
-        raise _DefectError(f"{what} is nested deeper than {MAX_DEPTH}")
+        raise _InvalidError(f"{what} is nested deeper than {MAX_DEPTH}")
     return value
 
 
@@ -146,16 +146,16 @@ def _name(value: Any) -> str | None:
 
 def _check_headers(headers: Any) -> None:
     if not isinstance(headers, dict):
-        raise _DefectError("it has no headers; a message of Celery's protocol version 2 has")
+        raise _InvalidError("it has no headers; a message of Celery's protocol version 2 has")
     for field in ("task", "id"):
         if field not in headers:
-            raise _DefectError(f"its headers have no {field!r}; a message of Celery's protocol version 2 has")
+            raise _InvalidError(f"its headers have no {field!r}; a message of Celery's protocol version 2 has")
         if _name(headers[field]) is None:
-            raise _DefectError(f"its header {field!r} is not a text of 1 to {_MAX_NAME} characters")
+            raise _InvalidError(f"its header {field!r} is not a text of 1 to {_MAX_NAME} characters")
     for field in ("shadow", "root_id", "parent_id", "group"):
         value = headers.get(field)
         if value is not None and _name(value) is None and value != "":
-            raise _DefectError(f"its header {field!r} is neither a text nor null")
+            raise _InvalidError(f"its header {field!r} is neither a text nor null")
     for field in ("eta", "expires"):
         _check_time(field, headers.get(field))
     _check_limits(headers.get("timelimit"))
@@ -171,14 +171,14 @@ def _check_time(field: str, value: Any) -> None:
         # As Celery does it; comparing brings both to UTC, which fails at the ends of the calendar.
         maybe_make_aware(maybe_iso8601(value)).timestamp()
     except (ValueError, TypeError, AttributeError, OverflowError):
-        raise _DefectError(f"its header {field!r} is not a time in ISO 8601") from None
+        raise _InvalidError(f"its header {field!r} is not a time in ISO 8601") from None
 
 
 def _check_limits(value: Any) -> None:
     if not value:
         return
     if not isinstance(value, list) or len(value) != 2 or not all(each is None or _is_limit(each) for each in value):
-        raise _DefectError("its header 'timelimit' is not two times in seconds, each of which may be null")
+        raise _InvalidError("its header 'timelimit' is not two times in seconds, each of which may be null")
 
 
 def _is_limit(value: Any) -> bool:
@@ -187,23 +187,23 @@ def _is_limit(value: Any) -> bool:
 
 def _check_stamps(names: Any, stamps: Any) -> None:
     if names and not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
-        raise _DefectError("its header 'stamped_headers' is not a list of texts")
+        raise _InvalidError("its header 'stamped_headers' is not a list of texts")
     if stamps and not isinstance(stamps, dict):
-        raise _DefectError("its header 'stamps' is not an object")
+        raise _InvalidError("its header 'stamps' is not an object")
 
 
 def _body(payload: dict[str, Any], max_body_bytes: int) -> bytes:
     properties = payload.get("properties")
     if not isinstance(properties, dict):
-        raise _DefectError("it has no properties")
+        raise _InvalidError("it has no properties")
     if payload.get("content-type") != _JSON:
-        raise _DefectError(f"its content-type is not {_JSON}, and nothing else is accepted")
+        raise _InvalidError(f"its content-type is not {_JSON}, and nothing else is accepted")
     encoding = payload.get("content-encoding")
     if encoding is not None and not isinstance(encoding, str):
-        raise _DefectError("its content-encoding is not a text")
+        raise _InvalidError("its content-encoding is not a text")
     text = payload.get("body")
     if not isinstance(text, str) or not text:
-        raise _DefectError("it has no body")
+        raise _InvalidError("it has no body")
     coding = properties.get("body_encoding")
     try:
         if coding is None or coding == "utf-8":
@@ -211,49 +211,49 @@ def _body(payload: dict[str, Any], max_body_bytes: int) -> bytes:
         elif coding == "base64":
             body, is_plain = base64.b64decode(text), False
         else:
-            raise _DefectError("its body_encoding is neither base64 nor utf-8")
+            raise _InvalidError("its body_encoding is neither base64 nor utf-8")
     except ValueError:
-        raise _DefectError("its body cannot be decoded as its body_encoding says") from None
+        raise _InvalidError("its body cannot be decoded as its body_encoding says") from None
     if compression := payload["headers"].get("compression"):
         if is_plain:
-            raise _DefectError("its body is compressed, but its body_encoding is not base64")
+            raise _InvalidError("its body is compressed, but its body_encoding is not base64")
         return _decompressed(body, compression, max_body_bytes)
     if len(body) > max_body_bytes:
-        raise _DefectError(f"its body has {len(body)} bytes, more than {max_body_bytes}")
+        raise _InvalidError(f"its body has {len(body)} bytes, more than {max_body_bytes}")
     return body
 
 
 def _decompressed(body: bytes, compression: Any, max_body_bytes: int) -> bytes:
     make = _DECOMPRESSORS.get(compression) if isinstance(compression, str) else None
     if make is None:
-        raise _DefectError("its compression is unknown; gzip, bzip2 and xz are known")
+        raise _InvalidError("its compression is unknown; gzip, bzip2 and xz are known")
     decompressor = make()
     try:
         plain: bytes = decompressor.decompress(body, max_body_bytes + 1)
     except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
-        raise _DefectError("its compressed body is broken") from None
+        raise _InvalidError("its compressed body is broken") from None
     if len(plain) > max_body_bytes:
-        raise _DefectError(f"its body has more than {max_body_bytes} bytes when decompressed")
+        raise _InvalidError(f"its body has more than {max_body_bytes} bytes when decompressed")
     # Celery's own decompression would go on to a second stream, and beyond the limit.
     if not decompressor.eof or decompressor.unused_data:
-        raise _DefectError("its compressed body is cut short, or goes on after its end")
+        raise _InvalidError("its compressed body is cut short, or goes on after its end")
     return plain
 
 
 def _check_body(body: Any) -> None:
     if not isinstance(body, list) or len(body) != 3:
-        raise _DefectError("its body is not a list of three: arguments, keyword arguments, and what comes after")
+        raise _InvalidError("its body is not a list of three: arguments, keyword arguments, and what comes after")
     args, kwargs, embed = body
     if not isinstance(args, list):
-        raise _DefectError("its arguments are not a list")
+        raise _InvalidError("its arguments are not a list")
     if not isinstance(kwargs, dict):
-        raise _DefectError("its keyword arguments are not an object")
+        raise _InvalidError("its keyword arguments are not an object")
     if embed is not None and not isinstance(embed, dict):
-        raise _DefectError("what shall come after it is not an object")
+        raise _InvalidError("what shall come after it is not an object")
     for field in ("callbacks", "errbacks", "chain"):
         value = (embed or {}).get(field)
         if value and not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):
-            raise _DefectError(f"its {field!r} is not a list of tasks")
+            raise _InvalidError(f"its {field!r} is not a list of tasks")
     chord = (embed or {}).get("chord")
     if chord and not isinstance(chord, dict):
-        raise _DefectError("its 'chord' is not a task")
+        raise _InvalidError("its 'chord' is not a task")

@@ -1,0 +1,40 @@
+"""The bound on the memory of each process of a worker's pool: the resource limit RLIMIT_AS."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.signals import worker_process_init
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["MIB", "limit_memory"]
+
+MIB: Final = 1024 * 1024
+
+_logger: Final = logging.getLogger(__name__)
+
+
+def limit_memory(app: Celery, mebibytes: int) -> None:
+    """Limit the memory of each process of an app's pool, when the process starts.
+
+    A task that wants more gets a MemoryError. Where a library ends the process instead, as GMP does, that process is
+    lost, and the others go on.
+
+    Args:
+        app: The app. A process has at most one that runs a worker.
+        mebibytes: The address space that a process may have.
+    """
+
+    def limit_this_process(**_: Any) -> None:
+        try:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_AS, (mebibytes * MIB, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        except (ImportError, ValueError, OSError) as error:
+            _logger.warning("the memory of this process cannot be bounded (FIBO_MAX_MEMORY): %s", error)
+
+    # Weak by default, and nobody else would keep it.
+    worker_process_init.connect(limit_this_process, weak=False, dispatch_uid=f"{__name__}.{id(app)}")
