@@ -23,7 +23,7 @@ from support.servers import TESTS, RedisServer, free_port
 from support.waiting import until
 
 from fibo_worker.dev import WorkerProcess
-from fibo_worker.metrics import BUCKETS, PATIENCE
+from fibo_worker.prometheus import BUCKETS, REDIS_TIMEOUT
 
 PAGE = TESTS.parent / "docs" / "how-to" / "trace-and-measure.md"
 README = TESTS.parent / "fibo_worker" / "README.md"
@@ -211,7 +211,7 @@ def test_a_redis_that_hangs_leaves_its_metrics_out_and_holds_up_neither_scrapes_
     try:
         for _ in range(2):
             found = Scraped(port)
-            assert found.seconds < 10 * PATIENCE
+            assert found.seconds < 10 * REDIS_TIMEOUT
             assert "fibo_worker_queue_messages" not in found.names
             assert found("tasks_total", task="tasks.sqrt_task", state="SUCCESS") is not None
     finally:

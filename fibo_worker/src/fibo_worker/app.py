@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from celery import Celery
 
 from fibo_worker.guard import rlimit
-from fibo_worker.meter import Meter
+from fibo_worker.metrics import Metrics
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
 from fibo_worker.transport import hold
@@ -39,15 +39,15 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
         "fibo_worker", amqp="fibo_worker.transport:_ScreeningAMQP", task_cls="fibo_worker.requests:_GuardedTask"
     )
     app.fibo_settings = settings
-    app.fibo_meter = Meter()
+    app.fibo_metrics = Metrics()
     hold(app)
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
     rlimit.limit_memory(app, settings.max_memory)
     if settings.metrics_port is not None:
-        from fibo_worker import metrics
+        from fibo_worker import prometheus
 
-        metrics.expose(app)
+        prometheus.expose(app)
     return app
 
 

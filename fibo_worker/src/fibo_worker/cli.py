@@ -248,7 +248,7 @@ def _check_metrics(settings: WorkerSettings) -> None:
     from fibo_client.errors import ConfigError
 
     try:
-        from fibo_worker.metrics import explain
+        from fibo_worker.prometheus import explain
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     host, port = settings.metrics_host, settings.metrics_port

@@ -39,7 +39,7 @@ class _GuardedRequest(Request):
         cls.on_success = _metered(cls.on_success)
 
     def note_end(self, state: str) -> None:
-        """Tell the app's meter what became of the task. Only the first word counts.
+        """Tell the app's metrics what became of the task. Only the first word counts.
 
         Args:
             state: What became of it.
@@ -48,7 +48,7 @@ class _GuardedRequest(Request):
             self._ended = True
             if self._seconds is None and self.time_start is not None:  # Its process measures successes only.
                 self._seconds = time.time() - self.time_start
-            self._app.fibo_meter.task_ended(self.name, state, self._seconds)
+            self._app.fibo_metrics.task_ended(self.name, state, self._seconds)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Handle a time limit, as Celery does.
@@ -111,7 +111,7 @@ class _GuardedRequest(Request):
 
 
 def _metered(on_success: Callable[..., Any]) -> Callable[..., Any]:
-    """Have what handles the end of a task tell it to the meter, too."""
+    """Have what handles the end of a task tell it to the metrics, too."""
 
     @functools.wraps(on_success)
     def metered(self: _GuardedRequest, failed__retval__runtime: tuple[Any, Any, float], **options: Any) -> Any:

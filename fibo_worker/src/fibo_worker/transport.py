@@ -275,7 +275,7 @@ class _Screening(Channel):
                 _logger.error("a message that cannot be run could not be put into %s: %s", letters.key, refusal)  # noqa: TRY400 # it says why; a traceback adds nothing
                 return
             app.fibo_held.popleft()
-            app.fibo_meter.letter_buried(letter.queue)
+            app.fibo_metrics.message_dead_lettered(letter.queue)
             _logger.warning(
                 "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)",
                 *(letter.queue, letters.key, letter.reason, letter.task, letter.id),
