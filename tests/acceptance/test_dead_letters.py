@@ -10,7 +10,7 @@ from support.defects import TOLD, UNTOLD, envelope
 from support.waiting import eventually
 
 from fibo_client import FiboClient, TaskFailedError
-from fibo_worker.dead_letters import DeadLetters
+from fibo_worker.guard.dead_letters import DeadLetters
 
 # Of the envelope, of the body, and of what Celery believes in the headers.
 DEFECTS = [
@@ -21,16 +21,16 @@ DEFECTS = [
 
 
 @pytest.fixture
-def letters(worker, redis_server):
+def dead_letters(worker, redis_server):
     """The dead letters of the session's worker, none at first and none left."""
     with redis_server.client(worker.admin_url) as client:
-        letters = DeadLetters(client, "celery")
-        letters.purge()
-        yield letters
-        letters.purge()
+        dead_letters = DeadLetters(client, "celery")
+        dead_letters.purge()
+        yield dead_letters
+        dead_letters.purge()
 
 
-async def test_messages_that_cannot_be_run_are_kept_while_the_worker_goes_on(worker, redis_server, letters):
+async def test_messages_that_cannot_be_run_are_kept_while_the_worker_goes_on(worker, redis_server, dead_letters):
     messages = [{**TOLD, **UNTOLD}[name] for name in DEFECTS]
     good = [f"good among the bad {number}" for number in range(len(messages))]
     with redis_server.client(worker.admin_url) as direct, direct.pipeline() as step:
@@ -48,4 +48,4 @@ async def test_messages_that_cannot_be_run_are_kept_while_the_worker_goes_on(wor
         await eventually(lambda: client.celery.ping(timeout=20))
     worker.process.check()
     assert "Unrecoverable error" not in worker.process.log.read_text()
-    assert [base64.b64decode(json.loads(each)["raw"]) for each in letters.stored()[::-1]] == messages
+    assert [base64.b64decode(json.loads(each)["raw"]) for each in dead_letters.stored()[::-1]] == messages

@@ -8,8 +8,8 @@ import pytest
 from support.servers import TESTS
 
 from fibo_client import FiboClient, TaskFailedError
-from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.dev import WorkerProcess
+from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def bad(redis_server):
         yield url, process
 
 
-async def test_what_ends_a_process_is_run_once_more_and_put_aside_and_what_wants_too_much_memory_fails(
+async def test_what_ends_a_process_is_run_once_more_and_dead_lettered_and_what_wants_too_much_memory_fails(
     bad, redis_server
 ):
     url, process = bad
@@ -36,7 +36,7 @@ async def test_what_ends_a_process_is_run_once_more_and_put_aside_and_what_wants
     assert killed.value.exc_type == "WorkerLostError"
     assert greedy.value.exc_type == "MemoryError"
     with redis_server.client(url) as direct:
-        (letter,) = map(DeadLetter.decode, DeadLetters(direct, "celery").stored())
-    assert (letter.task, letter.id) == ("poison.kill", killed.value.task_id)
-    assert "lost 2 times" in letter.reason
-    assert "fibo_losses" not in json.loads(letter.raw)["properties"]
+        (dead_letter,) = map(DeadLetter.decode, DeadLetters(direct, "celery").stored())
+    assert (dead_letter.task, dead_letter.id) == ("poison.kill", killed.value.task_id)
+    assert "lost 2 times" in dead_letter.reason
+    assert "fibo_losses" not in json.loads(dead_letter.raw)["properties"]

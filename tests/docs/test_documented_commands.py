@@ -29,8 +29,8 @@ from support.servers import free_port, stock_worker
 from support.waiting import eventually, until
 
 from fibo_client.celery import CeleryClient
-from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.dev import WorkerProcess
+from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
 HOW_TO = DOCS / "how-to"
 COMMAND_LINE = HOW_TO / "command-line.md"
@@ -168,9 +168,9 @@ class Reader:
         if command.startswith("fibo-worker dead "):
             with self.server.client(self.url) as direct:
                 direct.flushdb()
-                letters = DeadLetters(direct, "celery", limit=5)
+                dead_letters = DeadLetters(direct, "celery", limit=5)
                 for number in range(5):
-                    letters.push(DeadLetter.now("it is no good", b"%d" % number, queue="celery", task="t"))
+                    dead_letters.push(DeadLetter.now("it is no good", b"%d" % number, queue="celery", task="t"))
         if command.startswith("python3 -m venv "):
             command += " --without-pip"  # It takes five seconds, and is not used here.
         done = self.shell(command)

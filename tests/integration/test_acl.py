@@ -28,8 +28,8 @@ from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient, reader
 from fibo_client.celery.redis import connections
 from fibo_client.errors import FiboError, PublishError
-from fibo_worker.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.dev import WorkerProcess
+from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,11 +181,11 @@ def test_a_worker_may_not_touch_what_is_not_its_own(server, command):
 
 def test_a_worker_s_user_may_look_at_dead_letters_and_put_them_back(server):
     with server.client(make_users(server)[WORKER]) as limited:
-        letters = DeadLetters(limited, "celery")
+        dead_letters = DeadLetters(limited, "celery")
         for number in range(2):
-            letters.push(DeadLetter.now("it is no good", b"%d" % number, queue="celery"))
-        assert letters.requeue(letters.stored(0, 0)) == 1
-        assert (letters.kept(), letters.total(), letters.purge()) == (1, 2, 1)
+            dead_letters.push(DeadLetter.now("it is no good", b"%d" % number, queue="celery"))
+        assert dead_letters.requeue(dead_letters.stored(0, 0)) == 1
+        assert (dead_letters.kept(), dead_letters.total(), dead_letters.purge()) == (1, 2, 1)
     assert refusals(server) == []
 
 

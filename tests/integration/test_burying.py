@@ -6,7 +6,7 @@ from kombu.transport.virtual import Message
 from support.servers import RedisServer
 
 from fibo_worker.app import create_app
-from fibo_worker.dead_letters import DeadLetter, DeadLetters
+from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.settings import WorkerSettings
 
 LETTER = DeadLetter.now("it is no good", b"{}", queue="celery", task="t", id="an id")

@@ -12,7 +12,7 @@ from support.silent import listening
 
 from fibo_client.text import LONGEST
 from fibo_worker import cli
-from fibo_worker.dead_letters import DeadLetter, DeadLetters
+from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def client(redis_server, redis_url):
 
 
 @pytest.fixture
-def letters(client):
+def dead_letters(client):
     return DeadLetters(client, "celery", limit=5)
 
 
@@ -35,41 +35,41 @@ def dead(redis_url):
     return call
 
 
-def push(letters, *raws):
+def push(dead_letters, *raws):
     for raw in raws:
-        letters.push(DeadLetter.now("it is no good", raw, queue="celery", task="t", id=raw.decode("latin-1")))
+        dead_letters.push(DeadLetter.now("it is no good", raw, queue="celery", task="t", id=raw.decode("latin-1")))
 
 
-def test_the_list_keeps_the_newest_and_counts_all(letters):
-    push(letters, *(str(n).encode() for n in range(8)))
+def test_the_list_keeps_the_newest_and_counts_all(dead_letters):
+    push(dead_letters, *(str(n).encode() for n in range(8)))
 
-    assert [DeadLetter.decode(each).raw for each in letters.stored()] == [b"7", b"6", b"5", b"4", b"3"]
-    assert (letters.kept(), letters.total()) == (5, 8)
+    assert [DeadLetter.decode(each).raw for each in dead_letters.stored()] == [b"7", b"6", b"5", b"4", b"3"]
+    assert (dead_letters.kept(), dead_letters.total()) == (5, 8)
 
 
 def test_a_key_prefix_is_in_front_of_every_key(client):
-    letters = DeadLetters(client, "celery", prefix="p:")
-    push(letters, b"x")
+    dead_letters = DeadLetters(client, "celery", prefix="p:")
+    push(dead_letters, b"x")
 
     assert sorted(client.keys()) == [b"p:celery.dead", b"p:celery.dead.count"]
-    assert letters.requeue(letters.stored()) == 1
+    assert dead_letters.requeue(dead_letters.stored()) == 1
     assert sorted(client.keys()) == [b"p:celery", b"p:celery.dead.count"]
 
 
-def test_a_letter_reads_back_as_it_was_written():
-    letter = DeadLetter.now("why", b"\xff\x00", queue="q")
+def test_a_dead_letter_reads_back_as_it_was_written():
+    dead_letter = DeadLetter.now("why", b"\xff\x00", queue="q")
 
-    assert DeadLetter.decode(letter.encode()) == letter
+    assert DeadLetter.decode(dead_letter.encode()) == dead_letter
 
 
 @pytest.mark.parametrize("stored", [b"", b"\xff", b"[]", b"{}", b"null", b'{"raw":5}', b"[" * 100_000])
-def test_what_is_no_letter_is_refused(stored):
+def test_what_is_no_dead_letter_is_refused(stored):
     with pytest.raises(ValueError, match="not a dead letter"):
         DeadLetter.decode(stored)
 
 
-def test_list_shows_reasons_and_ids_newest_first(dead, letters):
-    push(letters, b"old", b"new")
+def test_list_shows_reasons_and_ids_newest_first(dead, dead_letters):
+    push(dead_letters, b"old", b"new")
 
     result = dead("list")
 
@@ -81,9 +81,9 @@ def test_list_shows_reasons_and_ids_newest_first(dead, letters):
     assert last == "2 of 2 dead letters of the queue celery; 2 came since counting began."
 
 
-def test_nothing_that_commands_a_terminal_is_shown(dead, letters):
+def test_nothing_that_commands_a_terminal_is_shown(dead, dead_letters):
     raw = b"\x1b[2J\x07\xe2\x80\xae"
-    letters.push(DeadLetter.now("\x1b]0;x\x07", raw, queue="celery", task="\x9b1m", id="\x1b[31m\n"))
+    dead_letters.push(DeadLetter.now("\x1b]0;x\x07", raw, queue="celery", task="\x9b1m", id="\x1b[31m\n"))
 
     shown = dead("list").output + dead("show", "0").output + dead("requeue", "0", answer="n\n").output
 
@@ -92,8 +92,8 @@ def test_nothing_that_commands_a_terminal_is_shown(dead, letters):
 
 
 @pytest.mark.parametrize("text", ["x" * 1_000_000, "\u202e" * 1_000_000])
-def test_nothing_endless_is_shown_of_what_is_beside_the_message(dead, letters, text):
-    letters.push(DeadLetter(reason=text, at=text, raw=b"raw", queue=text, task=text, id=text))
+def test_nothing_endless_is_shown_of_what_is_beside_the_message(dead, dead_letters, text):
+    dead_letters.push(DeadLetter(reason=text, at=text, raw=b"raw", queue=text, task=text, id=text))
 
     for command in (["list"], ["show", "0"], ["requeue", "0"]):
         shown = dead(*command, answer="n\n").output
@@ -119,54 +119,54 @@ def test_show_of_one_that_is_not_there_fails_plainly(dead):
     assert result.output == "Error: the queue celery has no dead letter 3\n"
 
 
-def test_requeue_puts_the_very_bytes_back_in_the_order_they_came(dead, letters, client):
-    push(letters, b"first", b"\xff second")
+def test_requeue_puts_the_very_bytes_back_in_the_order_they_came(dead, dead_letters, client):
+    push(dead_letters, b"first", b"\xff second")
 
     result = dead("requeue", "--all", answer="y\n")
 
     assert result.exit_code == 0, result.output
     assert client.lrange("celery", 0, -1) == [b"\xff second", b"first"]
-    assert letters.kept() == 0
+    assert dead_letters.kept() == 0
 
 
-def test_requeue_of_some_leaves_the_others(dead, letters, client):
-    push(letters, b"a", b"b", b"c")
+def test_requeue_of_some_leaves_the_others(dead, dead_letters, client):
+    push(dead_letters, b"a", b"b", b"c")
 
     assert dead("requeue", "--yes", "1").exit_code == 0
 
     assert client.lrange("celery", 0, -1) == [b"b"]
-    assert [DeadLetter.decode(each).raw for each in letters.stored()] == [b"c", b"a"]
+    assert [DeadLetter.decode(each).raw for each in dead_letters.stored()] == [b"c", b"a"]
 
 
-def test_requeue_changes_nothing_unless_it_is_confirmed(dead, letters, client):
-    push(letters, b"a")
+def test_requeue_changes_nothing_unless_it_is_confirmed(dead, dead_letters, client):
+    push(dead_letters, b"a")
 
     assert dead("requeue", "--all", answer="n\n").exit_code == 1
 
-    assert (client.llen("celery"), letters.kept()) == (0, 1)
+    assert (client.llen("celery"), dead_letters.kept()) == (0, 1)
 
 
-def test_a_letter_that_somebody_else_put_back_is_not_put_back_twice(letters, client):
-    push(letters, b"a", b"b")
-    stored = letters.stored()
+def test_a_dead_letter_that_somebody_else_put_back_is_not_put_back_twice(dead_letters, client):
+    push(dead_letters, b"a", b"b")
+    stored = dead_letters.stored()
 
-    assert letters.requeue(stored[:1]) == 1
-    assert letters.requeue(stored) == 1
+    assert dead_letters.requeue(stored[:1]) == 1
+    assert dead_letters.requeue(stored) == 1
 
     assert sorted(client.lrange("celery", 0, -1)) == [b"a", b"b"]
 
 
-def test_purge_asks_and_then_removes(dead, letters):
-    push(letters, b"a", b"b")
+def test_purge_asks_and_then_removes(dead, dead_letters):
+    push(dead_letters, b"a", b"b")
 
     assert dead("purge", answer="n\n").exit_code == 1
-    assert letters.kept() == 2
+    assert dead_letters.kept() == 2
     assert dead("purge", "--yes").output == "2 removed.\n"
-    assert letters.kept() == 0
+    assert dead_letters.kept() == 0
 
 
-def test_something_else_in_the_list_harms_no_command(dead, letters, client):
-    push(letters, b"a")
+def test_something_else_in_the_list_harms_no_command(dead, dead_letters, client):
+    push(dead_letters, b"a")
     client.lpush("celery.dead", b"\x1bnope")
 
     assert "something that is no dead letter" in dead("list").output
@@ -186,7 +186,7 @@ def test_a_broker_that_is_not_there_is_said_plainly(dead):
         assert "secret" not in result.output
 
 
-def test_a_letter_is_json_that_other_programs_can_read(letters):
-    push(letters, b"a")
+def test_a_dead_letter_is_json_that_other_programs_can_read(dead_letters):
+    push(dead_letters, b"a")
 
-    assert json.loads(letters.stored()[0]).keys() == {"reason", "at", "queue", "task", "id", "raw"}
+    assert json.loads(dead_letters.stored()[0]).keys() == {"reason", "at", "queue", "task", "id", "raw"}

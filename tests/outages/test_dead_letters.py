@@ -19,8 +19,8 @@ from support.waiting import eventually, until
 
 from fibo_client.celery import CeleryClient
 from fibo_worker.child import Child
-from fibo_worker.dead_letters import DeadLetters
 from fibo_worker.dev import WorkerProcess
+from fibo_worker.guard.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
     import redis
@@ -94,17 +94,17 @@ class Aftermath:
     """What came of all defects.
 
     Attributes:
-        letters: The dead letters, by the bytes of their messages.
+        dead_letters: The dead letters, by the bytes of their messages.
         total: How many were counted.
     """
 
     here: Here
-    letters: dict[bytes, list[dict[str, Any]]]
+    dead_letters: dict[bytes, list[dict[str, Any]]]
     total: int
 
-    def letter(self, raw):
-        """Give the one letter that a message became."""
-        (found,) = self.letters[raw]
+    def dead_letter(self, raw):
+        """Give the one dead letter that a message became."""
+        (found,) = self.dead_letters[raw]
         return found
 
     def result(self, task_id):
@@ -126,45 +126,45 @@ def after_all(here):
     # Where there is no answer to the last one, the tests tell after which defect there was none.
     with suppress(AssertionError):
         here.answer(f"after {name}")
-    letters = DeadLetters(here.redis, "celery")
+    dead_letters = DeadLetters(here.redis, "celery")
     by_raw = defaultdict(list)
-    for each in letters.stored():
-        letter = json.loads(each)
-        by_raw[base64.b64decode(letter["raw"])].append(letter)
-    return Aftermath(here, by_raw, letters.total())
+    for each in dead_letters.stored():
+        dead_letter = json.loads(each)
+        by_raw[base64.b64decode(dead_letter["raw"])].append(dead_letter)
+    return Aftermath(here, by_raw, dead_letters.total())
 
 
 @pytest.mark.parametrize("defect", TOLD)
 def test_a_message_that_cannot_be_run_is_kept_and_its_caller_is_told(after_all, defect):
-    letter = after_all.letter(TOLD[defect])
+    dead_letter = after_all.dead_letter(TOLD[defect])
 
-    assert (letter["queue"], letter["id"]) == ("celery", defect)
+    assert (dead_letter["queue"], dead_letter["id"]) == ("celery", defect)
     meta = after_all.result(defect)
     assert meta["status"] == "FAILURE"
     assert meta["result"]["exc_type"] == "InvalidTaskError"
-    assert letter["reason"] in meta["result"]["exc_message"][0]
+    assert dead_letter["reason"] in meta["result"]["exc_message"][0]
     after_all.a_good_task_ran_after(defect)
 
 
 @pytest.mark.parametrize("defect", UNTOLD)
 def test_a_message_without_a_readable_id_is_kept(after_all, defect):
-    letter = after_all.letter(UNTOLD[defect])
+    dead_letter = after_all.dead_letter(UNTOLD[defect])
 
-    assert (letter["queue"], letter["id"]) == ("celery", None)
-    assert letter["reason"]
+    assert (dead_letter["queue"], dead_letter["id"]) == ("celery", None)
+    assert dead_letter["reason"]
     after_all.a_good_task_ran_after(defect)
 
 
 @pytest.mark.parametrize("oddity", RUNS)
 def test_what_can_be_run_is_run(after_all, oddity):
     assert after_all.result(oddity)["result"] == "37"
-    assert after_all.letters[RUNS[oddity]] == []
+    assert after_all.dead_letters[RUNS[oddity]] == []
     after_all.a_good_task_ran_after(oddity)
 
 
 def test_the_worker_is_still_the_one_that_was_sent_them(after_all):
     after_all.here.goes_on()
-    assert sum(map(len, after_all.letters.values())) == after_all.total == len(TOLD) + len(UNTOLD)
+    assert sum(map(len, after_all.dead_letters.values())) == after_all.total == len(TOLD) + len(UNTOLD)
 
 
 def test_a_task_nobody_knows_fails_as_celery_has_it_and_is_no_dead_letter(here):
@@ -210,14 +210,14 @@ def test_a_defect_that_passes_validation_stops_no_worker_either(gaps):
     gaps.run_good("after gap")
 
     (stored,) = DeadLetters(gaps.redis, "celery").stored()
-    letter = json.loads(stored)
-    assert base64.b64decode(letter["raw"]) == raw
-    assert "TypeError" in letter["reason"]
+    dead_letter = json.loads(stored)
+    assert base64.b64decode(dead_letter["raw"]) == raw
+    assert "TypeError" in dead_letter["reason"]
     assert gaps.answer("gap")["status"] == "FAILURE"
     gaps.goes_on()
 
 
-def test_a_letter_that_redis_does_not_take_is_kept_until_it_does(gaps):
+def test_a_dead_letter_that_redis_does_not_take_is_kept_until_it_does(gaps):
     gaps.redis.delete("celery.dead")
     gaps.redis.set("celery.dead", "not a list")
     gaps.redis.lpush("celery", b"held")
@@ -226,6 +226,6 @@ def test_a_letter_that_redis_does_not_take_is_kept_until_it_does(gaps):
 
     gaps.redis.delete("celery.dead")
 
-    letters = DeadLetters(gaps.redis, "celery")
-    until(letters.kept)
-    assert base64.b64decode(json.loads(letters.stored()[0])["raw"]) == b"held"
+    dead_letters = DeadLetters(gaps.redis, "celery")
+    until(dead_letters.kept)
+    assert base64.b64decode(json.loads(dead_letters.stored()[0])["raw"]) == b"held"

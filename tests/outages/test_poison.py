@@ -17,8 +17,8 @@ from support.waiting import eventually
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import TaskFailedError
-from fibo_worker.dead_letters import DeadLetter
 from fibo_worker.dev import WorkerProcess
+from fibo_worker.guard.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ async def celery(server, bad):
         direct.delete("celery.dead")
 
 
-def letters(server) -> list[DeadLetter]:
+def dead_letters(server) -> list[DeadLetter]:
     with server.client() as direct:
         return [DeadLetter.decode(each) for each in direct.lrange("celery.dead", 0, -1)]
 
@@ -73,14 +73,14 @@ async def failure(celery, name, args=(), **options) -> TaskFailedError:
 
 
 @pytest.mark.parametrize("how", ["SystemExit", "KeyboardInterrupt"])
-async def test_a_task_that_ends_its_process_is_run_once_more_and_then_put_aside(celery, server, tmp_path, how):
+async def test_a_task_that_ends_its_process_is_run_once_more_and_then_dead_lettered(celery, server, tmp_path, how):
     error = await failure(celery, "poison.leave", (str(tmp_path / "log"), how))
     assert error.exc_type == "WorkerLostError"
     assert len((tmp_path / "log").read_text().split()) == 2
-    assert len(letters(server)) == 1
+    assert len(dead_letters(server)) == 1
 
 
-async def test_a_message_that_was_lost_is_put_aside_whatever_types_it_has(celery, server):
+async def test_a_message_that_was_lost_is_dead_lettered_whatever_types_it_has(celery, server):
     message = {
         "body": "[[0], {}, {}]",
         "content-type": "application/json",
@@ -91,8 +91,8 @@ async def test_a_message_that_was_lost_is_put_aside_whatever_types_it_has(celery
         direct.lpush("celery", json.dumps(message))
     with pytest.raises(TaskFailedError, match="WorkerLostError"):
         await celery.result("typed").get(timeout=20)
-    (letter,) = letters(server)
-    assert json.loads(letter.raw)["headers"]["x"] == message["headers"]["x"]
+    (dead_letter,) = dead_letters(server)
+    assert json.loads(dead_letter.raw)["headers"]["x"] == message["headers"]["x"]
 
 
 async def test_a_lost_process_costs_no_message_whose_priority_is_infinite(celery, server, tmp_path):
@@ -110,13 +110,13 @@ async def test_a_lost_process_costs_no_message_whose_priority_is_infinite(celery
 async def test_a_task_whose_process_was_killed_once_is_run_again_and_answered(celery, server, tmp_path):
     result = await celery.send_task("poison.kill_once", (str(tmp_path / "killed"),))
     assert await result.get(timeout=30) == "survived"
-    assert letters(server) == []
+    assert dead_letters(server) == []
 
 
 async def test_a_library_that_ends_the_process_for_want_of_memory_costs_two_processes(celery, server):
     error = await failure(celery, "poison.gmp", (9 * 10**9,))
     assert "SIGABRT" in str(error)
-    assert len(letters(server)) == 1
+    assert len(dead_letters(server)) == 1
 
 
 async def test_a_process_that_has_come_to_use_much_memory_is_replaced(celery, bad):
@@ -131,7 +131,7 @@ async def test_a_task_without_end_is_stopped_by_the_soft_limit(celery):
 
 async def test_a_task_that_does_not_listen_is_killed_by_the_hard_limit(celery, server):
     assert (await failure(celery, "poison.deaf", soft_time_limit=0.5, time_limit=1)).exc_type == "TimeLimitExceeded"
-    assert letters(server) == []
+    assert dead_letters(server) == []
 
 
 async def test_what_a_killed_worker_had_is_run_again_by_another(tmp_path):
@@ -151,7 +151,7 @@ async def test_what_a_killed_worker_had_is_run_again_by_another(tmp_path):
             assert _runs(log) == 2
 
 
-async def test_a_message_whose_workers_are_killed_twice_is_put_aside(tmp_path):
+async def test_a_message_whose_workers_are_killed_twice_is_dead_lettered(tmp_path):
     log = tmp_path / "log"
     with RedisServer() as server:
         async with CeleryClient(server.url) as celery:
@@ -163,8 +163,8 @@ async def test_a_message_whose_workers_are_killed_twice_is_put_aside(tmp_path):
             with poisoned(server.url, name="third"), pytest.raises(TaskFailedError) as caught:
                 await result.get(timeout=30)
             assert caught.value.exc_type == "WorkerLostError"
-            (letter,) = letters(server)
-            assert letter.id == result.id
+            (dead_letter,) = dead_letters(server)
+            assert dead_letter.id == result.id
             assert _runs(log) == 2
 
 
@@ -174,14 +174,14 @@ async def test_what_waits_for_its_time_longer_than_the_timeout_is_not_taken_for_
             with poisoned(server.url):
                 result = await celery.send_task("poison.count", (str(tmp_path / "log"), 0), countdown=4.5)
                 assert await result.get(timeout=30) == "done"
-            assert letters(server) == []
+            assert dead_letters(server) == []
             assert _runs(tmp_path / "log") == 1
 
 
 async def test_what_a_task_gives_back_is_not_taken_for_lost(celery, server, tmp_path):
     result = await celery.send_task("poison.give_back", (str(tmp_path / "log"), 4))
     assert await result.get(timeout=30) == 4
-    assert letters(server) == []
+    assert dead_letters(server) == []
 
 
 async def test_a_redis_that_is_full_for_a_while_costs_no_message(tmp_path):

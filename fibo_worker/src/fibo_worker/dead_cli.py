@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fibo_worker.dead_letters import DeadLetter, DeadLetters
+    from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
 __all__ = ["dead"]
 
@@ -49,15 +49,15 @@ def dead() -> None:
 )
 def list_(queue: str, number: int) -> None:
     """List dead letters: index, time, reason, task and id."""
-    with _opened(queue) as letters:
-        stored, kept, total = letters.stored(0, number - 1), letters.kept(), letters.total()
+    with _opened(queue) as dead_letters:
+        stored, kept, total = dead_letters.stored(0, number - 1), dead_letters.kept(), dead_letters.total()
     for index, each in enumerate(stored):
-        letter = _read(each)
-        if letter is None:
+        dead_letter = _read(each)
+        if dead_letter is None:
             click.echo(f"{index}  something that is no dead letter")
         else:
-            name = f"{_safe(letter.task or '-')} {_safe(letter.id or '-')}"
-            click.echo(f"{index}  {_safe(letter.at)}  {name}  {_safe(letter.reason)}")
+            name = f"{_safe(dead_letter.task or '-')} {_safe(dead_letter.id or '-')}"
+            click.echo(f"{index}  {_safe(dead_letter.at)}  {name}  {_safe(dead_letter.reason)}")
     click.echo(f"{len(stored)} of {kept} dead letters of the queue {_safe(queue)}; {total} came since counting began.")
 
 
@@ -69,16 +69,16 @@ def show(queue: str, index: int) -> None:
 
     What is not printable ASCII in the message is shown as a Python bytes literal has it.
     """
-    with _opened(queue) as letters:
-        stored = letters.stored(index, index)
+    with _opened(queue) as dead_letters:
+        stored = dead_letters.stored(index, index)
     if not stored:
         raise click.ClickException(f"the queue {_safe(queue)} has no dead letter {index}")
-    letter = _read(stored[0])
-    if letter is None:
+    dead_letter = _read(stored[0])
+    if dead_letter is None:
         raise click.ClickException(f"what stands at {index} is no dead letter: {stored[0]!r:.200}")
     for name in ("reason", "at", "queue", "task", "id"):
-        click.echo(f"{name + ':':8}{_safe(getattr(letter, name) or '-')}")
-    click.echo(f"raw:    {repr(letter.raw)[2:-1]}")
+        click.echo(f"{name + ':':8}{_safe(getattr(dead_letter, name) or '-')}")
+    click.echo(f"raw:    {repr(dead_letter.raw)[2:-1]}")
 
 
 @dead.command()
@@ -92,27 +92,29 @@ def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> Non
     They go to the end of the queue. One that still cannot be run comes back as a dead letter.
     """
     if every == bool(indexes):
-        raise click.UsageError("name the indexes of the letters to put back, or say --all")
-    with _opened(queue) as letters:
+        raise click.UsageError("name the indexes of the dead letters to put back, or say --all")
+    with _opened(queue) as dead_letters:
         if every:
-            stored = letters.stored()
+            stored = dead_letters.stored()
         else:
-            # Letters that come in the meantime move the others down, so read once and then go by the content.
-            stored = [each for index in sorted(set(indexes)) for each in letters.stored(index, index)]
+            # New ones shift the indexes, so read once and then go by the content.
+            stored = [each for index in sorted(set(indexes)) for each in dead_letters.stored(index, index)]
             if len(stored) < len(set(indexes)):
                 raise click.ClickException(f"the queue {_safe(queue)} has not all of these dead letters")
         sound = [each for each in stored if _read(each) is not None]
         for each in sound[:20]:
-            letter = _read(each)
-            if letter is not None:
-                click.echo(f"{_safe(letter.task or '-')} {_safe(letter.id or '-')}  {_safe(letter.reason)}")
+            dead_letter = _read(each)
+            if dead_letter is not None:
+                click.echo(
+                    f"{_safe(dead_letter.task or '-')} {_safe(dead_letter.id or '-')}  {_safe(dead_letter.reason)}"
+                )
         if len(sound) > 20:
             click.echo(f"and {len(sound) - 20} more")
         if sound and not yes:
             click.confirm(f"Put {len(sound)} messages back into the queue {_safe(queue)}?", abort=True)
         # The oldest first, so that they are run in the order in which they came.
         sound.reverse()
-        moved = sum(letters.requeue(sound[start : start + _BATCH]) for start in range(0, len(sound), _BATCH))
+        moved = sum(dead_letters.requeue(sound[start : start + _BATCH]) for start in range(0, len(sound), _BATCH))
     click.echo(f"{moved} put back.")
 
 
@@ -121,20 +123,20 @@ def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> Non
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def purge(queue: str, yes: bool) -> None:
     """Remove all dead letters of a queue, for good."""
-    with _opened(queue) as letters:
+    with _opened(queue) as dead_letters:
         if not yes:
-            click.confirm(f"Remove {letters.kept()} dead letters of the queue {_safe(queue)}?", abort=True)
-        click.echo(f"{letters.purge()} removed.")
+            click.confirm(f"Remove {dead_letters.kept()} dead letters of the queue {_safe(queue)}?", abort=True)
+        click.echo(f"{dead_letters.purge()} removed.")
 
 
 @contextlib.contextmanager
 def _opened(queue: str) -> Iterator[DeadLetters]:
-    """Connect as the worker does, so that every URL that it takes will do here."""
+    """Connect as the worker does, so that it takes the same URLs."""
     from kombu.exceptions import OperationalError
     from redis import Redis, RedisError, ResponseError
 
     from fibo_client.errors import ConfigError
-    from fibo_worker.dead_letters import DeadLetters
+    from fibo_worker.guard.dead_letters import DeadLetters
     from fibo_worker.settings import WorkerSettings
 
     try:
@@ -161,7 +163,7 @@ def _opened(queue: str) -> Iterator[DeadLetters]:
 
 
 def _read(stored: bytes) -> DeadLetter | None:
-    from fibo_worker.dead_letters import DeadLetter
+    from fibo_worker.guard.dead_letters import DeadLetter
 
     try:
         return DeadLetter.decode(stored)
@@ -170,7 +172,7 @@ def _read(stored: bytes) -> DeadLetter | None:
 
 
 def _safe(text: str) -> str:
-    """Give a text in ASCII, cut short and without what could do something to a terminal."""
+    """Escape and shorten a text that came over the wire, so that it cannot control the terminal."""
     from fibo_client.text import printable
 
     return printable(text.encode("unicode_escape").decode("ascii"))

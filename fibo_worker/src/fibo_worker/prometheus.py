@@ -17,7 +17,7 @@ from celery.signals import task_revoked, task_unknown, worker_process_init
 from celery.worker import state as worker_state
 
 from fibo_client.errors import ConfigError
-from fibo_worker.dead_letters import DeadLetters
+from fibo_worker.guard.dead_letters import DeadLetters
 from fibo_worker.metrics import Metrics
 
 try:

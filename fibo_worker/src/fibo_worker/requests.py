@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
-from fibo_worker.dead_letters import DeadLetter
+from fibo_worker.guard.dead_letters import DeadLetter
 from fibo_worker.transport import MAX_LOSSES, losses, without_losses
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTranspo
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
-from fibo_worker.dead_letters import DeadLetter, DeadLetters
+from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.guard.validation import validate
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Dead letters: messages that cannot be run, kept beside their queue for somebody to look at.
+"""Dead letters: messages that cannot be run, kept in a list beside their queue.
 
-The Redis list ``<queue>.dead`` has the newest first, each a JSON object; the string ``<queue>.dead.count`` counts
-how many ever came. The broker's key prefix is in front of both names.
+The Redis list ``<queue>.dead`` has the newest first, each a JSON object; the string ``<queue>.dead.count`` counts all
+that ever came. The broker's key prefix precedes both names.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ __all__ = ["DeadLetter", "DeadLetters"]
 
 _MAX_REASON: Final = 500
 
-# All or nothing: a list element is replaced by a mark, the marks go, the messages are back in their queue.
-# A letter that has gone from the list in the meantime is left out, so that nothing is ever put back twice.
+# All or nothing. A dead letter that has left the list in the meantime is skipped, so that none is requeued twice.
 _REQUEUE: Final = """
 local moved = 0
 for i = 1, #ARGV, 2 do
@@ -46,11 +45,11 @@ class DeadLetter:
 
     Attributes:
         reason: Why, in a sentence without values from the message.
-        at: When it was put aside, in UTC, as ISO 8601.
+        at: When it was dead-lettered, in UTC, as ISO 8601.
         queue: The queue that it came from.
         task: The task's name, where that could be read.
         id: The task's id, where that could be read.
-        raw: The very bytes of the message.
+        raw: The exact bytes of the message.
     """
 
     reason: str
@@ -62,7 +61,7 @@ class DeadLetter:
 
     @classmethod
     def now(cls, reason: str, raw: bytes, *, queue: str, task: str | None = None, id: str | None = None) -> Self:
-        """Write a letter with the time of this moment.
+        """Make a dead letter of this moment.
 
         Args:
             reason: Why the message cannot be run. It is cut at 500 characters.
@@ -72,13 +71,13 @@ class DeadLetter:
             id: The task's id, where known.
 
         Returns:
-            The letter.
+            The dead letter.
         """
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         return cls(reason=reason[:_MAX_REASON], at=at, queue=queue, task=task, id=id, raw=raw)
 
     def encode(self) -> bytes:
-        """Give the letter as it stands in Redis.
+        """Encode it as Redis stores it.
 
         Returns:
             A JSON object, whose ``raw`` is base64.
@@ -87,13 +86,13 @@ class DeadLetter:
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:
-        """Read a letter from Redis.
+        """Decode what Redis stores.
 
         Args:
-            stored: What stands there.
+            stored: An element of the list.
 
         Returns:
-            The letter.
+            The dead letter.
 
         Raises:
             ValueError: It is no dead letter.
@@ -116,13 +115,13 @@ class DeadLetters:
     """The dead letters of one queue."""
 
     def __init__(self, client: Redis, queue: str, *, prefix: str = "", limit: int = 10_000) -> None:
-        """Say which queue's.
+        """Name the queue.
 
         Args:
             client: A plain client of the broker's Redis that decodes no replies and adds no prefix.
             queue: The queue's name.
             prefix: The broker's ``global_keyprefix``.
-            limit: How many letters are kept. The oldest go first.
+            limit: How many are kept. The oldest go first.
         """
         self._client = client
         self._limit = limit
@@ -130,32 +129,32 @@ class DeadLetters:
         self.key: Final = f"{self._queue}.dead"
         self.count_key: Final = f"{self.key}.count"
 
-    def push(self, letter: DeadLetter) -> None:
-        """Add a letter, and count it.
+    def push(self, dead_letter: DeadLetter) -> None:
+        """Add a dead letter, and count it.
 
         Args:
-            letter: The letter.
+            dead_letter: The dead letter.
 
         Raises:
             redis.RedisError: Redis cannot be reached, or refuses it.
         """
         with self._client.pipeline(transaction=True) as pipeline:
-            pipeline.lpush(self.key, letter.encode())
+            pipeline.lpush(self.key, dead_letter.encode())
             pipeline.ltrim(self.key, 0, self._limit - 1)
             pipeline.execute()
-        # Not in the same step: a letter that is in the list must not be pushed again because it cannot be counted.
+        # Not in the transaction: what is in the list must not be pushed again because it could not be counted.
         with contextlib.suppress(ResponseError):
             self._client.incr(self.count_key)
 
     def stored(self, start: int = 0, stop: int = -1) -> list[bytes]:
-        """Read letters as they stand in Redis, the newest first.
+        """Read dead letters as Redis stores them, the newest first.
 
         Args:
             start: The index of the first.
             stop: The index of the last; -1 is the oldest.
 
         Returns:
-            What stands there; `DeadLetter.decode` reads it.
+            The elements; `DeadLetter.decode` decodes one.
 
         Raises:
             redis.RedisError: Redis cannot be reached.
@@ -164,7 +163,7 @@ class DeadLetters:
         return found
 
     def kept(self) -> int:
-        """Count the letters that are kept.
+        """Count the dead letters that are kept.
 
         Returns:
             The count.
@@ -175,7 +174,7 @@ class DeadLetters:
         return int(self._client.llen(self.key))
 
     def total(self) -> int:
-        """Count the letters that ever came, those no longer kept included.
+        """Count the dead letters that ever came, those no longer kept included.
 
         Returns:
             The count.
@@ -186,16 +185,16 @@ class DeadLetters:
         return int(self._client.get(self.count_key) or 0)
 
     def requeue(self, stored: Sequence[bytes]) -> int:
-        """Put messages back at the end of their queue, in one step: none is lost, none comes twice.
+        """Requeue messages at the end of their queue, in one step: none is lost, none comes twice.
 
         Args:
-            stored: The letters as `stored` gave them.
+            stored: The elements as `stored` returned them.
 
         Returns:
-            How many were put back. A letter that has gone in the meantime is not.
+            How many were requeued. One that has left the list in the meantime is not.
 
         Raises:
-            ValueError: One of them is no dead letter. Nothing was changed.
+            ValueError: One of them is not a dead letter. Nothing was changed.
             redis.RedisError: Redis cannot be reached, and it is unknown whether the step was taken.
         """
         arguments = [part for each in stored for part in (each, DeadLetter.decode(each).raw)]
@@ -203,7 +202,7 @@ class DeadLetters:
         return int(self._client.register_script(_REQUEUE)(keys=[self.key, self._queue], args=arguments))
 
     def purge(self) -> int:
-        """Remove all letters.
+        """Remove all dead letters.
 
         Returns:
             How many there were.
