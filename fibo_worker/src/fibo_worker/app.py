@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
-from fibo_worker.guard import rlimit
+from fibo_worker.guard import rlimit, transport
 from fibo_worker.metrics import Metrics
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
-from fibo_worker.transport import hold
 
 if TYPE_CHECKING:
     from typing import Final
@@ -36,11 +35,13 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
         settings = WorkerSettings.from_env(os.environ)
     # Celery imports both by their names, when it first needs them.
     app = Celery(
-        "fibo_worker", amqp="fibo_worker.transport:_ScreeningAMQP", task_cls="fibo_worker.requests:_GuardedTask"
+        "fibo_worker",
+        amqp="fibo_worker.guard.transport:_ValidatingAMQP",
+        task_cls="fibo_worker.guard.requests:_GuardedTask",
     )
     app.fibo_settings = settings
     app.fibo_metrics = Metrics()
-    hold(app)
+    transport.add_buffers(app)
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
     rlimit.limit_memory(app, settings.max_memory)

@@ -1,10 +1,10 @@
-"""What becomes of a task, in a word for its metrics."""
+"""The state of a task that failed, for its metrics."""
 
 import pytest
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
-from fibo_worker.requests import _state
+from fibo_worker.guard.requests import _state
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ from fibo_worker.requests import _state
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else each,
 )
-def test_what_a_task_raised_says_what_became_of_it(error, state):
+def test_an_exception_gives_the_state_of_its_task(error, state):
     assert _state(error) == state

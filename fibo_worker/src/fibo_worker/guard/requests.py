@@ -1,4 +1,4 @@
-"""What becomes of a message whose task took its process down with it."""
+"""Celery's request, with the poison limit and with metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from fibo_worker.guard.dead_letters import DeadLetter
-from fibo_worker.transport import MAX_LOSSES, losses, without_losses
+from fibo_worker.guard.poison_limit import MAX_LOSSES, losses, without_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,26 +23,26 @@ __all__ = ["OutOfMemoryError"]
 
 
 class OutOfMemoryError(Exception):
-    """A task wanted more memory than its process may have: what logs and events say. The caller gets a MemoryError."""
+    """A task wanted more memory than its process may have. Logs and events say so; the caller gets a MemoryError."""
 
 
 class _GuardedRequest(Request):
-    """A task in a worker's hands, which can cost it one process, and one more, but no third and not the worker."""
+    """A task that a worker has received. It can cost the worker two processes at most, and never the worker itself."""
 
     on_success: Callable[..., Any]
     _seconds: float | None = None
     _ended = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        # Of this class Celery makes one for each task, with an on_success of its own, which calls no other.
+        # Celery makes a subclass for each task, with an on_success of its own that does not call super().
         super().__init_subclass__(**options)
-        cls.on_success = _metered(cls.on_success)
+        cls.on_success = _with_metrics(cls.on_success)
 
-    def note_end(self, state: str) -> None:
-        """Tell the app's metrics what became of the task. Only the first word counts.
+    def report_end(self, state: str) -> None:
+        """Report to the app's metrics that the task has ended. Only the first report counts.
 
         Args:
-            state: What became of it.
+            state: Its state.
         """
         if not self._ended:
             self._ended = True
@@ -54,19 +54,19 @@ class _GuardedRequest(Request):
         """Handle a time limit, as Celery does.
 
         Args:
-            soft: Whether the task was only told to stop.
+            soft: Whether it is the soft limit.
             timeout: The limit, in seconds.
         """
         if not soft:
-            self.note_end(states.FAILURE)
+            self.report_end(states.FAILURE)
         super().on_timeout(soft, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Handle a failure, as Celery does but for two.
+        """Handle a failure, as Celery does but for a lost process and a MemoryError.
 
         Args:
-            exc_info: What was raised.
-            send_failed_event: Whether to tell those who watch events.
+            exc_info: The exception.
+            send_failed_event: Whether to send the event.
             return_ok: Whether the task's process has stored the failure.
 
         Returns:
@@ -76,60 +76,60 @@ class _GuardedRequest(Request):
         if isinstance(error, (SystemExit, KeyboardInterrupt)) and not (
             self._already_cancelled or self._already_revoked
         ):
-            # The task has ended its process. Celery says so only further on, where it is not counted any more.
+            # The task has ended its process. Celery turns this into a WorkerLostError only after the count below.
             exc_info = self._worker_lost_info(error)
             error = _raised(exc_info)
         if not isinstance(error, _NO_END):
-            self.note_end(_state(error))
+            self.report_end(_state(error))
         if isinstance(error, MemoryError):
-            # Of this one Celery thinks that the worker itself is out of memory, and ends it.
+            # Celery takes a MemoryError for its own, and ends the worker.
             exc_info.exception = OutOfMemoryError("the task wanted more memory than FIBO_MAX_MEMORY")
         if isinstance(error, WorkerLostError) and self.task.acks_late:
             if losses(self.message._raw) + 1 >= MAX_LOSSES:  # noqa: SLF001 # kombu keeps it so
-                return self._give_up(error)
-            self.message.channel.qos.note_loss(self.message.delivery_tag)
+                return self._dead_letter(error)
+            self.message.channel.qos.mark_lost(self.message.delivery_tag)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
-    def _give_up(self, error: WorkerLostError) -> None:
-        """Put the message aside, tell the caller, and only then forget it."""
+    def _dead_letter(self, error: WorkerLostError) -> None:
+        """Dead-letter the message, store the failure, and only then acknowledge."""
         task_ready(self)
         channel = self.message.channel
-        letter = DeadLetter.now(
+        dead_letter = DeadLetter.now(
             f"its process was lost {MAX_LOSSES} times; the last time: {error}",
-            without_losses(self.message._raw),  # noqa: SLF001 # what kombu itself would put back
+            without_losses(self.message._raw),  # noqa: SLF001 # what kombu itself would requeue
             queue=self.message.delivery_info["routing_key"],
             task=self.name,
             id=self.id,
         )
-        # Of a chain, a chord or an errback, too, somebody may wait for the end.
-        channel.bury(
-            letter,
-            tell=lambda: self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=True),
+        # A chain, a chord or an errback may wait for it, too.
+        channel.dead_letter(
+            dead_letter,
+            store=lambda: self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=True),
         )
         self.acknowledge()
         self.send_event("task-failed", exception=repr(error), traceback=None)
 
 
-def _metered(on_success: Callable[..., Any]) -> Callable[..., Any]:
-    """Have what handles the end of a task tell it to the metrics, too."""
+def _with_metrics(on_success: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an on_success so that it reports to the metrics, too."""
 
     @functools.wraps(on_success)
-    def metered(self: _GuardedRequest, failed__retval__runtime: tuple[Any, Any, float], **options: Any) -> Any:
+    def wrapper(self: _GuardedRequest, failed__retval__runtime: tuple[Any, Any, float], **options: Any) -> Any:
         failed, _, self._seconds = failed__retval__runtime
         if not failed:
-            self.note_end(states.SUCCESS)
+            self.report_end(states.SUCCESS)
         return on_success(self, failed__retval__runtime, **options)
 
-    return metered
+    return wrapper
 
 
 def _state(error: BaseException) -> str:
-    """Name what becomes of a task that has raised this."""
+    """Name the state of a task that has raised this."""
     return next((state for kind, state in _STATES.items() if isinstance(error, kind)), states.FAILURE)
 
 
 _NO_END: Final = (Terminated, SystemExit, KeyboardInterrupt)
-"""What ends a task that was revoked, which Celery announces itself, or that comes again after a lost connection."""
+"""Raised for a task that was revoked, which Celery signals itself, or that is redelivered after a lost connection."""
 
 _STATES: Final[dict[type[BaseException], str]] = {
     Retry: states.RETRY,
@@ -145,6 +145,6 @@ def _raised(exc_info: Any) -> BaseException:
 
 
 class _GuardedTask(Task):
-    """The base of the app's tasks: their requests are guarded."""
+    """The base of the app's tasks. Their requests are guarded."""
 
     Request: str = f"{__name__}:{_GuardedRequest.__qualname__}"

@@ -1,4 +1,4 @@
-"""In which order a message that cannot be run is kept and its caller told: the worker's channel on a real Redis."""
+"""The worker's channel on a real Redis: it dead-letters first, then stores the failure, and settles when it can."""
 
 import pytest
 import redis
@@ -9,7 +9,7 @@ from fibo_worker.app import create_app
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.settings import WorkerSettings
 
-LETTER = DeadLetter.now("it is no good", b"{}", queue="celery", task="t", id="an id")
+DEAD_LETTER = DeadLetter.now("it is no good", b"{}", queue="celery", task="t", id="an id")
 
 
 @pytest.fixture
@@ -24,25 +24,25 @@ def channel(app):
         yield channel
 
 
-def test_who_is_told_finds_the_letter(channel, redis_server, redis_url):
+def test_the_dead_letter_is_there_before_the_failure_is_stored(channel, redis_server, redis_url):
     with redis_server.client(redis_url) as client:
-        letters = DeadLetters(client, "celery")
+        dead_letters = DeadLetters(client, "celery")
         found = []
-        channel.bury(LETTER, tell=lambda: found.extend(letters.stored()))
+        channel.dead_letter(DEAD_LETTER, store=lambda: found.extend(dead_letters.stored()))
 
-    assert found == [LETTER.encode()]
+    assert found == [DEAD_LETTER.encode()]
 
 
-def test_the_caller_is_told_also_when_redis_is_gone_and_the_letter_is_held(app, channel, monkeypatch):
+def test_the_failure_is_stored_also_when_redis_is_gone_and_the_dead_letter_is_buffered(app, channel, monkeypatch):
     def gone(*_):
         raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(DeadLetters, "push", gone)
-    told = []
+    buffered = []
     with pytest.raises(redis.ConnectionError):
-        channel.bury(LETTER, tell=lambda: told.append(list(app.fibo_held)))
+        channel.dead_letter(DEAD_LETTER, store=lambda: buffered.append(list(app.fibo_dead_letters)))
 
-    assert told == [[LETTER]]
+    assert buffered == [[DEAD_LETTER]]
 
 
 SETTLING = {
