@@ -47,6 +47,7 @@ class _LossCountingQoS(QoS):
     """Counts in a message how often it was lost. A requeue, or a restore at shutdown, is no loss."""
 
     losing: bool = False
+    """Whether a message that is restored now was lost."""
     last_unacked: str | None = None
     """The delivery tag of the message that was last written to the unacked ones."""
 
@@ -72,14 +73,14 @@ class _LossCountingQoS(QoS):
             delivery_tag, settle = next(iter(self._unsettled.items()))
             try:
                 settle()
-            except _NOT_NOW:
+            except _TEMPORARY_ERRORS:
                 return
             del self._unsettled[delivery_tag]
 
     def _settle(self, delivery_tag: str, settle: Callable[[], None]) -> None:
         try:
             settle()
-        except _NOT_NOW as error:
+        except _TEMPORARY_ERRORS as error:
             # Celery would only log this, and count the message against its prefetch limit for ever after.
             _logger.warning("a message could not be acknowledged or rejected yet: %s", error)
             self._unsettled[delivery_tag] = settle
@@ -309,17 +310,17 @@ class _SentinelChannel(_ValidatingChannel, SentinelChannel):
 
 # Celery would end at these, because kombu counts them as errors of a channel. A server raises them that will take the
 # command later, or that is no longer the master: reconnecting with back-off helps.
-_NOT_NOW: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
+_TEMPORARY_ERRORS: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
 
 
 class _RedisTransport(Transport):
     Channel = _RedisChannel
-    connection_errors = (*Transport.connection_errors, *_NOT_NOW)
+    connection_errors = (*Transport.connection_errors, *_TEMPORARY_ERRORS)
 
 
 class _SentinelTransport(SentinelTransport):
     Channel = _SentinelChannel
-    connection_errors = (*SentinelTransport.connection_errors, *_NOT_NOW)
+    connection_errors = (*SentinelTransport.connection_errors, *_TEMPORARY_ERRORS)
 
 
 _VALIDATING: Final[dict[type, type]] = {Transport: _RedisTransport, SentinelTransport: _SentinelTransport}
