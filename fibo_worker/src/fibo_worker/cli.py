@@ -145,7 +145,7 @@ def dev(concurrency: int, port: int) -> None:
 
     It prints the CELERY_BROKER_URL to use. Both are on this machine only, and are gone afterwards with all they hold.
     """
-    from fibo_worker.foreground import serve
+    from fibo_worker.dev_server import serve
 
     with _stopped_by_signals(), _plain_errors():
         serve(concurrency=concurrency, port=port)
@@ -277,7 +277,7 @@ def _value(text: str, max_n: int) -> int:
 
 @contextlib.contextmanager
 def _stopped_by_signals(status: int = 0) -> Iterator[None]:
-    from fibo_worker.foreground import interruptible
+    from fibo_worker.signals import interruptible
 
     try:
         with interruptible():

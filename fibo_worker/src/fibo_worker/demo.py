@@ -13,7 +13,7 @@ from fibo_client import FIBO_TASK, FiboClient
 from fibo_client.contract import fibo_message
 from fibo_worker.dev import running
 from fibo_worker.fibonacci import decimal, fibonacci
-from fibo_worker.foreground import cancelled_by_signals
+from fibo_worker.signals import cancelled_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def run(
     Raises:
         StartError: A server could not be started.
         FiboError: An answer did not come.
-        KeyboardInterrupt: A signal came, see `fibo_worker.foreground.interruptible`.
+        KeyboardInterrupt: A signal came, see `fibo_worker.signals.interruptible`.
     """
     started = time.perf_counter()
     shared = broker_url is not None

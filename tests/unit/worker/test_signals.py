@@ -1,4 +1,4 @@
-"""What ends a command in the foreground: the first signal, in order, and no further one."""
+"""The first signal ends a command in order, and no further one disturbs that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from fibo_worker.foreground import cancelled_by_signals, interruptible
+from fibo_worker.signals import cancelled_by_signals, interruptible
 
 each_signal = pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sig: sig.name)
 
