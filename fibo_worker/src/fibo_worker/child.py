@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Child", "StartError"]
 
-_GUARD: Final = """
+_WATCHDOG: Final = """
 read -r word && [ "$word" = done ] && exit 0
 kill -s TERM -- "-$1"
 for _ in 1 2 3 4 5; do kill -s 0 -- "-$1" || break; sleep 1; done
@@ -72,8 +72,8 @@ class Child:
             raise StartError(f"{command[0]} cannot be run: {error.strerror}") from error
         self.pid: Final = self._process.pid
         try:
-            self._guard = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD, "fibo-guard", str(self.pid), str(self.directory)],
+            self._watchdog = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCHDOG, "fibo-watchdog", str(self.pid), str(self.directory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -127,7 +127,7 @@ class Child:
         try:
             self._end_group(sig, timeout)
         finally:
-            self._dismiss_guard()
+            self._dismiss_watchdog()
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _end_group(self, sig: signal.Signals, timeout: float) -> None:
@@ -144,13 +144,13 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _dismiss_guard(self) -> None:
-        pipe = self._guard.stdin
+    def _dismiss_watchdog(self) -> None:
+        pipe = self._watchdog.stdin
         if pipe is None or pipe.closed:
             return
         with contextlib.suppress(BrokenPipeError), pipe:
             pipe.write(b"done\n")
-        self._guard.wait()
+        self._watchdog.wait()
 
     def _ending(self) -> str:
         code = self._process.returncode
