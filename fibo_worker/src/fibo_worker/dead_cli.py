@@ -145,21 +145,21 @@ def _opened(queue: str) -> Iterator[DeadLetters]:
         raise click.UsageError(str(error)) from error
 
     from fibo_worker.app import create_app  # reads the variables, too
-    from fibo_worker.health import ADVICE, place
+    from fibo_worker.health import HINT, masked_url
 
     app = create_app(settings)
     app.conf.broker_transport_options |= {"socket_connect_timeout": 5.0, "socket_timeout": 30.0}
     with app.connection_for_read() as connection:
-        where = place(connection, settings)
+        url = masked_url(connection, settings)
         try:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5.0)
             channel = connection.default_channel
             client = Redis(connection_pool=channel.pool)
             yield DeadLetters(client, queue, prefix=channel.global_keyprefix, limit=settings.dead_letter_limit)
         except ResponseError as error:
-            raise click.ClickException(f"the broker {where} refused: {_safe(str(error))}") from error
+            raise click.ClickException(f"the broker {url} refused: {_safe(str(error))}") from error
         except (OperationalError, RedisError, OSError) as error:
-            raise click.ClickException(f"the broker {where} cannot be reached: {_safe(str(error))} {ADVICE}") from error
+            raise click.ClickException(f"the broker {url} cannot be reached: {_safe(str(error))} {HINT}") from error
 
 
 def _read(stored: bytes) -> DeadLetter | None:

@@ -21,22 +21,22 @@ class UnhealthyError(Exception):
     """No worker answered. The message says what is wrong."""
 
 
-ADVICE: Final = "CELERY_BROKER_URL says where Redis is; `fibo-worker dev` starts one to try."
-"""What to do where Redis cannot be reached."""
+HINT: Final = "CELERY_BROKER_URL says where Redis is; `fibo-worker dev` starts one to try."
+"""What to do if Redis cannot be reached."""
 
 
-def place(connection: Connection, settings: WorkerSettings) -> str:
-    """Say where a broker is, without the password.
+def masked_url(connection: Connection, settings: WorkerSettings) -> str:
+    """Give a broker's URL without the password.
 
     Args:
         connection: The broker.
-        settings: Where the connection comes from.
+        settings: The settings of the connection.
 
     Returns:
         Its URL, with asterisks for a password if there is one.
     """
-    where: str = connection.as_uri()
-    return where if "@" in settings.broker_url else where.replace("://:**@", "://")  # Kombu always puts them.
+    url: str = connection.as_uri()
+    return url if "@" in settings.broker_url else url.replace("://:**@", "://")  # Kombu always puts them.
 
 
 def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = None) -> list[str]:
@@ -57,7 +57,7 @@ def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = 
     app.conf.broker_transport_options |= {"socket_connect_timeout": timeout, "socket_timeout": timeout}
     deadline = time.monotonic() + timeout
     with app.connection_for_read() as connection:
-        where = place(connection, settings)
+        url = masked_url(connection, settings)
         try:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout)
             replies = app.control.ping(
@@ -67,11 +67,11 @@ def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = 
                 destination=None if node is None else [node],
             )
         except (OperationalError, OSError, *connection.connection_errors) as error:
-            raise UnhealthyError(f"the broker {where} cannot be reached: {error} {ADVICE}") from error
+            raise UnhealthyError(f"the broker {url} cannot be reached: {error} {HINT}") from error
     if not replies:
         who = "no worker" if node is None else f"no worker named {node}"
         raise UnhealthyError(
-            f"the broker {where} can be reached, but {who} answered in {timeout:g} seconds. "
+            f"the broker {url} can be reached, but {who} answered in {timeout:g} seconds. "
             "Start one with: fibo-worker start"
         )
     return [name for reply in replies for name in reply]
