@@ -6,7 +6,7 @@ import base64
 import json
 
 import pytest
-from support.defects import TOLD, UNTOLD, envelope
+from support.defects import INVALID_WITH_ID, INVALID_WITHOUT_ID, envelope
 from support.waiting import eventually
 
 from fibo_client import FiboClient, TaskFailedError
@@ -31,7 +31,7 @@ def dead_letters(worker, redis_server):
 
 
 async def test_messages_that_cannot_be_run_are_kept_while_the_worker_goes_on(worker, redis_server, dead_letters):
-    messages = [{**TOLD, **UNTOLD}[name] for name in DEFECTS]
+    messages = [{**INVALID_WITH_ID, **INVALID_WITHOUT_ID}[name] for name in DEFECTS]
     good = [f"good among the bad {number}" for number in range(len(messages))]
     with redis_server.client(worker.admin_url) as direct, direct.pipeline() as step:
         for task_id, raw in zip(good, messages, strict=True):
@@ -42,7 +42,7 @@ async def test_messages_that_cannot_be_run_are_kept_while_the_worker_goes_on(wor
         for task_id in good:
             assert await client.celery.result(task_id).get(timeout=20) == "37"
         for name in DEFECTS:
-            if name in TOLD:
+            if name in INVALID_WITH_ID:
                 with pytest.raises(TaskFailedError, match="InvalidTaskError"):
                     await client.celery.result(name).get(timeout=20)
         await eventually(lambda: client.celery.ping(timeout=20))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.defects import DEEP, MAX_BODY_BYTES, RUNS, TOLD, UNTOLD, envelope
+from support.defects import DEEP, INVALID_WITH_ID, INVALID_WITHOUT_ID, MAX_BODY_BYTES, VALID, envelope
 from support.programs import FIBO_WORKER
 from support.servers import TESTS, RedisServer
 from support.waiting import eventually, until
@@ -25,7 +25,7 @@ from fibo_worker.guard.dead_letters import DeadLetters
 if TYPE_CHECKING:
     import redis
 
-ALL = {**TOLD, **UNTOLD, **RUNS}
+ALL = {**INVALID_WITH_ID, **INVALID_WITHOUT_ID, **VALID}
 
 
 @dataclass
@@ -134,9 +134,9 @@ def after_all(here):
     return Aftermath(here, by_raw, dead_letters.total())
 
 
-@pytest.mark.parametrize("defect", TOLD)
+@pytest.mark.parametrize("defect", INVALID_WITH_ID)
 def test_a_message_that_cannot_be_run_is_kept_and_its_caller_is_told(after_all, defect):
-    dead_letter = after_all.dead_letter(TOLD[defect])
+    dead_letter = after_all.dead_letter(INVALID_WITH_ID[defect])
 
     assert (dead_letter["queue"], dead_letter["id"]) == ("celery", defect)
     meta = after_all.result(defect)
@@ -146,25 +146,29 @@ def test_a_message_that_cannot_be_run_is_kept_and_its_caller_is_told(after_all, 
     after_all.a_good_task_ran_after(defect)
 
 
-@pytest.mark.parametrize("defect", UNTOLD)
+@pytest.mark.parametrize("defect", INVALID_WITHOUT_ID)
 def test_a_message_without_a_readable_id_is_kept(after_all, defect):
-    dead_letter = after_all.dead_letter(UNTOLD[defect])
+    dead_letter = after_all.dead_letter(INVALID_WITHOUT_ID[defect])
 
     assert (dead_letter["queue"], dead_letter["id"]) == ("celery", None)
     assert dead_letter["reason"]
     after_all.a_good_task_ran_after(defect)
 
 
-@pytest.mark.parametrize("oddity", RUNS)
+@pytest.mark.parametrize("oddity", VALID)
 def test_what_can_be_run_is_run(after_all, oddity):
     assert after_all.result(oddity)["result"] == "37"
-    assert after_all.dead_letters[RUNS[oddity]] == []
+    assert after_all.dead_letters[VALID[oddity]] == []
     after_all.a_good_task_ran_after(oddity)
 
 
 def test_the_worker_is_still_the_one_that_was_sent_them(after_all):
     after_all.here.goes_on()
-    assert sum(map(len, after_all.dead_letters.values())) == after_all.total == len(TOLD) + len(UNTOLD)
+    assert (
+        sum(map(len, after_all.dead_letters.values()))
+        == after_all.total
+        == len(INVALID_WITH_ID) + len(INVALID_WITHOUT_ID)
+    )
 
 
 def test_a_task_nobody_knows_fails_as_celery_has_it_and_is_no_dead_letter(here):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 MAX_BODY_BYTES = 1024 * 1024
-"""What a worker that is sent these takes for the most."""
+"""The limit of the workers that get these."""
 
 
 def envelope(
@@ -24,7 +24,7 @@ def envelope(
     drop: Sequence[str] = (),
     **fields: Any,
 ) -> bytes:
-    """Write a sound message that asks for 55, with what is said changed and what is named in `drop` left out."""
+    """Encode a valid message that asks for 55, with what is said changed and what is named in `drop` left out."""
     message = {
         "body": packed([[10], {}, {}]) if body is None else body,
         "content-type": "application/json",
@@ -64,7 +64,7 @@ def _messages(changes: Mapping[str, Mapping[str, Any] | bytes]) -> dict[str, byt
 DEEP = "[" * 5000 + "]" * 5000
 _BELOW_THE_PARSERS_LIMIT = "[" * 700 + "]" * 700
 
-TOLD = _messages(
+INVALID_WITH_ID = _messages(
     {
         "no content-type": {"drop": ["content-type"]},
         "a body of two": {"body": packed([[1], {}])},
@@ -98,9 +98,9 @@ TOLD = _messages(
         "a shadow that cannot be hashed": {"headers": {"shadow": [1]}},
     }
 )
-"""What cannot be run, by name, where the caller can be told."""
+"""Messages that cannot be run, by name, whose caller can be told."""
 
-UNTOLD = _messages(
+INVALID_WITHOUT_ID = _messages(
     {
         "no id": {"drop": ["headers/id"]},
         "an integer as id": {"headers": {"id": 5}},
@@ -123,9 +123,9 @@ UNTOLD = _messages(
         "an element larger than any body": b'"' + b"x" * 3 * MAX_BODY_BYTES + b'"',
     }
 )
-"""What cannot be run, by name, where nobody can be told: no id can be read."""
+"""Messages that cannot be run, by name, from which no id can be read: nobody can be told."""
 
-RUNS = _messages(
+VALID = _messages(
     {
         "no delivery_tag": {"drop": ["properties/delivery_tag"]},
         "no delivery_info": {"drop": ["properties/delivery_info"]},

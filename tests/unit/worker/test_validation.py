@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Base64, Message
 from kombu.utils.json import dumps
-from support.defects import MAX_BODY_BYTES, RUNS, TOLD, UNTOLD
+from support.defects import INVALID_WITH_ID, INVALID_WITHOUT_ID, MAX_BODY_BYTES, VALID
 
 from fibo_worker.guard.validation import MAX_DEPTH, validate
 
@@ -102,25 +102,25 @@ PLACES = [
 BODIES = st.tuples(JSON, JSON, JSON).map(list) | JSON
 
 
-@pytest.mark.parametrize("defect", TOLD)
+@pytest.mark.parametrize("defect", INVALID_WITH_ID)
 def test_what_cannot_be_run_is_refused_and_its_id_read(defect):
-    validation = validate(TOLD[defect], max_body_bytes=MAX_BODY_BYTES)
+    validation = validate(INVALID_WITH_ID[defect], max_body_bytes=MAX_BODY_BYTES)
 
     assert (validation.payload, validation.id) == (None, defect)
     assert validation.reason
 
 
-@pytest.mark.parametrize("defect", UNTOLD)
+@pytest.mark.parametrize("defect", INVALID_WITHOUT_ID)
 def test_what_cannot_be_run_is_refused_also_where_no_id_can_be_read(defect):
-    validation = validate(UNTOLD[defect], max_body_bytes=MAX_BODY_BYTES)
+    validation = validate(INVALID_WITHOUT_ID[defect], max_body_bytes=MAX_BODY_BYTES)
 
     assert (validation.payload, validation.id) == (None, None)
     assert validation.reason
 
 
-@pytest.mark.parametrize("oddity", RUNS)
+@pytest.mark.parametrize("oddity", VALID)
 def test_what_is_odd_and_can_be_run_passes(oddity):
-    validation = validate(RUNS[oddity], max_body_bytes=MAX_BODY_BYTES)
+    validation = validate(VALID[oddity], max_body_bytes=MAX_BODY_BYTES)
 
     assert (validation.reason, validation.id) == (None, oddity)
     receive(validation.payload)
