@@ -169,7 +169,7 @@ class WorkerSettings:
             "timezone": "UTC",
             # A task is lost with its worker unless it is acknowledged late. Computing twice does no harm.
             "task_acks_late": True,
-            # Whose process was killed is run again. `fibo_worker.transport` sees to it that this happens once only.
+            # A task whose process was killed runs again, once: `fibo_worker.guard.poison_limit` has the limit.
             "task_reject_on_worker_lost": True,
             "worker_max_memory_per_child": self.max_memory * 1024 // 4,
             # After a lost connection such a task cannot be acknowledged and will come again, so stop it.
