@@ -21,7 +21,8 @@ if __name__ == "__main__":
 from support.clients import celery_client
 from support.servers import RedisServer
 
-from fibo_client import contract, packing
+from fibo_client import contract
+from fibo_client.batching import packing
 from fibo_worker.tasks import fibonacci_chunk
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Cost(NamedTuple):
     Attributes:
         n: The number.
         measured: Seconds of a worker's process.
-        estimated: Seconds that `fibo_client.packing.cost` says.
+        estimated: Seconds that `fibo_client.batching.packing.cost` says.
     """
 
     n: int

@@ -4,7 +4,7 @@ import gmpy2
 import pytest
 
 from fibo_client import FIBONACCI, FiboClient, contract
-from fibo_client.packing import LARGE_N
+from fibo_client.batching.packing import LARGE_N
 
 PATIENCE = 30.0
 

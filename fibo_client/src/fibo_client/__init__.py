@@ -34,12 +34,12 @@ from fibo_client.errors import (
 )
 
 if _typing.TYPE_CHECKING:
+    from fibo_client.batching.stream import Stream
     from fibo_client.celery.config import UNSET
     from fibo_client.celery.result import AsyncResult
     from fibo_client.client import FiboClient
     from fibo_client.config import FiboConfig
     from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
-    from fibo_client.streaming import Stream
 
 __all__ = [
     "FIBONACCI",
@@ -81,7 +81,7 @@ _HOMES = {
     "AsyncResult": "celery.result",
     "FiboClient": "client",
     "FiboConfig": "config",
-    "Stream": "streaming",
+    "Stream": "batching.stream",
 }
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from fibo_client.batches import compute_many
+from fibo_client.batching.chunk import Lane
+from fibo_client.batching.concurrent import Flights
+from fibo_client.batching.many import compute_many
+from fibo_client.batching.stream import Stream
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.protocol.message import check_name, check_priority
-from fibo_client.chunks import Lane
 from fibo_client.config import FiboConfig
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_sqrt
-from fibo_client.flights import Flights
-from fibo_client.indexes import check_index, check_indexes
-from fibo_client.streaming import Stream
+from fibo_client.validation import check_index, check_indexes
 
 if TYPE_CHECKING:
     import asyncio

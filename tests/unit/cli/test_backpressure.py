@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from fibo_client.batching.packing import reply_bytes
 from fibo_client.cli.backpressure import Backpressure
-from fibo_client.packing import reply_bytes
 
 
 async def test_a_source_is_held_back_until_answers_are_written():

@@ -8,11 +8,11 @@ import pytest
 from support.clock import virtual
 
 from fibo_client import FiboClient
+from fibo_client.batching.packing import reply_bytes
 from fibo_client.cli.backpressure import MAX_BYTES, Backpressure
 from fibo_client.cli.compute import OutputFormat, compute
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
-from fibo_client.packing import reply_bytes
 from fibo_client.testing import FakeFibo
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 from inspect import isasyncgen
 from typing import TYPE_CHECKING, Final
 
-from fibo_client.packing import reply_bytes
+from fibo_client.batching.packing import reply_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

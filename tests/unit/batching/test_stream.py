@@ -19,10 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 
-from fibo_client import streaming
+from fibo_client.batching.stream import _FEEDERS, SLICE, Stream, _Place
 from fibo_client.contract import check_n
 from fibo_client.errors import ClientStateError, TaskFailedError
-from fibo_client.streaming import SLICE, Stream
 
 LANE = object()
 
@@ -122,7 +121,7 @@ async def turns(count=5) -> None:
 
 def places() -> int:
     """How many numbers the streams keep."""
-    return sum(type(each) is streaming._Place for each in gc.get_objects())
+    return sum(type(each) is _Place for each in gc.get_objects())
 
 
 def others() -> set[asyncio.Task]:
@@ -142,7 +141,7 @@ def tidy(test):
         await test(*args, **kwargs)
         await turns()
         assert not others()
-        assert not streaming._FEEDERS
+        assert not _FEEDERS
 
     return virtual(run)
 

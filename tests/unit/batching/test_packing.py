@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibo_client import contract, packing
-from fibo_client.packing import LARGE_N, MAX_COST, MAX_REPLY, Chunk, cost, is_large, pack, reply_bytes
+from fibo_client import contract
+from fibo_client.batching import packing
+from fibo_client.batching.packing import LARGE_N, MAX_COST, MAX_REPLY, Chunk, cost, is_large, pack, reply_bytes
 from fibo_worker.tasks import CHUNK_BUDGET, fibonacci_chunk
 
 LARGEST = contract.DEFAULT_MAX_N

@@ -1,4 +1,4 @@
-"""What callers hand in as indexes of Fibonacci numbers. What is none is refused with a word on what to do about it."""
+"""Check the indexes of Fibonacci numbers that callers hand in. Invalid ones raise with a hint."""
 
 from __future__ import annotations
 

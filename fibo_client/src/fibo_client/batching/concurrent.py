@@ -18,22 +18,22 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from fibo_client.batching.chunk import decode, handle, is_bulky, options, signature
+from fibo_client.batching.packing import is_large, pack
 from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.result import collect
-from fibo_client.chunks import decode, handle, is_bulky, options, signature
 from fibo_client.contract import MAX_CHUNK
 from fibo_client.errors import FiboError
-from fibo_client.packing import is_large, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fibo_client.batching.chunk import Answer, Lane
+    from fibo_client.batching.packing import Chunk
     from fibo_client.celery.jobs import Job
     from fibo_client.celery.registry import Waiter
     from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.session import Session
-    from fibo_client.chunks import Answer, Lane
-    from fibo_client.packing import Chunk
     from fibo_client.telemetry.recorder import Sending
 
 MAX_IN_FLIGHT: Final = 8

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 from support.worker import NOTHING, leftovers, memory_client, value
 
+from fibo_client.batching.chunk import Lane
+from fibo_client.batching.concurrent import LONGEST_HOLD, MAX_IN_FLIGHT, SLICE
 from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.protocol.meta import TaskMeta
-from fibo_client.chunks import Lane
 from fibo_client.errors import (
     ClientStateError,
     MessageError,
@@ -23,7 +24,6 @@ from fibo_client.errors import (
     ResultTimeoutError,
     TaskFailedError,
 )
-from fibo_client.flights import LONGEST_HOLD, MAX_IN_FLIGHT, SLICE
 
 BIG = 1_000_000
 

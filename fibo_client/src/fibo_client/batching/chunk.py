@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from fibo_client.batching.packing import reply_bytes
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import SendOptions
 from fibo_client.contract import FIBONACCI, FIBONACCI_CHUNK, decode_item
 from fibo_client.errors import ResultDecodeError
-from fibo_client.packing import reply_bytes
 
 if TYPE_CHECKING:
+    from fibo_client.batching.packing import Chunk
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import Signature
-    from fibo_client.packing import Chunk
 
 Answer = int | Exception
 """What became of one number."""

@@ -8,21 +8,21 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.batching.chunk import decode, handle, is_bulky, options, signature
+from fibo_client.batching.packing import pack
 from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.result import collect, value_of
-from fibo_client.chunks import decode, handle, is_bulky, options, signature
 from fibo_client.errors import FiboError, ResultTimeoutError
-from fibo_client.indexes import check_index, check_indexes
-from fibo_client.packing import pack
+from fibo_client.validation import check_index, check_indexes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
+    from fibo_client.batching.chunk import Answer, Lane
+    from fibo_client.batching.packing import Chunk
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
-    from fibo_client.chunks import Answer, Lane
-    from fibo_client.packing import Chunk
     from fibo_client.telemetry.recorder import Sending
 
 _PORTION: Final = 2500
