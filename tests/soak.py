@@ -323,7 +323,7 @@ def _held(client: FiboClient, url: str) -> list[str]:
     held = []
     if pending := client.celery.session._reader.pending:
         held.append(f"{pending} waiters")
-    if not all(line.idle for line in client._flights._lines.values()):
+    if not all(bucket.idle for bucket in client._batcher._buckets.values()):
         held.append("numbers in flight")
     with redis_py.Redis.from_url(url) as redis:
         held += [f"subscription {name.decode()}" for name in redis.pubsub_channels("celery-task-meta-*")]

@@ -110,11 +110,11 @@ async def _forgotten(client: FiboClient) -> None:
 def _left(client: FiboClient) -> dict[str, int]:
     session = client.celery.session
     registry = session._reader._registry
-    lines = client._flights._lines.values()
+    buckets = client._batcher._buckets.values()
     return {
         "waiters": session._reader.pending,
         "unsent": len(session._publisher._unfinished),
-        "flights": sum(len(line.flights) + line.in_flight for line in lines),
+        "numbers": sum(len(bucket.computations) + bucket.in_flight for bucket in buckets),
         "wanted": len(session._reader._wanted),
         "deadlines": len(registry._timed) + len(registry._deadlines),
         "looks": len(registry._looks),

@@ -116,13 +116,13 @@ async def memory_client(**settings: Any) -> AsyncIterator[tuple[FiboClient, Memo
 
 def leftovers(client: FiboClient) -> dict[str, int]:
     """Count what should be gone when nobody waits any more."""
-    lines = client._flights._lines.values()
+    buckets = client._batcher._buckets.values()
     return {
         "waiters": client.celery.session._reader.pending,
-        "flights": sum(len(line.flights) for line in lines),
-        "chunks": sum(line.in_flight for line in lines),
-        "pending": sum(len(line.pending) for line in lines),
+        "numbers": sum(len(bucket.computations) for bucket in buckets),
+        "chunks": sum(bucket.in_flight for bucket in buckets),
+        "pending": sum(len(bucket.pending) for bucket in buckets),
     }
 
 
-NOTHING = {"waiters": 0, "flights": 0, "chunks": 0, "pending": 0}
+NOTHING = {"waiters": 0, "numbers": 0, "chunks": 0, "pending": 0}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from fibo_client.batching.chunk import Lane
-from fibo_client.batching.concurrent import Flights
+from fibo_client.batching.chunk import BatchOptions
+from fibo_client.batching.concurrent import Batcher
 from fibo_client.batching.many import compute_many
 from fibo_client.batching.stream import Stream
 from fibo_client.celery.client import CeleryClient
@@ -68,7 +68,7 @@ class FiboClient:
     ) -> None:
         self.config: FiboConfig = FiboConfig.resolve(config, broker_url, result_backend, overrides)
         self.celery: CeleryClient = CeleryClient(config=self.config, transport=transport)
-        self._flights = Flights(self.celery.session, self.config.chunk_size)
+        self._batcher = Batcher(self.celery.session, self.config.chunk_size)
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -152,11 +152,11 @@ class FiboClient:
         loop = self.celery.session.check()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
-        seat = self._flights.join(number, self._lane(queue, priority), deadline, answer)
+        request = self._batcher.join(number, self._options(queue, priority), deadline, answer)
         try:
             return await answer
         finally:
-            self._flights.leave(seat)
+            self._batcher.leave(request)
 
     @overload
     async def fibonacci_many(
@@ -219,7 +219,7 @@ class FiboClient:
         return await compute_many(
             self.celery.session,
             ns,
-            self._lane(queue, priority),
+            self._options(queue, priority),
             max_n=self.config.max_n,
             chunk_size=self.config.chunk_size if chunk_size is None else check_chunk_size(chunk_size),
             timeout=self.celery.session.seconds(timeout),
@@ -293,8 +293,8 @@ class FiboClient:
         max_n = self.config.max_n
         self.celery.session.check_readable()
         return Stream(
-            self._flights,
-            self._lane(queue, priority)._replace(stream=True),
+            self._batcher,
+            self._options(queue, priority)._replace(stream=True),
             source,
             check=lambda n: check_index(n, max_n),
             seconds=self.celery.session.seconds(timeout),
@@ -409,10 +409,10 @@ class FiboClient:
         """
         return self.celery.ready(results)
 
-    def _lane(self, queue: str | None, priority: int | None) -> Lane:
+    def _options(self, queue: str | None, priority: int | None) -> BatchOptions:
         if queue is not None:
             queue = None if queue == self.config.queue else check_name("queue", queue)
-        return Lane(queue, None if priority is None else check_priority(priority))
+        return BatchOptions(queue, None if priority is None else check_priority(priority))
 
     def __repr__(self) -> str:
         return f"<FiboClient over {self.celery!r}>"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 from support.worker import NOTHING, leftovers, memory_client, value
 
-from fibo_client.batching.chunk import Lane
-from fibo_client.batching.concurrent import LONGEST_HOLD, MAX_IN_FLIGHT, SLICE
+from fibo_client.batching.chunk import BatchOptions
+from fibo_client.batching.concurrent import MAX_DELAY, MAX_IN_FLIGHT, SLICE
 from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.errors import (
@@ -54,7 +54,7 @@ async def settle(rounds=10):
         await asyncio.sleep(0)
 
 
-# Leaving together.
+# Sent together.
 
 
 @virtual
@@ -118,7 +118,7 @@ async def test_while_many_chunks_are_in_flight_numbers_wait_for_one_to_settle():
         await first[0]
         await settle()
         assert worker.jobs[-1].numbers == list(range(100, 150))
-        assert now() - began < LONGEST_HOLD
+        assert now() - began < MAX_DELAY
         for job in worker.jobs[1:]:
             worker.answer(job)
         assert await ended(first + held) == [value(n) for n in [*range(MAX_IN_FLIGHT), *range(100, 150)]]
@@ -133,9 +133,9 @@ async def test_numbers_are_held_back_for_a_few_milliseconds_at_most():
             await settle()
         began = now()
         held = calls(client, [100], timeout=1)
-        await asyncio.sleep(LONGEST_HOLD * 1.01)
+        await asyncio.sleep(MAX_DELAY * 1.01)
         assert worker.jobs[-1].numbers == [100]
-        assert worker.jobs[-1].at == pytest.approx(began + LONGEST_HOLD, abs=1e-6)
+        assert worker.jobs[-1].at == pytest.approx(began + MAX_DELAY, abs=1e-6)
         await ended(held)
 
 
@@ -232,7 +232,7 @@ async def test_one_number_a_task_where_the_chunk_size_says_so():
         assert [(job.numbers, job.alone) for job in worker.jobs] == [([1], True), ([2], True), ([3], True)]
 
 
-# Leaving a seat.
+# Leaving.
 
 
 @virtual
@@ -293,10 +293,10 @@ async def test_a_number_whose_task_was_revoked_is_sent_again():
 @virtual
 async def test_nothing_is_sent_for_those_who_leave_in_the_same_iteration():
     async with memory_client() as (client, worker):
-        seat = client._flights.join(5, Lane(), now() + 1, pytest.fail)
+        request = client._batcher.join(5, BatchOptions(), now() + 1, pytest.fail)
         stays = calls(client, [6])
-        client._flights.leave(seat)
-        client._flights.leave(seat)
+        client._batcher.leave(request)
+        client._batcher.leave(request)
         assert await ended(stays) == [value(6)]
         assert [job.numbers for job in worker.jobs] == [[6]]
         assert leftovers(client) == NOTHING
@@ -542,7 +542,7 @@ async def test_a_program_may_use_any_number_of_queues():
     async with memory_client() as (client, _):
         for number in range(300):
             await client.fibonacci(5, queue=f"queue-{number}")
-        assert len(client._flights._lines) < 100
+        assert len(client._batcher._buckets) < 100
 
 
 # All of it.

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 
-from fibo_client.batching.stream import _FEEDERS, SLICE, Stream, _Place
+from fibo_client.batching.stream import _FEEDERS, SLICE, Stream, _Entry
 from fibo_client.contract import check_n
 from fibo_client.errors import ClientStateError, TaskFailedError
 
-LANE = object()
+OPTIONS = object()
 
 
 def failure(n: int) -> TaskFailedError:
@@ -32,77 +32,77 @@ def failure(n: int) -> TaskFailedError:
     )
 
 
-class Seat:
-    """A place in a flight."""
+class Request:
+    """A request for a number."""
 
-    def __init__(self, n, lane, deadline, on_over) -> None:
+    def __init__(self, n, options, deadline, receiver) -> None:
         self.n = n
-        self.lane = lane
+        self.options = options
         self.deadline = deadline
-        self.on_over = on_over
+        self.receiver = receiver
         self.state = "open"
 
 
-class ScriptedFlights:
+class ScriptedBatcher:
     """Answers when a test says so; with ``delay``, by itself."""
 
     def __init__(self, delay=None, answer=lambda n: n * n) -> None:
-        self.seats: list[Seat] = []
+        self.requests: list[Request] = []
         self.delay = delay
         self.answer_for = answer
         self.refuses: Exception | None = None
 
-    def join(self, n, lane, deadline, on_over) -> Seat:
+    def join(self, n, options, deadline, receiver) -> Request:
         if self.refuses is not None:
             raise self.refuses
-        seat = Seat(n, lane, deadline, on_over)
-        self.seats.append(seat)
+        request = Request(n, options, deadline, receiver)
+        self.requests.append(request)
         if self.delay is not None:
             loop = asyncio.get_running_loop()
-            delay = self.delay(len(self.seats) - 1)
+            delay = self.delay(len(self.requests) - 1)
             # Timers for the same moment fire in any order.
-            loop.call_later(delay, self.settle, seat) if delay else loop.call_soon(self.settle, seat)
-        return seat
+            loop.call_later(delay, self.settle, request) if delay else loop.call_soon(self.settle, request)
+        return request
 
-    def leave(self, seat) -> None:
-        if seat.state == "open":
-            seat.state = "left"
-            seat.on_over = None
+    def leave(self, request) -> None:
+        if request.state == "open":
+            request.state = "left"
+            request.receiver = None
 
-    def settle(self, seat, answer=None) -> None:
-        if seat.state == "open":
-            seat.state = "answered"
-            on_over, seat.on_over = seat.on_over, None
-            on_over(self.answer_for(seat.n) if answer is None else answer)
+    def settle(self, request, answer=None) -> None:
+        if request.state == "open":
+            request.state = "answered"
+            receiver, request.receiver = request.receiver, None
+            receiver(self.answer_for(request.n) if answer is None else answer)
 
     def answer(self, n, answer=None) -> None:
-        """Answer the first open seat for a number."""
-        self.settle(next(seat for seat in self.seats if seat.n == n and seat.state == "open"), answer)
+        """Answer the first open request for a number."""
+        self.settle(next(each for each in self.requests if each.n == n and each.state == "open"), answer)
 
     @property
     def joined(self) -> list[int]:
-        return [seat.n for seat in self.seats]
+        return [request.n for request in self.requests]
 
     def count(self, state) -> int:
-        return sum(seat.state == state for seat in self.seats)
+        return sum(request.state == state for request in self.requests)
 
 
-class ForgetfulFlights:
+class ForgetfulBatcher:
     """Answers in the next step, and keeps nothing."""
 
-    def join(self, n, lane, deadline, on_over) -> Seat:
-        asyncio.get_running_loop().call_soon(on_over, n * n)
-        return Seat(n, lane, deadline, on_over)
+    def join(self, n, options, deadline, receiver) -> Request:
+        asyncio.get_running_loop().call_soon(receiver, n * n)
+        return Request(n, options, deadline, receiver)
 
-    def leave(self, seat) -> None:
+    def leave(self, request) -> None:
         pass
 
 
-def at_once(answer=lambda n: n * n) -> ScriptedFlights:
-    return ScriptedFlights(lambda _: 0.0, answer)
+def at_once(answer=lambda n: n * n) -> ScriptedBatcher:
+    return ScriptedBatcher(lambda _: 0.0, answer)
 
 
-def stream(flights, source, **options) -> Stream:
+def stream(batcher, source, **options) -> Stream:
     options = {
         "check": check_n,
         "seconds": 30.0,
@@ -111,7 +111,7 @@ def stream(flights, source, **options) -> Stream:
         "return_exceptions": False,
         **options,
     }
-    return Stream(flights, LANE, source, **options)
+    return Stream(batcher, OPTIONS, source, **options)
 
 
 async def turns(count=5) -> None:
@@ -119,9 +119,9 @@ async def turns(count=5) -> None:
         await asyncio.sleep(0)
 
 
-def places() -> int:
+def entries() -> int:
     """How many numbers the streams keep."""
-    return sum(type(each) is _Place for each in gc.get_objects())
+    return sum(type(each) is _Entry for each in gc.get_objects())
 
 
 def others() -> set[asyncio.Task]:
@@ -226,19 +226,19 @@ def test_what_is_no_source_of_numbers_is_refused(source):
 @SOURCES
 @tidy
 async def test_answers_are_delivered_as_they_come(make):
-    flights = ScriptedFlights()
-    async with stream(flights, make([1, 2, 3])) as results:
+    batcher = ScriptedBatcher()
+    async with stream(batcher, make([1, 2, 3])) as results:
         await asyncio.sleep(1)
         for n in (2, 3, 1):
-            flights.answer(n)
+            batcher.answer(n)
         assert await all_of(results) == [(2, 4), (3, 9), (1, 1)]
 
 
 @SOURCES
 @tidy
 async def test_answers_are_delivered_in_the_order_of_the_source_if_asked_for(make):
-    flights = ScriptedFlights(lambda index: 3 - index)
-    async with stream(flights, make([1, 2, 3]), ordered=True) as results:
+    batcher = ScriptedBatcher(lambda index: 3 - index)
+    async with stream(batcher, make([1, 2, 3]), ordered=True) as results:
         assert await all_of(results) == [(1, 1), (2, 4), (3, 9)]
 
 
@@ -256,8 +256,8 @@ async def test_an_empty_source_gives_an_empty_stream(make):
 
 @tidy
 async def test_an_answer_does_not_wait_for_a_source_that_gives_no_more():
-    flights = at_once()
-    async with stream(flights, Pausing([5], then=forever).values) as results:
+    batcher = at_once()
+    async with stream(batcher, Pausing([5], then=forever).values) as results:
         assert await anext(results) == (5, 25)
 
 
@@ -265,21 +265,21 @@ async def test_an_answer_does_not_wait_for_a_source_that_gives_no_more():
 async def test_every_number_is_sent_as_soon_as_it_is_pulled_and_has_its_own_deadline():
     loop = asyncio.get_running_loop()
     began = loop.time()
-    flights = ScriptedFlights(lambda _: 10.0)
+    batcher = ScriptedBatcher(lambda _: 10.0)
     source = Pausing([1, 2, 3], pause=1.0)
-    async with stream(flights, source.values, seconds=20.0) as results:
+    async with stream(batcher, source.values, seconds=20.0) as results:
         await asyncio.sleep(2.5)
-        assert flights.joined == [1, 2]
+        assert batcher.joined == [1, 2]
         assert await all_of(results) == [(1, 1), (2, 4), (3, 9)]
-    assert [seat.deadline - began for seat in flights.seats] == [21.0, 22.0, 23.0]
-    assert {seat.lane for seat in flights.seats} == {LANE}
+    assert [request.deadline - began for request in batcher.requests] == [21.0, 22.0, 23.0]
+    assert {request.options for request in batcher.requests} == {OPTIONS}
 
 
 @tidy
 async def test_without_a_timeout_there_is_no_deadline():
-    flights = at_once()
-    await all_of(stream(flights, [1], seconds=None))
-    assert flights.seats[0].deadline == math.inf
+    batcher = at_once()
+    await all_of(stream(batcher, [1], seconds=None))
+    assert batcher.requests[0].deadline == math.inf
 
 
 @tidy
@@ -331,12 +331,12 @@ COUNTING = pytest.mark.parametrize("make", [iter, lambda counting: counting], id
 @COUNTING
 @tidy
 async def test_no_more_is_pulled_than_fits_into_the_window(make, ordered):
-    counting, flights = Counting(), ScriptedFlights()
-    async with stream(flights, make(counting), max_in_flight=3, ordered=ordered) as results:
+    counting, batcher = Counting(), ScriptedBatcher()
+    async with stream(batcher, make(counting), max_in_flight=3, ordered=ordered) as results:
         await asyncio.sleep(1)
         assert counting.pulled == 3
-        flights.answer(1)
-        flights.answer(3)
+        batcher.answer(1)
+        batcher.answer(3)
         await asyncio.sleep(1)
         assert counting.pulled == 3  # What is ready and not delivered counts.
         assert await anext(results) == (1, 1)
@@ -348,7 +348,7 @@ async def test_no_more_is_pulled_than_fits_into_the_window(make, ordered):
 @tidy
 async def test_a_bounded_number_is_pulled_before_the_event_loop_gets_its_turn(make):
     counting = Counting()
-    async with stream(ScriptedFlights(), make(counting), max_in_flight=10 * SLICE):
+    async with stream(ScriptedBatcher(), make(counting), max_in_flight=10 * SLICE):
         seen = 0
         while counting.pulled < 10 * SLICE:
             await asyncio.sleep(0)
@@ -385,11 +385,11 @@ async def test_nothing_is_kept_of_what_was_delivered(make, ordered):
     gc.collect()
     gc.disable()  # What is in a cycle is kept, too.
     try:
-        async with stream(ForgetfulFlights(), make(Counting()), max_in_flight=50, ordered=ordered) as results:
+        async with stream(ForgetfulBatcher(), make(Counting()), max_in_flight=50, ordered=ordered) as results:
             async for n, value in results:
                 assert value == n * n
                 if n % 1000 == 0:
-                    assert places() <= 51
+                    assert entries() <= 51
                 if n == 5000:
                     break
     finally:
@@ -421,19 +421,19 @@ async def test_nothing_is_kept_of_numbers_that_are_refused():
 @ORDERS
 @tidy
 async def test_the_first_error_is_raised_with_its_number_and_ends_the_stream(ordered):
-    flights = ScriptedFlights()
+    batcher = ScriptedBatcher()
     source = Pausing(range(1, 9))
-    results = stream(flights, source.values, max_in_flight=3, ordered=ordered)
+    results = stream(batcher, source.values, max_in_flight=3, ordered=ordered)
     async with results:
         await asyncio.sleep(1)
-        flights.answer(1)
-        flights.answer(2, failure(2))
+        batcher.answer(1)
+        batcher.answer(2, failure(2))
         assert await anext(results) == (1, 1)
         with pytest.raises(TaskFailedError) as caught:
             await anext(results)
         assert caught.value.task_id == "2"
         assert caught.value.__notes__ == ["n = 2"]
-        assert [(seat.n, seat.state) for seat in flights.seats] == [(1, "answered"), (2, "answered"), (3, "left")]
+        assert [(each.n, each.state) for each in batcher.requests] == [(1, "answered"), (2, "answered"), (3, "left")]
         await asyncio.sleep(1)
         assert source.ended is GeneratorExit
         for _ in range(2):
@@ -445,8 +445,8 @@ async def test_the_first_error_is_raised_with_its_number_and_ends_the_stream(ord
 @tidy
 async def test_errors_are_delivered_in_place_of_answers_if_asked_for(ordered):
     error = failure(2)
-    flights = at_once(lambda n: error if n == 2 else n * n)
-    results = stream(flights, [1, 2, 3], ordered=ordered, return_exceptions=True)
+    batcher = at_once(lambda n: error if n == 2 else n * n)
+    results = stream(batcher, [1, 2, 3], ordered=ordered, return_exceptions=True)
     assert await all_of(results) == [(1, 1), (2, error), (3, 9)]
 
 
@@ -463,14 +463,14 @@ async def test_errors_are_delivered_in_place_of_answers_if_asked_for(ordered):
 )
 @tidy
 async def test_what_is_no_number_is_refused_at_its_turn(given, error, note, ordered):
-    flights = at_once()
-    results = stream(flights, [3, given, 4], max_in_flight=1, ordered=ordered)
+    batcher = at_once()
+    results = stream(batcher, [3, given, 4], max_in_flight=1, ordered=ordered)
     assert await anext(results) == (3, 9)
     with pytest.raises(error) as caught:
         await anext(results)
     assert caught.value.__notes__ == [note]
     assert await all_of(results) == []
-    assert flights.joined == [3]
+    assert batcher.joined == [3]
 
 
 @ORDERS
@@ -493,8 +493,8 @@ async def test_an_error_of_the_source_is_raised_when_all_before_it_is_delivered(
         yield from (1, 2)
         raise OSError("the file is gone")
 
-    flights = ScriptedFlights(lambda index: 5.0 + index)
-    results = stream(flights, plain() if kind == "plain" else Pausing([1, 2], then=fail).values, ordered=ordered)
+    batcher = ScriptedBatcher(lambda index: 5.0 + index)
+    results = stream(batcher, plain() if kind == "plain" else Pausing([1, 2], then=fail).values, ordered=ordered)
     assert [await anext(results), await anext(results)] == [(1, 1), (2, 4)]
     with pytest.raises(OSError, match="the file is gone"):
         await anext(results)
@@ -529,11 +529,11 @@ async def test_a_source_that_cannot_be_begun_raises_its_error():
 @pytest.mark.parametrize("return_exceptions", [False, True])
 @tidy
 async def test_a_client_that_is_closed_ends_the_stream_with_its_error(ordered, return_exceptions):
-    flights = at_once()
+    batcher = at_once()
     counting = Counting()
-    results = stream(flights, iter(counting), max_in_flight=2, ordered=ordered, return_exceptions=return_exceptions)
+    results = stream(batcher, iter(counting), max_in_flight=2, ordered=ordered, return_exceptions=return_exceptions)
     assert await anext(results) == (1, 1)
-    flights.refuses = ClientStateError("this client is closed")
+    batcher.refuses = ClientStateError("this client is closed")
     with pytest.raises(ClientStateError, match="this client is closed"):
         await all_of(results)
     assert await all_of(results) == []
@@ -583,7 +583,7 @@ def test_a_feeder_can_be_cancelled_by_someone_at_any_step(kind):
 # The end.
 
 
-def leave_at_the_end_of_the_block(results, flights):
+def leave_at_the_end_of_the_block(results, batcher):
     async def leave():
         async with results:
             await anext(results)
@@ -591,7 +591,7 @@ def leave_at_the_end_of_the_block(results, flights):
     return leave
 
 
-def leave_by_break(results, flights):
+def leave_by_break(results, batcher):
     async def leave():
         async with results:
             async for _ in results:
@@ -600,7 +600,7 @@ def leave_by_break(results, flights):
     return leave
 
 
-def leave_by_an_error(results, flights):
+def leave_by_an_error(results, batcher):
     async def read():
         async with results:
             async for _ in results:
@@ -613,7 +613,7 @@ def leave_by_an_error(results, flights):
     return leave
 
 
-def leave_by_cancellation(results, flights):
+def leave_by_cancellation(results, batcher):
     async def read():
         async with results:
             await anext(results)
@@ -629,7 +629,7 @@ def leave_by_cancellation(results, flights):
     return leave
 
 
-def leave_by_a_scope_that_ends(results, flights):
+def leave_by_a_scope_that_ends(results, batcher):
     async def leave():
         with anyio.move_on_after(1) as scope:
             async with results:
@@ -653,16 +653,16 @@ LEAVING = [
 @pytest.mark.parametrize("waiting_for", ["room", "numbers"])
 @pytest.mark.parametrize("way", LEAVING, ids=lambda way: way.__name__)
 @tidy
-async def test_leaving_waits_until_the_source_is_closed_and_every_seat_is_left(way, waiting_for, ordered):
-    flights = ScriptedFlights(lambda index: 0.0 if index == 0 else 100.0)
+async def test_leaving_waits_until_the_source_is_closed_and_every_request_is_left(way, waiting_for, ordered):
+    batcher = ScriptedBatcher(lambda index: 0.0 if index == 0 else 100.0)
     source = Pausing(itertools.count() if waiting_for == "room" else range(3), then=forever)
-    results = stream(flights, source.values, max_in_flight=3, ordered=ordered)
-    await way(results, flights)()
+    results = stream(batcher, source.values, max_in_flight=3, ordered=ordered)
+    await way(results, batcher)()
     # Its end takes time, which was waited for: nothing runs any more.
     assert source.ended in (asyncio.CancelledError, GeneratorExit)
     assert not others()
-    assert flights.count("answered") == 1
-    assert flights.count("open") == 0
+    assert batcher.count("answered") == 1
+    assert batcher.count("open") == 0
     assert await all_of(results) == []
 
 
@@ -678,15 +678,15 @@ async def test_a_plain_source_is_not_pulled_after_the_block_is_left():
 
 @tidy
 async def test_closing_twice_does_nothing_more():
-    flights = ScriptedFlights()
-    results = stream(flights, [1, 2])
+    batcher = ScriptedBatcher()
+    results = stream(batcher, [1, 2])
     async with results:
         await turns()
         await results.aclose()
-        assert flights.count("left") == 2
-        flights.seats.clear()
+        assert batcher.count("left") == 2
+        batcher.requests.clear()
         gc.collect()
-        assert places() == 0
+        assert entries() == 0
         await asyncio.gather(results.aclose(), results.aclose())
     assert await all_of(results) == []
 
@@ -706,7 +706,7 @@ async def test_closing_a_stream_that_was_never_begun_ends_it_and_closes_its_sour
 
 @tidy
 async def test_closing_ends_a_reader_that_waits():
-    results = stream(ScriptedFlights(), [1])
+    results = stream(ScriptedBatcher(), [1])
     reader = asyncio.create_task(all_of(results))
     await turns()
     await results.aclose()
@@ -733,9 +733,9 @@ async def test_closing_an_end_of_the_source_that_takes_its_time_is_not_cut_short
             ended.append(True)
 
     ended = []
-    flights = at_once()
-    flights.refuses = ClientStateError("this client is closed")
-    async with stream(flights, source()) as results:
+    batcher = at_once()
+    batcher.refuses = ClientStateError("this client is closed")
+    async with stream(batcher, source()) as results:
         with pytest.raises(ClientStateError):
             await anext(results)  # The source is being closed from here on.
     assert ended
@@ -773,11 +773,11 @@ async def test_a_source_that_takes_no_notice_of_its_cancellation_is_closed_at_it
             raise
 
     closed = []
-    flights = at_once()
-    async with stream(flights, source()) as results:
+    batcher = at_once()
+    async with stream(batcher, source()) as results:
         await anext(results)
     assert closed
-    assert flights.joined == [1]
+    assert batcher.joined == [1]
 
 
 @tidy
@@ -818,12 +818,12 @@ async def test_a_source_that_is_no_generator_is_the_callers_to_close():
 @SOURCES
 @tidy
 async def test_a_loop_that_breaks_without_a_block_is_cleaned_up(make, ordered):
-    flights = ScriptedFlights(lambda index: 0.0 if index == 0 else 100.0)
-    async for pair in stream(flights, make(itertools.count(1)), max_in_flight=5, ordered=ordered):
+    batcher = ScriptedBatcher(lambda index: 0.0 if index == 0 else 100.0)
+    async for pair in stream(batcher, make(itertools.count(1)), max_in_flight=5, ordered=ordered):
         assert pair == (1, 1)
         break
     await turns()
-    assert flights.count("left") == len(flights.seats) - 1
+    assert batcher.count("left") == len(batcher.requests) - 1
     await asyncio.sleep(1)
     assert not others()
 
@@ -831,7 +831,7 @@ async def test_a_loop_that_breaks_without_a_block_is_cleaned_up(make, ordered):
 @tidy
 async def test_a_stream_in_a_cycle_that_waits_for_room_is_cleaned_up_when_it_is_collected():
     async def read():
-        results = stream(ForgetfulFlights(), source.values, max_in_flight=5)
+        results = stream(ForgetfulBatcher(), source.values, max_in_flight=5)
         cycle = [results]
         cycle.append(cycle)
         await anext(results)
@@ -846,20 +846,20 @@ async def test_a_stream_in_a_cycle_that_waits_for_room_is_cleaned_up_when_it_is_
 
 @tidy
 async def test_a_stream_may_be_collected_on_another_thread():
-    flights = ScriptedFlights(lambda index: 0.0 if index == 0 else 100.0)
-    box = [stream(flights, range(9))]
+    batcher = ScriptedBatcher(lambda index: 0.0 if index == 0 else 100.0)
+    box = [stream(batcher, range(9))]
     await anext(box[0])
     thread = threading.Thread(target=box.clear)
     thread.start()
     thread.join()
     await turns()
-    assert flights.count("left") == 8
+    assert batcher.count("left") == 8
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_stream_may_be_collected_when_its_loop_is_closed(begun):
     async def main():
-        results = stream(ScriptedFlights(lambda index: 0.0 if index == 0 else 100.0), Pausing(range(9)).values)
+        results = stream(ScriptedBatcher(lambda index: 0.0 if index == 0 else 100.0), Pausing(range(9)).values)
         if begun:
             await anext(results)
         return results
@@ -874,24 +874,24 @@ def test_a_stream_may_be_collected_when_its_loop_is_closed(begun):
 
 @tidy
 async def test_a_stream_that_was_never_read_leaves_nothing():
-    flights = at_once()
+    batcher = at_once()
     counting = Counting()
-    stream(flights, counting)
-    stream(flights, Pausing([1]).values)
+    stream(batcher, counting)
+    stream(batcher, Pausing([1]).values)
     await asyncio.sleep(1)
-    assert flights.joined == []
+    assert batcher.joined == []
     assert counting.pulled == 0
 
 
 @tidy
 async def test_a_stream_that_was_read_to_the_end_leaves_nothing():
-    flights = at_once()
-    results = stream(flights, range(10))
+    batcher = at_once()
+    results = stream(batcher, range(10))
     await all_of(results)
     reference = weakref.ref(results)
     del results
     assert reference() is None
-    assert flights.count("answered") == 10
+    assert batcher.count("answered") == 10
 
 
 # Its use by several.
@@ -899,15 +899,15 @@ async def test_a_stream_that_was_read_to_the_end_leaves_nothing():
 
 @tidy
 async def test_two_tasks_cannot_wait_for_the_same_stream_at_a_time():
-    flights = ScriptedFlights()
-    async with stream(flights, [1, 2]) as results:
+    batcher = ScriptedBatcher()
+    async with stream(batcher, [1, 2]) as results:
         reader = asyncio.create_task(anext(results))
         await turns()
         with pytest.raises(RuntimeError, match="this stream is already being read"):
             await anext(results)
-        flights.answer(1)
+        batcher.answer(1)
         assert await reader == (1, 1)
-        flights.answer(2)
+        batcher.answer(2)
         assert await anext(results) == (2, 4)
 
 
@@ -959,11 +959,11 @@ def test_a_block_that_is_cancelled_at_any_step_leaves_nothing(kind, ordered):
     async def cancel_after(steps):
         nonlocal over
         source = Pausing(range(20), closing=0.0)
-        flights = at_once()
+        batcher = at_once()
 
         async def read():
             values = range(2 * SLICE) if kind == "plain" else source.values
-            async with stream(flights, values, max_in_flight=SLICE, ordered=ordered) as results:
+            async with stream(batcher, values, max_in_flight=SLICE, ordered=ordered) as results:
                 assert len(await all_of(results)) == (2 * SLICE if kind == "plain" else 20)
 
         reader = asyncio.create_task(read())
@@ -971,7 +971,7 @@ def test_a_block_that_is_cancelled_at_any_step_leaves_nothing(kind, ordered):
         over = not reader.cancel()
         await asyncio.wait([reader])
         assert over or reader.cancelled()
-        assert flights.count("open") == 0
+        assert batcher.count("open") == 0
         # The cancellation may have come while the end was waited for, which then goes on without its reader.
         await asyncio.sleep(1)
 
@@ -997,7 +997,7 @@ class Entry:
 
 @dataclass
 class Scenario:
-    """A source, the flights that answer it, and a reader; and what came of them."""
+    """A source, the batcher that answers it, and a reader; and what came of them."""
 
     entries: list[Entry]
     reader_pauses: list[int]
@@ -1031,14 +1031,14 @@ class Scenario:
     @tidy
     async def run(self):
         delays = [entry.answered_after for entry in self.entries if entry.n >= 0]
-        flights = ScriptedFlights(lambda index: delays[index], lambda n: failure(n) if n >= 10 else n * n)
+        batcher = ScriptedBatcher(lambda index: delays[index], lambda n: failure(n) if n >= 10 else n * n)
         try:
             source = self.plain_source() if self.plain else self.async_source()
-            async with stream(flights, source, **self.options) as results:
+            async with stream(batcher, source, **self.options) as results:
                 await self.read(results)
         except Exception as error:  # noqa: BLE001 - which one is looked at afterwards
             self.raised = error
-        assert flights.count("open") == 0
+        assert batcher.count("open") == 0
         assert not others()
 
     async def read(self, results):

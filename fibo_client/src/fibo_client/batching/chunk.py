@@ -1,4 +1,4 @@
-"""A chunk as a task: from its numbers to what is sent, and from the answer to a value or an error for each number."""
+"""A chunk as a task: what is sent for its numbers, and how its answer is read: a value or an error for each number."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from fibo_client.celery.signature import Signature
 
 Answer = int | Exception
-"""What became of one number."""
+"""One number's value or error."""
 
 BULKY: Final = 32 * 1024
-"""From so many bytes on an answer is polled rather than pushed."""
+"""An answer of so many bytes or more is polled rather than pushed."""
 
 
-class Lane(NamedTuple):
-    """How numbers are sent. Those in one lane may share chunks.
+class BatchOptions(NamedTuple):
+    """How numbers are sent. Those with equal options may share chunks.
 
     Attributes:
         queue: The queue. None is the client's.
-        priority: 0 to 9. None is the first priority for cheap numbers and the last one for dear ones.
+        priority: 0 to 9. None is the first priority for small numbers and the last one for large ones.
         stream: Whether a stream asks for them: it may hold its numbers back, and must not hold back others.
     """
 
@@ -48,22 +48,22 @@ def signature(chunk: Chunk) -> Signature[Any]:
     return FIBONACCI(chunk.numbers[0]) if len(chunk.numbers) == 1 else FIBONACCI_CHUNK(chunk.numbers)
 
 
-def options(chunk: Chunk, lane: Lane, last_priority: int, expires: float | None) -> SendOptions:
-    """Give the options that a chunk is sent with.
+def send_options(chunk: Chunk, options: BatchOptions, last_priority: int, expires: float | None) -> SendOptions:
+    """Make the options that a chunk is sent with.
 
     Args:
         chunk: The numbers.
-        lane: How they are sent.
+        options: How they are sent.
         last_priority: The priority that the broker serves last.
         expires: Seconds until the task is not to be begun any more. None is never.
 
     Returns:
         The options.
     """
-    priority = (last_priority if chunk.large else 0) if lane.priority is None else lane.priority
+    priority = (last_priority if chunk.large else 0) if options.priority is None else options.priority
     chosen = SendOptions(priority=priority, ignore_result=False)
-    if lane.queue is not None:
-        chosen["queue"] = lane.queue
+    if options.queue is not None:
+        chosen["queue"] = options.queue
     if expires is not None:
         chosen["expires"] = expires
     return chosen
@@ -81,17 +81,17 @@ def is_bulky(chunk: Chunk) -> bool:
     return sum(map(reply_bytes, chunk.numbers)) > BULKY
 
 
-def handle(session: Session, chunk: Chunk, lane: Lane, task_id: str) -> AsyncResult[list[Any]]:
-    """Make the handle of a chunk that is sent.
+def async_result(session: Session, chunk: Chunk, options: BatchOptions, task_id: str) -> AsyncResult[list[Any]]:
+    """Make the result handle of a chunk that was sent.
 
     Args:
         session: The client's running parts.
         chunk: The numbers.
-        lane: How they were sent.
+        options: How they were sent.
         task_id: The id of its task.
 
     Returns:
-        The handle. Its answer has an item for each number, which `decode` turns into what became of it.
+        The handle. Its value has an item for each number, which `decode` turns into the number or its error.
     """
 
     def items(result: Any) -> list[Any]:
@@ -101,19 +101,19 @@ def handle(session: Session, chunk: Chunk, lane: Lane, task_id: str) -> AsyncRes
             raise ValueError(f"it must be a list of {len(chunk.numbers)} items")
         return result
 
-    queue = session.config.queue if lane.queue is None else lane.queue
+    queue = session.config.queue if options.queue is None else options.queue
     return AsyncResult(session, task_id, task=signature(chunk).task, queue=queue, decode=items, ignored=False)
 
 
 def decode(item: Any, task_id: str) -> Answer:
-    """Turn an item of a chunk's answer into what became of the number. It takes time in proportion to its length.
+    """Turn an item of a chunk's answer into a number or its error. This takes time in proportion to its length.
 
     Args:
         item: The item.
         task_id: The id of the task.
 
     Returns:
-        The number; or the error with which it failed alone, be it that the item is none.
+        The number; or the error with which it failed alone, or ResultDecodeError where the item is invalid.
     """
     try:
         return decode_item(item, task_id)

@@ -8,7 +8,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.batching.chunk import decode, handle, is_bulky, options, signature
+from fibo_client.batching.chunk import async_result, decode, is_bulky, send_options, signature
 from fibo_client.batching.packing import pack
 from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.result import collect, value_of
@@ -18,7 +18,7 @@ from fibo_client.validation import check_index, check_indexes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from fibo_client.batching.chunk import Answer, Lane
+    from fibo_client.batching.chunk import Answer, BatchOptions
     from fibo_client.batching.packing import Chunk
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
@@ -32,7 +32,7 @@ _PORTION: Final = 2500
 async def compute_many(
     session: Session,
     ns: Iterable[int],
-    lane: Lane,
+    options: BatchOptions,
     *,
     max_n: int,
     chunk_size: int,
@@ -44,7 +44,7 @@ async def compute_many(
     Args:
         session: The client's running parts.
         ns: Their indexes.
-        lane: How they are sent.
+        options: How they are sent.
         max_n: The largest index that is allowed.
         chunk_size: The most numbers in one chunk.
         timeout: Seconds for all of it. None is no limit.
@@ -70,10 +70,12 @@ async def compute_many(
         return []
     chunks = await _pack(numbers, chunk_size)
     expires = None if timeout is None else timeout + EXPIRY_MARGIN
-    sending = session.begin(options(chunks[0], lane, session.broker.last_priority, expires), batch=len(chunks) > 1)
-    messages = await _compose(session, chunks, lane, expires, sending)
+    sending = session.begin(
+        send_options(chunks[0], options, session.broker.last_priority, expires), batch=len(chunks) > 1
+    )
+    messages = await _encode(session, chunks, options, expires, sending)
     sent = {
-        message.id: (chunk, handle(session, chunk, lane, message.id))
+        message.id: (chunk, async_result(session, chunk, options, message.id))
         for chunk, message in zip(chunks, messages, strict=True)
     }
     answers: dict[int, Answer] = {}
@@ -148,15 +150,15 @@ async def _pack(numbers: Sequence[int], chunk_size: int) -> list[Chunk]:
     return sorted(chunks, key=attrgetter("large"))
 
 
-async def _compose(
-    session: Session, chunks: Sequence[Chunk], lane: Lane, expires: float | None, sending: Sending
+async def _encode(
+    session: Session, chunks: Sequence[Chunk], options: BatchOptions, expires: float | None, sending: Sending
 ) -> list[TaskMessage]:
-    """Build the messages of all chunks, in their order."""
+    """Encode the messages of all chunks, in their order."""
     messages: list[TaskMessage] = []
     for large in (False, True):
         alike = [chunk for chunk in chunks if chunk.large is large]
         if alike:
-            chosen = options(alike[0], lane, session.broker.last_priority, expires)
+            chosen = send_options(alike[0], options, session.broker.last_priority, expires)
             messages += await session.encoder.many([signature(chunk) for chunk in alike], chosen, sending)
     return messages
 

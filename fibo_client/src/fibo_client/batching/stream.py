@@ -1,7 +1,7 @@
 """A stream of answers: a bounded window that moves over a source of numbers, which may never end.
 
-One task a stream, the feeder, pulls numbers from the source and takes a seat in a flight for each; the answers come
-back by callbacks. Everything that runs belongs to a `_Window`, which knows nothing of the `Stream` that owns it: so a
+One task a stream, the feeder, pulls numbers from the source and requests each from the batcher; the answers come back
+by callbacks. Everything that runs belongs to a `_Window`, which knows nothing of the `Stream` that owns it: so a
 stream that is dropped halfway (a ``break`` without ``async with``) is collected, and its finaliser stops the rest.
 """
 
@@ -39,12 +39,12 @@ _LONGEST_REPR: Final = 100
 _FEEDERS: Final[set[asyncio.Task[None]]] = set()
 
 
-class _Flights(Protocol):
-    """What answers the numbers. A stream hands lanes and seats on, and does not look into them."""
+class _Batcher(Protocol):
+    """What answers the numbers. A stream hands options and requests on, and does not look into them."""
 
-    def join(self, n: int, lane: Any, deadline: float, on_over: Callable[[int | Exception], None]) -> Any: ...
+    def join(self, n: int, options: Any, deadline: float, receiver: Callable[[int | Exception], None]) -> Any: ...
 
-    def leave(self, seat: Any) -> None: ...
+    def leave(self, request: Any) -> None: ...
 
 
 class Stream(Generic[V]):
@@ -66,8 +66,8 @@ class Stream(Generic[V]):
     Without ``async with``, all of this happens in the background soon after the stream is collected.
 
     Args:
-        flights: What answers the numbers.
-        lane: How they are to be sent; handed on to `flights`.
+        batcher: What answers the numbers.
+        options: How they are sent; handed on to `batcher`.
         source: The numbers: an iterable or an async iterable, finite or not.
         check: Checks a number, and raises TypeError or ValueError for what is none.
         seconds: The time that each number has from the moment it is pulled. None is no limit.
@@ -83,8 +83,8 @@ class Stream(Generic[V]):
 
     def __init__(
         self,
-        flights: _Flights,
-        lane: Any,
+        batcher: _Batcher,
+        options: Any,
         source: Iterable[int] | AsyncIterable[int],
         *,
         check: Callable[[object], int],
@@ -95,7 +95,7 @@ class Stream(Generic[V]):
     ) -> None:
         # First of all: the finaliser needs it, also of a stream that is refused.
         limit = math.inf if seconds is None else seconds
-        self._window = _Window(flights, lane, source, check, limit, max_in_flight, ordered, return_exceptions)
+        self._window = _Window(batcher, options, source, check, limit, max_in_flight, ordered, return_exceptions)
         self._in_a_row = 0
         if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, (str, bytes, bytearray)):
             advice = "; is an `await` missing?" if isinstance(source, Awaitable) else ""
@@ -145,7 +145,7 @@ class Stream(Generic[V]):
         window.start()  # If it never was: the feeder closes the source.
         feeder = window.feeder
         if feeder is not None:
-            # Who only has a scope that has ended waits, too, until the source is closed.
+            # A caller whose scope has expired still waits until the source is closed.
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([feeder])
             window.feeder = None  # Its error is told once.
@@ -176,29 +176,29 @@ class Stream(Generic[V]):
                 pass  # The loop is closed, and nothing runs on it any more.
 
 
-class _Place:
+class _Entry:
     """A number that was pulled, until it is delivered."""
 
-    __slots__ = ("answer", "n", "seat", "window")
+    __slots__ = ("answer", "n", "request", "window")
 
     def __init__(self, window: _Window, n: Any) -> None:
         self.window = window
         self.n = n
-        self.seat: Any = None
+        self.request: Any = None
         self.answer: int | Exception | None = None
 
-    def over(self, answer: int | Exception) -> None:
+    def answered(self, answer: int | Exception) -> None:
         self.answer = answer
-        self.seat = None  # It knows this method: without the cycle it is free at once.
-        self.window.landed(self)
+        self.request = None  # It knows this method: without the cycle it is free at once.
+        self.window.entry_answered(self)
 
 
 @dataclass(eq=False, repr=False)
 class _Window:
     """Everything of a stream that runs."""
 
-    flights: _Flights
-    lane: Any
+    batcher: _Batcher
+    options: Any
     source: Iterable[Any] | AsyncIterable[Any]
     check: Callable[[object], int]
     seconds: float
@@ -214,8 +214,8 @@ class _Window:
     over: bool = False
     held: int = 0
     """How many numbers are pulled and not yet delivered."""
-    flying: set[_Place] = field(default_factory=set)
-    line: deque[_Place] = field(default_factory=deque)
+    unanswered: set[_Entry] = field(default_factory=set)
+    to_deliver: deque[_Entry] = field(default_factory=deque)
     """What to deliver, in this order: all that is held if it is `ordered`, else what has its answer."""
     awaited: bool = False
     news: asyncio.Future[None] | None = None
@@ -241,10 +241,10 @@ class _Window:
         # Before its first step, a cancelled task ends without it; afterwards, closing must not be interrupted.
         if self.pulling and self.feeder is not None:
             self.feeder.cancel()
-        for place in self.flying:
-            self.flights.leave(place.seat)
-        self.flying.clear()
-        self.line.clear()
+        for entry in self.unanswered:
+            self.batcher.leave(entry.request)
+        self.unanswered.clear()
+        self.to_deliver.clear()
         _wake(self.news)
 
     # The reader's side.
@@ -252,8 +252,8 @@ class _Window:
     @property
     def settled(self) -> bool:
         """Whether it is known what is delivered next, if anything."""
-        if self.line:
-            return self.line[0].answer is not None
+        if self.to_deliver:
+            return self.to_deliver[0].answer is not None
         return self.over or (self.fed and not self.held)
 
     async def settle(self) -> None:
@@ -271,18 +271,18 @@ class _Window:
 
     def take(self) -> tuple[Any, Any]:
         """Deliver what is next."""
-        if not self.line:
+        if not self.to_deliver:
             failure = self.failure
             self.stop()
             raise StopAsyncIteration if failure is None else failure
-        place = self.line.popleft()
+        entry = self.to_deliver.popleft()
         self.held -= 1
         _wake(self.room)
-        if isinstance(place.answer, Exception) and not self.return_exceptions:
+        if isinstance(entry.answer, Exception) and not self.return_exceptions:
             self.stop()
-            place.answer.add_note(f"n = {shown(place.n, _LONGEST_REPR)}")
-            raise place.answer
-        return place.n, place.answer
+            entry.answer.add_note(f"n = {shown(entry.n, _LONGEST_REPR)}")
+            raise entry.answer
+        return entry.n, entry.answer
 
     # The feeder's side.
 
@@ -310,7 +310,7 @@ class _Window:
         async for n in values:
             if self.over:
                 break  # The source took no notice of its cancellation.
-            self._board(n)
+            self._request(n)
             in_a_row += 1
             while self.held >= self.max_in_flight:
                 self.room = asyncio.get_running_loop().create_future()
@@ -319,27 +319,27 @@ class _Window:
                 await asyncio.sleep(0)
                 in_a_row = 0
 
-    def _board(self, n: Any) -> None:
-        place = _Place(self, n)
+    def _request(self, n: Any) -> None:
+        entry = _Entry(self, n)
         try:
-            place.n = self.check(n)
+            entry.n = self.check(n)
         except (TypeError, ValueError) as error:
-            place.answer = error.with_traceback(None)  # Which would hold this frame, and so the place.
+            entry.answer = error.with_traceback(None)  # Which would hold this frame, and so the entry.
             _wake(self.news)
         else:
             deadline = asyncio.get_running_loop().time() + self.seconds
-            place.seat = self.flights.join(place.n, self.lane, deadline, place.over)
-            self.flying.add(place)
+            entry.request = self.batcher.join(entry.n, self.options, deadline, entry.answered)
+            self.unanswered.add(entry)
         self.held += 1
-        if self.ordered or place.answer is not None:
-            self.line.append(place)
+        if self.ordered or entry.answer is not None:
+            self.to_deliver.append(entry)
 
-    def landed(self, place: _Place) -> None:
-        """Take the answer of a place."""
-        self.flying.discard(place)
+    def entry_answered(self, entry: _Entry) -> None:
+        """Take note that an entry has its answer."""
+        self.unanswered.discard(entry)
         if not self.ordered:
-            self.line.append(place)
-        if self.line[0] is place:
+            self.to_deliver.append(entry)
+        if self.to_deliver[0] is entry:
             _wake(self.news)
 
     def _feeder_ended(self, feeder: asyncio.Task[None]) -> None:
