@@ -125,6 +125,7 @@ async def compute_many(
             published=late[0].published,
             looks=late[0].looks,
             unread=late[0].unread,
+            no_worker=late[0].no_worker,
             ignored=late[0].ignored,
             decoded=late[0].decoded,
         )
