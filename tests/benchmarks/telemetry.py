@@ -23,7 +23,7 @@ from tests.benchmarks.sending import BATCH, idle, our_sending, ready_bytes
 
 from fibo_client import FiboClient
 from fibo_client.telemetry.otel import OpenTelemetry
-from fibo_client.telemetry.recorder import SILENCE
+from fibo_client.telemetry.tracer import SILENCE
 from fibo_worker.dev import WorkerProcess
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from fibo_client.celery.redis.envelope import encode_task
 from fibo_client.celery.redis.keys import BrokerKeys
 from fibo_client.celery.signature import RemoteTask, Signature
 from fibo_client.errors import MessageError
-from fibo_client.telemetry.recorder import SILENCE
+from fibo_client.telemetry.tracer import SILENCE
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 ADD = RemoteTask("proj.add")

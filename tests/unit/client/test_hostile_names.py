@@ -14,7 +14,7 @@ from fibo_client.celery.connect import connect
 from fibo_client.celery.encoder import Encoder
 from fibo_client.celery.signature import Signature
 from fibo_client.errors import ConfigError, MessageError
-from fibo_client.telemetry.recorder import SILENCE
+from fibo_client.telemetry.tracer import SILENCE
 
 
 @pytest.fixture(params=HOSTILE)

@@ -14,7 +14,7 @@ from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.session import Session
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
-from fibo_client.telemetry.recorder import SILENCE
+from fibo_client.telemetry.tracer import SILENCE
 
 QUEUE = "work"
 

@@ -17,7 +17,7 @@ from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.registry import GRACE
 from fibo_client.celery.session import Session
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
-from fibo_client.telemetry.recorder import SILENCE
+from fibo_client.telemetry.tracer import SILENCE
 
 
 class Bench:

@@ -29,7 +29,7 @@ from fibo_client.celery.config import CeleryConfig
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry import Recorder, Sending, Server, otel
 from fibo_client.telemetry.otel import OpenTelemetry
-from fibo_client.telemetry.recorder import SILENCE, guarded
+from fibo_client.telemetry.tracer import SILENCE, guarded
 
 ECHO: RemoteTask[..., Any] = RemoteTask("proj.echo")
 

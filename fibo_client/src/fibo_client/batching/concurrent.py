@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.registry import Waiter
     from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.session import Session
-    from fibo_client.telemetry.recorder import Sending
+    from fibo_client.telemetry.tracer import Sending
 
 MAX_IN_FLIGHT: Final = 8
 """While a bucket has fewer chunks than this in flight, it is flushed at the end of the loop's iteration. A flush

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
-    from fibo_client.telemetry.recorder import Sending
+    from fibo_client.telemetry.tracer import Sending
 
 _PORTION: Final = 2500
 """How many numbers are looked at before the event loop gets its turn."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONCodec, JSONType
 from fibo_client.errors import ConfigError
-from fibo_client.telemetry.recorder import Recorder
+from fibo_client.telemetry.tracer import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

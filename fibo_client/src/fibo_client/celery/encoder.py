@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
     from fibo_client.celery.signature import SendOptions, Signature
-    from fibo_client.telemetry.recorder import Sending
+    from fibo_client.telemetry.tracer import Sending
 
 BUILD_SLICE: Final = 250
 """The most messages that are built before the event loop gets its turn."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.publisher import Failure, Publisher
     from fibo_client.celery.reader import Reader
     from fibo_client.celery.registry import Waiter
-    from fibo_client.telemetry.recorder import Sending
+    from fibo_client.telemetry.tracer import Sending
 
 EXPIRY_MARGIN: Final = 2.0
 """Seconds between the last deadline of owned work and the expiry of its tasks: a worker judges it by its own clock."""

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
 from fibo_client.errors import PublishError, PublishUnknownError
-from fibo_client.telemetry.recorder import SILENCE
+from fibo_client.telemetry.tracer import SILENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.protocol.message import TaskMessage
-    from fibo_client.telemetry.recorder import Sending
+    from fibo_client.telemetry.tracer import Sending
 
 logger: Final = logging.getLogger("fibo_client")
 

@@ -30,7 +30,7 @@ from fibo_client.celery.reader import Reader
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.worker_probe import WorkerProbe
 from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooManyInFlightError
-from fibo_client.telemetry.recorder import guarded
+from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.publisher import Failure
     from fibo_client.celery.registry import Waiter
     from fibo_client.celery.signature import SendOptions
-    from fibo_client.telemetry.recorder import Recorder, Sending
+    from fibo_client.telemetry.tracer import Recorder, Sending
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 _LOOP_CLOSED: Final = (

@@ -4,6 +4,6 @@
 ``fibo_client.telemetry.sentry`` the one for Sentry, which needs ``sentry``.
 """
 
-from fibo_client.telemetry.recorder import Recorder, Sending, Server
+from fibo_client.telemetry.tracer import Recorder, Sending, Server
 
 __all__ = ["Recorder", "Sending", "Server"]

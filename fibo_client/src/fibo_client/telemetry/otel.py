@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, MeterProvider
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
-    from fibo_client.telemetry.recorder import Server
+    from fibo_client.telemetry.tracer import Server
 
 __all__ = ["OpenTelemetry"]
 
@@ -138,7 +138,7 @@ class _Sending:
         self._known = {_span_context(self._context).span_id, trace.INVALID_SPAN_ID}
 
     def carry(self, task: str, task_id: str) -> Mapping[str, str]:
-        """See `fibo_client.telemetry.recorder.Sending.carry`."""
+        """See `fibo_client.telemetry.tracer.Sending.carry`."""
         if self._span is None:
             self._span = self._start(task, task_id)
         elif task != self._task:
@@ -152,7 +152,7 @@ class _Sending:
         return _injected(own, self._context)
 
     def share(self, origin: Context) -> None:
-        """See `fibo_client.telemetry.recorder.Sending.share`."""
+        """See `fibo_client.telemetry.tracer.Sending.share`."""
         theirs = _span_context(origin)
         if theirs.span_id in self._known or self._span is None:
             return
@@ -164,7 +164,7 @@ class _Sending:
             self._span.add_link(theirs)
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """See `fibo_client.telemetry.recorder.Sending.end`."""
+        """See `fibo_client.telemetry.tracer.Sending.end`."""
         seconds = time.perf_counter() - self._began
         measured = self._common | {OPERATION: "send", OPERATION_TYPE: "send"}
         wrong = measured if error is None else measured | {ERROR_TYPE: type(error).__qualname__}

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fibo_client.telemetry.recorder import SILENCE
 from fibo_client.telemetry.semconv import DESTINATION, MESSAGE_COUNT, MESSAGE_ID, SYSTEM
+from fibo_client.telemetry.tracer import SILENCE
 
 try:
     import sentry_sdk
@@ -19,7 +19,7 @@ except ModuleNotFoundError as _error:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fibo_client.telemetry.recorder import Sending, Server
+    from fibo_client.telemetry.tracer import Sending, Server
 
 __all__ = ["Sentry"]
 
@@ -80,17 +80,17 @@ class _Sending:
         self._carried: dict[str, Any] | None = None
 
     def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
-        """See `fibo_client.telemetry.recorder.Sending.carry`."""
+        """See `fibo_client.telemetry.tracer.Sending.carry`."""
         if self._carried is None:
             self._span = self._start(task, task_id)
             self._carried = {NESTED: self._headers()}
         return self._carried
 
     def share(self, origin: Any) -> None:
-        """See `fibo_client.telemetry.recorder.Sending.share`. Sentry has no links that could be added."""
+        """See `fibo_client.telemetry.tracer.Sending.share`. Sentry has no links that could be added."""
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """See `fibo_client.telemetry.recorder.Sending.end`."""
+        """See `fibo_client.telemetry.tracer.Sending.end`."""
         if self._span is None:
             return
         streams = _streams()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.errors import PublishError, PublishUnknownError
-    from fibo_client.telemetry.recorder import Server
+    from fibo_client.telemetry.tracer import Server
 
 
 class PublishOutcome(NamedTuple):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.redis.connections import Connections
     from fibo_client.celery.redis.keys import BrokerKeys
     from fibo_client.celery.server_health import ServerHealth
-    from fibo_client.telemetry.recorder import Server
+    from fibo_client.telemetry.tracer import Server
 
 _REPLY_TTL_MS = 60_000
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 from fibo_client.errors import ConfigError
-from fibo_client.telemetry.recorder import Server
+from fibo_client.telemetry.tracer import Server
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
