@@ -65,7 +65,7 @@ async def test_a_request_its_message_and_its_task_are_one_trace(stock_url, of_wo
 
     FastAPIInstrumentor.instrument_app(app, tracer_provider=spans.provider)
     async with (
-        CeleryClient(stock_url, telemetry=spans.recorder()) as celery,
+        CeleryClient(stock_url, telemetry=spans.telemetry()) as celery,
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as web,
     ):
         answer = await web.get("/add/2/3")
@@ -82,7 +82,7 @@ async def test_a_request_its_message_and_its_task_are_one_trace(stock_url, of_wo
 
 
 async def test_each_message_of_several_has_its_own_span_above_its_task(stock_url, of_worker, spans):
-    async with CeleryClient(stock_url, telemetry=spans.recorder()) as celery:
+    async with CeleryClient(stock_url, telemetry=spans.telemetry()) as celery:
         with spans.tracer.start_as_current_span("request"):
             assert await celery.call_many([ADD(n, n) for n in range(5)]) == [0, 2, 4, 6, 8]
     created = spans.named("create celery")
@@ -92,7 +92,7 @@ async def test_each_message_of_several_has_its_own_span_above_its_task(stock_url
 
 
 async def test_without_create_spans_the_tasks_are_below_the_one_that_sent_them(stock_url, of_worker, spans):
-    async with CeleryClient(stock_url, telemetry=spans.recorder(create_spans=False)) as celery:
+    async with CeleryClient(stock_url, telemetry=spans.telemetry(create_spans=False)) as celery:
         with spans.tracer.start_as_current_span("request"):
             handles = await celery.send_many([ADD(1, 2), ADD(3, 4)])
             assert await celery.gather(handles) == [3, 7]
@@ -103,7 +103,7 @@ async def test_without_create_spans_the_tasks_are_below_the_one_that_sent_them(s
 async def test_a_task_that_fails_and_one_that_is_sent_by_an_untraced_caller_are_traced_as_well(
     stock_url, of_worker, spans
 ):
-    async with CeleryClient(stock_url, telemetry=spans.recorder()) as celery:
+    async with CeleryClient(stock_url, telemetry=spans.telemetry()) as celery:
         result = await celery.send_task("stock.fail", ("no",))
         assert await asyncio.gather(result.get(timeout=20), return_exceptions=True)
     sent = spans.one("send celery")
@@ -113,7 +113,7 @@ async def test_a_task_that_fails_and_one_that_is_sent_by_an_untraced_caller_are_
 
 
 async def test_baggage_reaches_the_task(stock_url, spans):
-    async with CeleryClient(stock_url, telemetry=spans.recorder()) as celery:
+    async with CeleryClient(stock_url, telemetry=spans.telemetry()) as celery:
         token = context.attach(baggage.set_baggage("tenant", "42"))
         try:
             headers = await celery.call("stock.request", ("traceparent", "baggage"))
@@ -132,7 +132,7 @@ async def test_concurrent_calls_are_computed_in_the_trace_of_the_first_and_found
             return await client.fibonacci(n)
 
     with WorkerProcess(url, app="worker", concurrency=1, env=env):
-        async with FiboClient(url, telemetry=spans.recorder()) as client:
+        async with FiboClient(url, telemetry=spans.telemetry()) as client:
             assert await asyncio.gather(*map(request, (10, 20, 30))) == [55, 6765, 832040]
         (run,) = in_file(file, name="run/fibo.fibonacci_chunk")
     sent = spans.one("send celery")

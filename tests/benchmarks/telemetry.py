@@ -23,7 +23,7 @@ from tests.benchmarks.sending import BATCH, idle, our_sending, ready_bytes
 
 from fibo_client import FiboClient
 from fibo_client.telemetry.otel import OpenTelemetry
-from fibo_client.telemetry.tracer import SILENCE
+from fibo_client.telemetry.tracer import NOOP_SPAN, NOOP_TRACER
 from fibo_worker.dev import WorkerProcess
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.bench import Bench
 
 LOOPS = 100_000
-"""How often the hooks of the recorder that records nothing are called, to time them."""
+"""How often the no-op tracer is called, to time it."""
 
 
 def telemetry(here: Bench) -> list[Row]:
@@ -110,9 +110,9 @@ def clients(here: Bench, url: str | None = None) -> Iterator[tuple[FiboClient, F
 
 
 def message_hooks() -> float:
-    """Time what a message of many pays to the recorder that records nothing, in seconds."""
-    carry = SILENCE.carry
-    return per_loop(lambda: carry("task", "id"))
+    """Time what a message of many pays to the no-op tracer, in seconds."""
+    inject = NOOP_SPAN.inject
+    return per_loop(lambda: inject("task", "id"))
 
 
 def call_hooks() -> float:
@@ -120,11 +120,11 @@ def call_hooks() -> float:
     headers: dict[str, Any] = {}
 
     def hooks() -> None:
-        origin = SILENCE.capture()
-        sending = SILENCE.send("celery", None, batch=False, headers=headers, origin=origin)
-        sending.carry("task", "id")
-        sending.share(origin)
-        sending.end(sent=1, failed=0, error=None)
+        context = NOOP_TRACER.current_context()
+        span = NOOP_TRACER.start_send("celery", None, batch=False, headers=headers, context=context)
+        span.inject("task", "id")
+        span.link(context)
+        span.end(sent=1, failed=0, error=None)
 
     return per_loop(hooks)
 

@@ -35,7 +35,7 @@ async def messages(server, url, **settings):
 async def test_the_context_stands_at_the_top_level_of_the_headers_and_nothing_else_changes(redis_server):
     spans = Spans()
     plain = await messages(redis_server, redis_server.fresh_url())
-    traced = await messages(redis_server, redis_server.fresh_url(), telemetry=spans.recorder())
+    traced = await messages(redis_server, redis_server.fresh_url(), telemetry=spans.telemetry())
     assert len(plain) == len(traced) == 5
     for without, having in zip(plain, traced, strict=True):
         assert not {"traceparent", "tracestate", "baggage"} & set(without["headers"])
@@ -65,7 +65,7 @@ def test_the_broker_says_where_it_is_without_a_secret(url, server):
 
 async def test_spans_and_metrics_say_where_the_broker_is(redis_server, redis_url):
     spans = Spans()
-    async with FiboClient(redis_url, telemetry=spans.recorder()) as client:
+    async with FiboClient(redis_url, telemetry=spans.telemetry()) as client:
         await client.submit(5)
     where = {"messaging.system": "redis", "server.address": "127.0.0.1", "server.port": redis_server.port}
     (point,) = spans.points("messaging.client.sent.messages")

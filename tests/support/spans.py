@@ -29,8 +29,8 @@ class Spans:
         self._meters = MeterProvider([self._reader])
         self.tracer = self.provider.get_tracer("application")
 
-    def recorder(self, **options: Any) -> OpenTelemetry:
-        """A recorder that records here."""
+    def telemetry(self, **options: Any) -> OpenTelemetry:
+        """A client's telemetry that is recorded here."""
         return OpenTelemetry(tracer_provider=self.provider, meter_provider=self._meters, **options)
 
     @property

@@ -43,7 +43,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             Signature TaskFailure TaskMeta UNSET WorkerInfo
             """,
         ),
-        (fibo_client.telemetry, "Recorder Sending Server"),
+        (fibo_client.telemetry, "SendSpan Server Tracer"),
         (fibo_client.telemetry.otel, "OpenTelemetry"),
         (fibo_client.telemetry.sentry, "Sentry"),
         (fibo_client.testing, "FakeCelery FakeFibo FakeTask SentTask"),

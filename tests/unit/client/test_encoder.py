@@ -24,7 +24,7 @@ from fibo_client.celery.redis.envelope import encode_task
 from fibo_client.celery.redis.keys import BrokerKeys
 from fibo_client.celery.signature import RemoteTask, Signature
 from fibo_client.errors import MessageError
-from fibo_client.telemetry.tracer import SILENCE
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 ADD = RemoteTask("proj.add")
@@ -88,14 +88,14 @@ OPTIONS = st.fixed_dictionaries(
 START = st.just({}) | st.fixed_dictionaries({"countdown": SECONDS}) | st.fixed_dictionaries({"eta": LATER})
 
 
-class Carrier:
-    """A sending that adds the same headers to every message."""
+class Injecting:
+    """A span that adds the same headers to every message."""
 
     def __init__(self, headers):
         self.headers = headers
         self.told = []
 
-    def carry(self, task, task_id):
+    def inject(self, task, task_id):
         self.told.append((task, task_id))
         return self.headers
 
@@ -110,7 +110,7 @@ def test_what_is_composed_is_byte_for_byte_what_the_ordinary_path_makes(task, ca
     made = encoder()
     options |= start
     for args, kwargs in calls:
-        message = made.one(Signature(task, tuple(args), kwargs), options, Carrier(more))
+        message = made.one(Signature(task, tuple(args), kwargs), options, Injecting(more))
         rest = {name: value for name, value in options.items() if name not in ("queue", "task_id")}
         if more:
             rest["headers"] = (own := options.get("headers", {})) | {k: v for k, v in more.items() if k not in own}
@@ -124,17 +124,17 @@ def test_what_is_composed_is_byte_for_byte_what_the_ordinary_path_makes(task, ca
 
 
 def test_headers_that_are_added_stand_at_the_top_level_of_the_headers():
-    envelope, _ = opened(encoder().one(ADD(1), {}, Carrier({"traceparent": "00-1", "baggage": "a=1"})))
+    envelope, _ = opened(encoder().one(ADD(1), {}, Injecting({"traceparent": "00-1", "baggage": "a=1"})))
     assert envelope["headers"]["traceparent"] == "00-1"
     assert envelope["headers"]["baggage"] == "a=1"
 
 
 async def test_each_message_is_told_and_gets_its_headers_from_one_template():
     made = encoder()
-    carrier = Carrier({})
-    carrier.carry = lambda task, task_id: {"traceparent": f"for {task} {task_id}"}
-    messages = await made.many([ADD(1), ADD(2)], {}, carrier)
-    messages.append(made.one(ADD(3), {}, carrier))
+    span = Injecting({})
+    span.inject = lambda task, task_id: {"traceparent": f"for {task} {task_id}"}
+    messages = await made.many([ADD(1), ADD(2)], {}, span)
+    messages.append(made.one(ADD(3), {}, span))
     for message in messages:
         assert opened(message)[0]["headers"]["traceparent"] == f"for proj.add {message.id}"
     assert len({id(message.template) for message in messages}) == 1
@@ -149,8 +149,8 @@ async def test_each_message_is_told_and_gets_its_headers_from_one_template():
 )  # fmt: skip
 def test_a_header_that_would_break_a_message_or_replace_the_callers_is_not_added(more):
     made, options = encoder(), {"headers": {"mine": "own"}}
-    plain, _ = opened(made.one(ADD(1), options, SILENCE))
-    envelope, _ = opened(made.one(ADD(1), options, Carrier(more | {"traceparent": "t"})))
+    plain, _ = opened(made.one(ADD(1), options, NOOP_SPAN))
+    envelope, _ = opened(made.one(ADD(1), options, Injecting(more | {"traceparent": "t"})))
     assert set(envelope["headers"]) == set(plain["headers"]) | {"traceparent"}
     assert envelope["headers"]["mine"] == "own"
     assert envelope["headers"]["task"] == "proj.add"
@@ -159,7 +159,7 @@ def test_a_header_that_would_break_a_message_or_replace_the_callers_is_not_added
 @pytest.mark.parametrize("more", [{}, {"traceparent": "t"}], ids=["untraced", "traced"])
 def test_a_dict_of_headers_is_sent_as_it_is(more):
     given = {"n": 1, "headers": {"when": NOW, "n": 2}}
-    envelope, _ = opened(encoder().one(ADD(1), {"headers": given}, Carrier(more)))
+    envelope, _ = opened(encoder().one(ADD(1), {"headers": given}, Injecting(more)))
     assert envelope["headers"]["n"] == 1
     assert envelope["headers"]["headers"] == {
         "when": {"__type__": "datetime", "__value__": "2026-01-02T03:04:05.000678+00:00"},
@@ -168,10 +168,10 @@ def test_a_dict_of_headers_is_sent_as_it_is(more):
     assert "traceparent" not in envelope["headers"]["headers"]
 
 
-def test_a_recorder_may_add_a_dict_of_headers_to_those_of_the_caller():
-    carried = {"headers": {"sentry-trace": "s", "at": 1.5}}
+def test_a_tracer_may_add_a_dict_of_headers_to_those_of_the_caller():
+    injected = {"headers": {"sentry-trace": "s", "at": 1.5}}
     given = {"n": 1, "headers": {"m": 2}}
-    envelope, _ = opened(encoder().one(ADD(1), {"headers": given}, Carrier(carried)))
+    envelope, _ = opened(encoder().one(ADD(1), {"headers": given}, Injecting(injected)))
     assert envelope["headers"]["headers"] == {"n": 1, "sentry-trace": "s", "at": 1.5, "m": 2}
     assert envelope["headers"]["n"] == 1
     assert given == {"n": 1, "headers": {"m": 2}}
@@ -180,8 +180,8 @@ def test_a_recorder_may_add_a_dict_of_headers_to_those_of_the_caller():
 async def test_one_and_many_make_the_same_messages():
     made = encoder()
     options = {"queue": "q", "priority": 3, "headers": {"n": 1}}
-    one = made.one(ADD(1, y=2), options, SILENCE)
-    (other,) = await made.many([ADD(1, y=2)], options, SILENCE)
+    one = made.one(ADD(1, y=2), options, NOOP_SPAN)
+    (other,) = await made.many([ADD(1, y=2)], options, NOOP_SPAN)
     assert one._replace(id=other.id).headers == other.headers
     assert one.body == other.body
     assert (one.queue, one.priority) == (other.queue, other.priority) == ("q", 3)
@@ -193,23 +193,23 @@ async def test_what_logs_show_of_arguments_is_said_by_the_call_else_by_the_task_
     made = Encoder(broker, "celery", hide_arguments=hidden)
     declared = RemoteTask("t", argsrepr="(declared)")
     signatures = [declared("secret", x="secret"), ADD("plain", y=1), declared()]
-    many = await made.many(signatures, {}, SILENCE)
+    many = await made.many(signatures, {}, NOOP_SPAN)
     rest = "<hidden>" if hidden else None
     assert shown(many) == [
         ("(declared)", rest or "{'x': 'secret'}"),
         (rest or "('plain',)", rest or "{'y': 1}"),
         ("(declared)", rest or "{}"),
     ]
-    assert shown(await made.many(signatures, {"argsrepr": "(called)"}, SILENCE)) == [
+    assert shown(await made.many(signatures, {"argsrepr": "(called)"}, NOOP_SPAN)) == [
         ("(called)", rest or "{'x': 'secret'}"), ("(called)", rest or "{'y': 1}"), ("(called)", rest or "{}"),
     ]  # fmt: skip
-    assert shown([made.one(each, {"kwargsrepr": "{called}"}, SILENCE) for each in signatures]) == [
+    assert shown([made.one(each, {"kwargsrepr": "{called}"}, NOOP_SPAN) for each in signatures]) == [
         ("(declared)", "{called}"), (rest or "('plain',)", "{called}"), ("(declared)", "{called}"),
     ]  # fmt: skip
     with pytest.raises(MessageError, match="argsrepr must not be empty"):
-        made.one(declared("secret"), {"argsrepr": ""}, SILENCE)
+        made.one(declared("secret"), {"argsrepr": ""}, NOOP_SPAN)
     with pytest.raises(MessageError, match="kwargsrepr must not be empty"):
-        made.one(RemoteTask("t", kwargsrepr="")(x="secret"), {}, SILENCE)
+        made.one(RemoteTask("t", kwargsrepr="")(x="secret"), {}, NOOP_SPAN)
 
 
 def shown(messages):
@@ -219,7 +219,7 @@ def shown(messages):
 
 async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
     signatures = [Signature(f"task.{number % 3}", (number,), {"k": number}) for number in range(1000)]
-    messages = await encoder().many(signatures, {"headers": {"n": 1}}, SILENCE)
+    messages = await encoder().many(signatures, {"headers": {"n": 1}}, NOOP_SPAN)
     contents = [opened(message) for message in messages]
     assert [envelope["headers"]["task"] for envelope, _ in contents] == [signature.task for signature in signatures]
     assert [arguments for _, arguments in contents] == [[[number], {"k": number}] for number in range(1000)]
@@ -231,13 +231,13 @@ async def test_each_of_many_has_its_own_task_arguments_ids_and_delivery_tag():
 
 def test_messages_with_the_same_chosen_id_have_delivery_tags_of_their_own():
     made = encoder()
-    messages = [made.one(ADD(1), {"task_id": "mine"}, SILENCE) for _ in range(3)]
+    messages = [made.one(ADD(1), {"task_id": "mine"}, NOOP_SPAN) for _ in range(3)]
     assert {message.id for message in messages} == {"mine"}
     assert len({opened(message)[0]["properties"]["delivery_tag"] for message in messages}) == 3
 
 
 async def test_all_of_one_call_expire_at_the_same_moment():
-    messages = await encoder().many([ADD(number) for number in range(600)], {"expires": 5}, SILENCE)
+    messages = await encoder().many([ADD(number) for number in range(600)], {"expires": 5}, NOOP_SPAN)
     expiries = {opened(message)[0]["headers"]["expires"] for message in messages}
     assert len(expiries) == 1
     assert abs(datetime.fromisoformat(expiries.pop()) - datetime.now(UTC) - timedelta(seconds=5)) < timedelta(seconds=3)
@@ -253,15 +253,15 @@ async def test_all_of_one_call_expire_at_the_same_moment():
 )
 def test_a_wrong_option_is_refused_although_python_calls_it_equal_to_one_that_was_right(options, similar):
     made = encoder()
-    made.one(ADD(1), options, SILENCE)
+    made.one(ADD(1), options, NOOP_SPAN)
     with pytest.raises(MessageError):
-        made.one(ADD(1), similar, SILENCE)
+        made.one(ADD(1), similar, NOOP_SPAN)
 
 
 def test_numbers_of_different_types_are_not_taken_for_each_other():
     made = encoder()
     limits = [
-        opened(made.one(ADD(), {"time_limit": limit}, SILENCE))[0]["headers"]["timelimit"][0] for limit in (10, 10.0)
+        opened(made.one(ADD(), {"time_limit": limit}, NOOP_SPAN))[0]["headers"]["timelimit"][0] for limit in (10, 10.0)
     ]
     assert [type(limit) for limit in limits] == [int, float]
 
@@ -269,22 +269,22 @@ def test_numbers_of_different_types_are_not_taken_for_each_other():
 @pytest.mark.parametrize("options", [{"queue": []}, {"shadow": {}}, {"priority": [1]}, {"tasks": 1}])
 def test_an_option_of_a_wrong_kind_or_name_is_refused(options):
     with pytest.raises(MessageError):
-        encoder().one(ADD(1), options, SILENCE)
+        encoder().one(ADD(1), options, NOOP_SPAN)
 
 
 @pytest.mark.parametrize("task", [None, [], 5, ADD])
 async def test_a_task_that_is_no_name_is_refused(task):
     made = encoder()
     with pytest.raises(MessageError, match="task must be text"):
-        made.one(Signature(task), {}, SILENCE)
+        made.one(Signature(task), {}, NOOP_SPAN)
     with pytest.raises(MessageError, match="task must be text"):
-        await made.many([Signature("right"), Signature(task)], {}, SILENCE)
+        await made.many([Signature("right"), Signature(task)], {}, NOOP_SPAN)
 
 
 def test_templates_are_bounded():
     made = encoder()
     for number in range(2 * MAX_TEMPLATES):
-        made.one(Signature(f"task.{number}"), {}, SILENCE)
+        made.one(Signature(f"task.{number}"), {}, NOOP_SPAN)
     assert made._kept.cache_info().currsize == MAX_TEMPLATES
 
 
@@ -301,7 +301,7 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
 
     counting = asyncio.create_task(count())
     count_ = 4 * BUILD_SLICE
-    messages = await encoder().many([ADD("x" * size)] * count_, {}, SILENCE)
+    messages = await encoder().many([ADD("x" * size)] * count_, {}, NOOP_SPAN)
     counting.cancel()
     assert len(messages) == count_
     assert turns >= portions - 1
@@ -310,4 +310,4 @@ async def test_the_event_loop_gets_its_turn_between_portions_that_are_bounded_in
 async def test_small_messages_are_made_in_portions_of_a_bounded_number():
     made = Encoder(MemoryBroker(), "celery")
     signatures = [ADD(1)] * (2 * BUILD_SLICE + 1)
-    assert [len(portion) async for portion in made.portions(signatures, {}, SILENCE)] == [BUILD_SLICE, BUILD_SLICE, 1]
+    assert [len(portion) async for portion in made.portions(signatures, {}, NOOP_SPAN)] == [BUILD_SLICE, BUILD_SLICE, 1]

@@ -14,7 +14,7 @@ from fibo_client.celery.connect import connect
 from fibo_client.celery.encoder import Encoder
 from fibo_client.celery.signature import Signature
 from fibo_client.errors import ConfigError, MessageError
-from fibo_client.telemetry.tracer import SILENCE
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 
 @pytest.fixture(params=HOSTILE)
@@ -30,7 +30,7 @@ def name(kind):
 def composed(task="t.add", args=(1,), kwargs=None, config=None, **options):
     """The key to which a message goes, and the message."""
     broker, _ = connect(CeleryConfig(**(config or {})))
-    message = Encoder(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, SILENCE)
+    message = Encoder(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, NOOP_SPAN)
     ((key, payload),) = broker._encoder.encode_many([message])
     return key, json.loads(payload)
 

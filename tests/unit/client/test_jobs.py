@@ -14,7 +14,7 @@ from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.session import Session
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
-from fibo_client.telemetry.tracer import SILENCE
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 QUEUE = "work"
 
@@ -39,7 +39,7 @@ class Stage:
     async def run(self, sent, task_ids=None, *, timeout=5.0, **options):
         options = {"retry": False, "end_on_failure": True, **options}
         return await self.session.run(
-            sent, SILENCE, task_ids=task_ids, timeout=timeout, began=asyncio.get_running_loop().time(), **options
+            sent, NOOP_SPAN, task_ids=task_ids, timeout=timeout, began=asyncio.get_running_loop().time(), **options
         )
 
 

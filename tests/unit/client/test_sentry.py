@@ -15,7 +15,7 @@ from sentry_sdk.transport import Transport
 
 from fibo_client import FiboClient, PublishError
 from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.telemetry import Recorder, Server, sentry
+from fibo_client.telemetry import Server, Tracer, sentry
 from fibo_client.telemetry.sentry import Sentry
 from fibo_client.testing import FakeCelery, FakeFibo
 
@@ -79,8 +79,8 @@ def trace(sent):
     return data["trace_id"], data["parent_span_id"], data["parent_sampled"]
 
 
-def test_it_is_a_recorder():
-    assert isinstance(Sentry(), Recorder)
+def test_it_is_a_tracer():
+    assert isinstance(Sentry(), Tracer)
 
 
 async def test_a_message_has_a_span_below_its_callers_which_a_worker_finds_above_its_own(start, fake):
@@ -154,7 +154,7 @@ async def test_where_sentry_is_not_initialised_messages_carry_nothing(fake):
     assert [sent.headers for sent in fake.sent] == [{}, {}]
 
 
-async def test_a_sending_that_fails_is_told(start, fake):
+async def test_a_failure_to_send_is_told(start, fake):
     kept = start()
     async with client_of(fake) as celery:
         with sentry_sdk.start_transaction(name="request"), fake.redis_down(), pytest.raises(PublishError):
@@ -204,15 +204,15 @@ async def test_concurrent_calls_that_share_a_message_carry_the_trace_of_the_firs
 
 
 @pytest.mark.parametrize("traced", [True, False], ids=["in a transaction", "in none"])
-def test_a_sending_that_begins_elsewhere_has_the_trace_of_who_asked_for_it(start, traced):
+def test_a_span_that_starts_elsewhere_has_the_trace_of_who_asked_for_it(start, traced):
     start()
-    recorder = Sentry()
+    tracer = Sentry()
     with sentry_sdk.isolation_scope() as scope:
         scope.set_new_propagation_context()
         with sentry_sdk.start_transaction(name="request") if traced else contextlib.nullcontext():
-            origin, here = recorder.capture(), sentry_sdk.get_traceparent()
-    sending = recorder.send("celery", Server("redis"), batch=False, headers={}, origin=origin)
-    found = sending.carry("proj.echo", "an-id")["headers"]["sentry-trace"]
+            context, here = tracer.current_context(), sentry_sdk.get_traceparent()
+    span = tracer.start_send("celery", Server("redis"), batch=False, headers={}, context=context)
+    found = span.inject("proj.echo", "an-id")["headers"]["sentry-trace"]
     assert found.split("-")[0] == here.split("-")[0] != sentry_sdk.get_traceparent().split("-")[0]
 
 

@@ -17,7 +17,7 @@ from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.registry import GRACE
 from fibo_client.celery.session import Session
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
-from fibo_client.telemetry.tracer import SILENCE
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 
 class Bench:
@@ -30,7 +30,7 @@ class Bench:
     def run(self, *task_ids, timeout=10.0, retry=False, spent=0.0, **options):
         began = self.now() - spent
         return asyncio.create_task(
-            self.session.run(messages(*task_ids), SILENCE, timeout=timeout, retry=retry, began=began, **options)
+            self.session.run(messages(*task_ids), NOOP_SPAN, timeout=timeout, retry=retry, began=began, **options)
         )
 
     @staticmethod
@@ -283,9 +283,9 @@ async def test_one_read_of_a_redis_that_hangs_ends_with_an_error():
 async def test_sending_that_takes_too_long_is_given_up():
     async with running() as bench:
         bench.broker.outcomes.extend([60.0, 0.0])
-        under_way = asyncio.create_task(bench.session.publish(messages("a"), SILENCE, timeout=2.0, retry=False))
+        under_way = asyncio.create_task(bench.session.publish(messages("a"), NOOP_SPAN, timeout=2.0, retry=False))
         await asyncio.sleep(0.5)
-        waiting = asyncio.create_task(bench.session.publish(messages("b"), SILENCE, timeout=1.0, retry=False))
+        waiting = asyncio.create_task(bench.session.publish(messages("b"), NOOP_SPAN, timeout=1.0, retry=False))
         with pytest.raises(PublishError):
             await waiting
         with pytest.raises(PublishUnknownError):
@@ -298,9 +298,9 @@ async def test_sending_that_takes_too_long_is_given_up():
 async def test_a_cancelled_send_is_withdrawn():
     async with running() as bench:
         bench.broker.outcomes.append(0.5)
-        first = asyncio.create_task(bench.session.publish(messages("first"), SILENCE, timeout=2.0, retry=False))
+        first = asyncio.create_task(bench.session.publish(messages("first"), NOOP_SPAN, timeout=2.0, retry=False))
         await asyncio.sleep(0.1)
-        sending = asyncio.create_task(bench.session.publish(messages("a"), SILENCE, timeout=2.0, retry=False))
+        sending = asyncio.create_task(bench.session.publish(messages("a"), NOOP_SPAN, timeout=2.0, retry=False))
         await asyncio.sleep(0.1)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -352,7 +352,7 @@ async def test_closing_goes_on_although_its_caller_is_cancelled():
     bench = Bench()
     await bench.session.open()
     bench.broker.outcomes.append(100.0)
-    sending = asyncio.create_task(bench.session.publish(messages("a"), SILENCE, timeout=None, retry=False))
+    sending = asyncio.create_task(bench.session.publish(messages("a"), NOOP_SPAN, timeout=None, retry=False))
     waiting = asyncio.create_task(bench.session.wait(["b"], timeout=None))
     await asyncio.sleep(0.1)
     closing = asyncio.create_task(bench.session.aclose())

@@ -1,4 +1,4 @@
-"""What a client tells its recorder, what OpenTelemetry makes of it, and that no recorder can disturb a call."""
+"""What a client tells its tracer, what OpenTelemetry makes of it, and that no tracer can disturb a call."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ from fibo_client import FiboClient, MessageError, PublishError, PublishUnknownEr
 from fibo_client.celery import RemoteTask
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.errors import ConfigError
-from fibo_client.telemetry import Recorder, Sending, Server, otel
+from fibo_client.telemetry import SendSpan, Server, Tracer, otel
 from fibo_client.telemetry.otel import OpenTelemetry
-from fibo_client.telemetry.tracer import SILENCE, guarded
+from fibo_client.telemetry.tracer import NOOP_SPAN, NOOP_TRACER, guarded
 
 ECHO: RemoteTask[..., Any] = RemoteTask("proj.echo")
 
 
 class Notes:
-    """A recorder that writes down what it is told."""
+    """A tracer that writes down what it is told."""
 
     def __init__(self, headers=None) -> None:
         self.headers = headers or {}
-        self.sent: list[NotedSending] = []
+        self.spans: list[NotedSpan] = []
 
-    def capture(self):
+    def current_context(self):
         return asyncio.current_task().get_name()
 
-    def send(self, queue, server, *, batch, headers, origin):
-        self.sent.append(NotedSending(self, queue, server, batch, dict(headers), origin))
-        return self.sent[-1]
+    def start_send(self, queue, server, *, batch, headers, context):
+        self.spans.append(NotedSpan(self, queue, server, batch, dict(headers), context))
+        return self.spans[-1]
 
 
-class NotedSending:
+class NotedSpan:
     def __init__(self, notes, *told) -> None:
         self.notes, self.told = notes, told
-        self.carried: list[tuple[str, str]] = []
-        self.shared: Counter[str] = Counter()
+        self.injected: list[tuple[str, str]] = []
+        self.linked: Counter[str] = Counter()
         self.ends: list[tuple[int, int, Any]] = []
 
-    def carry(self, task, task_id):
-        self.carried.append((task, task_id))
+    def inject(self, task, task_id):
+        self.injected.append((task, task_id))
         return self.notes.headers
 
-    def share(self, origin):
-        self.shared[origin] += 1
+    def link(self, context):
+        self.linked[context] += 1
 
     def end(self, *, sent, failed, error):
         self.ends.append((sent, failed, error))
@@ -90,10 +90,10 @@ async def test_a_task_that_is_sent_is_one_message_with_one_end(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         worker.delay = None
         handle = await client.celery.send_task("proj.echo", (1,), queue="q", headers={"mine": 1})
-        (sending,) = notes.sent
-        assert sending.told == ("q", Server("memory"), False, {"mine": 1}, None)
-        assert sending.carried == [("proj.echo", handle.id)]
-        assert sending.ends == [(1, 0, None)]
+        (span,) = notes.spans
+        assert span.told == ("q", Server("memory"), False, {"mine": 1}, None)
+        assert span.injected == [("proj.echo", handle.id)]
+        assert span.ends == [(1, 0, None)]
 
 
 @virtual
@@ -124,10 +124,10 @@ async def test_tasks_that_are_sent_together_have_one_end_together(notes):
 async def test_every_way_to_send_is_told_once(notes, call, batch, messages):
     async with memory_client(telemetry=notes) as (client, _):
         await call(client)
-        (sending,) = notes.sent
-        assert sending.told[2] is batch
-        assert len(sending.carried) == messages
-        assert sending.ends == [(messages, 0, None)]
+        (span,) = notes.spans
+        assert span.told[2] is batch
+        assert len(span.injected) == messages
+        assert span.ends == [(messages, 0, None)]
 
 
 @virtual
@@ -135,10 +135,10 @@ async def test_concurrent_calls_are_told_as_one_message_that_all_of_them_share(n
     async with memory_client(telemetry=notes) as (client, _):
         calls = [asyncio.create_task(client.fibonacci(n), name=f"caller {n}") for n in (5, 6, 7)]
         await asyncio.gather(*calls)
-        (sending,) = notes.sent
-        assert sending.told[4] == "caller 5"
-        assert sending.shared == {"caller 5": 1, "caller 6": 1, "caller 7": 1}
-        assert len(sending.carried) == 1
+        (span,) = notes.spans
+        assert span.told[4] == "caller 5"
+        assert span.linked == {"caller 5": 1, "caller 6": 1, "caller 7": 1}
+        assert len(span.injected) == 1
 
 
 @virtual
@@ -148,8 +148,8 @@ async def test_one_who_joins_a_number_that_is_under_way_shares_its_message(notes
         first = asyncio.create_task(client.fibonacci(5), name="first")
         await asyncio.sleep(0.1)
         assert await asyncio.create_task(client.fibonacci(5, timeout=1), name="second") == await first
-        (sending,) = notes.sent
-        assert sending.shared == {"first": 1, "second": 1}
+        (span,) = notes.spans
+        assert span.linked == {"first": 1, "second": 1}
 
 
 @virtual
@@ -165,16 +165,16 @@ async def test_a_failure_to_send_is_told_with_its_error(notes, outcome, error):
         worker.broker.outcomes.append(outcome)
         with pytest.raises(error) as raised:
             await client.celery.send_task("proj.echo", (1,))
-        assert notes.sent[0].ends == [(0, 1, raised.value)]
+        assert notes.spans[0].ends == [(0, 1, raised.value)]
 
 
 @virtual
-async def test_a_sending_that_is_tried_again_has_one_end(notes):
+async def test_a_span_whose_messages_are_sent_again_has_one_end(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         worker.broker.outcomes.append(PublishUnknownError("lost", ["x"]))
         worker.delay = None
         await client.submit(5)
-        assert notes.sent[0].ends == [(1, 0, None)]
+        assert notes.spans[0].ends == [(1, 0, None)]
 
 
 async def withdraw(client, worker):
@@ -192,18 +192,18 @@ async def withdraw(client, worker):
 async def test_a_message_that_is_withdrawn_before_it_is_sent_was_not_tried(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         await withdraw(client, worker)
-        ((sent, failed, error),) = notes.sent[1].ends
+        ((sent, failed, error),) = notes.spans[1].ends
         assert (sent, failed, type(error)) == (0, 0, PublishError)
 
 
 @virtual
-async def test_a_client_that_closes_ends_every_sending(notes):
+async def test_a_client_that_closes_ends_every_span(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         worker.broker.outcomes.append(3600.0)
         call = asyncio.create_task(client.celery.send_task("proj.echo", (1,), timeout=None))
         await asyncio.sleep(1)
     await asyncio.gather(call, return_exceptions=True)
-    ((sent, failed, error),) = notes.sent[0].ends
+    ((sent, failed, error),) = notes.spans[0].ends
     assert (sent, failed, type(error)) == (0, 1, PublishUnknownError)
 
 
@@ -212,30 +212,30 @@ async def test_a_message_that_is_refused_has_no_end(notes):
     async with memory_client(telemetry=notes) as (client, _):
         with pytest.raises(MessageError):
             await client.celery.send_task("proj.echo", ({1, 2},))
-        assert [(sending.carried, sending.ends) for sending in notes.sent] == [([], [])]
+        assert [(span.injected, span.ends) for span in notes.spans] == [([], [])]
 
 
-# The recorder that is none, and those that fail.
+# The no-op tracer, and those that fail.
 
 
 @virtual
-async def test_without_telemetry_there_is_a_recorder_that_does_nothing(notes):
+async def test_without_telemetry_there_is_a_tracer_that_does_nothing(notes):
     async with memory_client() as (client, _):
-        assert client.celery.session.recorder is SILENCE
-        assert client.celery.session.begin({}, batch=False) is SILENCE
-    assert SILENCE.capture() is None
-    assert not SILENCE.carry("task", "id")
+        assert client.celery.session.tracer is NOOP_TRACER
+        assert client.celery.session.start_send({}, batch=False) is NOOP_SPAN
+    assert NOOP_TRACER.current_context() is None
+    assert not NOOP_SPAN.inject("task", "id")
 
 
-@pytest.mark.parametrize("contract", [Recorder, Sending])
-def test_the_silent_recorder_can_be_asked_whatever_the_contract_has(contract):
+@pytest.mark.parametrize(("contract", "noop"), [(Tracer, NOOP_TRACER), (SendSpan, NOOP_SPAN)])
+def test_the_noop_tracer_can_be_asked_whatever_the_contract_has(contract, noop):
     for name, function in vars(contract).items():
         if inspect.isfunction(function) and not name.startswith("_"):
-            assert callable(getattr(SILENCE, name))
+            assert callable(getattr(noop, name))
 
 
 class Broken(Notes):
-    """A recorder that fails in one of its methods."""
+    """A tracer that fails in one of its methods."""
 
     def __init__(self, where) -> None:
         super().__init__({"traceparent": "t"})
@@ -245,17 +245,17 @@ class Broken(Notes):
         if where == self.where:
             raise RuntimeError(f"{where} is broken")
 
-    def capture(self):
-        self.fails("capture")
-        return super().capture()
+    def current_context(self):
+        self.fails("current_context")
+        return super().current_context()
 
-    def send(self, *args, **options):
-        self.fails("send")
-        sending = super().send(*args, **options)
-        sending.carry, sending.share, sending.end = (
-            self.broken(name, getattr(sending, name)) for name in ("carry", "share", "end")
+    def start_send(self, *args, **options):
+        self.fails("start_send")
+        span = super().start_send(*args, **options)
+        span.inject, span.link, span.end = (
+            self.broken(name, getattr(span, name)) for name in ("inject", "link", "end")
         )
-        return sending
+        return span
 
     def broken(self, where, method):
         def called(*args, **options):
@@ -266,8 +266,8 @@ class Broken(Notes):
 
 
 @virtual
-@pytest.mark.parametrize("where", ["capture", "send", "carry", "share", "end"])
-async def test_an_error_in_a_recorder_breaks_no_call_and_is_logged_once(where, caplog):
+@pytest.mark.parametrize("where", ["current_context", "start_send", "inject", "link", "end"])
+async def test_an_error_in_a_tracer_breaks_no_call_and_is_logged_once(where, caplog):
     caplog.set_level(logging.INFO, "fibo_client")
     async with memory_client(telemetry=Broken(where)) as (client, _):
         assert await asyncio.gather(client.fibonacci(5), client.fibonacci(6)) == [value(5), value(6)]
@@ -279,16 +279,16 @@ async def test_an_error_in_a_recorder_breaks_no_call_and_is_logged_once(where, c
 
 
 @pytest.mark.parametrize("headers", [None, 5, ["traceparent"]])
-def test_what_is_no_mapping_of_headers_is_an_error_of_the_recorder(headers):
+def test_what_is_no_mapping_of_headers_is_an_error_of_the_tracer(headers):
     notes = Notes()
-    sending = guarded(notes).send("q", Server("x"), batch=False, headers={}, origin=None)
+    span = guarded(notes).start_send("q", Server("x"), batch=False, headers={}, context=None)
     notes.headers = headers
-    assert not sending.carry("task", "id")
+    assert not span.inject("task", "id")
 
 
-@pytest.mark.parametrize("wrong", [True, "otel", object(), OpenTelemetry])
-def test_what_is_no_recorder_is_refused_when_the_client_is_made(wrong):
-    with pytest.raises(ConfigError, match=r"telemetry must be a recorder, such as OpenTelemetry\(\)"):
+@pytest.mark.parametrize("wrong", [True, "otel", object(), OpenTelemetry, trace.get_tracer("mine")])
+def test_what_is_no_tracer_is_refused_when_the_client_is_made(wrong):
+    with pytest.raises(ConfigError, match=r"must be a fibo_client.telemetry.Tracer, such as OpenTelemetry\(\)"):
         FiboClient(telemetry=wrong)
 
 
@@ -325,7 +325,7 @@ PARENT_ATTRIBUTES = {
 
 @virtual
 async def test_one_message_is_a_producer_span_in_the_trace_of_its_caller(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, worker):
+    async with memory_client(telemetry=spans.telemetry()) as (client, worker):
         worker.delay = None
         with spans.tracer.start_as_current_span("request") as request:
             handle = await client.celery.send_task("proj.echo", (1,))
@@ -344,7 +344,7 @@ async def test_one_message_is_a_producer_span_in_the_trace_of_its_caller(spans):
 
 @virtual
 async def test_a_span_lasts_until_the_broker_has_answered(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, worker):
+    async with memory_client(telemetry=spans.telemetry()) as (client, worker):
         worker.delay = None
         worker.broker.outcomes.append(3.0)
         sending = asyncio.create_task(client.celery.send_task("proj.echo", (1,)))
@@ -354,26 +354,26 @@ async def test_a_span_lasts_until_the_broker_has_answered(spans):
         assert spans.one("send celery")
 
 
-class Carried:
-    """Takes what a recorder gives for each message; the broker in memory drops headers."""
+class Injected:
+    """Takes what a tracer injects into each message; the broker in memory drops headers."""
 
-    def __init__(self, recorder) -> None:
-        self.recorder = recorder
+    def __init__(self, tracer) -> None:
+        self.tracer = tracer
         self.headers: dict[str, dict[str, str]] = {}
 
-    def capture(self):
-        return self.recorder.capture()
+    def current_context(self):
+        return self.tracer.current_context()
 
-    def send(self, *args, **options):
-        sending = self.recorder.send(*args, **options)
-        carry = sending.carry
+    def start_send(self, *args, **options):
+        span = self.tracer.start_send(*args, **options)
+        inject = span.inject
 
-        def carried(task, task_id):
-            self.headers[task_id] = dict(carry(task, task_id))
+        def injected(task, task_id):
+            self.headers[task_id] = dict(inject(task, task_id))
             return self.headers[task_id]
 
-        sending.carry = carried
-        return sending
+        span.inject = injected
+        return span
 
 
 def span_id(headers):
@@ -382,23 +382,23 @@ def span_id(headers):
 
 @virtual
 async def test_one_message_carries_its_span_and_the_baggage_of_its_caller(spans):
-    carried = Carried(spans.recorder())
-    async with memory_client(telemetry=carried) as (client, _):
+    injected = Injected(spans.telemetry())
+    async with memory_client(telemetry=injected) as (client, _):
         token = context.attach(baggage.set_baggage("tenant", "a b"))
         try:
             await client.celery.call("proj.echo", (1,))
         finally:
             context.detach(token)
-    (headers,) = carried.headers.values()
+    (headers,) = injected.headers.values()
     assert set(headers) == {"traceparent", "baggage"}
     assert span_id(headers) == spans.one("send celery").context.span_id
     assert headers["baggage"] == "tenant=a+b"
 
 
 @virtual
-async def test_each_of_several_messages_has_a_span_of_its_own_that_the_sending_links_to(spans):
-    carried = Carried(spans.recorder())
-    async with memory_client(telemetry=carried) as (client, worker):
+async def test_each_of_several_messages_has_a_span_of_its_own_that_the_send_span_links_to(spans):
+    injected = Injected(spans.telemetry())
+    async with memory_client(telemetry=injected) as (client, worker):
         worker.delay = None
         with spans.tracer.start_as_current_span("request") as request:
             handles = await client.celery.send_many([ECHO(1), ECHO(2)])
@@ -414,12 +414,12 @@ async def test_each_of_several_messages_has_a_span_of_its_own_that_the_sending_l
     assert sent.attributes["celery.task_name"] == "proj.echo"
     assert "messaging.message.id" not in sent.attributes
     for span in created:
-        assert span_id(carried.headers[span.attributes["messaging.message.id"]]) == span.context.span_id
+        assert span_id(injected.headers[span.attributes["messaging.message.id"]]) == span.context.span_id
 
 
 @virtual
 async def test_a_name_that_does_not_go_for_all_messages_is_on_none_but_theirs(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, _):
+    async with memory_client(telemetry=spans.telemetry()) as (client, _):
         await client.celery.call_many([ECHO(1), RemoteTask("proj.other")(2), ECHO(3)])
     assert "celery.task_name" not in spans.one("send celery").attributes
     names = [span.attributes["celery.task_name"] for span in spans.named("create celery")]
@@ -427,15 +427,15 @@ async def test_a_name_that_does_not_go_for_all_messages_is_on_none_but_theirs(sp
 
 
 @virtual
-async def test_without_create_spans_every_message_carries_the_span_of_the_sending(spans):
-    carried = Carried(spans.recorder(create_spans=False))
-    async with memory_client(telemetry=carried) as (client, worker):
+async def test_without_create_spans_every_message_carries_the_send_span(spans):
+    injected = Injected(spans.telemetry(create_spans=False))
+    async with memory_client(telemetry=injected) as (client, worker):
         worker.delay = None
         await client.celery.send_many([ECHO(1), ECHO(2)])
     sent = spans.one("send celery")
     assert not spans.named("create celery")
     assert sent.kind is SpanKind.PRODUCER
-    assert {span_id(headers) for headers in carried.headers.values()} == {sent.context.span_id}
+    assert {span_id(headers) for headers in injected.headers.values()} == {sent.context.span_id}
 
 
 async def caller(spans, client, n):
@@ -445,8 +445,8 @@ async def caller(spans, client, n):
 
 @virtual
 async def test_callers_that_share_a_message_find_it_from_their_own_trace_and_the_other_way_round(spans):
-    carried = Carried(spans.recorder())
-    async with memory_client(telemetry=carried) as (client, _):
+    injected = Injected(spans.telemetry())
+    async with memory_client(telemetry=injected) as (client, _):
         await asyncio.gather(*(caller(spans, client, n) for n in (5, 6, 7)))
     first, *others = (spans.one(f"request {n}") for n in (5, 6, 7))
     sent, created = spans.one("send celery"), spans.named("create celery")
@@ -454,21 +454,21 @@ async def test_callers_that_share_a_message_find_it_from_their_own_trace_and_the
     assert [span.parent.span_id for span in created] == [other.context.span_id for other in others]
     assert [ids(span.links) for span in created] == [[sent.context.span_id]] * 2
     assert ids(sent.links) == [span.context.span_id for span in created]
-    assert {span.attributes["messaging.message.id"] for span in [sent, *created]} == set(carried.headers)
-    (headers,) = carried.headers.values()
+    assert {span.attributes["messaging.message.id"] for span in [sent, *created]} == set(injected.headers)
+    (headers,) = injected.headers.values()
     assert span_id(headers) == sent.context.span_id
 
 
 @virtual
 async def test_without_create_spans_a_shared_message_links_to_its_callers(spans):
-    async with memory_client(telemetry=spans.recorder(create_spans=False)) as (client, _):
+    async with memory_client(telemetry=spans.telemetry(create_spans=False)) as (client, _):
         await asyncio.gather(*(caller(spans, client, n) for n in (5, 6)))
     assert ids(spans.one("send celery").links) == [spans.one("request 6").context.span_id]
 
 
 @virtual
 async def test_calls_of_one_span_share_a_message_without_more_spans(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, _):
+    async with memory_client(telemetry=spans.telemetry()) as (client, _):
         with spans.tracer.start_as_current_span("request"):
             await asyncio.gather(client.fibonacci(5), client.fibonacci(6))
     assert len(spans.finished) == 2
@@ -476,7 +476,7 @@ async def test_calls_of_one_span_share_a_message_without_more_spans(spans):
 
 @virtual
 async def test_one_who_joins_later_links_to_the_span_that_has_ended(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, worker):
+    async with memory_client(telemetry=spans.telemetry()) as (client, worker):
         worker.delay = 0.5
         first = asyncio.create_task(caller(spans, client, 5))
         await asyncio.sleep(0.1)
@@ -489,7 +489,7 @@ async def test_one_who_joins_later_links_to_the_span_that_has_ended(spans):
 
 @virtual
 async def test_a_stream_sends_in_the_trace_of_who_reads_it(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, _):
+    async with memory_client(telemetry=spans.telemetry()) as (client, _):
         with spans.tracer.start_as_current_span("request") as request:
             async with client.stream(range(10)) as results:
                 assert len([n async for n, _ in results]) == 10
@@ -499,9 +499,9 @@ async def test_a_stream_sends_in_the_trace_of_who_reads_it(spans):
 
 @virtual
 async def test_a_context_of_the_callers_own_is_kept_and_linked_to(spans):
-    carried = Carried(spans.recorder())
+    injected = Injected(spans.telemetry())
     own = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
-    async with memory_client(telemetry=carried) as (client, worker):
+    async with memory_client(telemetry=injected) as (client, worker):
         worker.delay = None
         await client.celery.send_task("proj.echo", (1,), headers=own)
         await client.celery.send_many([ECHO(1), ECHO(2)], headers=own)
@@ -509,12 +509,12 @@ async def test_a_context_of_the_callers_own_is_kept_and_linked_to(spans):
     for sent in spans.named("send celery"):
         assert sent.kind is SpanKind.CLIENT
         assert ids(sent.links) == [int("b" * 16, 16)]
-    assert set(map(json.dumps, carried.headers.values())) == {"{}"}
+    assert set(map(json.dumps, injected.headers.values())) == {"{}"}
 
 
 @virtual
 async def test_a_failure_to_send_is_on_the_span_and_in_the_metrics(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, worker):
+    async with memory_client(telemetry=spans.telemetry()) as (client, worker):
         worker.broker.outcomes.append(PublishError("Redis says no", ["x"], refused=True))
         with pytest.raises(PublishError) as raised:
             await client.celery.send_task("proj.echo", (1,))
@@ -530,7 +530,7 @@ async def test_a_failure_to_send_is_on_the_span_and_in_the_metrics(spans):
 
 @virtual
 async def test_messages_and_durations_are_counted_by_queue(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, worker):
+    async with memory_client(telemetry=spans.telemetry()) as (client, worker):
         worker.delay = None
         await client.celery.send_many([ECHO(1), ECHO(2)])
         await client.celery.send_task("proj.echo", (1,))
@@ -546,7 +546,7 @@ async def test_messages_and_durations_are_counted_by_queue(spans):
 
 @virtual
 async def test_a_message_that_was_never_tried_is_not_counted_as_sent(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, worker):
+    async with memory_client(telemetry=spans.telemetry()) as (client, worker):
         await withdraw(client, worker)
     (point,) = spans.points("messaging.client.sent.messages")
     assert point.attributes["messaging.destination.name"] == "a"
@@ -555,7 +555,7 @@ async def test_a_message_that_was_never_tried_is_not_counted_as_sent(spans):
 
 @virtual
 async def test_a_refused_message_leaves_no_span(spans):
-    async with memory_client(telemetry=spans.recorder()) as (client, _):
+    async with memory_client(telemetry=spans.telemetry()) as (client, _):
         with pytest.raises(MessageError):
             await client.celery.send_task("proj.echo", ({1, 2},))
     assert not spans.finished
@@ -564,20 +564,20 @@ async def test_a_refused_message_leaves_no_span(spans):
 @virtual
 async def test_a_trace_that_is_not_sampled_goes_on_unsampled():
     spans = Spans(sampler=ALWAYS_OFF)
-    carried = Carried(spans.recorder())
-    async with memory_client(telemetry=carried) as (client, _):
+    injected = Injected(spans.telemetry())
+    async with memory_client(telemetry=injected) as (client, _):
         assert await asyncio.gather(*(caller(spans, client, n) for n in (5, 6))) == [value(5), value(6)]
     assert not spans.finished
-    (headers,) = carried.headers.values()
+    (headers,) = injected.headers.values()
     assert not trace.get_current_span(propagate.extract(headers)).get_span_context().trace_flags.sampled
 
 
 @virtual
 async def test_with_the_api_alone_nothing_is_added():
-    carried = Carried(OpenTelemetry())
-    async with memory_client(telemetry=carried) as (client, _):
+    injected = Injected(OpenTelemetry())
+    async with memory_client(telemetry=injected) as (client, _):
         assert await client.fibonacci_many([5, 6], chunk_size=1) == [value(5), value(6)]
-    assert list(carried.headers.values()) == [{}, {}]
+    assert list(injected.headers.values()) == [{}, {}]
 
 
 # The names are those of the conventions.

@@ -286,13 +286,13 @@ def test_a_header_is_refused_for_no_other_name(headers):
     assert build(headers=headers).headers.items() >= headers.items()
 
 
-def test_headers_of_a_recorder_join_those_of_the_caller_and_replace_none():
+def test_headers_of_a_tracer_join_those_of_the_caller_and_replace_none():
     assert join_headers({"n": 1}, None, {"traceparent": "t", "n": "2", "id": "x", "x": 5}) == {"traceparent": "t"}
     assert join_headers({"n": 1}, {"a": 2}, {"traceparent": "t"}) == {"traceparent": "t", NESTED: {"a": 2}}
     assert join_headers({}, {"a": 2}, {}) == {NESTED: {"a": 2}}
 
 
-def test_a_dict_of_a_recorders_holds_the_callers_headers_too_for_the_task_finds_no_others():
+def test_a_dict_of_a_tracers_holds_the_callers_headers_too_for_the_task_finds_no_others():
     added = {NESTED: {"sentry-trace": "s", "at": 1.5, "n": "2", "a": "3"}}
     assert join_headers({"n": 1, "m": 4}, {"a": 5, "b": 6}, added) == {
         NESTED: {"sentry-trace": "s", "at": 1.5, "n": "2", "m": 4, "a": "3", "b": 6}
@@ -300,7 +300,7 @@ def test_a_dict_of_a_recorders_holds_the_callers_headers_too_for_the_task_finds_
 
 
 @pytest.mark.parametrize("broken", ["x", None, {"id": "x"}, {"n": object()}, {5: "x"}, {NESTED: "x"}])
-def test_a_dict_of_a_recorders_that_no_worker_could_take_is_left_out(broken):
+def test_a_dict_of_a_tracers_that_no_worker_could_take_is_left_out(broken):
     assert join_headers({"n": 1}, None, {NESTED: broken, "t": "x"}) == {"t": "x"}
     assert join_headers({"n": 1}, {"a": 2}, {NESTED: broken}) == {NESTED: {"a": 2}}
 

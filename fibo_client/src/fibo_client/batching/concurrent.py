@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.registry import Waiter
     from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.session import Session
-    from fibo_client.telemetry.tracer import Sending
+    from fibo_client.telemetry.tracer import SendSpan
 
 MAX_IN_FLIGHT: Final = 8
 """While a bucket has fewer chunks than this in flight, it is flushed at the end of the loop's iteration. A flush
@@ -64,19 +64,19 @@ class Request:
         computation: What computes the number, perhaps for other requests, too.
         began: When it was made, by the loop's clock.
         deadline: When to give up. Infinity is never.
-        origin: Who makes it, for telemetry.
+        context: Who makes it, for telemetry.
         receiver: What gets the answer; None once it has, or the caller left.
     """
 
-    __slots__ = ("began", "computation", "deadline", "origin", "receiver")
+    __slots__ = ("began", "computation", "context", "deadline", "receiver")
 
     def __init__(
-        self, computation: _Computation, began: float, deadline: float, origin: Any, receiver: Receiver
+        self, computation: _Computation, began: float, deadline: float, context: Any, receiver: Receiver
     ) -> None:
         self.computation: _Computation = computation
         self.began: float = began
         self.deadline: float = deadline
-        self.origin: Any = origin
+        self.context: Any = context
         self.receiver: Receiver | None = receiver
 
 
@@ -170,12 +170,12 @@ class _DeadlineGroup:
 class _Batch:
     """A chunk that was sent, and the requests that wait for it."""
 
-    __slots__ = ("answered", "began", "computations", "expiry", "groups", "job", "result", "sending", "task_id")
+    __slots__ = ("answered", "began", "computations", "expiry", "groups", "job", "result", "span", "task_id")
 
     def __init__(
         self,
         job: Job,
-        sending: Sending,
+        span: SendSpan,
         task_id: str,
         result: Callable[[], AsyncResult[list[Any]]],
         computations: Sequence[_Computation],
@@ -183,7 +183,7 @@ class _Batch:
         expiry: float,
     ) -> None:
         self.job: Job = job
-        self.sending: Sending = sending
+        self.span: SendSpan = span
         self.task_id: str = task_id
         self.result: Callable[[], AsyncResult[list[Any]]] = result
         self.computations: Sequence[_Computation] = computations
@@ -240,7 +240,7 @@ class Batcher:
             bucket.pending.append(computation)
             if bucket.scheduled is None:
                 self._schedule_flush(bucket, loop)
-        request = Request(computation, loop.time(), deadline, self._session.recorder.capture(), receiver)
+        request = Request(computation, loop.time(), deadline, self._session.tracer.current_context(), receiver)
         computation.add(request)
         if computation.batch is not None:
             self._join_batch(computation.batch, request)
@@ -305,14 +305,14 @@ class Batcher:
             self._session.check_room(1)
             chosen = send_options(chunk, bucket.options, self._last_priority, expires)
             # Many may have asked for its numbers. It is sent for the first of them, and shared by the others.
-            sending = self._session.begin(chosen, batch=False, origin=computations[0].requests[0].origin)
-            message = self._session.encoder.one(signature(chunk), chosen, sending)
+            span = self._session.start_send(chosen, batch=False, context=computations[0].requests[0].context)
+            message = self._session.encoder.one(signature(chunk), chosen, span)
         except FiboError as error:
             self._refuse(computations, error)
             return
-        job = self._session.job([message], sending, retry=True, bulky=is_bulky(chunk))
+        job = self._session.job([message], span, retry=True, bulky=is_bulky(chunk))
         result = partial(async_result, self._session, chunk, bucket.options, message.id)
-        batch = _Batch(job, sending, message.id, result, computations, now, deadline + EXPIRY_MARGIN)
+        batch = _Batch(job, span, message.id, result, computations, now, deadline + EXPIRY_MARGIN)
         bucket.in_flight += 1
         job.send()
         for computation in computations:
@@ -331,7 +331,7 @@ class Batcher:
             waiter = batch.job.enter(timeout, partial(self._settled, batch, deadline))
             group = batch.groups[deadline] = _DeadlineGroup(waiter)
         group.requests[request] = None
-        batch.sending.share(request.origin)
+        batch.span.link(request.context)
 
     def _leave_batch(self, batch: _Batch, group: _DeadlineGroup) -> None:
         """Have the group wait for the batch no longer. With the last group, the batch is over."""

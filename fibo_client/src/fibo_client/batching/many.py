@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
-    from fibo_client.telemetry.tracer import Sending
+    from fibo_client.telemetry.tracer import SendSpan
 
 _PORTION: Final = 2500
 """How many numbers are looked at before the event loop gets its turn."""
@@ -70,10 +70,10 @@ async def compute_many(
         return []
     chunks = await _pack(numbers, chunk_size)
     expires = None if timeout is None else timeout + EXPIRY_MARGIN
-    sending = session.begin(
+    span = session.start_send(
         send_options(chunks[0], options, session.broker.last_priority, expires), batch=len(chunks) > 1
     )
-    messages = await _encode(session, chunks, options, expires, sending)
+    messages = await _encode(session, chunks, options, expires, span)
     sent = {
         message.id: (chunk, async_result(session, chunk, options, message.id))
         for chunk, message in zip(chunks, messages, strict=True)
@@ -91,7 +91,7 @@ async def compute_many(
 
     outcome = await session.run(
         messages,
-        sending,
+        span,
         timeout=timeout,
         retry=True,
         bulky=any(map(is_bulky, chunks)),
@@ -152,7 +152,7 @@ async def _pack(numbers: Sequence[int], chunk_size: int) -> list[Chunk]:
 
 
 async def _encode(
-    session: Session, chunks: Sequence[Chunk], options: BatchOptions, expires: float | None, sending: Sending
+    session: Session, chunks: Sequence[Chunk], options: BatchOptions, expires: float | None, span: SendSpan
 ) -> list[TaskMessage]:
     """Encode the messages of all chunks, in their order."""
     messages: list[TaskMessage] = []
@@ -160,7 +160,7 @@ async def _encode(
         alike = [chunk for chunk in chunks if chunk.large is large]
         if alike:
             chosen = send_options(alike[0], options, session.broker.last_priority, expires)
-            messages += await session.encoder.many([signature(chunk) for chunk in alike], chosen, sending)
+            messages += await session.encoder.many([signature(chunk) for chunk in alike], chosen, span)
     return messages
 
 

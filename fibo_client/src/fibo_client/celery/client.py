@@ -148,9 +148,9 @@ class CeleryClient:
         """
         self.session.check()
         check_signature(signature)
-        sending = self.session.begin(options, batch=False)
-        message = self.session.encoder.one(signature, options, sending)
-        await self.session.publish([message], sending, timeout=self.session.seconds(timeout), retry=retry)
+        span = self.session.start_send(options, batch=False)
+        message = self.session.encoder.one(signature, options, span)
+        await self.session.publish([message], span, timeout=self.session.seconds(timeout), retry=retry)
         return self._handle(message, signature)
 
     @overload
@@ -237,16 +237,16 @@ class CeleryClient:
         """
         self.session.check()
         _check_no_id("send_many", options)
-        sending = self.session.begin(options, batch=True)
+        span = self.session.start_send(options, batch=True)
         messages: list[TaskMessage] = []
         handles: list[AsyncResult[R]] = []
         sent: list[Signature[R]] = []
-        async for portion in self.session.encoder.portions(_checked(signatures, sent), options, sending):
+        async for portion in self.session.encoder.portions(_checked(signatures, sent), options, span):
             messages += portion
             handles += map(self._handle, portion, sent)
             del sent[: len(portion)]
         if messages:
-            await self.session.publish(messages, sending, timeout=self.session.seconds(timeout), retry=retry)
+            await self.session.publish(messages, span, timeout=self.session.seconds(timeout), retry=retry)
         return handles
 
     @overload
@@ -514,11 +514,11 @@ class CeleryClient:
         options["ignore_result"] = False
         own_expiry = "expires" in options or any("expires" in signature.options for signature in signatures)
         defaults = {} if seconds is None else {"expires": seconds + EXPIRY_MARGIN}
-        sending = self.session.begin(options, batch=len(signatures) > 1)
-        messages = await self.session.encoder.many(signatures, options, sending, defaults)
+        span = self.session.start_send(options, batch=len(signatures) > 1)
+        messages = await self.session.encoder.many(signatures, options, span, defaults)
         outcome = await self.session.run(
             messages,
-            sending,
+            span,
             timeout=seconds,
             retry=retry,
             end_on_failure=not return_exceptions,

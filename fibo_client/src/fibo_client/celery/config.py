@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONCodec, JSONType
 from fibo_client.errors import ConfigError
-from fibo_client.telemetry.tracer import Recorder
+from fibo_client.telemetry.tracer import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ class ConfigOverrides(TypedDict, total=False):
     ssl_certfile: str | None
     ssl_keyfile: str | None
     ssl_check_hostname: bool | None
-    telemetry: Recorder | None
+    telemetry: Tracer | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +149,9 @@ class CeleryConfig:
     """The key of the client's certificate."""
     ssl_check_hostname: bool | None = None
     """Whether the server's certificate must be for its host name. None is yes, unless certificates are not checked."""
-    telemetry: Recorder | None = None
-    """What records the messages that are sent: `fibo_client.telemetry.otel.OpenTelemetry`,
-    `fibo_client.telemetry.sentry.Sentry`, or a recorder of your own. None is nothing."""
+    telemetry: Tracer | None = None
+    """What traces the messages that are sent: `fibo_client.telemetry.otel.OpenTelemetry`,
+    `fibo_client.telemetry.sentry.Sentry`, or a tracer of your own. None is nothing."""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "poll_max"):
@@ -171,7 +171,7 @@ class CeleryConfig:
         object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
         _check_fanout_prefix(self.fanout_prefix)
         object.__setattr__(self, "json_types", _check_types(self.json_types))
-        _check_recorder(self.telemetry)
+        _check_tracer(self.telemetry)
 
     @property
     def longest_poll(self) -> float:
@@ -311,11 +311,12 @@ def _check_no_transport(url: object) -> None:
         raise ConfigError(f"broker_url must be text; write: transport={type(url).__name__}(...), by that name")
 
 
-def _check_recorder(recorder: object) -> None:
-    if recorder is not None and (isinstance(recorder, type) or not isinstance(recorder, Recorder)):
-        given = f"the class {recorder.__name__}" if isinstance(recorder, type) else type(recorder).__name__
+def _check_tracer(tracer: object) -> None:
+    if tracer is not None and (isinstance(tracer, type) or not isinstance(tracer, Tracer)):
+        given = f"the class {tracer.__name__}" if isinstance(tracer, type) else type(tracer).__name__
         raise ConfigError(
-            f"telemetry must be a recorder, such as OpenTelemetry() of fibo_client.telemetry.otel, not {given}"
+            "telemetry must be a fibo_client.telemetry.Tracer, such as OpenTelemetry() of fibo_client.telemetry.otel, "
+            f"not {given}"
         )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
     from fibo_client.celery.signature import SendOptions, Signature
-    from fibo_client.telemetry.tracer import Sending
+    from fibo_client.telemetry.tracer import SendSpan
 
 BUILD_SLICE: Final = 250
 """The most messages that are built before the event loop gets its turn."""
@@ -79,13 +79,13 @@ class Encoder:
         # With types: to Python 1 is True, and to a worker it is not.
         self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._build)
 
-    def one(self, signature: Signature[Any], options: SendOptions, sending: Sending) -> TaskMessage:
+    def one(self, signature: Signature[Any], options: SendOptions, span: SendSpan) -> TaskMessage:
         """Encode one message.
 
         Args:
             signature: The task with its arguments.
             options: The options of the call, which win over those of the signature.
-            sending: Is told of the message, and may add headers.
+            span: Is told of the message, and may add headers.
 
         Returns:
             The message.
@@ -94,7 +94,7 @@ class Encoder:
             MessageError: A worker could not take the message.
         """
         (task_id,) = cut_ids(os.urandom(ID_BYTES))
-        message = self._call(signature.options, options, sending).message(signature, task_id)
+        message = self._call(signature.options, options, span).message(signature, task_id)
         self._broker.check(message)
         return message
 
@@ -102,7 +102,7 @@ class Encoder:
         self,
         signatures: Iterable[Signature[Any]],
         options: SendOptions,
-        sending: Sending,
+        span: SendSpan,
         defaults: Mapping[str, Any] = _NONE,
     ) -> list[TaskMessage]:
         """Encode many messages. The event loop gets its turn now and then.
@@ -110,7 +110,7 @@ class Encoder:
         Args:
             signatures: The tasks with their arguments.
             options: The options of the call, which win over those of the signatures.
-            sending: Is told of each message, and may add headers.
+            span: Is told of each message, and may add headers.
             defaults: Options for those of which neither says anything.
 
         Returns:
@@ -119,14 +119,14 @@ class Encoder:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        portions = self.portions(signatures, options, sending, defaults)
+        portions = self.portions(signatures, options, span, defaults)
         return [message async for portion in portions for message in portion]
 
     async def portions(
         self,
         signatures: Iterable[Signature[Any]],
         options: SendOptions,
-        sending: Sending,
+        span: SendSpan,
         defaults: Mapping[str, Any] = _NONE,
     ) -> AsyncIterator[list[TaskMessage]]:
         """Encode many messages, as `many`. The event loop gets its turn between two portions.
@@ -134,7 +134,7 @@ class Encoder:
         Args:
             signatures: As for `many`.
             options: As for `many`.
-            sending: As for `many`.
+            span: As for `many`.
             defaults: As for `many`.
 
         Yields:
@@ -154,7 +154,7 @@ class Encoder:
                 await asyncio.sleep(0)
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
-                call = self._call({**defaults, **own}, options, sending)
+                call = self._call({**defaults, **own}, options, span)
             message = call.message(signature, next(ids))
             self._broker.check(message)
             portion.append(message)
@@ -162,8 +162,8 @@ class Encoder:
         if portion:
             yield portion
 
-    def _call(self, own: Mapping[str, Any], options: SendOptions, sending: Sending) -> _Call:
-        return _Call(self._template, self._queue, self._shown, {**own, **options}, sending, self._types)
+    def _call(self, own: Mapping[str, Any], options: SendOptions, span: SendSpan) -> _Call:
+        return _Call(self._template, self._queue, self._shown, {**own, **options}, span, self._types)
 
     def _template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
         try:
@@ -183,7 +183,7 @@ class _Call:
         queue: The queue, if the options name none.
         shown: What logs show of arguments of which nothing is said. None is the arguments.
         options: The options, which it takes for its own.
-        sending: Is told of each message, and may add headers.
+        span: Gives each message more headers.
         types: The types that arguments may have.
     """
 
@@ -193,7 +193,7 @@ class _Call:
         queue: str,
         shown: str | None,
         options: dict[str, Any],
-        sending: Sending,
+        span: SendSpan,
         types: JSONCodec,
     ) -> None:
         for name in options:
@@ -222,7 +222,7 @@ class _Call:
         self._compression: str | None = options.get("compression")
         self._types = types
         self._template_of = template
-        self._carry = sending.carry
+        self._inject = span.inject
         self._templates: dict[str, MessageTemplate] = {}
         self._task: object = object()  # The task of the last message; none so far.
 
@@ -241,7 +241,7 @@ class _Call:
             self._kwargsrepr,
             self._types,
         )
-        more = self._carry(task, task_id)
+        more = self._inject(task, task_id)
         if more or self._nested is not None:
             more = join_headers(self._own, self._nested, more)
         return TaskMessage(task_id, self._template, arguments, self._moments, more)

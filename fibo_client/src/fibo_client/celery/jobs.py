@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.publisher import Failure, Publisher
     from fibo_client.celery.reader import Reader
     from fibo_client.celery.registry import Waiter
-    from fibo_client.telemetry.tracer import Sending
+    from fibo_client.telemetry.tracer import SendSpan
 
 EXPIRY_MARGIN: Final = 2.0
 """Seconds between the last deadline of owned work and the expiry of its tasks: a worker judges it by its own clock."""
@@ -60,7 +60,7 @@ class Job:
         end_on_failure: bool,
         revoke_on_cancel: bool,
         keep_results: bool,
-        sending: Sending,
+        span: SendSpan,
     ) -> None:
         self._publisher = publisher
         self._reader = reader
@@ -70,7 +70,7 @@ class Job:
         self._end_on_failure = end_on_failure
         self._revoke_on_cancel = revoke_on_cancel
         self._keep_results = keep_results
-        self._publication = Publication(messages, self._published, sending=sending)
+        self._publication = Publication(messages, self._published, span=span)
         self._task_ids = [message.id for message in messages] if task_ids is None else task_ids
         self._waiters: dict[Waiter, None] = {}
         self._last_deadline = -math.inf

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
 from fibo_client.errors import PublishError, PublishUnknownError
-from fibo_client.telemetry.tracer import SILENCE
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.protocol.message import TaskMessage
-    from fibo_client.telemetry.tracer import Sending
+    from fibo_client.telemetry.tracer import SendSpan
 
 logger: Final = logging.getLogger("fibo_client")
 
@@ -54,7 +54,7 @@ class Publication:
         messages: The messages.
         on_done: Called once: with None when all have been sent, or with the error.
         retry_until: Send again after a failure until then, by the loop's clock. None is not at all.
-        sending: Is told how it ended.
+        span: The span of the messages, which ends when they are over.
         remaining: What has not been sent for certain, by task id.
         unknown: The ids among them that may have been sent.
         in_flight: Whether the broker has it, or is about to.
@@ -67,7 +67,7 @@ class Publication:
     messages: Sequence[TaskMessage]
     on_done: Callable[[Failure | None], None]
     retry_until: float | None = None
-    sending: Sending = SILENCE
+    span: SendSpan = NOOP_SPAN
     remaining: dict[str, TaskMessage] = field(init=False)
     unknown: set[str] = field(default_factory=set)
     in_flight: bool = False
@@ -286,7 +286,7 @@ class Publisher:
         publication.over = True
         self._unfinished.discard(publication)
         left = len(publication.remaining)
-        publication.sending.end(
+        publication.span.end(
             sent=len(publication.messages) - left, failed=left if publication.attempts else 0, error=error
         )
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.publisher import Failure
     from fibo_client.celery.registry import Waiter
     from fibo_client.celery.signature import SendOptions
-    from fibo_client.telemetry.tracer import Recorder, Sending
+    from fibo_client.telemetry.tracer import SendSpan, Tracer
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 _LOOP_CLOSED: Final = (
@@ -101,7 +101,7 @@ class Session:
         self.cleaner: Cleaner = Cleaner(broker, backend)
         types = JSONCodec(config.json_types)
         self.encoder: Encoder = Encoder(broker, config.queue, hide_arguments=config.hide_arguments, types=types)
-        self.recorder: Recorder = guarded(config.telemetry)
+        self.tracer: Tracer = guarded(config.telemetry)
         self._publisher = Publisher(broker)
         self._probe = WorkerProbe(broker)
         self._reader = Reader(backend, config, self._probe.ask, types)
@@ -281,33 +281,33 @@ class Session:
             raise ValueError(f"timeout={timeout} must be at most {LONGEST_TIMEOUT:.0f} seconds; None is no limit")
         return timeout
 
-    def begin(self, options: SendOptions, *, batch: bool, origin: object = None) -> Sending:
-        """Say that messages are about to be made and sent.
+    def start_send(self, options: SendOptions, *, batch: bool, context: object = None) -> SendSpan:
+        """Start the span of messages that are about to be made and sent.
 
         Args:
             options: The options that they will have.
             batch: Whether there may be several.
-            origin: For whom, from the recorder's ``capture``. None is who runs now.
+            context: The caller's, from the tracer's ``current_context``. None is the current one.
 
         Returns:
-            What to hand to the encoder, and then to `publish`, `run` or `own`.
+            The span, for the encoder, and then for `publish`, `run` or `job`.
         """
-        return self.recorder.send(
+        return self.tracer.start_send(
             options.get("queue", self.config.queue),
             self.broker.server,
             batch=batch,
             headers=options.get("headers", _NO_HEADERS),
-            origin=origin,
+            context=context,
         )
 
     async def publish(
-        self, messages: Sequence[TaskMessage], sending: Sending, *, timeout: float | None, retry: bool
+        self, messages: Sequence[TaskMessage], span: SendSpan, *, timeout: float | None, retry: bool
     ) -> None:
         """Send tasks that are handed out.
 
         Args:
             messages: The tasks.
-            sending: From `begin`.
+            span: From `start_send`.
             timeout: Seconds that sending may take. None is no limit.
             retry: Whether to send the same bytes again after a failure.
 
@@ -324,7 +324,7 @@ class Session:
             outcome.append(failure)
             _wake(done)
 
-        publication = Publication(messages, published, until, sending)
+        publication = Publication(messages, published, until, span)
         self._publisher.put(publication)
         try:
             async with asyncio.timeout(timeout):
@@ -400,7 +400,7 @@ class Session:
     async def run(
         self,
         messages: Sequence[TaskMessage],
-        sending: Sending,
+        span: SendSpan,
         *,
         task_ids: Sequence[str] | None = None,
         timeout: float | None,
@@ -415,7 +415,7 @@ class Session:
 
         Args:
             messages: What is published; at least one.
-            sending: From `begin`.
+            span: From `start_send`.
             task_ids: What is awaited. None is the tasks of the messages.
             timeout: Seconds for all of it. None is no limit.
             retry: Whether to send the same bytes again after a failure.
@@ -441,7 +441,7 @@ class Session:
         over: asyncio.Future[None] = loop.create_future()
         job = self.job(
             messages,
-            sending,
+            span,
             task_ids=task_ids,
             retry=retry,
             bulky=bulky,
@@ -459,7 +459,7 @@ class Session:
     def job(
         self,
         messages: Sequence[TaskMessage],
-        sending: Sending,
+        span: SendSpan,
         *,
         task_ids: Sequence[str] | None = None,
         retry: bool,
@@ -471,7 +471,7 @@ class Session:
 
         Args:
             messages: What is published; at least one.
-            sending: From `begin`.
+            span: From `start_send`.
             task_ids: What is awaited. None is the tasks of the messages.
             retry: Whether to send the same bytes again after a failure.
             bulky: Whether large answers are expected.
@@ -492,7 +492,7 @@ class Session:
             end_on_failure=end_on_failure,
             revoke_on_cancel=self.config.revoke_on_cancel,
             keep_results=keep_results,
-            sending=sending,
+            span=span,
         )
         self._jobs.add(job)
         return job

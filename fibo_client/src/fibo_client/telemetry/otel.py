@@ -13,7 +13,8 @@ from fibo_client._version import __version__
 from fibo_client.telemetry.semconv import DESTINATION, MESSAGE_COUNT, MESSAGE_ID, SYSTEM
 
 try:
-    from opentelemetry import context, metrics, propagate, trace
+    from opentelemetry import context as context_api
+    from opentelemetry import metrics, propagate, trace
 except ModuleNotFoundError as _error:
     raise ImportError("OpenTelemetry is not installed; get it with: pip install 'fibo-client[otel]'") from _error
 
@@ -47,7 +48,7 @@ _SCOPE: Final = "fibo_client"
 
 
 class OpenTelemetry:
-    """Records what a client sends as OpenTelemetry's spans and metrics.
+    """Traces and measures what a client sends, by OpenTelemetry.
 
     ::
 
@@ -84,19 +85,19 @@ class OpenTelemetry:
         )
         self._instruments = _Instruments(tracer, duration, sent, create_spans)
 
-    def capture(self) -> Context:
-        """See `fibo_client.telemetry.Recorder.capture`."""
-        return context.get_current()
+    def current_context(self) -> Context:
+        """See `fibo_client.telemetry.Tracer.current_context`."""
+        return context_api.get_current()
 
-    def send(
-        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Context | None
-    ) -> _Sending:
-        """See `fibo_client.telemetry.Recorder.send`."""
-        return _Sending(self._instruments, queue, server, batch=batch, headers=headers, origin=origin)
+    def start_send(
+        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Context | None
+    ) -> _SendSpan:
+        """See `fibo_client.telemetry.Tracer.start_send`."""
+        return _SendSpan(self._instruments, queue, server, batch=batch, headers=headers, context=context)
 
 
 class _Instruments(NamedTuple):
-    """What every sending records with."""
+    """What every span is made and measured with."""
 
     tracer: Tracer
     duration: Histogram
@@ -104,7 +105,7 @@ class _Instruments(NamedTuple):
     create_spans: bool
 
 
-class _Sending:
+class _SendSpan:
     """One ``send`` span, with what belongs to it."""
 
     def __init__(
@@ -115,12 +116,12 @@ class _Sending:
         *,
         batch: bool,
         headers: Mapping[str, Any],
-        origin: Context | None,
+        context: Context | None,
     ) -> None:
         self._with = instruments
         self._queue = queue
         self._batch = batch
-        self._context = context.get_current() if origin is None else origin
+        self._context = context_api.get_current() if context is None else context
         self._began = time.perf_counter()
         self._began_at = time.time_ns()
         self._common: dict[str, str | int] = {SYSTEM: server.system, DESTINATION: queue}
@@ -129,16 +130,18 @@ class _Sending:
         if server.port is not None:
             self._common[SERVER_PORT] = server.port
         # Who gives the messages a context of their own has traced them already. They keep it.
-        given = _span_context(propagate.extract(headers, context.Context())) if headers else trace.INVALID_SPAN_CONTEXT
+        given = (
+            _span_context(propagate.extract(headers, context_api.Context())) if headers else trace.INVALID_SPAN_CONTEXT
+        )
         self._given = [trace.Link(given)] if given.is_valid else []
         self._span: Span | None = None
         self._task: str | None = None
         self._task_id = ""
-        self._carried: dict[str, str] = {}
+        self._headers: dict[str, str] = {}
         self._known = {_span_context(self._context).span_id, trace.INVALID_SPAN_ID}
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, str]:
-        """See `fibo_client.telemetry.tracer.Sending.carry`."""
+    def inject(self, task: str, task_id: str) -> Mapping[str, str]:
+        """See `fibo_client.telemetry.SendSpan.inject`."""
         if self._span is None:
             self._span = self._start(task, task_id)
         elif task != self._task:
@@ -146,25 +149,25 @@ class _Sending:
         if self._given:
             return {}
         if not (self._batch and self._with.create_spans):
-            return self._carried
+            return self._headers
         own = self._create(self._context, task, task_id, [])
         self._span.add_link(own.get_span_context(), {MESSAGE_ID: task_id})
         return _injected(own, self._context)
 
-    def share(self, origin: Context) -> None:
-        """See `fibo_client.telemetry.tracer.Sending.share`."""
-        theirs = _span_context(origin)
+    def link(self, context: Context) -> None:
+        """See `fibo_client.telemetry.SendSpan.link`."""
+        theirs = _span_context(context)
         if theirs.span_id in self._known or self._span is None:
             return
         self._known.add(theirs.span_id)
         if self._with.create_spans:
             link = trace.Link(self._span.get_span_context())
-            theirs = self._create(origin, self._task or "", self._task_id, [link]).get_span_context()
+            theirs = self._create(context, self._task or "", self._task_id, [link]).get_span_context()
         if self._span.is_recording():  # Who comes later finds it ended, and is the only one to know.
             self._span.add_link(theirs)
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """See `fibo_client.telemetry.tracer.Sending.end`."""
+        """See `fibo_client.telemetry.SendSpan.end`."""
         seconds = time.perf_counter() - self._began
         measured = self._common | {OPERATION: "send", OPERATION_TYPE: "send"}
         wrong = measured if error is None else measured | {ERROR_TYPE: type(error).__qualname__}
@@ -184,7 +187,7 @@ class _Sending:
             self._with.sent.add(failed, wrong)
 
     def _start(self, task: str, task_id: str) -> Span:
-        """Start the span of the sending, when it is certain that there is a message."""
+        """Start OpenTelemetry's span, when it is certain that there is a message."""
         self._task, self._task_id = task, task_id
         attributes = self._common | {OPERATION: "send", OPERATION_TYPE: "send"}
         if not self._batch:
@@ -198,7 +201,7 @@ class _Sending:
             self._given,
             self._began_at,
         )
-        self._carried = {} if creates else _injected(span, self._context)
+        self._headers = {} if creates else _injected(span, self._context)
         return span
 
     def _create(self, parent: Context, task: str, task_id: str, links: list[trace.Link]) -> Span:

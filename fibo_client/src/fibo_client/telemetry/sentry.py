@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.telemetry.semconv import DESTINATION, MESSAGE_COUNT, MESSAGE_ID, SYSTEM
-from fibo_client.telemetry.tracer import SILENCE
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 try:
     import sentry_sdk
@@ -19,7 +19,7 @@ except ModuleNotFoundError as _error:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fibo_client.telemetry.tracer import Sending, Server
+    from fibo_client.telemetry.tracer import SendSpan, Server
 
 __all__ = ["Sentry"]
 
@@ -36,7 +36,7 @@ ORIGIN: Final = "auto.queue.fibo_client"
 
 
 class Sentry:
-    """Records what a client sends as spans of Sentry's, and has workers go on with the trace.
+    """Traces what a client sends, by Sentry, and has workers go on with the trace.
 
     ::
 
@@ -46,19 +46,21 @@ class Sentry:
     One can serve several clients. Where ``sentry_sdk.init`` was not called, it does nothing.
     """
 
-    def capture(self) -> Any:
-        """See `fibo_client.telemetry.Recorder.capture`."""
+    def current_context(self) -> Any:
+        """See `fibo_client.telemetry.Tracer.current_context`."""
         if not sentry_sdk.is_initialized():
             return None
         scope = sentry_sdk.get_current_scope()
         return _Caller(scope.streamed_span if _streams() else scope.span, sentry_sdk.get_isolation_scope())
 
-    def send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Any) -> Sending:
-        """See `fibo_client.telemetry.Recorder.send`."""
-        caller = origin or self.capture()
+    def start_send(
+        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Any
+    ) -> SendSpan:
+        """See `fibo_client.telemetry.Tracer.start_send`."""
+        caller = context or self.current_context()
         if caller is None:
-            return SILENCE
-        return _Sending(caller, {SYSTEM: server.system, DESTINATION: queue}, headers or {}, batch=batch)
+            return NOOP_SPAN
+        return _SendSpan(caller, {SYSTEM: server.system, DESTINATION: queue}, headers or {}, batch=batch)
 
 
 class _Caller(NamedTuple):
@@ -68,7 +70,7 @@ class _Caller(NamedTuple):
     scope: sentry_sdk.Scope
 
 
-class _Sending:
+class _SendSpan:
     """One span, of the kind that Sentry's pages on queues count as published messages."""
 
     def __init__(self, caller: _Caller, data: dict[str, Any], headers: Mapping[str, Any], *, batch: bool) -> None:
@@ -77,20 +79,20 @@ class _Sending:
         self._given = headers
         self._batch = batch
         self._span: Any = None
-        self._carried: dict[str, Any] | None = None
+        self._injected: dict[str, Any] | None = None
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
-        """See `fibo_client.telemetry.tracer.Sending.carry`."""
-        if self._carried is None:
+    def inject(self, task: str, task_id: str) -> Mapping[str, Any]:
+        """See `fibo_client.telemetry.SendSpan.inject`."""
+        if self._injected is None:
             self._span = self._start(task, task_id)
-            self._carried = {NESTED: self._headers()}
-        return self._carried
+            self._injected = {NESTED: self._headers()}
+        return self._injected
 
-    def share(self, origin: Any) -> None:
-        """See `fibo_client.telemetry.tracer.Sending.share`. Sentry has no links that could be added."""
+    def link(self, context: Any) -> None:
+        """See `fibo_client.telemetry.SendSpan.link`. Sentry has no links that could be added."""
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """See `fibo_client.telemetry.tracer.Sending.end`."""
+        """See `fibo_client.telemetry.SendSpan.end`."""
         if self._span is None:
             return
         streams = _streams()

@@ -1,4 +1,4 @@
-"""The contract of a recorder, the one that records nothing, and what keeps a recorder's errors from its client."""
+"""The contract of a tracer, the no-op one, and what keeps a tracer's errors from its client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_chec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SILENCE", "Recorder", "Sending", "Server", "guarded"]
+__all__ = ["NOOP_SPAN", "NOOP_TRACER", "SendSpan", "Server", "Tracer", "guarded"]
 
 logger: Final = logging.getLogger("fibo_client")
 
@@ -29,14 +29,14 @@ class Server(NamedTuple):
     port: int | None = None
 
 
-class Sending(Protocol):
-    """Messages that somebody sends together, from when the first is made until it is known what became of all.
+class SendSpan(Protocol):
+    """The span of messages that are sent together: from making the first until the outcome of all is known.
 
-    A sending whose messages are refused before any is sent has no end.
+    A span whose messages are refused before any is sent has no end.
     """
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
-        """Take note that a message was made, and give headers for it.
+    def inject(self, task: str, task_id: str) -> Mapping[str, Any]:
+        """Give headers for a message that was just made.
 
         Args:
             task: The task's name.
@@ -50,16 +50,16 @@ class Sending(Protocol):
         """
         ...
 
-    def share(self, origin: Any) -> None:
-        """Take note that the message works for one more caller. It may be the one that it was begun for.
+    def link(self, context: Any) -> None:
+        """Link one more caller to the message that works for it. It may be the one that the span was started for.
 
         Args:
-            origin: The caller's, from `Recorder.capture`.
+            context: The caller's, from `Tracer.current_context`.
         """
         ...
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """Take note of what became of the messages. Once.
+        """End the span, once, when the outcome of all messages is known.
 
         Args:
             sent: How many the broker has taken.
@@ -70,85 +70,97 @@ class Sending(Protocol):
 
 
 @runtime_checkable
-class Recorder(Protocol):
-    """Is told of the messages that a client sends. It runs on the event loop, and must not block.
+class Tracer(Protocol):
+    """Traces the messages that a client sends. It runs on the event loop, and must not block.
 
-    What it raises is logged, and changes nothing for the client.
+    What it raises is logged, and changes nothing for the client. OpenTelemetry's own ``Tracer`` is another class.
     """
 
-    def capture(self) -> Any:
-        """Give the context of who runs now, for a `send` or `share` that comes later and from elsewhere.
+    def current_context(self) -> Any:
+        """Give the caller's context, for a later `start_send` or `SendSpan.link` from another task.
 
         Returns:
-            The context, for this recorder only; None if there is nothing to remember.
+            The context, for this tracer only; None if there is nothing to remember.
         """
         ...
 
-    def send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Any) -> Sending:
-        """Take note that somebody begins to send.
+    def start_send(
+        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Any
+    ) -> SendSpan:
+        """Start the span of messages that are about to be made and sent.
 
         Args:
             queue: The queue.
             server: Where it is.
             batch: Whether it may be several messages.
             headers: The headers that the caller gives the messages.
-            origin: Who sends, from `capture`. None is who runs now.
+            context: The caller's, from `current_context`. None is the current one.
 
         Returns:
-            What to tell further.
+            The span.
         """
         ...
 
 
-class _Silence:
-    """Records nothing: a recorder and a sending in one."""
+class _NoopSpan:
+    """A span that records nothing."""
 
     __slots__ = ()
 
-    def capture(self) -> None:
-        """See `Recorder.capture`."""
-
-    def send(self, *_: object, **__: object) -> Sending:
-        """See `Recorder.send`."""
-        return self
-
-    def carry(self, *_: object, **__: object) -> Mapping[str, Any]:
-        """See `Sending.carry`."""
+    def inject(self, *_: object, **__: object) -> Mapping[str, Any]:
+        """See `SendSpan.inject`."""
         return _NO_HEADERS
 
-    def share(self, origin: Any) -> None:
-        """See `Sending.share`."""
+    def link(self, context: Any) -> None:
+        """See `SendSpan.link`."""
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """See `Sending.end`."""
+        """See `SendSpan.end`."""
 
 
-SILENCE: Final = _Silence()
-"""What a client talks to when nobody wants to know."""
+NOOP_SPAN: Final = _NoopSpan()
+"""The no-op span."""
 
 
-def guarded(recorder: Recorder | None) -> Recorder:
-    """Keep a recorder's errors from its client.
+class _NoopTracer:
+    """A tracer that records nothing."""
+
+    __slots__ = ()
+
+    def current_context(self) -> None:
+        """See `Tracer.current_context`."""
+
+    def start_send(self, *_: object, **__: object) -> SendSpan:
+        """See `Tracer.start_send`."""
+        return NOOP_SPAN
+
+
+NOOP_TRACER: Final = _NoopTracer()
+"""The no-op tracer."""
+
+
+def guarded(tracer: Tracer | None) -> Tracer:
+    """Keep a tracer's errors from its client.
 
     Args:
-        recorder: The recorder. None is one that records nothing.
+        tracer: The tracer. None is the no-op one.
 
     Returns:
-        A recorder that raises nothing.
+        A tracer that raises nothing.
     """
-    return SILENCE if recorder is None else _Guard(recorder)
+    return NOOP_TRACER if tracer is None else _GuardedTracer(tracer)
 
 
-class _Guard:
-    """A recorder whose errors are logged: the first in full, the others at DEBUG.
+class _GuardedTracer:
+    """A tracer whose errors are logged: the first in full, the others at DEBUG.
 
     As a context manager it ends any block at its first error, logs that, and raises nothing.
     """
 
-    __slots__ = ("_complained", "_recorder")
+    __slots__ = ("_complained", "_tracer")
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
         self._complained = False
 
     def __enter__(self) -> None:
@@ -162,41 +174,43 @@ class _Guard:
         logger.log(level, "the telemetry failed; calls go on without it", exc_info=True)
         return True
 
-    def capture(self) -> Any:
-        """See `Recorder.capture`."""
+    def current_context(self) -> Any:
+        """See `Tracer.current_context`."""
         with self:
-            return self._recorder.capture()
+            return self._tracer.current_context()
         return None
 
-    def send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], origin: Any) -> Sending:
-        """See `Recorder.send`."""
+    def start_send(
+        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Any
+    ) -> SendSpan:
+        """See `Tracer.start_send`."""
         with self:
-            sending = self._recorder.send(queue, server, batch=batch, headers=headers, origin=origin)
-            return _GuardedSending(self, sending)
-        return SILENCE
+            span = self._tracer.start_send(queue, server, batch=batch, headers=headers, context=context)
+            return _GuardedSpan(self, span)
+        return NOOP_SPAN
 
 
-class _GuardedSending:
-    """A sending whose errors are logged."""
+class _GuardedSpan:
+    """A span whose errors are logged."""
 
-    __slots__ = ("_guard", "_sending")
+    __slots__ = ("_span", "_tracer")
 
-    def __init__(self, guard: _Guard, sending: Sending) -> None:
-        self._guard = guard
-        self._sending = sending
+    def __init__(self, tracer: _GuardedTracer, span: SendSpan) -> None:
+        self._tracer = tracer
+        self._span = span
 
-    def carry(self, task: str, task_id: str) -> Mapping[str, Any]:
-        """See `Sending.carry`."""
-        with self._guard:
-            return dict(self._sending.carry(task, task_id))
+    def inject(self, task: str, task_id: str) -> Mapping[str, Any]:
+        """See `SendSpan.inject`."""
+        with self._tracer:
+            return dict(self._span.inject(task, task_id))
         return _NO_HEADERS
 
-    def share(self, origin: Any) -> None:
-        """See `Sending.share`."""
-        with self._guard:
-            self._sending.share(origin)
+    def link(self, context: Any) -> None:
+        """See `SendSpan.link`."""
+        with self._tracer:
+            self._span.link(context)
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """See `Sending.end`."""
-        with self._guard:
-            self._sending.end(sent=sent, failed=failed, error=error)
+        """See `SendSpan.end`."""
+        with self._tracer:
+            self._span.end(sent=sent, failed=failed, error=error)
