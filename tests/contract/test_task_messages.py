@@ -20,7 +20,8 @@ from kombu import Connection
 from kombu.serialization import loads as kombu_loads
 from kombu.transport.redis import Channel
 
-from fibo_client.celery.protocol.message import NESTED, RESERVED_HEADERS
+from fibo_client.celery.protocol.message import RESERVED_HEADERS
+from fibo_client.telemetry.tracer import NESTED
 
 TASK = "stock.echo"
 LATER = datetime(2050, 1, 2, 3, 4, 5, 678, tzinfo=UTC)

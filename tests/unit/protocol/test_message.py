@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from support.messages import build_task
 
 from fibo_client.celery.protocol.message import (
-    NESTED,
     RESERVED_HEADERS,
     RESERVED_STAMPS,
     check_name,
     join_headers,
 )
 from fibo_client.errors import MessageError
+from fibo_client.telemetry.tracer import NESTED
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 HUGE = 10**5000

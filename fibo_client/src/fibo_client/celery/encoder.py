@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.message import (
-    NESTED,
     TaskMessage,
     build_template,
     check_headers,
@@ -25,6 +24,7 @@ from fibo_client.celery.protocol.message import (
     join_headers,
 )
 from fibo_client.errors import MessageError
+from fibo_client.telemetry.tracer import NESTED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping

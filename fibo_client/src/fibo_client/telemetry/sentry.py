@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.telemetry.semconv import DESTINATION, MESSAGE_COUNT, MESSAGE_ID, SYSTEM
-from fibo_client.telemetry.tracer import NOOP_SPAN
+from fibo_client.telemetry.tracer import NESTED, NOOP_SPAN
 
 try:
     import sentry_sdk
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from fibo_client.telemetry.tracer import SendSpan, Server
 
 __all__ = ["Sentry"]
-
-NESTED: Final = "headers"
-"""The header that Sentry's integration of Celery looks into, on the worker's side. Source: its ``_wrap_tracer``."""
 
 TRACE: Final = "sentry-trace"
 BAGGAGE: Final = "baggage"

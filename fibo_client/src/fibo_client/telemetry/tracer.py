@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_chec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NOOP_SPAN", "NOOP_TRACER", "SendSpan", "Server", "Tracer", "guarded"]
+__all__ = ["NESTED", "NOOP_SPAN", "NOOP_TRACER", "SendSpan", "Server", "Tracer", "guarded"]
 
 logger: Final = logging.getLogger("fibo_client")
+
+NESTED: Final = "headers"
+"""The header that a task finds as ``self.request.headers``, if it is there. It is a dict: a worker that tries the task
+again sends what is in it as the headers of the next message. Sentry's integration of Celery looks into no other header
+on the worker's side. Source: its ``_wrap_tracer``."""
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.errors import MessageError
+from fibo_client.telemetry.tracer import NESTED
 from fibo_client.text import beginning, shown
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ RESERVED_HEADERS: Final = frozenset(
 )  # fmt: skip
 """Header names that are not the user's: such a header would replace what the worker needs, or be replaced by it.
 Nor are names such as ``__class__``, which are Python's. `NESTED` is not among them."""
-
-NESTED: Final = "headers"
-"""The header that a task finds as ``self.request.headers``, if it is there. It is a dict: a worker that tries the task
-again sends what is in it as the headers of the next message."""
 
 RESERVED_STAMPS: Final = RESERVED_HEADERS | {
     NESTED,
