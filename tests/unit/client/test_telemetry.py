@@ -101,10 +101,10 @@ async def test_tasks_that_are_sent_together_have_one_end_together(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         worker.delay = None
         handles = await client.celery.send_many([ECHO(1), ECHO(2), ECHO(3)])
-        (sending,) = notes.sent
-        assert sending.told[2] is True
-        assert sending.carried == [("proj.echo", handle.id) for handle in handles]
-        assert sending.ends == [(3, 0, None)]
+        (span,) = notes.spans
+        assert span.told[2] is True
+        assert span.injected == [("proj.echo", handle.id) for handle in handles]
+        assert span.ends == [(3, 0, None)]
 
 
 @virtual
