@@ -551,4 +551,7 @@ def test_a_diagnosis_is_broken_at_words_on_a_terminal_and_one_line_elsewhere(sto
     status, screen = fibo_on_screen(stock.url, *diagnose)
     lines = screen.raw.decode().splitlines()
     assert (status, len(lines) > 1, max(map(len, lines)) <= 80) == (0, True, True)
-    assert fibo(stock.url, *diagnose).stdout == " ".join(lines) + "\n"
+    done = fibo(stock.url, *diagnose)
+    assert done.stdout.count("\n") == done.stderr.count("\n") == 1
+    assert f"{done.stdout}{done.stderr}".split() == " ".join(lines).split()
+    assert done.stderr.endswith("--queue QUEUE\n")

@@ -52,7 +52,7 @@ async def test_with_a_fixture_of_its_own(client, fake_fibo):
 async def test_with_both(fake_celery, fake_fibo):
     fake_celery.task("proj.add", lambda x, y: x + y)
     async with CeleryClient(transport=fake_celery) as celery, FiboClient(transport=fake_fibo) as client:
-        assert await celery.call("proj.add", 2, 3) == 5
+        assert await celery.call("proj.add", (2, 3)) == 5
         assert await client.fibonacci(10) == 55
     fake_celery.assert_sent_once("proj.add", 2, 3)
 """

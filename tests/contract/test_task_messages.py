@@ -20,6 +20,7 @@ from kombu import Connection
 from kombu.serialization import loads as kombu_loads
 from kombu.transport.redis import Channel
 
+from fibo_client.celery import RemoteTask
 from fibo_client.celery.protocol.message import RESERVED_HEADERS
 from fibo_client.telemetry.tracer import NESTED
 
@@ -219,7 +220,7 @@ async def test_celerys_message_is_not_the_same_for_another_call(unserved):
 
 async def test_messages_of_a_batch_are_popped_in_the_order_in_which_they_were_sent(unserved):
     async with unserved.client() as client:
-        results = await client.send_many([TASK(number) for number in range(600)], queue="q")
+        results = await client.send_many([RemoteTask(TASK)(number) for number in range(600)], queue="q")
     with unserved.redis() as redis:
         elements = [json.loads(redis.rpop(f"{unserved.broker_prefix}q")) for _ in results]
     assert [json.loads(text_of(each))[0] for each in elements] == [[number] for number in range(600)]

@@ -28,7 +28,7 @@ async def main(url, options):
     async with CeleryClient(url) as celery:
         began = time.monotonic()
         try:
-            said = "the answer", str(await celery.call("stock.add", 1, 2, **options))
+            said = "the answer", str(await celery.call("stock.add", (1, 2), **options))
         except FiboError as error:
             said = type(error).__name__, str(error)
         print(json.dumps([*said, time.monotonic() - began, time.time()]))

@@ -39,7 +39,7 @@ class Job:
         publisher: Sends them.
         reader: Reads their results.
         cleaner: Cleans up after them.
-        retry: Whether to send the same bytes again after a failure, until the last deadline.
+        retry: Whether to send messages again after a failure, until the last deadline.
         bulky: Whether large answers are expected.
         end_on_failure: Whether to wait no longer once a task has failed.
         revoke_on_cancel: Whether to revoke what is unanswered when all have left before the last deadline.

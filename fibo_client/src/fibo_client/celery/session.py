@@ -309,7 +309,7 @@ class Session:
             messages: The tasks.
             span: From `start_send`.
             timeout: Seconds that sending may take. None is no limit.
-            retry: Whether to send the same bytes again after a failure.
+            retry: Whether to send messages again after a failure.
 
         Raises:
             PublishError: They were not sent.
@@ -418,7 +418,7 @@ class Session:
             span: From `start_send`.
             task_ids: What is awaited. None is the tasks of the messages.
             timeout: Seconds for all of it. None is no limit.
-            retry: Whether to send the same bytes again after a failure.
+            retry: Whether to send messages again after a failure.
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
             keep_results: Whether to delete no result.
@@ -473,7 +473,7 @@ class Session:
             messages: What is published; at least one.
             span: From `start_send`.
             task_ids: What is awaited. None is the tasks of the messages.
-            retry: Whether to send the same bytes again after a failure.
+            retry: Whether to send messages again after a failure.
             bulky: Whether large answers are expected.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
             keep_results: Whether to delete no result.

@@ -35,7 +35,7 @@ class FakeCelery:
         fake = FakeCelery()
         fake.task("proj.tasks.add", lambda x, y: x + y)
         async with CeleryClient(transport=fake) as celery:
-            assert await celery.call("proj.tasks.add", 2, 3) == 5
+            assert await celery.call("proj.tasks.add", (2, 3)) == 5
         fake.assert_sent("proj.tasks.add", 2, 3)
 
     The client is the real one, and so are the bytes of messages and results. Several clients may share one double.
