@@ -44,7 +44,7 @@ class Job:
         end_on_failure: Whether to wait no longer once a task has failed.
         revoke_on_cancel: Whether to revoke what is unanswered when all have left before the last deadline.
         keep_results: Whether to delete no result.
-        sending: Is told how sending ended.
+        span: The span of the messages, which ends when they are over.
     """
 
     def __init__(

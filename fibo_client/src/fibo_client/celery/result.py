@@ -120,7 +120,7 @@ class AsyncResult(Generic[T_co]):
         """Look at the task once: at its state, and at what that carries. It does not wait for the task.
 
         Returns:
-            What is stored: the state with the progress, the answer or the failure. Where nothing is, it is ``PENDING``.
+            The state with the progress, the answer or the failure. Where nothing is stored, it is ``PENDING``.
 
         Raises:
             ConfigError: Results are stored in something else than a Redis, or nowhere.
