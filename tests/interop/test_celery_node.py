@@ -115,7 +115,7 @@ async def test_a_failure_is_raised_with_what_celery_node_stores_of_it(client):
 
 
 async def test_what_failed_leaves_the_others_alone(client):
-    calls = [(["js.fail"], ["js.add", 1, 2])[n % 2] for n in range(20)]
+    calls = [(("js.fail",), ("js.add", (1, 2)))[n % 2] for n in range(20)]
     outcomes = await asyncio.gather(*itertools.starmap(client.call, calls), return_exceptions=True)
     assert outcomes[1::2] == [3] * 10
     assert all(isinstance(outcome, TaskFailedError) for outcome in outcomes[::2])
