@@ -136,7 +136,7 @@ async def test_a_task_that_is_declared_to_have_no_result_is_diagnosed_so(celery,
 
 async def test_headers_stamps_and_compression_are_taken(celery):
     headers = {"traceparent": "00-ab", "baggage": "a=1"}
-    assert await celery.call("stock.request", headers, headers=headers) == headers
+    assert await celery.call("stock.request", list(headers), headers=headers) == headers
     assert await celery.call("stock.echo", ("x" * 10_000,), compression="gzip") == [["x" * 10_000], {}]
     assert await celery.call("stock.add", (1, 2), stamps={"tenant": "a"}, shadow="other") == 3
 
