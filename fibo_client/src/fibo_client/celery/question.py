@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -39,7 +38,9 @@ class Question(Coroutine[Any, Any, T], Generic[T]):
     def __bool__(self) -> bool:
         # From 3.12 on, asyncio asks whether a task has a coroutine before it shows the task. Of a task that has not yet
         # begun, nothing but who asks tells it from `if result.ready():`.
-        if not self._begun and sys._getframe(1).f_globals.get("__name__") != "asyncio.base_tasks":  # noqa: SLF001
+        frame = inspect.currentframe()
+        asker = None if frame is None else frame.f_back
+        if not self._begun and (asker is None or asker.f_globals.get("__name__") != "asyncio.base_tasks"):
             self._refuse()
         return True
 
