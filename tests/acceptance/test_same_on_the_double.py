@@ -103,11 +103,11 @@ def fresh() -> str:
     return f"{uuid.uuid4()}"
 
 
-async def occupy(celery):
+async def occupy(celery, seconds=1.0):
     """Keep both processes of the worker busy. One that takes the place of another is not there at once."""
     async with asyncio.timeout(30):
         while True:
-            blockers = [await celery.send_task("stock.sleep", (1.0,)) for _ in range(2)]
+            blockers = [await celery.send_task("stock.sleep", (seconds,)) for _ in range(2)]
             while not all(await celery.ready(blockers)):
                 active = await celery.inspect().active()
                 if {each.id for each in blockers} <= {task["id"] for tasks in active.values() for task in tasks}:
@@ -304,14 +304,14 @@ async def test_one_failure_of_many_is_raised_or_put_in_its_place(celery):
 
 @on(CELERY)
 async def test_of_many_that_are_gathered_with_their_errors_one_that_is_late_has_its_timeout_in_its_place(celery):
-    handles = [await celery.send_task("stock.sleep", (60,)), await celery.send_task("stock.add", (1, 2))]
+    handles = [await celery.send_task("stock.sleep", (2,)), await celery.send_task("stock.add", (1, 2))]
     assert await handles[1].get() == 3
     late, value = await celery.gather(handles, timeout=0.2, return_exceptions=True)
     assert (type(late), late.task_ids, value) == (ResultTimeoutError, (handles[0].id,), 3)
     with pytest.raises(ResultTimeoutError) as caught:
         await celery.gather(handles, timeout=0.2)
     assert caught.value.finished == {1: 3}
-    await celery.revoke(handles[0], terminate=True)
+    assert await handles[0].get() == 2  # Nobody after this finds the worker busy.
 
 
 @on(CELERY)
@@ -480,11 +480,11 @@ async def test_a_task_that_runs_goes_on_unless_it_is_to_be_terminated(celery):
 
 @on(CELERY)
 async def test_a_call_that_is_cancelled_revokes_its_task(celery):
-    blockers = await occupy(celery)
+    blockers = await occupy(celery, 5.0)  # Or its task might run before it is revoked.
     call = asyncio.create_task(celery.call("stock.add", (1, 2)))
 
     async def sent():
-        return await celery.session.broker.depth("celery") or (await celery.inspect().reserved())
+        return await celery.session.broker.depth("celery") or any((await celery.inspect().reserved()).values())
 
     await eventually(sent)
     (owned,) = celery.session._reader._registry._awaited
