@@ -321,7 +321,7 @@ async def _settle(client: FiboClient, url: str, report: Report) -> None:
 def _held(client: FiboClient, url: str) -> list[str]:
     """Name what the client still holds although nobody waits."""
     held = []
-    if pending := client.celery.session._reader.pending:
+    if pending := client.stats().pending:
         held.append(f"{pending} waiters")
     if not all(bucket.idle for bucket in client._batcher._buckets.values()):
         held.append("numbers in flight")

@@ -113,7 +113,7 @@ async def test_a_task_that_nobody_knows_is_told_at_once(client):
 async def test_a_thousand_callers_at_once(client):
     numbers = [n % 97 for n in range(1000)]
     assert await asyncio.gather(*map(client.fibonacci, numbers)) == [fib(n) for n in numbers]
-    assert client.celery.session._reader.pending == 0
+    assert client.celery.stats().pending == 0
 
 
 async def test_two_thousand_handles_over_a_plain_worker(plain):
@@ -172,7 +172,7 @@ async def test_a_cancelled_call_does_not_run(stock, plain):
     blockers = [await plain.celery.send_task("stock.sleep", (1.5,)) for _ in range(2)]
     call = asyncio.create_task(plain.fibo_task(5))
     await asyncio.sleep(0.3)
-    (owned,) = plain.celery.session._reader._registry._awaited
+    (owned,) = plain.celery.session._reader.awaited
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -487,7 +487,7 @@ async def test_a_call_that_is_cancelled_revokes_its_task(celery):
         return await celery.session.broker.depth("celery") or any((await celery.inspect().reserved()).values())
 
     await eventually(sent)
-    (owned,) = celery.session._reader._registry._awaited
+    (owned,) = celery.session._reader.awaited
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -120,10 +120,9 @@ def call_hooks() -> float:
     headers: dict[str, Any] = {}
 
     def hooks() -> None:
-        context = NOOP_TRACER.current_context()
-        span = NOOP_TRACER.start_send("celery", None, batch=False, headers=headers, context=context)
+        span = NOOP_TRACER.start_send("celery", None, batch=False, headers=headers)
         span.inject("task", "id")
-        span.link(context)
+        span.link()
         span.end(sent=1, failed=0, error=None)
 
     return per_loop(hooks)

@@ -151,7 +151,7 @@ async def test_bad_bytes_fail_their_own_call_and_no_other(client, hand, way, nam
     assert await good == 55
     reader, *_ = client.session._reader._tasks
     assert not reader.done()
-    assert client.session._reader.pending == 0
+    assert client.stats().pending == 0
 
 
 async def test_an_error_of_a_limit_names_the_setting_that_raises_it(server, hand):

@@ -24,10 +24,11 @@ from support.silent import listening, turning_away
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
+from fibo_client.celery.backends.redis import RedisBackend
 from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
-from fibo_client.celery.redis.connections import Connections, _is_clean
+from fibo_client.celery.redis.connections import Connections, _can_read
 from fibo_client.celery.redis.errors import RedisFaultError, outcome_of
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TooManyConnectionsError, TransportError
@@ -161,7 +162,7 @@ async def test_connections_that_were_forgotten_on_the_way_cost_one_fault_and_not
 
 
 async def was_closed(connection) -> bool:
-    return not await _is_clean(connection)
+    return not connection.is_connected or await _can_read(connection)
 
 
 async def test_a_connection_with_an_answer_that_nobody_asked_for_is_not_used_again(server, hand):
@@ -176,13 +177,13 @@ async def test_a_connection_with_an_answer_that_nobody_asked_for_is_not_used_aga
 async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, hand):
     connections = Connections(parse_url(server.url, CeleryConfig(), role="broker_url"), CeleryConfig(max_connections=3))
     for number in range(100):
-        command = asyncio.create_task(connections.execute("ECHO", f"cancelled {number}"))
+        command = asyncio.create_task(connections.execute(("ECHO", f"cancelled {number}")))
         for _ in range(number % 5):
             await asyncio.sleep(0)
         command.cancel()
         await asyncio.gather(command, return_exceptions=True)
-        assert await connections.execute("ECHO", f"asked {number}") == f"asked {number}".encode()
-    await asyncio.gather(*(connections.execute("PING") for _ in range(10)))  # No slot was lost.
+        assert await connections.execute(("ECHO", f"asked {number}")) == [f"asked {number}".encode()]
+    await asyncio.gather(*(connections.execute(("PING",)) for _ in range(10)))  # No slot was lost.
     await connections.aclose()
 
 
@@ -191,9 +192,9 @@ async def test_waiting_for_a_free_connection_has_an_end(server):
     connections = Connections(parse_url(server.url, config, role="broker_url"), config)
     async with connections.connection(), connections.connection(), connections.connection():
         with hurried(connections), pytest.raises(RedisFaultError, match="all connections were busy") as caught:
-            await connections.execute("PING")
+            await connections.execute(("PING",))
     assert caught.value.outcome == "unsent"
-    assert await connections.execute("PING") == b"PONG"
+    assert await connections.execute(("PING",)) == [b"PONG"]
     await connections.aclose()
 
 
@@ -499,14 +500,15 @@ async def test_every_error_of_redis_py_becomes_one_of_ours(server, kind, monkeyp
     async def fail():
         raise error
 
-    for use in (
-        lambda connection: connections.exchange(connection, [("PING",)]),
-        lambda connection: connections.receive(connection),
-    ):
-        async with connections.connection() as connection:
-            monkeypatch.setattr(connection, "read_response", fail)
-            with pytest.raises(RedisFaultError):
-                await use(connection)
-            monkeypatch.undo()
+    async with connections.connection() as connection:
+        monkeypatch.setattr(connection, "read_response", fail)
+        with pytest.raises(RedisFaultError):
+            await connections.exchange(connection, [("PING",)])
+        monkeypatch.undo()
+    subscription = await RedisBackend(connections, "").subscribe()
+    monkeypatch.setattr(subscription._connection, "read_response", fail)
+    with pytest.raises(RedisFaultError):
+        await subscription.receive()
+    await subscription.aclose()
     assert outcome_of(error) in ("unsent", "refused")
     await connections.aclose()

@@ -51,7 +51,7 @@ async def test_a_result_that_is_published_twice(client, hand):
     for _ in range(2):
         await hand.put("a", result=1)
     assert await asyncio.gather(*waits) == [1, 1, 1]
-    assert client.session._reader.pending == 0
+    assert client.stats().pending == 0
 
 
 async def test_a_result_after_much_noise(client, hand):
@@ -196,7 +196,7 @@ async def test_leaving_while_following_leaves_nothing_behind(client, hand):
     async for _ in updates:
         break
     await updates.aclose()
-    assert client.session._reader.pending == 0
+    assert client.stats().pending == 0
 
 
 async def test_gathering_keeps_order_and_duplicates_and_tells_what_finished(client, hand):
@@ -263,7 +263,7 @@ async def test_cancelling_a_thousand_callers_at_once_closes_no_connection(client
     assert all(
         isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*calls, return_exceptions=True)
     )
-    assert client.session._reader.pending == 0
+    assert client.stats().pending == 0
     await hand.put("a", result=1)
     assert await client.result("a").get(timeout=5) == 1
     assert before

@@ -43,7 +43,7 @@ async def test_numbers_come_although_the_connections_are_killed_all_the_time(wit
                 call = client.fibonacci_many(range(5000), timeout=20, chunk_size=10)
                 assert await witness.see(call, deadline=20) == expected
             assert killer.killed > 10
-            assert client.celery.session._reader.pending == 0
+            assert client.celery.stats().pending == 0
             await eventually(lambda: asyncio.to_thread(lambda: not direct.pubsub_channels("celery-task-meta-*")))
 
 

@@ -109,15 +109,15 @@ async def _forgotten(client: FiboClient) -> None:
 
 def _left(client: FiboClient) -> dict[str, int]:
     session = client.celery.session
-    registry = session._reader._registry
+    reader = session._reader
     buckets = client._batcher._buckets.values()
     return {
-        "waiters": session._reader.pending,
+        "waits": len(reader.awaited),
         "unsent": len(session._publisher._unfinished),
         "numbers": sum(len(bucket.computations) + bucket.in_flight for bucket in buckets),
-        "wanted": len(session._reader._wanted),
-        "deadlines": len(registry._timed) + len(registry._deadlines),
-        "looks": len(registry._looks),
+        "subscribed": len(reader._unsubscribed) + len(reader._subscribed),
+        "deadlines": len(reader.awaited._timed) + len(reader.awaited._heap),
+        "reads": len(reader._schedule._heap),
     }
 
 

@@ -118,11 +118,11 @@ def leftovers(client: FiboClient) -> dict[str, int]:
     """Count what should be gone when nobody waits any more."""
     buckets = client._batcher._buckets.values()
     return {
-        "waiters": client.celery.session._reader.pending,
+        "waits": client.stats().pending,
         "numbers": sum(len(bucket.computations) for bucket in buckets),
         "chunks": sum(bucket.in_flight for bucket in buckets),
         "pending": sum(len(bucket.pending) for bucket in buckets),
     }
 
 
-NOTHING = {"waiters": 0, "numbers": 0, "chunks": 0, "pending": 0}
+NOTHING = {"waits": 0, "numbers": 0, "chunks": 0, "pending": 0}

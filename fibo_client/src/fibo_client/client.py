@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -17,7 +18,6 @@ from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_si
 from fibo_client.validation import check_index, check_indexes
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterable, Coroutine, Iterable
     from types import TracebackType
     from typing import Self, Unpack
@@ -68,7 +68,7 @@ class FiboClient:
     ) -> None:
         self.config: FiboConfig = FiboConfig.resolve(config, broker_url, result_backend, overrides)
         self.celery: CeleryClient = CeleryClient(config=self.config, transport=transport)
-        self._batcher = Batcher(self.celery.session, self.config.chunk_size)
+        self._batcher = Batcher(self.celery, self.config.chunk_size)
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -148,8 +148,9 @@ class FiboClient:
             ClientStateError: The client is not open here.
         """
         number = check_index(n, self.config.max_n)
-        seconds = self.celery.session.seconds(timeout)
-        loop = self.celery.session.check()
+        seconds = self.config.seconds(timeout)
+        self.celery.check()
+        loop = asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
         request = self._batcher.join(number, self._options(queue, priority), deadline, answer)
@@ -217,12 +218,12 @@ class FiboClient:
             ClientStateError: The client is not open here.
         """
         return await compute_many(
-            self.celery.session,
+            self.celery,
             ns,
             self._options(queue, priority),
             max_n=self.config.max_n,
             chunk_size=self.config.chunk_size if chunk_size is None else check_chunk_size(chunk_size),
-            timeout=self.celery.session.seconds(timeout),
+            timeout=self.config.seconds(timeout),
             return_exceptions=return_exceptions,
         )
 
@@ -291,13 +292,13 @@ class FiboClient:
             ValueError: `max_in_flight` is less than 1. MessageError, if it is the queue or the priority that is wrong.
         """
         max_n = self.config.max_n
-        self.celery.session.check_readable()
+        self.celery.check_results()
         return Stream(
             self._batcher,
             self._options(queue, priority)._replace(stream=True),
             source,
             check=lambda n: check_index(n, max_n),
-            seconds=self.celery.session.seconds(timeout),
+            seconds=self.config.seconds(timeout),
             max_in_flight=max_in_flight,
             ordered=ordered,
             return_exceptions=return_exceptions,

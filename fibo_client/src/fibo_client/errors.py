@@ -25,6 +25,7 @@ for any Python function.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from fibo_client.text import listed, printable, printable_lines, shown
@@ -239,6 +240,19 @@ class ResultTimeoutError(FiboError, TimeoutError):
         doubt = _DECLARED[ignored] if state == "PENDING" and not decoded else ""
         super().__init__(f"{what}. {reason or _ASK + doubt}")
 
+    def replace(self, **changes: Any) -> ResultTimeoutError:
+        """Make one that differs in some attributes, and says so.
+
+        Args:
+            **changes: The attributes.
+
+        Returns:
+            The error.
+        """
+        return ResultTimeoutError(**{**{name: getattr(self, name) for name in _OF_A_TIMEOUT}, **changes})
+
+
+_OF_A_TIMEOUT = tuple(inspect.signature(ResultTimeoutError).parameters)
 
 _LONGEST_NAME = 200
 """The most characters that a message has of a name: a task's, a queue's, an exception's."""

@@ -285,7 +285,7 @@ def test_templates_are_bounded():
     made = encoder()
     for number in range(2 * MAX_TEMPLATES):
         made.one(Signature(f"task.{number}"), {}, NOOP_SPAN)
-    assert made._kept.cache_info().currsize == MAX_TEMPLATES
+    assert made._template.cache_info().currsize == MAX_TEMPLATES
 
 
 @virtual

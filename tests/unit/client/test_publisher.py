@@ -6,32 +6,57 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from support.clock import virtual
-from support.memory import MemoryBroker
+from support.memory import MemoryBackend, MemoryBroker
 from support.messages import messages
 
 from fibo_client.celery.brokers.base import PublishOutcome
-from fibo_client.celery.publisher import MAX_BYTES, MAX_MESSAGES, Publication, Publisher
+from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.jobs import Job
+from fibo_client.celery.publisher import MAX_BYTES, MAX_MESSAGES, Publisher
+from fibo_client.celery.reader import Reader
 from fibo_client.errors import PublishError, PublishUnknownError
 
 
 class Sender:
-    """Leaves messages with a publisher, and writes down what it is told."""
+    """Leaves messages with a publisher."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.publisher = publisher
-        self.told: list[Exception | None] = []
+        self.jobs: list[Job] = []
 
-    def put(self, *task_ids: str, queue: str = "celery", size: int = 10, retry_for: float | None = None) -> Publication:
-        until = None if retry_for is None else asyncio.get_running_loop().time() + retry_for
-        publication = Publication(messages(*task_ids, queue=queue, size=size), self.told.append, until)
-        self.publisher.put(publication)
-        return publication
+    @property
+    def told(self) -> list[Exception | None]:
+        """What the jobs that are over were told."""
+        return [job.error for job in self.jobs if job.over]
+
+    def put(self, *task_ids: str, queue: str = "celery", size: int = 10, retry_for: float | None = None) -> Job:
+        loop = asyncio.get_running_loop()
+        job = Job(
+            messages(*task_ids, queue=queue, size=size),
+            (),
+            loop.create_future(),
+            loop.time(),
+            retry_for,
+            retry=retry_for is not None,
+        )
+        self.jobs.append(job)
+        self.publisher.put(job)
+        return job
+
+    def withdraw(self, job: Job) -> bool:
+        """Withdraw a job; tell whether nothing of it was, or will be, sent."""
+        self.publisher.withdraw(job)
+        return len(job.unsent) == len(job.messages)
+
+
+def make_publisher(broker: MemoryBroker) -> Publisher:
+    return Publisher(broker, Reader(MemoryBackend(), CeleryConfig(), lambda: None))
 
 
 @asynccontextmanager
 async def running():
     broker = MemoryBroker()
-    publisher = Publisher(broker)
+    publisher = make_publisher(broker)
     publisher.start()
     try:
         yield broker, publisher, Sender(publisher)
@@ -83,10 +108,10 @@ async def test_commands_are_bounded_in_messages_and_in_bytes():
 
 @virtual
 async def test_what_is_withdrawn_before_the_flush_is_never_sent():
-    async with running() as (broker, publisher, sender):
-        publication = sender.put("a")
+    async with running() as (broker, _, sender):
+        job = sender.put("a")
         sender.put("b")
-        assert publisher.withdraw(publication)
+        assert sender.withdraw(job)
         await asyncio.sleep(1)
         assert sent(broker) == [["b"]]
         assert sender.told == [None]
@@ -94,14 +119,14 @@ async def test_what_is_withdrawn_before_the_flush_is_never_sent():
 
 @virtual
 async def test_a_command_under_way_is_completed_although_its_sender_has_gone():
-    async with running() as (broker, publisher, sender):
+    async with running() as (broker, _, sender):
         broker.outcomes.append(0.5)
-        publication = sender.put("a")
+        job = sender.put("a")
         await asyncio.sleep(0.1)
-        assert not publisher.withdraw(publication)
+        assert not sender.withdraw(job)
         await asyncio.sleep(1)
         assert sender.told == [None]
-        assert not publisher.withdraw(publication)
+        assert not sender.withdraw(job)
 
 
 @virtual
@@ -257,13 +282,13 @@ async def test_only_what_failed_of_a_large_batch_is_sent_again():
 
 @virtual
 async def test_between_two_attempts_a_task_can_still_be_withdrawn():
-    async with running() as (broker, publisher, sender):
+    async with running() as (broker, _, sender):
         sender.put("first")
         await asyncio.sleep(0.01)
         broker.outcomes.append(PublishError("connection refused"))
-        publication = sender.put("a", retry_for=60)
+        job = sender.put("a", retry_for=60)
         await asyncio.sleep(0.001)
-        assert publisher.withdraw(publication)
+        assert sender.withdraw(job)
         await asyncio.sleep(60)
         assert len(broker.commands) == 2
         assert sender.told == [None]
@@ -272,7 +297,7 @@ async def test_between_two_attempts_a_task_can_still_be_withdrawn():
 @virtual
 async def test_closing_tells_who_is_under_way_that_it_is_unknown_and_the_others_that_nothing_was_sent():
     broker = MemoryBroker()
-    publisher = Publisher(broker)
+    publisher = make_publisher(broker)
     publisher.start()
     under_way, waiting = Sender(publisher), Sender(publisher)
     broker.outcomes.append(5.0)
@@ -300,7 +325,7 @@ async def test_a_bug_in_the_broker_is_told_to_the_senders_and_publishing_goes_on
 
 @virtual
 async def test_a_sender_that_leaves_during_a_command_that_fails_is_not_retried():
-    async with running() as (broker, publisher, sender):
+    async with running() as (broker, _, sender):
         sender.put("first")
         await asyncio.sleep(0.01)
 
@@ -310,23 +335,23 @@ async def test_a_sender_that_leaves_during_a_command_that_fails_is_not_retried()
             yield PublishOutcome(sending, PublishUnknownError("no answer"))
 
         broker.publish = fail
-        publication = sender.put("a", retry_for=1000)
+        job = sender.put("a", retry_for=1000)
         await asyncio.sleep(0.1)
-        assert not publisher.withdraw(publication)
+        assert not sender.withdraw(job)
         await asyncio.sleep(100)
         assert len(broker.commands) == 2
 
 
 @virtual
 async def test_a_sender_that_leaves_during_a_batch_stops_the_rest_of_it():
-    async with running() as (broker, publisher, sender):
+    async with running() as (broker, _, sender):
         broker.outcomes.extend([0.5] * 10)
-        publication = sender.put(*map(str, range(5 * MAX_MESSAGES)))
+        job = sender.put(*map(str, range(5 * MAX_MESSAGES)))
         await asyncio.sleep(0.1)
-        assert not publisher.withdraw(publication)
+        assert not sender.withdraw(job)
         await asyncio.sleep(100)
         assert len(broker.commands) == 1
-        assert len(publication.unsent) == 4 * MAX_MESSAGES
+        assert len(job.unsent) == 4 * MAX_MESSAGES
 
 
 @virtual
@@ -339,23 +364,3 @@ async def test_what_was_certainly_not_sent_is_not_told_as_unknown():
         (error,) = sender.told
         assert isinstance(error, PublishError)
         assert list(error.task_ids) == ids[MAX_MESSAGES:]
-
-
-@virtual
-async def test_a_bug_of_one_sender_disturbs_no_other_and_not_the_closing(caplog):
-    def broken(_):
-        raise AssertionError("a bug")
-
-    async with running() as (broker, publisher, sender):
-        publisher.put(Publication(messages("a"), broken))
-        sender.put("b")
-        await asyncio.sleep(1)
-        sender.put("c")
-        await asyncio.sleep(1)
-        assert sender.told == [None, None]
-        broker.outcomes.append(100.0)
-        publisher.put(Publication(messages("d"), broken))
-        sender.put("e")
-        await asyncio.sleep(1)
-    assert isinstance(sender.told[-1], PublishUnknownError)
-    assert caplog.text.count("telling how sending ended failed") == 2

@@ -9,10 +9,14 @@ from contextlib import asynccontextmanager
 import pytest
 from support.clock import virtual
 from support.memory import MemoryBackend
+from support.messages import messages
 
 from fibo_client.celery.backends.base import Confirmed
 from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.jobs import Job
+from fibo_client.celery.pending import Wait
 from fibo_client.celery.reader import MAX_STALE, PING_AFTER, STALE_FOR, Reader
+from fibo_client.celery.result import news
 from fibo_client.celery.schedule import AFTER_PUSH
 from fibo_client.errors import ClientStateError, ReadError, ResultDecodeError
 from fibo_client.testing.results import encode_meta
@@ -26,17 +30,22 @@ class Bench:
         self.late: list[float] = []
         self.reader = Reader(self.store, CeleryConfig(**settings), lambda: self.late.append(self.now()))
 
-    async def wait(self, *task_ids, timeout=10.0, **options):
-        """Wait like the session does, and give the waiter back."""
-        over = asyncio.get_running_loop().create_future()
-        waiter = self.reader.enter(
-            task_ids, timeout=timeout, on_over=lambda: over.done() or over.set_result(None), **options
-        )
+    def enter(self, *task_ids, timeout=10.0, sent=True, **options):
+        wait = Wait(asyncio.get_running_loop().create_future(), self.now(), timeout, **options)
+        self.reader.enter(wait, task_ids, sent=sent)
+        return wait
+
+    async def wait(self, *task_ids, seen=None, **options):
+        """Wait like the session does, and give the wait back."""
+        wait = self.enter(*task_ids, wants_changes=seen is not None, **options)
         try:
-            await over
+            while not wait.over:
+                await news(wait)
+                while wait.changes:
+                    seen.append(wait.changes.popleft().state)
         finally:
-            self.reader.leave(waiter)
-        return waiter
+            self.reader.leave(wait)
+        return wait
 
     def later(self, seconds, action, *args, **options):
         asyncio.get_running_loop().call_later(seconds, lambda: action(*args, **options))
@@ -144,7 +153,7 @@ async def test_a_result_published_twice_counts_once():
         bench.later(0.5, twice)
         waiter = await bench.wait("a")
         assert waiter.arrived["a"].state == "FAILURE"
-        assert bench.reader.pending == 0
+        assert len(bench.reader.awaited) == 0
 
 
 @virtual
@@ -154,7 +163,7 @@ async def test_noise_before_the_result_does_not_end_the_wait():
         for second, status in enumerate(("STARTED", "RETRY", "STARTED", "PROGRESS")):
             bench.later(1.0 + second, bench.store.put, "a", status, {"exc_type": "E"})
         bench.later(9.0, bench.store.put, "a", result=3)
-        waiter = await bench.wait("a", on_change=lambda meta: seen.append(meta.state))
+        waiter = await bench.wait("a", seen=seen)
         assert waiter.arrived["a"].result == 3
         assert seen == ["STARTED", "RETRY", "STARTED", "PROGRESS"]
 
@@ -312,9 +321,9 @@ async def test_what_nobody_waits_for_is_unsubscribed_from_although_others_are_wa
 @virtual
 async def test_an_id_that_is_replaced_by_another_in_one_step_is_unsubscribed_from_too():
     async with running() as bench:
-        first = bench.reader.enter(["a"], timeout=None, on_over=lambda: None)
+        first = bench.enter("a", timeout=None)
         await asyncio.sleep(0.1)
-        second = bench.reader.enter(["b"], timeout=None, on_over=lambda: None, begun=False)
+        second = bench.enter("b", timeout=None, sent=False)
         bench.reader.leave(first)
         await asyncio.sleep(STALE_FOR + 0.2)
         assert bench.store.subscriptions[0].ids == {"b"}
@@ -358,7 +367,7 @@ async def test_a_thousand_pending_results_cost_five_commands_a_second_at_most():
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        assert bench.reader.pending == 0
+        assert len(bench.reader.awaited) == 0
 
 
 @virtual
@@ -391,7 +400,7 @@ async def test_cancelled_waits_leave_nothing_behind():
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
         await asyncio.sleep(STALE_FOR + 0.01)
-        assert bench.reader.pending == 0
+        assert len(bench.reader.awaited) == 0
         assert bench.store.subscriptions[0].ids == set()
         assert not bench.store.subscriptions[0].gone
 
@@ -429,16 +438,16 @@ async def test_a_bug_in_the_reader_fails_the_waiters_instead_of_hanging_them(mon
 @virtual
 async def test_a_confirmation_before_the_task_is_sent_counts():
     async with running() as bench:
-        over = asyncio.get_running_loop().create_future()
-        waiter = bench.reader.enter(["a"], timeout=60.0, on_over=lambda: over.set_result(None), begun=False)
+        job = Job(messages("a"), ["a"], asyncio.get_running_loop().create_future(), bench.now(), 60.0, retry=False)
+        bench.reader.enter(job, job.awaits, sent=False)
         await asyncio.sleep(1)
         assert bench.store.subscriptions[0].ids == {"a"}
-        bench.reader.begin(waiter)
+        bench.reader.begin(job)
         await asyncio.sleep(10)
         assert len(bench.store.reads_of("a")) <= 12
         bench.store.put("a")
-        await over
-        bench.reader.leave(waiter)
+        await job.future
+        bench.reader.leave(job)
 
 
 @virtual
@@ -446,6 +455,6 @@ async def test_a_confirmation_before_the_task_is_sent_counts():
 async def test_a_task_whose_sending_was_never_answered_gets_a_last_look_too(push):
     async with running(push=push) as bench:
         bench.later(1.0, bench.store.put, "a", push=False)
-        waiter = await bench.wait("a", timeout=3.0, begun=False)
+        waiter = await bench.wait("a", timeout=3.0, sent=False)
         assert not waiter.timed_out
         assert waiter.arrived["a"].ready

@@ -14,7 +14,8 @@ from support.messages import messages
 
 from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.jobs import EXPIRY_MARGIN
-from fibo_client.celery.registry import GRACE
+from fibo_client.celery.pending import GRACE
+from fibo_client.celery.result import news
 from fibo_client.celery.session import Session
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
 from fibo_client.telemetry.tracer import NOOP_SPAN
@@ -27,11 +28,35 @@ class Bench:
         self.broker, self.store = MemoryBroker(), MemoryBackend()
         self.session = Session(CeleryConfig(**settings), self.broker, self.store)
 
-    def run(self, *task_ids, timeout=10.0, retry=False, spent=0.0, **options):
-        began = self.now() - spent
-        return asyncio.create_task(
-            self.session.run(messages(*task_ids), NOOP_SPAN, timeout=timeout, retry=retry, began=began, **options)
+    def run(self, *task_ids, timeout=10.0, spent=0.0, **options):
+        return asyncio.create_task(self.have_done(*task_ids, timeout=timeout, began=self.now() - spent, **options))
+
+    async def have_done(self, *task_ids, retry=False, end_on_failure=False, **options):
+        """Have a job done like a client does: give it when it is over, or raise why it could not be sent."""
+        job = self.session.submit(
+            messages(*task_ids), NOOP_SPAN, awaits=task_ids, retry=retry, end_on_failure=end_on_failure, **options
         )
+        await self.follow(job, lambda: self.session.end(job))
+        return Outcome(job, self.session.facts(job, self.now() - options["began"], job))
+
+    async def wait(self, *task_ids, **options):
+        """Wait for what was handed out like a client does."""
+        began = self.now()
+        wait = self.session.enter(task_ids, **options)
+        await self.follow(wait, lambda: self.session.leave(wait))
+        return Outcome(wait, self.session.facts(wait, self.now() - options.get("began", began)))
+
+    async def follow(self, wait, leave):
+        try:
+            while not wait.over:
+                await news(wait)
+        finally:
+            leave()
+        self.session.check_error(wait)
+
+    async def publish(self, *task_ids, timeout=None):
+        began = self.now()
+        await self.session.publish(messages(*task_ids), NOOP_SPAN, timeout=timeout, retry=False, began=began)
 
     @staticmethod
     def now() -> float:
@@ -44,6 +69,19 @@ class Bench:
     @property
     def deleted(self) -> list[str]:
         return self.store.deleted
+
+
+class Outcome:
+    """How a wait ended."""
+
+    def __init__(self, wait, facts) -> None:
+        self.arrived = wait.arrived
+        self.missing = list(wait.missing)
+        self.timed_out = wait.timed_out
+        self.waited = facts.waited
+        self.no_worker = facts.no_worker
+        self.unsent = facts.unsent
+        self.published = facts.published
 
 
 @asynccontextmanager
@@ -75,10 +113,10 @@ async def test_that_no_worker_listens_is_known_by_the_deadline_and_does_not_dela
         bench.broker.listening = 0
         began = bench.now()
         outcome = await bench.run("a", timeout=3.0)
-        assert outcome.nobody
+        assert outcome.no_worker
         assert bench.now() - began <= 3.0 + GRACE
         bench.broker.listening = 1
-        assert not (await bench.run("b", timeout=3.0)).nobody
+        assert not (await bench.run("b", timeout=3.0)).no_worker
 
 
 @virtual
@@ -88,8 +126,8 @@ async def test_whether_a_worker_listens_is_not_asked_while_answers_come():
             call = bench.run(name, timeout=3.0)
             await asyncio.sleep(1.0)
             bench.store.put(name, result=55)
-            assert not (await call).nobody
-        assert await bench.session.wait(["d"], timeout=0)
+            assert not (await call).no_worker
+        assert await bench.wait("d", timeout=0)
         assert bench.broker.broadcasts == []
 
 
@@ -236,14 +274,14 @@ async def test_an_unknown_outcome_revokes_nothing_so_that_the_id_can_still_be_wa
 @virtual
 async def test_waiting_for_what_was_handed_out_never_revokes_and_never_deletes():
     async with running() as bench:
-        outcome = await bench.session.wait(["a"], timeout=1.0)
+        outcome = await bench.wait("a", timeout=1.0)
         assert outcome.timed_out
-        waiting = asyncio.create_task(bench.session.wait(["a"], timeout=None))
+        waiting = asyncio.create_task(bench.wait("a", timeout=None))
         await asyncio.sleep(1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         bench.store.put("a", result=8)
-        outcome = await bench.session.wait(["a"], timeout=1.0)
+        outcome = await bench.wait("a", timeout=1.0)
         assert outcome.arrived["a"].result == 8
         await asyncio.sleep(10)
         assert bench.deleted == []
@@ -256,7 +294,7 @@ async def test_a_timeout_counts_from_the_call_and_the_outcome_says_all_of_it():
         start = bench.now()
         outcomes = [
             await bench.run("a", timeout=3.0, spent=1.0),
-            await bench.session.wait(["b"], timeout=3.0, began=bench.now() - 1.0),
+            await bench.wait("b", timeout=3.0, began=bench.now() - 1.0),
         ]
         assert bench.now() - start == pytest.approx(4.0, abs=2 * GRACE)
         assert [outcome.waited for outcome in outcomes] == [pytest.approx(3.0, abs=GRACE)] * 2
@@ -266,7 +304,7 @@ async def test_a_timeout_counts_from_the_call_and_the_outcome_says_all_of_it():
 @virtual
 async def test_a_timeout_of_nothing_is_one_read():
     async with running() as bench:
-        outcome = await bench.session.wait(["a"], timeout=0)
+        outcome = await bench.wait("a", timeout=0)
         assert outcome.arrived["a"].state == "PENDING"
         assert len(bench.store.read_at) == 1
 
@@ -276,16 +314,16 @@ async def test_one_read_of_a_redis_that_hangs_ends_with_an_error():
     async with running() as bench:
         bench.store.hangs = True
         with pytest.raises(ReadError):
-            await bench.session.wait(["a"], timeout=0)
+            await bench.wait("a", timeout=0)
 
 
 @virtual
 async def test_sending_that_takes_too_long_is_given_up():
     async with running() as bench:
         bench.broker.outcomes.extend([60.0, 0.0])
-        under_way = asyncio.create_task(bench.session.publish(messages("a"), NOOP_SPAN, timeout=2.0, retry=False))
+        under_way = asyncio.create_task(bench.publish("a", timeout=2.0))
         await asyncio.sleep(0.5)
-        waiting = asyncio.create_task(bench.session.publish(messages("b"), NOOP_SPAN, timeout=1.0, retry=False))
+        waiting = asyncio.create_task(bench.publish("b", timeout=1.0))
         with pytest.raises(PublishError):
             await waiting
         with pytest.raises(PublishUnknownError):
@@ -298,9 +336,9 @@ async def test_sending_that_takes_too_long_is_given_up():
 async def test_a_cancelled_send_is_withdrawn():
     async with running() as bench:
         bench.broker.outcomes.append(0.5)
-        first = asyncio.create_task(bench.session.publish(messages("first"), NOOP_SPAN, timeout=2.0, retry=False))
+        first = asyncio.create_task(bench.publish("first", timeout=2.0))
         await asyncio.sleep(0.1)
-        sending = asyncio.create_task(bench.session.publish(messages("a"), NOOP_SPAN, timeout=2.0, retry=False))
+        sending = asyncio.create_task(bench.publish("a", timeout=2.0))
         await asyncio.sleep(0.1)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -313,14 +351,14 @@ async def test_a_cancelled_send_is_withdrawn():
 async def test_using_it_before_it_is_open_or_after_it_is_closed_says_so():
     bench = Bench()
     with pytest.raises(ClientStateError, match=r"not opened yet.*async with"):
-        await bench.session.wait(["a"], timeout=0)
+        await bench.wait("a", timeout=0)
     await bench.session.open()
     with pytest.raises(ClientStateError, match=r"open already.*can be opened once only; use it as it is"):
         await bench.session.open()
     await bench.session.aclose()
     await bench.session.aclose()
     with pytest.raises(ClientStateError, match="closed"):
-        await bench.session.wait(["a"], timeout=0)
+        await bench.wait("a", timeout=0)
     with pytest.raises(ClientStateError, match="can be opened once"):
         await bench.session.open()
 
@@ -338,7 +376,7 @@ async def test_closing_ends_calls_in_flight_with_an_error_and_leaves_no_task():
     bench = Bench()
     await bench.session.open()
     owned = bench.run("a", timeout=None)
-    handed_out = asyncio.create_task(bench.session.wait(["b"], timeout=None))
+    handed_out = asyncio.create_task(bench.wait("b", timeout=None))
     await asyncio.sleep(1)
     await bench.session.aclose()
     for task in (owned, handed_out):
@@ -352,8 +390,8 @@ async def test_closing_goes_on_although_its_caller_is_cancelled():
     bench = Bench()
     await bench.session.open()
     bench.broker.outcomes.append(100.0)
-    sending = asyncio.create_task(bench.session.publish(messages("a"), NOOP_SPAN, timeout=None, retry=False))
-    waiting = asyncio.create_task(bench.session.wait(["b"], timeout=None))
+    sending = asyncio.create_task(bench.publish("a", timeout=None))
+    waiting = asyncio.create_task(bench.wait("b", timeout=None))
     await asyncio.sleep(0.1)
     closing = asyncio.create_task(bench.session.aclose())
     await asyncio.sleep(0)
@@ -373,7 +411,7 @@ async def test_a_scope_that_has_ended_still_closes_the_client():
     await bench.session.open()
     with anyio.move_on_after(1.0):
         try:
-            await bench.session.wait(["a"], timeout=None)
+            await bench.wait("a", timeout=None)
         finally:
             await bench.session.aclose()
     assert len(asyncio.all_tasks()) == 1
@@ -384,7 +422,7 @@ async def test_a_scope_that_has_ended_still_closes_the_client():
 async def test_each_of_many_who_are_told_an_error_gets_one_of_its_own():
     bench = Bench()
     await bench.session.open()
-    waits = [asyncio.create_task(bench.session.wait([str(number)], timeout=None)) for number in range(10)]
+    waits = [asyncio.create_task(bench.wait(str(number), timeout=None)) for number in range(10)]
     await asyncio.sleep(0.1)
     await bench.session.aclose()
     errors = await asyncio.gather(*waits, return_exceptions=True)
@@ -406,7 +444,7 @@ def test_another_event_loop_is_refused():
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(bench.session.open())
         with pytest.raises(ClientStateError, match="another event loop"):
-            second.run(bench.session.wait(["a"], timeout=0))
+            second.run(bench.wait("a", timeout=0))
         with pytest.raises(ClientStateError, match="another event loop; open one client on each loop"):
             second.run(bench.session.open())
         with pytest.raises(ClientStateError, match="another event loop"):
@@ -441,7 +479,7 @@ def test_a_client_that_is_not_closed_warns():
 
 @pytest.mark.parametrize(("timeout", "expected"), [(UNSET, 30.0), (None, None), (0, 0), (2.5, 2.5)])
 def test_timeouts_are_seconds_none_or_unset(timeout, expected):
-    assert Bench().session.seconds(timeout) == expected
+    assert CeleryConfig().seconds(timeout) == expected
 
 
 @pytest.mark.parametrize(
@@ -456,4 +494,4 @@ def test_timeouts_are_seconds_none_or_unset(timeout, expected):
 )
 def test_other_timeouts_are_refused(timeout, error):
     with pytest.raises(error):
-        Bench().session.seconds(timeout)
+        CeleryConfig().seconds(timeout)

@@ -7,8 +7,8 @@ from support.clock import virtual
 
 from fibo_client import FIBO_TASK, FiboClient, ResultTimeoutError
 from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.celery.result import timeout_error
-from fibo_client.celery.session import Outcome
+from fibo_client.celery.outcome import Facts, timeout_error
+from fibo_client.celery.pending import Wait
 from fibo_client.testing import FakeFibo
 
 IS_IT = "Is that a Redis, with TLS or without as the URL says?"
@@ -29,8 +29,18 @@ def test_only_a_redis_that_had_time_and_was_never_connected_is_doubted(published
     silent = client.session.backend if published else client.session.broker
     if reached:
         silent.health.connected()
-    outcome = Outcome({}, ["x"], timed_out=True, waited=waited, looks=0, published=published)
-    error = timeout_error(outcome, [client.result("x")], ["x"], {})
+    facts = Facts(
+        timed_out=True,
+        waited=waited,
+        unsent=None,
+        unread=None,
+        no_worker=False,
+        published=published,
+        looks=0,
+        broker=client.session.broker,
+        backend=client.session.backend,
+    )
+    error = timeout_error(Wait(None, 0.0, None), facts, [client.result("x")], [0], {})
     assert error.reason is not None
     assert error.reason.startswith(f"{silent} had not answered by then")
     assert error.reason.endswith(said)

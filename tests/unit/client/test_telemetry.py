@@ -8,7 +8,8 @@ import json
 import logging
 import sys
 from collections import Counter
-from typing import Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from opentelemetry import baggage, context, propagate, trace
@@ -31,7 +32,21 @@ from fibo_client.telemetry import SendSpan, Server, Tracer, otel
 from fibo_client.telemetry.otel import OpenTelemetry
 from fibo_client.telemetry.tracer import NOOP_SPAN, NOOP_TRACER, guarded
 
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
 ECHO: RemoteTask[..., Any] = RemoteTask("proj.echo")
+
+
+CALLER: ContextVar[str | None] = ContextVar("CALLER", default=None)
+
+
+async def called(name: str, call: Coroutine[Any, Any, T]) -> T:
+    """Make a call in a context with a name."""
+    CALLER.set(name)
+    return await call
 
 
 class Notes:
@@ -41,11 +56,8 @@ class Notes:
         self.headers = headers or {}
         self.spans: list[NotedSpan] = []
 
-    def current_context(self):
-        return asyncio.current_task().get_name()
-
-    def start_send(self, queue, server, *, batch, headers, context):
-        self.spans.append(NotedSpan(self, queue, server, batch, dict(headers), context))
+    def start_send(self, queue, server, *, batch, headers):
+        self.spans.append(NotedSpan(self, queue, server, batch, dict(headers), CALLER.get()))
         return self.spans[-1]
 
 
@@ -60,8 +72,8 @@ class NotedSpan:
         self.injected.append((task, task_id))
         return self.notes.headers
 
-    def link(self, context):
-        self.linked[context] += 1
+    def link(self):
+        self.linked[CALLER.get()] += 1
 
     def end(self, *, sent, failed, error):
         self.ends.append((sent, failed, error))
@@ -133,7 +145,7 @@ async def test_every_way_to_send_is_told_once(notes, call, batch, messages):
 @virtual
 async def test_concurrent_calls_are_told_as_one_message_that_all_of_them_share(notes):
     async with memory_client(telemetry=notes) as (client, _):
-        calls = [asyncio.create_task(client.fibonacci(n), name=f"caller {n}") for n in (5, 6, 7)]
+        calls = [asyncio.create_task(called(f"caller {n}", client.fibonacci(n))) for n in (5, 6, 7)]
         await asyncio.gather(*calls)
         (span,) = notes.spans
         assert span.told[4] == "caller 5"
@@ -145,9 +157,9 @@ async def test_concurrent_calls_are_told_as_one_message_that_all_of_them_share(n
 async def test_one_who_joins_a_number_that_is_under_way_shares_its_message(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         worker.delay = 0.5
-        first = asyncio.create_task(client.fibonacci(5), name="first")
+        first = asyncio.create_task(called("first", client.fibonacci(5)))
         await asyncio.sleep(0.1)
-        assert await asyncio.create_task(client.fibonacci(5, timeout=1), name="second") == await first
+        assert await asyncio.create_task(called("second", client.fibonacci(5, timeout=1))) == await first
         (span,) = notes.spans
         assert span.linked == {"first": 1, "second": 1}
 
@@ -223,7 +235,6 @@ async def test_without_telemetry_there_is_a_tracer_that_does_nothing(notes):
     async with memory_client() as (client, _):
         assert client.celery.session.tracer is NOOP_TRACER
         assert client.celery.session.start_send({}, batch=False) is NOOP_SPAN
-    assert NOOP_TRACER.current_context() is None
     assert not NOOP_SPAN.inject("task", "id")
 
 
@@ -245,10 +256,6 @@ class Broken(Notes):
         if where == self.where:
             raise RuntimeError(f"{where} is broken")
 
-    def current_context(self):
-        self.fails("current_context")
-        return super().current_context()
-
     def start_send(self, *args, **options):
         self.fails("start_send")
         span = super().start_send(*args, **options)
@@ -266,7 +273,7 @@ class Broken(Notes):
 
 
 @virtual
-@pytest.mark.parametrize("where", ["current_context", "start_send", "inject", "link", "end"])
+@pytest.mark.parametrize("where", ["start_send", "inject", "link", "end"])
 async def test_an_error_in_a_tracer_breaks_no_call_and_is_logged_once(where, caplog):
     caplog.set_level(logging.INFO, "fibo_client")
     async with memory_client(telemetry=Broken(where)) as (client, _):
@@ -281,7 +288,7 @@ async def test_an_error_in_a_tracer_breaks_no_call_and_is_logged_once(where, cap
 @pytest.mark.parametrize("headers", [None, 5, ["traceparent"]])
 def test_what_is_no_mapping_of_headers_is_an_error_of_the_tracer(headers):
     notes = Notes()
-    span = guarded(notes).start_send("q", Server("x"), batch=False, headers={}, context=None)
+    span = guarded(notes).start_send("q", Server("x"), batch=False, headers={})
     notes.headers = headers
     assert not span.inject("task", "id")
 
@@ -360,9 +367,6 @@ class Injected:
     def __init__(self, tracer) -> None:
         self.tracer = tracer
         self.headers: dict[str, dict[str, str]] = {}
-
-    def current_context(self):
-        return self.tracer.current_context()
 
     def start_send(self, *args, **options):
         span = self.tracer.start_send(*args, **options)

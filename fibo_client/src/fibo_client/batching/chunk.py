@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fibo_client.batching.packing import reply_bytes
-from fibo_client.celery.result import AsyncResult
-from fibo_client.celery.signature import SendOptions
+from fibo_client.celery.signature import Signature
 from fibo_client.contract import FIBONACCI, FIBONACCI_CHUNK, decode_item
 from fibo_client.errors import ResultDecodeError
 
 if TYPE_CHECKING:
     from fibo_client.batching.packing import Chunk
-    from fibo_client.celery.session import Session
-    from fibo_client.celery.signature import Signature
 
 Answer = int | Exception
 """One number's value or error."""
-
-BULKY: Final = 32 * 1024
-"""An answer of so many bytes or more is polled rather than pushed."""
 
 
 class BatchOptions(NamedTuple):
@@ -36,77 +31,46 @@ class BatchOptions(NamedTuple):
     stream: bool = False
 
 
-def signature(chunk: Chunk) -> Signature[Any]:
+def signature(chunk: Chunk, options: BatchOptions, last_priority: int, *, decoded: bool) -> Signature[list[Any]]:
     """Make the task that computes a chunk. A number alone has the plain task, whose errors tell more.
-
-    Args:
-        chunk: The numbers.
-
-    Returns:
-        The task with its arguments.
-    """
-    return FIBONACCI(chunk.numbers[0]) if len(chunk.numbers) == 1 else FIBONACCI_CHUNK(chunk.numbers)
-
-
-def send_options(chunk: Chunk, options: BatchOptions, last_priority: int, expires: float | None) -> SendOptions:
-    """Make the options that a chunk is sent with.
 
     Args:
         chunk: The numbers.
         options: How they are sent.
         last_priority: The priority that the broker serves last.
-        expires: Seconds until the task is not to be begun any more. None is never.
+        decoded: Whether its value has an `Answer` for each number, rather than an item for `decode`.
 
     Returns:
-        The options.
+        The task with its arguments.
     """
+    task_id = str(uuid.uuid4())  # Chosen here, for the errors of single numbers.
     priority = (last_priority if chunk.large else 0) if options.priority is None else options.priority
-    chosen = SendOptions(priority=priority, ignore_result=False)
+    chosen = {"task_id": task_id, "priority": priority}
     if options.queue is not None:
         chosen["queue"] = options.queue
-    if expires is not None:
-        chosen["expires"] = expires
-    return chosen
+    alone = len(chunk.numbers) == 1
+    name, args = (FIBONACCI.name, (chunk.numbers[0],)) if alone else (FIBONACCI_CHUNK.name, (chunk.numbers,))
+    return Signature(name, args, None, partial(_items, len(chunk.numbers), task_id if decoded else None), chosen)
 
 
-def is_bulky(chunk: Chunk) -> bool:
-    """Tell whether the answer of a chunk is better polled than pushed.
-
-    Args:
-        chunk: The numbers.
-
-    Returns:
-        Whether it is.
-    """
-    return sum(map(reply_bytes, chunk.numbers)) > BULKY
-
-
-def async_result(session: Session, chunk: Chunk, options: BatchOptions, task_id: str) -> AsyncResult[list[Any]]:
-    """Make the result handle of a chunk that was sent.
-
-    Args:
-        session: The client's running parts.
-        chunk: The numbers.
-        options: How they were sent.
-        task_id: The id of its task.
-
-    Returns:
-        The handle. Its value has an item for each number, which `decode` turns into the number or its error.
-    """
-
-    def items(result: Any) -> list[Any]:
-        if len(chunk.numbers) == 1:
-            return [result]
-        if not isinstance(result, list) or len(result) != len(chunk.numbers):
-            raise ValueError(f"it must be a list of {len(chunk.numbers)} items")
-        return result
-
-    queue = session.config.queue if options.queue is None else options.queue
-    return AsyncResult(session, task_id, task=signature(chunk).task, queue=queue, decode=items, ignored=False)
+def _items(count: int, task_id: str | None, result: Any) -> list[Any]:
+    """Read the result of a chunk of so many numbers."""
+    if count == 1:
+        items = [result]
+    elif isinstance(result, list) and len(result) == count:
+        items = result
+    else:
+        raise ValueError(f"it must be a list of {count} items")
+    if task_id is None:
+        return items
+    try:
+        return [decode_item(item, task_id) for item in items]
+    except ValueError:  # One is no number. It fails alone.
+        return [decode(item, task_id) for item in items]
 
 
 def decode(item: Any, task_id: str) -> Answer:
-    """Turn an item of a chunk's answer into a number or its error. This takes time in proportion to its length.
+    """Turn an item of a chunk's result into a number or its error. This takes time in proportion to its length.
 
     Args:
         item: The item.

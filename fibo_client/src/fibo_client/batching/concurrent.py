@@ -14,27 +14,23 @@ import asyncio
 import copy
 import math
 from collections import deque
+from contextvars import Context, copy_context
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from fibo_client.batching.chunk import async_result, decode, is_bulky, send_options, signature
+from fibo_client.batching.chunk import decode, signature
 from fibo_client.batching.packing import is_large, pack
-from fibo_client.celery.jobs import EXPIRY_MARGIN
-from fibo_client.celery.result import collect
 from fibo_client.contract import MAX_CHUNK
-from fibo_client.errors import FiboError
+from fibo_client.errors import FiboError, ResultTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fibo_client.batching.chunk import Answer, BatchOptions
     from fibo_client.batching.packing import Chunk
-    from fibo_client.celery.jobs import Job
-    from fibo_client.celery.registry import Waiter
-    from fibo_client.celery.result import AsyncResult
-    from fibo_client.celery.session import Session
-    from fibo_client.telemetry.tracer import SendSpan
+    from fibo_client.celery.client import CeleryClient
+    from fibo_client.celery.result import OwnedResult
 
 MAX_IN_FLIGHT: Final = 8
 """While a bucket has fewer chunks than this in flight, it is flushed at the end of the loop's iteration. A flush
@@ -64,19 +60,19 @@ class Request:
         computation: What computes the number, perhaps for other requests, too.
         began: When it was made, by the loop's clock.
         deadline: When to give up. Infinity is never.
-        context: Who makes it, for telemetry.
+        context: The caller's context, for telemetry. None where there is none.
         receiver: What gets the answer; None once it has, or the caller left.
     """
 
     __slots__ = ("began", "computation", "context", "deadline", "receiver")
 
     def __init__(
-        self, computation: _Computation, began: float, deadline: float, context: Any, receiver: Receiver
+        self, computation: _Computation, began: float, deadline: float, context: Context | None, receiver: Receiver
     ) -> None:
         self.computation: _Computation = computation
         self.began: float = began
         self.deadline: float = deadline
-        self.context: Any = context
+        self.context: Context | None = context
         self.receiver: Receiver | None = receiver
 
 
@@ -123,7 +119,7 @@ class _Computation:
 
     def accepts(self, deadline: float) -> bool:
         """Tell whether a request with this deadline may join: the task must not expire before."""
-        return self.batch is None or deadline <= self.batch.expiry
+        return self.batch is None or deadline <= self.batch.expires_at
 
     def close(self) -> None:
         """Let no request join any more."""
@@ -158,37 +154,27 @@ class _Bucket:
 
 
 class _DeadlineGroup:
-    """The requests of a batch whose rounded deadlines are equal. They share a waiter."""
+    """The requests of a batch whose rounded deadlines are equal, and the task that waits for all of them."""
 
-    __slots__ = ("requests", "waiter")
+    __slots__ = ("requests", "waiting")
 
-    def __init__(self, waiter: Waiter) -> None:
-        self.waiter = waiter
+    def __init__(self, waiting: asyncio.Task[list[Any]]) -> None:
+        self.waiting = waiting
         self.requests: dict[Request, None] = {}
 
 
 class _Batch:
     """A chunk that was sent, and the requests that wait for it."""
 
-    __slots__ = ("answered", "began", "computations", "expiry", "groups", "job", "result", "span", "task_id")
+    __slots__ = ("answered", "computations", "expires_at", "groups", "result", "task_id")
 
-    def __init__(
-        self,
-        job: Job,
-        span: SendSpan,
-        task_id: str,
-        result: Callable[[], AsyncResult[list[Any]]],
-        computations: Sequence[_Computation],
-        began: float,
-        expiry: float,
-    ) -> None:
-        self.job: Job = job
-        self.span: SendSpan = span
-        self.task_id: str = task_id
-        self.result: Callable[[], AsyncResult[list[Any]]] = result
+    def __init__(self, result: OwnedResult[list[Any]], computations: Sequence[_Computation]) -> None:
+        # None once it is over: a batch and its computations refer to each other, and would keep the text of the answer
+        # until the garbage collector comes.
+        self.result: OwnedResult[list[Any]] | None = result
+        self.task_id: str = result.id
+        self.expires_at: float = result.expires_at
         self.computations: Sequence[_Computation] = computations
-        self.began: float = began
-        self.expiry: float = expiry
         self.groups: dict[float, _DeadlineGroup] = {}
         self.answered: bool = False
 
@@ -197,14 +183,14 @@ class Batcher:
     """Sends numbers that are requested one by one in shared chunks, for all users of a client.
 
     Args:
-        session: The client's running parts.
+        celery: The client.
         chunk_size: The most numbers in one chunk.
     """
 
-    def __init__(self, session: Session, chunk_size: int) -> None:
-        self._session = session
+    def __init__(self, celery: CeleryClient, chunk_size: int) -> None:
+        self._celery = celery
         self._chunk_size = chunk_size
-        self._last_priority = session.broker.last_priority
+        self._traced = celery.config.telemetry is not None
         self._buckets: dict[tuple[BatchOptions, bool], _Bucket] = {}
         self._many_buckets = _MANY_BUCKETS
         self._deliveries: deque[Iterator[tuple[Request, Answer]]] = deque()
@@ -226,7 +212,8 @@ class Batcher:
         Raises:
             ClientStateError: The client is not open here.
         """
-        loop = self._session.check()
+        self._celery.check()
+        loop = asyncio.get_running_loop()
         key = (options, is_large(n))
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -240,7 +227,8 @@ class Batcher:
             bucket.pending.append(computation)
             if bucket.scheduled is None:
                 self._schedule_flush(bucket, loop)
-        request = Request(computation, loop.time(), deadline, self._session.tracer.current_context(), receiver)
+        context = copy_context() if self._traced else None
+        request = Request(computation, loop.time(), deadline, context, receiver)
         computation.add(request)
         if computation.batch is not None:
             self._join_batch(computation.batch, request)
@@ -299,22 +287,21 @@ class Batcher:
     def _send(self, bucket: _Bucket, chunk: Chunk, computations: Sequence[_Computation]) -> None:
         now = asyncio.get_running_loop().time()
         deadline = max(request.deadline for each in computations for request in each.requests)
-        expires = None if deadline == math.inf else max(deadline - now, 0.0) + EXPIRY_MARGIN
+        start = partial(
+            self._celery.start,
+            signature(chunk, bucket.options, self._celery.last_priority, decoded=False),
+            timeout=None if deadline == math.inf else max(deadline - now, 0.0),
+            retry=True,
+        )
+        # Many may have asked for its numbers. It is sent for the first of them, and shared by the others.
+        context = computations[0].requests[0].context
         try:
-            self._session.check()
-            self._session.check_room(1)
-            chosen = send_options(chunk, bucket.options, self._last_priority, expires)
-            # Many may have asked for its numbers. It is sent for the first of them, and shared by the others.
-            span = self._session.start_send(chosen, batch=False, context=computations[0].requests[0].context)
-            message = self._session.encoder.one(signature(chunk), chosen, span)
+            result = start() if context is None else context.run(start)
         except FiboError as error:
             self._refuse(computations, error)
             return
-        job = self._session.job([message], span, retry=True, bulky=is_bulky(chunk))
-        result = partial(async_result, self._session, chunk, bucket.options, message.id)
-        batch = _Batch(job, span, message.id, result, computations, now, deadline + EXPIRY_MARGIN)
+        batch = _Batch(result, computations)
         bucket.in_flight += 1
-        job.send()
         for computation in computations:
             computation.batch = batch
             for request in computation.requests:
@@ -322,23 +309,30 @@ class Batcher:
 
     def _join_batch(self, batch: _Batch, request: Request) -> None:
         """Have the request wait for the batch, in the group of its deadline."""
-        if batch.answered:  # Its answer is about to be delivered, and until then no deadline counts.
+        result = batch.result
+        if batch.answered or result is None:  # Its answer is about to be delivered: until then no deadline counts.
             return
         deadline = _rounded(request.deadline)
         group = batch.groups.get(deadline)
         if group is None:
-            timeout = None if deadline == math.inf else max(0.0, deadline - asyncio.get_running_loop().time())
-            waiter = batch.job.enter(timeout, partial(self._settled, batch, deadline))
-            group = batch.groups[deadline] = _DeadlineGroup(waiter)
+            loop = asyncio.get_running_loop()
+            left = None if deadline == math.inf else max(0.0, deadline - loop.time())
+            # An empty context: the task serves everybody in the group.
+            waiting = loop.create_task(result.get(left), name="fibo_client.batch", context=Context())
+            waiting.add_done_callback(partial(self._settled, batch, deadline))
+            group = batch.groups[deadline] = _DeadlineGroup(waiting)
         group.requests[request] = None
-        batch.span.link(request.context)
+        if request.context is not None:
+            request.context.run(result.link)
 
     def _leave_batch(self, batch: _Batch, group: _DeadlineGroup) -> None:
         """Have the group wait for the batch no longer. With the last group, the batch is over."""
-        loop = asyncio.get_running_loop()
-        batch.job.leave(group.waiter, loop.time())
-        if batch.groups:
+        group.waiting.cancel()
+        result = batch.result
+        if batch.groups or result is None:
             return
+        result.close()
+        batch.result = None
         if not batch.answered:
             for computation in batch.computations:
                 computation.close()
@@ -347,55 +341,44 @@ class Batcher:
         if bucket.pending and bucket.delayed and bucket.scheduled is not None:
             bucket.scheduled.cancel()
             bucket.delayed = False
-            bucket.scheduled = loop.call_soon(self._flush, bucket)
+            bucket.scheduled = asyncio.get_running_loop().call_soon(self._flush, bucket)
 
     # Answering.
 
-    def _settled(self, batch: _Batch, deadline: float) -> None:
+    def _settled(self, batch: _Batch, deadline: float, waiting: asyncio.Task[list[Any]]) -> None:
         """Deliver the answer, or the timeouts of the group with this deadline."""
-        group = batch.groups.pop(deadline)
-        if group.waiter.timed_out:
-            self._deliver((request, self._error(batch, group.waiter, request)) for request in group.requests)
+        group = batch.groups.get(deadline)
+        if group is None or group.waiting is not waiting or waiting.cancelled():
+            return
+        del batch.groups[deadline]
+        error = waiting.exception()
+        if isinstance(error, ResultTimeoutError):
+            timed_out = error  # A worker that finds the task expired says so to all groups, each in its turn.
+            now = asyncio.get_running_loop().time()
+            self._deliver((request, timed_out.replace(waited=now - request.began)) for request in group.requests)
         elif not batch.answered:
             batch.answered = True
-            self._deliver(self._answers(batch, group.waiter))
+            self._deliver(self._answers(batch, waiting))
         self._leave_batch(batch, group)
 
-    def _answers(self, batch: _Batch, waiter: Waiter) -> Iterator[tuple[Request, Answer]]:
+    def _answers(self, batch: _Batch, waiting: asyncio.Task[list[Any]]) -> Iterator[tuple[Request, Answer]]:
         """Pair requests with their answers. What takes time is done when a pair is taken."""
         task_id = batch.task_id
-        try:
-            (items,) = self._collect(batch, waiter, batch.began)
-        except FiboError:
+        error = waiting.exception()
+        if error is not None:
             for computation in batch.computations:
                 computation.close()  # At once: a request made from now on has an attempt of its own.
+            failure = error if isinstance(error, Exception) else RuntimeError(f"a batch failed: {error!r}")
             return (
-                (request, self._error(batch, waiter, request))
-                for computation in batch.computations
-                for request in computation.requests
+                (request, copy.copy(failure)) for computation in batch.computations for request in computation.requests
             )
         return (
             (request, copy.copy(answer) if isinstance(answer, Exception) else answer)
-            for computation, item in zip(batch.computations, items, strict=True)
+            for computation, item in zip(batch.computations, waiting.result(), strict=True)
             if computation.wanted
             for answer in [decode(item, task_id)]
             for request in computation.finish()
         )
-
-    def _collect(self, batch: _Batch, waiter: Waiter, began: float) -> list[list[Any]]:
-        waited = asyncio.get_running_loop().time() - began
-        outcome = self._session.outcome(batch.job, waiter, waited)
-        # A batch and its computations refer to each other. A result that stayed with them would keep the text of the
-        # answer until the garbage collector comes, which it does rarely while there are few objects, however long.
-        return collect(outcome, [batch.result()], expiry_is_timeout=True)
-
-    def _error(self, batch: _Batch, waiter: Waiter, request: Request) -> FiboError:
-        """Make the error of a request that gets no answer."""
-        try:
-            self._collect(batch, waiter, request.began)
-        except FiboError as error:
-            return error
-        raise AssertionError("there is an answer")
 
     def _refuse(self, computations: Sequence[_Computation], error: FiboError) -> None:
         """Fail all requests of computations that could not be sent."""

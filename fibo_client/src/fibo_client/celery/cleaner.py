@@ -14,6 +14,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -53,6 +54,9 @@ MAX_DELETED: Final = 500
 
 MAX_BACKLOG: Final = 100_000
 """The most ids that wait to be revoked, and to be deleted. Beyond, expiry does the work."""
+
+
+_id_of: Final = itemgetter(1)
 
 
 @dataclass(slots=True)
@@ -215,7 +219,7 @@ class Cleaner:
         while self._deleted and len(entries) < MAX_DELETED and self._deleted[0][0] <= until:
             entries.append(heapq.heappop(self._deleted))
         try:
-            await self._backend.delete_many([task_id for _, task_id in entries])
+            await self._backend.delete_many(list(map(_id_of, entries)))
         except TransportError as error:
             logger.info("%d results could not be deleted; they expire: %s", len(entries), error)
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
@@ -11,22 +12,26 @@ from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery.outcome import Outcomes, has_expired, value_of
+from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.message import check_name
 from fibo_client.celery.question import Question
 from fibo_client.celery.result import (
     AsyncResult,
+    OwnedResult,
     check_handle,
     check_handles,
     collect,
+    conclude,
     gather,
     ids_of,
     look,
-    ready_many,
+    look_at_metas,
     revocation,
 )
 from fibo_client.celery.session import Session
 from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature
-from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError
+from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -118,6 +123,27 @@ class CeleryClient:
     ) -> None:
         await self.aclose()
 
+    @property
+    def last_priority(self) -> int:
+        """The priority that the broker serves last: 9 over Redis, unless its priority steps say otherwise."""
+        return self.session.broker.last_priority
+
+    def check(self) -> None:
+        """Check that the client can be used here and now. No I/O.
+
+        Raises:
+            ClientStateError: It is not open, runs on another event loop, or is a forked copy of the parent's.
+        """
+        self.session.check()
+
+    def check_results(self) -> None:
+        """Check that results can be asked for at all. No I/O.
+
+        Raises:
+            ConfigError: They are stored in something else than a Redis, or nowhere.
+        """
+        self.session.check_readable()
+
     # Handing work out.
 
     async def send(
@@ -146,12 +172,13 @@ class CeleryClient:
             PublishUnknownError: It may or may not have been sent. The error carries the task's id.
             ClientStateError: The client is not open here.
         """
-        self.session.check()
+        began = self.session.check().time()
         check_signature(signature)
+        seconds = self.session.config.seconds(timeout)
         span = self.session.start_send(options, batch=False)
         message = self.session.encoder.one(signature, options, span)
-        await self.session.publish([message], span, timeout=self.session.seconds(timeout), retry=retry)
-        return self._handle(message, signature)
+        await self.session.publish([message], span, timeout=seconds, retry=retry, began=began)
+        return self._handle(message, signature, handed_out=True)
 
     @overload
     async def send_task(
@@ -235,18 +262,20 @@ class CeleryClient:
             PublishUnknownError: Those that the error names may or may not have been sent.
             ClientStateError: The client is not open here.
         """
-        self.session.check()
+        began = self.session.check().time()
         _check_no_id("send_many", options)
+        seconds = self.session.config.seconds(timeout)
         span = self.session.start_send(options, batch=True)
         messages: list[TaskMessage] = []
         handles: list[AsyncResult[R]] = []
         sent: list[Signature[R]] = []
         async for portion in self.session.encoder.portions(_checked(signatures, sent), options, span):
             messages += portion
-            handles += map(self._handle, portion, sent)
+            handles += [self._handle(*each, handed_out=True) for each in zip(portion, sent, strict=False)]
             del sent[: len(portion)]
+        self.session.check()
         if messages:
-            await self.session.publish(messages, span, timeout=self.session.seconds(timeout), retry=retry)
+            await self.session.publish(messages, span, timeout=seconds, retry=retry, began=began)
         return handles
 
     @overload
@@ -290,7 +319,11 @@ class CeleryClient:
             ConfigError: Results are stored in something else than a Redis, or nowhere.
             ReadError: The results could not be read.
         """
-        return Question(ready_many(self.session, check_handles(results)), "await client.ready(results)")
+        return Question(self._ready(check_handles(results)), "await client.ready(results)")
+
+    async def _ready(self, results: list[AsyncResult[Any]]) -> list[bool]:
+        answers = await look(self.session, results)
+        return [is_final(answers[result.id]) for result in results]
 
     async def metas(self, results: Iterable[AsyncResult[Any]]) -> list[TaskMeta]:
         """Look at many tasks, by one read for all: at their states, and at what these carry. It waits for none of them.
@@ -306,7 +339,7 @@ class CeleryClient:
             ReadError: The results could not be read.
             ResultDecodeError: What is stored of one of them is not a result.
         """
-        return await look(self.session, check_handles(results))
+        return await look_at_metas(self.session, check_handles(results))
 
     @overload
     async def gather(
@@ -349,7 +382,7 @@ class CeleryClient:
         return await gather(
             self.session,
             check_handles(results),
-            timeout=self.session.seconds(timeout),
+            timeout=self.session.config.seconds(timeout),
             return_exceptions=return_exceptions,
         )
 
@@ -419,9 +452,90 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
+        session = self.session
+        began = session.check().time()
+        seconds = session.config.seconds(timeout)
         signature = bind(task, args, kwargs)
-        (value,) = await self._call([signature], options, timeout=timeout, retry=retry, keep_results=keep_result)
-        return value
+        defaults, own_expiry = _prepare_owned((signature,), options, seconds)
+        span = session.start_send(options, batch=False)
+        message = session.encoder.one(signature, options, span, defaults)
+        job = session.submit(
+            (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
+        )
+        try:
+            await job.future
+        finally:
+            session.end(job)
+        answer = job.arrived.get(message.id)
+        if answer is not None:
+            try:
+                return value_of(answer, signature.task, signature.decode, message.template.queue)
+            except TaskRevokedError as error:
+                if own_expiry or not has_expired(error):
+                    raise
+        handle = self._handle(message, signature)
+        return conclude(session, handle, job, began, job=job, expiry_is_timeout=not own_expiry)
+
+    def start(
+        self,
+        task: str | RemoteTask[..., Any] | Signature[R],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        retry: bool = False,
+        keep_result: bool = False,
+        **options: Unpack[SendOptions],
+    ) -> OwnedResult[Any]:
+        """Start a task that is owned, as by `call`, and that several may await, or follow.
+
+        ::
+
+            async with client.start(resize("dog"), timeout=30) as result:
+                async for meta in result.updates():
+                    print(meta.state, meta.result)
+
+        The message is sent in the background. `OwnedResult.get` raises the error with which that fails.
+
+        Args:
+            task: As for `call`.
+            args: As for `call`.
+            kwargs: As for `call`.
+            timeout: Seconds until the task expires, but for a small margin, and the longest time that is waited by
+                default. UNSET is the client's default, None is no limit.
+            retry: As for `call`.
+            keep_result: As for `call`.
+            **options: As for `call`.
+
+        Returns:
+            The handle of the task. It is to be closed: by ``async with``, or its `close`.
+
+        Raises:
+            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            MessageError: A worker could not take the message. Nothing was sent.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            ClientStateError: The client is not open here.
+        """
+        session = self.session
+        began = session.check().time()
+        seconds = session.config.seconds(timeout)
+        signature = bind(task, args, kwargs)
+        defaults, own_expiry = _prepare_owned((signature,), options, seconds)
+        span = session.start_send(options, batch=False)
+        message = session.encoder.one(signature, options, span, defaults)
+        job = session.submit(
+            (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
+        )
+        return OwnedResult(
+            session,
+            job,
+            began,
+            expires_at=math.inf if own_expiry or seconds is None else began + seconds + EXPIRY_MARGIN,
+            expiry_is_timeout=not own_expiry,
+            task=signature.task,
+            queue=message.queue,
+            decode=signature.decode,
+        )
 
     @overload
     async def call_many(
@@ -483,57 +597,38 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
+        session = self.session
+        began = session.check().time()
+        seconds = session.config.seconds(timeout)
         _check_no_id("call_many", options)
-        return await self._call(
-            list(signatures),
-            options,
-            timeout=timeout,
-            retry=retry,
-            return_exceptions=return_exceptions,
-            keep_results=keep_results,
-        )
-
-    async def _call(
-        self,
-        signatures: list[Signature[Any]],
-        options: SendOptions,
-        *,
-        timeout: float | Unset | None,
-        retry: bool,
-        return_exceptions: bool = False,
-        keep_results: bool,
-    ) -> list[Any]:
-        began = self.session.check().time()
-        seconds = self.session.seconds(timeout)
+        signatures = list(signatures)
         for signature in signatures:
             check_signature(signature)
-            if options.get("ignore_result", signature.options.get("ignore_result")):
-                raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
+        defaults, own_expiry = _prepare_owned(signatures, options, seconds)
         if not signatures:
             return []
-        options["ignore_result"] = False
-        own_expiry = "expires" in options or any("expires" in signature.options for signature in signatures)
-        defaults = {} if seconds is None else {"expires": seconds + EXPIRY_MARGIN}
-        span = self.session.start_send(options, batch=len(signatures) > 1)
-        messages = await self.session.encoder.many(signatures, options, span, defaults)
-        outcome = await self.session.run(
+        span = session.start_send(options, batch=len(signatures) > 1)
+        messages = await session.encoder.many(signatures, options, span, defaults)
+        session.check()
+        job = session.submit(
             messages,
             span,
+            awaits=[message.id for message in messages],
             timeout=seconds,
             retry=retry,
             end_on_failure=not return_exceptions,
             keep_results=keep_results,
             began=began,
         )
-        return collect(
-            outcome,
-            [
-                self._handle(message, signature, handed_out=False)
-                for message, signature in zip(messages, signatures, strict=True)
-            ],
-            return_exceptions=return_exceptions,
-            expiry_is_timeout=not own_expiry,
-        )
+        try:
+            outcomes = Outcomes(
+                [self._handle(message, signature) for message, signature in zip(messages, signatures, strict=True)],
+                return_exceptions=return_exceptions,
+                expiry_is_timeout=not own_expiry,
+            )
+            return await collect(session, job, outcomes, began, job)
+        finally:
+            session.end(job)
 
     # Asking workers.
 
@@ -627,7 +722,7 @@ class CeleryClient:
         check_handle(result)
         return await diagnose(self.session, result, timeout=timeout)
 
-    def _handle(self, message: TaskMessage, signature: Signature[R], *, handed_out: bool = True) -> AsyncResult[R]:
+    def _handle(self, message: TaskMessage, signature: Signature[R], *, handed_out: bool = False) -> AsyncResult[R]:
         return AsyncResult(
             self.session,
             message.id,
@@ -647,6 +742,19 @@ def _check_transport(transport: object) -> None:
         raise ConfigError(f"transport must be an object, not a class; write: transport={transport.__name__}()")
     if not callable(getattr(transport, "connect", None)):
         raise ConfigError(f"transport must have a connect(), as FakeCelery() has, not be {type(transport).__name__}")
+
+
+def _prepare_owned(
+    signatures: Iterable[Signature[Any]], options: SendOptions, seconds: float | None
+) -> tuple[dict[str, Any], bool]:
+    """Prepare a call that owns its tasks: give the default options, and whether somebody says when a task expires."""
+    says = "expires" in options
+    for signature in signatures:
+        if options.get("ignore_result", signature.options.get("ignore_result")):
+            raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
+        says = says or "expires" in signature.options
+    options["ignore_result"] = False
+    return {} if seconds is None else {"expires": seconds + EXPIRY_MARGIN}, says
 
 
 def _check_no_id(verb: str, options: SendOptions) -> None:

@@ -180,6 +180,31 @@ class CeleryConfig:
             return self.poll_max
         return 1.0 if self.push else 0.1
 
+    def seconds(self, timeout: float | Unset | None) -> float | None:
+        """Resolve the timeout of a call, and check it.
+
+        Args:
+            timeout: Seconds, None for no limit, or UNSET for the client's default.
+
+        Returns:
+            Seconds, or None.
+
+        Raises:
+            TypeError: It is not a number.
+            ValueError: It is negative, or more than `LONGEST_TIMEOUT`.
+        """
+        if timeout is UNSET:
+            return self.timeout
+        if timeout is None:
+            return None
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+        if not 0 <= timeout < math.inf:
+            raise ValueError(f"timeout={timeout} must be 0 or more; None is no limit")
+        if timeout > LONGEST_TIMEOUT:
+            raise ValueError(f"timeout={timeout} must be at most {LONGEST_TIMEOUT:.0f} seconds; None is no limit")
+        return timeout
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         """Read the two URLs from the environment, by Celery's names.

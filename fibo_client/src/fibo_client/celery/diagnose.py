@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.diagnosis import Cause, Diagnosis
 from fibo_client.celery.inspect import Inspect, queue_names, task_names
+from fibo_client.celery.outcome import outage_hint
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result_settings import stored_elsewhere
-from fibo_client.celery.session import doubt
 from fibo_client.errors import TransportError
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ async def _state(session: Session, result: AsyncResult[Any], timeout: float) -> 
         async with asyncio.timeout(timeout + _GRACE):
             return await result.state()
     except TimeoutError:
-        raise TransportError(f"{session.backend}: no answer within {timeout:g} s. {doubt(session.backend)}") from None
+        raise TransportError(
+            f"{session.backend}: no answer within {timeout:g} s. {outage_hint(session.backend)}"
+        ) from None
 
 
 async def _held_for_later(inspect: Inspect, task_id: str) -> _Holding:

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import os
 import socket
+import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +28,7 @@ from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.protocol.jsontypes import JSONCodec
@@ -66,26 +67,38 @@ class Encoder:
         queue: The queue of those that name none.
         hide_arguments: Whether logs show no arguments, unless a call or its task says what they show.
         types: The types that arguments may have.
+
+    Attributes:
+        queue: See above.
+        shown: What logs show of arguments of which nothing is said. None is the arguments.
+        types: See above.
     """
 
     def __init__(
         self, broker: Broker, queue: str, *, hide_arguments: bool = False, types: JSONCodec = CELERY_JSON
     ) -> None:
         self._broker = broker
-        self._types = types
-        self._queue = queue
-        self._shown = HIDDEN if hide_arguments else None
+        self.types: JSONCodec = types
+        self.queue: str = queue
+        self.shown: str | None = HIDDEN if hide_arguments else None
         self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
         # With types: to Python 1 is True, and to a worker it is not.
-        self._kept = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._build)
+        self._template = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._build)
 
-    def one(self, signature: Signature[Any], options: SendOptions, span: SendSpan) -> TaskMessage:
+    def one(
+        self,
+        signature: Signature[Any],
+        options: SendOptions,
+        span: SendSpan,
+        defaults: Mapping[str, Any] = _NONE,
+    ) -> TaskMessage:
         """Encode one message.
 
         Args:
             signature: The task with its arguments.
             options: The options of the call, which win over those of the signature.
             span: Is told of the message, and may add headers.
+            defaults: Options of which neither says anything.
 
         Returns:
             The message.
@@ -93,8 +106,8 @@ class Encoder:
         Raises:
             MessageError: A worker could not take the message.
         """
-        (task_id,) = cut_ids(os.urandom(ID_BYTES))
-        message = self._call(signature.options, options, span).message(signature, task_id)
+        call = _Call(self, {**defaults, **signature.options, **options}, span)
+        message = call.message(signature, str(uuid.uuid4()))
         self._broker.check(message)
         return message
 
@@ -154,7 +167,7 @@ class Encoder:
                 await asyncio.sleep(0)
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
-                call = self._call({**defaults, **own}, options, span)
+                call = _Call(self, {**defaults, **own, **options}, span)
             message = call.message(signature, next(ids))
             self._broker.check(message)
             portion.append(message)
@@ -162,12 +175,10 @@ class Encoder:
         if portion:
             yield portion
 
-    def _call(self, own: Mapping[str, Any], options: SendOptions, span: SendSpan) -> _Call:
-        return _Call(self._template, self._queue, self._shown, {**own, **options}, span, self._types)
-
-    def _template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
+    def template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
+        """Give the template for a task, a queue and options."""
         try:
-            return self._kept(task, queue, **options)
+            return self._template(task, queue, **options)
         except TypeError:  # Some option cannot be hashed: headers are a dict.
             return self._build(task, queue, **options)
 
@@ -179,23 +190,12 @@ class _Call:
     """What the messages of one call have in common.
 
     Args:
-        template: Gives the template for a task, a queue and options.
-        queue: The queue, if the options name none.
-        shown: What logs show of arguments of which nothing is said. None is the arguments.
+        encoder: Whose call it is.
         options: The options, which it takes for its own.
         span: Gives each message more headers.
-        types: The types that arguments may have.
     """
 
-    def __init__(
-        self,
-        template: Callable[[str, str, Mapping[str, Any]], MessageTemplate],
-        queue: str,
-        shown: str | None,
-        options: dict[str, Any],
-        span: SendSpan,
-        types: JSONCodec,
-    ) -> None:
+    def __init__(self, encoder: Encoder, options: dict[str, Any], span: SendSpan) -> None:
         for name in options:
             if name not in OPTIONS:
                 raise MessageError(
@@ -203,7 +203,7 @@ class _Call:
                     "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
                 )
         self._task_id: str | None = check_name("task_id", options.pop("task_id")) if "task_id" in options else None
-        self._queue = options.pop("queue", queue)
+        self._queue = options.pop("queue", encoder.queue)
         self._moments = encode_moments(
             datetime.now(UTC),
             countdown=options.pop("countdown", None),
@@ -211,8 +211,8 @@ class _Call:
             expires=options.pop("expires", None),
         )
         argsrepr, kwargsrepr = options.pop("argsrepr", None), options.pop("kwargsrepr", None)
-        self._argsrepr: str | None = shown if argsrepr is None else argsrepr
-        self._kwargsrepr: str | None = shown if kwargsrepr is None else kwargsrepr
+        self._argsrepr: str | None = encoder.shown if argsrepr is None else argsrepr
+        self._kwargsrepr: str | None = encoder.shown if kwargsrepr is None else kwargsrepr
         own = options.pop("headers", None)
         self._own = {} if own is None else check_headers(own)
         self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)
@@ -220,8 +220,7 @@ class _Call:
             options["headers"] = {name: value for name, value in own.items() if name != NESTED}
         self._options = options
         self._compression: str | None = options.get("compression")
-        self._types = types
-        self._template_of = template
+        self._encoder = encoder
         self._inject = span.inject
         self._templates: dict[str, MessageTemplate] = {}
         self._task: object = object()  # The task of the last message; none so far.
@@ -239,7 +238,7 @@ class _Call:
             self._compression,
             self._argsrepr,
             self._kwargsrepr,
-            self._types,
+            self._encoder.types,
         )
         more = self._inject(task, task_id)
         if more or self._nested is not None:
@@ -247,9 +246,9 @@ class _Call:
         return TaskMessage(task_id, self._template, arguments, self._moments, more)
 
     def _turn_to(self, task: str) -> None:
-        template = self._templates.get(check_name("task", task))
+        template = self._templates.get(task) if isinstance(task, str) else None
         if template is None:
-            template = self._templates[task] = self._template_of(task, self._queue, self._options)
+            template = self._templates[task] = self._encoder.template(task, self._queue, self._options)
         self._task, self._template = task, template
 
 

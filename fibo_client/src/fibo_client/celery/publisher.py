@@ -1,8 +1,8 @@
 """The one task that publishes for everybody.
 
-Whoever sends leaves messages here. All that were left in one iteration of the event loop go to the broker together. No
-publish runs in its caller's task: a caller that is cancelled before takes its messages back; after that, publishing is
-completed and its outcome is known.
+Callers leave jobs here. The messages of all that were left in one iteration of the event loop go to the broker
+together. No publish runs in its caller's task: a caller who leaves before takes the messages back; after that,
+publishing is completed, and its outcome is known.
 """
 
 from __future__ import annotations
@@ -11,21 +11,19 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections import deque
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
 from fibo_client.errors import PublishError, PublishUnknownError
-from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from fibo_client.celery.brokers.base import Broker
+    from fibo_client.celery.jobs import Job, PublishFailure
     from fibo_client.celery.protocol.message import TaskMessage
-    from fibo_client.telemetry.tracer import SendSpan
+    from fibo_client.celery.reader import Reader
 
 logger: Final = logging.getLogger("fibo_client")
 
@@ -38,65 +36,10 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_RECENT: Final = 1000
 """How many ids are remembered of what was sent, for `diagnose`."""
 
-Failure = PublishError | PublishUnknownError
-
 _WITHDRAWN: Final = "it was withdrawn"
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _LAST_TRY: Final = 0.1
-
-
-@dataclass(slots=True, eq=False)
-class Publication:
-    """Messages that are sent, and answered for, together.
-
-    Attributes:
-        messages: The messages.
-        on_done: Called once: with None when all have been sent, or with the error.
-        retry_until: Send again after a failure until then, by the loop's clock. None is not at all.
-        span: The span of the messages, which ends when they are over.
-        remaining: What has not been sent for certain, by task id.
-        unknown: The ids among them that may have been sent.
-        in_flight: Whether the broker has it, or is about to.
-        withdrawn: Whether its sender wants no more of it to be sent.
-        over: Whether nothing more will be sent of it.
-        attempts: How often it was tried.
-        failure: Why the last attempt did not succeed.
-    """
-
-    messages: Sequence[TaskMessage]
-    on_done: Callable[[Failure | None], None]
-    retry_until: float | None = None
-    span: SendSpan = NOOP_SPAN
-    remaining: dict[str, TaskMessage] = field(init=False)
-    unknown: set[str] = field(default_factory=set)
-    in_flight: bool = False
-    withdrawn: bool = False
-    over: bool = False
-    attempts: int = 0
-    failure: Failure | None = None
-
-    def __post_init__(self) -> None:
-        self.remaining = {message.id: message for message in self.messages}
-
-    @property
-    def unsent(self) -> set[str]:
-        """The ids that have certainly not been sent."""
-        return self.remaining.keys() - self.unknown
-
-    def failed(self, reason: str) -> Failure:
-        """Make the error that tells what is known of it.
-
-        Args:
-            reason: What went wrong.
-
-        Returns:
-            The error. It names what has not been sent for certain.
-        """
-        if self.unknown:
-            return PublishUnknownError(reason, list(self.remaining))
-        refused = self.failure is not None and self.failure.refused
-        return PublishError(reason, list(self.remaining), refused=refused)
 
 
 class Publisher:
@@ -104,12 +47,14 @@ class Publisher:
 
     Args:
         broker: Where they go.
+        reader: Is told which tasks have been sent, and which cannot be.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, reader: Reader) -> None:
         self._broker = broker
-        self._queue: deque[Publication] = deque()
-        self._unfinished: set[Publication] = set()
+        self._reader = reader
+        self._queue: list[Job] = []
+        self._unfinished: set[Job] = set()
         self._work = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
@@ -127,181 +72,164 @@ class Publisher:
         )
 
     async def aclose(self, reason: str) -> None:
-        """Stop the task. What has not been sent for certain is given back to its senders with an error.
-
-        Args:
-            reason: Why.
-        """
+        """Stop the task. Callers whose messages have not been sent for certain get an error."""
         try:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
         finally:
-            for publication in list(self._unfinished):
-                self._finish(publication, publication.failed(reason))
+            for job in list(self._unfinished):
+                self._finish(job, job.publish_error(reason))
 
-    def put(self, publication: Publication) -> None:
-        """Leave messages to be sent.
-
-        Args:
-            publication: The messages, and whom to tell.
-        """
-        self._unfinished.add(publication)
-        self._queue.append(publication)
+    def put(self, job: Job) -> None:
+        """Leave a job's messages to be sent."""
+        self._unfinished.add(job)
+        self._queue.append(job)
         self._work.set()
 
-    def withdraw(self, publication: Publication) -> bool:
-        """Send no more of it. A command that is under way is completed all the same.
-
-        Args:
-            publication: From `put`.
-
-        Returns:
-            Whether nothing of it was, or will be, sent.
-        """
-        publication.withdrawn = True
-        if not publication.in_flight and not publication.over:
-            self._end(publication, publication.failure or publication.failed(_WITHDRAWN))
-        return len(publication.unsent) == len(publication.messages)
+    def withdraw(self, job: Job) -> None:
+        """Send no more of a job. A command that is under way is completed all the same."""
+        job.withdrawn = True
+        if not job.in_flight and not job.sending_ended:
+            self._end(job, job.failure or job.publish_error(_WITHDRAWN))
 
     @property
     def unsent(self) -> int:
         """How many messages have not been sent for certain, and may yet be."""
-        return sum(len(publication.remaining) for publication in self._unfinished)
+        return sum(len(job.remaining) for job in self._unfinished)
 
     async def _publish_forever(self) -> None:
         while True:
             await self._work.wait()
             self._work.clear()
-            # Kept in no variable here: it would hold the last flush, messages and all, until there is another one.
-            await self._flush(self._take())
+            await self._flush()
 
-    def _take(self) -> list[Publication]:
-        publications = [publication for publication in self._queue if not publication.over]
-        self._queue.clear()
-        for publication in publications:
-            publication.in_flight = True
-            publication.attempts += 1
-        return publications
-
-    async def _flush(self, publications: Sequence[Publication]) -> None:
+    async def _flush(self) -> None:
+        jobs, self._queue = self._queue, []
+        for job in jobs:
+            job.in_flight = not job.sending_ended
+            job.attempts += 1
         down: str | None = None
-        for batch in _batches(publications):
-            wanted = [(owner, message) for owner, message in batch if not owner.withdrawn]
-            if down is not None:  # The broker would say the same again, and perhaps as slowly.
-                for owner, _ in wanted:
-                    owner.failure = PublishError(down)
-            elif wanted:
-                down = await self._publish(wanted)
-        for publication in publications:
-            publication.in_flight = False
-            if not publication.over:
-                self._conclude(publication)
+        for owners, messages in _batches(jobs):
+            if down is None:
+                down = await self._publish(owners, messages)
+            else:  # The broker would say the same again, and perhaps as slowly.
+                for job in owners:
+                    job.failure = PublishError(down)
+        for job in jobs:
+            if job.in_flight:
+                job.in_flight = False
+                if job.remaining:
+                    self._try_again(job)
+                else:
+                    self._finish(job, None)
 
-    async def _publish(self, batch: Sequence[tuple[Publication, TaskMessage]]) -> str | None:
+    async def _publish(self, jobs: Sequence[Job], messages: Sequence[TaskMessage]) -> str | None:
         """Publish messages; return why the broker cannot be reached, where that is so."""
-        # By identity: two senders may have given their tasks the same id.
-        owners = {id(message): owner for owner, message in batch}
-        new = {id(message) for owner, message in batch if message.id not in owner.unknown}
-        for owner, message in batch:  # Noted beforehand: a client that closes cancels this task in the middle.
-            owner.unknown.add(message.id)
+        # By identity: two callers may have given their tasks the same id.
+        owners = dict(zip(map(id, messages), jobs, strict=True))
+        new: set[int] = set()
+        for job, message in zip(jobs, messages, strict=True):
+            if message.id not in job.unknown:
+                new.add(id(message))
+                job.unknown.add(message.id)  # Beforehand: a client that closes cancels this task in the middle.
         down: str | None = None
         try:
-            async with contextlib.aclosing(self._broker.publish([message for _, message in batch])) as outcomes:
-                async for messages, error in outcomes:
+            async with contextlib.aclosing(self._broker.publish(messages)) as outcomes:
+                async for some, error in outcomes:
                     if error is None:
-                        self._sent(owners, messages)
+                        self._sent(owners, some)
                     else:
-                        down = self._failed(owners, new, messages, error) or down
+                        down = self._failed(owners, new, some, error) or down
         except Exception as error:
             logger.exception("publishing failed")
             down = f"{type(error).__name__}: {error}"
-            for owner, _ in batch:
-                owner.failure = PublishUnknownError(down)
+            for job in jobs:
+                job.failure = PublishUnknownError(down)
         return down
 
-    def _sent(self, owners: dict[int, Publication], messages: Sequence[TaskMessage]) -> None:
+    def _sent(self, owners: dict[int, Job], messages: Sequence[TaskMessage]) -> None:
         self._reached = True
         self.published += len(messages)
+        recent = self.recent
         for message in messages:
-            owner = owners[id(message)]
-            owner.unknown.discard(message.id)
-            del owner.remaining[message.id]
-            self.recent[message.id] = message.queue
-        for task_id in list(islice(self.recent, max(0, len(self.recent) - MAX_RECENT))):
-            del self.recent[task_id]
+            job, task_id = owners[id(message)], message.id
+            job.unknown.discard(task_id)
+            del job.remaining[task_id]
+            recent[task_id] = message.template.queue
+        if len(recent) > MAX_RECENT:
+            for task_id in list(islice(recent, len(recent) - MAX_RECENT)):
+                del recent[task_id]
 
     def _failed(
-        self, owners: dict[int, Publication], new: set[int], messages: Sequence[TaskMessage], error: Failure
+        self, owners: dict[int, Job], new: set[int], messages: Sequence[TaskMessage], error: PublishFailure
     ) -> str | None:
         unsent = isinstance(error, PublishError)
         for message in messages:
-            owner = owners[id(message)]
-            owner.failure = error
+            job = owners[id(message)]
+            job.failure = error
             if unsent and id(message) in new:
-                owner.unknown.discard(message.id)
+                job.unknown.discard(message.id)
         return None if unsent and error.refused else error.reason
 
-    def _conclude(self, publication: Publication) -> None:
-        """Everything of it was tried once: tell its sender, or try again what failed."""
-        if not publication.remaining:
-            publication.failure = None
-            self._finish(publication, None)
-            return
-        reason = publication.failure.reason if publication.failure else _WITHDRAWN
-        seconds = pause(publication.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
-        if publication.retry_until is not None:  # There is a last try shortly before time is up.
-            left = publication.retry_until - self._loop.time() - _LAST_TRY
-            seconds = min(seconds, left) if left > _LAST_TRY else seconds
-        if self._may_retry(publication, seconds):
-            if publication.attempts == 1:
+    def _try_again(self, job: Job) -> None:
+        """Send again what has failed of a job, after a pause; or tell its caller, if that is not to be."""
+        reason = job.failure.reason if job.failure else _WITHDRAWN
+        seconds = pause(job.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
+        left = job.retry_until - self._loop.time() - _LAST_TRY  # There is a last try shortly before time is up.
+        seconds = min(seconds, left) if left > _LAST_TRY else seconds
+        if self._may_retry(job, seconds):
+            if job.attempts == 1:
                 logger.debug("sending tasks failed, trying again: %s", reason)
-            self._loop.call_later(seconds, self._again, publication)
+            self._loop.call_later(seconds, self._again, job)
         else:
-            self._finish(publication, publication.failed(reason))
+            self._finish(job, job.publish_error(reason))
 
-    def _may_retry(self, publication: Publication, seconds: float) -> bool:
-        until = publication.retry_until
-        if publication.withdrawn or until is None or self._loop.time() + seconds >= until:
+    def _may_retry(self, job: Job, seconds: float) -> bool:
+        if job.withdrawn or self._loop.time() + seconds >= job.retry_until:
             return False
-        if isinstance(publication.failure, PublishError):
-            # A client that never reached Redis has most likely been told a wrong address: say so at once.
-            return not publication.failure.refused and (self._reached or bool(publication.unknown))
+        if isinstance(job.failure, PublishError):
+            # A client that never reached the broker has most likely been told a wrong address: say so at once.
+            return not job.failure.refused and (self._reached or bool(job.unknown))
         return True
 
-    def _again(self, publication: Publication) -> None:
-        if not publication.over:
+    def _again(self, job: Job) -> None:
+        if not job.sending_ended:
             self.retries += 1
-            self._queue.append(publication)
+            self._queue.append(job)
             self._work.set()
 
-    def _finish(self, publication: Publication, error: Failure | None) -> None:
-        self._end(publication, error)
-        try:
-            publication.on_done(error)
-        except Exception:  # A bug of one sender's is not to stop the others, nor to keep a client from closing.
-            logger.exception("telling how sending ended failed")
+    def _finish(self, job: Job, error: PublishFailure | None) -> None:
+        self._end(job, error)
+        if error is None:
+            self._reader.begin(job)
+        else:
+            self._reader.fail([job, *job.guests], error)
 
-    def _end(self, publication: Publication, error: Failure | None) -> None:
-        publication.over = True
-        self._unfinished.discard(publication)
-        left = len(publication.remaining)
-        publication.span.end(
-            sent=len(publication.messages) - left, failed=left if publication.attempts else 0, error=error
-        )
+    def _end(self, job: Job, error: PublishFailure | None) -> None:
+        job.sending_ended = True
+        self._unfinished.discard(job)
+        left = len(job.remaining)
+        job.span.end(sent=len(job.messages) - left, failed=left if job.attempts else 0, error=error)
 
 
-def _batches(publications: Sequence[Publication]) -> Iterator[list[tuple[Publication, TaskMessage]]]:
-    """Divide what is to be sent, in order, into batches of bounded size."""
-    batch: list[tuple[Publication, TaskMessage]] = []
+def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], list[TaskMessage]]]:
+    """Divide what is to be sent, in order, into batches of bounded size: the job of each message, and the messages."""
+    owners: list[Job] = []
+    messages: list[TaskMessage] = []
     size = 0
-    for publication in publications:
-        for message in list(publication.remaining.values()):
-            length = len(message.body)
-            if batch and (len(batch) == MAX_MESSAGES or size + length > MAX_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append((publication, message))
+    for job in jobs:
+        if job.sending_ended:
+            continue
+        for message in list(job.remaining.values()):
+            length = len(message.arguments.body)
+            if messages and (len(messages) == MAX_MESSAGES or size + length > MAX_BYTES):
+                yield owners, messages
+                owners, messages, size = [], [], 0
+            if job.withdrawn:
+                break
+            owners.append(job)
+            messages.append(message)
             size += length
-    if batch:
-        yield batch
+    if messages:
+        yield owners, messages

@@ -1,8 +1,7 @@
-"""The tasks that read results for everybody: one polls, one listens to what is pushed.
+"""The tasks that read results for everybody: one polls, one subscribes, one listens to what is pushed.
 
-Whoever waits enters a `Waiter` here and awaits a future of its own; no result is read in a caller's task, so a
-cancelled caller leaves no half-read answer behind. Both tasks are parked, without a single Redis command, while
-nobody waits.
+A caller enters a `Wait` here and awaits its future. No result is read in a caller's task, so a caller who is cancelled
+leaves no half-read answer behind. All three are parked, without a single command, while nobody waits.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backends.base import Confirmed, Pushed
 from fibo_client.celery.backoff import pause
+from fibo_client.celery.pending import PendingTasks
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.meta import decode_meta
-from fibo_client.celery.registry import Registry, Waiter, last_look
-from fibo_client.celery.schedule import Schedule
+from fibo_client.celery.schedule import AFTER_PUSH, Schedule
 from fibo_client.celery.timer import Timer
 from fibo_client.errors import FiboError, ReadError, TransportError
 
@@ -28,19 +27,21 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.backends.base import Backend, Subscription
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.jobs import Job
+    from fibo_client.celery.pending import PendingTask, Wait
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.meta import TaskMeta
 
 logger: Final = logging.getLogger("fibo_client")
 
 SLICE: Final = 256
-"""The most waiters that are settled before the event loop gets its turn."""
+"""The most answers, and the most deadlines, that are settled before the event loop gets its turn."""
 
 PING_AFTER: Final = 15.0
 """Seconds of silence on the subscription after which it is asked for a sign of life."""
 
 MAX_STALE: Final = 64
-"""How many ids that nobody waits for any more may stay subscribed to before they are dropped."""
+"""How many ids that nobody awaits any more may stay subscribed to before they are dropped."""
 
 STALE_FOR: Final = 1.0
 """The most seconds that one stays so: they are dropped together, not each with a command of its own."""
@@ -60,8 +61,11 @@ class Reader:
     Args:
         backend: Where results are.
         config: How to poll, whether to subscribe, and how large a result may be.
-        on_late: Called when somebody's time is nearly up, and no answer is there.
+        on_late: Called when the deadline of a wait is near, and no answer is there.
         types: The types that results may have.
+
+    Attributes:
+        awaited: What is awaited.
     """
 
     def __init__(
@@ -71,13 +75,13 @@ class Reader:
         self._types = types
         self._config = config
         self._on_late = on_late
-        self._registry = Registry()
-        self._schedule = Schedule(poll_min=config.poll_min, poll_max=config.longest_poll)
+        self.awaited: PendingTasks = PendingTasks()
+        self._schedule = Schedule(self.awaited, poll_min=config.poll_min, poll_max=config.longest_poll)
         self._loop: asyncio.AbstractEventLoop
         self._tasks: list[asyncio.Task[None]] = []
-        self._work = asyncio.Event()
-        self._due = Timer(self._work.set)
-        self._deadline = Timer(self._expire)
+        self._reading = asyncio.Event()
+        self._read_timer = Timer(self._read_if_due)
+        self._deadline_timer = Timer(self._advance)
         self._failures = 0
         self.trouble: str | None = None
         """Why results cannot be read at present; None while they can."""
@@ -86,196 +90,125 @@ class Reader:
         self.answers: int = 0
         self.retries: int = 0
         self.decode_failures: int = 0
-        # Push: the ids that shall be, and those that are, subscribed to.
-        self._wanted: dict[str, None] = {}
-        self._asked: set[str] = set()
-        self._confirmed: set[str] = set()
+        # Push: what is to be subscribed to, what is subscribed to, and what nobody awaits any more of the latter.
+        self._unsubscribed: dict[str, PendingTask] = {}
+        self._subscribed: dict[str, PendingTask] = {}
+        self._stale: dict[str, None] = {}
         self._drop_at = math.inf
         self._listening = asyncio.Event()
+        self._subscribing = asyncio.Event()
+        self._subscription_timer = Timer(self._subscribing.set)
         self._subscription: Subscription | None = None
         self._heard = 0.0
         self._pinged = False
 
     def start(self) -> None:
-        """Start the two tasks on the running event loop."""
+        """Start the tasks on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        loops = [self._poll_forever()] + ([self._listen_forever()] if self._config.push else [])
+        loops = [self._read_forever()]
+        if self._config.push:
+            loops += [self._subscribe_forever(), self._listen_forever()]
         # An empty context: the tasks serve everybody, and must not carry on the trace of whoever opened the client.
         self._tasks = [
             self._loop.create_task(each, name="fibo_client.reader", context=contextvars.Context()) for each in loops
         ]
 
     async def aclose(self, error: Exception) -> None:
-        """Stop the tasks. Whoever still waits gets an error.
-
-        Args:
-            error: The error.
-        """
-        self._forget(self._registry.fail(self._registry.everybody(), error))
-        self._deadline.cancel()
-        self._due.cancel()
+        """Stop the tasks. Whoever still waits gets an error."""
+        self.fail(self.awaited.waits, error)
+        self._deadline_timer.cancel()
+        self._read_timer.cancel()
+        self._subscription_timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # What callers use. All of it is synchronous: entering and leaving cannot be interrupted.
 
-    def enter(
-        self,
-        task_ids: Iterable[str],
-        *,
-        timeout: float | None,
-        on_over: Callable[[], None],
-        on_change: Callable[[TaskMeta], None] | None = None,
-        on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
-        once: bool = False,
-        end_on_failure: bool = False,
-        bulky: bool = False,
-        begun: bool = True,
-    ) -> Waiter:
-        """Begin to wait for results.
+    def enter(self, wait: Wait, task_ids: Iterable[str], *, sent: bool = True) -> None:
+        """Let a caller wait for results.
 
         Args:
-            task_ids: The ids; at least one.
-            timeout: Seconds until the wait ends. None is no limit.
-            on_over: Called once, when all answers are there or the wait ends without them.
-            on_change: Called with each new state that is not final.
-            on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
-            once: Whether a single read of each is enough, whatever it shows.
-            end_on_failure: Whether the wait is over as soon as one task has failed.
-            bulky: Whether large answers are expected, which are better polled than pushed.
-            begun: Whether the tasks have been sent. If not, nothing is read until `begin` says that they have.
-
-        Returns:
-            The waiter, to be handed to `leave` in the end.
+            wait: The caller's.
+            task_ids: The ids of the tasks.
+            sent: Whether they have been sent. If not, nothing is read until `begin` says that they have.
         """
-        now = self._loop.time()
-        deadline = math.inf if timeout is None else now + timeout
-        read_from = now if once or timeout is None else last_look(timeout, now, deadline)
-        waiter = Waiter(
-            deadline, read_from, dict.fromkeys(task_ids), on_over, once, end_on_failure, bulky, on_change, on_answer
-        )
-        new = self._registry.add(waiter)
-        if once:
-            self._begin(waiter, first=0.0)
-            for task_id in waiter.missing:
-                self._schedule.hurry(task_id, now)
-            self._work.set()
+        new = self.awaited.enter(wait, task_ids)
+        if wait.once:
+            now = self._loop.time()
+            for task in wait.missing.values():
+                self._schedule.hurry(task, now)
+            self._reading.set()
         else:
-            if new and not bulky and self._config.push and len(self._wanted) + len(new) <= self._config.push_limit:
-                self._wanted.update(dict.fromkeys(new))
-                self._listening.set()
-                self._work.set()
-            if begun:
-                self._begin(waiter, first=0.0)  # It may have been there for long.
-            self._wake()  # Also what has not begun gets a last look.
-        self._plan_deadline()
-        return waiter
+            if new and self._config.push:
+                self._subscribe(new)
+            if sent:
+                self._begin(wait, first=0.0)  # It may have been there for long.
+        if wait.deadline < math.inf:
+            self._deadline_timer.set_by(wait.read_from)
 
-    def begin(self, waiter: Waiter) -> None:
-        """Read from now on what a waiter waits for: its tasks have just been sent.
+    def begin(self, job: Job) -> None:
+        """Read from now on what a job awaits: its messages have just been sent."""
+        if not job.awaits:
+            self.awaited.finish(job)
+        elif job.missing:
+            self._begin(job, first=None)
 
-        Args:
-            waiter: From `enter` with ``begun=False``.
-        """
-        if not waiter.over:
-            self._begin(waiter, first=None)
+    def leave(self, wait: Wait) -> None:
+        """Let a caller wait no longer, over or not."""
+        self._forget(self.awaited.leave(wait))
 
-    def leave(self, waiter: Waiter) -> None:
-        """Stop waiting, over or not.
-
-        Args:
-            waiter: From `enter`.
-        """
-        self._forget(self._registry.discard(waiter))
-
-    def fail(self, waiter: Waiter, error: Exception) -> None:
-        """End a waiter with an error.
-
-        Args:
-            waiter: From `enter`.
-            error: The error.
-        """
-        self._forget(self._registry.fail([waiter], error))
-
-    @property
-    def pending(self) -> int:
-        """How many results are waited for."""
-        return len(self._registry)
-
-    def awaits(self, task_id: str) -> bool:
-        """Tell whether somebody waits for a result.
-
-        Args:
-            task_id: The task's id.
-
-        Returns:
-            Whether somebody does.
-        """
-        return task_id in self._registry
+    def fail(self, waits: Iterable[Wait], error: Exception) -> None:
+        """End waits with an error."""
+        self._forget(self.awaited.fail(waits, error))
 
     # Reading.
 
-    def _begin(self, waiter: Waiter, first: float | None) -> None:
-        now = self._loop.time()
-        for place, task_id in enumerate(waiter.missing):
-            subscribing = first is None and task_id in self._wanted and self._subscription is not None
-            in_how_long = _FIRST_READ_WHEN_SUBSCRIBING if subscribing else first
-            self._schedule.add(task_id, now, first=in_how_long, place=place, bulky=waiter.bulky)
-            if task_id in self._confirmed:
-                self._schedule.set_pushed(task_id, now, pushed=True)
-        self._wake()
+    def _begin(self, wait: Wait, first: float | None) -> None:
+        now, soonest = self._loop.time(), math.inf
+        for place, task in enumerate(wait.missing.values()):
+            moment = first
+            if task.pushed:
+                moment = AFTER_PUSH
+            elif first is None and (task.id in self._unsubscribed or task.id in self._subscribed):
+                moment = _FIRST_READ_WHEN_SUBSCRIBING if self._subscription is not None else None
+            self._schedule.add(task, now, first=moment, place=place)
+            soonest = min(soonest, task.due or soonest)
+        self._read_timer.set_by(soonest)
 
-    def _wake(self) -> None:
-        """Have the polling task look at the schedule again, if it sleeps longer than it now should."""
-        if not self._work.is_set():
-            self._due.set_by(self._next_due())
+    def _read_if_due(self) -> None:
+        due = self._schedule.next_due()  # What was due may have been answered.
+        if due is None:
+            return
+        if due <= self._loop.time():
+            self._reading.set()
+        else:
+            self._read_timer.set_by(due)
 
-    def _next_due(self) -> float | None:
-        moments = [self._schedule.next_due(), self._registry.next_look()]
-        if self._subscription is not None and self._asked:
-            moments.append(self._drop_at)
-            moments.append(self._heard + PING_AFTER + (self._config.io_timeout if self._pinged else 0.0))
-        return min((moment for moment in moments if moment is not None), default=None)
-
-    async def _poll_forever(self) -> None:
+    async def _read_forever(self) -> None:
         while True:
             try:
-                await self._poll()
+                await self._reading.wait()
+                self._reading.clear()
+                now = self._loop.time()
+                if batch := self._schedule.take(now):
+                    await self._read(batch, now)
+                    self._reading.set()  # More may be due.
+                else:
+                    self._read_timer.set_by(self._schedule.next_due())
             except Exception as error:
                 logger.exception("the reader of results failed; everybody who waits is told")
                 told = ReadError(f"{type(error).__name__}: {error}")
                 told.__cause__ = error
-                self._forget(self._registry.fail(self._registry.everybody(), told))
+                self.fail(self.awaited.waits, told)
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE[1])
+                self._reading.set()
 
-    async def _poll(self) -> None:
-        while True:
-            due = self._next_due()
-            now = self._loop.time()
-            if due is None or due > now:
-                self._work.clear()
-                if due is not None:
-                    self._due.set(due)
-                if not self._subscription_changes():
-                    await self._work.wait()
-            now = self._loop.time()
-            await self._tend_subscription(now)
-            last_looks, late = self._registry.last_looks(now)
-            for task_id in last_looks:
-                self._schedule.add(task_id, now, first=0.0)
-                self._schedule.hurry(task_id, now)
-            if late:
-                self._on_late()
-            batch = self._schedule.take(now)
-            if batch:
-                await self._read(batch, now)
-
-    async def _read(self, batch: list[str], began: float) -> None:
+    async def _read(self, batch: list[PendingTask], began: float) -> None:
         self.polls += 1
         self.retries += self._failures > 0
         try:
-            replies = await self._backend.get_many(batch)
+            replies = await self._backend.get_many([task.id for task in batch])
         except TransportError as error:
             await self._reading_failed(batch, error)
             return
@@ -283,20 +216,20 @@ class Reader:
             self._failures = 0
             self.trouble = None
             logger.debug("results can be read again")
-        absent = [task_id for task_id, payload in zip(batch, replies, strict=True) if payload is None]
-        unfinished = await self._settle_all(batch, replies) if len(absent) < len(batch) else []
-        self._forget(self._registry.looked(absent, began, absent=True))
-        self._forget(self._registry.looked(unfinished, began))
+        absent = [task for task, payload in zip(batch, replies, strict=True) if payload is None]
+        unfinished = await self._settle(batch, replies) if len(absent) < len(batch) else []
+        self._forget(self.awaited.looked(absent, began, absent=True))
+        self._forget(self.awaited.looked(unfinished, began))
         now = self._loop.time()
         self._schedule.missed(absent, now)
         self._schedule.missed(unfinished, now)
-        self._expire()
+        self._advance()
 
-    async def _settle_all(self, batch: Sequence[str], replies: Sequence[bytes | None]) -> list[str]:
-        """Settle what came, in slices; return the ids whose state is not final."""
+    async def _settle(self, batch: Sequence[PendingTask], replies: Sequence[bytes | None]) -> list[PendingTask]:
+        """Settle what came, in slices; return the tasks whose state is not final."""
         count = size = 0
         unfinished = []
-        for task_id, payload in zip(batch, replies, strict=True):
+        for task, payload in zip(batch, replies, strict=True):
             if payload is None:
                 continue
             large = len(payload) >= LARGE_REPLY
@@ -304,14 +237,15 @@ class Reader:
                 await asyncio.sleep(0)
             count += 1
             size += len(payload)
-            self._arrive(task_id, payload)
-            if task_id in self._registry:
-                unfinished.append(task_id)
+            self._arrive(task.id, payload)
+            if task.id in self.awaited:
+                unfinished.append(task)
         self._schedule.arrived(count, size, self._loop.time())
         return unfinished
 
     def _arrive(self, task_id: str, payload: bytes) -> None:
-        if task_id not in self._registry:
+        task = self.awaited.get(task_id)
+        if task is None:
             return
         try:
             answer: TaskMeta | Exception = decode_meta(
@@ -325,94 +259,121 @@ class Reader:
         except FiboError as error:
             answer = error
             self.decode_failures += 1
-        self._forget(self._registry.arrive(task_id, answer))
-        self.answers += task_id not in self._registry
+        if free := self.awaited.arrive(task, answer):
+            self.answers += 1
+            self._forget(free)
 
-    async def _reading_failed(self, batch: list[str], error: TransportError) -> None:
+    async def _reading_failed(self, batch: list[PendingTask], error: TransportError) -> None:
         self._failures += 1
         self.trouble = str(error)
         if self._failures == 1:
             logger.debug("results cannot be read, trying again: %s", error)
-        self._forget(self._registry.unreadable(batch, error))
+        self._forget(self.awaited.unreadable(batch, error))
         await asyncio.sleep(pause(self._failures, *_PAUSE_AFTER_FAILURE))
         self._schedule.missed(batch, self._loop.time())
-        self._expire()
+        self._advance()
 
-    def _forget(self, task_ids: Iterable[str]) -> None:
-        for task_id in task_ids:
-            self._schedule.remove(task_id)
-            self._wanted.pop(task_id, None)
-        stale = len(self._asked) - len(self._wanted)
-        if stale >= MAX_STALE:
-            self._work.set()
-        elif stale > 0 and self._drop_at == math.inf:
+    def _forget(self, tasks: Iterable[PendingTask]) -> None:
+        """Read no more of what nobody awaits any more."""
+        for task in tasks:
+            self._schedule.remove(task)
+            self._unsubscribed.pop(task.id, None)
+            if task.id in self._subscribed:
+                self._stale[task.id] = None
+        if len(self._stale) >= MAX_STALE:
+            self._subscribing.set()
+        elif self._stale and self._drop_at == math.inf:
             self._drop_at = self._loop.time() + STALE_FOR
-            self._wake()
+            self._subscription_timer.set_by(self._drop_at)
 
     # Deadlines.
 
-    def _plan_deadline(self) -> None:
-        self._deadline.set_by(self._registry.next_deadline())
-
-    def _expire(self) -> None:
-        free, more = self._registry.expire(self._loop.time(), SLICE)
-        self._forget(free)
-        if more:
-            self._deadline.set(self._loop.time())
+    def _advance(self) -> None:
+        """Begin last looks, and end the waits whose deadline has passed."""
+        now = self._loop.time()
+        due = self.awaited.advance(now, SLICE)
+        for task in due.last_looks:
+            self._schedule.hurry(task, now)
+        if due.last_looks:
+            self._reading.set()
+        if due.is_late:
+            self._on_late()
+        self._forget(due.free)
+        if due.more:
+            self._deadline_timer.set(now)
         else:
-            self._plan_deadline()
+            self._deadline_timer.set_by(self.awaited.next_moment())
+            self._deadline_timer.set_by(self.awaited.next_grace())
 
     # Push.
 
-    def _subscription_changes(self) -> bool:
-        if self._subscription is None:
-            return False
-        return not self._wanted.keys() <= self._asked or len(self._asked) - len(self._wanted) >= MAX_STALE
-
-    async def _tend_subscription(self, now: float) -> None:
-        """Subscribe, unsubscribe, and ask for a sign of life when it has been silent for long."""
-        subscription = self._subscription
-        if subscription is None:
+    def _subscribe(self, tasks: Sequence[PendingTask]) -> None:
+        """Have the results of tasks pushed, if there is room for all of them."""
+        awaited = len(self._unsubscribed) + len(self._subscribed) - len(self._stale)
+        if awaited + len(tasks) > self._config.push_limit:
             return
-        try:
-            if self._subscription_changes() or now >= self._drop_at:
-                add = [task_id for task_id in self._wanted if task_id not in self._asked]
-                drop = self._stale(now)
-                self._asked.update(add)
-                self._asked.difference_update(drop)
-                self._confirmed.difference_update(drop)
-                await subscription.update(add, drop)
-            if self._asked and now >= self._heard + PING_AFTER:
-                if not self._pinged:
-                    self._pinged = True
-                    await subscription.ping()
-                elif now >= self._heard + PING_AFTER + self._config.io_timeout:
-                    raise TransportError("the subscription does not answer")
-        except TransportError:
-            self._lose(subscription)
-            await subscription.abort()  # So that the listening task learns of it, and makes a new one.
+        for task in tasks:
+            before = self._subscribed.get(task.id)
+            if before is None:
+                self._unsubscribed[task.id] = task
+            else:  # It is awaited again.
+                task.pushed = before.pushed
+                self._subscribed[task.id] = task
+                self._stale.pop(task.id, None)
+        self._listening.set()
+        self._subscribing.set()
 
-    def _stale(self, now: float) -> list[str]:
-        """Choose what to drop now: what nobody waits for any more, once it is much or old enough."""
-        stale = [task_id for task_id in self._asked if task_id not in self._wanted]
-        if len(stale) >= MAX_STALE or now >= self._drop_at:
-            self._drop_at = math.inf
-            return stale
-        if stale:
-            self._drop_at = min(self._drop_at, now + STALE_FOR)
-        return []
+    async def _subscribe_forever(self) -> None:
+        """Subscribe, unsubscribe, and ask for a sign of life when the subscription has been silent for long."""
+        while True:
+            await self._subscribing.wait()
+            self._subscribing.clear()
+            subscription = self._subscription
+            if subscription is None:
+                continue
+            now = self._loop.time()
+            add, drop = self._unsubscribed, []
+            if len(self._stale) >= MAX_STALE or now >= self._drop_at:
+                drop = list(self._stale)
+                self._drop_at = math.inf
+            self._unsubscribed = {}
+            for task_id in drop:
+                del self._subscribed[task_id], self._stale[task_id]
+            self._subscribed |= add
+            try:
+                if add or drop:
+                    await subscription.update(list(add), drop)
+                if self._subscribed:
+                    await self._keep_alive(subscription, now)
+            except TransportError:
+                self._lose(subscription)
+                await subscription.abort()  # So that the listening task learns of it, and makes a new one.
+
+    async def _keep_alive(self, subscription: Subscription, now: float) -> None:
+        """Ask a silent subscription for a sign of life, and give it up if it gives none."""
+        silent_at = self._heard + PING_AFTER
+        if now >= silent_at:
+            if self._pinged and now >= silent_at + self._config.io_timeout:
+                raise TransportError("the subscription does not answer")
+            if not self._pinged:
+                self._pinged = True
+                await subscription.ping()
+            silent_at += self._config.io_timeout
+        self._subscription_timer.set_by(min(silent_at, self._drop_at))
 
     def _lose(self, subscription: Subscription) -> None:
         """Read everything that was pushed by it, now and often, until there is another."""
         if self._subscription is subscription:
             self._subscription = None
-            self._asked = set()
-            self._confirmed.clear()
-            self._drop_at = math.inf
             now = self._loop.time()
-            for task_id in self._wanted:
-                self._schedule.set_pushed(task_id, now, pushed=False)
-            self._work.set()
+            for task_id, task in self._subscribed.items():
+                if task_id not in self._stale:
+                    self._unsubscribed[task_id] = task
+                    self._schedule.set_pushed(task, now, pushed=False)
+            self._subscribed.clear()
+            self._stale.clear()
+            self._drop_at = math.inf
+            self._reading.set()
 
     async def _listen_forever(self) -> None:
         failures = 0
@@ -423,7 +384,7 @@ class Reader:
                 try:
                     self._subscription = subscription
                     self._heard, self._pinged = self._loop.time(), False
-                    self._work.set()
+                    self._subscribing.set()
                     for count in itertools.count(1):
                         event = await subscription.receive()
                         self._take_event(event)
@@ -435,14 +396,14 @@ class Reader:
                     await subscription.aclose()
             except TransportError as error:
                 failures += 1
-                # That a server is gone is said elsewhere, once for all; that it refuses, nobody else would learn.
+                # Outages are logged by ServerHealth; refusals only here.
                 level = logging.WARNING if error.refused and failures == 1 else logging.DEBUG
                 logger.log(level, "the subscription to results is gone, polling meanwhile: %s", error)
             except Exception:
                 failures += 1
                 logger.exception("the subscription to results failed, polling meanwhile")
             await asyncio.sleep(pause(failures + 1, *_PAUSE_AFTER_FAILURE))
-            if not self._wanted:
+            if not self._unsubscribed:
                 self._listening.clear()
 
     def _take_event(self, event: Confirmed | Pushed | None) -> None:
@@ -454,8 +415,6 @@ class Reader:
                 self._arrive(task_id, payload)
             case Confirmed(task_ids):
                 for task_id in task_ids:
-                    if task_id in self._asked:
-                        self._confirmed.add(task_id)
-                    if task_id in self._wanted:
-                        self._schedule.set_pushed(task_id, now, pushed=True)
-                self._wake()
+                    if task := self._subscribed.get(task_id):
+                        self._schedule.set_pushed(task, now, pushed=True)
+                        self._read_timer.set_by(task.due)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fibo_client.celery.config import UNSET, Unset
+from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
+from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.celery.question import Question
-from fibo_client.celery.session import Outcome, doubt
-from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
+from fibo_client.errors import TaskRevokedError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+    from types import TracebackType
+    from typing import Self
 
+    from fibo_client.celery.jobs import Job
+    from fibo_client.celery.pending import Wait
     from fibo_client.celery.session import Session
 
 T = TypeVar("T")
@@ -96,8 +102,7 @@ class AsyncResult(Generic[T_co]):
         return Question(self._is_ready(), "await result.ready()")
 
     async def _is_ready(self) -> bool:
-        (over,) = await ready_many(self._session, [self])
-        return over
+        return is_final((await look(self._session, [self]))[self.id])
 
     def state(self) -> Coroutine[Any, Any, str]:
         """Ask for the task's state.
@@ -127,7 +132,7 @@ class AsyncResult(Generic[T_co]):
             ReadError: The result could not be read.
             ResultDecodeError: What is stored is not a result.
         """
-        (meta,) = await look(self._session, [self])
+        (meta,) = await look_at_metas(self._session, [self])
         return meta
 
     async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
@@ -150,11 +155,16 @@ class AsyncResult(Generic[T_co]):
         """
         if self._ignored:
             return None  # type: ignore[return-value] # as Celery does: there will never be one
-        if self._meta is None or not self._meta.ready:
-            outcome = await self._session.wait([self.id], timeout=self._session.seconds(timeout))
-            (value,) = collect(outcome, [self])
-            return value
-        return value_of(self._meta, self.task, self.decode, self.queue)
+        if self._meta is not None and self._meta.ready:
+            return value_of(self._meta, self.task, self.decode, self.queue)
+        session = self._session
+        wait = session.enter([self.id], timeout=session.config.seconds(timeout))
+        began = asyncio.get_running_loop().time()
+        try:
+            await wait.future
+        finally:
+            session.leave(wait)
+        return conclude(session, self, wait, began)
 
     def __await__(self) -> Generator[Any, None, T_co]:
         return self.get().__await__()
@@ -176,33 +186,30 @@ class AsyncResult(Generic[T_co]):
             ResultTimeoutError: The task was not over in time.
             ResultDecodeError: What is stored is not a result.
         """
-        changes: asyncio.Queue[TaskMeta | None] = asyncio.Queue()
-        seconds = self._session.seconds(timeout)
-
-        async def follow() -> Outcome:
-            try:
-                return await self._session.wait([self.id], timeout=seconds, on_change=changes.put_nowait)
-            finally:
-                changes.put_nowait(None)
-
-        self._session.check()
-        waiting = asyncio.create_task(follow())
+        session = self._session
+        seconds = session.config.seconds(timeout)
+        began = session.check().time()
+        wait = session.enter([self.id], timeout=seconds, wants_changes=True)
         try:
-            while (change := await changes.get()) is not None:
-                self._meta = change
-                yield change
-            outcome = await waiting
+            while not wait.over or wait.changes:
+                while wait.changes:
+                    self._meta = wait.changes.popleft()
+                    yield self._meta
+                if not wait.over:
+                    await news(wait)
         finally:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-        self.learn(outcome)
-        answer = outcome.arrived.get(self.id)
+            session.leave(wait)
+        answer = wait.arrived.get(self.id)
         if isinstance(answer, Exception):
             error = copy.copy(answer)
             raise error
         if answer is None or not answer.ready:
-            timed_out = timeout_error(outcome, [self], [self.id], {})
+            session.check_error(wait)
+            timed_out = timeout_error(
+                wait, session.facts(wait, asyncio.get_running_loop().time() - began), [self], [0], {}
+            )
             raise timed_out
+        self._meta = answer
         yield answer
 
     async def revoke(self, *, terminate: bool = False, signal: str = "SIGTERM") -> int:
@@ -233,13 +240,8 @@ class AsyncResult(Generic[T_co]):
         await self._session.backend.delete_many([self.id])
         self._meta = None
 
-    def learn(self, outcome: Outcome) -> None:
-        """Remember what a wait has shown.
-
-        Args:
-            outcome: How the wait ended.
-        """
-        answer = outcome.arrived.get(self.id)
+    def learn(self, answer: TaskMeta | Exception) -> None:
+        """Remember what was seen of the task."""
         if isinstance(answer, TaskMeta):
             self._meta = answer
 
@@ -248,63 +250,83 @@ class AsyncResult(Generic[T_co]):
         return f"<AsyncResult {printable(self.task or 'task')}[{printable(self.id)}], last seen {printable(state)}>"
 
 
-def is_final(answer: TaskMeta | Exception) -> bool:
-    """Tell whether an answer ends a wait.
+class OwnedResult(AsyncResult[T_co]):
+    """A task that belongs to whoever started it with `CeleryClient.start`. Several may wait for it at once.
 
-    Args:
-        answer: The meta, or the error with which reading it failed.
+    Leaving ``async with``, or `close`, ends it: without an answer it is revoked, and with one its stored result is
+    deleted.
 
-    Returns:
-        Whether nothing more is to be expected.
+    Attributes:
+        expires_at: When workers will not begin it any more, by the loop's clock. Infinity is never, or not known.
     """
-    return isinstance(answer, Exception) or answer.ready
 
+    __slots__ = ("_began", "_closed", "_expiry_is_timeout", "_job", "expires_at")
 
-def value_of(
-    answer: TaskMeta | Exception, task: str | None, decode: Callable[[Any], T] | None, queue: str | None = None
-) -> T:
-    """Turn a final answer into the value, or raise what it says.
+    def __init__(
+        self, session: Session, job: Job, began: float, *, expires_at: float, expiry_is_timeout: bool, **known: Any
+    ) -> None:
+        super().__init__(session, job.awaits[0], ignored=False, **known)
+        self.expires_at: float = expires_at
+        self._job = job
+        self._began = began
+        self._expiry_is_timeout = expiry_is_timeout
+        self._closed = False
 
-    Args:
-        answer: The meta, or the error with which reading it failed.
-        task: The task's name, for errors.
-        decode: Turns the stored result into the value.
-        queue: The queue that it was sent to, for errors.
+    async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
+        """Wait for the answer.
 
-    Returns:
-        The value.
+        Args:
+            timeout: Seconds to wait. UNSET is until the deadline that the task was started with.
 
-    Raises:
-        TaskFailedError: The task raised.
-        TaskRevokedError: The task was revoked or had expired.
-        ResultDecodeError: It is not a result, or not what the task should answer.
-    """
-    if isinstance(answer, Exception):
-        error = copy.copy(answer)  # One error may be told to several who wait; each gets its own traceback.
-        raise error
-    failure = answer.failure
-    if answer.state == states.REVOKED:
-        said = failure.exc_args[0] if failure and failure.exc_args else None
-        reason = said if isinstance(said, str) else "revoked"
-        raise TaskRevokedError(task_id=answer.task_id, task=task, reason=reason, info=answer.result)
-    if failure is not None:
-        raise TaskFailedError(
-            task_id=answer.task_id,
-            task=task,
-            exc_type=failure.exc_type,
-            exc_module=failure.exc_module,
-            exc_args=failure.exc_args,
-            traceback=failure.traceback,
-            queue=queue,
-            info=answer.result,
-        )
-    if decode is None:
-        value: T = answer.result
-        return value
-    try:
-        return decode(answer.result)
-    except (TypeError, ValueError) as error:
-        raise ResultDecodeError(f"{task or 'the task'} answered something else: {error}", answer.task_id) from error
+        Returns:
+            The answer.
+
+        Raises:
+            PublishError: It was not sent.
+            PublishUnknownError: It may or may not have been sent.
+            TooManyInFlightError: More results would be waited for than ``max_in_flight``.
+            ResultTimeoutError: No answer came in time. The task goes on until `close`, and you may ask again.
+            TaskFailedError: The task raised.
+            TaskRevokedError: The task was revoked.
+            ResultDecodeError: What is stored is not a result, or not what the task should answer.
+            ClientStateError: The client, or this result, was closed meanwhile.
+        """
+        if self._meta is not None and self._meta.ready:
+            return value_of(self._meta, self.task, self.decode, self.queue)
+        session, job = self._session, self._job
+        began = session.check().time()
+        if job.sending_ended and job.error is not None:
+            session.check_error(job)
+        if timeout is UNSET:
+            left = None if job.deadline == math.inf else max(0.0, job.deadline - began)
+            began = self._began
+        else:
+            left = session.config.seconds(timeout)
+        wait = session.enter(job.awaits, timeout=left, job=job)
+        try:
+            await wait.future
+        finally:
+            session.leave(wait)
+            job.guests.remove(wait)
+        return conclude(session, self, wait, began, job=job, expiry_is_timeout=self._expiry_is_timeout)
+
+    def link(self) -> None:
+        """Link the current trace span to this task: somebody else awaits it, too."""
+        self._job.span.link()
+
+    def close(self) -> None:
+        """End it: revoke it if it has no answer, else delete its stored result. Closing twice does nothing more."""
+        if not self._closed:
+            self._closed = True
+            self._session.end(self._job)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def check_handles(results: Iterable[AsyncResult[T]]) -> list[AsyncResult[T]]:
@@ -367,32 +389,7 @@ def _advice(given: object) -> str:
     return ""
 
 
-async def ready_many(session: Session, results: Sequence[AsyncResult[Any]]) -> list[bool]:
-    """Ask which tasks are over, by one read for all.
-
-    Args:
-        session: The client's running parts.
-        results: The handles.
-
-    Returns:
-        For each whether it is over.
-
-    Raises:
-        ReadError: The results could not be read.
-    """
-    session.check()
-    unsettled = _unsettled(results)
-    over = dict.fromkeys((result.id for result in results), True)
-    if unsettled:
-        outcome = await session.wait(unsettled, timeout=0)
-        for result in results:
-            if result.id in unsettled:
-                result.learn(outcome)
-                over[result.id] = is_final(outcome.arrived[result.id])
-    return [over[result.id] for result in results]
-
-
-async def look(session: Session, results: Sequence[AsyncResult[Any]]) -> list[TaskMeta]:
+async def look(session: Session, results: Sequence[AsyncResult[Any]]) -> dict[str, TaskMeta | Exception]:
     """Look at tasks, by one read for all.
 
     Args:
@@ -400,23 +397,37 @@ async def look(session: Session, results: Sequence[AsyncResult[Any]]) -> list[Ta
         results: The handles.
 
     Returns:
-        For each what is stored. The final state of a task is read once.
+        By id what is stored, or the error in its place. The final state of a task is read once.
 
     Raises:
         ReadError: The results could not be read.
-        ResultDecodeError: What is stored of one of them is not a result.
     """
     session.check()
-    known = {result.id: result.cached for result in results if result.cached is not None and result.cached.ready}
-    arrived: dict[str, TaskMeta | Exception] = {**known}
-    if unsettled := [result.id for result in results if result.id not in known]:
-        outcome = await session.wait(dict.fromkeys(unsettled), timeout=0)
-        arrived |= outcome.arrived
+    answers: dict[str, TaskMeta | Exception] = {}
+    for result in results:
+        if result.cached is not None and result.cached.ready:
+            answers[result.id] = result.cached
+    unsettled = [result.id for result in results if result.id not in answers]
+    if unsettled:
+        wait = session.enter(unsettled, timeout=0)
+        try:
+            while not wait.over:
+                await news(wait)
+        finally:
+            session.leave(wait)
+        session.check_error(wait)
+        answers |= wait.arrived
         for result in results:
-            result.learn(outcome)
+            result.learn(answers[result.id])
+    return answers
+
+
+async def look_at_metas(session: Session, results: Sequence[AsyncResult[Any]]) -> list[TaskMeta]:
+    """Look at tasks; return what is stored of each, in order."""
+    answers = await look(session, results)
     metas = []
     for result in results:
-        answer = arrived[result.id]
+        answer = answers[result.id]
         if isinstance(answer, Exception):
             error = copy.copy(answer)  # One error may be told to several; each gets its own traceback.
             raise error
@@ -425,12 +436,7 @@ async def look(session: Session, results: Sequence[AsyncResult[Any]]) -> list[Ta
 
 
 async def gather(
-    session: Session,
-    results: Sequence[AsyncResult[T]],
-    *,
-    timeout: float | None,
-    return_exceptions: bool,
-    began: float | None = None,
+    session: Session, results: Sequence[AsyncResult[T]], *, timeout: float | None, return_exceptions: bool
 ) -> list[T]:
     """Wait for many tasks together.
 
@@ -439,7 +445,6 @@ async def gather(
         results: The handles.
         timeout: Seconds for all of them. None is no limit, 0 is one read.
         return_exceptions: Whether to put the error of a task that failed in the place of its answer.
-        began: When the caller's call began, by the loop's clock: the timeout counts from then. None is now.
 
     Returns:
         The answers, in order.
@@ -450,147 +455,92 @@ async def gather(
         ResultDecodeError: What is stored is not a result.
         ReadError: With ``timeout=0``: the results could not be read.
     """
-    session.check()
-    unsettled = _unsettled(results)
-    known = {result.id: result.cached for result in results if result.id not in unsettled and result.cached}
-    failed = not return_exceptions and any(meta.failure is not None for meta in known.values())
-    if unsettled and not failed:
-        outcome = await session.wait(unsettled, timeout=timeout, end_on_failure=not return_exceptions, began=began)
-    else:
-        outcome = Outcome({}, [], timed_out=False, waited=0.0)
-    outcome.arrived |= known
-    return collect(outcome, results, return_exceptions=return_exceptions)
+    began = session.check().time()
+    outcomes = Outcomes(results, return_exceptions=return_exceptions)
+    known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
+    outcomes.take(known)
+    unsettled = {result.id: None for result in results if result.id not in known}
+    ended = outcomes.must_end or not unsettled
+    wait = session.enter(() if ended else unsettled, timeout=timeout, end_on_failure=not return_exceptions, began=began)
+    try:
+        return await collect(session, wait, outcomes, began)
+    finally:
+        session.leave(wait)
 
 
-def _unsettled(results: Sequence[AsyncResult[Any]]) -> dict[str, None]:
-    return {result.id: None for result in results if result.cached is None or not result.cached.ready}
-
-
-def collect(
-    outcome: Outcome,
-    results: Sequence[AsyncResult[T]],
+def conclude(
+    session: Session,
+    result: AsyncResult[T],
+    wait: Wait,
+    began: float,
     *,
-    return_exceptions: bool = False,
+    job: Job | None = None,
     expiry_is_timeout: bool = False,
-) -> list[T]:
-    """Turn how a wait ended into the values, or into the error that it means.
+) -> T:
+    """Turn the end of a wait for one task into the value, or raise what it means.
 
     Args:
-        outcome: How the wait ended.
-        results: The handles, in the order of the request.
-        return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place of
-            its answer.
-        expiry_is_timeout: Whether the tasks carried the wait's own deadline, so that a task that a worker found
-            expired is one whose time was up.
+        session: The client's running parts.
+        result: The handle of the task.
+        wait: The wait, which is over.
+        began: When the caller's call began, by the loop's clock.
+        job: The job that the task is of, where there is one.
+        expiry_is_timeout: Whether the task carried the wait's own deadline.
 
     Returns:
-        The values, in order.
+        The value.
 
     Raises:
-        ResultTimeoutError: There are fewer answers than there should be.
-        TaskFailedError: A task failed: the first in order that is known to have.
-        TaskRevokedError: That one was revoked or had expired.
-        ResultDecodeError: What is stored is not a result.
+        TaskRevokedError: The task was revoked. Other errors say what else the end means.
     """
-    missing = set(outcome.missing)
-    finished: dict[int, Any] = {}
-    late: list[str] = []
+    answer = wait.arrived.get(result.id)
     expired = False
-    for index, result in enumerate(results):
-        answer = outcome.arrived.get(result.id)
-        result.learn(outcome)
-        if result.id in missing or answer is None or not is_final(answer):
-            late.append(result.id)
-            continue
-        try:
-            finished[index] = value_of(answer, result.task, result.decode, result.queue)
-        except TaskRevokedError as error:
-            if expiry_is_timeout and error.reason == "expired":
-                late.append(result.id)
-                expired = True
-            elif return_exceptions:
-                finished[index] = error
-            else:
-                raise
-        except (TaskFailedError, ResultDecodeError) as error:
-            if not return_exceptions:
-                raise
-            finished[index] = error
-    if late and not return_exceptions:
-        timed_out = timeout_error(outcome, results, late, finished, expired=expired)
-        raise timed_out
-    for index, result in enumerate(results):
-        if index not in finished:
-            finished[index] = timeout_error(outcome, [result], [result.id], {}, expired=expired)
-    return [finished[index] for index in range(len(results))]
+    if answer is not None:
+        result.learn(answer)
+        if is_final(answer):
+            try:
+                return value_of(answer, result.task, result.decode, result.queue)
+            except TaskRevokedError as error:
+                expired = expiry_is_timeout and has_expired(error)
+                if not expired:
+                    raise
+    session.check_error(wait)
+    facts = session.facts(wait, asyncio.get_running_loop().time() - began, job)
+    timed_out = timeout_error(wait, facts, [result], [0], {}, expired=expired)
+    raise timed_out
 
 
-def timeout_error(
-    outcome: Outcome,
-    results: Sequence[AsyncResult[Any]],
-    late: Sequence[str],
-    finished: dict[int, Any],
-    *,
-    expired: bool = False,
-) -> ResultTimeoutError:
-    """Say that time is up.
+async def collect(session: Session, wait: Wait, outcomes: Outcomes, began: float, job: Job | None = None) -> list[Any]:
+    """Turn answers into values as they come, until the wait is over.
 
     Args:
-        outcome: How the wait ended.
-        results: The handles, in the order of the request.
-        late: The ids without an answer, in that order; at least one.
-        finished: What did finish, by index.
-        expired: Whether a worker found one of them expired.
+        session: The client's running parts.
+        wait: The wait.
+        outcomes: What the answers become.
+        began: When the caller's call began, by the loop's clock.
+        job: The job whose tasks are awaited, where there is one.
 
     Returns:
-        The error.
+        The values, in order. See `Outcomes`.
     """
-    seen = outcome.arrived.get(late[0])
-    first = next(result for result in results if result.id == late[0])
-    published = outcome.published
-    if published is None and any(result.id == late[0] and result.sent for result in results):
-        published = True
-    state = seen.state if isinstance(seen, TaskMeta) else states.PENDING
-    session = results[0].session
-    reason = None
-    if outcome.unsent:
-        reason = f"It has not been sent: {outcome.unsent}"
-    elif outcome.unread:
-        reason = f"Results cannot be read at present: {outcome.unread}"
-    elif outcome.timed_out and not outcome.looks:
-        silent = session.backend if published else session.broker
-        advice = doubt(silent) if outcome.waited >= _BARELY else "A longer timeout is needed to know more."
-        reason = f"{silent} had not answered by then. {advice}"
-    elif expired and not outcome.timed_out:
-        reason = (
-            "A worker found it expired although its time was not up here: "
-            "compare the clocks of this machine and of the worker's"
-        )
-    elif outcome.nobody and state == states.PENDING:
-        reason = (
-            f"No worker listens on {session.broker}: start one, or compare this URL with its own "
-            "(one without remote control is not seen)"
-        )
-    return ResultTimeoutError(
-        task=results[0].task,
-        task_ids=late,
-        queue=results[0].queue,
-        state=state,
-        waited=outcome.waited,
-        total=len(results),
-        finished=finished,
-        reason=reason,
-        published=published,
-        looks=outcome.looks,
-        unread=outcome.unread,
-        no_worker=outcome.nobody,
-        ignored=first.ignored,
-        decoded=first.decode is not None,
-    )
+    while True:
+        arrived, wait.arrived = wait.arrived, {}
+        outcomes.take(arrived)
+        if wait.over or not wait.missing or outcomes.must_end:
+            break
+        await news(wait)
+    if not outcomes.must_end:
+        session.check_error(wait)
+    if outcomes.are_late:
+        outcomes.give_up(wait, session.facts(wait, asyncio.get_running_loop().time() - began, job))
+    return outcomes.values()
 
 
-_BARELY: Final = 0.2
-"""Seconds in which a Redis that is well need not have answered a client that had no connection yet."""
+async def news(wait: Wait) -> None:
+    """Wait until something happens that has not been seen."""
+    await wait.future
+    if not wait.over:
+        wait.future = wait.future.get_loop().create_future()
 
 
 def revocation(task_ids: list[str], *, terminate: bool, signal: str) -> ControlRequest:

@@ -1,8 +1,8 @@
-"""The running parts of a client, and the two ways to use them: waiting for results, and having jobs done.
+"""The running parts of a client, and the two ways to use them: jobs are submitted, and results are waited for.
 
-An *owned* job (`run`) belongs to the call that asked for it: it is revoked when the caller is cancelled, and its
-results are deleted once they have been read. Tasks that were *handed out* are only waited for (`wait`): giving up a
-wait changes nothing, and it can be repeated.
+What a job *owns* belongs to its caller: it is revoked when the caller leaves, and its results are deleted once they
+have been read. Tasks that were *handed out* are only waited for: giving up a wait changes nothing, and it can be
+repeated.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import math
 import os
 import warnings
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
 
 from fibo_client.celery.cleaner import Cleaner
-from fibo_client.celery.config import LONGEST_TIMEOUT, UNSET
 from fibo_client.celery.encoder import Encoder
-from fibo_client.celery.jobs import Job
+from fibo_client.celery.jobs import EXPIRY_MARGIN, Job
+from fibo_client.celery.outcome import Facts, outage_hint
+from fibo_client.celery.pending import Wait
 from fibo_client.celery.protocol.jsontypes import JSONCodec
-from fibo_client.celery.publisher import Publication, Publisher
+from fibo_client.celery.publisher import Publisher
 from fibo_client.celery.reader import Reader
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.worker_probe import WorkerProbe
@@ -33,15 +33,12 @@ from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooMany
 from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
-    from fibo_client.celery.config import CeleryConfig, Unset
+    from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.protocol.message import TaskMessage
-    from fibo_client.celery.protocol.meta import TaskMeta
-    from fibo_client.celery.publisher import Failure
-    from fibo_client.celery.registry import Waiter
     from fibo_client.celery.signature import SendOptions
     from fibo_client.telemetry.tracer import SendSpan, Tracer
 
@@ -56,33 +53,6 @@ class _State(enum.Enum):
     UNOPENED = "not opened yet"
     OPENED = "open already"
     CLOSED = "closed"
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a wait ended.
-
-    Attributes:
-        arrived: The answers by id: final ones, errors in their place, and for missing ids the last state seen.
-        missing: The ids that have no final answer, in order.
-        timed_out: Whether the deadline ended it.
-        waited: Seconds that it took.
-        unsent: Why the tasks have not been sent, where that is known.
-        unread: Why the results could not be read, where they could not.
-        nobody: Whether no worker listens on the broker; False if it is not known.
-        published: Whether all tasks without an answer were sent. None where that is not known.
-        looks: How often results without an answer were read.
-    """
-
-    arrived: dict[str, TaskMeta | Exception]
-    missing: list[str]
-    timed_out: bool
-    waited: float
-    unsent: str | None = None
-    unread: str | None = None
-    nobody: bool = False
-    published: bool | None = None
-    looks: int = 0
 
 
 class Session:
@@ -102,14 +72,14 @@ class Session:
         types = JSONCodec(config.json_types)
         self.encoder: Encoder = Encoder(broker, config.queue, hide_arguments=config.hide_arguments, types=types)
         self.tracer: Tracer = guarded(config.telemetry)
-        self._publisher = Publisher(broker)
         self._probe = WorkerProbe(broker)
         self._reader = Reader(backend, config, self._probe.ask, types)
+        self._publisher = Publisher(broker, self._reader)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._state = _State.UNOPENED
         self._closing: asyncio.Task[None] | None = None
-        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
+        self._owned: weakref.WeakSet[Job] = weakref.WeakSet()
 
     async def open(self) -> None:
         """Start to run on the present event loop. No connection is made yet.
@@ -156,7 +126,7 @@ class Session:
             )
         self._state = _State.CLOSED
         if self._closing is not None and not self._closing.done():
-            # Closing goes on although its caller is cancelled; and who only has a scope that has ended waits for it.
+            # Closing goes on although its caller is cancelled; a caller whose scope has expired still waits.
             with anyio.CancelScope(shield=True):
                 await asyncio.shield(self._closing)
 
@@ -181,6 +151,19 @@ class Session:
         Raises:
             ClientStateError: It is not open, runs on another event loop, or is a forked copy of the parent's.
         """
+        loop = self._loop
+        if (
+            self._state is not _State.OPENED
+            or loop is None
+            or self._pid != os.getpid()
+            or loop.is_closed()
+            or asyncio.get_running_loop() is not loop
+        ):
+            self._refuse()
+        return loop
+
+    def _refuse(self) -> NoReturn:
+        """Say why the client cannot be used here and now."""
         if self._forked:
             # Before the loop is looked at: the copy of a loop that was running is not running in the child.
             raise ClientStateError(
@@ -195,11 +178,9 @@ class Session:
             raise ClientStateError(f"this client is {self._state.value}; {advice}")
         if self._loop.is_closed():
             raise ClientStateError(_LOOP_CLOSED)
-        if asyncio.get_running_loop() is not self._loop:
-            raise ClientStateError(
-                "this client was opened on another event loop; open one client on each loop that uses it"
-            )
-        return self._loop
+        raise ClientStateError(
+            "this client was opened on another event loop; open one client on each loop that uses it"
+        )
 
     def queue_of(self, task_id: str) -> str | None:
         """Tell which queue a task was sent to. The last thousand that this client sent are remembered.
@@ -220,8 +201,8 @@ class Session:
         """
         publisher, reader = self._publisher, self._reader
         return ClientStats(
-            pending=reader.pending,
-            in_flight=sum(job.in_flight for job in list(self._jobs)),
+            pending=len(reader.awaited),
+            in_flight=sum(job.tasks_in_flight for job in list(self._owned)),
             unsent=publisher.unsent,
             published=publisher.published,
             answers=reader.answers,
@@ -242,8 +223,9 @@ class Session:
             ConfigError: No result can be read where they are stored.
             TooManyInFlightError: They would be more than ``max_in_flight``.
         """
-        self.check_readable()
-        pending, limit = self._reader.pending, self.config.max_in_flight
+        if self.backend.unreadable is not None:
+            self.check_readable()
+        pending, limit = len(self._reader.awaited), self.config.max_in_flight
         if pending + wanted > limit:
             raise TooManyInFlightError(limit=limit, pending=pending, wanted=wanted)
 
@@ -256,52 +238,116 @@ class Session:
         if self.backend.unreadable is not None:
             raise ConfigError(self.backend.unreadable)
 
-    def seconds(self, timeout: float | Unset | None) -> float | None:
-        """Resolve the timeout of a call.
-
-        Args:
-            timeout: Seconds, None for no limit, or UNSET for the client's default.
-
-        Returns:
-            Seconds, or None.
-
-        Raises:
-            TypeError: It is not a number.
-            ValueError: It is negative, or more than `LONGEST_TIMEOUT`.
-        """
-        if timeout is UNSET:
-            return self.config.timeout
-        if timeout is None:
-            return None
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-            raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
-        if not 0 <= timeout < math.inf:
-            raise ValueError(f"timeout={timeout} must be 0 or more; None is no limit")
-        if timeout > LONGEST_TIMEOUT:
-            raise ValueError(f"timeout={timeout} must be at most {LONGEST_TIMEOUT:.0f} seconds; None is no limit")
-        return timeout
-
-    def start_send(self, options: SendOptions, *, batch: bool, context: object = None) -> SendSpan:
+    def start_send(self, options: SendOptions, *, batch: bool) -> SendSpan:
         """Start the span of messages that are about to be made and sent.
 
         Args:
             options: The options that they will have.
             batch: Whether there may be several.
-            context: The caller's, from the tracer's ``current_context``. None is the current one.
 
         Returns:
-            The span, for the encoder, and then for `publish`, `run` or `job`.
+            The span, for the encoder, and then for `submit`.
         """
         return self.tracer.start_send(
             options.get("queue", self.config.queue),
             self.broker.server,
             batch=batch,
             headers=options.get("headers", _NO_HEADERS),
-            context=context,
         )
 
+    def submit(
+        self,
+        messages: Sequence[TaskMessage],
+        span: SendSpan,
+        *,
+        awaits: Sequence[str],
+        timeout: float | None,
+        retry: bool,
+        end_on_failure: bool = False,
+        keep_results: bool = False,
+        began: float,
+    ) -> Job:
+        """Leave messages to be sent, and let the caller wait for what they are sent for. The caller must `end` the job.
+
+        It has called `check` since it last gave the event loop its turn.
+
+        Args:
+            messages: What is published; at least one.
+            span: From `start_send`.
+            awaits: The ids of the tasks that are awaited, which the job then owns. None are: what is awaited is that
+                the messages are sent.
+            timeout: Seconds for all of it. None is no limit.
+            retry: Whether to send messages again after a failure.
+            end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
+            keep_results: Whether to delete no result.
+            began: When the caller's call began, by the loop's clock: the timeout counts from then, as making the
+                messages is part of it.
+
+        Returns:
+            The job, whose future the caller awaits.
+
+        Raises:
+            ConfigError: No result can be read where they are stored; nothing was sent.
+            TooManyInFlightError: They are too many to wait for; nothing was sent.
+        """
+        if awaits:
+            self.check_room(len(awaits))
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        job = Job(
+            messages,
+            awaits,
+            loop.create_future(),
+            now,
+            None if timeout is None else max(0.0, timeout - now + began),
+            retry=retry,
+            end_on_failure=end_on_failure,
+            keep_results=keep_results,
+            span=span,
+        )
+        # Both happen in this iteration of the loop: subscribing takes time, too.
+        self._publisher.put(job)
+        self._reader.enter(job, awaits, sent=False)
+        if awaits:
+            self._owned.add(job)
+        return job
+
+    def end(self, job: Job) -> None:
+        """Send no more of a job, and wait for it no longer. What it owns is revoked if it is unanswered, else deleted.
+
+        A task whose last deadline has passed is not revoked: it expires.
+        """
+        if not job.over:
+            self._reader.leave(job)
+        if job.guests:
+            self._reader.fail(job.guests, ClientStateError("the task was closed while this call was waiting"))
+        if job.remaining:
+            self._publisher.withdraw(job)
+        if not job.awaits:
+            return
+        self._owned.discard(job)
+        if not job.missing:
+            if not job.keep_results:
+                self.cleaner.delete(job.awaits)
+            return
+        unsent = job.unsent_tasks() if job.remaining else ()
+        abandoned = [task_id for task_id in job.missing if task_id not in unsent]
+        left = job.last_deadline - asyncio.get_running_loop().time() if abandoned else 0.0
+        if left > 0 and self.config.revoke_on_cancel:
+            # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
+            spared = job.unknown if job.error is not None else ()
+            self.cleaner.revoke([task_id for task_id in abandoned if task_id not in spared])
+        if job.keep_results:
+            return
+        # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
+        delay = left + 2 * EXPIRY_MARGIN
+        if abandoned and delay < math.inf:
+            self.cleaner.delete(abandoned, delay)
+        if answered := [task_id for task_id in job.awaits if task_id not in job.missing]:
+            self.cleaner.delete(answered)
+
     async def publish(
-        self, messages: Sequence[TaskMessage], span: SendSpan, *, timeout: float | None, retry: bool
+        self, messages: Sequence[TaskMessage], span: SendSpan, *, timeout: float | None, retry: bool, began: float
     ) -> None:
         """Send tasks that are handed out.
 
@@ -310,227 +356,111 @@ class Session:
             span: From `start_send`.
             timeout: Seconds that sending may take. None is no limit.
             retry: Whether to send messages again after a failure.
+            began: As for `submit`.
 
         Raises:
             PublishError: They were not sent.
             PublishUnknownError: They may or may not have been sent.
         """
-        loop = self.check()
-        done: asyncio.Future[None] = loop.create_future()
-        outcome: list[Failure | None] = []
-        until = None if not retry else loop.time() + (timeout if timeout is not None else math.inf)
-
-        def published(failure: Failure | None) -> None:
-            outcome.append(failure)
-            _wake(done)
-
-        publication = Publication(messages, published, until, span)
-        self._publisher.put(publication)
+        job = self.submit(messages, span, awaits=(), timeout=timeout, retry=retry, began=began)
         try:
-            async with asyncio.timeout(timeout):
-                await done
-        except TimeoutError:
-            self._publisher.withdraw(publication)
-            if not outcome:  # The answer may have come in the very step in which time was up.
-                outcome.append(
-                    publication.failed(f"{self.broker}: no answer within {timeout:g} s. {doubt(self.broker)}")
-                )
-        except BaseException:
-            self._publisher.withdraw(publication)
-            raise
-        if outcome[0] is not None:
-            raise outcome[0]
+            await job.future
+        finally:
+            self.end(job)
+        if job.timed_out:
+            raise job.publish_error(f"{self.broker}: no answer within {timeout:g} s. {outage_hint(self.broker)}")
+        if job.error is not None:
+            raise job.error
 
-    async def wait(
+    def enter(
         self,
         task_ids: Iterable[str],
         *,
         timeout: float | None,
-        on_change: Callable[[TaskMeta], None] | None = None,
+        wants_changes: bool = False,
         end_on_failure: bool = False,
         began: float | None = None,
-    ) -> Outcome:
-        """Wait for results of tasks that were handed out.
+        job: Job | None = None,
+    ) -> Wait:
+        """Let a caller wait for results of tasks. The caller must `leave`.
 
         Args:
             task_ids: The ids; at least one.
             timeout: Seconds to wait. None is no limit; 0 is one read, as where all were spent since ``began``.
-            on_change: Called with each new state that is not final.
+            wants_changes: Whether the wait's future tells of new states that are not final, too.
             end_on_failure: Whether to wait no longer once a task has failed.
             began: When the caller's call began, by the loop's clock: the timeout counts from then. None is now.
+            job: The job whose tasks they are, if the caller is a guest of one.
 
         Returns:
-            How it ended.
+            The wait, whose future the caller awaits.
 
         Raises:
             ConfigError: No result can be read where they are stored.
-            ReadError: The results could not be read, and one read was all that was asked for.
             TooManyInFlightError: They are too many to wait for. A single read of each is not bounded by that.
         """
         loop = self.check()
-        began = loop.time() if began is None else began
-        left = _left(timeout, loop.time() - began)
-        once = left == 0
+        now = loop.time()
+        left = None if timeout is None else max(0.0, timeout - now + (now if began is None else began))
         task_ids = list(task_ids)
+        once = left == 0
         if once:
             self.check_readable()
-        else:
-            self.check_room(sum(not self._reader.awaits(task_id) for task_id in task_ids))
-        over: asyncio.Future[None] = loop.create_future()
-        waiter = self._reader.enter(
-            task_ids,
             # A single read has the time that a command may take, once for the one under way and once for its own.
-            timeout=2 * self.config.io_timeout if once else left,
-            on_over=lambda: _wake(over),
-            on_change=on_change,
-            once=once,
-            end_on_failure=end_on_failure,
+            left = 2 * self.config.io_timeout
+        elif job is None:
+            self.check_room(len(task_ids))
+        wait = Wait(
+            loop.create_future(), now, left, once=once, end_on_failure=end_on_failure, wants_changes=wants_changes
         )
-        try:
-            await over
-        finally:
-            self._reader.leave(waiter)
-        if waiter.error is not None:
-            error = copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
-            raise error
-        if once and waiter.timed_out:
-            raise ReadError(f"{self.backend}: no answer within {2 * self.config.io_timeout:g} s. {doubt(self.backend)}")
-        return self._outcome(waiter, loop.time() - began)
+        if job is not None:
+            job.guests.append(wait)
+            job.last_deadline = max(job.last_deadline, wait.deadline)
+        self._reader.enter(wait, task_ids, sent=job is None or job.sending_ended)
+        return wait
 
-    async def run(
-        self,
-        messages: Sequence[TaskMessage],
-        span: SendSpan,
-        *,
-        task_ids: Sequence[str] | None = None,
-        timeout: float | None,
-        retry: bool,
-        bulky: bool = False,
-        end_on_failure: bool = False,
-        keep_results: bool = False,
-        on_answer: Callable[[str, TaskMeta | Exception], None] | None = None,
-        began: float,
-    ) -> Outcome:
-        """Send tasks and wait for their results; the tasks are owned by this call.
+    def leave(self, wait: Wait) -> None:
+        """Wait no longer."""
+        self._reader.leave(wait)
 
-        Args:
-            messages: What is published; at least one.
-            span: From `start_send`.
-            task_ids: What is awaited. None is the tasks of the messages.
-            timeout: Seconds for all of it. None is no limit.
-            retry: Whether to send messages again after a failure.
-            bulky: Whether large answers are expected.
-            end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
-            keep_results: Whether to delete no result.
-            on_answer: Called with each answer, as it comes: with the task's id, and its meta or an error.
-            began: When the caller's call began, by the loop's clock: the timeout counts from then, as making the
-                messages is part of it.
-
-        Returns:
-            How it ended.
+    def check_error(self, wait: Wait) -> None:
+        """Raise what ended a wait, unless it was its deadline.
 
         Raises:
             PublishError: Nothing, or not all, was sent.
             PublishUnknownError: Something may or may not have been sent.
-            ClientStateError: The client is not open, or was closed meanwhile.
-            ConfigError: No result can be read where they are stored; nothing was sent.
-            TooManyInFlightError: They are too many to wait for; nothing was sent.
-        """
-        loop = self.check()
-        self.check_room(len(messages if task_ids is None else task_ids))
-        over: asyncio.Future[None] = loop.create_future()
-        job = self.job(
-            messages,
-            span,
-            task_ids=task_ids,
-            retry=retry,
-            bulky=bulky,
-            end_on_failure=end_on_failure,
-            keep_results=keep_results,
-        )
-        job.send()  # Before it subscribes: that takes time, too, and both happen in this iteration of the loop.
-        waiter = job.enter(_left(timeout, loop.time() - began), lambda: _wake(over), on_answer)
-        try:
-            await over
-        finally:
-            job.leave(waiter, loop.time())
-        return self.outcome(job, waiter, loop.time() - began)
-
-    def job(
-        self,
-        messages: Sequence[TaskMessage],
-        span: SendSpan,
-        *,
-        task_ids: Sequence[str] | None = None,
-        retry: bool,
-        bulky: bool = False,
-        end_on_failure: bool = False,
-        keep_results: bool = False,
-    ) -> Job:
-        """Make a job. It is sent when its maker says so.
-
-        Args:
-            messages: What is published; at least one.
-            span: From `start_send`.
-            task_ids: What is awaited. None is the tasks of the messages.
-            retry: Whether to send messages again after a failure.
-            bulky: Whether large answers are expected.
-            end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
-            keep_results: Whether to delete no result.
-
-        Returns:
-            The job.
-        """
-        job = Job(
-            messages,
-            task_ids,
-            self._publisher,
-            self._reader,
-            self.cleaner,
-            retry=retry,
-            bulky=bulky,
-            end_on_failure=end_on_failure,
-            revoke_on_cancel=self.config.revoke_on_cancel,
-            keep_results=keep_results,
-            span=span,
-        )
-        self._jobs.add(job)
-        return job
-
-    def outcome(self, job: Job, waiter: Waiter, waited: float) -> Outcome:
-        """Tell how somebody's wait for owned job ended.
-
-        Args:
-            job: The job.
-            waiter: Who waited. It is over.
-            waited: Seconds that it took.
-
-        Returns:
-            How it ended.
-
-        Raises:
-            PublishError: Nothing, or not all, was sent.
-            PublishUnknownError: Something may or may not have been sent.
+            ReadError: The results could not be read, and one read was all that was asked for.
             ClientStateError: The client was closed meanwhile.
         """
-        if waiter.error is not None:
-            error = copy.copy(waiter.error)  # It may be told to many; each gets a traceback of its own.
+        if wait.error is not None:
+            error = copy.copy(wait.error)  # It may be told to many; each gets a traceback of its own.
             raise error
-        outcome = self._outcome(waiter, waited)
-        outcome.unsent = job.unsent
-        outcome.published = job.sent(outcome.missing)
-        return outcome
+        if wait.once and wait.timed_out:
+            raise ReadError(
+                f"{self.backend}: no answer within {2 * self.config.io_timeout:g} s. {outage_hint(self.backend)}"
+            )
 
-    def _outcome(self, waiter: Waiter, waited: float) -> Outcome:
-        unread = self._reader.trouble if waiter.timed_out else None
-        return Outcome(
-            waiter.arrived,
-            list(waiter.missing),
-            waiter.timed_out,
-            waited,
-            unread=unread,
-            nobody=waiter.timed_out and self._probe.nobody,
-            looks=waiter.looks,
+    def facts(self, wait: Wait, waited: float, job: Job | None = None) -> Facts:
+        """Tell what is known of why a wait ended without an answer.
+
+        Args:
+            wait: The wait, which is over.
+            waited: Seconds that it took.
+            job: The job whose tasks were awaited, where there is one.
+
+        Returns:
+            The facts.
+        """
+        return Facts(
+            timed_out=wait.timed_out,
+            waited=waited,
+            unsent=None if job is None else job.unsent_reason,
+            unread=self._reader.trouble if wait.timed_out else None,
+            no_worker=wait.timed_out and self._probe.nobody,
+            published=None if job is None else job.were_sent(list(wait.missing)),
+            looks=wait.looks,
+            broker=self.broker,
+            backend=self.backend,
         )
 
     def __reduce__(self) -> NoReturn:
@@ -547,26 +477,3 @@ class Session:
                 stacklevel=1,
                 source=self,
             )
-
-
-def doubt(asked: Broker | Backend) -> str:
-    """Ask what may be wrong with a server that gives no answer.
-
-    Args:
-        asked: What talks to it.
-
-    Returns:
-        The question.
-    """
-    if asked.health.reached:
-        return "Is it stopped, or very busy?"
-    return "Is that a Redis, with TLS or without as the URL says?"
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _left(timeout: float | None, spent: float) -> float | None:
-    return None if timeout is None else max(0.0, timeout - spent)

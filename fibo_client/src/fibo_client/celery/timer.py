@@ -30,7 +30,8 @@ class Timer:
         Args:
             moment: When, by the loop's clock.
         """
-        self.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
         self._moment = moment
         self._handle = asyncio.get_running_loop().call_at(moment, self._go_off)
 
@@ -41,7 +42,10 @@ class Timer:
             moment: When, by the loop's clock. None changes nothing.
         """
         if moment is not None and moment < self._moment:
-            self.set(moment)
+            if self._handle is not None:
+                self._handle.cancel()
+            self._moment = moment
+            self._handle = asyncio.get_running_loop().call_at(moment, self._go_off)
 
     def cancel(self) -> None:
         """Do not go off."""

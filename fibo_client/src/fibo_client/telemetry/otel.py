@@ -85,15 +85,9 @@ class OpenTelemetry:
         )
         self._instruments = _Instruments(tracer, duration, sent, create_spans)
 
-    def current_context(self) -> Context:
-        """See `fibo_client.telemetry.Tracer.current_context`."""
-        return context_api.get_current()
-
-    def start_send(
-        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Context | None
-    ) -> _SendSpan:
+    def start_send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any]) -> _SendSpan:
         """See `fibo_client.telemetry.Tracer.start_send`."""
-        return _SendSpan(self._instruments, queue, server, batch=batch, headers=headers, context=context)
+        return _SendSpan(self._instruments, queue, server, batch=batch, headers=headers)
 
 
 class _Instruments(NamedTuple):
@@ -116,12 +110,11 @@ class _SendSpan:
         *,
         batch: bool,
         headers: Mapping[str, Any],
-        context: Context | None,
     ) -> None:
         self._with = instruments
         self._queue = queue
         self._batch = batch
-        self._context = context_api.get_current() if context is None else context
+        self._context = context_api.get_current()
         self._began = time.perf_counter()
         self._began_at = time.time_ns()
         self._common: dict[str, str | int] = {SYSTEM: server.system, DESTINATION: queue}
@@ -154,8 +147,9 @@ class _SendSpan:
         self._span.add_link(own.get_span_context(), {MESSAGE_ID: task_id})
         return _injected(own, self._context)
 
-    def link(self, context: Context) -> None:
+    def link(self) -> None:
         """See `fibo_client.telemetry.SendSpan.link`."""
+        context = context_api.get_current()
         theirs = _span_context(context)
         if theirs.span_id in self._known or self._span is None:
             return

@@ -43,20 +43,12 @@ class Sentry:
     One can serve several clients. Where ``sentry_sdk.init`` was not called, it does nothing.
     """
 
-    def current_context(self) -> Any:
-        """See `fibo_client.telemetry.Tracer.current_context`."""
-        if not sentry_sdk.is_initialized():
-            return None
-        scope = sentry_sdk.get_current_scope()
-        return _Caller(scope.streamed_span if _streams() else scope.span, sentry_sdk.get_isolation_scope())
-
-    def start_send(
-        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Any
-    ) -> SendSpan:
+    def start_send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any]) -> SendSpan:
         """See `fibo_client.telemetry.Tracer.start_send`."""
-        caller = context or self.current_context()
-        if caller is None:
+        if not sentry_sdk.is_initialized():
             return NOOP_SPAN
+        scope = sentry_sdk.get_current_scope()
+        caller = _Caller(scope.streamed_span if _streams() else scope.span, sentry_sdk.get_isolation_scope())
         return _SendSpan(caller, {SYSTEM: server.system, DESTINATION: queue}, headers or {}, batch=batch)
 
 
@@ -85,7 +77,7 @@ class _SendSpan:
             self._injected = {NESTED: self._headers()}
         return self._injected
 
-    def link(self, context: Any) -> None:
+    def link(self) -> None:
         """See `fibo_client.telemetry.SendSpan.link`. Sentry has no links that could be added."""
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:

@@ -55,12 +55,8 @@ class SendSpan(Protocol):
         """
         ...
 
-    def link(self, context: Any) -> None:
-        """Link one more caller to the message that works for it. It may be the one that the span was started for.
-
-        Args:
-            context: The caller's, from `Tracer.current_context`.
-        """
+    def link(self) -> None:
+        """Link the current caller to the message that works for it, too. It may be the one that started the span."""
         ...
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
@@ -81,17 +77,7 @@ class Tracer(Protocol):
     What it raises is logged, and changes nothing for the client. OpenTelemetry's own ``Tracer`` is another class.
     """
 
-    def current_context(self) -> Any:
-        """Give the caller's context, for a later `start_send` or `SendSpan.link` from another task.
-
-        Returns:
-            The context, for this tracer only; None if there is nothing to remember.
-        """
-        ...
-
-    def start_send(
-        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Any
-    ) -> SendSpan:
+    def start_send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any]) -> SendSpan:
         """Start the span of messages that are about to be made and sent.
 
         Args:
@@ -99,7 +85,6 @@ class Tracer(Protocol):
             server: Where it is.
             batch: Whether it may be several messages.
             headers: The headers that the caller gives the messages.
-            context: The caller's, from `current_context`. None is the current one.
 
         Returns:
             The span.
@@ -116,7 +101,7 @@ class _NoopSpan:
         """See `SendSpan.inject`."""
         return _NO_HEADERS
 
-    def link(self, context: Any) -> None:
+    def link(self) -> None:
         """See `SendSpan.link`."""
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
@@ -131,9 +116,6 @@ class _NoopTracer:
     """A tracer that records nothing."""
 
     __slots__ = ()
-
-    def current_context(self) -> None:
-        """See `Tracer.current_context`."""
 
     def start_send(self, *_: object, **__: object) -> SendSpan:
         """See `Tracer.start_send`."""
@@ -179,18 +161,10 @@ class _GuardedTracer:
         logger.log(level, "the telemetry failed; calls go on without it", exc_info=True)
         return True
 
-    def current_context(self) -> Any:
-        """See `Tracer.current_context`."""
-        with self:
-            return self._tracer.current_context()
-        return None
-
-    def start_send(
-        self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any], context: Any
-    ) -> SendSpan:
+    def start_send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any]) -> SendSpan:
         """See `Tracer.start_send`."""
         with self:
-            span = self._tracer.start_send(queue, server, batch=batch, headers=headers, context=context)
+            span = self._tracer.start_send(queue, server, batch=batch, headers=headers)
             return _GuardedSpan(self, span)
         return NOOP_SPAN
 
@@ -210,10 +184,10 @@ class _GuardedSpan:
             return dict(self._span.inject(task, task_id))
         return _NO_HEADERS
 
-    def link(self, context: Any) -> None:
+    def link(self) -> None:
         """See `SendSpan.link`."""
         with self._tracer:
-            self._span.link(context)
+            self._span.link()
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
         """See `SendSpan.end`."""

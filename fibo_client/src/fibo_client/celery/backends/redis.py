@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 from fibo_client.celery.backends.base import Confirmed, Pushed
-from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
+from fibo_client.celery.redis.connections import FAILURES
+from fibo_client.celery.redis.errors import RedisFaultError, brief, translated
 from fibo_client.celery.redis.keys import RESULT
 from fibo_client.errors import ReadError, TransportError
 
@@ -33,25 +34,27 @@ class RedisBackend:
     async def get_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """See `Backend.get_many`. One MGET."""
         try:
-            values: list[bytes | None] = await self._connections.execute(
-                "MGET", *[f"{self._prefix}{task_id}" for task_id in task_ids]
-            )
+            (values,) = await self._connections.execute(("MGET", *map(self._prefix.__add__, task_ids)))
         except RedisFaultError as fault:
             error = ReadError(str(fault))
             error.refused = fault.refused
             raise error from fault
-        return values
+        return list(values)
 
     async def delete_many(self, task_ids: Sequence[str]) -> None:
         """See `Backend.delete_many`. One UNLINK."""
-        with translated_errors():
-            await self._connections.execute("UNLINK", *[f"{self._prefix}{task_id}" for task_id in task_ids])
+        try:
+            await self._connections.execute(("UNLINK", *map(self._prefix.__add__, task_ids)))
+        except RedisFaultError as fault:
+            raise translated(fault) from fault.__cause__
 
     async def put(self, name: str, value: bytes, *, expires: float) -> None:
         """See `Backend.put`. One SET."""
         key = f"{self._prefix.removesuffix(RESULT)}{name}"
-        with translated_errors():
-            await self._connections.execute("SET", key, value, "PX", max(1, round(expires * 1000)))
+        try:
+            await self._connections.execute(("SET", key, value, "PX", max(1, round(expires * 1000))))
+        except RedisFaultError as fault:
+            raise translated(fault) from fault.__cause__
 
     async def subscribe(self) -> RedisSubscription:
         """See `Backend.subscribe`."""
@@ -92,30 +95,27 @@ class RedisSubscription:
 
     async def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
         """See `Subscription.update`."""
-        commands = [
-            (verb, *[f"{self._prefix}{task_id}" for task_id in task_ids])
-            for verb, task_ids in (("UNSUBSCRIBE", remove), ("SUBSCRIBE", add))
-            if task_ids
-        ]
+        commands = []
+        if remove:
+            commands.append(("UNSUBSCRIBE", *map(self._prefix.__add__, remove)))
+        if add:
+            commands.append(("SUBSCRIBE", *map(self._prefix.__add__, add)))
         if commands:
-            await self._send(commands)
+            await self._connections.send(self._connection, commands)
 
     async def ping(self) -> None:
         """See `Subscription.ping`."""
-        await self._send([("PING",)])
-
-    async def _send(self, commands: list[tuple[Any, ...]]) -> None:
-        if (
-            self._closed or not self._connection.is_connected
-        ):  # Sending would connect anew, with none of the subscriptions.
-            raise TransportError(f"{self._connections.address}: the subscription's connection is gone")
-        await self._connections.send(self._connection, commands)
+        await self._connections.send(self._connection, [("PING",)])
 
     async def receive(self) -> Confirmed | Pushed | None:
         """See `Subscription.receive`."""
         if self._closed or not self._connection.is_connected:
             raise TransportError(f"{self._connections.address}: the subscription's connection is gone")
-        match await self._connections.receive(self._connection):
+        try:
+            event = await self._connection.read_response()
+        except FAILURES as error:
+            raise await self._connections.failed(self._connection, error) from brief(error)
+        match event:
             case [b"message", bytes(channel), bytes(payload)]:
                 return Pushed(self._task_id(channel), payload)
             case [b"subscribe", bytes(channel), _]:

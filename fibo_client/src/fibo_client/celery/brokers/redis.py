@@ -12,7 +12,7 @@ from fibo_client.celery.brokers.base import Place, PublishOutcome
 from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.redis import envelope
 from fibo_client.celery.redis.connections import Limit
-from fibo_client.celery.redis.encoder import RedisEncoder
+from fibo_client.celery.redis.encoder import SURE_BYTES, RedisEncoder
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
@@ -67,7 +67,8 @@ class RedisBroker:
 
     def check(self, message: TaskMessage) -> None:
         """See `Broker.check`."""
-        self._encoder.check(message)
+        if len(message.arguments.body) >= SURE_BYTES:
+            self._encoder.check(message)
 
     async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
         """See `Broker.publish`. One LPUSH for each list, so that all of its messages are there or none is."""
@@ -79,13 +80,13 @@ class RedisBroker:
         down: str | None = None
         for key, (batch, elements) in lists.items():
             error: PublishError | PublishUnknownError | None = None
-            task_ids = [message.id for message in batch]
             if down is not None:  # The next command would fail like the one before, and perhaps as slowly.
-                error = PublishError(down, task_ids)
+                error = PublishError(down, [message.id for message in batch])
             else:
                 try:
-                    await self._connections.execute("LPUSH", key, *elements)
+                    await self._connections.execute(("LPUSH", key, *elements))
                 except RedisFaultError as fault:
+                    task_ids = [message.id for message in batch]
                     refused = fault.outcome == "refused"
                     down = None if refused else str(fault)
                     if fault.outcome == "unknown":
@@ -98,7 +99,7 @@ class RedisBroker:
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
         with translated_errors():
-            return sum(await self._connections.execute_all([("LLEN", key) for key in self._keys.queues(queue)]))
+            return sum(await self._connections.execute(*[("LLEN", key) for key in self._keys.queues(queue)]))
 
     async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
         """See `Broker.locate`. Workers take from the right; the list of priority 0 comes first."""
@@ -149,7 +150,8 @@ class RedisBroker:
         """See `Broker.broadcast`."""
         command = self._publish_command(encode_request(request), None)
         with translated_errors():
-            return int(await self._connections.execute(*command))
+            (heard,) = await self._connections.execute(command)
+            return int(heard)
 
     async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
         """See `Broker.ask`. Workers look up where to answer in a set, so the asker enters itself there first."""
@@ -219,7 +221,7 @@ class RedisBroker:
             if not reply_keys:
                 return
             try:
-                await self._connections.execute_all([each for key in reply_keys for each in self._unbinding_of(key)])
+                await self._connections.execute(*[each for key in reply_keys for each in self._unbinding_of(key)])
             except RedisFaultError:
                 pass  # The caller learns of an outage from the question itself; there is nothing more to say.
 

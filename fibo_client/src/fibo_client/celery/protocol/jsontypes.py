@@ -25,7 +25,7 @@ from fibo_client.text import printable, shown
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 T = TypeVar("T")
 
@@ -40,6 +40,7 @@ MAX_INT_DIGITS = 4300
 
 _encode = json.JSONEncoder(allow_nan=False).encode
 _decode_plain = json.JSONDecoder().decode
+_TYPE: Final = "__type__"
 _LARGE = 2**63
 _TOO_LONG = 10**MAX_INT_DIGITS
 _ENVELOPE = {"__type__", "__value__"}
@@ -133,7 +134,7 @@ class JSONCodec:
         """
         if type(value) in _LISTS:
             try:  # A list of plain things is what most tasks take. It needs none of the detours.
-                return f"[{', '.join([_ATOMS[type(item)](item) for item in value])}]"
+                return _plain_list(value)
             except LookupError:
                 pass  # There is something else in it, or something wrong.
         return _encode(self.plain(value, where))
@@ -305,7 +306,10 @@ def _a(value: object) -> str:
 
 def _load(text: str | bytes, decode: Callable[[str], Any], max_depth: int) -> Any:
     try:
-        value = decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
+        if not isinstance(text, str):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        # Most have no envelope: no need to look at each dict.
+        value = decode(text) if _TYPE in text else _decode_plain(text)
     except ResultDecodeError:
         raise  # An envelope's. It is a ValueError too.
     except RecursionError:
@@ -349,14 +353,24 @@ def _float(value: float) -> str:
     raise LookupError
 
 
+def _plain_list(values: Sequence[Any]) -> str:
+    return f"[{', '.join([_ATOMS[type(item)](item) for item in values])}]"
+
+
+def _plain_list_inside(values: Sequence[Any]) -> str:
+    # Deeper ones take the detour, which counts the levels.
+    return f"[{', '.join([_INNER_ATOMS[type(item)](item) for item in values])}]"
+
+
 _LISTS = {list, tuple}
-_ATOMS: dict[type, Callable[[Any], str]] = {
+_INNER_ATOMS: dict[type, Callable[[Any], str]] = {
     str: encode_basestring_ascii,
     int: _integer,
     float: _float,
     bool: {True: "true", False: "false"}.__getitem__,
     type(None): lambda _: "null",
 }
+_ATOMS = {**_INNER_ATOMS, list: _plain_list_inside, tuple: _plain_list_inside}
 
 
 def _text(value: str) -> str:

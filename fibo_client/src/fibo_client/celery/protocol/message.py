@@ -302,7 +302,8 @@ def encode_moments(
     """
     if now.tzinfo is None:
         raise MessageError("now has no time zone")
-    return Moments(_eta(eta, countdown, now), *_expires(expires, now))
+    starts = None if eta is None and countdown is None else _eta(eta, countdown, now)
+    return Moments(starts, *_expires(expires, now))
 
 
 def check_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -500,7 +501,8 @@ def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool
 def _shortened(value: object, size: int) -> str:
     """Give the beginning of a value's repr; `size` is the length of its JSON, which tells large values from small."""
     try:
-        return _cut(repr(value) if size <= _SMALL else beginning(value, _LONGEST_REPR))
+        text = repr(value) if size <= _SMALL else beginning(value, _LONGEST_REPR)
+        return text if len(text) <= _LONGEST_REPR else _cut(text)
     except Exception:  # noqa: BLE001 - a repr of somebody's own, which `beginning` leaves out
         return _cut(beginning(value, _LONGEST_REPR))
 

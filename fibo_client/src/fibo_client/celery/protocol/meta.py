@@ -18,6 +18,7 @@ COMPRESSED: Final = b"\x00celery-compressed\x00"
 """What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
 
 _LONGEST_STATE: Final = 100
+_TEXTS: Final = ("date_done", "parent_id", "name", "worker", "queue")
 _OF_AN_EXCEPTION: Final = {"exc_type", "exc_message", "exc_module"}
 
 
@@ -187,15 +188,11 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
         state=state,
         result=None if failed and _is_exception(result) else result,
         failure=_failure(result, _text(stored, "traceback")) if failed else None,
-        date_done=_text(stored, "date_done"),
-        parent_id=_text(stored, "parent_id"),
         children=stored.get("children"),
-        name=_text(stored, "name"),
         args=stored.get("args"),
         kwargs=stored.get("kwargs"),
-        worker=_text(stored, "worker"),
         retries=stored["retries"] if type(stored.get("retries")) is int else None,
-        queue=_text(stored, "queue"),
+        **{name: text for name in _TEXTS if isinstance(text := stored.get(name), str)},
     )
 
 

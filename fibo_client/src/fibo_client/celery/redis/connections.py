@@ -83,7 +83,7 @@ _CLIENT_INFO: Final = (
     ("CLIENT", "SETINFO", "LIB-VER", redis.__version__),
 )
 
-_FAILURES: Final = (TimeoutError, RedisError, OSError, RuntimeError)
+FAILURES: Final = (TimeoutError, RedisError, OSError, RuntimeError)
 """How using a connection can fail. RuntimeError is uvloop's, for a handle that is closed."""
 
 
@@ -114,7 +114,8 @@ class Connections:
         self._pool = self._make_pool(config)
         # Connected, and used by nobody. They stay out of redis-py's pool: each turn there costs as much as a command.
         self._free: list[AbstractConnection] = []
-        self._made: set[AbstractConnection] = set()
+        # The transports of all that were made. redis-py gives no other way to them, and forgets them on failures.
+        self._transports: dict[AbstractConnection, asyncio.WriteTransport | None] = {}
 
     def _make_pool(self, config: CeleryConfig) -> ConnectionPool:
         address = self.address
@@ -198,13 +199,19 @@ class Connections:
         return seconds < self._io_timeout
 
     async def _take(self, limit: Limit) -> AbstractConnection:
-        await self._acquire(self._slots, limit)
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._acquire(self._slots, limit)
         try:
             while self._free and not self._closed:
                 connection = self._free.pop()
                 clean = False
                 try:
-                    clean = await _is_clean(connection)
+                    # Nobody closed it, and nothing came that nobody asked for.
+                    clean = connection.is_connected and not await _can_read(connection)
+                except FAILURES:
+                    pass
                 finally:
                     if not clean:
                         self.health.broke()
@@ -226,17 +233,14 @@ class Connections:
             self._slots.release()
 
     async def _drop(self, connection: AbstractConnection) -> None:
-        self._made.discard(connection)
+        self._transports.pop(connection, None)
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
 
     async def _acquire(self, slots: anyio.Semaphore, limit: Limit) -> None:
         try:
-            try:
-                slots.acquire_nowait()
-            except anyio.WouldBlock:
-                async with asyncio.timeout_at(limit.at):
-                    await slots.acquire()
+            async with asyncio.timeout_at(limit.at):
+                await slots.acquire()
         except TimeoutError:
             busy = f"all connections were busy for {limit.seconds:g} s (max_connections)"
             raise ConnectionsBusyError("unsent", f"{self.address}: {busy}") from None
@@ -247,7 +251,7 @@ class Connections:
             async with asyncio.timeout_at(limit.at):
                 connection: AbstractConnection = await self._pool.get_connection()
                 self.health.connected()
-                self._made.add(connection)
+                self._transports[connection] = _transport(connection)
         except TimeoutError:
             advice = IS_IT_REDIS if self.address.ssl is None else IS_IT_TLS
             fault = self._fault("unsent", f"no connection within {limit.seconds:g} s. {advice}")
@@ -273,38 +277,22 @@ class Connections:
         if self._closed:
             raise self._fault("unsent", "the client was closed")
 
-    async def execute(self, *command: Any, patience: float = 0.0) -> Any:
-        """Send a command and read its answer. The time limit is one for all of it, from waiting for a connection on.
+    async def execute(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send commands together and read their answers. The time limit is one for all of it.
 
         Args:
-            *command: The command and its arguments.
-            patience: Seconds that the command itself may block, on top of the time limit.
+            *commands: The commands with their arguments; at least one.
 
         Returns:
-            The answer, as redis-py parses it: bytes, int, lists, None.
-
-        Raises:
-            RedisFaultError: It failed; the outcome says how.
-        """
-        return (await self.execute_all([command], patience=patience))[0]
-
-    async def execute_all(self, commands: Sequence[tuple[Any, ...]], *, patience: float = 0.0) -> list[Any]:
-        """Send commands together and read their answers, under one time limit.
-
-        Args:
-            commands: The commands with their arguments.
-            patience: Seconds that they may block, on top of the time limit.
-
-        Returns:
-            The answers, in order.
+            The answers, in order, as redis-py parses them: bytes, int, lists, None.
 
         Raises:
             RedisFaultError: One failed; the outcome says how.
         """
-        limit = self.limit()
+        limit = Limit(asyncio.get_running_loop().time() + self._io_timeout, self._io_timeout)
         connection = await self._take(limit)
         try:
-            return await self.exchange(connection, commands, patience=patience, limit=limit)
+            return await self.exchange(connection, commands, limit=limit)
         finally:
             await self._give_back(connection)
 
@@ -313,7 +301,6 @@ class Connections:
         connection: AbstractConnection,
         commands: Sequence[tuple[Any, ...]],
         *,
-        patience: float = 0.0,
         limit: Limit | None = None,
     ) -> list[Any]:
         """Send commands together over one connection and read their answers.
@@ -321,7 +308,6 @@ class Connections:
         Args:
             connection: From `connection`.
             commands: The commands with their arguments.
-            patience: Seconds that they may block, on top of the time limit.
             limit: By when it must be over. None is the time limit, from now on.
 
         Returns:
@@ -333,12 +319,12 @@ class Connections:
         """
         answers: list[Any] = []
         refusal: RedisFaultError | None = None
-        if not connection.is_connected:  # Sending would connect anew, behind the back of who cut it.
+        if not connection.is_connected:  # redis-py would silently reconnect.
             raise self._fault("unsent", "the connection is gone")
-        transport = _transport(connection)
+        transport = self._transports.get(connection)
         at, seconds = self.limit() if limit is None else limit
         try:
-            async with asyncio.timeout_at(at + patience):
+            async with asyncio.timeout_at(at):
                 await connection.send_packed_command(_packed(commands))
                 for command in commands:
                     try:
@@ -349,12 +335,12 @@ class Connections:
                         if isinstance(error, NoPermissionError):  # Of a key, Redis does not say which command it was.
                             reason = f"{command[0]}: {reason}"
                         refusal = refusal or self._fault(outcome_of(error), reason)
-        except _FAILURES as error:
+        except FAILURES as error:
             _cut(transport)
             if isinstance(error, TimeoutError) and self._is_short(seconds):
                 await connection.disconnect(nowait=True)
-                raise self._broken(error, seconds + patience) from brief(error)
-            raise await self._failed(connection, error, seconds + patience) from brief(error)
+                raise self._broken(error, seconds) from brief(error)
+            raise await self.failed(connection, error, seconds) from brief(error)
         except asyncio.CancelledError:
             _cut(transport)
             raise
@@ -374,32 +360,19 @@ class Connections:
         Raises:
             RedisFaultError: They may not have been sent.
         """
-        transport = _transport(connection)
+        if not connection.is_connected:  # redis-py would silently reconnect.
+            raise self._fault("unsent", "the connection is gone")
+        transport = self._transports.get(connection)
         try:
             async with asyncio.timeout(self._io_timeout):
                 await connection.send_packed_command(_packed(commands))
-        except _FAILURES as error:
+        except FAILURES as error:
             _cut(transport)
-            raise await self._failed(connection, error, self._io_timeout) from brief(error)
+            raise await self.failed(connection, error, self._io_timeout) from brief(error)
 
-    async def receive(self, connection: AbstractConnection) -> Any:
-        """Wait for the next answer on a connection, however long it takes.
-
-        Args:
-            connection: From `connection`.
-
-        Returns:
-            The answer.
-
-        Raises:
-            RedisFaultError: Redis said no, or the connection is gone.
-        """
-        try:
-            return await connection.read_response()
-        except _FAILURES as error:
-            raise await self._failed(connection, error, None) from brief(error)
-
-    async def _failed(self, connection: AbstractConnection, error: Exception, seconds: float | None) -> RedisFaultError:
+    async def failed(
+        self, connection: AbstractConnection, error: Exception, seconds: float | None = None
+    ) -> RedisFaultError:
         """Drop a connection whose use failed, unless Redis only said no, and tell what is known of the outcome."""
         if isinstance(error, ResponseError):
             return self._fault(outcome_of(error), explain(error))
@@ -426,14 +399,14 @@ class Connections:
     async def aclose(self) -> None:
         """Close all connections, also those in use, and make no more."""
         self._closed = True
-        transports = [_transport(connection) for connection in self._made]
+        transports = list(self._transports.values())
         try:
             with anyio.move_on_after(LAST_GOODBYE):
                 await self._pool.aclose()
                 if self._sentinel is not None:
                     for sentinel in self._sentinel.sentinels:
                         await sentinel.aclose()
-        except _FAILURES:
+        except FAILURES:
             pass  # It was broken already.
         finally:
             for transport in transports:
@@ -456,7 +429,6 @@ class Connections:
 
 
 def _transport(connection: AbstractConnection) -> asyncio.WriteTransport | None:
-    # redis-py gives no other way to it, and forgets it when the connection fails.
     writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
     return None if writer is None else writer.transport
 
@@ -465,14 +437,6 @@ def _cut(transport: asyncio.WriteTransport | None) -> None:
     """Close a connection without a word. Closing it as redis-py does would first send what has not left yet, later."""
     if transport is not None:
         transport.abort()
-
-
-async def _is_clean(connection: AbstractConnection) -> bool:
-    """Tell whether a free connection is fit for use: nobody closed it, and nothing came that nobody asked for."""
-    try:
-        return connection.is_connected and not await _can_read(connection)
-    except _FAILURES:
-        return False
 
 
 def _packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import uuid
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.redis import envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from fibo_client.celery.protocol.message import MessageTemplate, Moments, TaskMessage
     from fibo_client.celery.redis.keys import BrokerKeys
 
-_SURE: Final = envelope.MAX_BYTES // 4
+SURE_BYTES: Final = envelope.MAX_BYTES // 4
 """A body of so many bytes fits into an element, whatever the headers are."""
 
 
@@ -27,10 +29,15 @@ class RedisEncoder:
 
     def __init__(self, keys: BrokerKeys) -> None:
         self._keys = keys
-        self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
-        self._last: tuple[MessageTemplate, Moments] | None = None
-        self._key = ""
-        self._form: envelope.TaskForm
+        self._marks = cut_ids(os.urandom(envelope.MARKS * ID_BYTES))  # Never told to anybody.
+        # Workers keep unacknowledged messages by their tags, which must be unique. Each is a UUID that ends in a number.
+        self._tag_prefix = str(uuid.uuid4())[:24]
+        self._tags = itertools.count(1)
+        self._template: MessageTemplate | None = None
+        self._moments: Moments | None = None
+        self._key: str
+        self._task_template: envelope.TaskTemplate
+        self._moment_texts: envelope.MomentTexts
 
     def check(self, message: TaskMessage) -> None:
         """Check that Redis takes a message.
@@ -41,32 +48,35 @@ class RedisEncoder:
         Raises:
             MessageError: It is too large.
         """
-        if len(message.body) >= _SURE:
-            envelope.encode_task(message, message.id)
+        envelope.encode_task(message, message.id)
 
-    def encode_many(self, messages: Sequence[TaskMessage]) -> Iterator[tuple[str, bytes]]:
+    def encode_many(self, messages: Sequence[TaskMessage]) -> list[tuple[str, bytes]]:
         """Encode messages.
 
         Args:
             messages: The messages.
 
-        Yields:
+        Returns:
             For each the name of its list, and the element.
 
         Raises:
             MessageError: One is too large.
         """
-        tags = cut_ids(os.urandom(len(messages) * ID_BYTES))
-        for (task_id, template, arguments, moments, more_headers), tag in zip(messages, tags, strict=True):
-            if self._last is None or self._last[0] is not template or self._last[1] is not moments:
-                self._turn_to(template, moments)
-            yield self._key, self._form.fill(task_id, tag, arguments, more_headers)
+        encoded = []
+        for message in messages:
+            if message.template is not self._template:
+                self._turn_to(message.template)
+            if message.moments is not self._moments:
+                self._moments = message.moments
+                self._moment_texts = envelope.moment_texts(message.moments)
+            tag = f"{self._tag_prefix}{next(self._tags):012x}"
+            encoded.append((self._key, self._task_template.fill(message, tag, self._moment_texts)))
+        return encoded
 
-    def _turn_to(self, template: MessageTemplate, moments: Moments) -> None:
+    def _turn_to(self, template: MessageTemplate) -> None:
         prepared = template.prepared.get(self)
         if prepared is None:
             key = self._keys.queue(template.queue, template.priority)
-            prepared = template.prepared[self] = key, envelope.TaskTemplate(template, self._holes)
-        self._key, task_template = prepared
-        self._form = task_template.dated(moments)
-        self._last = template, moments
+            prepared = template.prepared[self] = key, envelope.TaskTemplate(template, self._marks)
+        self._template = template
+        self._key, self._task_template = prepared

@@ -19,9 +19,9 @@ from fibo_client.celery.protocol.message import CONTENT_ENCODING, CONTENT_TYPE
 from fibo_client.errors import MessageError, ResultDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from fibo_client.celery.protocol.message import Arguments, MessageTemplate, Moments, TaskMessage
+    from fibo_client.celery.protocol.message import MessageTemplate, Moments, TaskMessage
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 """Redis takes no longer element (``proto-max-bulk-len``); it would close the connection."""
@@ -79,17 +79,17 @@ class TaskTemplate:
     """The envelope of messages that are the same up to a few places.
 
     It is an envelope like any other that is cut where an example's own values are, so that there is one way for data
-    out. What is put in between makes the very bytes that `encode_task` would make.
+    out. What is filled in makes the very bytes that `encode_task` would make.
 
     Args:
         template: What the messages have in common.
-        holes: `HOLES` texts that nobody could guess, to mark the places.
+        marks: `MARKS` texts that nobody could guess, to mark the places.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_arrange", "_format")
 
-    def __init__(self, template: MessageTemplate, holes: Sequence[str]) -> None:
-        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = holes
+    def __init__(self, template: MessageTemplate, marks: Sequence[str]) -> None:
+        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = marks
         headers = {
             **template.headers, "id": task_id, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": eta,
             "expires": expires, more: more,
@@ -100,10 +100,9 @@ class TaskTemplate:
             quote(task_id),
             quote(tag),
             base64.b64encode(body.encode()).decode(),
-            *map(quote, (argsrepr, kwargsrepr)),
+            *map(quote, (argsrepr, kwargsrepr, eta, expires)),
+            _member("expiration", expiration),
             _member(more, more),
-            *map(quote, (eta, expires)),
-            _expiration(expiration),
         ]
         text = _encode_task(
             task_id,
@@ -116,52 +115,17 @@ class TaskTemplate:
         ).decode()
         for number, place in enumerate(places):
             text = text.replace(place, f"\0{number}\0")  # In JSON, control characters are escaped: there is no other.
-        self._parts = text.split("\0")
+        parts = text.split("\0")
+        self._format = "%s".join(part.replace("%", "%%") for part in parts[::2])
+        self._arrange = itemgetter(*map(int, parts[1::2]))
 
-    def dated(self, moments: Moments) -> TaskForm:
-        """Fill in when the tasks may run.
-
-        Args:
-            moments: When.
-
-        Returns:
-            What is left to be filled in.
-        """
-        return TaskForm(
-            self._parts,
-            {
-                "6": "null" if moments.eta is None else quote(moments.eta),
-                "7": "null" if moments.expires is None else quote(moments.expires),
-                "8": "" if moments.expiration is None else _expiration(moments.expiration),
-            },
-        )
-
-
-class TaskForm:
-    """The envelope of the messages of one call. It is made by `TaskTemplate.dated`.
-
-    Args:
-        parts: In turns, a text that is the same in all of them, and the number of what is filled in after it.
-        known: What is filled in already, by its number.
-    """
-
-    __slots__ = ("_full", "_known", "_parts", "_plain")
-
-    def __init__(self, parts: Sequence[str], known: Mapping[str, str]) -> None:
-        self._parts = parts
-        self._known = known
-        # Most have no more headers: what is not there costs nothing.
-        self._plain = _arranged(parts, {**known, "5": ""})
-        self._full: _Arrangement | None = None
-
-    def fill(self, task_id: str, delivery_tag: str, arguments: Arguments, more_headers: Mapping[str, Any]) -> bytes:
-        """Make the envelope of one message.
+    def fill(self, message: TaskMessage, delivery_tag: str, moments: MomentTexts) -> bytes:
+        """Make the envelope of one message of the template.
 
         Args:
-            task_id: The task's id.
+            message: The message.
             delivery_tag: Must differ from that of every other message.
-            arguments: The task's arguments.
-            more_headers: Headers beside those of the template, with other names, in plain JSON.
+            moments: The message's moments, from `moment_texts`.
 
         Returns:
             The envelope.
@@ -169,60 +133,40 @@ class TaskForm:
         Raises:
             MessageError: It is larger than Redis takes.
         """
-        fixed, arrange = self._plain
-        more: tuple[str, ...] = ()
+        task_id, _, (body, argsrepr, kwargsrepr, _), _, more_headers = message
+        more = ""  # Most have no more headers.
         if more_headers:
-            if self._full is None:
-                self._full = _arranged(self._parts, self._known)
-            fixed, arrange = self._full
-            more = ("".join([_member(name, value) for name, value in more_headers.items()]),)
-        parts = arrange(
+            more = "".join([_member(name, value) for name, value in more_headers.items()])
+        values = self._arrange(
             (
-                *fixed,
                 quote(task_id),
                 quote(delivery_tag),
-                b2a_base64(arguments.body, newline=False).decode(),
-                quote(arguments.argsrepr),
-                quote(arguments.kwargsrepr),
-                *more,
+                b2a_base64(body, newline=False).decode(),
+                quote(argsrepr),
+                quote(kwargsrepr),
+                *moments,
+                more,
             )
         )
-        return _bounded("".join(parts).encode())
+        return _bounded((self._format % values).encode())
 
 
-_Arrangement: TypeAlias = "tuple[tuple[str, ...], Callable[[tuple[str, ...]], tuple[str, ...]]]"
-"""Texts that are the same in all envelopes, and what puts them and what differs into order."""
+MomentTexts: TypeAlias = tuple[str, str, str]
+"""When a task may run, as an envelope says it: its ``eta``, its ``expires``, and its ``expiration`` after a comma."""
 
 
-def _arranged(parts: Sequence[str], known: Mapping[str, str]) -> _Arrangement:
-    """Prepare to put envelopes together.
-
-    Args:
-        parts: In turns, a text that is the same in all of them, and the number of what comes after it.
-        known: What is the same in all of them after all, by its number.
-
-    Returns:
-        The arrangement.
-    """
-    fixed, places = [parts[0]], []
-    for place, text in zip(parts[1::2], parts[2::2], strict=True):
-        if place in known:
-            fixed[-1] += known[place] + text
-        else:
-            places.append(int(place))
-            fixed.append(text)
-    count = len(fixed)
-    order = [each for index, place in enumerate(places) for each in (index, count + place)]
-    return tuple(fixed), itemgetter(*order, count - 1)
+def moment_texts(moments: Moments) -> MomentTexts:
+    """Write when a task may run, for `TaskTemplate.fill`."""
+    eta, expires, expiration = moments
+    return (
+        "null" if eta is None else quote(eta),
+        "null" if expires is None else quote(expires),
+        "" if expiration is None else _member("expiration", expiration),
+    )
 
 
-HOLES: Final = 9
+MARKS: Final = 9
 """How many texts a template takes to mark its places."""
-
-
-def _expiration(expiration: str) -> str:
-    """Give the last of the properties as `encode_task` writes it, if it is there at all."""
-    return _member("expiration", expiration)
 
 
 def _member(name: str, value: Any) -> str:

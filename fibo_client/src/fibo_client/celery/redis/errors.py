@@ -44,10 +44,16 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except RedisFaultError as fault:
-        kind = TooManyConnectionsError if isinstance(fault, TooManyConnectionsError) else TransportError
-        error = kind(str(fault))
-        error.refused = fault.refused
+        error = translated(fault)
         raise error from fault.__cause__
+
+
+def translated(fault: RedisFaultError) -> TransportError:
+    """Turn a fault into the error that callers know."""
+    kind = TooManyConnectionsError if isinstance(fault, TooManyConnectionsError) else TransportError
+    error = kind(str(fault))
+    error.refused = fault.refused
+    return error
 
 
 def brief(error: Exception) -> Exception:

@@ -1,0 +1,327 @@
+"""Who waits for which tasks, and until when. Pure: the time is handed in, and so is what came.
+
+Each awaited task has one record, a `PendingTask`, in one dict. Every caller who waits has one `Wait`, which ends when
+all of its tasks have an answer, or at its deadline. A deadline counts only after a last read that began shortly before
+it (`LAST_LOOK`), so that no timeout is raised over an answer that is there. If that read does not come back, the wait
+ends `GRACE` later all the same.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fibo_client.celery.protocol.meta import pending
+from fibo_client.celery.protocol.states import READY_STATES
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from fibo_client.celery.protocol.meta import TaskMeta
+
+LAST_LOOK: Final = 0.05
+"""How long before a deadline the last read begins, in seconds; with a shorter timeout, after half of it."""
+
+GRACE: Final = 0.04
+"""How long after a deadline a last read that is under way is waited for, in seconds."""
+
+
+class PendingTask:
+    """A task that somebody awaits: the one record of it.
+
+    Attributes:
+        id: The task's id.
+        waits: Who awaits it.
+        meta: The last state seen, which is not final. None while nothing was.
+        looked: When the last read of its result that came back began.
+        due: When it is read next. Infinity while it is being read, None before it was sent.
+        pause: Seconds until the read after that.
+        is_first_read: Whether the next read is the first one, from which there is something to learn.
+        pushed: Whether its result is pushed.
+    """
+
+    __slots__ = ("due", "id", "is_first_read", "looked", "meta", "pause", "pushed", "waits")
+
+    def __init__(self, task_id: str) -> None:
+        self.id: str = task_id
+        self.waits: list[Wait] = []
+        self.meta: TaskMeta | None = None
+        self.looked: float = -math.inf
+        self.due: float | None = None
+        self.pause: float = 0.0
+        self.is_first_read: bool = False
+        self.pushed: bool = False
+
+
+class Wait:
+    """A caller who waits for tasks.
+
+    Attributes:
+        future: Done when something has happened: an answer or a state came, or the wait is over. A caller who goes on
+            to wait puts a new one in its place.
+        deadline: When to give up, by the loop's clock. Infinity is never.
+        read_from: A read that began at or after this counts as the last look.
+        once: Whether a single read of each task is enough, whatever it shows.
+        end_on_failure: Whether it is over as soon as one task has failed.
+        changes: The states that are not final, as they come. None where nobody wants them.
+        missing: The tasks that have no answer yet, by id, in order.
+        arrived: The answers by id, as they came: the task's meta, or the error in its place.
+        over: Whether it has ended.
+        timed_out: Whether its deadline ended it.
+        error: Why it ended without all answers, if not by its deadline.
+        looks: How often missing results were read.
+    """
+
+    __slots__ = (
+        "arrived",
+        "changes",
+        "deadline",
+        "end_on_failure",
+        "error",
+        "future",
+        "looks",
+        "missing",
+        "number",
+        "once",
+        "over",
+        "read_from",
+        "timed_out",
+    )
+
+    def __init__(
+        self,
+        future: asyncio.Future[None],
+        now: float,
+        timeout: float | None,
+        *,
+        once: bool = False,
+        end_on_failure: bool = False,
+        wants_changes: bool = False,
+    ) -> None:
+        self.future: asyncio.Future[None] = future
+        self.deadline: float = math.inf if timeout is None else now + timeout
+        # With a short timeout, the last look begins half-way.
+        self.read_from: float = now if once or timeout is None else max(self.deadline - LAST_LOOK, now + timeout / 2)
+        self.once: bool = once
+        self.end_on_failure: bool = end_on_failure
+        self.changes: deque[TaskMeta] | None = deque() if wants_changes else None
+        self.missing: dict[str, PendingTask] = {}
+        self.arrived: dict[str, TaskMeta | Exception] = {}
+        self.over: bool = False
+        self.timed_out: bool = False
+        self.error: Exception | None = None
+        self.looks: int = 0
+        self.number: int = 0
+        """Its number among those with a deadline. 0 is none."""
+
+    def wake(self) -> None:
+        """Tell the caller that something has happened."""
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def has_looked(self) -> bool:
+        """Tell whether the last look at all that is missing has come back."""
+        return all(task.looked >= self.read_from for task in self.missing.values())
+
+
+class Due(NamedTuple):
+    """What a moment brings.
+
+    Attributes:
+        last_looks: The tasks to read now, because the deadline of a wait is near.
+        is_late: Whether one of these waits was to last, and was not a single read.
+        free: The tasks that nobody awaits any more.
+        more: Whether more is due at once.
+    """
+
+    last_looks: list[PendingTask]
+    is_late: bool
+    free: list[PendingTask]
+    more: bool
+
+
+class PendingTasks(dict[str, PendingTask]):
+    """The tasks that somebody awaits, by id, in the order in which somebody began to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Waits with a deadline by number, and when each is due: for its last look, then for its end. The heap has only
+        # numbers: one that is over stays in it for a while, and must not keep its answers alive.
+        self._timed: dict[int, Wait] = {}
+        self._heap: list[tuple[float, int, bool]] = []
+        self._overdue: deque[int] = deque()
+        self._numbers = itertools.count(1)
+
+    def enter(self, wait: Wait, task_ids: Iterable[str]) -> list[PendingTask]:
+        """Let a caller wait for tasks; return those that nobody awaited until now."""
+        new = []
+        for task_id in task_ids:
+            task = self.get(task_id)
+            if task is None:
+                task = self[task_id] = PendingTask(task_id)
+                new.append(task)
+            if task_id not in wait.missing:
+                wait.missing[task_id] = task
+                task.waits.append(wait)
+                if wait.changes is not None and task.meta is not None:
+                    wait.changes.append(task.meta)
+        if wait.deadline < math.inf:
+            if len(self._heap) > 64 and len(self._heap) > 4 * len(self._timed):
+                self._heap = [entry for entry in self._heap if entry[1] in self._timed]
+                heapq.heapify(self._heap)
+            wait.number = next(self._numbers)
+            self._timed[wait.number] = wait
+            heapq.heappush(self._heap, (wait.read_from, wait.number, True))
+        return new
+
+    def leave(self, wait: Wait) -> list[PendingTask]:
+        """Let a caller wait no longer; return the tasks that nobody awaits any more."""
+        return [] if wait.over else self._end(wait)
+
+    def arrive(self, task: PendingTask, answer: TaskMeta | Exception) -> list[PendingTask]:
+        """Give all who await a task what came; return the tasks that nobody awaits any more."""
+        if not isinstance(answer, Exception) and answer.state not in READY_STATES:
+            if answer != task.meta:
+                task.meta = answer
+                for wait in task.waits:
+                    if wait.changes is not None:
+                        wait.changes.append(answer)
+                        wait.wake()
+            return []
+        del self[task.id]
+        free = [task]
+        waits, task.waits = task.waits, []  # It may stay subscribed to, and must not keep their answers alive.
+        for wait in waits:
+            free += self._settle(wait, task, answer)
+        return free
+
+    def looked(self, tasks: Iterable[PendingTask], began: float, *, absent: bool = False) -> list[PendingTask]:
+        """Take note of a read that showed nothing final; return the tasks of which only a look was wanted."""
+        free = []
+        for task in tasks:
+            if task.id not in self:
+                continue
+            task.looked = began
+            content = []
+            for wait in task.waits:
+                wait.looks += 1
+                if wait.once and began >= wait.read_from:
+                    content.append(wait)
+            for wait in content:
+                task.waits.remove(wait)
+                free += self._settle(wait, task, pending(task.id) if absent or task.meta is None else task.meta)
+            if not task.waits:
+                del self[task.id]
+                free.append(task)
+        return free
+
+    def unreadable(self, tasks: Iterable[PendingTask], error: Exception) -> list[PendingTask]:
+        """End the single looks at tasks that could not be read; return the tasks that nobody awaits any more."""
+        looks = {id(wait): wait for task in tasks if task.id in self for wait in task.waits if wait.once}
+        return self.fail(looks.values(), error)
+
+    def finish(self, wait: Wait) -> None:
+        """End a wait that awaits no task, as what it was for is done."""
+        wait.over = True
+        self._timed.pop(wait.number, None)
+        wait.wake()
+
+    def fail(self, waits: Iterable[Wait], error: Exception) -> list[PendingTask]:
+        """End waits with an error; return the tasks that nobody awaits any more."""
+        free: list[PendingTask] = []
+        for wait in waits:
+            if not wait.over:
+                wait.error = error
+                free += self._end(wait)
+                wait.wake()
+        return free
+
+    @property
+    def waits(self) -> list[Wait]:
+        """All who wait, each once."""
+        return list({id(wait): wait for task in self.values() for wait in task.waits}.values())
+
+    def advance(self, now: float, limit: int) -> Due:
+        """Ask for the last looks that are due, and end the waits whose deadline has passed, at most so many at a time.
+
+        Args:
+            now: The present.
+            limit: The most waits to end.
+
+        Returns:
+            What is due.
+        """
+        last_looks: dict[str, PendingTask] = {}
+        is_late = False
+        while (moment := self.next_moment()) is not None and moment <= now:
+            _, number, is_look = heapq.heappop(self._heap)
+            wait = self._timed[number]
+            if is_look:
+                last_looks |= wait.missing
+                is_late = is_late or (bool(wait.missing) and not wait.once)
+                heapq.heappush(self._heap, (wait.deadline, number, False))
+            else:
+                self._overdue.append(number)
+        free: list[PendingTask] = []
+        for _ in range(len(self._overdue)):
+            number = self._overdue.popleft()
+            overdue = self._timed.get(number)
+            if overdue is None:
+                continue
+            if now < overdue.deadline + GRACE and not overdue.has_looked():
+                self._overdue.append(number)
+                continue
+            overdue.timed_out = True
+            free += self._end(overdue)
+            overdue.wake()
+            limit -= 1
+            if not limit:
+                return Due(list(last_looks.values()), is_late, free, more=bool(self._overdue))
+        return Due(list(last_looks.values()), is_late, free, more=False)
+
+    def next_moment(self) -> float | None:
+        """Tell when `advance` has something to do; None is never. A wait that is overdue has `GRACE`."""
+        heap = self._heap
+        while heap and heap[0][1] not in self._timed:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def next_grace(self) -> float | None:
+        """Tell when the first of the overdue waits ends, whatever its last look does."""
+        ends = [self._timed[number].deadline + GRACE for number in self._overdue if number in self._timed]
+        return min(ends, default=None)
+
+    def _settle(self, wait: Wait, task: PendingTask, answer: TaskMeta | Exception) -> list[PendingTask]:
+        del wait.missing[task.id]
+        wait.arrived[task.id] = answer
+        wait.wake()
+        if not wait.missing:
+            wait.over = True
+            self._timed.pop(wait.number, None)
+        elif wait.end_on_failure and has_failed(answer):
+            return self._end(wait)
+        return []
+
+    def _end(self, wait: Wait) -> list[PendingTask]:
+        wait.over = True
+        self._timed.pop(wait.number, None)
+        free = []
+        for task in wait.missing.values():
+            task.waits.remove(wait)
+            if not task.waits and self.pop(task.id, None) is not None:
+                free.append(task)
+        return free
+
+
+def is_final(answer: TaskMeta | Exception) -> bool:
+    """Tell whether an answer, a meta or the error in its place, ends the wait for a task."""
+    return isinstance(answer, Exception) or answer.ready
+
+
+def has_failed(answer: TaskMeta | Exception) -> bool:
+    """Tell whether a final answer is a failure."""
+    return isinstance(answer, Exception) or answer.failure is not None
