@@ -8,7 +8,7 @@ from support.clients import celery_client
 from support.servers import stock_worker
 from support.waiting import eventually
 
-from fibo_client.celery import Cause, CeleryClient, CeleryConfig
+from fibo_client.celery import Cause, CeleryClient, CeleryConfig, RedisOptions
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result_settings import stored_elsewhere
 from fibo_client.errors import ResultTimeoutError, TaskFailedError
@@ -177,7 +177,10 @@ async def test_workers_that_store_results_elsewhere_are_found_out_by_their_setti
         "result_backend": other,
         "result_backend_transport_options": {"global_keyprefix": "not-ours"},
     }
-    told = {other.rpartition(":")[2]: {"result_prefix": "not-ours"}, "result_prefix": {"result_backend": other}}
+    told = {
+        other.rpartition(":")[2]: {"redis": RedisOptions(result_prefix="not-ours")},
+        "result_prefix": {"result_backend": other},
+    }
     with stock_worker(url, name="elsewhere", pool="solo", conf=conf, result_backend=other) as process:
         for where, half_right in told.items():
             # Pushed results know no databases: with push, whoever waits in time has the answer all the same.

@@ -31,7 +31,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             fibo_client,
             """
             AsyncResult ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient FiboConfig FiboError
-            MessageError PublishError PublishUnknownError ReadError ResultDecodeError ResultInflatesError
+            MessageError PublishError PublishUnknownError ReadError RedisOptions ResultDecodeError ResultInflatesError
             ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK Stream TaskError TaskFailedError
             TaskRevokedError TooManyConnectionsError TooManyInFlightError TransportError UNSET __version__
             """,
@@ -39,8 +39,8 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
         (
             fibo_client.celery,
             """
-            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType RemoteTask SendOptions
-            Signature TaskFailure TaskMeta UNSET WorkerInfo
+            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType RedisOptions RemoteTask
+            SendOptions Signature TaskFailure TaskMeta UNSET WorkerInfo
             """,
         ),
         (fibo_client.telemetry, "SendSpan Server Tracer"),

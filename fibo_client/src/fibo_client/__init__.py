@@ -36,6 +36,7 @@ from fibo_client.errors import (
 if _typing.TYPE_CHECKING:
     from fibo_client.batching.stream import Stream
     from fibo_client.celery.config import UNSET
+    from fibo_client.celery.redis.options import RedisOptions
     from fibo_client.celery.result import AsyncResult
     from fibo_client.client import FiboClient
     from fibo_client.config import FiboConfig
@@ -57,6 +58,7 @@ __all__ = [
     "PublishError",
     "PublishUnknownError",
     "ReadError",
+    "RedisOptions",
     "ResultDecodeError",
     "ResultInflatesError",
     "ResultTimeoutError",
@@ -81,6 +83,7 @@ _HOMES = {
     "AsyncResult": "celery.result",
     "FiboClient": "client",
     "FiboConfig": "config",
+    "RedisOptions": "celery.redis.options",
     "Stream": "batching.stream",
 }
 

@@ -9,7 +9,9 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from fibo_client.celery.checks import check_encodable, check_integer, check_names, check_text
 from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONCodec, JSONType
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry.tracer import Tracer
 
@@ -48,7 +50,6 @@ class ConfigOverrides(TypedDict, total=False):
     push_limit: int
     poll_min: float
     poll_max: float | None
-    max_connections: int
     max_in_flight: int
     max_result_bytes: int
     max_decompressed_bytes: int
@@ -57,20 +58,8 @@ class ConfigOverrides(TypedDict, total=False):
     queue: str
     hide_arguments: bool
     revoke_on_cancel: bool
-    broker_prefix: str
-    result_prefix: str
-    priority_steps: tuple[int, ...]
-    priority_separator: str
     control_exchange: str
-    fanout_prefix: bool | str
-    master_name: str | None
-    sentinel_username: str | None
-    sentinel_password: str | None
-    ssl_cert_reqs: str | int | None
-    ssl_ca_certs: str | None
-    ssl_certfile: str | None
-    ssl_keyfile: str | None
-    ssl_check_hostname: bool | None
+    redis: RedisOptions
     telemetry: Tracer | None
 
 
@@ -95,8 +84,6 @@ class CeleryConfig:
     """The shortest pause between two reads of the same result."""
     poll_max: float | None = None
     """The longest pause between two reads of the same result. None is 1.0 with push and 0.1 without."""
-    max_connections: int = 10
-    """The most connections to each of the two Redis servers."""
     max_in_flight: int = 200_000
     """The most results that are waited for at once. One more is a TooManyInFlightError, and is not sent."""
     max_result_bytes: int = 64 * 1024 * 1024
@@ -115,40 +102,10 @@ class CeleryConfig:
     worker's own."""
     revoke_on_cancel: bool = True
     """Revoke the task of a `call` whose caller is cancelled."""
-    broker_prefix: str = ""
-    """Celery's ``global_keyprefix`` of ``broker_transport_options``: set before every key and channel, verbatim."""
-    result_prefix: str = ""
-    """Celery's ``global_keyprefix`` of ``result_backend_transport_options``: an underscore follows it, unless it ends
-    in one of ``: _ - .``."""
-    priority_steps: tuple[int, ...] = (0, 3, 6, 9)
-    """The priorities that have a list of their own, as in Celery's ``broker_transport_options``."""
-    priority_separator: str = "\x06\x16"
-    """What stands between a queue's name and its priority, as ``sep`` in Celery's ``broker_transport_options``."""
     control_exchange: str = "celery"
     """Celery's ``control_exchange``: where workers listen for remote control."""
-    fanout_prefix: bool | str = True
-    """kombu's ``fanout_prefix``, as in Celery's ``broker_transport_options``: what stands before the name of the
-    channel of remote control. True is ``/{db}.``, with the number of the database; False is nothing."""
-    master_name: str | None = None
-    """The name of the master that the Sentinels watch; needed with ``sentinel://``."""
-    sentinel_username: str | None = None
-    """The user name for the Sentinels themselves, where they want one."""
-    sentinel_password: str | None = field(default=None, repr=False)
-    """The password for the Sentinels themselves, where they want one."""
-    ssl_cert_reqs: str | int | None = None
-    """``required``, ``optional`` or ``none``, or Python's number for it, such as ``ssl.CERT_REQUIRED``, where the URL
-    does not say. None is ``required``.
-
-    With ``sentinel://``, this or any other of the ``ssl_*`` settings means TLS; with a URL that has none, such as
-    ``redis://``, each of them is a ConfigError."""
-    ssl_ca_certs: str | None = None
-    """A file of certificate authorities, where the URL does not say. None is the system's."""
-    ssl_certfile: str | None = None
-    """The client's certificate, where the server wants one."""
-    ssl_keyfile: str | None = None
-    """The key of the client's certificate."""
-    ssl_check_hostname: bool | None = None
-    """Whether the server's certificate must be for its host name. None is yes, unless certificates are not checked."""
+    redis: RedisOptions = field(default_factory=RedisOptions)
+    """The settings that only Redis has, such as the names of a Sentinel's master and of certificates."""
     telemetry: Tracer | None = None
     """What traces the messages that are sent: `fibo_client.telemetry.otel.OpenTelemetry`,
     `fibo_client.telemetry.sentry.Sentry`, or a tracer of your own. None is nothing."""
@@ -162,14 +119,14 @@ class CeleryConfig:
         if self.poll_min > self.longest_poll:
             raise ConfigError(f"poll_min={self.poll_min} is longer than poll_max={self.longest_poll}")
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name}={value!r} must be an integer, {least} or more")
+            check_integer(name, getattr(self, name), least)
         if self.max_json_depth > MAX_READ_DEPTH:
             raise ConfigError(f"max_json_depth={self.max_json_depth} must be at most {MAX_READ_DEPTH}")
-        self._check_texts()
-        object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
-        _check_fanout_prefix(self.fanout_prefix)
+        for name in ("queue", "control_exchange"):
+            check_text(name, getattr(self, name))
+        check_encodable(self)
+        if not isinstance(self.redis, RedisOptions):
+            raise ConfigError(f"redis must be RedisOptions(...), not {type(self.redis).__name__}")
         object.__setattr__(self, "json_types", _check_types(self.json_types))
         _check_tracer(self.telemetry)
 
@@ -253,22 +210,10 @@ class CeleryConfig:
         Raises:
             ConfigError: A name is not one of the fields, or a value is wrong.
         """
-        known = {each.name for each in dataclasses.fields(cls)}
-        for name in fields:
-            if name not in known:
-                raise ConfigError(f"{name!r} is not a setting; the settings are: {', '.join(sorted(known))}")
+        for name in _OF_REDIS.intersection(fields):
+            raise ConfigError(f"{name!r} is not a setting; it is one of redis=RedisOptions({name}=...)")
+        check_names(cls, fields)
         return cls(**fields)
-
-    def _check_texts(self) -> None:
-        for name in ("queue", "control_exchange", "priority_separator"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be text, and not empty")
-        for name in ("broker_prefix", "result_prefix"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
-        for each in dataclasses.fields(self):
-            if not _is_encodable(each.name, getattr(self, each.name)):
-                raise ConfigError(f"{each.name} has half of a character in it, a lone surrogate: it cannot be encoded")
 
     def _check_seconds(self, name: str, *, zero: bool = True) -> None:
         value = getattr(self, name)
@@ -282,7 +227,6 @@ class CeleryConfig:
 
 _LEAST: Final = {
     "push_limit": 1,
-    "max_connections": 3,
     "max_in_flight": 1,
     "max_result_bytes": 1024,
     "max_decompressed_bytes": 1024,
@@ -290,19 +234,7 @@ _LEAST: Final = {
 }
 
 
-_PATHS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
-def _is_encodable(name: str, value: object) -> bool:
-    """Tell whether the value of a setting can become bytes, if it is text."""
-    # What is no UTF-8 in a path, Python reads as lone surrogates, which become the same bytes again.
-    encode = os.fsencode if name in _PATHS else str.encode
-    if isinstance(value, str):
-        try:
-            encode(value)
-        except UnicodeEncodeError:  # It holds the text, which may be a password: it must be no error's context.
-            return False
-    return True
+_OF_REDIS: Final = {each.name for each in dataclasses.fields(RedisOptions)}
 
 
 def _check_no_transport(url: object) -> None:
@@ -320,28 +252,8 @@ def _check_tracer(tracer: object) -> None:
         )
 
 
-def _check_fanout_prefix(prefix: object) -> None:
-    if not isinstance(prefix, (bool, str)):
-        raise ConfigError(f"fanout_prefix={prefix!r} must be True, False, or text such as '/{{db}}.'")
-    try:
-        str(prefix).format(db=0)
-    except (LookupError, ValueError, TypeError, AttributeError):
-        raise ConfigError(f"fanout_prefix={prefix!r} may have one field in braces only: {{db}}") from None
-
-
 def _check_types(types: object) -> tuple[JSONType[Any], ...]:
     if not isinstance(types, (list, tuple)):
         raise ConfigError(f"json_types must be a list of JSONTypes, not {type(types).__name__}")
     JSONCodec(types)  # Says what is wrong with them.
     return tuple(types)
-
-
-def _check_steps(steps: object) -> tuple[int, ...]:
-    if not isinstance(steps, (list, tuple)) or not steps:
-        raise ConfigError(f"priority_steps={steps!r} must be a list of integers")
-    numbers = tuple(steps)
-    if any(isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= 9 for step in numbers):
-        raise ConfigError(f"priority_steps={steps!r} must be integers from 0 to 9")
-    if numbers[0] != 0 or list(numbers) != sorted(set(numbers)):
-        raise ConfigError(f"priority_steps={steps!r} must begin with 0 and rise")
-    return numbers

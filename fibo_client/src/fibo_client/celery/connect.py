@@ -30,28 +30,28 @@ def connect(config: CeleryConfig) -> tuple[RedisBroker, RedisBackend | Unsupport
     Raises:
         ConfigError: A URL is wrong.
     """
-    broker_address = parse_url(config.broker_url, config, role="broker_url")
+    broker_address = parse_url(config.broker_url, config.redis, role="broker_url")
     broker_connections = Connections(broker_address, config)
     store_connections = broker_connections
     foreign = unsupported_reason(config.result_backend)
     if config.result_backend is not None and foreign is None:
-        store_address = parse_url(config.result_backend, config, role="result_backend")
+        store_address = parse_url(config.result_backend, config.redis, role="result_backend")
         if store_address != broker_address:
             # Two databases of one server come and go together: one line for both.
             same = dataclasses.replace(store_address, db=broker_address.db) == broker_address
             store_connections = Connections(store_address, config, broker_connections.health if same else None)
     keys = BrokerKeys(
-        prefix=config.broker_prefix,
-        steps=config.priority_steps,
-        separator=config.priority_separator,
+        prefix=config.redis.broker_prefix,
+        steps=config.redis.priority_steps,
+        separator=config.redis.priority_separator,
         db=broker_address.db,
         control_exchange=config.control_exchange,
-        fanout_prefix=config.fanout_prefix,
+        fanout_prefix=config.redis.fanout_prefix,
     )
     broker = RedisBroker(broker_connections, keys)
     if foreign is not None:
         return broker, UnsupportedBackend(broker, foreign)
-    return broker, RedisBackend(store_connections, result_key_prefix(config.result_prefix))
+    return broker, RedisBackend(store_connections, result_key_prefix(config.redis.result_prefix))
 
 
 class Transport(Protocol):

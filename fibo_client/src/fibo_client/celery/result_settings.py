@@ -39,12 +39,14 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
         return _IGNORED
     options = conf.get("result_backend_transport_options")
     prefix = options.get("global_keyprefix") if isinstance(options, dict) else None
-    if bool(prefix) != bool(config.result_prefix):
+    if bool(prefix) != bool(config.redis.result_prefix):
         # Celery masks what it is, because of the "key" in its name.
         return (
-            "its keys have a prefix (global_keyprefix), those that this client reads have none: set result_prefix"
+            "its keys have a prefix (global_keyprefix), those that this client reads have none: "
+            "say redis=RedisOptions(result_prefix=...)"
             if prefix
-            else "its keys have no prefix (global_keyprefix), those that this client reads have one: result_prefix"
+            else "its keys have no prefix (global_keyprefix), those that this client reads have one: "
+            "result_prefix in RedisOptions"
         )
     backend = conf.get("result_backend")
     if not _is_shown(conf.get("broker_url"), config):

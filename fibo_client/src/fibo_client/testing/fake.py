@@ -80,13 +80,13 @@ class FakeCelery:
         Raises:
             ConfigError: A URL is wrong, or two clients have a JSON type with the same marker.
         """
-        parse_url(config.broker_url, config, role="broker_url")
-        broker = MemoryBroker(self._memory, config.priority_steps)
+        parse_url(config.broker_url, config.redis, role="broker_url")
+        broker = MemoryBroker(self._memory, config.redis.priority_steps)
         foreign = unsupported_reason(config.result_backend)
         if foreign is not None:
             return broker, UnsupportedBackend(broker, foreign)
         if config.result_backend is not None:
-            parse_url(config.result_backend, config, role="result_backend")
+            parse_url(config.result_backend, config.redis, role="result_backend")
         self._json_types |= {each.type: each for each in config.json_types}
         self._worker.types = JSONCodec(self._json_types.values())
         return broker, MemoryBackend(self._memory)

@@ -21,7 +21,7 @@ from fibo_client.telemetry.tracer import Server
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.options import RedisOptions
 
 __all__ = ["RedisAddress", "TLSOptions", "means_redis", "parse_url"]
 
@@ -91,8 +91,8 @@ _NO_TLS: Final[Mapping[str, str]] = {
     "redis": "is about TLS, which needs the scheme rediss://",
     "redis+socket": "is about TLS, which a Unix socket does not have",
 }
-_FOR_BOTH: Final = "The settings ssl_* are for both URLs: where one alone has TLS, put them into it, behind a '?'"
-_SETTING_INSTEAD: Final = "is not an option of the URL, but a setting of its own"
+_FOR_BOTH: Final = "RedisOptions are for both URLs: where one alone has TLS, put ssl_* into it, behind a '?'"
+_SETTING_INSTEAD: Final = "is not an option of the URL, but one of redis=RedisOptions(...)"
 _CELERYS_OWN: Final = (
     "client_name",
     "health_check_interval",
@@ -113,7 +113,7 @@ _OPTION_WORDS: Final[Mapping[str, str]] = {
     "socket_connect_timeout": _IO_TIMEOUT,
     "max_connections": _SETTING_INSTEAD,
     "master_name": _SETTING_INSTEAD,
-    "global_keyprefix": "is not an option of the URL: the settings are broker_prefix and result_prefix",
+    "global_keyprefix": "is not an option of the URL: say broker_prefix and result_prefix in redis=RedisOptions(...)",
     "username": _BEFORE_HOST,
     "password": _BEFORE_HOST,
     "credential_provider": "is refused: nothing is imported because a URL says so; "
@@ -190,12 +190,12 @@ class RedisAddress:
         return f"{'rediss' if self.ssl else 'redis'}://{_host_and_port(self.host, self.port)}/{self.db}"
 
 
-def parse_url(url: str, config: CeleryConfig, *, role: Role) -> RedisAddress:
+def parse_url(url: str, redis: RedisOptions, *, role: Role) -> RedisAddress:
     """Read the URL of a broker or of a result backend.
 
     Args:
         url: The URL, spelled as for Celery.
-        config: The settings, for what the URL does not say: ``master_name`` and ``ssl_*``.
+        redis: What the URL does not say: ``master_name`` and ``ssl_*``.
         role: The setting that the URL comes from; errors name it.
 
     Returns:
@@ -210,16 +210,16 @@ def parse_url(url: str, config: CeleryConfig, *, role: Role) -> RedisAddress:
     scheme, rest = _split_scheme(url, setting)
     rest = rest.rstrip(";")  # As where a list is made of variables, of which one is empty.
     if scheme in _NO_TLS:
-        _check_no_tls(scheme, config, setting)
+        _check_no_tls(scheme, redis, setting)
     if scheme == "sentinel":
-        return _sentinel(rest, config, setting)
+        return _sentinel(rest, redis, setting)
     if ";" in rest:
         raise setting.malformed(
             "it has a ';' in it. A list of fail-over servers, as Celery's broker takes it, is not supported: "
             "name one server, or use Redis Sentinel with sentinel://"
         )
     parts = _split(rest, setting)
-    return _unix(parts, setting) if scheme == "redis+socket" else _tcp(parts, scheme, config, setting)
+    return _unix(parts, setting) if scheme == "redis+socket" else _tcp(parts, scheme, redis, setting)
 
 
 def means_redis(scheme: str) -> bool:
@@ -315,13 +315,13 @@ def _decode(text: str, setting: _Setting) -> str:
     raise setting.malformed("a percent-encoded character in it is not UTF-8")
 
 
-def _check_no_tls(scheme: str, config: CeleryConfig, setting: _Setting) -> None:
+def _check_no_tls(scheme: str, redis: RedisOptions, setting: _Setting) -> None:
     for name in _TLS_OPTIONS:
-        if getattr(config, name) is not None:
-            raise setting.error(f"the setting {name} {_NO_TLS[scheme]}. {_FOR_BOTH}")
+        if getattr(redis, name) is not None:
+            raise setting.error(f"{name} in RedisOptions {_NO_TLS[scheme]}. {_FOR_BOTH}")
 
 
-def _tcp(parts: _Parts, scheme: str, config: CeleryConfig, setting: _Setting) -> RedisAddress:
+def _tcp(parts: _Parts, scheme: str, redis: RedisOptions, setting: _Setting) -> RedisAddress:
     host, port = _server(parts.server, setting)
     options = _options(parts.query, scheme, ("db", *_TLS_OPTIONS) if scheme == "rediss" else ("db",), setting)
     return RedisAddress(
@@ -331,7 +331,7 @@ def _tcp(parts: _Parts, scheme: str, config: CeleryConfig, setting: _Setting) ->
         db=_same_db(_path_db(parts.path, setting), options, setting) or 0,
         username=parts.username,
         password=parts.password,
-        ssl=_tls(options, config, setting) if scheme == "rediss" else None,
+        ssl=_tls(options, redis, setting) if scheme == "rediss" else None,
     )
 
 
@@ -351,7 +351,7 @@ def _unix(parts: _Parts, setting: _Setting) -> RedisAddress:
     )
 
 
-def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddress:
+def _sentinel(rest: str, redis: RedisOptions, setting: _Setting) -> RedisAddress:
     chunks = list(filter(None, rest.split(";"))) or [""]
     sentinels = [_split_sentinel(chunk, setting, first=index == 0) for index, chunk in enumerate(chunks)]
     hosts: list[tuple[str, int]] = []
@@ -367,12 +367,14 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
         tls += [said] if said else []
         hosts.append((host or _DEFAULT_HOST, port or _DEFAULT_SENTINEL_PORTS[setting.role]))
         dbs.append(db or 0)
-    if not isinstance(config.master_name, str) or not config.master_name:
-        raise setting.error("sentinel:// needs the setting master_name, the name of the master that Sentinel watches")
+    if not isinstance(redis.master_name, str) or not redis.master_name:
+        raise setting.error(
+            "sentinel:// needs the name of the master that Sentinel watches: redis=RedisOptions(master_name=...)"
+        )
     if any(said != tls[0] for said in tls):
         raise setting.error("its Sentinels have different ssl_* options; say them once")
     # There is no scheme for Sentinel with TLS, so what is said of certificates says it.
-    wants_tls = bool(tls) or any(getattr(config, name) is not None for name in _TLS_OPTIONS)
+    wants_tls = bool(tls) or any(getattr(redis, name) is not None for name in _TLS_OPTIONS)
     # Whatever the others say: Celery takes the database, too, from the first.
     first = sentinels[0]
     return RedisAddress(
@@ -381,8 +383,8 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
         db=dbs[0],
         username=first.username,
         password=first.password,
-        ssl=_tls(tls[0] if tls else {}, config, setting) if wants_tls else None,
-        master_name=config.master_name,
+        ssl=_tls(tls[0] if tls else {}, redis, setting) if wants_tls else None,
+        master_name=redis.master_name,
     )
 
 
@@ -502,18 +504,18 @@ def _refuse_option(name: str, scheme: str, allowed: Collection[str]) -> str:
     return f"the option {name} is not known; {known}"
 
 
-def _tls(options: Mapping[str, str], config: CeleryConfig, setting: _Setting) -> TLSOptions:
-    cert_reqs = _cert_reqs(options.get("ssl_cert_reqs", config.ssl_cert_reqs), setting)
-    certfile = _file("ssl_certfile", options.get("ssl_certfile", config.ssl_certfile), setting)
-    keyfile = _file("ssl_keyfile", options.get("ssl_keyfile", config.ssl_keyfile), setting)
-    check_hostname = _truth(options.get("ssl_check_hostname", config.ssl_check_hostname), setting)
+def _tls(options: Mapping[str, str], redis: RedisOptions, setting: _Setting) -> TLSOptions:
+    cert_reqs = _cert_reqs(options.get("ssl_cert_reqs", redis.ssl_cert_reqs), setting)
+    certfile = _file("ssl_certfile", options.get("ssl_certfile", redis.ssl_certfile), setting)
+    keyfile = _file("ssl_keyfile", options.get("ssl_keyfile", redis.ssl_keyfile), setting)
+    check_hostname = _truth(options.get("ssl_check_hostname", redis.ssl_check_hostname), setting)
     if keyfile and not certfile:
         raise setting.error("ssl_keyfile is the key of a certificate: ssl_certfile is needed too")
     if check_hostname and cert_reqs == "none":
         raise setting.error("ssl_check_hostname needs certificates that are checked, but ssl_cert_reqs is none")
     return TLSOptions(
         cert_reqs=cert_reqs,
-        ca_certs=_file("ssl_ca_certs", options.get("ssl_ca_certs", config.ssl_ca_certs), setting),
+        ca_certs=_file("ssl_ca_certs", options.get("ssl_ca_certs", redis.ssl_ca_certs), setting),
         certfile=certfile,
         keyfile=keyfile,
         check_hostname=cert_reqs != "none" if check_hostname is None else check_hostname,
@@ -526,7 +528,7 @@ def _cert_reqs(value: object, setting: _Setting) -> CertReqs:
     if isinstance(value, int) and not isinstance(value, bool) and value in list(ssl.VerifyMode):
         value = ssl.VerifyMode(value).name
     if not isinstance(value, str) or value not in _CERT_REQS:
-        raise setting.error("ssl_cert_reqs, in the URL or as a setting, must be required, optional or none")
+        raise setting.error("ssl_cert_reqs, in the URL or in RedisOptions, must be required, optional or none")
     return _CERT_REQS[value]
 
 
@@ -534,7 +536,7 @@ def _file(name: str, value: object, setting: _Setting) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value or "\0" in value:
-        raise setting.error(f"{name}, in the URL or as a setting, must be the path of a file, as text")
+        raise setting.error(f"{name}, in the URL or in RedisOptions, must be the path of a file, as text")
     return value
 
 
@@ -542,7 +544,7 @@ def _truth(value: object, setting: _Setting) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, str) or value.lower() not in _TRUTH:
-        raise setting.error("ssl_check_hostname must be true or false in the URL, True or False as a setting")
+        raise setting.error("ssl_check_hostname must be true or false in the URL, True or False in RedisOptions")
     return _TRUTH[value.lower()]
 
 
