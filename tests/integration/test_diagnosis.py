@@ -420,6 +420,9 @@ def test_settings_of_results_are_compared_as_far_as_they_are_shown():
     assert "perhaps two names" in found("redis://cache.internal/0")
     assert "disabled" in found("disabled://")
     assert "rpc" in found("rpc://")
+    assert "another kind (sentinel)" in found("sentinel://localhost:6379/0")
+    assert "another kind (db+postgresql)" in found("db+postgresql://:********@localhost:6379/0")
+    assert found("rediss://localhost:6379/0?ssl_cert_reqs=required") is None
     assert "localhost:6379/7, ours localhost:6379/0" in found("redis://localhost/7")
     assert "secret" not in found("redis://elsewhere:1/0")
     # It answers on our broker and names another: its environment has won, and its result_backend says nothing.
