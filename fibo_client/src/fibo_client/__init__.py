@@ -3,8 +3,8 @@
 `FiboClient` computes Fibonacci numbers on a worker of the package fibo-worker. `fibo_client.celery.CeleryClient`,
 underneath, calls any task of any Celery worker.
 
-What needs redis-py is imported when it is first asked for: redis-py takes longer to import than all the rest, and the
-command line must not wait for it to show its help.
+What needs asyncio is imported when it is first asked for, and redis-py when a client is made for Redis: the command
+line must not wait for them to show its help.
 """
 
 # With names that are not to be found in here.

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.protocol.message import check_name
+
+if TYPE_CHECKING:
+    from fibo_client.celery.redis.options import RedisOptions
 
 RESULT: Final = "celery-task-meta-"
 
@@ -34,6 +37,27 @@ class BrokerKeys:
     db: int
     control_exchange: str
     fanout_prefix: bool | str = True
+
+    @classmethod
+    def from_options(cls, options: RedisOptions, *, db: int, control_exchange: str) -> BrokerKeys:
+        """Make the names that the settings ask for.
+
+        Args:
+            options: The settings of Redis.
+            db: The number of the database.
+            control_exchange: Celery's setting of that name.
+
+        Returns:
+            The names.
+        """
+        return cls(
+            prefix=options.broker_prefix,
+            steps=options.priority_steps,
+            separator=options.priority_separator,
+            db=db,
+            control_exchange=control_exchange,
+            fanout_prefix=options.fanout_prefix,
+        )
 
     def queue(self, name: str, priority: int) -> str:
         """Name the list of a queue for a priority.

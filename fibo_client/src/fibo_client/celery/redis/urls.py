@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.redis.options import RedisOptions
 
-__all__ = ["RedisAddress", "TLSOptions", "means_redis", "parse_url"]
+__all__ = ["SCHEMES", "RedisAddress", "TLSOptions", "means_redis", "parse_url"]
 
 CertReqs = Literal["required", "optional", "none"]
 Role = Literal["broker_url", "result_backend"]
@@ -36,7 +36,7 @@ _MOST_PORT: Final = 65_535
 _MOST_DB: Final = 2**31 - 1
 _LONGEST_HOST: Final = 253
 
-_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
+SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _SUPPORTED: Final = "redis://, rediss://, redis+socket:// or sentinel://"
 _BEGIN: Final = f"it must begin with {_SUPPORTED}, as in redis://localhost:6379/0"
 _TLS: Final = "with TLS it is rediss://, with two s"
@@ -231,7 +231,7 @@ def means_redis(scheme: str) -> bool:
     Returns:
         Whether it is, or does.
     """
-    return scheme in _SCHEMES or scheme in _MEANT or bool(get_close_matches(scheme, _SCHEMES, n=1, cutoff=_ALIKE))
+    return scheme in SCHEMES or scheme in _MEANT or bool(get_close_matches(scheme, SCHEMES, n=1, cutoff=_ALIKE))
 
 
 class _Setting(NamedTuple):
@@ -270,7 +270,7 @@ def _split_scheme(url: str, setting: _Setting) -> tuple[str, str]:
     scheme = scheme.lower()
     if not mark:
         raise setting.malformed(f"it is not a URL, for it has no '://'; {_BEGIN}")
-    if scheme not in _SCHEMES:
+    if scheme not in SCHEMES:
         raise setting.error(_refuse_scheme(scheme))
     return scheme, rest
 
