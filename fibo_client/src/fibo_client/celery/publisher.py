@@ -265,7 +265,7 @@ class Publisher:
         if publication.withdrawn or until is None or self._loop.time() + seconds >= until:
             return False
         if isinstance(publication.failure, PublishError):
-            # A client that never reached Redis has most likely been told a wrong address: say so at once.
+            # A client that never reached its broker has most likely been told a wrong address: say so at once.
             return not publication.failure.refused and (self._reached or bool(publication.unknown))
         return True
 

@@ -1,7 +1,7 @@
 """The tasks that read results for everybody: one polls, one listens to what is pushed.
 
 Whoever waits enters a `Waiter` here and awaits a future of its own; no result is read in a caller's task, so a
-cancelled caller leaves no half-read answer behind. Both tasks are parked, without a single Redis command, while
+cancelled caller leaves no half-read answer behind. Both tasks are parked, without a single command, while
 nobody waits.
 """
 

@@ -251,7 +251,7 @@ class Session:
         """Check that results can be asked for at all.
 
         Raises:
-            ConfigError: They are stored in something else than a Redis, or nowhere.
+            ConfigError: They are stored where this client cannot read them, or nowhere.
         """
         if self.backend.unreadable is not None:
             raise ConfigError(self.backend.unreadable)
@@ -560,7 +560,7 @@ def doubt(asked: Broker | Backend) -> str:
     """
     if asked.health.reached:
         return "Is it stopped, or very busy?"
-    return "Is that a Redis, with TLS or without as the URL says?"
+    return asked.health.hint
 
 
 def _wake(future: asyncio.Future[None]) -> None:

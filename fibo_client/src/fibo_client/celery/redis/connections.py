@@ -34,6 +34,7 @@ from fibo_client._version import __version__
 from fibo_client.celery.config import DEFAULT_BROKER_URL
 from fibo_client.celery.redis.errors import (
     IS_IT_REDIS,
+    IS_IT_REDIS_AT_ALL,
     IS_IT_RUNNING,
     IS_IT_TLS,
     IS_IT_WELL,
@@ -104,7 +105,7 @@ class Connections:
 
     def __init__(self, address: RedisAddress, config: CeleryConfig, health: ServerHealth | None = None) -> None:
         self.address = address
-        self.health: ServerHealth = health or ServerHealth(str(address))
+        self.health: ServerHealth = health or ServerHealth(str(address), IS_IT_REDIS_AT_ALL)
         self._io_timeout = config.io_timeout
         self._sentinel: Sentinel | None = None
         self._slots = anyio.Semaphore(config.redis.max_connections)

@@ -93,6 +93,7 @@ def explain_connect(error: BaseException, *, tls: bool) -> str:
 
 IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
 IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
+IS_IT_REDIS_AT_ALL: Final = "Is that a Redis, with TLS or without as the URL says?"
 IS_IT_WELL: Final = "Is it stopped, or very busy (SLOWLOG GET)?"
 _CLOSED_IN_TLS: Final = (
     "Redis closed it at once, without a word: does it want a client's certificate (ssl_certfile and ssl_keyfile), or "
