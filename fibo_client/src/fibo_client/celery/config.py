@@ -38,11 +38,14 @@ UNSET: Final = Unset.UNSET
 
 
 LONGEST_TIMEOUT: Final = 1e9
-"""The most seconds that a time limit may have: some thirty years. Dates end somewhere."""
+"""The longest time limit, in seconds: some thirty years, within what a datetime can be."""
 
 
 class ConfigOverrides(TypedDict, total=False):
-    """The settings that a client takes by keyword: the fields of `CeleryConfig`, but for the two URLs."""
+    """The settings that a client takes by keyword: the fields of `CeleryConfig`, but for the two URLs.
+
+    No type checker can derive it from them, so a test compares names and types.
+    """
 
     timeout: float | None
     io_timeout: float
@@ -70,45 +73,44 @@ class CeleryConfig:
     broker_url: str = field(default=DEFAULT_BROKER_URL, repr=False)
     """Where tasks are sent: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``, as in Celery."""
     result_backend: str | None = field(default=None, repr=False)
-    """Where results are stored, spelled likewise. None is the broker's URL. With a store of Celery's that is no Redis,
-    such as ``db+postgresql://`` or ``disabled://``, tasks can be sent, and asking for a result is a ConfigError."""
+    """Where results are stored, spelled likewise. None is the broker's URL. With another of Celery's stores, such as
+    ``db+postgresql://`` or ``disabled://``, tasks can be sent, and asking for a result raises ConfigError."""
     timeout: float | None = 30.0
     """How long a call may take, from sending to the answer. None is no limit."""
     io_timeout: float = 5.0
-    """How long one Redis command, or one attempt to connect, may take."""
+    """How long one command, or one attempt to connect, may take."""
     push: bool = True
-    """Subscribe to single results, so that they arrive without polling. Polling goes on as a safety net."""
+    """Subscribe to results, so that they arrive without polling. Polling goes on as a safety net."""
     push_limit: int = 256
-    """How many results are subscribed to at once; those beyond are polled."""
+    """The most results that are subscribed to at once. Others are polled."""
     poll_min: float = 0.0005
     """The shortest pause between two reads of the same result."""
     poll_max: float | None = None
     """The longest pause between two reads of the same result. None is 1.0 with push and 0.1 without."""
     max_in_flight: int = 200_000
-    """The most results that are waited for at once. One more is a TooManyInFlightError, and is not sent."""
+    """The most results that are waited for at once. One more raises TooManyInFlightError, and is not sent."""
     max_result_bytes: int = 64 * 1024 * 1024
-    """The most bytes that one result may have as it is stored. It is judged when it has been read."""
+    """The most bytes of one stored result. They are counted after it was read."""
     max_decompressed_bytes: int = 64 * 1024 * 1024
-    """The most bytes that a compressed result may have once it is decompressed. Nothing beyond is decompressed."""
+    """The most bytes of one decompressed result. Decompression stops there."""
     max_json_depth: int = MAX_READ_DEPTH
-    """How deeply lists and dicts may be nested in a result, 500 at most: CPython's stack ends not far beyond."""
+    """How deeply lists and dicts may be nested in a result, at most 500. CPython's stack ends not far beyond."""
     json_types: Sequence[JSONType[Any]] = ()
     """Types of your own that arguments and results have: a `JSONType` for each ``register_type`` of the worker's."""
     queue: str = "celery"
-    """The queue that tasks are sent to where a call names none."""
+    """The queue of tasks whose call names none."""
     hide_arguments: bool = False
     """Have workers' logs and events show ``<hidden>`` in place of arguments, unless the call or its `RemoteTask` has an
-    ``argsrepr`` or ``kwargsrepr`` of its own. Where a task is retried, they show its arguments: that message is the
-    worker's own."""
+    ``argsrepr`` or ``kwargsrepr`` of its own. They show the arguments of a retry: the worker writes that message."""
     revoke_on_cancel: bool = True
     """Revoke the task of a `call` whose caller is cancelled."""
     control_exchange: str = "celery"
     """Celery's ``control_exchange``: where workers listen for remote control."""
     redis: RedisOptions = field(default_factory=RedisOptions)
-    """The settings that only Redis has, such as the names of a Sentinel's master and of certificates."""
+    """The settings that only Redis has: prefixes, priorities, Sentinel, TLS."""
     telemetry: Tracer | None = None
     """What traces the messages that are sent: `fibo_client.telemetry.otel.OpenTelemetry`,
-    `fibo_client.telemetry.sentry.Sentry`, or a tracer of your own. None is nothing."""
+    `fibo_client.telemetry.sentry.Sentry`, or a tracer of your own. None is no tracing."""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "poll_max"):
@@ -238,7 +240,7 @@ _OF_REDIS: Final = {each.name for each in dataclasses.fields(RedisOptions)}
 
 
 def _check_no_transport(url: object) -> None:
-    """Tell who gave a transport, such as a double, where the URL stands."""
+    """Raise with a hint if a transport, such as a double, stands in the URL's place."""
     if callable(getattr(url, "connect", None)):
         raise ConfigError(f"broker_url must be text; write: transport={type(url).__name__}(...), by that name")
 

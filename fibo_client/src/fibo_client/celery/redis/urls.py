@@ -1,8 +1,8 @@
-"""URLs of Redis servers, read as Celery spells them: text in, a checked address out.
+"""Read the URLs of Redis servers, spelled as for Celery. No I/O.
 
-What it must not do: any I/O, and show a secret. A malformed URL may hold a piece of its password in any
-place (``redis://:pa/ss@host`` has the port "pa"), so no error shows a user name, a password, a host or a
-path, and none is raised while another one is handled, which would carry the text along as its context.
+A malformed URL may hold a piece of its password anywhere (``redis://:pa/ss@host`` has the port "pa"), so no error shows
+a user name, a password, a host or a path. Errors are raised outside of ``except`` blocks, or their context would show
+the text.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ENCODE: Final = (
 )
 
 _ALIKE: Final = 0.75
-"""How much alike, from 0 to 1, a scheme must be to one of a Redis to be taken for it, misspelled."""
+"""The similarity, 0 to 1, from which an unknown scheme counts as a misspelled one of Redis."""
 
 _NO_CLUSTER: Final = "Redis Cluster is not supported, neither here nor by Celery; use a single Redis or sentinel://"
 _SAY_SOCKET: Final = "a Unix socket is spelled redis+socket:///path/to/redis.sock, as in Celery"
@@ -105,7 +105,7 @@ _CELERYS_OWN: Final = (
     "socket_timeout",
     "timeout",
 )
-"""What the URL of Celery's result backend may say of Celery's own connections. It means nothing to ours."""
+"""Options of Celery's own connections, which are ignored in the URL of a result backend."""
 _IO_TIMEOUT: Final = "is not an option of the URL: the setting io_timeout says how long a command or a connect may take"
 _BEFORE_HOST: Final = "is not an option of the URL: user name and password stand before the host, as user:password@host"
 _OPTION_WORDS: Final[Mapping[str, str]] = {
@@ -145,9 +145,9 @@ class TLSOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """A database on a Redis server, and who asks for it. Equal addresses can share connections.
+    """A database on a Redis server, and the user who connects to it. Equal addresses can share connections.
 
-    Its text and its repr never show the password, its text neither the user name.
+    Its repr does not show the password, its text neither the password nor the user name.
 
     Attributes:
         kind: ``tcp``, ``unix`` or ``sentinel``; says which of the next four are filled.
@@ -175,7 +175,7 @@ class RedisAddress:
 
     @property
     def server(self) -> Server:
-        """Where it is, for telemetry. Which server is the Sentinels' master shows only when it is connected to."""
+        """The server, for telemetry. The address of a Sentinels' master is not known before a connection."""
         if self.kind == "sentinel":
             return Server("redis")
         return Server("redis", self.path) if self.kind == "unix" else Server("redis", self.host, self.port)
@@ -208,7 +208,7 @@ def parse_url(url: str, redis: RedisOptions, *, role: Role) -> RedisAddress:
         raise ConfigError(f"{role} must be text, such as redis://localhost:6379/0, not {type(url).__name__}")
     setting = _Setting(role, "@" in url)
     scheme, rest = _split_scheme(url, setting)
-    rest = rest.rstrip(";")  # As where a list is made of variables, of which one is empty.
+    rest = rest.rstrip(";")  # A list made of variables ends so if the last is empty.
     if scheme in _NO_TLS:
         _check_no_tls(scheme, redis, setting)
     if scheme == "sentinel":
@@ -223,19 +223,19 @@ def parse_url(url: str, redis: RedisOptions, *, role: Role) -> RedisAddress:
 
 
 def means_redis(scheme: str) -> bool:
-    """Tell whether a scheme is one of a Redis, or looks like one that is misspelled.
+    """Tell whether a scheme is one of Redis, or looks like a misspelled one.
 
     Args:
         scheme: The scheme, in lower case.
 
     Returns:
-        Whether it is, or does.
+        Whether it is or looks like one.
     """
     return scheme in SCHEMES or scheme in _MEANT or bool(get_close_matches(scheme, SCHEMES, n=1, cutoff=_ALIKE))
 
 
 class _Setting(NamedTuple):
-    """The setting that is being read: makes the errors, and is all that they know of the URL."""
+    """The setting that the URL comes from. Errors are made from this alone."""
 
     role: Role
     has_at: bool
@@ -244,12 +244,12 @@ class _Setting(NamedTuple):
         return ConfigError(f"{self.role} (or {_VARIABLES[self.role]}): {what}")
 
     def malformed(self, what: str) -> ConfigError:
-        """Add the usual cause, a raw special character in the password, where the URL can have a password."""
+        """Make an error with the usual cause, a raw special character in the password, if there may be one."""
         return self.error(f"{what}. {_ENCODE}" if self.has_at else what)
 
 
 class _Parts(NamedTuple):
-    """What is behind the scheme of a URL, or of one in a list. Server, path and query are still encoded."""
+    """A URL without its scheme. Server, path and query are still percent-encoded."""
 
     username: str | None
     password: str | None
@@ -291,8 +291,8 @@ def _split(rest: str, setting: _Setting) -> _Parts:
     end = min((place for place in (rest.find("/"), rest.find("?")) if place >= 0), default=len(rest))
     authority, tail = rest[:end], rest[end:]
     user_info, at, server = authority.rpartition("@")
-    # Also where Celery guesses right (the last '@' of user:p@ss@host): a wrong guess takes a piece of the
-    # password for a host or an option, which may be shown.
+    # Celery takes the last '@' in user:p@ss@host. A wrong guess would take a piece of the password for a host or an
+    # option, which may be shown.
     if "@" in tail or "@" in user_info:
         raise setting.malformed("it has an '@' in it that does not stand right before the host")
     username, _, password = user_info.partition(":")
@@ -311,7 +311,7 @@ def _decode(text: str, setting: _Setting) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        pass  # Its message shows the text, so ours is raised where it is not the context.
+        pass  # Its message shows the text, so ours is raised without it as context.
     raise setting.malformed("a percent-encoded character in it is not UTF-8")
 
 
@@ -373,9 +373,9 @@ def _sentinel(rest: str, redis: RedisOptions, setting: _Setting) -> RedisAddress
         )
     if any(said != tls[0] for said in tls):
         raise setting.error("its Sentinels have different ssl_* options; say them once")
-    # There is no scheme for Sentinel with TLS, so what is said of certificates says it.
+    # There is no scheme for Sentinel with TLS, so any ssl_* option means TLS.
     wants_tls = bool(tls) or any(getattr(redis, name) is not None for name in _TLS_OPTIONS)
-    # Whatever the others say: Celery takes the database, too, from the first.
+    # Celery, too, takes the database from the first, whatever the others say.
     first = sentinels[0]
     return RedisAddress(
         kind="sentinel",
@@ -449,7 +449,7 @@ def _is_host(text: str) -> bool:
     if len(text) > _LONGEST_HOST or not text.isprintable() or _NOT_IN_A_HOST.search(text):
         return False
     try:
-        # What getaddrinfo does first: there, its UnicodeError would come in the middle of a connect.
+        # As getaddrinfo does, whose UnicodeError would come in the middle of a connect.
         encoded = text.encode("idna").decode("ascii")
     except UnicodeError:
         return False
@@ -469,7 +469,7 @@ def _db(text: str, where: str, setting: _Setting) -> int:
 
 
 def _same_db(path_db: int | None, options: Mapping[str, str], setting: _Setting) -> int | None:
-    """Return the database that path and options agree on, or None where none of them says one."""
+    """Return the database that path and options agree on, or None if they name none."""
     said = {} if path_db is None else {"the path": path_db}
     said |= {name: _db(options[name].strip("/"), name, setting) for name in ("virtual_host", "db") if name in options}
     if len(set(said.values())) > 1:
