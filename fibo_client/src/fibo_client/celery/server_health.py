@@ -34,7 +34,7 @@ class ServerHealth:
 
     def __init__(self, address: str, hint: str = "Is that the right address?") -> None:
         self._address = address
-        self.hint = hint
+        self.hint: str = hint
         self._back = -math.inf
         self._since = 0.0
         self._logged = False
