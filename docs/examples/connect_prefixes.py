@@ -2,11 +2,12 @@
 
 import asyncio
 
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RedisOptions
 
 
 async def main():
-    async with CeleryClient(queue="proj", broker_prefix="shop:", result_prefix="shop:") as celery:
+    prefixes = RedisOptions(broker_prefix="shop:", result_prefix="shop:")
+    async with CeleryClient(queue="proj", redis=prefixes) as celery:
         print(await celery.call("proj.tasks.add", (2, 3), timeout=5))
 
 

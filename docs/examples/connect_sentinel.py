@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from fibo_client import FiboClient
+from fibo_client import FiboClient, RedisOptions
 
 # Such as sentinel://one:26379/0;sentinel://two:26379/0;sentinel://three:26379/0
 URL = os.environ["SENTINELS_URL"]
@@ -11,7 +11,7 @@ MASTER = os.environ["MASTER_NAME"]  # what the Sentinels call the master, such a
 
 
 async def main():
-    async with FiboClient(URL, master_name=MASTER) as client:
+    async with FiboClient(URL, redis=RedisOptions(master_name=MASTER)) as client:
         print(await client.fibonacci(10, timeout=5))
 
 

@@ -21,6 +21,7 @@ from support.waiting import until
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.protocol import states
+from fibo_client.celery.redis.options import RedisOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +80,7 @@ class Side:
 
     @property
     def broker_prefix(self) -> str:
-        return self.ours.get("broker_prefix", "")
+        return self.ours["redis"].broker_prefix if self.ours else ""
 
     @property
     def result_prefix(self) -> str:
@@ -88,10 +89,7 @@ class Side:
 
 PLAIN_OURS: dict[str, Any] = {}
 SPECIAL_OURS: dict[str, Any] = {
-    "broker_prefix": "pfx:",
-    "priority_steps": (0, 5),
-    "priority_separator": ":",
-    "result_prefix": "rp",
+    "redis": RedisOptions(broker_prefix="pfx:", priority_steps=(0, 5), priority_separator=":", result_prefix="rp"),
     "control_exchange": "mine",
 }
 

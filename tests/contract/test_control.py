@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import uuid
+from dataclasses import replace
 
 import celery
 import pytest
@@ -12,6 +13,7 @@ from support.waiting import eventually
 
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.inspect import WorkerInfo
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.celery.signature import RemoteTask
 from fibo_client.errors import ResultTimeoutError, TaskRevokedError, TransportError
 
@@ -228,21 +230,21 @@ async def held_by(client, handle, node):
 
 
 @pytest.mark.parametrize(
-    ("options", "settings"),
+    ("conf", "ours"),
     [
-        ({"fanout_prefix": False}, {"fanout_prefix": False}),
+        ({"fanout_prefix": False}, RedisOptions(fanout_prefix=False)),
         (
             {"fanout_prefix": "/here{db}.", "global_keyprefix": "pfx:"},
-            {"fanout_prefix": "/here{db}.", "broker_prefix": "pfx:"},
+            RedisOptions(fanout_prefix="/here{db}.", broker_prefix="pfx:"),
         ),
     ],
     ids=["none", "of one's own"],
 )
-async def test_a_worker_with_another_fanout_prefix_is_reached_by_who_has_the_same(redis_server, options, settings):
+async def test_a_worker_with_another_fanout_prefix_is_reached_by_who_has_the_same(redis_server, conf, ours):
     url = redis_server.fresh_url()
-    conf = {"broker_transport_options": options}
+    conf = {"broker_transport_options": conf}
     with stock_worker(url, conf=conf, name="fanned") as process:
-        async with CeleryClient(url, timeout=20, **settings) as client:
+        async with CeleryClient(url, timeout=20, redis=ours) as client:
             assert await eventually(lambda: client.ping(timeout=1)) == [WorkerInfo(process.node)]
             assert await client.call("stock.add", (2, 3)) == 5
             handle = await client.send_task("stock.sleep", (0,), countdown=600)
@@ -253,5 +255,5 @@ async def test_a_worker_with_another_fanout_prefix_is_reached_by_who_has_the_sam
         with celery.Celery("contract", broker=url, set_as_current=False) as app:
             app.conf.update(conf)
             assert app.control.ping(timeout=10, limit=1) == [{process.node: {"ok": "pong"}}]
-        async with CeleryClient(url, **(settings | {"fanout_prefix": True})) as another:
+        async with CeleryClient(url, redis=replace(ours, fanout_prefix=True)) as another:
             assert await another.ping(timeout=10) == []

@@ -9,7 +9,7 @@ import pytest
 from support.sentinels import MASTER, SentinelSet
 from support.servers import stock_worker
 
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RedisOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,9 @@ def url(guarded: SentinelSet) -> Iterator[str]:
 
 @pytest.mark.parametrize("end", ["", ";"])
 async def test_client_and_worker_meet_in_the_database_that_the_first_address_says(guarded, url, end):
-    async with CeleryClient(f"{url}{end}", f"{url}{end}", master_name=MASTER, timeout=PATIENCE) as client:
+    async with CeleryClient(
+        f"{url}{end}", f"{url}{end}", redis=RedisOptions(master_name=MASTER), timeout=PATIENCE
+    ) as client:
         assert await client.call("stock.add", (2, 3)) == 5
         assert len(await client.ping()) == 1
         handle = await client.send_task("stock.add", (2, 3))

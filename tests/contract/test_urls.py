@@ -16,7 +16,7 @@ import pytest
 import redis as redis_py
 from kombu.transport.redis import SentinelChannel
 
-from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import ConfigError
 
@@ -36,7 +36,7 @@ class Row:
 
     Attributes:
         url: The URL.
-        tls: What Celery takes as ``broker_use_ssl`` and ``redis_backend_use_ssl``, and this client as settings.
+        tls: What Celery takes as ``broker_use_ssl`` and ``redis_backend_use_ssl``, and this client as `RedisOptions`.
         conf: More of Celery's settings, which this client has not.
         differs: In which role which fields differ: what it is here, and what it is to Celery.
         because: Why.
@@ -373,7 +373,7 @@ def theirs(row: Row, role: str) -> Outcome:
 
 def ours(row: Row, role: str) -> Outcome:
     try:
-        address = parse_url(row.url, CeleryConfig(master_name=MASTER, **row.tls), role=role)
+        address = parse_url(row.url, RedisOptions(master_name=MASTER, **row.tls), role=role)
     except ConfigError:
         return {"refused": True}
     outcome = {

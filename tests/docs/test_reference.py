@@ -7,7 +7,7 @@ import pytest
 from sphinx.pycode import ModuleAnalyzer
 from support.pages import DOCS, ROOT
 
-from fibo_client.celery import CeleryConfig, SendOptions
+from fibo_client.celery import CeleryConfig, RedisOptions, SendOptions
 from fibo_client.config import FiboConfig
 from fibo_client.telemetry import otel
 from fibo_worker.settings import WorkerSettings
@@ -44,7 +44,7 @@ def test_every_public_name_is_in_the_reference():
     assert {name for module in MODULES for name in importlib.import_module(module).__all__} - shown == {"__version__"}
 
 
-@pytest.mark.parametrize("settings", [CeleryConfig, FiboConfig, SendOptions, WorkerSettings])
+@pytest.mark.parametrize("settings", [CeleryConfig, FiboConfig, RedisOptions, SendOptions, WorkerSettings])
 def test_every_setting_has_a_docstring_without_which_the_reference_leaves_it_out(settings):
     documented = ModuleAnalyzer.for_module(settings.__module__).find_attr_docs()
     assert {name for name in settings.__annotations__ if (settings.__name__, name) not in documented} == set()

@@ -11,11 +11,11 @@ import zlib
 from typing import TYPE_CHECKING
 
 from fibo_client import contract
-from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.protocol import control, jsontypes
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.meta import COMPRESSED, TaskMeta, decode_meta
 from fibo_client.celery.redis import envelope
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.celery.result import value_of
 from fibo_client.errors import ConfigError, FiboError, ResultDecodeError
@@ -89,7 +89,7 @@ def urls(data: bytes) -> None:
     """A URL is an address, or a ConfigError; the password shows in neither."""
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(ConfigError):
-        address = parse_url(text, CeleryConfig(master_name="m"), role="broker_url")
+        address = parse_url(text, RedisOptions(master_name="m"), role="broker_url")
         if address.password and len(address.password) > 12:
             assert address.password not in f"{address!r}{address}"
 

@@ -17,7 +17,7 @@ from support.steps import WAYS, SteppedLoop, by_cancel
 from support.waiting import eventually
 
 from fibo_client import FiboClient
-from fibo_client.celery import RemoteTask
+from fibo_client.celery import RedisOptions, RemoteTask
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK
 
 MOST_STEPS = 400
@@ -198,7 +198,7 @@ async def revoke(stage):
 
 async def more_than_there_are_connections(stage):
     handle = stage.celery.result("nothing-of-anybody")
-    await asyncio.gather(*(handle.forget() for _ in range(2 * stage.client.config.max_connections)))
+    await asyncio.gather(*(handle.forget() for _ in range(2 * stage.client.config.redis.max_connections)))
 
 
 async def ping(stage):
@@ -283,7 +283,7 @@ def test_a_call_that_is_interrupted_at_any_step_leaves_nothing_behind(stage, ope
         count = await walk(stage, WAYS[way], operation)
         assert count >= 1
         await eventually(stage.is_unsubscribed)
-        assert await stage.connections() <= stage.client.config.max_connections
+        assert await stage.connections() <= stage.client.config.redis.max_connections
 
     stage.runner.run(check())
 
@@ -321,7 +321,7 @@ def test_a_connection_that_is_given_up_while_it_is_made_takes_no_room(stage, wor
     async def check():
         finished = 0
         for steps in range(MOST_STEPS):
-            async with FiboClient(worker.url, max_connections=3) as client:
+            async with FiboClient(worker.url, redis=RedisOptions(max_connections=3)) as client:
                 cold = dataclasses.replace(stage, client=client)
                 finished = 0 if await by_cancel(partial(operation, cold), steps) else finished + 1
                 await asyncio.wait_for(more_than_there_are_connections(cold), timeout=10)

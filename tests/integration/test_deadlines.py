@@ -23,7 +23,7 @@ from support.silent import garbage, listening, only_greetings
 from support.waiting import eventually
 
 from fibo_client import FiboClient, FiboError, PublishUnknownError
-from fibo_client.celery import CeleryClient, RemoteTask
+from fibo_client.celery import CeleryClient, RedisOptions, RemoteTask
 from fibo_client.celery.brokers.redis import GRACE, LAST_UNBINDING
 from fibo_client.celery.cleaner import LAST_WORD
 from fibo_client.celery.redis.connections import LAST_GOODBYE
@@ -248,7 +248,7 @@ async def test_questions_that_were_given_up_hold_one_connection_at_most_while_re
     async with (
         somebody_listens(server),
         stalling(server.port) as proxy,
-        CeleryClient(proxy.url(server.url), io_timeout=NEVER, max_connections=8) as client,
+        CeleryClient(proxy.url(server.url), io_timeout=NEVER, redis=RedisOptions(max_connections=8)) as client,
     ):
         questions = [asyncio.create_task(client.ping(timeout=NEVER)) for _ in range(4)]
 
@@ -262,7 +262,7 @@ async def test_questions_that_were_given_up_hold_one_connection_at_most_while_re
             await asyncio.gather(question, return_exceptions=True)
             for _ in range(10):  # What goes on in the background gets as far as it can.
                 await asyncio.sleep(0)
-        assert client.session.broker._connections._slots.value == client.config.max_connections - 1
+        assert client.session.broker._connections._slots.value == client.config.redis.max_connections - 1
         proxy.stalled = False
 
         async def gone() -> bool:
@@ -307,7 +307,7 @@ async def test_closing_does_not_wait_long_for_the_last_word_of_tls(tmp_path):
     with tls_server(ca.sign("good", "127.0.0.1"), ca.cert) as (_, port):
         async with stalling(port) as proxy:
             url = f"rediss://127.0.0.1:{proxy.port}/0"
-            client = await CeleryClient(url, ssl_ca_certs=str(ca.cert)).open()
+            client = await CeleryClient(url, redis=RedisOptions(ssl_ca_certs=str(ca.cert))).open()
             await client.ready([client.result("x")])
             proxy.stalled = True
             async with asyncio.timeout(10 * LAST_GOODBYE):  # asyncio would wait for half a minute.
@@ -318,7 +318,9 @@ async def test_a_connection_that_is_made_when_the_client_has_closed_is_used_for_
     ca = Authority(tmp_path)
     with tls_server(ca.sign("good", "127.0.0.1"), ca.cert) as (server, port), server.client() as direct:
         async with stalling(port) as proxy:
-            client = await CeleryClient(f"rediss://127.0.0.1:{proxy.port}/0", ssl_ca_certs=str(ca.cert)).open()
+            client = await CeleryClient(
+                f"rediss://127.0.0.1:{proxy.port}/0", redis=RedisOptions(ssl_ca_certs=str(ca.cert))
+            ).open()
             proxy.stalled = True
             asking = asyncio.create_task(client.ping(timeout=NEVER))
 

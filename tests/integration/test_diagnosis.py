@@ -8,7 +8,7 @@ from support.clients import celery_client
 from support.servers import stock_worker
 from support.waiting import eventually
 
-from fibo_client.celery import Cause, CeleryClient, CeleryConfig
+from fibo_client.celery import Cause, CeleryClient, CeleryConfig, RedisOptions
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result_settings import stored_elsewhere
 from fibo_client.errors import ResultTimeoutError, TaskFailedError
@@ -177,7 +177,10 @@ async def test_workers_that_store_results_elsewhere_are_found_out_by_their_setti
         "result_backend": other,
         "result_backend_transport_options": {"global_keyprefix": "not-ours"},
     }
-    told = {other.rpartition(":")[2]: {"result_prefix": "not-ours"}, "result_prefix": {"result_backend": other}}
+    told = {
+        other.rpartition(":")[2]: {"redis": RedisOptions(result_prefix="not-ours")},
+        "result_prefix": {"result_backend": other},
+    }
     with stock_worker(url, name="elsewhere", pool="solo", conf=conf, result_backend=other) as process:
         for where, half_right in told.items():
             # Pushed results know no databases: with push, whoever waits in time has the answer all the same.
@@ -417,6 +420,9 @@ def test_settings_of_results_are_compared_as_far_as_they_are_shown():
     assert "perhaps two names" in found("redis://cache.internal/0")
     assert "disabled" in found("disabled://")
     assert "rpc" in found("rpc://")
+    assert "another kind (sentinel)" in found("sentinel://localhost:6379/0")
+    assert "another kind (db+postgresql)" in found("db+postgresql://:********@localhost:6379/0")
+    assert found("rediss://localhost:6379/0?ssl_cert_reqs=required") is None
     assert "localhost:6379/7, ours localhost:6379/0" in found("redis://localhost/7")
     assert "secret" not in found("redis://elsewhere:1/0")
     # It answers on our broker and names another: its environment has won, and its result_backend says nothing.

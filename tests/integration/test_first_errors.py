@@ -9,7 +9,7 @@ from support.ca import Authority, tls_server
 from support.first_errors import PASSWORD, raises_soon
 from support.servers import RedisServer
 
-from fibo_client import FiboClient, PublishError, ResultTimeoutError
+from fibo_client import FiboClient, PublishError, RedisOptions, ResultTimeoutError
 
 
 async def check_call(words: list[str], url: str, **settings: object) -> None:
@@ -52,7 +52,7 @@ async def test_a_database_that_is_not_there_is_told(server):
 
 async def test_a_redis_that_is_taken_for_a_sentinel_is_told(server):
     url = f"sentinel://127.0.0.1:{server.port}/0"
-    await check_call(["no Sentinel, whose port is 26379"], url, master_name="mymaster")
+    await check_call(["no Sentinel, whose port is 26379"], url, redis=RedisOptions(master_name="mymaster"))
 
 
 async def test_tls_to_a_redis_without_it_is_told(server):

@@ -13,7 +13,7 @@ import zlib
 import pytest
 from support.waiting import eventually
 
-from fibo_client.celery import CeleryClient, RemoteTask
+from fibo_client.celery import CeleryClient, RedisOptions, RemoteTask
 from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
 from fibo_client.errors import (
     FiboError,
@@ -205,7 +205,7 @@ async def test_a_call_beyond_the_limit_of_calls_in_flight_sends_nothing(server, 
 
 
 async def test_a_question_that_finds_no_connection_says_which_limit_was_reached(server, hand):
-    async with CeleryClient(server.url, max_connections=3, io_timeout=0.2) as client:
+    async with CeleryClient(server.url, redis=RedisOptions(max_connections=3), io_timeout=0.2) as client:
         connections = client.session.broker._connections
         async with connections.connection(), connections.connection(), connections.connection():
             with pytest.raises(TooManyConnectionsError, match="max_connections"):

@@ -13,7 +13,7 @@ from collections import defaultdict
 import pytest
 from support.hostile import HOSTILE, NAMES, meant
 
-from fibo_client.celery import CeleryClient, RemoteTask
+from fibo_client.celery import CeleryClient, RedisOptions, RemoteTask
 from fibo_client.errors import FiboError, ResultTimeoutError
 
 PREFIXES = [HOSTILE[kind] for kind in ("RESP", "RESP at its start", "NUL", "separator", "emoji", "glob", "quotes")]
@@ -92,7 +92,7 @@ async def test_an_id_that_is_waited_for_names_its_own_key_only(server, hand, lef
 
 async def test_a_prefix_and_a_separator_stand_in_the_key(server, left):
     for text in PREFIXES:
-        async with CeleryClient(server.url, broker_prefix=text, priority_separator=text) as client:
+        async with CeleryClient(server.url, redis=RedisOptions(broker_prefix=text, priority_separator=text)) as client:
             await client.send_task("t.add", (1,), task_id="a")
             await client.send_task("t.add", (1,), task_id="b", priority=9)
         found = await left()
@@ -104,7 +104,7 @@ async def test_a_prefix_and_a_separator_stand_in_the_key(server, left):
 
 async def test_a_prefix_of_results_stands_before_the_key(server, left):
     async def wait(text):
-        async with CeleryClient(server.url, result_prefix=text) as client:
+        async with CeleryClient(server.url, redis=RedisOptions(result_prefix=text)) as client:
             with pytest.raises(ResultTimeoutError):
                 await client.result("a").get(timeout=0.2)
 

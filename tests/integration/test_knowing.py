@@ -131,8 +131,8 @@ async def test_redis_going_and_coming_back_under_50_calls_is_two_lines(caplog):
         assert await asyncio.gather(*calls) == [1] * 50
         await client.aclose()
     gone, back = [record.getMessage() for record in caplog.records if record.name == "fibo_client"]
-    assert gone.startswith("Redis is gone, trying again: ")
-    assert back.startswith(f"Redis is back: redis://127.0.0.1:{port}/0 answers after ")
+    assert gone.startswith(f"redis://127.0.0.1:{port}/0 is gone, trying again: ")
+    assert back.startswith(f"redis://127.0.0.1:{port}/0 is back after ")
     assert "not-for-the-log" not in caplog.text
 
 

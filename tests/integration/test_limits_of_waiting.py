@@ -11,12 +11,12 @@ import redis.asyncio
 from support.hand import NAME
 from support.waiting import eventually
 
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RedisOptions
 from fibo_client.celery.redis.errors import RedisFaultError
 
 
 async def test_waiting_for_a_connection_and_for_the_answer_share_one_time_limit(server, hand):
-    async with CeleryClient(server.url, max_connections=3, io_timeout=1.0, push=False) as client:
+    async with CeleryClient(server.url, redis=RedisOptions(max_connections=3), io_timeout=1.0, push=False) as client:
         connections = client.session.backend._connections
         async with AsyncExitStack() as lent:
             for _ in range(3):
@@ -36,7 +36,7 @@ async def test_long_questions_leave_connections_for_sending_and_reading(server, 
     async with (
         redis.asyncio.Redis.from_url(server.url, client_name=NAME) as listener,
         listener.pubsub() as pubsub,
-        CeleryClient(server.url, max_connections=4, io_timeout=1.0) as client,
+        CeleryClient(server.url, redis=RedisOptions(max_connections=4), io_timeout=1.0) as client,
     ):
         await pubsub.subscribe("/0.celery.pidbox")  # Somebody listens and does not answer.
         connections = client.session.broker._connections

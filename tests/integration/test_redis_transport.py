@@ -23,7 +23,7 @@ from support.servers import RedisServer, free_port
 from support.silent import listening, turning_away
 from support.waiting import eventually
 
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RedisOptions
 from fibo_client.celery.backends.redis import RedisBackend
 from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.config import CeleryConfig
@@ -73,7 +73,7 @@ async def test_many_results_come_and_go_in_one_command(server, hand):
 
 
 async def test_the_hidden_defaults_of_redis_py_are_set_explicitly(server):
-    connections = Connections(parse_url(server.url, CeleryConfig(), role="broker_url"), CeleryConfig())
+    connections = Connections(parse_url(server.url, RedisOptions(), role="broker_url"), CeleryConfig())
     async with connections.connection() as connection:
         assert connection.socket_timeout is None
         assert connection.socket_connect_timeout is None
@@ -86,7 +86,7 @@ async def test_the_hidden_defaults_of_redis_py_are_set_explicitly(server):
 
 
 async def test_connections_are_bounded_however_many_ask_at_once(server, hand):
-    async with opened(server.url, max_connections=3) as (broker, _):
+    async with opened(server.url, redis=RedisOptions(max_connections=3)) as (broker, _):
         assert await asyncio.gather(*(broker.depth("celery") for _ in range(200))) == [0] * 200
         assert len(await hand.connections()) <= 3
 
@@ -175,7 +175,9 @@ async def test_a_connection_with_an_answer_that_nobody_asked_for_is_not_used_aga
 
 
 async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, hand):
-    connections = Connections(parse_url(server.url, CeleryConfig(), role="broker_url"), CeleryConfig(max_connections=3))
+    connections = Connections(
+        parse_url(server.url, RedisOptions(), role="broker_url"), CeleryConfig(redis=RedisOptions(max_connections=3))
+    )
     for number in range(100):
         command = asyncio.create_task(connections.execute(("ECHO", f"cancelled {number}")))
         for _ in range(number % 5):
@@ -188,8 +190,8 @@ async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, h
 
 
 async def test_waiting_for_a_free_connection_has_an_end(server):
-    config = CeleryConfig(max_connections=3)
-    connections = Connections(parse_url(server.url, config, role="broker_url"), config)
+    config = CeleryConfig(redis=RedisOptions(max_connections=3))
+    connections = Connections(parse_url(server.url, config.redis, role="broker_url"), config)
     async with connections.connection(), connections.connection(), connections.connection():
         with hurried(connections), pytest.raises(RedisFaultError, match="all connections were busy") as caught:
             await connections.execute(("PING",))
@@ -245,7 +247,7 @@ async def test_what_cannot_be_asked_is_an_error_that_callers_know_with_a_short_h
 
 
 async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_such(server):
-    async with CeleryClient(server.url, max_connections=3) as client:
+    async with CeleryClient(server.url, redis=RedisOptions(max_connections=3)) as client:
         connections = client.session.broker._connections
         async with connections.connection(), connections.connection(), connections.connection():
             with hurried(connections), pytest.raises(TooManyConnectionsError) as busy:
@@ -264,7 +266,7 @@ async def test_nothing_of_what_redis_py_says_about_its_own_clients_is_in_an_erro
         raise MasterNotFoundError(f"No master found for {name!r} : <Redis(password=hush)> - reset by peer")
 
     monkeypatch.setattr(Sentinel, "discover_master", discover_master)
-    async with CeleryClient("sentinel://localhost/0", master_name="m", push=False) as client:
+    async with CeleryClient("sentinel://localhost/0", redis=RedisOptions(master_name="m"), push=False) as client:
         with pytest.raises(TransportError, match=r"No master found for 'm'\. Check master_name") as caught:
             await client.ping()
     assert isinstance(caught.value.__cause__, MasterNotFoundError)
@@ -427,7 +429,9 @@ async def test_a_server_with_tls_that_has_reached_its_maxclients_says_nothing_an
         direct.config_set("maxclients", "1")
         # A Redis that speaks TLS itself says nothing; behind the relay its word may come through.
         both = r"ssl_certfile.*maxclients" if speaks_tls() else "maxclients"
-        async with CeleryClient(f"rediss://127.0.0.1:{port}/0", ssl_ca_certs=str(authority.cert)) as client:
+        async with CeleryClient(
+            f"rediss://127.0.0.1:{port}/0", redis=RedisOptions(ssl_ca_certs=str(authority.cert))
+        ) as client:
             with pytest.raises(PublishError, match=both) as caught:
                 await client.send_task("nobody.knows")
             assert not caught.value.refused
@@ -453,12 +457,12 @@ async def test_sentinel_finds_the_master(server, tmp_path):
     try:
         await eventually(lambda: accepts(port), "the Sentinel does not listen")
         url = f"sentinel://127.0.0.1:{free_port()}/5;sentinel://127.0.0.1:{port}/5"
-        async with CeleryClient(url, master_name="mymaster") as client:
+        async with CeleryClient(url, redis=RedisOptions(master_name="mymaster")) as client:
             await client.send_task("nobody.knows")
             assert await client.session.broker.depth("celery") == 1
         with server.client(server.database(5)) as direct:
             assert direct.llen("celery") == 1
-        async with CeleryClient(url, master_name="another") as client:
+        async with CeleryClient(url, redis=RedisOptions(master_name="another")) as client:
             with pytest.raises(PublishError, match="Check master_name"):
                 await client.send_task("nobody.knows")
     finally:
@@ -468,7 +472,8 @@ async def test_sentinel_finds_the_master(server, tmp_path):
 
 async def test_an_unreachable_sentinel_is_explained_without_its_password():
     url = f"sentinel://:data-secret@127.0.0.1:{free_port()}/0"
-    async with CeleryClient(url, master_name="mymaster", sentinel_password="guard-secret") as client:
+    options = RedisOptions(master_name="mymaster", sentinel_password="guard-secret")
+    async with CeleryClient(url, redis=options) as client:
         with pytest.raises(PublishError, match=r"Check master_name and the Sentinels' addresses") as caught:
             await client.send_task("nobody.knows")
     assert "secret" not in repr(caught.value) + repr(client)
@@ -492,7 +497,7 @@ def every_error(root: type[BaseException]) -> list[type[BaseException]]:
 @pytest.mark.parametrize("kind", every_error(exceptions.RedisError), ids=lambda kind: kind.__name__)
 async def test_every_error_of_redis_py_becomes_one_of_ours(server, kind, monkeypatch):
     config = CeleryConfig()
-    connections = Connections(parse_url(server.url, config, role="broker_url"), config)
+    connections = Connections(parse_url(server.url, config.redis, role="broker_url"), config)
     error = kind.__new__(kind)
     Exception.__init__(error, "something")
     error.args = ("something",)

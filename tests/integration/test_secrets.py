@@ -14,7 +14,7 @@ from support.servers import free_port
 
 import fibo_client
 from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RedisOptions
 from fibo_client.errors import ConfigError, FiboError
 
 SECRET = "pa%ss/w:rd#hush"
@@ -130,14 +130,14 @@ async def test_a_client_whose_server_is_not_there(given_out):
 
 
 async def test_a_client_whose_server_speaks_no_tls(given_out, user):
-    assert await use(given_out, f"rediss://app:{QUOTED}@{user}", ssl_cert_reqs="none") >= 4
+    assert await use(given_out, f"rediss://app:{QUOTED}@{user}", redis=RedisOptions(ssl_cert_reqs="none")) >= 4
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["no sentinel", "nobody there"])
 async def test_a_client_of_sentinels(given_out, user, there):
     host = user.partition("/")[0] if there else f"127.0.0.1:{free_port()}"
-    options = {"master_name": "m", "sentinel_username": "s", "sentinel_password": SENTINELS}
-    assert await use(given_out, f"sentinel://app:{QUOTED}@{host}/0", **options) >= 4
+    options = RedisOptions(master_name="m", sentinel_username="s", sentinel_password=SENTINELS)
+    assert await use(given_out, f"sentinel://app:{QUOTED}@{host}/0", redis=options) >= 4
 
 
 @pytest.mark.parametrize(

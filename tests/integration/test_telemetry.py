@@ -9,7 +9,7 @@ from opentelemetry import baggage, context
 from support.spans import Spans
 
 from fibo_client import FiboClient
-from fibo_client.celery import RemoteTask
+from fibo_client.celery import RedisOptions, RemoteTask
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.telemetry import Server
@@ -59,7 +59,7 @@ async def test_the_context_stands_at_the_top_level_of_the_headers_and_nothing_el
     ],
 )
 def test_the_broker_says_where_it_is_without_a_secret(url, server):
-    broker, _ = connect(CeleryConfig(broker_url=url, master_name="mymaster" if "sentinel" in url else None))
+    broker, _ = connect(CeleryConfig(broker_url=url, redis=RedisOptions(master_name="mymaster")))
     assert broker.server == server
 
 

@@ -12,7 +12,7 @@ from support.servers import free_port
 from support.waiting import eventually
 
 from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RedisOptions
 from fibo_client.errors import PublishError
 from fibo_worker.dev import WorkerProcess, find_redis_server
 
@@ -51,8 +51,8 @@ def wary(ca, good):
         yield port
 
 
-async def send(url, **settings):
-    async with CeleryClient(url, **settings) as client:
+async def send(url, *, io_timeout=5.0, **options):
+    async with CeleryClient(url, io_timeout=io_timeout, redis=RedisOptions(**options)) as client:
         await client.send_task("nobody.knows", queue="letters")
         return await client.session.broker.depth("letters")
 

@@ -10,7 +10,7 @@ from support.outages import outage
 from support.sentinels import MASTER, SentinelSet
 from support.waiting import eventually
 
-from fibo_client import FiboClient, PublishError
+from fibo_client import FiboClient, PublishError, RedisOptions
 from fibo_worker.dev import WorkerProcess
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def is_master(server: RedisServer) -> bool:
 )
 async def test_a_client_and_a_worker_go_on_with_the_new_master(witness, guarded):
     with worker_of(guarded):
-        async with FiboClient(guarded.url, master_name=MASTER) as client:
+        async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:
             assert await client.fibonacci(10, timeout=20) == 55
             guarded.master.stop()
             await witness.see(client.fibonacci(11, timeout=20), deadline=20)
@@ -68,7 +68,7 @@ async def test_a_client_and_a_worker_go_on_with_the_new_master(witness, guarded)
     lost="what the old master took until Sentinel demoted it, some ten seconds later",
 )
 async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guarded):
-    async with FiboClient(guarded.url, master_name=MASTER) as client:
+    async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:
         with worker_of(guarded), guarded.master.client() as old:
             assert await client.fibonacci(10, timeout=20) == 55
             await asyncio.to_thread(guarded.sentinels[0].tell, "SENTINEL", "FAILOVER", MASTER)
@@ -91,10 +91,10 @@ async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guard
 )
 async def test_one_dead_sentinel_is_not_noticed(witness, guarded):
     with worker_of(guarded):
-        async with FiboClient(guarded.url, master_name=MASTER) as client:
+        async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:
             assert await client.fibonacci(10, timeout=20) == 55
         guarded.sentinels[0].kill()
-        async with FiboClient(guarded.url, master_name=MASTER) as client:
+        async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:
             assert await witness.see(client.fibonacci(10, timeout=20), deadline=20) == 55
 
 
@@ -107,7 +107,7 @@ async def test_one_dead_sentinel_is_not_noticed(witness, guarded):
 )
 async def test_a_client_goes_on_without_sentinels_until_it_has_to_ask_them(witness, guarded):
     with worker_of(guarded):
-        async with FiboClient(guarded.url, master_name=MASTER) as client:
+        async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:
             assert await client.fibonacci(10, timeout=20) == 55
             for sentinel in guarded.sentinels:
                 sentinel.kill()
@@ -124,7 +124,7 @@ async def test_a_client_goes_on_without_sentinels_until_it_has_to_ask_them(witne
 async def test_a_new_client_without_sentinels_says_so(witness, guarded):
     for sentinel in guarded.sentinels:
         sentinel.kill()
-    async with FiboClient(guarded.url, master_name=MASTER) as client:
+    async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:
         error = await witness.see(client.fibonacci(10, timeout=5), deadline=5)
         assert isinstance(error, PublishError)
         assert "the Sentinels' addresses" in str(error)

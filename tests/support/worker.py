@@ -71,7 +71,7 @@ class MemoryWorker:
         self.refused: set[int] = set()
 
     def connect(self, config: CeleryConfig) -> tuple[WorkerBroker, MemoryBackend]:
-        self.broker.steps = config.priority_steps
+        self.broker.steps = config.redis.priority_steps
         return self.broker, self.store
 
     def take(self, job: Job) -> None:

@@ -14,6 +14,7 @@ from fibo_client import (
     FiboClient,
     FiboConfig,
     FiboError,
+    RedisOptions,
     ResultTimeoutError,
     TaskFailedError,
 )
@@ -46,9 +47,9 @@ async def the_clients() -> None:
         assert_type(client.config, FiboConfig)
     FiboClient("redis://localhost", "redis://localhost/1", timeout=None, push=False, max_n=5, poll_max=0.2)
     FiboClient(config=FiboConfig(max_n=5), queue="fibo")
-    FiboClient(timeout=5, io_timeout=1.5, priority_steps=(0, 9), result_prefix="a:", sentinel_password="b")
+    FiboClient(timeout=5, redis=RedisOptions(priority_steps=(0, 9), result_prefix="a:", sentinel_password="b"))
     assert_type(FiboConfig.from_env({"CELERY_BROKER_URL": "redis://localhost"}), FiboConfig)
-    async with CeleryClient("redis://localhost", config=CeleryConfig(timeout=5), max_connections=5) as celery:
+    async with CeleryClient("redis://localhost", config=CeleryConfig(timeout=5), io_timeout=1.5) as celery:
         assert_type(celery, CeleryClient)
     assert_type(await CeleryClient().open(), CeleryClient)
 

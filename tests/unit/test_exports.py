@@ -31,7 +31,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             fibo_client,
             """
             AsyncResult ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient FiboConfig FiboError
-            MessageError PublishError PublishUnknownError ReadError ResultDecodeError ResultInflatesError
+            MessageError PublishError PublishUnknownError ReadError RedisOptions ResultDecodeError ResultInflatesError
             ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK Stream TaskError TaskFailedError
             TaskRevokedError TooManyConnectionsError TooManyInFlightError TransportError UNSET __version__
             """,
@@ -39,8 +39,8 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
         (
             fibo_client.celery,
             """
-            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType RemoteTask SendOptions
-            Signature TaskFailure TaskMeta UNSET WorkerInfo
+            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType RedisOptions RemoteTask
+            SendOptions Signature TaskFailure TaskMeta UNSET WorkerInfo
             """,
         ),
         (fibo_client.telemetry, "SendSpan Server Tracer"),
@@ -122,6 +122,23 @@ def test_importing_the_client_imports_neither_celery_nor_the_worker():
     )
     done = run(sys.executable, "-W", "error", "-c", program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_no_client_that_talks_to_the_double_loads_redis_py():
+    program = (
+        "import asyncio, sys\n"
+        "from fibo_client import FiboClient, RedisOptions\n"
+        "from fibo_client.celery import CeleryClient\n"
+        "from fibo_client.testing import FakeFibo\n"
+        "async def main():\n"
+        "    options = RedisOptions(master_name='m')\n"
+        "    async with FiboClient('sentinel://h', transport=FakeFibo(), redis=options) as client:\n"
+        "        print(await client.fibonacci(10))\n"
+        "asyncio.run(main())\n"
+        "print('redis' in sys.modules, CeleryClient().session.broker, 'redis' in sys.modules)\n"
+    )
+    done = run(sys.executable, "-W", "error", "-c", program, CELERY_BROKER_URL="redis://localhost/0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "55\nFalse redis://localhost:6379/0 True\n", "")
 
 
 def test_importing_the_package_alone_does_not_wait_for_redis_py_and_what_it_gives_is_there_all_the_same():

@@ -3,8 +3,8 @@
 `FiboClient` computes Fibonacci numbers on a worker of the package fibo-worker. `fibo_client.celery.CeleryClient`,
 underneath, calls any task of any Celery worker.
 
-What needs redis-py is imported when it is first asked for: redis-py takes longer to import than all the rest, and the
-command line must not wait for it to show its help.
+What needs asyncio is imported when it is first asked for, and redis-py when a client is made for Redis: the command
+line must not wait for them to show its help.
 """
 
 # With names that are not to be found in here.
@@ -36,6 +36,7 @@ from fibo_client.errors import (
 if _typing.TYPE_CHECKING:
     from fibo_client.batching.stream import Stream
     from fibo_client.celery.config import UNSET
+    from fibo_client.celery.redis.options import RedisOptions
     from fibo_client.celery.result import AsyncResult
     from fibo_client.client import FiboClient
     from fibo_client.config import FiboConfig
@@ -57,6 +58,7 @@ __all__ = [
     "PublishError",
     "PublishUnknownError",
     "ReadError",
+    "RedisOptions",
     "ResultDecodeError",
     "ResultInflatesError",
     "ResultTimeoutError",
@@ -81,6 +83,7 @@ _HOMES = {
     "AsyncResult": "celery.result",
     "FiboClient": "client",
     "FiboConfig": "config",
+    "RedisOptions": "celery.redis.options",
     "Stream": "batching.stream",
 }
 

@@ -46,7 +46,7 @@ class FiboClient:
         broker_url: Where tasks are sent. None is ``CELERY_BROKER_URL``, else ``redis://localhost:6379/0``.
         result_backend: Where results are stored. None is ``CELERY_RESULT_BACKEND``, else the broker's URL.
         config: Settings, in place of the environment's. The other arguments win over it.
-        transport: What to talk through. None is Redis; in tests it is a `fibo_client.testing.FakeFibo`.
+        transport: What to talk through. None is what the URLs name; in tests it is a `fibo_client.testing.FakeFibo`.
         **overrides: Single settings: the fields of `FiboConfig`.
 
     Attributes:
@@ -86,7 +86,7 @@ class FiboClient:
         """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
 
         What was read is deleted, and what is unanswered is revoked. That takes at most `io_timeout` and two seconds, or
-        five seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
+        five seconds where a server is silent; what is left expires. Closing twice does nothing more. Closing goes
         on although its caller is cancelled.
 
         Raises:
@@ -138,13 +138,13 @@ class FiboClient:
             The number, exact.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: n is not an integer.
             ValueError: n is negative or too large. MessageError, if it is the queue or the priority that is wrong.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
-            TransportError: Redis could not be reached.
+            TransportError: The broker could not be reached.
             ClientStateError: The client is not open here.
         """
         number = check_index(n, self.config.max_n)
@@ -207,14 +207,14 @@ class FiboClient:
             The numbers, exact, in the order of `ns`.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: One of them, or `chunk_size`, is not an integer. Nothing was sent.
             ValueError: One of them, or `chunk_size`, is out of range. MessageError, if it is the queue or the priority
                 that is wrong. Nothing was sent.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: Not all came in time. Its ``finished`` has what did, by index.
             TaskFailedError: The worker could not compute one of them.
-            TransportError: Redis could not be reached.
+            TransportError: The broker could not be reached.
             ClientStateError: The client is not open here.
         """
         return await compute_many(
@@ -287,7 +287,7 @@ class FiboClient:
             what is unfinished.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: The source or `max_in_flight` is of a wrong type.
             ValueError: `max_in_flight` is less than 1. MessageError, if it is the queue or the priority that is wrong.
         """
@@ -315,13 +315,13 @@ class FiboClient:
             The root.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: It is not a number.
             ValueError: It is negative, not finite, or too large for a float.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
-            TransportError: Redis could not be reached.
+            TransportError: The broker could not be reached.
             ClientStateError: The client is not open here.
         """
         return await self.celery.call(SQRT_TASK(check_sqrt(value)), timeout=timeout, retry=True)
@@ -337,13 +337,13 @@ class FiboClient:
             n, and a sentence with the task's id and F(n) in decimal digits.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: n is not an integer.
             ValueError: n is negative or too large.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
-            TransportError: Redis could not be reached.
+            TransportError: The broker could not be reached.
             ClientStateError: The client is not open here.
         """
         return await self.celery.call(FIBO_TASK(check_index(n, self.config.max_n)), timeout=timeout, retry=True)
@@ -405,7 +405,7 @@ class FiboClient:
             A coroutine that gives for each whether it succeeded, failed or was revoked.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The results could not be read.
         """
         return self.celery.ready(results)

@@ -4,7 +4,7 @@
     ├── ConfigError                 a URL, an option or a setting is wrong           (also ValueError)
     ├── ClientStateError            used before open, after close, on another loop   (also RuntimeError)
     ├── MessageError                a task message was refused; nothing was sent     (also ValueError)
-    ├── TransportError              Redis could not be reached, or said no
+    ├── TransportError              a server could not be reached, or said no
     │   ├── PublishError            the task was certainly not sent
     │   ├── PublishUnknownError     the task may or may not have been sent
     │   ├── ReadError               the results could not be read
@@ -84,8 +84,8 @@ def _rebuild(cls: type[FiboError], args: tuple[Any, ...], state: dict[str, Any])
 class ConfigError(FiboError, ValueError):
     """A URL, an option or a setting is wrong. Raised at construction, before any I/O.
 
-    A ``result_backend`` that is no Redis is wrong only for who asks for results: then it is raised by the call that
-    does, before anything is sent.
+    A ``result_backend`` that cannot be read is wrong only for calls that need results: they raise it before anything is
+    sent.
     """
 
 
@@ -98,10 +98,10 @@ class MessageError(FiboError, ValueError):
 
 
 class TransportError(FiboError):
-    """Redis could not be reached in time, or refused a command.
+    """The broker or the result backend could not be reached in time, or refused a command.
 
     Attributes:
-        refused: Whether Redis was reached and said no, so that trying again is likely to fail again.
+        refused: Whether the server was reached and said no, so that trying again is likely to fail again.
     """
 
     refused: bool = False
@@ -113,7 +113,7 @@ class PublishError(TransportError):
     Attributes:
         reason: What went wrong.
         task_ids: The ids of the tasks that were not sent.
-        refused: Whether Redis was reached and said no, so that trying again is likely to fail again.
+        refused: Whether the server was reached and said no, so that trying again is likely to fail again.
     """
 
     def __init__(self, reason: str, task_ids: Sequence[str] = (), *, refused: bool = False) -> None:

@@ -16,6 +16,7 @@ from fibo_client.batching.chunk import BatchOptions
 from fibo_client.batching.concurrent import MAX_DELAY, MAX_IN_FLIGHT, SLICE
 from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.protocol.meta import TaskMeta
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.errors import (
     ClientStateError,
     MessageError,
@@ -141,7 +142,7 @@ async def test_numbers_are_held_back_for_a_few_milliseconds_at_most():
 
 @virtual
 async def test_large_numbers_go_to_the_last_priority_and_hold_no_small_one_up():
-    async with memory_client(priority_steps=(0, 2, 5)) as (client, worker):
+    async with memory_client(redis=RedisOptions(priority_steps=(0, 2, 5))) as (client, worker):
         worker.delay = None
         large = calls(client, range(BIG, BIG + 2 * MAX_IN_FLIGHT), timeout=1)
         await settle()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 from support.worker import NOTHING, leftovers, memory_client, value
 
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.errors import MessageError, PublishError, ResultDecodeError, ResultTimeoutError, TaskFailedError
 
 BIG = 1_000_000
@@ -45,7 +46,7 @@ async def test_nothing_is_sent_for_no_numbers():
 
 @virtual
 async def test_large_numbers_go_to_the_last_priority():
-    async with memory_client(priority_steps=(0, 2, 5)) as (client, worker):
+    async with memory_client(redis=RedisOptions(priority_steps=(0, 2, 5))) as (client, worker):
         await client.fibonacci_many([5, BIG, 6])
         assert [(job.numbers, job.priority) for job in worker.jobs] == [([5, 6], 0), ([BIG], 5)]
         await client.fibonacci_many([5, BIG], priority=2, queue="other")

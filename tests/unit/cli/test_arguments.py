@@ -8,9 +8,10 @@ import pytest
 from support.fibo import fibo
 from typer.testing import CliRunner
 
-from fibo_client import __version__
+from fibo_client import RedisOptions, __version__
 from fibo_client.cli.app import app
 from fibo_client.cli.exit_codes import EXIT_CODES, ExitCode
+from fibo_client.cli.runner import ClientOptions
 
 COMMANDS = ["compute", "sqrt", "call", "result", "revoke", "ping", "workers", "diagnose"]
 NOWHERE = ("-b", "redis://:sesame@127.0.0.1:1/0")
@@ -106,6 +107,9 @@ def test_fibo_alone_shows_its_help():
         (["ping", "-b", "redis://localhost", "--set", "result_backend=rediss:/h"], "it has no '://'"),
         (["ping", "--set", "speed=10"], "'speed' is not a setting; the settings are: "),
         (["ping", "--set", "io_timeout=soon"], "io_timeout='soon' must be a number of seconds"),
+        (["ping", "--set", "redis.speed=10"], "'speed' is not a setting; the settings are: broker_prefix, "),
+        (["ping", "--set", "redis.max_connections=2"], "max_connections=2 must be an integer, 3 or more"),
+        (["ping", "--set", "master_name=x"], "it is one of redis=RedisOptions(master_name=...)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_the_arguments_is_said_plainly_with_status_2(arguments, message):
@@ -116,6 +120,14 @@ def test_what_is_wrong_with_the_arguments_is_said_plainly_with_status_2(argument
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
     assert "sesame" not in result.stderr
+
+
+def test_settings_of_redis_are_given_by_the_dotted_name():
+    options = ClientOptions(settings=("redis.master_name=cache", "queue=mine", "redis.max_connections=5"))
+    config = options.client().config
+
+    assert config.queue == "mine"
+    assert config.redis == RedisOptions(master_name="cache", max_connections=5)
 
 
 def test_a_task_name_that_cannot_be_one_is_refused_before_anything_is_sent():

@@ -36,7 +36,7 @@ def test_debug_shows_the_log_and_the_traceback_but_no_password(command):
     done = fibo("redis://:sesame@127.0.0.1:1/0", *command, FIBO_DEBUG="1")
 
     assert done.returncode == 4
-    assert "Redis is gone" in done.stderr
+    assert "redis://127.0.0.1:1/0 is gone" in done.stderr
     # Numbers that were not answered are no errors to Python.
     assert ("Traceback" in done.stderr) == (command == ("ping",))
     assert "sesame" not in done.stderr

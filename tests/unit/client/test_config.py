@@ -8,7 +8,7 @@ import os
 import pytest
 from support.own_types import MONEY
 
-from fibo_client import ConfigError, FiboClient, FiboConfig
+from fibo_client import ConfigError, FiboClient, FiboConfig, RedisOptions
 from fibo_client.celery import UNSET, CeleryClient, CeleryConfig, JSONType
 
 
@@ -61,17 +61,19 @@ def test_an_unknown_setting_is_refused_with_the_known_ones():
         CeleryClient(time_out=3)
 
 
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(RedisOptions)])
+def test_an_option_of_redis_is_refused_as_a_setting_with_a_word_on_where_it_belongs(name):
+    with pytest.raises(ConfigError, match=rf"'{name}' is not a setting; it is one of redis=RedisOptions\({name}="):
+        CeleryClient(**{name: "x"})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("timeout", -1), ("timeout", "3"), ("timeout", True), ("timeout", float("nan")), ("timeout", float("inf")),
         ("io_timeout", 0), ("io_timeout", -1), ("io_timeout", None), ("poll_min", 0), ("poll_max", 0.0001),
-        ("push_limit", 0), ("push_limit", 2.5), ("push_limit", True), ("max_connections", 2), ("max_result_bytes", 10),
-        ("queue", ""), ("queue", 3), ("control_exchange", ""), ("priority_separator", ""), ("broker_prefix", None),
-        ("result_prefix", 3), ("priority_steps", ()), ("priority_steps", (1, 2)), ("priority_steps", (0, 3, 2)),
-        ("priority_steps", (0, 12)), ("priority_steps", "0369"), ("priority_steps", (0, True)),
-        ("fanout_prefix", None), ("fanout_prefix", 1), ("fanout_prefix", "/{vhost}."), ("fanout_prefix", "/{}."),
-        ("fanout_prefix", "/{db."), ("fanout_prefix", "/{db.x}."),
+        ("push_limit", 0), ("push_limit", 2.5), ("push_limit", True), ("max_result_bytes", 10),
+        ("queue", ""), ("queue", 3), ("control_exchange", ""), ("redis", None), ("redis", {"master_name": "cache"}),
     ],
 )  # fmt: skip
 def test_a_setting_that_makes_no_sense_is_refused_by_name(name, value):
@@ -79,20 +81,37 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(name, value):
         CeleryConfig(**{name: value})
 
 
-TEXTS = [each.name for each in dataclasses.fields(FiboConfig) if "str" in each.type]
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_connections", 2), ("priority_separator", ""), ("broker_prefix", None), ("result_prefix", 3),
+        ("priority_steps", ()), ("priority_steps", (1, 2)), ("priority_steps", (0, 3, 2)), ("priority_steps", (0, 12)),
+        ("priority_steps", "0369"), ("priority_steps", (0, True)), ("fanout_prefix", None), ("fanout_prefix", 1),
+        ("fanout_prefix", "/{vhost}."), ("fanout_prefix", "/{}."), ("fanout_prefix", "/{db."),
+        ("fanout_prefix", "/{db.x}."),
+    ],
+)  # fmt: skip
+def test_an_option_of_redis_that_makes_no_sense_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        RedisOptions(**{name: value})
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_half_of_a_character_is_refused_in_each_setting_that_becomes_bytes(name):
+TEXTS = [
+    (kind, each.name) for kind in (FiboConfig, RedisOptions) for each in dataclasses.fields(kind) if "str" in each.type
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), TEXTS)
+def test_half_of_a_character_is_refused_in_each_setting_that_becomes_bytes(kind, name):
     with pytest.raises(ConfigError, match=f"{name} has half of a character in it") as caught:
-        FiboConfig(**{name: "secret\ud800"})
+        kind(**{name: "secret\ud800"})
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None
 
 
 def test_the_name_of_a_file_may_be_no_utf_8():
     name = os.fsdecode(b"/etc/\xff.pem")
-    assert CeleryConfig(ssl_ca_certs=name).ssl_ca_certs == name
+    assert RedisOptions(ssl_ca_certs=name).ssl_ca_certs == name
 
 
 def test_an_environment_that_is_no_utf_8_is_refused():
@@ -116,7 +135,9 @@ def test_a_wrong_url_is_refused_at_construction(url):
 
 def test_a_setting_shows_no_url_and_no_password():
     config = FiboConfig(
-        broker_url="redis://:secret1@h", result_backend="redis://:secret2@h", sentinel_password="secret3"
+        broker_url="redis://:secret1@h",
+        result_backend="redis://:secret2@h",
+        redis=RedisOptions(sentinel_password="secret3"),
     )
     assert "secret" not in repr(config)
 

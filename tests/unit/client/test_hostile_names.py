@@ -12,6 +12,7 @@ from fibo_client.celery import CeleryClient
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.celery.encoder import Encoder
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.celery.signature import Signature
 from fibo_client.errors import ConfigError, MessageError
 from fibo_client.telemetry.tracer import NOOP_SPAN
@@ -27,9 +28,9 @@ def name(kind):
     return HOSTILE[kind]
 
 
-def composed(task="t.add", args=(1,), kwargs=None, config=None, **options):
+def composed(task="t.add", args=(1,), kwargs=None, options_of_redis=None, **options):
     """The key to which a message goes, and the message."""
-    broker, _ = connect(CeleryConfig(**(config or {})))
+    broker, _ = connect(CeleryConfig(redis=RedisOptions(**(options_of_redis or {}))))
     message = Encoder(broker, "celery").one(Signature(task, tuple(args), kwargs or {}), options, NOOP_SPAN)
     ((key, payload),) = broker._encoder.encode_many([message])
     return key, json.loads(payload)
@@ -87,21 +88,21 @@ def test_an_argument_is_data(name):
 
 
 def test_a_prefix_stands_before_the_key_if_it_can_be_encoded(kind, name):
-    config = {"broker_prefix": name}
+    prefix = {"broker_prefix": name}
     if "surrogate" in kind:
         with pytest.raises(ConfigError, match="broker_prefix"):
-            composed(config=config)
+            composed(options_of_redis=prefix)
     else:
-        assert composed(config=config)[0] == f"{name}celery"
+        assert composed(options_of_redis=prefix)[0] == f"{name}celery"
 
 
 def test_a_separator_of_priorities_is_in_the_key_if_it_can_be_encoded_and_is_not_empty(kind, name):
-    config = {"priority_separator": name}
+    separator = {"priority_separator": name}
     if kind == "empty" or "surrogate" in kind:
         with pytest.raises(ConfigError, match="priority_separator"):
-            composed(config=config)
+            composed(options_of_redis=separator)
     else:
-        assert composed(config=config, priority=9)[0] == f"celery{name}9"
+        assert composed(options_of_redis=separator, priority=9)[0] == f"celery{name}9"
 
 
 async def test_an_id_to_wait_for_is_refused_or_kept_as_it_is(kind, name):

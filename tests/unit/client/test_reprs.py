@@ -7,7 +7,7 @@ import pytest
 
 import fibo_client
 import fibo_client.celery
-from fibo_client import FIBONACCI, FIBONACCI_CHUNK, UNSET, FiboClient, FiboConfig, errors
+from fibo_client import FIBONACCI, FIBONACCI_CHUNK, UNSET, FiboClient, FiboConfig, RedisOptions, errors
 from fibo_client.celery import Cause, RemoteTask, TaskFailure, TaskMeta, WorkerInfo
 from fibo_client.celery.config import CeleryConfig
 
@@ -66,7 +66,7 @@ def test_a_repr_is_short_however_much_there_is(value):
 
 @pytest.mark.parametrize("config", [CeleryConfig, FiboConfig])
 def test_the_repr_of_settings_has_no_url_and_no_password(config):
-    text = repr(config(broker_url=URL, result_backend=URL, sentinel_password=SECRET))
+    text = repr(config(broker_url=URL, result_backend=URL, redis=RedisOptions(sentinel_password=SECRET)))
     assert SECRET not in text
     assert "redis://" not in text
     assert "timeout=30.0" in text

@@ -3,10 +3,10 @@ from fibo_client.celery.server_health import CALM, MOMENT, ServerHealth
 
 def test_an_outage_is_told_once_and_its_end_once_with_what_it_cost():
     health = ServerHealth("redis://here:6379/0")
-    lines = [health.failed(10 + k, "refused", certain=True) for k in range(50)]
-    assert lines == ["Redis is gone, trying again: refused"] + [None] * 49
+    lines = [health.failed(10 + k, "redis://here:6379/0: refused", certain=True) for k in range(50)]
+    assert lines == ["redis://here:6379/0 is gone, trying again: refused"] + [None] * 49
     told = health.worked(70.0)
-    assert told == "Redis is back: redis://here:6379/0 answers after 60.0 s, in which 50 tries failed"
+    assert told == "redis://here:6379/0 is back after 60.0 s, in which 50 tries failed"
     assert health.worked(71.0) is None
 
 

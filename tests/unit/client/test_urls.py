@@ -8,18 +8,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.celery.redis.urls import RedisAddress, TLSOptions, parse_url
 from fibo_client.errors import ConfigError
 
-CONFIG = CeleryConfig()
-SENTINEL_CONFIG = CeleryConfig(master_name="mymaster")
+OPTIONS = RedisOptions()
+SENTINEL_OPTIONS = RedisOptions(master_name="mymaster")
 SECRET = "Xyzzy"
 ROLES = ["broker_url", "result_backend"]
 
 
 def read(url, role="broker_url", **settings):
-    return parse_url(url, CeleryConfig(**settings), role=role)
+    return parse_url(url, RedisOptions(**settings), role=role)
 
 
 def tcp(**fields):
@@ -34,7 +34,7 @@ def sentinel(*hosts, **fields):
     return RedisAddress(**{"kind": "sentinel", "hosts": hosts, "master_name": "mymaster", **fields})
 
 
-def refusal(url, config=SENTINEL_CONFIG, role="broker_url"):
+def refusal(url, config=SENTINEL_OPTIONS, role="broker_url"):
     with pytest.raises(ConfigError) as caught:
         parse_url(url, config, role=role)
     return caught.value
@@ -42,7 +42,7 @@ def refusal(url, config=SENTINEL_CONFIG, role="broker_url"):
 
 def outcome(url, role="broker_url"):
     try:
-        return parse_url(url, SENTINEL_CONFIG, role=role)
+        return parse_url(url, SENTINEL_OPTIONS, role=role)
     except ConfigError as error:
         return error
 
@@ -105,7 +105,7 @@ def shown(error):
     ],
 )
 def test_a_url_is_read_as_celery_spells_it(url, address, role):
-    assert parse_url(url, CONFIG, role=role) == address
+    assert parse_url(url, OPTIONS, role=role) == address
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -129,12 +129,12 @@ def test_a_url_is_read_as_celery_spells_it(url, address, role):
     ],
 )
 def test_sentinels_are_read_with_the_database_and_the_credentials_of_the_first(url, address, role):
-    assert parse_url(url, SENTINEL_CONFIG, role=role) == address
+    assert parse_url(url, SENTINEL_OPTIONS, role=role) == address
 
 
 @pytest.mark.parametrize(("role", "port"), [("broker_url", 26379), ("result_backend", 6379)])
 def test_a_sentinel_without_a_port_has_the_one_that_celery_takes_in_that_place(role, port):
-    read = parse_url("sentinel://a/1;sentinel://b:1/1", SENTINEL_CONFIG, role=role)
+    read = parse_url("sentinel://a/1;sentinel://b:1/1", SENTINEL_OPTIONS, role=role)
     assert read == sentinel(("a", port), ("b", 1), db=1)
 
 
@@ -230,8 +230,8 @@ def test_what_is_said_of_certificates_gives_sentinel_tls(url, settings, options)
 )
 def test_settings_about_tls_with_a_url_that_has_none_are_refused_and_not_dropped(setting, url, word, role):
     (name,) = setting
-    message = str(refusal(url, CeleryConfig(**setting), role))
-    assert message.startswith(f"{role} (or CELERY_{role.upper()}): the setting {name} is about TLS")
+    message = str(refusal(url, RedisOptions(**setting), role))
+    assert message.startswith(f"{role} (or CELERY_{role.upper()}): {name} in RedisOptions is about TLS")
     assert word in message
 
 
@@ -249,7 +249,7 @@ def test_settings_about_tls_with_a_url_that_has_none_are_refused_and_not_dropped
     ],
 )
 def test_an_address_is_readable_and_hides_the_password(url, text):
-    address = parse_url(url, SENTINEL_CONFIG, role="broker_url")
+    address = parse_url(url, SENTINEL_OPTIONS, role="broker_url")
     assert str(address) == text
     assert address.password == SECRET
     assert SECRET not in repr(address)
@@ -380,7 +380,7 @@ def test_an_address_is_frozen():
         ("sentinel://a;b:x", "port"),
         ("sentinel://a;b/x", "number of a database"),
         ("sentinel://a/0?db=1", "different databases"),
-        ("sentinel://a?master_name=m", "setting of its own"),
+        ("sentinel://a?master_name=m", "RedisOptions"),
         ("sentinel://a?ssl_cert_reqs=never", "required, optional or none"),
         ("sentinel://a?ssl_ca_certs=/a.pem;b?ssl_ca_certs=/b.pem", "different ssl_* options"),
         ("sentinel://a;:pw@b", "must begin with sentinel://"),
@@ -395,7 +395,7 @@ def test_what_cannot_be_used_is_refused_with_the_settings_name_and_a_reason(url,
 
 @pytest.mark.parametrize("name", [None, "", 5])
 def test_sentinel_needs_the_name_of_the_master(name):
-    assert "master_name" in str(refusal("sentinel://a", CeleryConfig(master_name=name)))
+    assert "master_name" in str(refusal("sentinel://a", RedisOptions(master_name=name)))
 
 
 @pytest.mark.parametrize(
@@ -414,11 +414,11 @@ def test_sentinel_needs_the_name_of_the_master(name):
     ],
 )
 def test_wrong_settings_about_tls_are_refused_by_name(settings):
-    assert next(iter(settings)) in str(refusal("rediss://h", CeleryConfig(**settings)))
+    assert next(iter(settings)) in str(refusal("rediss://h", RedisOptions(**settings)))
 
 
 def test_a_contradiction_between_url_and_settings_is_refused():
-    error = refusal("rediss://h?ssl_cert_reqs=none", CeleryConfig(ssl_check_hostname=True))
+    error = refusal("rediss://h?ssl_cert_reqs=none", RedisOptions(ssl_check_hostname=True))
     assert "ssl_check_hostname" in str(error)
 
 
@@ -526,7 +526,7 @@ SCHEMES = st.sampled_from(["redis://", "rediss://", "redis+socket://", "sentinel
 def test_whatever_is_encoded_is_read_back(username, password, host, port, db, scheme):
     server = f"[{host}]" if ":" in host else host
     url = f"{scheme}://{quote(username, safe='')}:{quote(password, safe='')}@{server}:{port}/{db}"
-    assert parse_url(url, CONFIG, role="broker_url") == tcp(
+    assert parse_url(url, OPTIONS, role="broker_url") == tcp(
         host=host,
         port=port,
         db=db,
@@ -546,7 +546,7 @@ def test_whatever_path_is_encoded_is_read_back(path, password, db):
 def test_the_text_of_an_address_without_its_note_is_a_url_of_it(hosts, password, db):
     address = sentinel(*hosts, db=db, password=password or None)
     text = str(address).removesuffix(" (master mymaster)")
-    assert parse_url(text, SENTINEL_CONFIG, role="broker_url") == dataclasses.replace(address, password=None)
+    assert parse_url(text, SENTINEL_OPTIONS, role="broker_url") == dataclasses.replace(address, password=None)
 
 
 @given(st.text() | URL_LIKE | st.builds("{}{}".format, SCHEMES, st.text() | URL_LIKE), st.sampled_from(ROLES))

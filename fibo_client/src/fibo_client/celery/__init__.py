@@ -6,6 +6,7 @@ from fibo_client.celery.diagnosis import Cause, Diagnosis
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import RemoteTask, SendOptions, Signature
 from fibo_client.celery.stats import ClientStats
@@ -20,6 +21,7 @@ __all__ = [
     "Diagnosis",
     "Inspect",
     "JSONType",
+    "RedisOptions",
     "RemoteTask",
     "SendOptions",
     "Signature",

@@ -38,7 +38,7 @@ REVOKE_PAUSE: Final = 0.1
 """Seconds between two revocations."""
 
 LAST_WORD: Final = 2.0
-"""The most seconds that a client which closes waits for one answer. A Redis that takes longer is held to be silent."""
+"""The most seconds that a client which closes waits for one answer. A server that takes longer is held to be silent."""
 
 LAST_REVOCATIONS: Final = 1.0
 """The most seconds that a client which closes spends on revocations. What is left expires."""
@@ -121,7 +121,7 @@ class Cleaner:
         self._timer.cancel()
         # Where it never was, nothing can have been sent; and who closes would wait for a connection once more.
         if self._broker.health.reached:
-            # Both at once: where Redis is silent, it is waited for once.
+            # Both at once: where the server is silent, it is waited for once.
             await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(min(seconds, LAST_REVOCATIONS)))
         self.revocations.unsent += len(self._revoked)
 

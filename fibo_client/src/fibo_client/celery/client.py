@@ -58,7 +58,7 @@ class CeleryClient:
         broker_url: Where tasks are sent. None is ``CELERY_BROKER_URL``, else ``redis://localhost:6379/0``.
         result_backend: Where results are stored. None is ``CELERY_RESULT_BACKEND``, else the broker's URL.
         config: Settings, in place of the environment's. The other arguments win over it.
-        transport: What to talk through. None is Redis; in tests it is a `fibo_client.testing.FakeCelery`.
+        transport: What to talk through. None is what the URLs name; in tests it is a `fibo_client.testing.FakeCelery`.
         **overrides: Single settings: the fields of `CeleryConfig`.
 
     Attributes:
@@ -100,7 +100,7 @@ class CeleryClient:
         """Close the client. Calls in flight end with ClientStateError, or with PublishError or PublishUnknownError.
 
         What was read is deleted, and what is unanswered is revoked. That takes at most `io_timeout` and two seconds, or
-        five seconds where Redis has fallen silent; what is left expires. Closing twice does nothing more. Closing goes
+        five seconds where a server is silent; what is left expires. Closing twice does nothing more. Closing goes
         on although its caller is cancelled.
 
         Raises:
@@ -140,7 +140,7 @@ class CeleryClient:
         """Check that results can be asked for at all. No I/O.
 
         Raises:
-            ConfigError: They are stored in something else than a Redis, or nowhere.
+            ConfigError: They are stored where this client cannot read them, or nowhere.
         """
         self.session.check_readable()
 
@@ -316,7 +316,7 @@ class CeleryClient:
             A coroutine that gives for each whether it succeeded, failed or was revoked.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The results could not be read.
         """
         return Question(self._ready(check_handles(results)), "await client.ready(results)")
@@ -335,7 +335,7 @@ class CeleryClient:
             For each what is stored, in order; where nothing is, its state is ``PENDING``.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The results could not be read.
             ResultDecodeError: What is stored of one of them is not a result.
         """
@@ -372,7 +372,7 @@ class CeleryClient:
             The answers, in order.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``.
             ResultTimeoutError: Not all came in time. The error carries what did; you may ask again.
             TaskFailedError: A task raised. It is raised as soon as it is known.
@@ -441,7 +441,7 @@ class CeleryClient:
             The answer.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             MessageError: A worker could not take the message. Nothing was sent.
             PublishError: It was not sent.
             PublishUnknownError: It may or may not have been sent.
@@ -511,7 +511,7 @@ class CeleryClient:
             The handle of the task. It is to be closed: by ``async with``, or its `close`.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             MessageError: A worker could not take the message. Nothing was sent.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ClientStateError: The client is not open here.
@@ -585,7 +585,7 @@ class CeleryClient:
             The answers, in order.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere; nothing was sent.
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: One of them is no signature. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Not all were sent.
@@ -706,13 +706,13 @@ class CeleryClient:
             result: The task; or the error that says that it gave no answer, of whose tasks the first is meant.
             timeout: Seconds for each step: a look at the queue, two rounds of questions to the workers, and a look at
                 the result; then, if the task was nowhere, two more rounds and another look. The first step that gets
-                no answer from Redis is the last.
+                no answer from the broker is the last.
 
         Returns:
             What is known of the task, its queue and the workers; its `cause` is one of `Cause`.
 
         Raises:
-            TransportError: Redis could not be asked.
+            TransportError: The broker could not be asked.
             ResultDecodeError: What is stored is not a result.
         """
         if isinstance(result, ResultTimeoutError):

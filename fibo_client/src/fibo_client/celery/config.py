@@ -9,7 +9,9 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from fibo_client.celery.checks import check_encodable, check_integer, check_names, check_text
 from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONCodec, JSONType
+from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry.tracer import Tracer
 
@@ -36,11 +38,14 @@ UNSET: Final = Unset.UNSET
 
 
 LONGEST_TIMEOUT: Final = 1e9
-"""The most seconds that a time limit may have: some thirty years. Dates end somewhere."""
+"""The longest time limit, in seconds: some thirty years, within what a datetime can be."""
 
 
 class ConfigOverrides(TypedDict, total=False):
-    """The settings that a client takes by keyword: the fields of `CeleryConfig`, but for the two URLs."""
+    """The settings that a client takes by keyword: the fields of `CeleryConfig`, but for the two URLs.
+
+    No type checker can derive it from them, so a test compares names and types.
+    """
 
     timeout: float | None
     io_timeout: float
@@ -48,7 +53,6 @@ class ConfigOverrides(TypedDict, total=False):
     push_limit: int
     poll_min: float
     poll_max: float | None
-    max_connections: int
     max_in_flight: int
     max_result_bytes: int
     max_decompressed_bytes: int
@@ -57,20 +61,8 @@ class ConfigOverrides(TypedDict, total=False):
     queue: str
     hide_arguments: bool
     revoke_on_cancel: bool
-    broker_prefix: str
-    result_prefix: str
-    priority_steps: tuple[int, ...]
-    priority_separator: str
     control_exchange: str
-    fanout_prefix: bool | str
-    master_name: str | None
-    sentinel_username: str | None
-    sentinel_password: str | None
-    ssl_cert_reqs: str | int | None
-    ssl_ca_certs: str | None
-    ssl_certfile: str | None
-    ssl_keyfile: str | None
-    ssl_check_hostname: bool | None
+    redis: RedisOptions
     telemetry: Tracer | None
 
 
@@ -81,77 +73,44 @@ class CeleryConfig:
     broker_url: str = field(default=DEFAULT_BROKER_URL, repr=False)
     """Where tasks are sent: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``, as in Celery."""
     result_backend: str | None = field(default=None, repr=False)
-    """Where results are stored, spelled likewise. None is the broker's URL. With a store of Celery's that is no Redis,
-    such as ``db+postgresql://`` or ``disabled://``, tasks can be sent, and asking for a result is a ConfigError."""
+    """Where results are stored, spelled likewise. None is the broker's URL. With another of Celery's stores, such as
+    ``db+postgresql://`` or ``disabled://``, tasks can be sent, and asking for a result raises ConfigError."""
     timeout: float | None = 30.0
     """How long a call may take, from sending to the answer. None is no limit."""
     io_timeout: float = 5.0
-    """How long one Redis command, or one attempt to connect, may take."""
+    """How long one command, or one attempt to connect, may take."""
     push: bool = True
-    """Subscribe to single results, so that they arrive without polling. Polling goes on as a safety net."""
+    """Subscribe to results, so that they arrive without polling. Polling goes on as a safety net."""
     push_limit: int = 256
-    """How many results are subscribed to at once; those beyond are polled."""
+    """The most results that are subscribed to at once. Others are polled."""
     poll_min: float = 0.0005
     """The shortest pause between two reads of the same result."""
     poll_max: float | None = None
     """The longest pause between two reads of the same result. None is 1.0 with push and 0.1 without."""
-    max_connections: int = 10
-    """The most connections to each of the two Redis servers."""
     max_in_flight: int = 200_000
-    """The most results that are waited for at once. One more is a TooManyInFlightError, and is not sent."""
+    """The most results that are waited for at once. One more raises TooManyInFlightError, and is not sent."""
     max_result_bytes: int = 64 * 1024 * 1024
-    """The most bytes that one result may have as it is stored. It is judged when it has been read."""
+    """The most bytes of one stored result. They are counted after it was read."""
     max_decompressed_bytes: int = 64 * 1024 * 1024
-    """The most bytes that a compressed result may have once it is decompressed. Nothing beyond is decompressed."""
+    """The most bytes of one decompressed result. Decompression stops there."""
     max_json_depth: int = MAX_READ_DEPTH
-    """How deeply lists and dicts may be nested in a result, 500 at most: CPython's stack ends not far beyond."""
+    """How deeply lists and dicts may be nested in a result, at most 500. CPython's stack ends not far beyond."""
     json_types: Sequence[JSONType[Any]] = ()
     """Types of your own that arguments and results have: a `JSONType` for each ``register_type`` of the worker's."""
     queue: str = "celery"
-    """The queue that tasks are sent to where a call names none."""
+    """The queue of tasks whose call names none."""
     hide_arguments: bool = False
     """Have workers' logs and events show ``<hidden>`` in place of arguments, unless the call or its `RemoteTask` has an
-    ``argsrepr`` or ``kwargsrepr`` of its own. Where a task is retried, they show its arguments: that message is the
-    worker's own."""
+    ``argsrepr`` or ``kwargsrepr`` of its own. They show the arguments of a retry: the worker writes that message."""
     revoke_on_cancel: bool = True
     """Revoke the task of a `call` whose caller is cancelled."""
-    broker_prefix: str = ""
-    """Celery's ``global_keyprefix`` of ``broker_transport_options``: set before every key and channel, verbatim."""
-    result_prefix: str = ""
-    """Celery's ``global_keyprefix`` of ``result_backend_transport_options``: an underscore follows it, unless it ends
-    in one of ``: _ - .``."""
-    priority_steps: tuple[int, ...] = (0, 3, 6, 9)
-    """The priorities that have a list of their own, as in Celery's ``broker_transport_options``."""
-    priority_separator: str = "\x06\x16"
-    """What stands between a queue's name and its priority, as ``sep`` in Celery's ``broker_transport_options``."""
     control_exchange: str = "celery"
     """Celery's ``control_exchange``: where workers listen for remote control."""
-    fanout_prefix: bool | str = True
-    """kombu's ``fanout_prefix``, as in Celery's ``broker_transport_options``: what stands before the name of the
-    channel of remote control. True is ``/{db}.``, with the number of the database; False is nothing."""
-    master_name: str | None = None
-    """The name of the master that the Sentinels watch; needed with ``sentinel://``."""
-    sentinel_username: str | None = None
-    """The user name for the Sentinels themselves, where they want one."""
-    sentinel_password: str | None = field(default=None, repr=False)
-    """The password for the Sentinels themselves, where they want one."""
-    ssl_cert_reqs: str | int | None = None
-    """``required``, ``optional`` or ``none``, or Python's number for it, such as ``ssl.CERT_REQUIRED``, where the URL
-    does not say. None is ``required``.
-
-    With ``sentinel://``, this or any other of the ``ssl_*`` settings means TLS; with a URL that has none, such as
-    ``redis://``, each of them is a ConfigError."""
-    ssl_ca_certs: str | None = None
-    """A file of certificate authorities, where the URL does not say. None is the system's."""
-    ssl_certfile: str | None = None
-    """The client's certificate, where the server wants one."""
-    ssl_keyfile: str | None = None
-    """The key of the client's certificate."""
-    ssl_check_hostname: bool | None = None
-    """Whether the server's certificate must be for its host name. None is yes, unless certificates are not checked."""
+    redis: RedisOptions = field(default_factory=RedisOptions)
+    """The settings that only Redis has: prefixes, priorities, Sentinel, TLS."""
     telemetry: Tracer | None = None
     """What traces the messages that are sent: `fibo_client.telemetry.otel.OpenTelemetry`,
-    `fibo_client.telemetry.sentry.Sentry`, or a tracer of your own. None is nothing."""
+    `fibo_client.telemetry.sentry.Sentry`, or a tracer of your own. None is no tracing."""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "poll_max"):
@@ -162,14 +121,14 @@ class CeleryConfig:
         if self.poll_min > self.longest_poll:
             raise ConfigError(f"poll_min={self.poll_min} is longer than poll_max={self.longest_poll}")
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name}={value!r} must be an integer, {least} or more")
+            check_integer(name, getattr(self, name), least)
         if self.max_json_depth > MAX_READ_DEPTH:
             raise ConfigError(f"max_json_depth={self.max_json_depth} must be at most {MAX_READ_DEPTH}")
-        self._check_texts()
-        object.__setattr__(self, "priority_steps", _check_steps(self.priority_steps))
-        _check_fanout_prefix(self.fanout_prefix)
+        for name in ("queue", "control_exchange"):
+            check_text(name, getattr(self, name))
+        check_encodable(self)
+        if not isinstance(self.redis, RedisOptions):
+            raise ConfigError(f"redis must be RedisOptions(...), not {type(self.redis).__name__}")
         object.__setattr__(self, "json_types", _check_types(self.json_types))
         _check_tracer(self.telemetry)
 
@@ -278,22 +237,10 @@ class CeleryConfig:
         Raises:
             ConfigError: A name is not one of the fields, or a value is wrong.
         """
-        known = {each.name for each in dataclasses.fields(cls)}
-        for name in fields:
-            if name not in known:
-                raise ConfigError(f"{name!r} is not a setting; the settings are: {', '.join(sorted(known))}")
+        for name in _OF_REDIS.intersection(fields):
+            raise ConfigError(f"{name!r} is not a setting; it is one of redis=RedisOptions({name}=...)")
+        check_names(cls, fields)
         return cls(**fields)
-
-    def _check_texts(self) -> None:
-        for name in ("queue", "control_exchange", "priority_separator"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be text, and not empty")
-        for name in ("broker_prefix", "result_prefix"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be text")
-        for each in dataclasses.fields(self):
-            if not _is_encodable(each.name, getattr(self, each.name)):
-                raise ConfigError(f"{each.name} has half of a character in it, a lone surrogate: it cannot be encoded")
 
     def _check_seconds(self, name: str, *, zero: bool = True) -> None:
         value = getattr(self, name)
@@ -307,7 +254,6 @@ class CeleryConfig:
 
 _LEAST: Final = {
     "push_limit": 1,
-    "max_connections": 3,
     "max_in_flight": 1,
     "max_result_bytes": 1024,
     "max_decompressed_bytes": 1024,
@@ -315,23 +261,11 @@ _LEAST: Final = {
 }
 
 
-_PATHS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
-def _is_encodable(name: str, value: object) -> bool:
-    """Tell whether the value of a setting can become bytes, if it is text."""
-    # What is no UTF-8 in a path, Python reads as lone surrogates, which become the same bytes again.
-    encode = os.fsencode if name in _PATHS else str.encode
-    if isinstance(value, str):
-        try:
-            encode(value)
-        except UnicodeEncodeError:  # It holds the text, which may be a password: it must be no error's context.
-            return False
-    return True
+_OF_REDIS: Final = {each.name for each in dataclasses.fields(RedisOptions)}
 
 
 def _check_no_transport(url: object) -> None:
-    """Tell who gave a transport, such as a double, where the URL stands."""
+    """Raise with a hint if a transport, such as a double, stands in the URL's place."""
     if callable(getattr(url, "connect", None)):
         raise ConfigError(f"broker_url must be text; write: transport={type(url).__name__}(...), by that name")
 
@@ -345,28 +279,8 @@ def _check_tracer(tracer: object) -> None:
         )
 
 
-def _check_fanout_prefix(prefix: object) -> None:
-    if not isinstance(prefix, (bool, str)):
-        raise ConfigError(f"fanout_prefix={prefix!r} must be True, False, or text such as '/{{db}}.'")
-    try:
-        str(prefix).format(db=0)
-    except (LookupError, ValueError, TypeError, AttributeError):
-        raise ConfigError(f"fanout_prefix={prefix!r} may have one field in braces only: {{db}}") from None
-
-
 def _check_types(types: object) -> tuple[JSONType[Any], ...]:
     if not isinstance(types, (list, tuple)):
         raise ConfigError(f"json_types must be a list of JSONTypes, not {type(types).__name__}")
     JSONCodec(types)  # Says what is wrong with them.
     return tuple(types)
-
-
-def _check_steps(steps: object) -> tuple[int, ...]:
-    if not isinstance(steps, (list, tuple)) or not steps:
-        raise ConfigError(f"priority_steps={steps!r} must be a list of integers")
-    numbers = tuple(steps)
-    if any(isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= 9 for step in numbers):
-        raise ConfigError(f"priority_steps={steps!r} must be integers from 0 to 9")
-    if numbers[0] != 0 or list(numbers) != sorted(set(numbers)):
-        raise ConfigError(f"priority_steps={steps!r} must begin with 0 and rise")
-    return numbers

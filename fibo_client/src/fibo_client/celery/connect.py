@@ -1,61 +1,74 @@
-"""From settings to a broker and a result backend."""
+"""From settings to a broker and a result backend, each by a driver that is imported when a URL's scheme asks for it."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Protocol
+import importlib
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from fibo_client.celery.backends.redis import RedisBackend
 from fibo_client.celery.backends.unsupported import UnsupportedBackend, unsupported_reason
-from fibo_client.celery.brokers.redis import RedisBroker
-from fibo_client.celery.redis.connections import Connections
-from fibo_client.celery.redis.keys import BrokerKeys, result_key_prefix
-from fibo_client.celery.redis.urls import parse_url
+from fibo_client.celery.redis.urls import SCHEMES, parse_url
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.config import CeleryConfig
 
+BROKERS: Final[Mapping[str, str]] = dict.fromkeys(SCHEMES, "fibo_client.celery.brokers.redis:RedisBroker")
+"""The drivers by scheme, each as ``module:class``, as in kombu's ``TRANSPORT_ALIASES``."""
 
-def connect(config: CeleryConfig) -> tuple[RedisBroker, RedisBackend | UnsupportedBackend]:
+BACKENDS: Final[Mapping[str, str]] = dict.fromkeys(SCHEMES, "fibo_client.celery.backends.redis:RedisBackend")
+"""The same for result backends, as in Celery's ``BACKEND_ALIASES``."""
+
+
+def connect(config: CeleryConfig) -> tuple[Broker, Backend]:
     """Make the broker and the result backend that the settings name. No I/O yet.
 
     Args:
         config: The settings.
 
     Returns:
-        The two, over the same connections where both are on the same server and database.
+        The two. They share connections where they can.
 
     Raises:
         ConfigError: A URL is wrong.
     """
-    broker_address = parse_url(config.broker_url, config, role="broker_url")
-    broker_connections = Connections(broker_address, config)
-    store_connections = broker_connections
-    foreign = unsupported_reason(config.result_backend)
-    if config.result_backend is not None and foreign is None:
-        store_address = parse_url(config.result_backend, config, role="result_backend")
-        if store_address != broker_address:
-            # Two databases of one server come and go together: one line for both.
-            same = dataclasses.replace(store_address, db=broker_address.db) == broker_address
-            store_connections = Connections(store_address, config, broker_connections.health if same else None)
-    keys = BrokerKeys(
-        prefix=config.broker_prefix,
-        steps=config.priority_steps,
-        separator=config.priority_separator,
-        db=broker_address.db,
-        control_exchange=config.control_exchange,
-        fanout_prefix=config.fanout_prefix,
-    )
-    broker = RedisBroker(broker_connections, keys)
-    if foreign is not None:
-        return broker, UnsupportedBackend(broker, foreign)
-    return broker, RedisBackend(store_connections, result_key_prefix(config.result_prefix))
+    unreadable = check_urls(config)
+    shared: dict[Any, Any] = {}  # What drivers of one kind share; the others do not look.
+    broker: Broker = _driver(BROKERS, config.broker_url).connect(config, shared)
+    if unreadable is not None:
+        return broker, UnsupportedBackend(broker, unreadable)
+    backend: Backend = _driver(BACKENDS, config.result_backend or config.broker_url).connect(config, shared)
+    return broker, backend
+
+
+def check_urls(config: CeleryConfig) -> str | None:
+    """Check both URLs without importing a driver.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        Why no result can be read from the result backend, or None.
+
+    Raises:
+        ConfigError: A URL is wrong.
+    """
+    parse_url(config.broker_url, config.redis, role="broker_url")
+    unreadable = unsupported_reason(config.result_backend)
+    if config.result_backend is not None and unreadable is None:
+        parse_url(config.result_backend, config.redis, role="result_backend")
+    return unreadable
+
+
+def _driver(drivers: Mapping[str, str], url: str) -> Any:
+    module, _, name = drivers[url.partition("://")[0].lower()].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 class Transport(Protocol):
-    """Makes the two of what a client is told: `connect` does so where nothing else is asked for."""
+    """Makes the broker and the result backend of a client, in place of `connect`."""
 
     def connect(self, config: CeleryConfig) -> tuple[Broker, Backend]:
         """Make a broker and a result backend for one client, which closes them. No I/O yet.

@@ -38,7 +38,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
         What is known.
 
     Raises:
-        TransportError: Redis could not be asked.
+        TransportError: The broker could not be asked.
         ResultDecodeError: What is stored is not a result.
     """
     session.check()
@@ -46,7 +46,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
     queue = own_queue or session.config.queue
     # First the queue, then the workers, then the result: a task that moves on meanwhile is met further on.
     place = await session.broker.locate(queue, result.id, timeout=timeout)
-    # How many hear a question, Redis itself counts.
+    # The broker counts how many hear a question, where it can.
     heard, queues = await asyncio.gather(
         session.broker.broadcast(ControlRequest(method="ping")), Inspect(session, None, timeout).active_queues()
     )

@@ -140,9 +140,7 @@ class Outcomes:
             expired is one whose time was up.
     """
 
-    def __init__(
-        self, results: Sequence[Awaited], *, return_exceptions: bool, expiry_is_timeout: bool = False
-    ) -> None:
+    def __init__(self, results: Sequence[Awaited], *, return_exceptions: bool, expiry_is_timeout: bool = False) -> None:
         self._results = results
         self._return_exceptions = return_exceptions
         self._expiry_is_timeout = expiry_is_timeout
@@ -291,6 +289,4 @@ def timeout_error(
 
 def outage_hint(asked: Broker | Backend) -> str:
     """Ask what may be wrong with a server that gives no answer."""
-    if asked.health.reached:
-        return "Is it stopped, or very busy?"
-    return "Is that a Redis, with TLS or without as the URL says?"
+    return "Is it stopped, or very busy?" if asked.health.reached else asked.health.hint

@@ -96,7 +96,7 @@ class AsyncResult(Generic[T_co]):
             A coroutine, for ``if await result.ready():``. It makes one read and does not wait for the task.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The result could not be read.
         """
         return Question(self._is_ready(), "await result.ready()")
@@ -112,7 +112,7 @@ class AsyncResult(Generic[T_co]):
             nothing is stored: the task may be queued, running, unknown, or long over and expired.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The result could not be read.
             ResultDecodeError: What is stored is not a result.
         """
@@ -128,7 +128,7 @@ class AsyncResult(Generic[T_co]):
             The state with the progress, the answer or the failure. Where nothing is stored, it is ``PENDING``.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The result could not be read.
             ResultDecodeError: What is stored is not a result.
         """
@@ -145,7 +145,7 @@ class AsyncResult(Generic[T_co]):
             The answer; None for a task that was sent with ``ignore_result=True``.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: No answer came in time. The task goes on, and you may ask again.
             TaskFailedError: The task raised.
@@ -181,7 +181,7 @@ class AsyncResult(Generic[T_co]):
             Each new state, with what it carries (the progress, the worker that started it); the final one last.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
             ResultTimeoutError: The task was not over in time.
             ResultDecodeError: What is stored is not a result.
@@ -233,7 +233,7 @@ class AsyncResult(Generic[T_co]):
         """Delete the stored result. It cannot be asked for afterwards.
 
         Raises:
-            ConfigError: Results are stored in something else than a Redis, or nowhere.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
             TransportError: It may not have been deleted.
         """
         self._session.check()

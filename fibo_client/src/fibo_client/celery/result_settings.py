@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+
+from fibo_client.celery.backends.unsupported import unsupported_reason
+from fibo_client.celery.redis.options import RedisOptions
+from fibo_client.celery.redis.urls import parse_url
+from fibo_client.errors import ConfigError
+from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.urls import RedisAddress
 
-_HERE: Final = {"localhost", "127.0.0.1", "::1", None}
+_HERE: Final = {"localhost", "127.0.0.1", "::1"}
 
 _IGNORED: Final = (
     "it declares the task with ignore_result=True, and stores a result only if the message asks for one "
@@ -39,12 +46,14 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
         return _IGNORED
     options = conf.get("result_backend_transport_options")
     prefix = options.get("global_keyprefix") if isinstance(options, dict) else None
-    if bool(prefix) != bool(config.result_prefix):
+    if bool(prefix) != bool(config.redis.result_prefix):
         # Celery masks what it is, because of the "key" in its name.
         return (
-            "its keys have a prefix (global_keyprefix), those that this client reads have none: set result_prefix"
+            "its keys have a prefix (global_keyprefix), those that this client reads have none: "
+            "say redis=RedisOptions(result_prefix=...)"
             if prefix
-            else "its keys have no prefix (global_keyprefix), those that this client reads have one: result_prefix"
+            else "its keys have no prefix (global_keyprefix), those that this client reads have one: "
+            "result_prefix in RedisOptions"
         )
     backend = conf.get("result_backend")
     if not _is_shown(conf.get("broker_url"), config):
@@ -60,36 +69,38 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
 
 def _is_shown(broker: Any, config: CeleryConfig) -> bool:
     """Tell whether the settings are those that a worker goes by: its environment wins over them, and is not shown."""
-    # It answers on our broker, so settings that name another one are not in force.
-    try:
-        return isinstance(broker, str) and _server(broker)[2:] == _server(config.broker_url)[2:]
-    except ValueError:
-        return False
+    # It answers on our broker, so settings that name another one are not in force. Its host may have several names.
+    theirs, ours = _address(broker, config), _address(config.broker_url, config)
+    return theirs is not None and ours is not None and _without_host(theirs) == _without_host(ours)
+
+
+def _without_host(address: RedisAddress) -> RedisAddress:
+    return dataclasses.replace(address, host="", username=None, password=None, ssl=None)
 
 
 def _difference(backend: str, config: CeleryConfig) -> str | None:
-    ours = config.result_backend or config.broker_url
-    try:
-        (theirs_kind, *theirs), (ours_kind, *mine) = _server(backend), _server(ours)
-    except ValueError:
+    theirs, ours = _address(backend, config), _address(config.result_backend or config.broker_url, config)
+    if ours is None or (theirs is None and unsupported_reason(backend) is None):
         return None
-    if theirs_kind == ours_kind and theirs == mine:
+    if theirs is None or theirs.kind != ours.kind:
+        kind = printable(backend.partition("://")[0], 40)
+        return f"its result_backend is of another kind ({kind}), unless its environment says otherwise"
+    if ours.kind != "tcp" or (theirs.host, theirs.port, theirs.db) == (ours.host, ours.port, ours.db):
         return None
-    if theirs_kind not in ("redis", "rediss", ours_kind):
-        return f"its result_backend is of another kind ({theirs_kind}), unless its environment says otherwise"
-    if ours_kind not in ("redis", "rediss") or theirs == mine:
-        return None
-    (their_host, their_port, their_db), (our_host, our_port, our_db) = theirs, mine
-    if (their_port, their_db) == (our_port, our_db):
-        if {their_host, our_host} <= _HERE:
+    if (theirs.port, theirs.db) == (ours.port, ours.db):
+        if {theirs.host, ours.host} <= _HERE:
             return None
-        return f"its result_backend is at {their_host}, ours at {our_host}: perhaps two names of one server"
+        return f"its result_backend is at {theirs.host}, ours at {ours.host}: perhaps two names of one server"
     return (
-        f"its result_backend is {their_host}:{their_port}/{their_db}, ours {our_host}:{our_port}/{our_db}, "
+        f"its result_backend is {theirs.host}:{theirs.port}/{theirs.db}, ours {ours.host}:{ours.port}/{ours.db}, "
         "unless its environment says otherwise (CELERY_RESULT_BACKEND)"
     )
 
 
-def _server(url: str) -> tuple[str, str | None, int, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
+def _address(url: Any, config: CeleryConfig) -> RedisAddress | None:
+    """Read a URL, if it is one of Redis."""
+    options = RedisOptions(master_name=config.redis.master_name or "unknown")  # A worker does not say its own.
+    try:
+        return parse_url(url, options, role="result_backend")
+    except ConfigError:
+        return None

@@ -233,7 +233,7 @@ class Session:
         """Check that results can be asked for at all.
 
         Raises:
-            ConfigError: They are stored in something else than a Redis, or nowhere.
+            ConfigError: They are stored where this client cannot read them, or nowhere.
         """
         if self.backend.unreadable is not None:
             raise ConfigError(self.backend.unreadable)

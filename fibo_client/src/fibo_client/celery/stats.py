@@ -14,7 +14,7 @@ class ClientStats:
         in_flight: Tasks of calls under way that were sent, or may have been, and have no answer yet. Tasks that were
             handed out (`send_task`, `send_many`) are not among them.
         unsent: Messages that still have to be sent, or whose sending has had no answer yet.
-        published: Messages that Redis has taken.
+        published: Messages that the broker has taken.
         answers: Final results that came for those who waited, broken ones included.
         pushes: Results and states that were pushed.
         polls: Commands that read results, each up to some hundred of them.

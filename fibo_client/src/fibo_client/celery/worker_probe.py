@@ -1,7 +1,7 @@
 """Whether any worker is there at all: the first thing to know of an answer that does not come.
 
 It is asked when somebody's time is nearly up, in the background, so that the error can say it and no deadline waits for
-it. The question is a ping that wants no answer: Redis itself counts who listens.
+it. The question is a ping that wants no answer: the broker counts who listens.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class WorkerProbe:
             self._listening = await self._broker.broadcast(ControlRequest(method="ping"))
             again = AGAIN_IF_SOMEBODY if self._listening else AGAIN_IF_NOBODY
         except TransportError as error:
-            self._listening = None  # Why Redis cannot be asked is told by those whose errors it causes.
-            # Who may not ask would only fill the log of what Redis refuses.
+            self._listening = None  # Those whose calls fail say why it cannot be asked.
+            # A broker that refuses would refuse again.
             again = math.inf if error.refused else AGAIN_IF_NOBODY
         self._told = loop.time()
         self._next = self._told + again

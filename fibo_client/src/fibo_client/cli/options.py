@@ -73,7 +73,11 @@ Backend = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the client, such as master_name=cache. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting, such as redis.master_name=cache. Repeatable.",
+    ),
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", envvar="FIBO_DEBUG", help="Show the client's log, and Python's tracebacks.")

@@ -30,7 +30,7 @@ from fibo_client.errors import (
 from fibo_client.text import printable_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from fibo_client.client import FiboClient
 
@@ -40,6 +40,7 @@ _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", 
 _SHOW_CURSOR: Final = "\x1b[?25h"
 INSPECT_TIMEOUT: Final = 1.0
 """Seconds that workers have to answer the questions after a timeout."""
+_OF_REDIS: Final = "redis."
 _NOTICE_DELAY: Final = 0.5
 """Seconds after which it is said that something takes time, if the command is not over by then."""
 
@@ -51,7 +52,7 @@ class ClientOptions:
     Attributes:
         broker: The broker's URL, or None for that of the environment.
         result_backend: The results' URL, likewise.
-        settings: Fields of `FiboConfig`, as ``name=value``.
+        settings: Fields of `FiboConfig` as ``name=value``, of its `RedisOptions` as ``redis.name=value``.
         debug: Whether to show Python's tracebacks and the client's log.
     """
 
@@ -75,7 +76,7 @@ class ClientOptions:
         from fibo_client.client import FiboClient
 
         urls = {"broker_url": self.broker, "result_backend": self.result_backend}
-        given = dict(map(_setting, self.settings)) | {name: url for name, url in urls.items() if url is not None}
+        given = _settings(self.settings) | {name: url for name, url in urls.items() if url is not None}
         return FiboClient(**(given | overrides))
 
 
@@ -290,6 +291,14 @@ def _showing_log(console: Console, *, debug: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _settings(texts: Iterable[str]) -> dict[str, Any]:
+    from fibo_client.celery.redis.options import RedisOptions
+
+    given = dict(map(_setting, texts))
+    redis = {name.removeprefix(_OF_REDIS): given.pop(name) for name in list(given) if name.startswith(_OF_REDIS)}
+    return given | {"redis": RedisOptions.from_fields(redis)} if redis else given
 
 
 def _setting(text: str) -> tuple[str, Any]:

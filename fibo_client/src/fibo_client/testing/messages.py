@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
 
 _MOST_BYTES: Final = 512 * 1024 * 1024
-"""What a Redis takes at the most."""
+"""What Redis takes at the most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The contract of a result backend.
 
-It raises the errors of `fibo_client.errors` only, and never waits longer than its own limit a command.
+It raises errors of `fibo_client.errors` only, and has a time limit for each command.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Subscription(Protocol):
         ...
 
     async def receive(self) -> Confirmed | Pushed | None:
-        """Wait for the next event. A reader that is cancelled meanwhile leaves the connection broken.
+        """Wait for the next event. Cancelling this breaks the connection.
 
         Returns:
             The event, or None for one that says nothing about a result, such as the answer to `ping`.
@@ -56,7 +56,7 @@ class Subscription(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Ask for a sign of life; it comes through `receive`.
+        """Ask the server to answer. The answer comes through `receive`.
 
         Raises:
             TransportError: The connection is gone.
@@ -64,7 +64,7 @@ class Subscription(Protocol):
         ...
 
     async def abort(self) -> None:
-        """Break the connection, so that the task that waits in `receive` learns that it is gone."""
+        """Break the connection, so that `receive` raises."""
         ...
 
     async def aclose(self) -> None:
@@ -77,7 +77,7 @@ class Backend(Protocol):
 
     @property
     def unreadable(self) -> str | None:
-        """Why no result can be read here at all, and what to do. None where they can."""
+        """Why no result can be read here, and what to do. None if results can be read."""
         ...
 
     @property

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from fibo_client.celery.backends.base import Confirmed, Pushed
 from fibo_client.celery.redis.connections import FAILURES
 from fibo_client.celery.redis.errors import RedisFaultError, brief, translated
-from fibo_client.celery.redis.keys import RESULT
+from fibo_client.celery.redis.keys import RESULT, result_key_prefix
+from fibo_client.celery.redis.sharing import shared_connections
+from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import ReadError, TransportError
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
+    from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.redis.connections import Connections
+    from fibo_client.celery.redis.urls import RedisAddress
     from fibo_client.celery.server_health import ServerHealth
 
 
@@ -30,6 +34,15 @@ class RedisBackend:
         self.health: ServerHealth = connections.health
         self.unreadable: str | None = None
         self._prefix = prefix
+
+    @classmethod
+    def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, Connections]) -> Self:
+        """Make the backend that the settings name, on connections that it shares with the broker. No I/O yet."""
+        if config.result_backend is None:
+            address = parse_url(config.broker_url, config.redis, role="broker_url")
+        else:
+            address = parse_url(config.result_backend, config.redis, role="result_backend")
+        return cls(shared_connections(address, config, shared), result_key_prefix(config.redis.result_prefix))
 
     async def get_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """See `Backend.get_many`. One MGET."""

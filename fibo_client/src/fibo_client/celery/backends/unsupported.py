@@ -1,6 +1,6 @@
-"""Result backends of Celery's that are no Redis, or none at all: whoever asks for a result is told so, and what to do.
+"""Result backends of Celery's that this client cannot read. Asking for a result raises, and says what to do.
 
-A service that only sends, in an environment that it shares with workers, needs no results.
+A service that only sends needs no results, but may share its environment with workers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _NAMES: Final = frozenset({
     "riak", "rpc", "s3",
 })
 # fmt: on
-"""Celery's names, and Django's, for what may stand there without ``://``."""
+"""Result backends that Celery and Django name without ``://``."""
 _CLASS: Final = re.compile(r"[A-Za-z_]\w*(\.\w+)*\.([A-Z]\w*|\w+:[A-Z]\w*)", re.ASCII)
-"""The path of a class of somebody's own. Celery takes it with ``://`` behind it, and without."""
+"""The path of a custom class. Celery takes it with ``://`` behind it, and without."""
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9_.+-]*")
 _HARMLESS: Final = re.compile(r"[a-z][a-z0-9+-]{0,19}")
 
@@ -38,13 +38,13 @@ _STORED: Final = f"{_SETTING}: results are {{}}, and this client reads a Redis o
 
 
 def unsupported_reason(url: str | None) -> str | None:
-    """Say why results cannot be read where Celery stores them in something else than a Redis, or nowhere.
+    """Say why results cannot be read from a result backend.
 
     Args:
         url: The setting ``result_backend``: a URL, or one of Celery's names.
 
     Returns:
-        What to tell whoever asks for a result; it shows no secret. None where it is, or is meant to be, a Redis.
+        The message for whoever asks for a result, without secrets. None if the backend is, or is meant to be, a Redis.
     """
     if not isinstance(url, str):
         return None
@@ -53,7 +53,7 @@ def unsupported_reason(url: str | None) -> str | None:
     if kind == "disabled":
         return _NOT_STORED
     named = kind in _NAMES or _CLASS.fullmatch(scheme)
-    # Without ``://``, it may be a host, with a password before it.
+    # Without ``://``, it may be a host with a password before it.
     if not named and (not mark or not _SCHEME.fullmatch(kind) or means_redis(kind)):
         return None
     shown = "+".join(kind.split("+")[:2])  # db+postgresql+psycopg2 says whose driver, too.
@@ -61,11 +61,11 @@ def unsupported_reason(url: str | None) -> str | None:
 
 
 class UnsupportedBackend:
-    """Implements `fibo_client.celery.brokers.base.Backend` where there is none that can be read. No I/O.
+    """Implements `fibo_client.celery.backends.base.Backend`, and raises ConfigError for whatever is asked. No I/O.
 
     Args:
-        broker: The broker beside it.
-        reason: Why nothing can be read, and what to do.
+        broker: The broker beside it, whose health is taken for its own.
+        reason: What the error says.
     """
 
     def __init__(self, broker: Broker, reason: str) -> None:

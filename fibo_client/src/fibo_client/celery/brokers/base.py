@@ -1,6 +1,6 @@
 """The contract of a broker.
 
-It raises the errors of `fibo_client.errors` only, and never waits longer than its own limit a command.
+It raises errors of `fibo_client.errors` only, and has a time limit for each command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class PublishOutcome(NamedTuple):
     Attributes:
         messages: The messages.
         error: None if the broker has taken them; PublishError if they were certainly not sent, or were refused or
-            returned; PublishUnknownError if nobody knows.
+            returned; PublishUnknownError if that is not known.
     """
 
     messages: Sequence[TaskMessage]
@@ -35,8 +35,8 @@ class Place(NamedTuple):
 
     Attributes:
         depth: How many messages wait in the queue, over all priorities.
-        ahead: How many of them come before it, as far as that stands still. None if it was not found.
-        complete: Whether all of them were looked at.
+        ahead: How many of them come before it, at the moment of the look. None if it was not found.
+        complete: Whether the search looked at all of them.
     """
 
     depth: int
@@ -69,7 +69,7 @@ class Broker(Protocol):
             message: The message.
 
         Raises:
-            MessageError: It is too large, for example.
+            MessageError: It cannot, for example because it is too large.
         """
         ...
 
@@ -77,11 +77,11 @@ class Broker(Protocol):
         """Publish messages.
 
         Args:
-            messages: The messages; at least one. What becomes of one says nothing of another.
+            messages: The messages; at least one.
 
         Yields:
-            What became of them, as it becomes known, in any order: each message is in one outcome. Of those that are
-            in none when the generator is closed, nobody knows.
+            Outcomes as they become known, in any order. Each message is in one. If the generator is closed early, the
+            outcome of the other messages is unknown.
         """
         ...
 
@@ -100,12 +100,12 @@ class Broker(Protocol):
         ...
 
     async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
-        """Look for a message in a queue, at a bounded cost: in a long one only among the oldest and the newest.
+        """Find a message in a queue. In a long queue, only the oldest and the newest messages are looked at.
 
         Args:
             queue: The queue's name.
             task_id: The id of its task.
-            timeout: Seconds to look. What was not looked at by then is left.
+            timeout: Seconds to look. The search ends then, complete or not.
 
         Returns:
             Where it is. Messages that workers hold already are in no queue.
@@ -136,7 +136,7 @@ class Broker(Protocol):
             request: The command.
             timeout: Seconds for all of it. It ends sooner once every worker that listened has answered, where the
                 broker counts them.
-            limit: End after so many answers.
+            limit: End after this many answers.
 
         Returns:
             The answers by node name.

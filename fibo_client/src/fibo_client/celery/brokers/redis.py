@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from fibo_client.celery.brokers.base import Place, PublishOutcome
 from fibo_client.celery.protocol.control import decode_reply, encode_request
@@ -14,6 +14,9 @@ from fibo_client.celery.redis import envelope
 from fibo_client.celery.redis.connections import Limit
 from fibo_client.celery.redis.encoder import SURE_BYTES, RedisEncoder
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
+from fibo_client.celery.redis.keys import BrokerKeys
+from fibo_client.celery.redis.sharing import shared_connections
+from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
 if TYPE_CHECKING:
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
+    from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.redis.connections import Connections
-    from fibo_client.celery.redis.keys import BrokerKeys
+    from fibo_client.celery.redis.urls import RedisAddress
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.telemetry.tracer import Server
 
@@ -59,6 +63,13 @@ class RedisBroker:
         self._over: list[str] = []
         self._unbinding: set[asyncio.Task[None]] = set()
         self._one_unbinds = asyncio.Lock()
+
+    @classmethod
+    def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, Connections]) -> Self:
+        """Make the broker that the settings name, on connections that it shares with the result backend. No I/O yet."""
+        address = parse_url(config.broker_url, config.redis, role="broker_url")
+        keys = BrokerKeys.from_options(config.redis, db=address.db, control_exchange=config.control_exchange)
+        return cls(shared_connections(address, config, shared), keys)
 
     @property
     def last_priority(self) -> int:

@@ -361,7 +361,7 @@ def _may_be_added(name: object, value: object) -> bool:
 
 
 def check_name(what: str, name: object) -> str:
-    """Check a name that goes into a message or a Redis key.
+    """Check a name that goes into a message or a key.
 
     Args:
         what: The option's name, for the error.
@@ -398,7 +398,7 @@ def check_priority(priority: int | None) -> int:
     if priority is None:
         return 0
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise MessageError(f"priority={shown(priority)} must be an integer from 0 (served first over Redis) to 9")
+        raise MessageError(f"priority={shown(priority)} must be an integer from 0 to 9")
     return int(priority)
 
 

@@ -34,6 +34,7 @@ from fibo_client._version import __version__
 from fibo_client.celery.config import DEFAULT_BROKER_URL
 from fibo_client.celery.redis.errors import (
     IS_IT_REDIS,
+    IS_IT_REDIS_AT_ALL,
     IS_IT_RUNNING,
     IS_IT_TLS,
     IS_IT_WELL,
@@ -104,12 +105,12 @@ class Connections:
 
     def __init__(self, address: RedisAddress, config: CeleryConfig, health: ServerHealth | None = None) -> None:
         self.address = address
-        self.health: ServerHealth = health or ServerHealth(str(address))
+        self.health: ServerHealth = health or ServerHealth(str(address), IS_IT_REDIS_AT_ALL)
         self._io_timeout = config.io_timeout
         self._sentinel: Sentinel | None = None
-        self._slots = anyio.Semaphore(config.max_connections)
+        self._slots = anyio.Semaphore(config.redis.max_connections)
         # What blocks for long may have half of the connections: publishing and reading need the others.
-        self._long = anyio.Semaphore(max(1, config.max_connections // 2))
+        self._long = anyio.Semaphore(max(1, config.redis.max_connections // 2))
         self._closed = False
         self._pool = self._make_pool(config)
         # Connected, and used by nobody. They stay out of redis-py's pool: each turn there costs as much as a command.
@@ -123,13 +124,13 @@ class Connections:
         options = {
             **common,
             "redis_connect_func": partial(_handshake, address.db),
-            "max_connections": config.max_connections,
+            "max_connections": config.redis.max_connections,
             "username": address.username,
             "password": address.password,
         }
         secure = {} if address.ssl is None else _tls(address.ssl)
         if address.kind == "sentinel":
-            credentials = {"username": config.sentinel_username, "password": config.sentinel_password}
+            credentials = {"username": config.redis.sentinel_username, "password": config.redis.sentinel_password}
             own = {**common, **secure, **credentials, "ssl": bool(secure), "redis_connect_func": partial(_handshake, 0)}
             self._sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
             options |= {**secure, "ssl": bool(secure)}

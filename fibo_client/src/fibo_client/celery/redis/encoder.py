@@ -30,7 +30,7 @@ class RedisEncoder:
     def __init__(self, keys: BrokerKeys) -> None:
         self._keys = keys
         self._marks = cut_ids(os.urandom(envelope.MARKS * ID_BYTES))  # Never told to anybody.
-        # Workers keep unacknowledged messages by their tags, which must be unique. Each is a UUID that ends in a number.
+        # Workers keep unacknowledged messages by their tags, which must be unique: UUIDs that end in a count.
         self._tag_prefix = str(uuid.uuid4())[:24]
         self._tags = itertools.count(1)
         self._template: MessageTemplate | None = None

@@ -1,4 +1,4 @@
-"""What can go wrong with a Redis: as an outcome, as the error that callers know, and in words that say what to do."""
+"""Failures of Redis: their outcome, the public error for each, and a hint on what to do."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Outcome = Literal["unsent", "refused", "unknown"]
 
 
 class RedisFaultError(TransportError):
-    """A command did not do what it should.
+    """A command failed.
 
     Attributes:
-        outcome: ``unsent``: it never left. ``refused``: Redis answered no. ``unknown``: no answer came.
+        outcome: ``unsent``: it was not sent. ``refused``: Redis answered with an error. ``unknown``: no answer came.
     """
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
@@ -31,15 +31,15 @@ class RedisFaultError(TransportError):
 
 
 class ConnectionsBusyError(RedisFaultError, TooManyConnectionsError):
-    """No connection came free. Nothing was sent."""
+    """No connection became free. Nothing was sent."""
 
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn a fault into the error that callers know, with no more of its history than what redis-py said.
+    """Raise the public error for a fault, with redis-py's error as its cause.
 
     Raises:
-        TransportError: A command inside did not do what it should.
+        TransportError: A command inside failed.
     """
     try:
         yield
@@ -57,30 +57,30 @@ def translated(fault: RedisFaultError) -> TransportError:
 
 
 def brief(error: Exception) -> Exception:
-    """Cut an error of redis-py down to what it says: the way through its and asyncio's insides fills a screen."""
+    """Strip an error of redis-py of its traceback and context, which fill a screen."""
     error.__cause__ = error.__context__ = None
-    if isinstance(error, RedisError):  # What it says, the other side wrote, and a traceback shows it as it is.
+    if isinstance(error, RedisError):  # The server wrote the text, and a traceback shows it unescaped.
         error.args = (printable(_said(error)),)
     return error.with_traceback(None)
 
 
 def _said(error: BaseException) -> str:
     text = str(error).strip()
-    # Before 7.4 redis-py goes on with its clients, passwords included.
+    # Before redis-py 7.4, the text goes on with its clients, passwords included.
     if isinstance(error, MasterNotFoundError):
         return text.partition(" : ")[0]
-    # Redis in protected mode goes on with four ways out, the first of which is to open it to everybody.
+    # Redis in protected mode goes on with advice, first of all to open it to everybody.
     return text.partition(" If you want to connect")[0]
 
 
 def outcome_of(error: RedisError) -> Outcome:
-    """Tell a server that cannot take the command yet from one that does not want it."""
+    """Return ``unsent`` if the server cannot take the command yet, ``refused`` if it does not want it."""
     not_yet = isinstance(error, (BusyLoadingError, ReadOnlyError, MasterDownError))
     return "unsent" if not_yet else "refused"
 
 
 def explain(error: BaseException) -> str:
-    """Say in a line what went wrong and, where it is plain, what to do."""
+    """Describe an error in a line, with a hint if its cause is plain."""
     text = _said(error) or type(error).__name__
     for sign, advice in _ADVICE:
         if sign in text.lower():
@@ -89,7 +89,7 @@ def explain(error: BaseException) -> str:
 
 
 def explain_connect(error: BaseException, *, tls: bool) -> str:
-    """Say it of a connection that did not come about, where the same words mean more than later."""
+    """Describe a failure to connect, of which the same words tell more than later."""
     text = _said(error)
     for sign, advice in _TLS_ADVICE if tls else _PLAIN_ADVICE:
         if sign in text.lower():
@@ -99,6 +99,7 @@ def explain_connect(error: BaseException, *, tls: bool) -> str:
 
 IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
 IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
+IS_IT_REDIS_AT_ALL: Final = "Is that a Redis, with TLS or without as the URL says?"
 IS_IT_WELL: Final = "Is it stopped, or very busy (SLOWLOG GET)?"
 _CLOSED_IN_TLS: Final = (
     "Redis closed it at once, without a word: does it want a client's certificate (ssl_certfile and ssl_keyfile), or "

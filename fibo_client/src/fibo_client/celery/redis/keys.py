@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.protocol.message import check_name
+
+if TYPE_CHECKING:
+    from fibo_client.celery.redis.options import RedisOptions
 
 RESULT: Final = "celery-task-meta-"
 
@@ -35,6 +38,27 @@ class BrokerKeys:
     control_exchange: str
     fanout_prefix: bool | str = True
 
+    @classmethod
+    def from_options(cls, options: RedisOptions, *, db: int, control_exchange: str) -> BrokerKeys:
+        """Make the names that the settings ask for.
+
+        Args:
+            options: The settings of Redis.
+            db: The number of the database.
+            control_exchange: Celery's setting of that name.
+
+        Returns:
+            The names.
+        """
+        return cls(
+            prefix=options.broker_prefix,
+            steps=options.priority_steps,
+            separator=options.priority_separator,
+            db=db,
+            control_exchange=control_exchange,
+            fanout_prefix=options.fanout_prefix,
+        )
+
     def queue(self, name: str, priority: int) -> str:
         """Name the list of a queue for a priority.
 
@@ -46,7 +70,7 @@ class BrokerKeys:
             The list that workers look at first for 0 and last for 9.
 
         Raises:
-            MessageError: The name cannot be one.
+            MessageError: The name is not valid.
         """
         name = check_name("queue", name)
         step = self.steps[bisect_right(self.steps, priority) - 1]
@@ -62,7 +86,7 @@ class BrokerKeys:
             One list a priority step.
 
         Raises:
-            MessageError: The name cannot be one.
+            MessageError: The name is not valid.
         """
         return [self.queue(name, step) for step in self.steps]
 
@@ -87,10 +111,10 @@ class BrokerKeys:
         return f"{self.prefix}_kombu.binding.{self.reply_exchange}"
 
     def reply_binding(self, reply_key: str) -> str:
-        """Make the member of that set for one who asks. Names inside it have no prefix.
+        """Make the member of `reply_bindings` for a question. Names inside it have no prefix.
 
         Args:
-            reply_key: The routing key of the one who asks.
+            reply_key: The routing key of the answers.
 
         Returns:
             The member.
@@ -101,7 +125,7 @@ class BrokerKeys:
         """Name the list into which answers are pushed.
 
         Args:
-            reply_key: The routing key of the one who asks.
+            reply_key: The routing key of the answers.
 
         Returns:
             The list.
@@ -110,7 +134,7 @@ class BrokerKeys:
 
 
 def fill_fanout_prefix(prefix: bool | str, db: int) -> str:
-    """Make what stands before the name of the control exchange in that of its channel.
+    """Make the prefix of the control channel's name.
 
     Args:
         prefix: kombu's transport option ``fanout_prefix``.
@@ -129,13 +153,13 @@ def fill_fanout_prefix(prefix: bool | str, db: int) -> str:
 
 
 def result_key_prefix(prefix: str) -> str:
-    """Make what stands before a task's id in the key, and the channel, of its result.
+    """Make the prefix of the keys and channels of results; the task's id follows it.
 
     Args:
         prefix: Celery's ``global_keyprefix`` of the result backend.
 
     Returns:
-        The start of all keys.
+        The prefix.
     """
     if prefix and not prefix.endswith((":", "_", "-", ".")):
         prefix = f"{prefix}_"

@@ -1,8 +1,8 @@
-"""URLs of Redis servers, read as Celery spells them: text in, a checked address out.
+"""Read the URLs of Redis servers, spelled as for Celery. No I/O.
 
-What it must not do: any I/O, and show a secret. A malformed URL may hold a piece of its password in any
-place (``redis://:pa/ss@host`` has the port "pa"), so no error shows a user name, a password, a host or a
-path, and none is raised while another one is handled, which would carry the text along as its context.
+A malformed URL may hold a piece of its password anywhere (``redis://:pa/ss@host`` has the port "pa"), so no error shows
+a user name, a password, a host or a path. Errors are raised outside of ``except`` blocks, or their context would show
+the text.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fibo_client.telemetry.tracer import Server
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.options import RedisOptions
 
-__all__ = ["RedisAddress", "TLSOptions", "means_redis", "parse_url"]
+__all__ = ["SCHEMES", "RedisAddress", "TLSOptions", "means_redis", "parse_url"]
 
 CertReqs = Literal["required", "optional", "none"]
 Role = Literal["broker_url", "result_backend"]
@@ -36,7 +36,7 @@ _MOST_PORT: Final = 65_535
 _MOST_DB: Final = 2**31 - 1
 _LONGEST_HOST: Final = 253
 
-_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
+SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _SUPPORTED: Final = "redis://, rediss://, redis+socket:// or sentinel://"
 _BEGIN: Final = f"it must begin with {_SUPPORTED}, as in redis://localhost:6379/0"
 _TLS: Final = "with TLS it is rediss://, with two s"
@@ -46,7 +46,7 @@ _ENCODE: Final = (
 )
 
 _ALIKE: Final = 0.75
-"""How much alike, from 0 to 1, a scheme must be to one of a Redis to be taken for it, misspelled."""
+"""The similarity, 0 to 1, from which an unknown scheme counts as a misspelled one of Redis."""
 
 _NO_CLUSTER: Final = "Redis Cluster is not supported, neither here nor by Celery; use a single Redis or sentinel://"
 _SAY_SOCKET: Final = "a Unix socket is spelled redis+socket:///path/to/redis.sock, as in Celery"
@@ -91,8 +91,8 @@ _NO_TLS: Final[Mapping[str, str]] = {
     "redis": "is about TLS, which needs the scheme rediss://",
     "redis+socket": "is about TLS, which a Unix socket does not have",
 }
-_FOR_BOTH: Final = "The settings ssl_* are for both URLs: where one alone has TLS, put them into it, behind a '?'"
-_SETTING_INSTEAD: Final = "is not an option of the URL, but a setting of its own"
+_FOR_BOTH: Final = "RedisOptions are for both URLs: where one alone has TLS, put ssl_* into it, behind a '?'"
+_SETTING_INSTEAD: Final = "is not an option of the URL, but one of redis=RedisOptions(...)"
 _CELERYS_OWN: Final = (
     "client_name",
     "health_check_interval",
@@ -105,7 +105,7 @@ _CELERYS_OWN: Final = (
     "socket_timeout",
     "timeout",
 )
-"""What the URL of Celery's result backend may say of Celery's own connections. It means nothing to ours."""
+"""Options of Celery's own connections, which are ignored in the URL of a result backend."""
 _IO_TIMEOUT: Final = "is not an option of the URL: the setting io_timeout says how long a command or a connect may take"
 _BEFORE_HOST: Final = "is not an option of the URL: user name and password stand before the host, as user:password@host"
 _OPTION_WORDS: Final[Mapping[str, str]] = {
@@ -113,7 +113,7 @@ _OPTION_WORDS: Final[Mapping[str, str]] = {
     "socket_connect_timeout": _IO_TIMEOUT,
     "max_connections": _SETTING_INSTEAD,
     "master_name": _SETTING_INSTEAD,
-    "global_keyprefix": "is not an option of the URL: the settings are broker_prefix and result_prefix",
+    "global_keyprefix": "is not an option of the URL: say broker_prefix and result_prefix in redis=RedisOptions(...)",
     "username": _BEFORE_HOST,
     "password": _BEFORE_HOST,
     "credential_provider": "is refused: nothing is imported because a URL says so; "
@@ -145,9 +145,9 @@ class TLSOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """A database on a Redis server, and who asks for it. Equal addresses can share connections.
+    """A database on a Redis server, and the user who connects to it. Equal addresses can share connections.
 
-    Its text and its repr never show the password, its text neither the user name.
+    Its repr does not show the password, its text neither the password nor the user name.
 
     Attributes:
         kind: ``tcp``, ``unix`` or ``sentinel``; says which of the next four are filled.
@@ -175,7 +175,7 @@ class RedisAddress:
 
     @property
     def server(self) -> Server:
-        """Where it is, for telemetry. Which server is the Sentinels' master shows only when it is connected to."""
+        """The server, for telemetry. The address of a Sentinels' master is not known before a connection."""
         if self.kind == "sentinel":
             return Server("redis")
         return Server("redis", self.path) if self.kind == "unix" else Server("redis", self.host, self.port)
@@ -190,12 +190,12 @@ class RedisAddress:
         return f"{'rediss' if self.ssl else 'redis'}://{_host_and_port(self.host, self.port)}/{self.db}"
 
 
-def parse_url(url: str, config: CeleryConfig, *, role: Role) -> RedisAddress:
+def parse_url(url: str, redis: RedisOptions, *, role: Role) -> RedisAddress:
     """Read the URL of a broker or of a result backend.
 
     Args:
         url: The URL, spelled as for Celery.
-        config: The settings, for what the URL does not say: ``master_name`` and ``ssl_*``.
+        redis: What the URL does not say: ``master_name`` and ``ssl_*``.
         role: The setting that the URL comes from; errors name it.
 
     Returns:
@@ -208,34 +208,34 @@ def parse_url(url: str, config: CeleryConfig, *, role: Role) -> RedisAddress:
         raise ConfigError(f"{role} must be text, such as redis://localhost:6379/0, not {type(url).__name__}")
     setting = _Setting(role, "@" in url)
     scheme, rest = _split_scheme(url, setting)
-    rest = rest.rstrip(";")  # As where a list is made of variables, of which one is empty.
+    rest = rest.rstrip(";")  # A list made of variables ends so if the last is empty.
     if scheme in _NO_TLS:
-        _check_no_tls(scheme, config, setting)
+        _check_no_tls(scheme, redis, setting)
     if scheme == "sentinel":
-        return _sentinel(rest, config, setting)
+        return _sentinel(rest, redis, setting)
     if ";" in rest:
         raise setting.malformed(
             "it has a ';' in it. A list of fail-over servers, as Celery's broker takes it, is not supported: "
             "name one server, or use Redis Sentinel with sentinel://"
         )
     parts = _split(rest, setting)
-    return _unix(parts, setting) if scheme == "redis+socket" else _tcp(parts, scheme, config, setting)
+    return _unix(parts, setting) if scheme == "redis+socket" else _tcp(parts, scheme, redis, setting)
 
 
 def means_redis(scheme: str) -> bool:
-    """Tell whether a scheme is one of a Redis, or looks like one that is misspelled.
+    """Tell whether a scheme is one of Redis, or looks like a misspelled one.
 
     Args:
         scheme: The scheme, in lower case.
 
     Returns:
-        Whether it is, or does.
+        Whether it is or looks like one.
     """
-    return scheme in _SCHEMES or scheme in _MEANT or bool(get_close_matches(scheme, _SCHEMES, n=1, cutoff=_ALIKE))
+    return scheme in SCHEMES or scheme in _MEANT or bool(get_close_matches(scheme, SCHEMES, n=1, cutoff=_ALIKE))
 
 
 class _Setting(NamedTuple):
-    """The setting that is being read: makes the errors, and is all that they know of the URL."""
+    """The setting that the URL comes from. Errors are made from this alone."""
 
     role: Role
     has_at: bool
@@ -244,12 +244,12 @@ class _Setting(NamedTuple):
         return ConfigError(f"{self.role} (or {_VARIABLES[self.role]}): {what}")
 
     def malformed(self, what: str) -> ConfigError:
-        """Add the usual cause, a raw special character in the password, where the URL can have a password."""
+        """Make an error with the usual cause, a raw special character in the password, if there may be one."""
         return self.error(f"{what}. {_ENCODE}" if self.has_at else what)
 
 
 class _Parts(NamedTuple):
-    """What is behind the scheme of a URL, or of one in a list. Server, path and query are still encoded."""
+    """A URL without its scheme. Server, path and query are still percent-encoded."""
 
     username: str | None
     password: str | None
@@ -270,7 +270,7 @@ def _split_scheme(url: str, setting: _Setting) -> tuple[str, str]:
     scheme = scheme.lower()
     if not mark:
         raise setting.malformed(f"it is not a URL, for it has no '://'; {_BEGIN}")
-    if scheme not in _SCHEMES:
+    if scheme not in SCHEMES:
         raise setting.error(_refuse_scheme(scheme))
     return scheme, rest
 
@@ -291,8 +291,8 @@ def _split(rest: str, setting: _Setting) -> _Parts:
     end = min((place for place in (rest.find("/"), rest.find("?")) if place >= 0), default=len(rest))
     authority, tail = rest[:end], rest[end:]
     user_info, at, server = authority.rpartition("@")
-    # Also where Celery guesses right (the last '@' of user:p@ss@host): a wrong guess takes a piece of the
-    # password for a host or an option, which may be shown.
+    # Celery takes the last '@' in user:p@ss@host. A wrong guess would take a piece of the password for a host or an
+    # option, which may be shown.
     if "@" in tail or "@" in user_info:
         raise setting.malformed("it has an '@' in it that does not stand right before the host")
     username, _, password = user_info.partition(":")
@@ -311,17 +311,17 @@ def _decode(text: str, setting: _Setting) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        pass  # Its message shows the text, so ours is raised where it is not the context.
+        pass  # Its message shows the text, so ours is raised without it as context.
     raise setting.malformed("a percent-encoded character in it is not UTF-8")
 
 
-def _check_no_tls(scheme: str, config: CeleryConfig, setting: _Setting) -> None:
+def _check_no_tls(scheme: str, redis: RedisOptions, setting: _Setting) -> None:
     for name in _TLS_OPTIONS:
-        if getattr(config, name) is not None:
-            raise setting.error(f"the setting {name} {_NO_TLS[scheme]}. {_FOR_BOTH}")
+        if getattr(redis, name) is not None:
+            raise setting.error(f"{name} in RedisOptions {_NO_TLS[scheme]}. {_FOR_BOTH}")
 
 
-def _tcp(parts: _Parts, scheme: str, config: CeleryConfig, setting: _Setting) -> RedisAddress:
+def _tcp(parts: _Parts, scheme: str, redis: RedisOptions, setting: _Setting) -> RedisAddress:
     host, port = _server(parts.server, setting)
     options = _options(parts.query, scheme, ("db", *_TLS_OPTIONS) if scheme == "rediss" else ("db",), setting)
     return RedisAddress(
@@ -331,7 +331,7 @@ def _tcp(parts: _Parts, scheme: str, config: CeleryConfig, setting: _Setting) ->
         db=_same_db(_path_db(parts.path, setting), options, setting) or 0,
         username=parts.username,
         password=parts.password,
-        ssl=_tls(options, config, setting) if scheme == "rediss" else None,
+        ssl=_tls(options, redis, setting) if scheme == "rediss" else None,
     )
 
 
@@ -351,7 +351,7 @@ def _unix(parts: _Parts, setting: _Setting) -> RedisAddress:
     )
 
 
-def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddress:
+def _sentinel(rest: str, redis: RedisOptions, setting: _Setting) -> RedisAddress:
     chunks = list(filter(None, rest.split(";"))) or [""]
     sentinels = [_split_sentinel(chunk, setting, first=index == 0) for index, chunk in enumerate(chunks)]
     hosts: list[tuple[str, int]] = []
@@ -367,13 +367,15 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
         tls += [said] if said else []
         hosts.append((host or _DEFAULT_HOST, port or _DEFAULT_SENTINEL_PORTS[setting.role]))
         dbs.append(db or 0)
-    if not isinstance(config.master_name, str) or not config.master_name:
-        raise setting.error("sentinel:// needs the setting master_name, the name of the master that Sentinel watches")
+    if not isinstance(redis.master_name, str) or not redis.master_name:
+        raise setting.error(
+            "sentinel:// needs the name of the master that Sentinel watches: redis=RedisOptions(master_name=...)"
+        )
     if any(said != tls[0] for said in tls):
         raise setting.error("its Sentinels have different ssl_* options; say them once")
-    # There is no scheme for Sentinel with TLS, so what is said of certificates says it.
-    wants_tls = bool(tls) or any(getattr(config, name) is not None for name in _TLS_OPTIONS)
-    # Whatever the others say: Celery takes the database, too, from the first.
+    # There is no scheme for Sentinel with TLS, so any ssl_* option means TLS.
+    wants_tls = bool(tls) or any(getattr(redis, name) is not None for name in _TLS_OPTIONS)
+    # Celery, too, takes the database from the first, whatever the others say.
     first = sentinels[0]
     return RedisAddress(
         kind="sentinel",
@@ -381,8 +383,8 @@ def _sentinel(rest: str, config: CeleryConfig, setting: _Setting) -> RedisAddres
         db=dbs[0],
         username=first.username,
         password=first.password,
-        ssl=_tls(tls[0] if tls else {}, config, setting) if wants_tls else None,
-        master_name=config.master_name,
+        ssl=_tls(tls[0] if tls else {}, redis, setting) if wants_tls else None,
+        master_name=redis.master_name,
     )
 
 
@@ -447,7 +449,7 @@ def _is_host(text: str) -> bool:
     if len(text) > _LONGEST_HOST or not text.isprintable() or _NOT_IN_A_HOST.search(text):
         return False
     try:
-        # What getaddrinfo does first: there, its UnicodeError would come in the middle of a connect.
+        # As getaddrinfo does, whose UnicodeError would come in the middle of a connect.
         encoded = text.encode("idna").decode("ascii")
     except UnicodeError:
         return False
@@ -467,7 +469,7 @@ def _db(text: str, where: str, setting: _Setting) -> int:
 
 
 def _same_db(path_db: int | None, options: Mapping[str, str], setting: _Setting) -> int | None:
-    """Return the database that path and options agree on, or None where none of them says one."""
+    """Return the database that path and options agree on, or None if they name none."""
     said = {} if path_db is None else {"the path": path_db}
     said |= {name: _db(options[name].strip("/"), name, setting) for name in ("virtual_host", "db") if name in options}
     if len(set(said.values())) > 1:
@@ -502,18 +504,18 @@ def _refuse_option(name: str, scheme: str, allowed: Collection[str]) -> str:
     return f"the option {name} is not known; {known}"
 
 
-def _tls(options: Mapping[str, str], config: CeleryConfig, setting: _Setting) -> TLSOptions:
-    cert_reqs = _cert_reqs(options.get("ssl_cert_reqs", config.ssl_cert_reqs), setting)
-    certfile = _file("ssl_certfile", options.get("ssl_certfile", config.ssl_certfile), setting)
-    keyfile = _file("ssl_keyfile", options.get("ssl_keyfile", config.ssl_keyfile), setting)
-    check_hostname = _truth(options.get("ssl_check_hostname", config.ssl_check_hostname), setting)
+def _tls(options: Mapping[str, str], redis: RedisOptions, setting: _Setting) -> TLSOptions:
+    cert_reqs = _cert_reqs(options.get("ssl_cert_reqs", redis.ssl_cert_reqs), setting)
+    certfile = _file("ssl_certfile", options.get("ssl_certfile", redis.ssl_certfile), setting)
+    keyfile = _file("ssl_keyfile", options.get("ssl_keyfile", redis.ssl_keyfile), setting)
+    check_hostname = _truth(options.get("ssl_check_hostname", redis.ssl_check_hostname), setting)
     if keyfile and not certfile:
         raise setting.error("ssl_keyfile is the key of a certificate: ssl_certfile is needed too")
     if check_hostname and cert_reqs == "none":
         raise setting.error("ssl_check_hostname needs certificates that are checked, but ssl_cert_reqs is none")
     return TLSOptions(
         cert_reqs=cert_reqs,
-        ca_certs=_file("ssl_ca_certs", options.get("ssl_ca_certs", config.ssl_ca_certs), setting),
+        ca_certs=_file("ssl_ca_certs", options.get("ssl_ca_certs", redis.ssl_ca_certs), setting),
         certfile=certfile,
         keyfile=keyfile,
         check_hostname=cert_reqs != "none" if check_hostname is None else check_hostname,
@@ -526,7 +528,7 @@ def _cert_reqs(value: object, setting: _Setting) -> CertReqs:
     if isinstance(value, int) and not isinstance(value, bool) and value in list(ssl.VerifyMode):
         value = ssl.VerifyMode(value).name
     if not isinstance(value, str) or value not in _CERT_REQS:
-        raise setting.error("ssl_cert_reqs, in the URL or as a setting, must be required, optional or none")
+        raise setting.error("ssl_cert_reqs, in the URL or in RedisOptions, must be required, optional or none")
     return _CERT_REQS[value]
 
 
@@ -534,7 +536,7 @@ def _file(name: str, value: object, setting: _Setting) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value or "\0" in value:
-        raise setting.error(f"{name}, in the URL or as a setting, must be the path of a file, as text")
+        raise setting.error(f"{name}, in the URL or in RedisOptions, must be the path of a file, as text")
     return value
 
 
@@ -542,7 +544,7 @@ def _truth(value: object, setting: _Setting) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, str) or value.lower() not in _TRUTH:
-        raise setting.error("ssl_check_hostname must be true or false in the URL, True or False as a setting")
+        raise setting.error("ssl_check_hostname must be true or false in the URL, True or False in RedisOptions")
     return _TRUTH[value.lower()]
 
 
