@@ -392,7 +392,7 @@ async def test_nobody_serves_another_queue(celery):
     with pytest.raises(ResultTimeoutError) as caught:
         await handle.get(timeout=0.2)
     assert caught.value.state == "PENDING"
-    assert await celery.session.broker.depth(handle.queue) == 1
+    assert await celery.queue_depth(handle.queue) == 1
 
 
 @on(CELERY)
@@ -484,7 +484,7 @@ async def test_a_call_that_is_cancelled_revokes_its_task(celery):
     call = asyncio.create_task(celery.call("stock.add", (1, 2)))
 
     async def sent():
-        return await celery.session.broker.depth("celery") or any((await celery.inspect().reserved()).values())
+        return await celery.queue_depth() or any((await celery.inspect().reserved()).values())
 
     await eventually(sent)
     (owned,) = celery.session._reader._registry._awaited
@@ -506,6 +506,7 @@ async def test_a_call_that_is_cancelled_revokes_its_task(celery):
 async def test_workers_answer_and_name_what_they_know_and_serve(celery):
     (worker,) = await celery.ping()
     assert worker.name.startswith("stock@")
+    assert await celery.worker_count() == 1
     inspect = celery.inspect([worker.name])
     assert {"stock.add", "stock.forgetful"} <= set((await inspect.registered())[worker.name])
     declared = {"stock.add [ignore_result=False]", "stock.forgetful [ignore_result=True]"}

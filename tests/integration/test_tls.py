@@ -54,7 +54,7 @@ def wary(ca, good):
 async def send(url, **settings):
     async with CeleryClient(url, **settings) as client:
         await client.send_task("nobody.knows", queue="letters")
-        return await client.session.broker.depth("letters")
+        return await client.queue_depth("letters")
 
 
 async def refusal(url, **settings):

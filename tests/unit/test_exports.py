@@ -39,8 +39,8 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
         (
             fibo_client.celery,
             """
-            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType RemoteTask SendOptions
-            Signature TaskFailure TaskMeta UNSET WorkerInfo
+            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType RemoteTask
+            RevocationCounts SendOptions Signature TaskFailure TaskMeta UNSET WorkerInfo
             """,
         ),
         (fibo_client.telemetry, "SendSpan Server Tracer"),

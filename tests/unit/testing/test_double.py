@@ -266,7 +266,7 @@ async def test_a_queue_that_nobody_serves_keeps_its_tasks():
         unserved = await celery.send_task(ADD, (2, 3))
         with pytest.raises(ResultTimeoutError):
             await unserved.get(timeout=0.05)
-        assert await celery.session.broker.depth("celery") == 1
+        assert await celery.queue_depth() == 1
 
 
 async def test_no_more_tasks_run_at_a_time_than_the_worker_may():
@@ -294,6 +294,7 @@ async def test_no_task_runs_while_there_is_no_worker_and_all_do_afterwards():
         with fake.no_worker():
             handle = await celery.send_task(ADD, (2, 3))
             assert await celery.ping() == []
+            assert await celery.worker_count() == 0
             assert await handle.revoke() == 0
             await asyncio.sleep(5)
             assert await handle.ready() is False

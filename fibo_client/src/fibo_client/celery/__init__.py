@@ -8,7 +8,7 @@ from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import RemoteTask, SendOptions, Signature
-from fibo_client.celery.stats import ClientStats
+from fibo_client.celery.stats import ClientStats, RevocationCounts
 
 __all__ = [
     "UNSET",
@@ -21,6 +21,7 @@ __all__ = [
     "Inspect",
     "JSONType",
     "RemoteTask",
+    "RevocationCounts",
     "SendOptions",
     "Signature",
     "TaskFailure",

@@ -11,6 +11,7 @@ from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.message import check_name
 from fibo_client.celery.question import Question
 from fibo_client.celery.result import (
@@ -596,11 +597,41 @@ class CeleryClient:
         """
         return Inspect(self.session, destination, timeout)
 
+    async def worker_count(self) -> int | None:
+        """Count the workers that listen to remote control, by one command: those too busy to answer are among them.
+
+        Returns:
+            The number. None where the broker does not count them.
+
+        Raises:
+            TransportError: The broker could not be asked.
+            ClientStateError: The client is not open here.
+        """
+        self.session.check()
+        return await self.session.broker.broadcast(ControlRequest(method="ping"))
+
+    async def queue_depth(self, queue: str | None = None) -> int:
+        """Count the messages that wait in a queue, over all priorities: for backpressure, or to scale workers by.
+
+        Args:
+            queue: The queue's name. None is the client's.
+
+        Returns:
+            The number. Tasks that workers hold already, and those they run, are not in it.
+
+        Raises:
+            MessageError: The queue cannot be one.
+            TransportError: The broker could not be asked.
+            ClientStateError: The client is not open here.
+        """
+        self.session.check()
+        return await self.session.broker.depth(self.config.queue if queue is None else check_name("queue", queue))
+
     def stats(self) -> ClientStats:
         """Count what this client has done so far. It asks nobody and costs next to nothing.
 
         Returns:
-            The numbers, as of now.
+            The numbers, as of now. A closed client still tells them.
         """
         return self.session.stats()
 

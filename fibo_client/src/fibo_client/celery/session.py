@@ -230,6 +230,7 @@ class Session:
             reconnects=sum(each.reconnects for each in {self.broker.health, self.backend.health}),
             retries=publisher.retries + reader.retries,
             decode_failures=reader.decode_failures,
+            revocations=copy.copy(self.cleaner.revocations),
         )
 
     def check_room(self, wanted: int) -> None:

@@ -23,7 +23,7 @@ from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
-    from fibo_client.celery.cleaner import RevocationCounts
+    from fibo_client.celery.stats import RevocationCounts
     from fibo_client.cli.bar import Bar
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
@@ -138,7 +138,7 @@ async def compute(
                         hint.cancel()
                         if isinstance(answer, Exception) and not isinstance(answer, _PER_NUMBER_ERRORS):
                             await writer.end()
-                            return await _report_failure(client, console, answer, writer.done, total, expiry, queue)
+                            return await _report_failure(client, console, answer, writer.done, total, expiry)
                         await writer.put(n, answer)
                 await writer.end()
         except BaseExceptionGroup as errors:
@@ -206,7 +206,7 @@ async def square_roots(
             else:
                 await console.write(_labelled(console, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
         elif not isinstance(answer, _PER_NUMBER_ERRORS):
-            return await _report_failure(client, console, answer, done, len(values), expiry, None)
+            return await _report_failure(client, console, answer, done, len(values), expiry)
         else:
             status = ExitCode.FAILED
             if console.as_json:
@@ -230,11 +230,10 @@ async def _report_failure(
     done: int,
     total: int | None,
     expiry: Expiry,
-    queue: str | None,
 ) -> ExitCode:
     """Report an error that ends the command, and have it said at the end how many numbers were answered."""
     if isinstance(error, ResultTimeoutError):
-        status = await report_timeout(client, console, error, queue)
+        status = await report_timeout(client, console, error)
     else:
         status = report_error(console, error)
     console.stop_message = lambda counts: _answered_message(done, total, counts, expiry)

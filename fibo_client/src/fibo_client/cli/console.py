@@ -21,7 +21,7 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fibo_client.celery.cleaner import RevocationCounts
+    from fibo_client.celery.stats import RevocationCounts
 
 __all__ = ["Console", "escaped", "json_default", "json_line"]
 

@@ -7,7 +7,6 @@ import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
 from fibo_client.celery.inspect import queue_names, task_names
-from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.cli.runner import INSPECT_TIMEOUT
 from fibo_client.errors import FiboError
 from fibo_client.text import listed, printable, shown
@@ -68,16 +67,16 @@ class QueueHint:
 
     async def _find(self, queue: str) -> str | None:
         """Say why nobody takes the task. None where somebody does, or may."""
-        broker = self._client.celery.session.broker
-        depth = await broker.depth(queue)
+        celery = self._client.celery
+        depth = await celery.queue_depth(queue)
         if depth == 0:
             return None  # A worker has taken the task.
-        inspect = self._client.celery.inspect(timeout=INSPECT_TIMEOUT)
-        heard, queues, registered = await asyncio.gather(
-            broker.broadcast(ControlRequest(method="ping")), inspect.active_queues(), inspect.registered()
+        inspect = celery.inspect(timeout=INSPECT_TIMEOUT)
+        listening, queues, registered = await asyncio.gather(
+            celery.worker_count(), inspect.active_queues(), inspect.registered()
         )
         served = {node: queue_names(answer) for node, answer in queues.items()}
-        if (heard or 0) > len(served) or any(queue in names for names in served.values()):
+        if (listening or 0) > len(served) or any(queue in names for names in served.values()):
             return None  # One that gave no answer, such as a solo pool at work, may be the one to take it.
         if not served:
             waits = f"{depth} {'message waits' if depth == 1 else 'messages wait'} in {shown(queue)}"

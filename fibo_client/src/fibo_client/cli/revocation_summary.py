@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from fibo_client.celery.cleaner import RevocationCounts
+    from fibo_client.celery.stats import RevocationCounts
 
 __all__ = ["GOES_ON", "Expiry", "revocation_summary"]
 
@@ -55,10 +55,10 @@ def revocation_summary(what: str, counts: RevocationCounts, expires: float | Non
     Returns:
         The end of a sentence, and one more. Empty if there was nothing to revoke.
     """
-    missed = counts.unheard + counts.unsent
+    missed = counts.undelivered + counts.unsent
     if not missed:
-        return f"workers were told to revoke {what}. {GOES_ON}" if counts.heard else ""
-    if counts.heard:
+        return f"workers were told to revoke {what}. {GOES_ON}" if counts.delivered else ""
+    if counts.delivered:
         told = f"workers were told to revoke {what} but for {missed} {'task' if missed == 1 else 'tasks'}"
     else:
         told = f"{what} could not be revoked"

@@ -111,16 +111,16 @@ def run(
     except OSError as error:
         usage_error(f"the answers cannot be written: {error}")
     stop = _StopSignal()
-    counts = client.celery.session.cleaner.revocations
     try:
         with _showing_log(console, debug=options.debug):
             status: int = asyncio.run(_run(client, console, job, stop))
         console.close()
         if console.stopped_early:
-            console.info(console.stop_message(counts))
+            console.info(console.stop_message(client.stats().revocations))
     except asyncio.CancelledError:
         # Only now: what is unfinished is revoked at the latest while the client closes.
-        console.info(f"Stopped: {left}" if (left := console.stop_message(counts)) else "Stopped.")
+        left = console.stop_message(client.stats().revocations)
+        console.info(f"Stopped: {left}" if left else "Stopped.")
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)
@@ -170,12 +170,7 @@ def report_error(console: Console, error: BaseException, *, traceback: bool | No
 
 
 async def report_timeout(
-    client: FiboClient,
-    console: Console,
-    error: ResultTimeoutError,
-    queue: str | None = None,
-    *,
-    waited: float | None = None,
+    client: FiboClient, console: Console, error: ResultTimeoutError, *, waited: float | None = None
 ) -> ExitCode:
     """Write why there was no answer in time, as far as the queue and the workers know.
 
@@ -183,14 +178,12 @@ async def report_timeout(
         client: The client that waited.
         console: Where to write.
         error: What was raised.
-        queue: The queue that the task was sent to, if it is not the client's.
         waited: Seconds that the command waited, if it is more than that of the error.
 
     Returns:
         The exit status that it means.
     """
     from fibo_client.celery.diagnosis import Cause
-    from fibo_client.celery.result import AsyncResult
     from fibo_client.config import FiboConfig
 
     task_id = error.task_ids[0]
@@ -198,10 +191,8 @@ async def report_timeout(
     if error.unread is not None:
         console.info(error.unread)
         return ExitCode.NO_REDIS
-    queue = error.queue or queue or client.config.queue
-    handle = AsyncResult[Any](client.celery.session, task_id, task=error.task, queue=queue, ignored=error.ignored)
     try:
-        diagnosis = await client.celery.diagnose(handle, timeout=INSPECT_TIMEOUT)
+        diagnosis = await client.celery.diagnose(error, timeout=INSPECT_TIMEOUT)
     except FiboError as failure:
         console.info(str(failure))
         return ExitCode.NO_ANSWER
@@ -209,7 +200,8 @@ async def report_timeout(
     no_worker = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
     if no_worker or error.reason:
         console.info(error.reason or "Start a worker, such as: fibo-worker start")
-    console.info(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != FiboConfig().queue else ''}")
+    option = "" if diagnosis.queue == FiboConfig().queue else f" --queue {diagnosis.queue}"
+    console.info(f"Ask again: fibo diagnose {task_id}{option}")
     return ExitCode.NO_WORKER if no_worker else ExitCode.NO_ANSWER
 
 

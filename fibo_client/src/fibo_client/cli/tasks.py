@@ -30,9 +30,9 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fibo_client.celery.cleaner import RevocationCounts
     from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.signature import SendOptions
+    from fibo_client.celery.stats import RevocationCounts
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
@@ -118,7 +118,7 @@ async def call(
         if seen not in _REVOCABLE_STATES:
             return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TERMINATE_HINT} {task_id}"
         left = revocation_summary(label, counts, expiry.remaining())
-        return f"{left} {_TERMINATE_HINT} {task_id}" if counts.heard else left
+        return f"{left} {_TERMINATE_HINT} {task_id}" if counts.delivered else left
 
     console.stop_message = stop_message
     clock = asyncio.get_running_loop().time
@@ -277,7 +277,7 @@ async def _follow(
                         bar.update(0, None, f"{label}: {meta.state}")
             except ResultTimeoutError as error:
                 hint.cancel()
-                return await report_timeout(client, console, error, handle.queue, waited=spent + error.waited)
+                return await report_timeout(client, console, error, waited=spent + error.waited)
         return await _write_result(client, console, handle, traceback=traceback)
 
 
