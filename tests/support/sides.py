@@ -9,7 +9,8 @@ from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.celery.redis.envelope import is_task
 from fibo_client.testing import FakeCelery
-from fibo_client.testing.memory import MemoryBackend
+from fibo_client.testing.memory import Memory, MemoryBackend
+from fibo_client.testing.worker import Worker
 from support.amqp import AmqpBroker, AmqpServer
 from support.servers import free_port
 
@@ -89,6 +90,7 @@ class MemorySide(Facts):
 
     def __init__(self, nodes: tuple[str, ...]) -> None:
         self.fake = FakeCelery(queues=(), nodes=nodes)
+        self.memory = self.fake._memory  # No user's test puts bytes into a result, or takes what waits.
         self.nodes = nodes
         self._opened: list[Any] = []
 
@@ -98,16 +100,16 @@ class MemorySide(Facts):
         return broker, backend
 
     async def put(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
-        self.fake._memory.store(task_id, payload, push=publish)
+        self.memory.store(task_id, payload, push=publish)
 
     async def served(self, queue: str, task_ids: list[str]) -> list[str]:
         taken = []
-        while (message := self.fake._memory.take([queue])) is not None:
+        while (message := self.memory.take([queue])) is not None:
             taken += [message.id] if message.id in task_ids else []
         return taken
 
     async def break_subscriptions(self) -> None:
-        self.fake._memory.break_subscriptions("killed")
+        self.memory.break_subscriptions("killed")
 
     @contextlib.asynccontextmanager
     async def unreachable(self) -> AsyncIterator[tuple[Broker, Backend]]:
@@ -136,9 +138,9 @@ class AmqpSide(Facts):
 
     def __init__(self, nodes: tuple[str, ...]) -> None:
         self.nodes = nodes
-        fake = FakeCelery(queues=(), nodes=nodes)
-        self.memory = fake._memory  # Where its workers, too, store what they have to say.
-        self.amqp = AmqpServer("celery", "other", listeners=fake._worker)
+        self.memory = Memory()
+        workers = Worker(self.memory, queues=(), nodes=nodes, concurrency=None)
+        self.amqp = AmqpServer("celery", "other", listeners=workers)
 
     def connect(self, **_: Any) -> tuple[Broker, Backend]:
         return AmqpBroker(self.amqp), MemoryBackend(self.memory)

@@ -586,7 +586,8 @@ def test_what_is_stored_does_not_go_to_who_subscribed_on_a_loop_that_is_closed(f
 
     asyncio.run(subscribe())
     fake._memory.store("shared", b"a result")
-    assert fake._memory.results == {"shared": b"a result"}
+    _, backend = fake.connect(CeleryConfig())
+    assert asyncio.run(backend.get_many(["shared"])) == [b"a result"]
 
 
 def test_a_worker_comes_back_for_clients_of_a_loop_in_another_thread(fake):

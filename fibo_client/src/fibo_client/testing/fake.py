@@ -6,9 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client import contract
-from fibo_client.celery.backends.unsupported import UnsupportedBackend, unsupported_reason
+from fibo_client.celery.backends.unsupported import UnsupportedBackend
+from fibo_client.celery.connect import check_urls
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
-from fibo_client.celery.redis.urls import parse_url
 from fibo_client.celery.signature import RemoteTask
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
 from fibo_client.testing.memory import Memory, MemoryBackend, MemoryBroker
@@ -80,13 +80,10 @@ class FakeCelery:
         Raises:
             ConfigError: A URL is wrong, or two clients have a JSON type with the same marker.
         """
-        parse_url(config.broker_url, config, role="broker_url")
+        foreign = check_urls(config)
         broker = MemoryBroker(self._memory, config.priority_steps)
-        foreign = unsupported_reason(config.result_backend)
         if foreign is not None:
             return broker, UnsupportedBackend(broker, foreign)
-        if config.result_backend is not None:
-            parse_url(config.result_backend, config, role="result_backend")
         self._json_types |= {each.type: each for each in config.json_types}
         self._worker.types = JSONCodec(self._json_types.values())
         return broker, MemoryBackend(self._memory)

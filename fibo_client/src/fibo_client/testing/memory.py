@@ -274,7 +274,7 @@ class MemoryBroker:
 
 
 class MemoryBackend:
-    """Implements `fibo_client.celery.brokers.base.Backend`.
+    """Implements `fibo_client.celery.backends.base.Backend`.
 
     Args:
         memory: Where results are.
@@ -328,7 +328,7 @@ class MemoryBackend:
 
 
 class MemorySubscription:
-    """Implements `fibo_client.celery.brokers.base.Subscription`.
+    """Implements `fibo_client.celery.backends.base.Subscription`.
 
     Args:
         memory: Where results are.

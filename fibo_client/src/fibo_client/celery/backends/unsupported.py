@@ -61,7 +61,7 @@ def unsupported_reason(url: str | None) -> str | None:
 
 
 class UnsupportedBackend:
-    """Implements `fibo_client.celery.brokers.base.Backend` where there is none that can be read. No I/O.
+    """Implements `fibo_client.celery.backends.base.Backend` where there is none that can be read. No I/O.
 
     Args:
         broker: The broker beside it.
