@@ -33,13 +33,13 @@ def doing_the_same():
     """
 
     async def sleep(seconds):
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # Stands for work.
         return seconds
 
     async def progress(task, steps):
         for step in range(1, steps + 1):
             task.update_state(state="PROGRESS", meta={"current": step, "total": steps})
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # Stands for work, as those of `support.stock` do.
         return steps
 
     fake = FakeCelery(queues=["celery"], concurrency=2, nodes=["stock@fake"])
@@ -481,13 +481,13 @@ async def test_a_task_that_runs_goes_on_unless_it_is_to_be_terminated(celery):
 @on(CELERY)
 async def test_a_call_that_is_cancelled_revokes_its_task(celery):
     blockers = await occupy(celery, 5.0)  # Or its task might run before it is revoked.
-    call = asyncio.create_task(celery.call("stock.add", (1, 2)))
+    owned = fresh()
+    call = asyncio.create_task(celery.call("stock.add", (1, 2), task_id=owned))
 
     async def sent():
         return await celery.queue_depth() or any((await celery.inspect().reserved()).values())
 
     await eventually(sent)
-    (owned,) = celery.session._reader._registry._awaited
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -104,10 +104,10 @@ async def stream_of_an_async_generator(stage):
     async def source():
         try:
             for n in (4, 3, 8, 6):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # A step at which it can be interrupted.
                 yield n
         finally:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # Another.
             closed.set()
 
     async with stage.client.stream(source(), max_in_flight=2, ordered=True) as results:
@@ -425,7 +425,11 @@ def test_work_is_withdrawn_if_its_caller_was_cancelled_before_it_was_sent(server
             await client.celery.send_task("the first")
             await hand.redis.client_pause(20_000, all=False)  # Until the second is answered, nothing else is sent.
             second = asyncio.create_task(client.celery.send_task("the second"))
-            await asyncio.sleep(0.05)
+
+            async def held_up() -> bool:
+                return any("b" in each["flags"] for each in await hand.redis.client_list())
+
+            await eventually(held_up)
             for operation in OWNED + HANDED_OUT:
                 assert await by_cancel(partial(operation, client), 1)
             assert not second.done()

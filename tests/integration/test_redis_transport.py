@@ -178,7 +178,7 @@ async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, h
     for number in range(100):
         command = asyncio.create_task(connections.execute("ECHO", f"cancelled {number}"))
         for _ in range(number % 5):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # A step further.
         command.cancel()
         await asyncio.gather(command, return_exceptions=True)
         assert await connections.execute("ECHO", f"asked {number}") == f"asked {number}".encode()

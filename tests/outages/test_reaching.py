@@ -97,7 +97,7 @@ async def test_a_redis_that_comes_back_empty_costs_the_task_and_not_the_client(w
         async with FiboClient(redis.url) as client:
             handle = await client.submit(10)
             waiting = asyncio.create_task(witness.see(handle.get(timeout=1.5), deadline=1.5))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # It begins to wait.
             redis.stop()
             with RedisServer(port=redis.port) as again, again.client() as direct:
                 error = await waiting

@@ -98,7 +98,7 @@ class AmqpBroker:
             if amqp.worker is not None:
                 asyncio.get_running_loop().call_soon(amqp.worker.serve)
         for message, error in reversed(errors):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # A confirm takes a turn of the event loop, as all that is asked here.
             yield PublishOutcome([message], error)
 
     async def depth(self, queue: str) -> int:

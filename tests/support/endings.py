@@ -21,7 +21,7 @@ URL = sys.argv[1]
 async def begun(client, *calls):
     tasks = [asyncio.create_task(call) for call in calls]
     while not (client.stats().pending and not client.stats().unsent):
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # Not `eventually`: these programs import no tests.
     return tasks
 """
 """What they begin with. `begun` gives calls as tasks, once something was sent and is waited for."""
@@ -81,7 +81,7 @@ async def main():
         waiting = asyncio.create_task(answer.get(timeout=50))
         await client.ready([client.celery.result("a")])
         while client.celery.session._reader._subscription is None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # As in `begun`.
         before = await connections()
         STEP
         assert await client.ready([client.celery.result("a")]) == [False]

@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -121,12 +120,11 @@ def signalled(sig: signal.Signals, when: Callable[[], object]) -> Iterator[None]
         """Handle what comes before the command, or after it."""
 
     def watch() -> None:
-        while not over.is_set():
+        while not over.wait(0.005):
             if signal.getsignal(sig) is not nobodys and when():
                 sent.append(sig)
                 signal.pthread_kill(main_thread, sig)
                 return
-            time.sleep(0.005)
 
     before = signal.signal(sig, nobodys)
     watching = threading.Thread(target=watch)

@@ -77,7 +77,7 @@ class MemoryBackend(memory.MemoryBackend):
         self.read_at.append((asyncio.get_running_loop().time(), list(task_ids)))
         self.log.append(("read", list(task_ids)))
         if self.hangs:
-            await asyncio.sleep(5)
+            await asyncio.sleep(5)  # The client's io_timeout.
             raise ReadError("no answer within 5 s")
         values = await super().get_many(task_ids)
         if self.latency:

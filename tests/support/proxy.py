@@ -126,7 +126,7 @@ class Proxy:
             while True:
                 due, data = await on_the_way.get()
                 if (early := due - time.monotonic()) > 0:
-                    await asyncio.sleep(early)
+                    await asyncio.sleep(early)  # Latency.
                 await self._moving.wait()
                 if not data:
                     raise _OverError
@@ -146,7 +146,7 @@ class Proxy:
         for start in range(0, len(data), piece):
             sink.write(data[start : start + piece])
             await sink.drain()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # A hundred pieces a second.
 
 
 class _OverError(Exception):

@@ -37,7 +37,7 @@ def _end_at_once(number: int, _frame: object) -> NoReturn:
 
 def _main() -> None:
     try:
-        import typer as _  # noqa: F401 - to see whether it is there
+        from fibo_client.cli.app import app
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
@@ -46,7 +46,4 @@ def _main() -> None:
             sys.exit(0)
         sys.stderr.write("Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n")
         sys.exit(2)
-
-    from fibo_client.cli.app import app
-
     app(prog_name="fibo")
