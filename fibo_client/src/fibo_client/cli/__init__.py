@@ -1,8 +1,8 @@
-"""The command line ``fibo``: the extra ``cli``. The only part of fibo_client that knows typer and rich.
+"""The command line ``fibo``: the extra ``cli``. Nothing else in fibo_client imports typer or rich.
 
-`app` says which commands there are, and imports nothing heavy: help, completion and wrong arguments must be quick.
-A command hands a *job*, a coroutine over an open client, to `runner`, which turns signals and errors into words and
-an exit status. Whatever a job prints goes through its `console`.
+`app` declares the commands and imports nothing heavy: help, completion and usage errors must be quick. A command hands
+a *job*, a coroutine over an open client, to `runner`, which turns signals and errors into messages and an exit status.
+A job prints through its `console`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     ours = before is signal.default_int_handler
     if ours:
-        # Until `runner` has its own. A KeyboardInterrupt would show where it met an import, or be lost in one.
+        # Until `runner` sets its own: a KeyboardInterrupt in an import would show a traceback, or get lost.
         signal.signal(signal.SIGINT, _end_at_once)
     try:
         _main()

@@ -1,4 +1,4 @@
-"""Runs a job over an open client, and turns signals and errors into words and an exit status."""
+"""Runs a job over an open client, and turns signals and errors into messages and an exit status."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ __all__ = ["INSPECT_TIMEOUT", "ClientOptions", "report_error", "report_timeout",
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SHOW_CURSOR: Final = "\x1b[?25h"
 INSPECT_TIMEOUT: Final = 1.0
-"""Seconds that workers have to answer the questions after a timeout."""
+"""Seconds that workers have to answer a command's questions."""
 _NOTICE_DELAY: Final = 0.5
-"""Seconds after which it is said that something takes time, if the command is not over by then."""
+"""Seconds after which a notice is shown, unless the command has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
-    """What the options say about the client.
+    """The client's options.
 
     Attributes:
-        broker: The broker's URL, or None for that of the environment.
+        broker: The broker's URL. None is that of the environment.
         result_backend: The results' URL, likewise.
         settings: Fields of `FiboConfig`, as ``name=value``.
         debug: Whether to show Python's tracebacks and the client's log.
@@ -61,17 +61,7 @@ class ClientOptions:
     debug: bool = False
 
     def client(self, **overrides: Any) -> FiboClient:
-        """Make the client.
-
-        Args:
-            **overrides: Fields of `FiboConfig`.
-
-        Returns:
-            It, not yet opened.
-
-        Raises:
-            ConfigError: A URL or a setting is wrong.
-        """
+        """Make the client, not yet opened. `overrides` are fields of `FiboConfig`. Raises ConfigError."""
         from fibo_client.client import FiboClient
 
         urls = {"broker_url": self.broker, "result_backend": self.result_backend}
@@ -91,9 +81,9 @@ def run(
     """Run a job, and end the command with its exit status.
 
     Args:
-        options: What the options say about the client.
-        job: What to do with the client. What it raises becomes a message.
-        check: Called with the client before it is opened; raises ValueError for what cannot be asked of it.
+        options: The client's options.
+        job: What to do with the client. Its errors become messages.
+        check: Called with the client before it is opened; raises ValueError for wrong arguments.
         as_json: Whether answers are lines of JSON.
         output: A file for the answers.
         **overrides: Fields of `FiboConfig`.
@@ -118,13 +108,13 @@ def run(
         if console.stopped_early:
             console.info(console.stop_message(client.stats().revocations))
     except asyncio.CancelledError:
-        # Only now: what is unfinished is revoked at the latest while the client closes.
+        # The client is closed, and has revoked all that is unfinished.
         left = console.stop_message(client.stats().revocations)
         console.info(f"Stopped: {left}" if left else "Stopped.")
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)
-    except Exception as error:  # noqa: BLE001 - what is no user's error is raised again by `report_error`
+    except Exception as error:  # noqa: BLE001 - `report_error` raises bugs again
         if options.debug:
             traceback.print_exc()
         status = report_error(console, error)
@@ -132,21 +122,21 @@ def run(
 
 
 def report_error(console: Console, error: BaseException, *, traceback: bool | None = None) -> ExitCode:
-    """Write an error's message.
+    """Write an error's message, and return the exit status that it means.
 
     Args:
         console: Where to write.
         error: What was raised.
-        traceback: Whether to show the traceback of a task that failed. None is a command that cannot.
+        traceback: Whether to show the traceback of a task that failed. None is a command without that option.
 
     Returns:
-        The exit status that it means.
+        The exit status.
 
     Raises:
-        BaseException: The error, if it is none that can happen to a user: then it is a bug here.
+        BaseException: The error, if it is a bug here.
     """
     if isinstance(error, TransportError):
-        # What was not sent does not matter here: the command ends, and its tasks are nobody else's.
+        # Without the ids: the command ends, and nobody else knows its tasks.
         reason = error.reason if isinstance(error, PublishError) else str(error)
         found = error.refused or "CELERY_BROKER_URL" in reason
         console.error(reason if found else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
@@ -172,17 +162,7 @@ def report_error(console: Console, error: BaseException, *, traceback: bool | No
 async def report_timeout(
     client: FiboClient, console: Console, error: ResultTimeoutError, *, waited: float | None = None
 ) -> ExitCode:
-    """Write why there was no answer in time, as far as the queue and the workers know.
-
-    Args:
-        client: The client that waited.
-        console: Where to write.
-        error: What was raised.
-        waited: Seconds that the command waited, if it is more than that of the error.
-
-    Returns:
-        The exit status that it means.
-    """
+    """Write why no answer came in time, and return the exit status. `waited` replaces the error's seconds."""
     from fibo_client.celery.diagnosis import Cause
     from fibo_client.config import FiboConfig
 
@@ -244,7 +224,7 @@ def _cancelled_by_signals(stop: _StopSignal, job: asyncio.Task[Any], console: Co
             os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
         os._exit(128 + number)
 
-    # What is ignored stays so: SIGHUP under nohup, SIGINT of what a script runs in the background.
+    # Ignored signals stay ignored: SIGHUP under nohup, SIGINT of a script's background jobs.
     handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     before = {each: signal.signal(each, first) for each in handled}
     try:
@@ -255,7 +235,7 @@ def _cancelled_by_signals(stop: _StopSignal, job: asyncio.Task[Any], console: Co
 
 
 class _ConsoleHandler(logging.Handler):
-    """Shows what the client logs; an outage only if the command outlives it, or it would be shown twice."""
+    """Shows the client's log. Warnings come with a delay: a command that ends by an outage tells of it itself."""
 
     def __init__(self, console: Console, level: int) -> None:
         super().__init__(level)
@@ -270,7 +250,7 @@ class _ConsoleHandler(logging.Handler):
 
 @contextlib.contextmanager
 def _showing_log(console: Console, *, debug: bool) -> Iterator[None]:
-    """Show outages of Redis, or all that the client logs."""
+    """Show outages, or with --debug all of the client's log."""
     logger = logging.getLogger("fibo_client")
     level = logger.level
     if debug:

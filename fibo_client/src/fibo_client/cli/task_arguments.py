@@ -17,35 +17,17 @@ T = TypeVar("T")
 
 
 def positional(text: str) -> list[Any]:
-    """Read ``--args``. What is wrong with it ends the command.
-
-    Args:
-        text: JSON.
-
-    Returns:
-        The positional arguments.
-    """
+    """Read ``--args``. Usage errors end the command."""
     return _json("--args", text, list, """a list, as in '[2, "x"]'""")
 
 
 def keyword(text: str) -> dict[str, Any]:
-    """Read ``--kwargs``. What is wrong with it ends the command.
-
-    Args:
-        text: JSON.
-
-    Returns:
-        The keyword arguments.
-    """
+    """Read ``--kwargs``. Usage errors end the command."""
     return _json("--kwargs", text, dict, """an object, as in '{"x": 2}'""")
 
 
 def check_extra(words: Sequence[str]) -> None:
-    """Refuse words behind the task's name, and say how they are to be written.
-
-    Args:
-        words: The words that are neither an option nor its value.
-    """
+    """Refuse words behind the task's name, and say how to write them."""
     if not words:
         return
     for word in words:

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from fibo_client.client import FiboClient
 
 _REVOCABLE_STATES: Final = (states.PENDING, "RECEIVED", "RETRY")
-"""States in which a task does not run: a worker that hears that it is revoked does not begin it."""
+"""States before a run: a worker that receives the revocation does not begin the task."""
 
 _TERMINATE_HINT: Final = "To end it: fibo revoke --terminate"
 
 _MAX_LISTED: Final = 10
-"""The most tasks that are named."""
+"""The most tasks that a message names."""
 
 __all__ = ["call", "revoke", "send", "stored", "wait"]
 
@@ -50,19 +50,7 @@ __all__ = ["call", "revoke", "send", "stored", "wait"]
 async def send(
     client: FiboClient, console: Console, task: str, args: list[Any], kwargs: dict[str, Any], options: SendOptions
 ) -> ExitCode:
-    """Send a task, and write its id.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task: The task's name.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        options: How to send it.
-
-    Returns:
-        The exit status.
-    """
+    """Send a task, and write its id."""
     handle = await client.celery.send_task(task, args, kwargs, **options)
     if console.as_json:
         await console.write_json(id=handle.id, task=task)
@@ -82,29 +70,12 @@ async def call(
     timeout: float | None,
     traceback: bool,
 ) -> ExitCode:
-    """Send a task, wait for its answer and write that. A task that is not waited for to the end is revoked.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task: The task's name.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        options: How to send it.
-        timeout: Seconds for all of it. None is no limit.
-        traceback: Whether to show the traceback of a task that failed.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        CancelledError: A signal stopped the command. Before, the task is handed over to be revoked.
-    """
-    # As `CeleryClient.call`, which would not tell of the progress.
+    """Send a task, wait for its answer and write it. No `timeout` is no limit. An early end revokes the task."""
+    # Not `CeleryClient.call`: it does not tell the progress.
     client.celery.session.check_readable()  # Or it would be sent, and its answer asked for in vain.
     if timeout is not None:
         options.setdefault("expires", timeout + EXPIRY_MARGIN)
-    options["ignore_result"] = False  # However the task is declared.
+    options["ignore_result"] = False  # Whatever the task's declaration says.
     task_id = options["task_id"] = str(uuid.uuid4())
     label = f"{task}[{task_id}]"
     expires = options.get("expires")
@@ -137,7 +108,7 @@ async def call(
             console.stop_message = lambda _: f"{label} was not sent."
         raise
     if handle.cached is not None and handle.cached.ready:
-        with contextlib.suppress(TransportError):  # The answer is written, and what is stored expires.
+        with contextlib.suppress(TransportError):  # The answer is written; the stored one expires.
             await handle.forget()
     return status
 
@@ -145,35 +116,14 @@ async def call(
 async def wait(
     client: FiboClient, console: Console, task_id: str, *, timeout: float | None, traceback: bool
 ) -> ExitCode:
-    """Wait for the answer of a task that was sent before, and write it.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task_id: The task's id.
-        timeout: Seconds to wait. None is no limit.
-        traceback: Whether to show the traceback of a task that failed.
-
-    Returns:
-        The exit status.
-    """
+    """Wait for the answer of a task that was sent before, and write it. No `timeout` is no limit."""
     console.stop_message = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
     handle = client.celery.result(task_id)
     return await _follow(client, console, handle, timeout=timeout, traceback=traceback)
 
 
 async def stored(client: FiboClient, console: Console, task_id: str, *, traceback: bool) -> ExitCode:
-    """Write the answer of a task if it is there.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task_id: The task's id.
-        traceback: Whether to show the traceback of a task that failed.
-
-    Returns:
-        The exit status.
-    """
+    """Write the answer of a task if it is stored."""
     handle = client.celery.result(task_id)
     state = await handle.state()
     if state in states.READY_STATES:
@@ -193,20 +143,9 @@ async def stored(client: FiboClient, console: Console, task_id: str, *, tracebac
 async def revoke(
     client: FiboClient, console: Console, task_ids: Sequence[str], *, terminate: bool, signal: str
 ) -> ExitCode:
-    """Tell all workers not to run tasks.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task_ids: Their ids.
-        terminate: Whether to end those that run.
-        signal: How.
-
-    Returns:
-        The exit status.
-    """
+    """Tell all workers not to run tasks, or with `terminate` to kill them by a signal."""
     heard = await client.celery.revoke(task_ids, terminate=terminate, signal=signal)
-    # A worker obeys and answers in order: what it says now is how it is after the revocation.
+    # Workers handle messages in order: these answers come after the revocation.
     running = await _active_nodes(client, task_ids) if heard and not terminate else {}
     others = [task_id for task_id in task_ids if task_id not in running]
     finished = await _finished_states(client, others) if heard and not terminate else {}
@@ -226,7 +165,7 @@ async def revoke(
 
 
 async def _active_nodes(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
-    """Tell which of these tasks run, and on which workers, as far as those say so in time."""
+    """Tell which of these tasks run, and on which workers, as far as workers answer in time."""
     try:
         answers = await client.celery.inspect(timeout=INSPECT_TIMEOUT).query_task(task_ids)
     except TransportError:
@@ -241,7 +180,7 @@ async def _active_nodes(client: FiboClient, task_ids: Sequence[str]) -> dict[str
 
 
 async def _finished_states(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
-    """Tell which of these tasks are over, and how, as far as that can be read."""
+    """Tell which of these tasks are over, and their states, as far as these can be read."""
     reads = (client.celery.result(task_id).state() for task_id in task_ids)
     found = await asyncio.gather(*reads, return_exceptions=True)
     return {
@@ -285,7 +224,7 @@ async def _write_result(client: FiboClient, console: Console, handle: AsyncResul
     try:
         value = await handle.get(timeout=0)
     except (TaskError, ResultDecodeError) as error:
-        # Some workers (Celery 5.6) store that at once, also of a task that they go on with.
+        # Workers of Celery 5.6 store REVOKED at once, even of a task that goes on.
         revoked = isinstance(error, TaskRevokedError) and error.reason == "revoked"
         running = await _active_nodes(client, [handle.id]) if revoked else {}
         if not console.as_json:
