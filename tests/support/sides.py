@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Facts:
-    """What is true of a broker, and not of every one."""
+    """Facts in which brokers differ."""
 
     first, last = 0, 9
     """The priorities that are served first and last."""
@@ -56,7 +56,7 @@ class RedisSide(Facts):
         await self.hand.put_bytes(task_id, payload, publish=publish)
 
     async def served(self, queue: str, task_ids: list[str]) -> list[str]:
-        """Take all messages of a queue as a worker does, and tell whose they are."""
+        """Take all messages of a queue as a worker does. Gives the ids of their tasks."""
         lists = [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]
         taken = []
         while (popped := await self.hand.redis.brpop(lists, timeout=0.01)) is not None:
@@ -68,12 +68,12 @@ class RedisSide(Facts):
 
     @contextlib.asynccontextmanager
     async def unreachable(self) -> AsyncIterator[tuple[Broker, Backend]]:
-        """A broker and a backend of a server that is not there."""
+        """A broker and a backend whose server is not there."""
         yield self.connect(f"redis://127.0.0.1:{free_port()}/0")
 
     @contextlib.asynccontextmanager
     async def unanswered(self) -> AsyncIterator[Broker]:
-        """A broker whose server takes commands and gives no answers."""
+        """A broker whose server accepts commands and gives no answers."""
         broker, _ = self.connect(io_timeout=0.2)
         await broker.depth("celery")
         await self.hand.redis.client_pause(2000)
@@ -129,7 +129,7 @@ class MemorySide(Facts):
 
 
 class AmqpSide(Facts):
-    """A broker with AMQP's facts, with results in another store, without a worker or with two."""
+    """A broker with AMQP's facts, and results in another store; without a worker or with two."""
 
     first, last = 9, 0
     counts_listeners = False
