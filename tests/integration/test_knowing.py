@@ -62,10 +62,10 @@ async def test_once_it_is_closed_a_client_tells_what_became_of_the_tasks_that_it
     async with CeleryClient(server.url) as client:
         calls = [asyncio.create_task(client.call("any", timeout=30)) for _ in range(3)]
         await eventually(lambda: client.stats().published == 3)
+        before = client.stats()
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        before = client.stats()
     assert client.stats().revocations == RevocationCounts(undelivered=3)
     assert before.revocations == RevocationCounts(), "what was told has changed afterwards"
 
