@@ -67,6 +67,13 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A Redis of a module's own, so that its counters can be read, and what is left in it counted."""
+    with RedisServer() as server:
+        yield server
+
+
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     """The URL of an empty database, for this test alone."""

@@ -23,7 +23,7 @@ from support.outages import OVERRUN
 from support.unanswered import call_in_vain, still_to_run
 
 from fibo_client import FIBONACCI, FiboClient, FiboError, ResultTimeoutError, TaskRevokedError, TransportError
-from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery.config import EXPIRY_MARGIN
 from fibo_worker.dev import running
 from fibo_worker.fibonacci import fibonacci
 
@@ -134,7 +134,7 @@ class Soak:
             while True:
                 yield self._n()
                 if self.chance.random() < 0.1:
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)  # Some numbers are late.
 
         async with self.client.stream(source(), max_in_flight=50, return_exceptions=True) as results:
             count = 0
@@ -158,7 +158,7 @@ class Soak:
         ns = [self._n() for _ in range(self.chance.randrange(1, 20))]
         handles = await self.client.submit_many(ns, task=FIBONACCI)
         await self.client.ready(handles)
-        await asyncio.sleep(self.chance.random() * 0.02)
+        await asyncio.sleep(self.chance.random() * 0.02)  # Some have an answer by then, and some have not.
         for n, handle in zip(ns, handles, strict=True):
             if self.chance.random() < 0.1:
                 await handle.revoke()
@@ -314,7 +314,7 @@ async def _settle(client: FiboClient, url: str, report: Report) -> None:
         held = _held(client, url)
         if not held:
             return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # Not `eventually`: what does not go is a line of the report.
     report.left += held
 
 

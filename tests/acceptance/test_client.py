@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import uuid
 
 import gmpy2
 import pytest
@@ -170,9 +171,9 @@ async def test_progress_is_followed(plain):
 
 async def test_a_cancelled_call_does_not_run(stock, plain):
     blockers = [await plain.celery.send_task("stock.sleep", (1.5,)) for _ in range(2)]
-    call = asyncio.create_task(plain.fibo_task(5))
-    await asyncio.sleep(0.3)
-    (owned,) = plain.celery.session._reader.awaited
+    owned = f"{uuid.uuid4()}"
+    call = asyncio.create_task(plain.celery.call(FIBO_TASK(5), task_id=owned))
+    await eventually(lambda: plain.stats().in_flight)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -224,8 +225,11 @@ async def test_a_diagnosis_tells_what_is_wrong(plain, stock, redis_url):
     assert (diagnosis.depth, diagnosis.listening) == (1, ())
     assert "no worker takes tasks from 'nobody-listens'" in str(diagnosis)
     running = await plain.celery.send_task("stock.sleep", (2,))
-    await asyncio.sleep(0.5)
-    assert f"{stock.node} holds it" in str(await plain.celery.diagnose(running))
+
+    async def held():
+        return f"{stock.node} holds it" in str(await plain.celery.diagnose(running))
+
+    await eventually(held)
     unknown = plain.celery.result("never-sent", "stock.add")
     assert "never sent" in str(await plain.celery.diagnose(unknown))
     async with CeleryClient(redis_url) as alone:

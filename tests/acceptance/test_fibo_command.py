@@ -341,7 +341,7 @@ def test_numbers_that_wait_for_a_queue_that_nobody_serves_are_told_which_queue_i
 
 
 def test_a_call_that_waits_for_a_queue_that_nobody_serves_says_which_queue_it_should_be(stock, monkeypatch):
-    monkeypatch.setattr(queue_hint, "DELAY", 0.0)
+    monkeypatch.setattr(queue_hint, "DELAY", 0.5)  # By then the message is in its queue.
     call = ("--queue", "nobodys-at-all", "--args", "[2, 3]", "--timeout", "3")
     done = fibo(stock.url, "call", "stock.add", *call)
     assert done.returncode == 3

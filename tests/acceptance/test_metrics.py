@@ -62,12 +62,6 @@ def scraped_when(port, true, timeout=30):
     return until(lambda: true(found := Scraped(port)) and found, lambda: f"it is {Scraped(port).samples}")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer() as server:
-        yield server
-
-
 @contextmanager
 def measured(url, *, app="support.poisoned", env=(), **options):
     port = free_port()

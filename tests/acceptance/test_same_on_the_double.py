@@ -33,13 +33,13 @@ def doing_the_same():
     """
 
     async def sleep(seconds):
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # Stands for work.
         return seconds
 
     async def progress(task, steps):
         for step in range(1, steps + 1):
             task.update_state(state="PROGRESS", meta={"current": step, "total": steps})
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # Stands for work, as those of `support.stock` do.
         return steps
 
     fake = FakeCelery(queues=["celery"], concurrency=2, nodes=["stock@fake"])
@@ -392,7 +392,7 @@ async def test_nobody_serves_another_queue(celery):
     with pytest.raises(ResultTimeoutError) as caught:
         await handle.get(timeout=0.2)
     assert caught.value.state == "PENDING"
-    assert await celery.session.broker.depth(handle.queue) == 1
+    assert await celery.queue_depth(handle.queue) == 1
 
 
 @on(CELERY)
@@ -481,13 +481,13 @@ async def test_a_task_that_runs_goes_on_unless_it_is_to_be_terminated(celery):
 @on(CELERY)
 async def test_a_call_that_is_cancelled_revokes_its_task(celery):
     blockers = await occupy(celery, 5.0)  # Or its task might run before it is revoked.
-    call = asyncio.create_task(celery.call("stock.add", (1, 2)))
+    owned = fresh()
+    call = asyncio.create_task(celery.call("stock.add", (1, 2), task_id=owned))
 
     async def sent():
-        return await celery.session.broker.depth("celery") or any((await celery.inspect().reserved()).values())
+        return await celery.queue_depth() or any((await celery.inspect().reserved()).values())
 
     await eventually(sent)
-    (owned,) = celery.session._reader.awaited
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -506,6 +506,7 @@ async def test_a_call_that_is_cancelled_revokes_its_task(celery):
 async def test_workers_answer_and_name_what_they_know_and_serve(celery):
     (worker,) = await celery.ping()
     assert worker.name.startswith("stock@")
+    assert await celery.worker_count() == 1
     inspect = celery.inspect([worker.name])
     assert {"stock.add", "stock.forgetful"} <= set((await inspect.registered())[worker.name])
     declared = {"stock.add [ignore_result=False]", "stock.forgetful [ignore_result=True]"}

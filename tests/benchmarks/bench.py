@@ -314,7 +314,7 @@ class Bench:
         Returns:
             What it returns.
         """
-        self.runner.run(asyncio.sleep(0.02))
+        self.runner.run(asyncio.sleep(0.02))  # What is left to do is nobody's to wait for.
         return self.runner.run(coroutine)
 
     def tell(self, row: Row, repeat: int, repeats: int) -> None:

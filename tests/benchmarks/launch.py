@@ -55,7 +55,7 @@ async def in_slices(
     tasks: list[asyncio.Task[int]] = []
     for start in range(0, count, SLICE):
         tasks += [loop.create_task(call(n)) for n in range(start, min(start + SLICE, count))]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # The slice begins.
     when_launched()
     return [await task for task in tasks]
 
@@ -122,9 +122,9 @@ def watch() -> Iterator[Lags]:
 async def watched(program: Callable[[int], Awaitable[list[int]]], count: int, expected: list[int]) -> dict[str, Any]:
     """Run a program and watch the event loop meanwhile: the lags, the seconds, and how many answers were right."""
     gc.collect()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # What was under way before is done.
     with watch() as lags:
-        await asyncio.sleep(5 * TICK)
+        await asyncio.sleep(5 * TICK)  # The first looks are late by what starting costs.
         lags.clear()
         began = time.perf_counter()
         answers = await program(count)

@@ -70,14 +70,12 @@ def throughput(axes: Axes, curve: Mapping[str, Any]) -> None:
     """Values a second by values in one call."""
     line(axes, curve["ours"], "fibonacci_many", OURS)
     line(axes, curve["Celery group"], "Celery: group().apply_async().get()", THEIRS)
-    axes.set(
+    annotate(
+        axes,
         title="Throughput by batch size (fibo-worker, 2 processes, all values distinct)",
         xlabel="values in one call",
         ylabel="values per second",
-        xscale="log",
-        yscale="log",
     )
-    axes.legend()
 
 
 def latency(axes: Axes, curve: Mapping[str, Any]) -> None:
@@ -88,14 +86,12 @@ def latency(axes: Axes, curve: Mapping[str, Any]) -> None:
     ):
         line(axes, [[x, p50] for x, p50, _ in curve[name]], f"{label}, p50", colour)
         line(axes, [[x, p99] for x, _, p99 in curve[name]], f"{label}, p99", colour, style="--")
-    axes.set(
+    annotate(
+        axes,
         title="Latency by concurrent callers (fibo-worker, 2 processes)",
         xlabel="callers, each of which calls again at once",
         ylabel="milliseconds per call",
-        xscale="log",
-        yscale="log",
     )
-    axes.legend()
 
 
 def lag(axes: Axes, curve: Mapping[str, Any]) -> None:
@@ -103,28 +99,30 @@ def lag(axes: Axes, curve: Mapping[str, Any]) -> None:
     for name, colour in (("Celery in threads", THEIRS), ("bare futures", LIMIT), ("ours", OURS)):
         label = {"ours": "client.fibonacci(n)"}.get(name, name)
         line(axes, curve[name], f"{label}: {curve['calls'][name]:,} calls", colour, marker=False)
-    axes.set(
+    annotate(
+        axes,
         title="Event loop lag while calls are launched and awaited",
         xlabel="seconds since the launch",
         ylabel="lag in milliseconds (largest of each stretch)",
-        xscale="log",  # ours is over long before Celery is
-        yscale="log",
     )
     axes.set_ylim(bottom=0.05)
-    axes.legend()
 
 
 def cost(axes: Axes, curve: Mapping[str, Any]) -> None:
     """Milliseconds of one call by n."""
     line(axes, curve["ours"], "await client.fibonacci(n)", OURS)
     line(axes, curve["local"], "gmpy2.fib(n) and hex both ways, in process", LIMIT)
-    axes.set(
-        title="Cost of one number as n grows (p50)",
-        xlabel="n",
-        ylabel="milliseconds",
-        xscale="log",
-        yscale="log",
-    )
+    annotate(axes, title="Cost of one number as n grows (p50)", xlabel="n", ylabel="milliseconds")
+
+
+def annotate(axes: Axes, **texts: str) -> None:
+    """Write the title, what the axes say, and the legend. Both axes are logarithmic.
+
+    Args:
+        axes: Where.
+        **texts: ``title``, ``xlabel`` and ``ylabel``.
+    """
+    axes.set(xscale="log", yscale="log", **texts)
     axes.legend()
 
 

@@ -71,7 +71,7 @@ async def walked(act: Callable[[], Awaitable[object]]) -> Counter[CodeType]:
 async def cancelled(client: FiboClient) -> None:
     """Cancel a call whose task has been sent."""
     call = asyncio.create_task(client.celery.call("tasks.fibo_task", (30,), queue="nobody", timeout=TIMEOUT))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # Not `eventually`: what it asks would be counted, too.
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
 

@@ -50,6 +50,11 @@ async def test_only_those_who_are_asked_answer(side, client):
 async def test_where_nobody_listens_the_answer_comes_at_once(redis_server):
     async with CeleryClient(redis_server.fresh_url()) as client, asyncio.timeout(10):
         assert await client.ping(timeout=60) == []
+        assert await client.worker_count() == 0
+
+
+async def test_workers_that_listen_are_counted(client):
+    assert await client.worker_count() == 1
 
 
 async def test_answers_leave_nothing_behind(side, client):

@@ -1,4 +1,4 @@
-"""A Redis of one's own for each module of this folder, and a hand that plays the worker."""
+"""A hand that plays the worker."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import redis.asyncio
 from support.hand import NAME, Hand
-from support.servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    """A Redis that nobody else uses, so that its counters can be read."""
-    with RedisServer() as server:
-        yield server
+    from support.servers import RedisServer
 
 
 @pytest.fixture

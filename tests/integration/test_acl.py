@@ -407,7 +407,7 @@ async def test_without_remote_control_a_client_sends_and_awaits(server, side):
             await eventually(Hand(direct).channels)
             await Hand(direct).put(result.id, result=1)
             assert await waiting == 1
-            assert await client.session.broker.depth("celery") == 1
+            assert await client.queue_depth() == 1
         with pytest.raises(FiboError, match=r"PUBLISH: .*must allow"):
             await client.revoke(result.id)
 
@@ -476,7 +476,7 @@ async def test_the_name_of_the_library_is_refused_without_harm_and_allowed_by_a_
         with server.client(decode_responses=True) as direct:
             direct.acl_log_reset()
             async with CeleryClient(make_user(server, words)) as client:
-                assert await client.session.broker.depth("celery") == 0
+                assert await client.queue_depth() == 0
             return {entry["object"] for entry in direct.acl_log()}
 
     found = version(side.program)

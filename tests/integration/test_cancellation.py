@@ -104,10 +104,10 @@ async def stream_of_an_async_generator(stage):
     async def source():
         try:
             for n in (4, 3, 8, 6):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # A step at which it can be interrupted.
                 yield n
         finally:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # Another.
             closed.set()
 
     async with stage.client.stream(source(), max_in_flight=2, ordered=True) as results:
@@ -244,28 +244,21 @@ CALLS = [
 ]
 
 
-async def walk(stage, interrupt, operation):
-    """Interrupt a call after none, one, two, ... steps, until it is over before. Gives how often it was interrupted."""
-    others = asyncio.all_tasks()
-    interrupted = finished = 0
+async def walk(interrupted):
+    """Interrupt a call after none, one, two, ... steps, until it is over before. Gives how often it was interrupted.
 
-    async def nothing_runs():
-        return asyncio.all_tasks() <= others
-
+    `interrupted` does so after the steps that it is given, and tells whether the call was not over yet.
+    """
+    count = finished = 0
     for steps in range(MOST_STEPS):
-        if await interrupt(partial(operation, stage), steps):
-            interrupted += 1
+        if await interrupted(steps):
+            count += 1
             finished = 0
         else:
             finished += 1
-        assert stage.client.stats().pending == 0, f"somebody waits who was interrupted after {steps} steps"
-        await check_usable(stage)
-        await eventually(nothing_runs)
         if finished == FINISHED_IN_A_ROW:
-            break
-    else:
-        pytest.fail(f"it is not over after {MOST_STEPS} steps")
-    return interrupted
+            return count
+    raise AssertionError(f"it is not over after {MOST_STEPS} steps")
 
 
 async def check_usable(stage):
@@ -280,8 +273,19 @@ async def check_usable(stage):
 @pytest.mark.parametrize("operation", CALLS, ids=lambda each: each.__name__)
 def test_a_call_that_is_interrupted_at_any_step_leaves_nothing_behind(stage, operation, way):
     async def check():
-        count = await walk(stage, WAYS[way], operation)
-        assert count >= 1
+        others = asyncio.all_tasks()
+
+        async def nothing_runs():
+            return asyncio.all_tasks() <= others
+
+        async def interrupted(steps):
+            unfinished = await WAYS[way](partial(operation, stage), steps)
+            assert stage.client.stats().pending == 0, f"somebody waits who was interrupted after {steps} steps"
+            await check_usable(stage)
+            await eventually(nothing_runs)
+            return unfinished
+
+        assert await walk(interrupted) >= 1
         await eventually(stage.is_unsubscribed)
         assert await stage.connections() <= stage.client.config.redis.max_connections
 
@@ -296,7 +300,6 @@ def test_a_client_that_is_interrupted_at_any_step_from_opening_to_closing_is_gon
     async def check():
         others = asyncio.all_tasks()
         before = await stage.connections()
-        finished = 0
 
         async def all_of_it():
             async with FiboClient(worker.url) as client:
@@ -305,13 +308,12 @@ def test_a_client_that_is_interrupted_at_any_step_from_opening_to_closing_is_gon
         async def nothing_is_left():
             return asyncio.all_tasks() <= others and await stage.connections() <= before
 
-        for steps in range(MOST_STEPS):
-            finished = 0 if await WAYS[way](all_of_it, steps) else finished + 1
+        async def interrupted(steps):
+            unfinished = await WAYS[way](all_of_it, steps)
             await eventually(nothing_is_left)
-            if finished == FINISHED_IN_A_ROW:
-                break
-        assert finished == FINISHED_IN_A_ROW
-        assert steps > FINISHED_IN_A_ROW
+            return unfinished
+
+        assert await walk(interrupted) > 1
 
     stage.runner.run(check())
 
@@ -319,17 +321,15 @@ def test_a_client_that_is_interrupted_at_any_step_from_opening_to_closing_is_gon
 @pytest.mark.parametrize("operation", [ping, forget], ids=lambda each: each.__name__)
 def test_a_connection_that_is_given_up_while_it_is_made_takes_no_room(stage, worker, operation):
     async def check():
-        finished = 0
-        for steps in range(MOST_STEPS):
+        async def interrupted(steps):
             async with FiboClient(worker.url, redis=RedisOptions(max_connections=3)) as client:
                 cold = dataclasses.replace(stage, client=client)
-                finished = 0 if await by_cancel(partial(operation, cold), steps) else finished + 1
+                unfinished = await by_cancel(partial(operation, cold), steps)
                 await asyncio.wait_for(more_than_there_are_connections(cold), timeout=10)
                 await check_usable(cold)
-            if finished == FINISHED_IN_A_ROW:
-                break
-        assert finished == FINISHED_IN_A_ROW
-        assert steps > FINISHED_IN_A_ROW
+            return unfinished
+
+        assert await walk(interrupted) > 1
 
     stage.runner.run(check())
 
@@ -425,7 +425,11 @@ def test_work_is_withdrawn_if_its_caller_was_cancelled_before_it_was_sent(server
             await client.celery.send_task("the first")
             await hand.redis.client_pause(20_000, all=False)  # Until the second is answered, nothing else is sent.
             second = asyncio.create_task(client.celery.send_task("the second"))
-            await asyncio.sleep(0.05)
+
+            async def held_up() -> bool:
+                return any("b" in each["flags"] for each in await hand.redis.client_list())
+
+            await eventually(held_up)
             for operation in OWNED + HANDED_OUT:
                 assert await by_cancel(partial(operation, client), 1)
             assert not second.done()

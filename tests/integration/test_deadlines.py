@@ -82,7 +82,7 @@ WITHOUT_TIMEOUT: dict[str, Call] = {
     "revoke": lambda fibo: fibo.celery.revoke(["x"]),
     "AsyncResult.revoke": lambda fibo: fibo.celery.result("x").revoke(),
     "forget": lambda fibo: fibo.celery.result("x").forget(),
-    "depth": lambda fibo: fibo.celery.session.broker.depth("celery"),
+    "depth": lambda fibo: fibo.celery.queue_depth(),
 }
 
 

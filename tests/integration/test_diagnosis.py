@@ -63,7 +63,7 @@ async def test_running_reserved_and_waiting_are_told_apart_with_since_when_and_b
         sent += [await client.send_task("stock.add", [1, k]) for k in range(5)]
 
         async def taken():
-            return await client.session.broker.depth("celery") == 4
+            return await client.queue_depth() == 4
 
         await eventually(taken)
         causes = [await client.diagnose(result, timeout=PATIENCE) for result in sent]
@@ -188,7 +188,7 @@ async def test_workers_that_store_results_elsewhere_are_found_out_by_their_setti
                 result = await client.send_task("stock.add", [1, 2])
 
                 async def taken(client=client):
-                    return not await client.session.broker.depth("celery")
+                    return not await client.queue_depth()
 
                 await eventually(taken)
                 with pytest.raises(ResultTimeoutError):
@@ -207,7 +207,7 @@ async def test_workers_that_store_no_results_by_their_settings_are_found_out(ser
             result = await client.send_task("stock.add", [1, 2])
 
             async def taken():
-                return not await client.session.broker.depth("celery")
+                return not await client.queue_depth()
 
             await eventually(taken)
             diagnosis = await client.diagnose(result, timeout=PATIENCE)
@@ -259,7 +259,7 @@ async def send_taken(client, heard, task, *args):
         return await client.session.broker.broadcast(ControlRequest(method="ping")) == heard
 
     async def taken():
-        return not await client.session.broker.depth("celery")
+        return not await client.queue_depth()
 
     await eventually(listening)
     sent = await client.send_task(task, args)
@@ -383,7 +383,7 @@ async def test_settings_of_a_worker_that_has_nothing_to_do_with_the_task_are_not
 async def test_of_a_worker_that_took_a_task_which_it_does_not_know_the_name_is_told_and_who_knows_it(apps):
     url, knows, near, far = apps
     async with CeleryClient(url, queue="own") as client, busy(client) as sent:
-        depth = client.session.broker.depth
+        depth = client.queue_depth
 
         async def reserved():
             return not await depth("own")

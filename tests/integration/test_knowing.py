@@ -9,8 +9,8 @@ import pytest
 from support.servers import RedisServer, free_port
 from support.waiting import eventually
 
-from fibo_client.celery import CeleryClient
-from fibo_client.errors import ResultDecodeError, ResultTimeoutError
+from fibo_client.celery import CeleryClient, ClientStats, RevocationCounts
+from fibo_client.errors import ClientStateError, MessageError, ResultDecodeError, ResultTimeoutError
 
 
 async def answer_all(hand, queue="celery", seconds=0.0):
@@ -24,7 +24,10 @@ async def test_the_numbers_count_what_really_happened(server, hand):
     worker = asyncio.create_task(answer_all(hand))
     try:
         async with CeleryClient(server.url) as client:
-            assert set(dataclasses.astuple(client.stats())) == {0}
+            nothing = dict.fromkeys((each.name for each in dataclasses.fields(ClientStats)), 0)
+            assert dataclasses.asdict(client.stats()) == nothing | {
+                "revocations": dataclasses.asdict(RevocationCounts())
+            }
             await asyncio.gather(*[client.call("any", timeout=10) for _ in range(20)])
             stats = client.stats()
             assert (stats.published, stats.answers) == (20, 20)
@@ -53,6 +56,30 @@ async def test_what_is_under_way_is_counted_until_it_is_over(server, hand):
             task.cancel()
         await asyncio.gather(*calls, waiting, return_exceptions=True)
         assert (client.stats().in_flight, client.stats().pending) == (0, 0)
+
+
+async def test_once_it_is_closed_a_client_tells_what_became_of_the_tasks_that_it_revoked(server, hand):
+    async with CeleryClient(server.url) as client:
+        calls = [asyncio.create_task(client.call("any", timeout=30)) for _ in range(3)]
+        await eventually(lambda: client.stats().published == 3)
+        before = client.stats()
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    assert client.stats().revocations == RevocationCounts(undelivered=3)
+    assert before.revocations == RevocationCounts(), "what was told has changed afterwards"
+
+
+async def test_the_depth_of_a_queue_is_that_of_all_its_priorities_and_by_default_of_the_clients_own_queue(server, hand):
+    async with CeleryClient(server.url, queue="own") as client:
+        for priority in (0, 3, 9):
+            await client.send_task("any", priority=priority)
+        await client.send_task("any", queue="other")
+        assert [await client.queue_depth(each) for each in (None, "own", "other", "empty")] == [3, 3, 1, 0]
+        with pytest.raises(MessageError, match="queue"):
+            await client.queue_depth("")
+    with pytest.raises(ClientStateError):
+        await client.queue_depth()
 
 
 async def test_bytes_that_are_no_result_are_counted(server, hand):

@@ -100,7 +100,7 @@ async def test_closing_with_calls_in_flight_ends_them_with_an_error(server, hand
     client = FiboClient(server.url)
     await client.open()
     calls = [asyncio.create_task(client.fibonacci(n)) for n in range(50)]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # They begin.
     if sent:
         await eventually(lambda: hand.redis.llen("celery"))
     await client.aclose()

@@ -23,7 +23,7 @@ async def test_waiting_for_a_connection_and_for_the_answer_share_one_time_limit(
                 await lent.enter_async_context(connections.connection())
             began = time.monotonic()
             asking = asyncio.ensure_future(connections.execute(("PING",)))
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(0.7)  # For this long it waits for a connection: a part of its second.
             await hand.redis.execute_command("CLIENT", "PAUSE", "1500", "ALL")
         with pytest.raises(RedisFaultError, match="no answer within 1 s"):
             await asking

@@ -181,7 +181,7 @@ async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, h
     for number in range(100):
         command = asyncio.create_task(connections.execute(("ECHO", f"cancelled {number}")))
         for _ in range(number % 5):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # A step further.
         command.cancel()
         await asyncio.gather(command, return_exceptions=True)
         assert await connections.execute(("ECHO", f"asked {number}")) == [f"asked {number}".encode()]
@@ -232,7 +232,7 @@ async def test_where_nobody_has_said_where_redis_is_an_error_says_how_to(monkeyp
         lambda client: client.diagnose(client.result("a")),
         lambda client: client.result("a").revoke(),
         lambda client: client.result("a").forget(),
-        lambda client: client.session.broker.depth("celery"),
+        lambda client: client.queue_depth(),
     ],
     ids=["ping", "inspect", "diagnose", "revoke", "forget", "depth"],
 )
@@ -379,7 +379,7 @@ async def test_a_unix_socket_works(tmp_path):
         async with CeleryClient(f"redis+socket://{path}?virtual_host=3") as client:
             handle = await client.send_task("nobody.knows")
             assert await handle.ready() is False
-            assert await client.session.broker.depth("celery") == 1
+            assert await client.queue_depth() == 1
         with redis_py.Redis(unix_socket_path=str(path), db=3) as direct:
             assert direct.llen("celery") == 1
 
@@ -459,7 +459,7 @@ async def test_sentinel_finds_the_master(server, tmp_path):
         url = f"sentinel://127.0.0.1:{free_port()}/5;sentinel://127.0.0.1:{port}/5"
         async with CeleryClient(url, redis=RedisOptions(master_name="mymaster")) as client:
             await client.send_task("nobody.knows")
-            assert await client.session.broker.depth("celery") == 1
+            assert await client.queue_depth() == 1
         with server.client(server.database(5)) as direct:
             assert direct.llen("celery") == 1
         async with CeleryClient(url, redis=RedisOptions(master_name="another")) as client:

@@ -54,7 +54,7 @@ def wary(ca, good):
 async def send(url, *, io_timeout=5.0, **options):
     async with CeleryClient(url, io_timeout=io_timeout, redis=RedisOptions(**options)) as client:
         await client.send_task("nobody.knows", queue="letters")
-        return await client.session.broker.depth("letters")
+        return await client.queue_depth("letters")
 
 
 async def refusal(url, **settings):

@@ -278,11 +278,17 @@ async def test_a_ping_is_answered_by_an_event_that_says_nothing(side):
     await subscription.aclose()
 
 
+async def receiving(subscription):
+    """Have a task wait for the next event."""
+    waiting = asyncio.create_task(subscription.receive())
+    await asyncio.sleep(0)  # It begins.
+    return waiting
+
+
 async def test_a_subscription_that_broke_says_so_and_does_not_come_back_in_silence(side):
     _, backend = side.connect()
     subscription = await subscribed(backend, "a")
-    waiting = asyncio.create_task(subscription.receive())
-    await asyncio.sleep(0)
+    waiting = await receiving(subscription)
     await side.break_subscriptions()
     with pytest.raises(TransportError):
         await asyncio.wait_for(waiting, SOON)
@@ -296,8 +302,7 @@ async def test_a_subscription_that_broke_says_so_and_does_not_come_back_in_silen
 async def test_who_waits_learns_that_the_connection_was_broken_off(side):
     _, backend = side.connect()
     subscription = await subscribed(backend, "a")
-    waiting = asyncio.create_task(subscription.receive())
-    await asyncio.sleep(0)
+    waiting = await receiving(subscription)
     await subscription.abort()
     with pytest.raises(TransportError):
         await asyncio.wait_for(waiting, SOON)
@@ -323,11 +328,10 @@ async def test_a_closed_subscription_cannot_be_used(side):
 async def test_who_is_cancelled_while_receiving_breaks_the_connection(side):
     _, backend = side.connect()
     subscription = await subscribed(backend, "a")
-    receiving = asyncio.create_task(subscription.receive())
-    await asyncio.sleep(0)
-    receiving.cancel()
+    waiting = await receiving(subscription)
+    waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await receiving
+        await waiting
     await check_gone(subscription)
 
 

@@ -25,6 +25,11 @@ async def client(request, server, hand):
         yield client
 
 
+async def looked_for(client, looks=0):
+    """Wait until results have been read more often than that: a wait has begun."""
+    await eventually(lambda: client.stats().polls > looks)
+
+
 async def test_a_result_that_was_there_before_the_wait_began(client, hand):
     await hand.put("a", result=55)
     assert await client.result("a").get(timeout=5) == 55
@@ -33,21 +38,21 @@ async def test_a_result_that_was_there_before_the_wait_began(client, hand):
 
 async def test_a_result_that_is_stored_later(client, hand):
     waiting = asyncio.create_task(client.result("a").get(timeout=10))
-    await asyncio.sleep(0.05)
+    await looked_for(client)
     await hand.put("a", result=[1, {"b": None}])
     assert await waiting == [1, {"b": None}]
 
 
 async def test_a_result_that_is_stored_without_a_push(client, hand):
     waiting = asyncio.create_task(client.result("a").get(timeout=10))
-    await asyncio.sleep(0.05)
+    await looked_for(client)
     await hand.put("a", result=1, publish=False)
     assert await waiting == 1
 
 
 async def test_a_result_that_is_published_twice(client, hand):
     waits = [asyncio.create_task(client.result("a").get(timeout=10)) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    await looked_for(client)
     for _ in range(2):
         await hand.put("a", result=1)
     assert await asyncio.gather(*waits) == [1, 1, 1]
@@ -56,8 +61,8 @@ async def test_a_result_that_is_published_twice(client, hand):
 
 async def test_a_result_after_much_noise(client, hand):
     waiting = asyncio.create_task(client.result("a").get(timeout=10))
+    await looked_for(client)
     for status in ("STARTED", "RETRY", "STARTED", "PROGRESS", "RECEIVED"):
-        await asyncio.sleep(0.02)
         await hand.put("a", status, {"exc_type": "E", "exc_message": ["noise"]})
     await hand.put("a", result=9)
     assert await waiting == 9
@@ -167,15 +172,18 @@ async def test_ready_asks_once_and_says_so_when_the_await_is_forgotten(client, h
 
 
 async def test_states_are_followed_until_the_last(client, hand):
+    seen, one_more = [], asyncio.Semaphore(0)
+
     async def work():
         for step in range(3):
-            await asyncio.sleep(0.15)
             await hand.put("a", "PROGRESS", {"current": step})
-        await asyncio.sleep(0.15)
+            await one_more.acquire()  # Else the next one may take its place unseen.
         await hand.put("a", result="done")
 
     working = asyncio.create_task(work())
-    seen = [(meta.state, meta.result) async for meta in client.result("a").updates(timeout=10)]
+    async for meta in client.result("a").updates(timeout=10):
+        seen.append((meta.state, meta.result))
+        one_more.release()
     await working
     assert seen[-1] == ("SUCCESS", "done")
     assert seen[:-1] == [("PROGRESS", {"current": step}) for step in range(3)]
@@ -257,7 +265,7 @@ async def test_cancelling_a_thousand_callers_at_once_closes_no_connection(client
     await asyncio.gather(client.call("nobody.knows", timeout=0.2), return_exceptions=True)
     before = await hand.connections()
     calls = [asyncio.create_task(client.call("nobody.knows", timeout=60)) for _ in range(1000)]
-    await asyncio.sleep(0.3)
+    await eventually(lambda: client.stats().in_flight == 1000)
     for call in calls:
         call.cancel()
     assert all(
@@ -272,8 +280,9 @@ async def test_cancelling_a_thousand_callers_at_once_closes_no_connection(client
 
 async def test_no_command_reaches_redis_while_nobody_waits(client, hand):
     for task_id in "abc":
+        looks = client.stats().polls
         waiting = asyncio.create_task(client.result(task_id).get(timeout=5))
-        await asyncio.sleep(0.05)
+        await looked_for(client, looks)
         await hand.put(task_id, result=1)
         await waiting
 
@@ -281,9 +290,8 @@ async def test_no_command_reaches_redis_while_nobody_waits(client, hand):
         return not await hand.channels()
 
     await eventually(nothing_is_subscribed_to, timeout=3)
-    await asyncio.sleep(0.1)
     await hand.redis.config_resetstat()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5)  # That nothing happens in a while is what is tested.
     # Redis before 7 does not tell the subcommands of CONFIG apart.
     assert set(await hand.commands()) <= {"config", "config|resetstat", "info"}
 
@@ -291,8 +299,11 @@ async def test_no_command_reaches_redis_while_nobody_waits(client, hand):
 async def test_an_owned_result_is_deleted_and_one_that_was_handed_out_is_not(client, hand):
     calling = asyncio.create_task(client.call("some.task", timeout=10))
     handle = await client.send_task("some.task")
-    await eventually(lambda: hand.redis.llen("celery"))
-    await asyncio.sleep(0.1)
+
+    async def both_are_sent():
+        return await hand.redis.llen("celery") == 2
+
+    await eventually(both_are_sent)
     messages = [json.loads(each) for each in await hand.redis.lrange("celery", 0, -1)]
     ids = {message["headers"]["id"]: message["headers"] for message in messages}
     (owned,) = set(ids) - {handle.id}

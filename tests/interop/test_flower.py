@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support.acl import CLIENT, FLOWER, WORKER, make_users, refusals
 from support.programs import FIBO_WORKER, started
-from support.servers import TESTS, RedisServer, free_port
+from support.servers import TESTS, free_port
 from support.waiting import until
 
 from fibo_client import FiboClient
@@ -23,12 +23,6 @@ def on_the_page(beginning):
     """The command that the page gives, by its first words, as a list."""
     (line,) = (line.strip() for line in PAGE.read_text().splitlines() if line.startswith(f"    {beginning}"))
     return shlex.split(line)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

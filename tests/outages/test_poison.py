@@ -35,13 +35,6 @@ def poisoned(url: str, *, name: str = "poisoned", **options) -> WorkerProcess:
 
 
 @pytest.fixture(scope="module")
-def server():
-    """A Redis for this module."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def bad(server):
     """A worker with one process and small limits, whose tasks misbehave, for the module."""
     with poisoned(server.url, env=SMALL) as process:

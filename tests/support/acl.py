@@ -20,25 +20,25 @@ PAGE = TESTS.parent / "docs" / "explanation" / "security.md"
 
 
 def lines(user: str | None = None) -> list[list[str]]:
-    """Read the commands from the page in order, all of them or those of one user, each as its words."""
+    """Read the page's commands in order, each split into words: all of them, or those of one user."""
     found = [shlex.split(line) for line in PAGE.read_text().splitlines() if line.startswith("ACL SETUSER ")]
     return [words for words in found if user in (None, words[2])]
 
 
 def version(program: Path) -> tuple[int, int]:
-    """Ask a server program for its version, or for the one of Redis that it keeps up with."""
+    """Ask a server program for its Redis version, or for the one that it is compatible with."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     major, minor = re.search(r"v=(\d+)\.(\d+)", said).groups()
     return int(major), int(minor)
 
 
 def takes(words: list[str], major: int) -> bool:
-    """Tell whether a Redis of this version takes a line. Brackets, which Redis calls selectors, came with 7."""
+    """Tell whether a Redis of this version accepts a line. Selectors, in brackets, came with 7."""
     return major >= 7 or not any(word.startswith("(") for word in words)
 
 
 def make_user(server: RedisServer, words: list[str], db: int = 0) -> str:
-    """Make a user by a line as it stands there, but for the database. Gives its URL."""
+    """Make a user by a line of the page, with this database. Gives its URL."""
     with server.client() as direct:
         direct.execute_command(*[word.replace("&/0.", f"&/{db}.") for word in words])
     password = next((word[1:] for word in words if word.startswith(">")), "none")
@@ -46,7 +46,7 @@ def make_user(server: RedisServer, words: list[str], db: int = 0) -> str:
 
 
 def make_users(server: RedisServer, db: int = 0) -> dict[str, str]:
-    """Make all users by the first line of each that this server takes. Gives their URLs by their names."""
+    """Make each user by the first of its lines that this server accepts. Gives URLs by name."""
     with server.client() as direct:
         major = int(direct.info("server")["redis_version"].partition(".")[0])
     users = (CLIENT, WORKER, FLOWER)
@@ -54,7 +54,7 @@ def make_users(server: RedisServer, db: int = 0) -> dict[str, str]:
 
 
 def refusals(server: RedisServer, *users: str) -> list[tuple[str, str, str]]:
-    """Whom of these, or of all, the server has refused something, why, and what: all but the name of the library."""
+    """What the server refused to these users, or to any, and why, but for the name of the library."""
     with server.client(decode_responses=True) as direct:
         found = [(entry["username"], entry["reason"], entry["object"]) for entry in direct.acl_log()]
     named = (("command", "client"), ("command", "client|setinfo"))

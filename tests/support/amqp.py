@@ -1,7 +1,7 @@
 """A broker in memory that has AMQP's facts and not Redis's, beside a result backend of another kind.
 
-Each message is confirmed for itself, in any order; one for a queue that nobody declared is returned; a confirm can be
-lost. The highest priority is served first. Nobody counts who listens, and in one variant there is no remote control.
+Each message is confirmed alone, in any order; one for an undeclared queue is returned; a confirm can be lost. The
+highest priority is served first. Listeners are not counted, and in one variant there is no remote control.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class AmqpServer:
     """What a RabbitMQ would hold.
 
     Attributes:
-        queues: The messages that wait, by queue, in the order in which they came. Others are not declared.
-        listeners: The workers that hear remote control.
-        lost: The ids of the tasks whose messages are taken and never confirmed.
+        queues: The waiting messages by declared queue, oldest first.
+        listeners: The workers that listen to remote control.
+        lost: The ids of tasks whose messages are taken, and whose confirms are lost.
         down: Why nothing can be reached; None while all is well.
         worker: Takes messages as they come, if there is one.
     """
@@ -59,7 +59,7 @@ class AmqpServer:
         waiting = self.queues[queue]
         if not waiting:
             return None
-        served = max(waiting, key=lambda message: message.priority)  # The first of several, as they came.
+        served = max(waiting, key=lambda message: message.priority)  # The oldest of several.
         waiting.remove(served)
         return served
 
@@ -79,7 +79,7 @@ class AmqpBroker:
         self.last_priority = 0
 
     def check(self, message: TaskMessage) -> None:
-        """Take what there is."""
+        """Accept any message."""
 
     async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
         amqp = self._amqp
@@ -98,7 +98,7 @@ class AmqpBroker:
             if amqp.worker is not None:
                 asyncio.get_running_loop().call_soon(amqp.worker.serve)
         for message, error in reversed(errors):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # Each confirm takes a turn of the event loop, as every command here does.
             yield PublishOutcome([message], error)
 
     async def depth(self, queue: str) -> int:
@@ -108,7 +108,7 @@ class AmqpBroker:
         return len(self._amqp.queues.get(queue, ()))
 
     async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
-        """Say how many wait: AMQP shows no message of a queue to who does not take it."""
+        """Count only: AMQP does not let a client look into a queue."""
         del task_id, timeout
         depth = await self.depth(queue)
         return Place(depth, None, complete=depth == 0)
@@ -151,7 +151,7 @@ class AmqpWorker:
             args, kwargs, embed = json.loads(message.body)
             try:
                 value = self._tasks[message.headers["task"]](*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - what a task raises is its result
+            except Exception as error:  # noqa: BLE001 - a task may raise anything
                 self._store(message.id, "FAILURE", encode_error(error))
                 continue
             for signature, rest in [(each, embed["chain"][:-1]) for each in (embed["chain"] or [])[-1:]]:
@@ -163,7 +163,7 @@ class AmqpWorker:
     def _count(self, message: TaskMessage, body: dict[str, Any], value: Any) -> None:
         name = f"celery-taskset-meta-{message.headers['group']}"
         if f"{name}.s" not in self._memory.others:
-            return  # Celery never runs the body of a chord whose size nobody has stored.
+            return  # Celery never runs the body of a chord whose size is not stored.
         parts = json.loads(self._memory.others.get(f"{name}.j", b"{}")) | {message.headers["group_index"]: value}
         self._memory.others[f"{name}.j"] = json.dumps(parts).encode()
         if len(parts) == int(self._memory.others[f"{name}.s"]):
@@ -182,7 +182,7 @@ class AmqpWorker:
 def handmade(
     task: str, task_id: str, args: Sequence[Any], embed: dict[str, Any], queue: str, **headers: Any
 ) -> TaskMessage:
-    """Make a message with an embed, and protocol headers, that a single call has not."""
+    """Make a message with an embed and headers of a canvas."""
     template = build_template(task, queue=queue, origin="here")
     template.headers.update(headers)
     plain = encode_arguments(tuple(args), {})

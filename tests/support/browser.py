@@ -34,13 +34,13 @@ NARROW = (320, 568)
 """Widths and heights in CSS pixels. The last is the narrowest that pages are asked to fit."""
 
 TIMEOUT = 40_000
-"""Milliseconds in which anything that a test waits for happens, where it does not say otherwise."""
+"""Milliseconds that a test waits for anything by default."""
 
 HOW_TO_GET_ONE = "there is no Chromium here to open pages with; `apt install chromium` brings one"
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = [
-    # It asks nobody but the pages' own server.
+    # It contacts only the pages' own server.
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-quic",
@@ -103,7 +103,7 @@ async def running_browser(program: str) -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def pages(browser: Browser) -> AsyncIterator[OpenPage]:
-    """Open pages for one test. At the end, whatever went wrong in them unseen fails it."""
+    """Open pages for one test. Errors in them fail the test at its end."""
     problems: list[str] = []
     contexts = []
 
@@ -141,7 +141,7 @@ async def overflowing(page: Page) -> list[str]:
 
 
 async def violations(page: Page) -> str:
-    """Check a page for accessibility with axe. Text with whatever was found; empty if that is nothing."""
+    """Check a page for accessibility with axe. Gives the findings as text; empty if there are none."""
     found = await Axe().run(page, options={"resultTypes": ["violations"]})  # Half the time without the rest.
     return found.generate_report() if found.violations_count else ""
 

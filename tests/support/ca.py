@@ -62,7 +62,7 @@ class Authority:
         return pair
 
     def own(self, name: str, *hosts: str) -> Pair:
-        """Make a certificate that vouches for itself, as many a server starts with."""
+        """Make a self-signed certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "itself")])
         now = dt.datetime.now(dt.UTC)
@@ -85,7 +85,7 @@ class Authority:
 
 
 def tls_options(pair: Pair, ca: Path, *, clients: bool = False) -> dict[str, str]:
-    """A server's settings for TLS. With `clients` it wants a certificate of each."""
+    """A server's settings for TLS. With `clients` it demands client certificates."""
     return {
         "tls-cert-file": str(pair.cert),
         "tls-key-file": str(pair.key),
@@ -121,7 +121,7 @@ def tls_server(pair: Pair, ca: Path, *, clients: bool = False) -> Iterator[tuple
 
 @contextlib.contextmanager
 def tls_relay(target: int, pair: Pair, ca: Path, *, clients: bool = False) -> Iterator[int]:
-    """Speak TLS on a port, and pass on to another one of this machine what was said in it. Gives the port.
+    """Speak TLS on a port, and relay the plain bytes to another port of this machine. Gives the port.
 
     It is OpenSSL on a socket as in Redis itself, so a client is told the same of what is wrong: asyncio would leave out
     the alert.
@@ -133,7 +133,7 @@ def tls_relay(target: int, pair: Pair, ca: Path, *, clients: bool = False) -> It
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            # That one side is gone, or will not have the other's certificate, ends this connection and is no more.
+            # A side that is gone, or refuses the certificate, ends this connection only.
             with (
                 contextlib.suppress(OSError),
                 context.wrap_socket(self.request, server_side=True) as client,

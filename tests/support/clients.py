@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def celery_client(url: str) -> Iterator[Celery]:
-    """Celery's client of one Redis, which leaves nothing that would still want to talk to it."""
+    """Celery's client of one Redis, closed with all of its connections."""
     with Celery(broker=url, backend=url, set_as_current=False) as app:
         try:
             yield app
         finally:
-            # A result object unsubscribes when it is collected, and complains if its server is gone by then.
+            # A result unsubscribes when it is collected, and logs an error if its server is gone.
             gc.collect()
             app.backend.client.close()

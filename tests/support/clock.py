@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when nothing else can happen: seconds of waiting take no time at all."""
+"""An event loop with virtual time: its clock jumps to the next timer when nothing else can happen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop with a clock of its own."""
+    """An event loop with virtual time."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -44,7 +44,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @property
     def turn(self) -> int:
-        """The number of the iteration that is under way."""
+        """The number of the present iteration."""
         return self._virtual.turns
 
 
@@ -56,7 +56,7 @@ def virtual(test: Callable[P, Coroutine[object, object, None]]) -> Callable[P, N
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(test(*args, **kwargs))
 
-    # pytest-asyncio goes by this mark of a coroutine function; it must not run the test a second time.
+    # By this attribute pytest-asyncio would take it for a coroutine function, and run it again.
     del run.__wrapped__
     run.__signature__ = inspect.signature(test)
     return run

@@ -1,6 +1,6 @@
-"""Commands that pages tell readers to type: which of them no test may run, why, and what is looked at instead.
+"""Commands that pages tell readers to type: which ones no test may run, why, and what is checked instead.
 
-`test_documented_commands` runs all others. What can neither be run nor is named here is an error.
+`test_documented_commands` runs all others. A command that can neither be run nor is listed here is an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Programs that fork or end while calls are in flight: each a process of its own, whose errors are read in full."""
+"""Programs that fork or end while calls are in flight: each in its own process, whose stderr is read in full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import signal
 
 PATIENCE = 60
-"""Seconds after which a program is taken to hang. All end within one, on a machine that is not busy."""
+"""Seconds after which a program hangs. On an idle machine all end within one."""
 
 HEAD = """
 import asyncio, gc, multiprocessing, os, signal, sys, threading
@@ -21,10 +21,10 @@ URL = sys.argv[1]
 async def begun(client, *calls):
     tasks = [asyncio.create_task(call) for call in calls]
     while not (client.stats().pending and not client.stats().unsent):
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # Not `eventually`: these programs import no tests.
     return tasks
 """
-"""What they begin with. `begun` gives calls as tasks, once something was sent and is waited for."""
+"""The head of each program. `begun` starts calls as tasks, and waits until one is sent and awaited."""
 
 
 def end(url: str, program: str, *, kill: signal.Signals | None = None) -> tuple[int, str, str]:
@@ -81,7 +81,7 @@ async def main():
         waiting = asyncio.create_task(answer.get(timeout=50))
         await client.ready([client.celery.result("a")])
         while client.celery.session._reader._subscription is None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # As in `begun`.
         before = await connections()
         STEP
         assert await client.ready([client.celery.result("a")]) == [False]
@@ -109,10 +109,10 @@ asyncio.run(all())
 
 
 def forking(step: str) -> str:
-    """Give a program whose client is copied into a child, refused there, and of use to the parent.
+    """Give a program whose client is refused in a forked child, and goes on in the parent.
 
     Args:
-        step: What forks, runs `in_child(client)` and sees that it ends well.
+        step: Forks, runs `in_child(client)` and checks its end.
 
     Returns:
         The program. It writes nothing, and needs a Redis of its own.

@@ -24,7 +24,7 @@ class SetupError(Exception):
 
 
 def environment(name: str, interpreter: Path, packages: Sequence[str], pinned_by: Sequence[str]) -> Path:
-    """Make an environment, unless it is there and still right.
+    """Make an environment, unless it exists and is up to date.
 
     Args:
         name: That of its folder.
@@ -44,7 +44,7 @@ def environment(name: str, interpreter: Path, packages: Sequence[str], pinned_by
     wanted = fingerprint(interpreter, packages, pinned_by)
     ENVIRONMENTS.mkdir(exist_ok=True)
     with (ENVIRONMENTS / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Tests may run in several processes, and each may be the first to want it.
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Tests may run in several processes, and any may be the first to need it.
         if stamp.exists() and stamp.read_text() == wanted and output([str(python), "-c", PROBE]):
             return python
         print(f"Making {folder.relative_to(ROOT)} ...", flush=True)
@@ -56,7 +56,7 @@ def environment(name: str, interpreter: Path, packages: Sequence[str], pinned_by
 
 
 def fingerprint(interpreter: Path, packages: Sequence[str], pinned_by: Sequence[str]) -> str:
-    """Say in short what an environment is made by.
+    """Give a fingerprint of what an environment is made from.
 
     Args:
         interpreter: What it is made of.
@@ -64,7 +64,7 @@ def fingerprint(interpreter: Path, packages: Sequence[str], pinned_by: Sequence[
         pinned_by: The files that say what is in it.
 
     Returns:
-        Text that differs when anything of it does.
+        Text that differs when any of it does.
     """
     content = hashlib.sha256("\n".join([output([str(interpreter), "-c", PROBE]), *packages]).encode())
     for each in pinned_by:
@@ -79,7 +79,7 @@ def find_uv() -> str:
         The program.
 
     Raises:
-        SetupError: It is nowhere.
+        SetupError: It was not found.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if uv := shutil.which("uv", path=path):

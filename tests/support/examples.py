@@ -1,4 +1,4 @@
-"""The example programs of the documentation, and what they say that they print."""
+"""The example programs of the documentation, and their promised output."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PRINTS = "\n# Prints:\n"
 
 
 def promised(program: str) -> str:
-    """What a program prints by its last comment. Three dots stand for anything."""
+    """The output that a program's last comment promises. Three dots match anything."""
     _, mark, lines = program.partition(_PRINTS)
     assert mark, "the program does not end in a comment '# Prints:'"
     return re.sub(r"^# ?", "", lines, flags=re.MULTILINE)
 
 
 def matches(expected: str, seen: str) -> bool:
-    """Whether a text is the expected one, in which three dots stand for anything, across lines too."""
+    """Whether a text matches the expected one, in which three dots match anything, newlines too."""
     pattern = ".*".join(re.escape(part) for part in expected.strip().split("..."))
     return re.fullmatch(pattern, seen.strip(), re.DOTALL) is not None
 

@@ -1,6 +1,6 @@
 """The commands ``fibo`` and ``fibo-worker``, run in the test's own process.
 
-The descriptors 0, 1 and 2 of ``fibo`` are its own, as those of a program are.
+``fibo`` gets descriptors 0, 1 and 2 of its own, as a program does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -41,7 +40,7 @@ def fibo(url: str, *arguments: str, stdin: str | None = None, **env: str) -> Com
         **env: Variables to add to its environment.
 
     Returns:
-        How it ended, as if it were a program.
+        Its status and output, as of a program.
     """
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
@@ -63,7 +62,7 @@ def fibo_worker(*arguments: str, **env: str) -> Result:
     Returns:
         How it ended.
     """
-    # Where nothing else ends `health`, it has that end the whole process.
+    # `health` has it end a process that hangs, which here is that of the tests.
     with mock.patch("faulthandler.dump_traceback_later"):
         return CliRunner().invoke(worker_main, arguments, env=env)
 
@@ -112,21 +111,20 @@ def run(
 
 @contextlib.contextmanager
 def signalled(sig: signal.Signals, when: Callable[[], object]) -> Iterator[None]:
-    """Send this process a signal, once a command in the block has its handler for it and something is so."""
+    """Send this process a signal, once a command in the block handles it and `when` is true."""
     main_thread = threading.main_thread().ident
     over = threading.Event()
     sent = []
 
     def nobodys(*_: object) -> None:
-        """Handle what comes before the command, or after it."""
+        """Ignore a signal before or after the command."""
 
     def watch() -> None:
-        while not over.is_set():
+        while not over.wait(0.005):
             if signal.getsignal(sig) is not nobodys and when():
                 sent.append(sig)
                 signal.pthread_kill(main_thread, sig)
                 return
-            time.sleep(0.005)
 
     before = signal.signal(sig, nobodys)
     watching = threading.Thread(target=watch)
@@ -156,7 +154,7 @@ def revocation(log: Path) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _standard(descriptors: Sequence[int], encoding: str) -> Iterator[None]:
-    """Have these descriptors for 0, 1 and 2, and on them the streams that an interpreter makes when it starts."""
+    """Replace descriptors 0, 1 and 2, and the standard streams on them."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = [os.dup(number) for number in range(3)]

@@ -1,4 +1,4 @@
-"""A hand that plays the worker on a real Redis, and asks Redis what it has seen."""
+"""A test's hand on a real Redis: it stores results as a worker does, and inspects the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "hand"
 
 
 class Hand:
-    """Stores results by hand, as a worker does, and asks Redis what it has seen."""
+    """Stores results as a worker does, and inspects the server."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self.redis = client
@@ -36,14 +36,14 @@ class Hand:
         return {each["id"] for each in await self.redis.client_list() if each["name"] != NAME}
 
     async def is_alone(self) -> bool:
-        """Whether nobody else is connected."""
+        """Whether no other client is connected."""
         return not await self.connections()
 
     async def commands(self) -> dict[str, int]:
-        """How often each command was called so far."""
+        """The calls of each command so far."""
         stats = await self.redis.info("commandstats")
         return {name.removeprefix("cmdstat_"): values["calls"] for name, values in stats.items()}
 
     async def channels(self) -> list[bytes]:
-        """What is subscribed to."""
+        """The channels with subscribers."""
         return await self.redis.pubsub_channels()

@@ -1,4 +1,4 @@
-"""Names that would be commands, other keys or other JSON, if somebody were careless."""
+"""Names that careless code would take for commands, other keys or other JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = {
     *("quotes", "backslash", "escape", "emoji", "result key", "binding", "unacked", "glob", "hash tag", "space"),
     *("dots", "format", "markup"),
 }
-"""Which of them can be the name of a task, a queue or a header, or an id: it can be printed, and is not too long."""
+"""Those that may name a task, a queue, a header or an id: printable, and not too long."""
 
 
 def meant(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Text that would do something to whoever shows it as it is: to a terminal, a log, or a reader's eyes."""
+"""Text that is harmful where it is shown raw: to a terminal, a log, or a reader."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ACTS = {
 }
 
 TEXTS = st.text(st.integers(0, 0x10FFFF).map(chr) | st.sampled_from(ESCAPES + "\r\n\x85\u2028\u202e\u2066\u200f\ud800"))
-"""Any text at all, with more of such characters than chance would give."""
+"""Any text, with more harmful characters than chance would give."""
 
 _DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _MARKS = "\u200e\u200f\u061c"
 
 
 def acts(text: str, allowed: str = "") -> list[str]:
-    """Find what acts, by what Unicode says: control characters, separators of lines, halves, changes of direction."""
+    """Find harmful characters: controls, line separators, surrogates, changes of direction."""
     return [
         each
         for each in set(text) - set(allowed)
@@ -37,6 +37,6 @@ def acts(text: str, allowed: str = "") -> list[str]:
 
 
 def check(text: str, longest: int, allowed: str = "") -> None:
-    """Check that a text does nothing and has an end."""
+    """Check that a text is harmless and bounded."""
     assert acts(text, allowed) == []
     assert len(text) <= longest

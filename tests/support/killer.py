@@ -29,7 +29,7 @@ class Killer:
 
     @contextlib.asynccontextmanager
     async def every(self, seconds: float) -> AsyncIterator[Killer]:
-        """Do it so often, until the block ends."""
+        """Kill them at this interval, until the block ends."""
         task = asyncio.create_task(self._kill_forever(seconds))
         try:
             yield self
@@ -45,7 +45,7 @@ class Killer:
 
 @contextlib.contextmanager
 def prey(direct: redis.Redis, url: str) -> Iterator[str]:
-    """Give a URL for a user of its own, who may do everything, and whose connections alone are to be killed."""
+    """Give the URL of a user with all permissions, whose connections alone are killed."""
     direct.execute_command("ACL", "SETUSER", PREY, "on", "nopass", "~*", "&*", "+@all")
     try:
         yield url.replace("redis://", f"redis://{PREY}:any@")

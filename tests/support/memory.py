@@ -1,4 +1,4 @@
-"""The double's own broker and result backend, with a log and with the faults that tests of single parts want.
+"""The double's own broker and result backend, with a log, and with faults for tests of single parts.
 
 Users' tests have `fibo_client.testing`; what is here goes below its surface.
 """
@@ -49,7 +49,7 @@ class MemorySubscription(memory.MemorySubscription):
 
 
 class MemoryBackend(memory.MemoryBackend):
-    """Results, and what was asked of them."""
+    """Results, and a log of the commands."""
 
     def __init__(self) -> None:
         super().__init__(memory.Memory())
@@ -77,7 +77,7 @@ class MemoryBackend(memory.MemoryBackend):
         self.read_at.append((asyncio.get_running_loop().time(), list(task_ids)))
         self.log.append(("read", list(task_ids)))
         if self.hangs:
-            await asyncio.sleep(5)
+            await asyncio.sleep(5)  # The client's io_timeout.
             raise ReadError("no answer within 5 s")
         values = await super().get_many(task_ids)
         if self.latency:
@@ -111,7 +111,7 @@ class MemoryBackend(memory.MemoryBackend):
 
 
 class MemoryBroker(memory.MemoryBroker):
-    """Messages, and the commands that they came by."""
+    """Messages, and a log of the commands."""
 
     def __init__(self) -> None:
         super().__init__(memory.Memory())
@@ -121,7 +121,7 @@ class MemoryBroker(memory.MemoryBroker):
         self.listening = 1
 
     async def publish(self, messages):
-        """Succeed, or do what the next outcome says: fail, raise an error, or take so many seconds."""
+        """Succeed, or follow the next of `outcomes`: an error to give or to raise, or seconds to take."""
         self.commands.append(list(messages))
         outcome = self.outcomes.popleft() if self.outcomes else 0.0
         if isinstance(outcome, (PublishError, PublishUnknownError)):

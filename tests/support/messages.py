@@ -1,4 +1,4 @@
-"""Task messages, made from all that a call may say of one."""
+"""Task messages, made from the arguments and options of calls."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def build_task(
 def messages(
     *task_ids: str, queue: str = "celery", priority: int = 0, size: int | None = None, arguments: Sequence[Any] = ()
 ) -> list[TaskMessage]:
-    """Make messages that differ in their ids alone, with a body of so many bytes if that is said."""
+    """Make messages that differ in their ids only, optionally with a body of this many bytes."""
     template = build_template("a.task", queue=queue, origin="here", priority=priority)
     encoded = encode_arguments(arguments, {}) if size is None else Arguments(bytes(size), "()", "{}", None)
     return [TaskMessage(task_id, template, encoded, encode_moments(NOW), {}) for task_id in task_ids]
 
 
 async def publish(broker: Broker, *task_ids: str, **options: Any) -> None:
-    """Publish messages; raise the first error that comes of it, with the ids of all that failed."""
+    """Publish messages; raise the first error, with the ids of all that failed."""
     outcomes = [outcome async for outcome in broker.publish(messages(*task_ids, **options))]
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     if errors:

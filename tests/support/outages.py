@@ -1,4 +1,4 @@
-"""The outage contract: each line of it is the mark of a test, and what that test saw becomes a line of the page."""
+"""The outage contract: a test's mark is a line of it, and what the test saw becomes a line of the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "outages.md"
 
 OVERRUN = 0.25
-"""The most seconds that a call may take beyond its deadline. The contract says so, so the tests hold it."""
+"""The most seconds that a call may take beyond its deadline, by the contract."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Promise:
 
 
 def outage(fault: str, *, sees: str, within: str, submitted: str, retry: str, lost: str = "nothing") -> Any:
-    """Mark a test as the one that shows a line of the contract. See `Promise`."""
+    """Mark a test as the proof of a line of the contract. See `Promise`."""
     return pytest.mark.outage(Promise(fault, sees, within, submitted, retry, lost))
 
 
@@ -56,7 +56,7 @@ class Sighting:
 
 
 class Witness:
-    """Sees how calls end, and holds them to the promise.
+    """Records how calls end, and checks the promise.
 
     Attributes:
         lost: What was lost, for the page. The promise's own words, unless the test says otherwise.
@@ -79,7 +79,7 @@ class Witness:
         began = time.monotonic()
         try:
             outcome = await call
-        except Exception as error:  # noqa: BLE001 # what it is, is what the test is about
+        except Exception as error:  # noqa: BLE001 - the test checks which
             outcome = error
         took = time.monotonic() - began
         name = type(outcome).__name__ if isinstance(outcome, Exception) else "the answer"
@@ -89,7 +89,7 @@ class Witness:
         return outcome
 
     def saw(self, what: str, seconds: float) -> None:
-        """Note what else was seen, of calls that the test has checked itself."""
+        """Record another outcome, which the test has checked itself."""
         self._sighting.outcomes.append((what, seconds))
 
     @property

@@ -1,4 +1,4 @@
-"""Types of an app's own, as its worker registers them with kombu, and its clients are told of them."""
+"""An app's own types, as its worker registers them with kombu, and its clients with `json_types`."""
 
 from proj.types import Money
 

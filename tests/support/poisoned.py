@@ -1,4 +1,4 @@
-"""fibo-worker's own app, with tasks beside its own that do to their process what a bad task can do.
+"""fibo-worker's own app, with more tasks, which harm their process.
 
 ``celery -A support.poisoned worker``, with the settings of fibo-worker in the environment.
 """
@@ -13,7 +13,7 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from fibo_worker.app import create_app
 
-# Where Celery misses the end of a process, it sees it when it looks, every five seconds; there is no setting for that.
+# Celery may miss the end of a process, and then checks every five seconds. There is no setting for that.
 AsynPool.timers = property(lambda pool: {pool.maintain_pool: 0.1})
 
 app = create_app()
@@ -26,7 +26,7 @@ def kill():
 
 @app.task(name="poison.kill_once")
 def kill_once(path):
-    """Kill the process, unless the file says that this has happened."""
+    """Kill the process once. A file records that it happened."""
     if not Path(path).exists():
         Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +57,7 @@ kept = []
 
 @app.task(name="poison.count")
 def count(path, seconds):
-    """Note that it ran, and take a while."""
+    """Record the run, and take a while."""
     with Path(path).open("a") as log:
         log.write(f"{os.getpid()}\n")
     time.sleep(seconds)  # Stands for work.
@@ -82,7 +82,7 @@ def deaf():
 
 @app.task(name="poison.give_back")
 def give_back(path, times):
-    """Give the message back until it has come so often."""
+    """Requeue the message until it has come this often."""
     count = len(Path(path).read_text()) if Path(path).exists() else 0
     if count < times:
         Path(path).write_text("x" * (count + 1))
@@ -92,7 +92,7 @@ def give_back(path, times):
 
 @app.task(name="poison.leave")
 def leave(path, how):
-    """Note that it ran, and end the process in good order."""
+    """Record the run, and exit the process cleanly."""
     with Path(path).open("a") as log:
         log.write(f"{os.getpid()}\n")
     raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[how](2)

@@ -1,4 +1,4 @@
-"""Programs as a user runs them, and what is left of them afterwards."""
+"""Programs as a user runs them, and the processes that they leave."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(
 
 
 class Program:
-    """A program that runs, and what it has written so far, both to its output and to its error output."""
+    """A running program, and what it has written so far to both outputs."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -39,7 +39,7 @@ class Program:
         self._reader.start()
 
     def wait_for(self, text: str, timeout: float = 50) -> str:
-        """Wait until it has written a text, and give all that it has written."""
+        """Wait until it has written a text. Gives all that it has written."""
         with self._more:
             self._more.wait_for(lambda: text in self.text or self._ended, timeout)
             assert text in self.text, f"{text!r} did not come in:\n{self.text}"
@@ -53,7 +53,7 @@ class Program:
         return status
 
     def descendants(self) -> set[int]:
-        """The ids of all processes that it started, and that those started."""
+        """The ids of all its descendants."""
         return descendants(self.process.pid)
 
     def _read(self) -> None:
@@ -86,7 +86,7 @@ def started(*command: str, env: Mapping[str, str] | None = None, cwd: Path | Non
 
 
 def descendants(pid: int) -> set[int]:
-    """The ids of all processes that a process started, and that those started."""
+    """The ids of all descendants of a process."""
     children: dict[int, list[int]] = {}
     for child, (parent, _) in _processes().items():
         children.setdefault(parent, []).append(child)
@@ -100,12 +100,12 @@ def descendants(pid: int) -> set[int]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Those of some processes that are still running, without the dead that nobody has waited for."""
+    """The processes among these that still run. Zombies do not."""
     return {pid for pid, (_, state) in _processes().items() if pid in pids and state != "Z"}
 
 
 def wait_until_gone(pids: set[int], timeout: float) -> None:
-    """Wait until none of some processes is running any more."""
+    """Wait until none of these processes runs."""
     until(lambda: not alive(pids), lambda: f"the processes {alive(pids)} are still there", timeout=timeout)
 
 
@@ -114,7 +114,7 @@ def resident(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
     except (OSError, IndexError):
-        return 0  # Who is dead and not waited for has a status without this line.
+        return 0  # The status of a zombie has no such line.
 
 
 def _processes() -> dict[int, tuple[int, str]]:

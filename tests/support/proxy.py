@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
-"""For SO_LINGER: throw away what is unsent and reset the connection, instead of closing it in good order."""
+"""For SO_LINGER: discard what is unsent and reset the connection, instead of closing it."""
 
 
 class Proxy:
-    """Passes bytes on between its port and another, and can be told not to.
+    """Relays bytes between its port and another, with faults on request.
 
     Args:
         target: The other port.
@@ -28,10 +28,10 @@ class Proxy:
         port: The port that it listens on.
         delay: Seconds that bytes take on the way, each way.
         pace: Bytes a second that go towards the client. None is no bound.
-        stalled: Whether it takes bytes, and connections, and passes nothing on. They go on when it ends.
+        stalled: Whether it accepts bytes and connections, and holds them back until this is false.
         refusing: Whether it resets every new connection.
-        truncate: Cut the connection after so many bytes of a reply, once. None is never.
-        accepted: How many connections it has taken.
+        truncate: Bytes of the next reply after which the connection is cut. None is no cut.
+        accepted: How many connections it has accepted.
     """
 
     def __init__(self, target: int, source: str = "127.0.0.1") -> None:
@@ -51,7 +51,7 @@ class Proxy:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
         """Listen, until the block ends."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -83,10 +83,13 @@ class Proxy:
         for writer in self._writers:
             _reset(writer)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine: asyncio of 3.11 logs an error when it runs the handler and that is cancelled.
+        task = asyncio.create_task(self._serve(reader, writer))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._writers.add(writer)
         try:
@@ -104,7 +107,7 @@ class Proxy:
                 self._writers.discard(redis_writer)
                 _reset(redis_writer)
         except* (OSError, _OverError):
-            pass  # One side went away, or was cut: the other one learns of it.
+            pass  # One side is gone or was cut: the other one is reset.
         finally:
             self._writers.discard(writer)
             _reset(writer)
@@ -126,7 +129,7 @@ class Proxy:
             while True:
                 due, data = await on_the_way.get()
                 if (early := due - time.monotonic()) > 0:
-                    await asyncio.sleep(early)
+                    await asyncio.sleep(early)  # Latency.
                 await self._moving.wait()
                 if not data:
                     raise _OverError
@@ -146,7 +149,7 @@ class Proxy:
         for start in range(0, len(data), piece):
             sink.write(data[start : start + piece])
             await sink.drain()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # A hundred pieces a second.
 
 
 class _OverError(Exception):

@@ -1,4 +1,4 @@
-"""A private RabbitMQ, for what is moved from: on loopback only, and gone at the end with all that it started."""
+"""A private RabbitMQ on loopback, for a program to move from. It ends with all that it started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HOW_TO_GET_ONE = "rabbitmq-server is not here: apt install rabbitmq-server"
 
-# Debian's command on the PATH becomes another user, and takes the files of the machine's own RabbitMQ.
+# Debian's command on the PATH changes its user, and uses the files of the system's RabbitMQ.
 _PLACES = ("/usr/lib/rabbitmq/bin",)
 
 
@@ -37,7 +37,7 @@ def running_rabbitmq(server: str, mapper: str, folder: Path) -> Iterator[str]:
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "LC_ALL": "C.UTF-8",
-        # Of every node, also the one that only looks whether there is a port mapper.
+        # For every node, the one that only looks for a port mapper included.
         "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_EPMD_PORT": str(names),

@@ -47,12 +47,12 @@ class Sentinel:
         self._child = Child([str(find_redis_server()), str(conf), "--sentinel"], name="sentinel", env={"LC_ALL": "C"})
 
     def ask(self, *command: str) -> dict[bytes, bytes]:
-        """Ask it something that it answers with names and values."""
+        """Ask for a list of names and values, as a dict."""
         answer = self.tell(*command)
         return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
 
     def tell(self, *command: str):
-        """Send it a command, and give its bare answer."""
+        """Send it a command. Gives the raw answer."""
         connection = redis_py.Connection(host="127.0.0.1", port=self.port, protocol=2)
         try:
             connection.send_command(*command)
@@ -61,7 +61,7 @@ class Sentinel:
             connection.disconnect()
 
     def is_ready(self) -> bool:
-        """Whether it knows everybody."""
+        """Whether it knows the master, the replica and the other Sentinels."""
         try:
             known = self.ask("SENTINEL", "MASTER", self._name)
         except (RedisError, OSError):
@@ -74,7 +74,7 @@ class Sentinel:
         return False
 
     def knows_its_master(self) -> bool:
-        """Whether it has reached the master, and so gives its address."""
+        """Whether it has reached the master, and so tells its address."""
         with contextlib.suppress(RedisError, OSError):
             return self.ask("SENTINEL", "MASTER", self._name)[b"flags"] == b"master"
         return False
@@ -119,7 +119,7 @@ class SentinelSet:
             options = {"repl-diskless-sync-delay": "0"}
             master = stack.enter_context(RedisServer(options=options))
             replica = stack.enter_context(RedisServer(options=options))
-            with replica.client() as direct:  # Of an option with two words, each version wants another spelling.
+            with replica.client() as direct:  # Each version spells an option of two words differently.
                 direct.replicaof("127.0.0.1", str(master.port))
             until(lambda: _is_replicating(replica), "the replica does not replicate")
             sentinels = []

@@ -33,11 +33,11 @@ class RedisServer(PrivateRedis):
         self._numbers = itertools.count(1)
 
     def fresh_url(self) -> str:
-        """Give the URL of a database that no test has used. Its pub/sub channels are still those of all."""
+        """Give the URL of an unused database. All databases share the pub/sub channels."""
         return self.database(self.fresh_db())
 
     def fresh_db(self) -> int:
-        """Give the number of such a database."""
+        """Give the number of an unused database."""
         return next(self._numbers) % DATABASES
 
     @contextlib.contextmanager
@@ -100,7 +100,7 @@ def stock_worker(
         queues=queues,
         arguments=arguments,
         env={"PYTHONPATH": f"{TESTS}{os.pathsep}{EXAMPLES}", "STOCK_CONF": json.dumps(dict(conf or {}))},
-        # What still runs there runs for nobody.
+        # No test awaits what still runs there.
         stop_timeout=0,
     ) as worker:
         yield worker
@@ -118,7 +118,7 @@ def project_worker(url: str, *, result_backend: str | None = None, app: str = "p
         env={
             "PYTHONPATH": str(EXAMPLES),
             "PYTHONDONTWRITEBYTECODE": "1",
-            # Most readers set the other variable alone. One that is empty counts as not set.
+            # As most readers do, who set the other variable only. An empty one counts as not set.
             "CELERY_RESULT_BACKEND": result_backend or "",
         },
         stop_timeout=0,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def launched(broker_url: str, app: str, *arguments: str, **settings: object) -> Iterator[tuple[str, Program]]:
-    """Run a service until the end of a block, and give its address. It is killed, whatever it does then.
+    """Run a service for a block, and give its address. At the end it is killed.
 
     Args:
         broker_url: The Redis that it uses.
@@ -45,7 +45,7 @@ def launched(broker_url: str, app: str, *arguments: str, **settings: object) -> 
 
 @contextlib.contextmanager
 def serving(broker_url: str, **settings: object) -> Iterator[str]:
-    """Run the service of docs/examples, and give its address. It has to end in good order, with no exception left."""
+    """Run the service of docs/examples, and give its address. It must end cleanly, without an exception."""
     with running(broker_url, **settings) as (address, _):
         yield address
 
@@ -74,14 +74,14 @@ def read_events(text: str) -> list[tuple[str, str]]:
 
 
 async def queued(url: str) -> int:
-    """Count the tasks that wait in the queue, of whatever priority."""
+    """Count the tasks that wait in the queue, over all priorities."""
     async with redis.asyncio.Redis.from_url(url) as client:
         return sum([await client.llen(key) async for key in client.scan_iter("celery*", _type="list")])
 
 
 @contextlib.contextmanager
 def held_worker(url: str) -> Iterator[HeldWorker]:
-    """Run a worker of one process, that can be held up, until the end of a block."""
+    """Run a worker of one process, which can be held up, for a block."""
     with WorkerProcess(url, stop_timeout=0) as process:
         yield HeldWorker(url, process)
 
@@ -100,7 +100,7 @@ class HeldWorker:
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Hold its process up for the length of a block. The one task that it has begun does no harm to others."""
+        """Hold its process up in a block, by one harmless task."""
         async with FiboClient(self.url) as client:
             async with self.stopped():
                 first = await client.submit(0)
@@ -110,7 +110,7 @@ class HeldWorker:
 
     @contextlib.asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
-        """Stop its process for the length of a block, whatever it is doing."""
+        """Stop its process in a block, by SIGSTOP."""
         async with CeleryClient(self.url) as client:
             (stats,) = (await client.inspect(timeout=10).stats()).values()
         (pid,) = stats["pool"]["processes"]

@@ -9,7 +9,8 @@ from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.celery.redis.envelope import is_task
 from fibo_client.testing import FakeCelery
-from fibo_client.testing.memory import MemoryBackend
+from fibo_client.testing.memory import Memory, MemoryBackend
+from fibo_client.testing.worker import Worker
 from support.amqp import AmqpBroker, AmqpServer
 from support.servers import free_port
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Facts:
-    """What is true of a broker, and not of every one."""
+    """Facts in which brokers differ."""
 
     first, last = 0, 9
     """The priorities that are served first and last."""
@@ -55,7 +56,7 @@ class RedisSide(Facts):
         await self.hand.put_bytes(task_id, payload, publish=publish)
 
     async def served(self, queue: str, task_ids: list[str]) -> list[str]:
-        """Take all messages of a queue as a worker does, and tell whose they are."""
+        """Take all messages of a queue as a worker does. Gives the ids of their tasks."""
         lists = [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]
         taken = []
         while (popped := await self.hand.redis.brpop(lists, timeout=0.01)) is not None:
@@ -67,12 +68,12 @@ class RedisSide(Facts):
 
     @contextlib.asynccontextmanager
     async def unreachable(self) -> AsyncIterator[tuple[Broker, Backend]]:
-        """A broker and a backend of a server that is not there."""
+        """A broker and a backend whose server is not there."""
         yield self.connect(f"redis://127.0.0.1:{free_port()}/0")
 
     @contextlib.asynccontextmanager
     async def unanswered(self) -> AsyncIterator[Broker]:
-        """A broker whose server takes commands and gives no answers."""
+        """A broker whose server accepts commands and gives no answers."""
         broker, _ = self.connect(io_timeout=0.2)
         await broker.depth("celery")
         await self.hand.redis.client_pause(2000)
@@ -89,6 +90,7 @@ class MemorySide(Facts):
 
     def __init__(self, nodes: tuple[str, ...]) -> None:
         self.fake = FakeCelery(queues=(), nodes=nodes)
+        self.memory = self.fake._memory  # No user's test puts bytes into a result, or takes what waits.
         self.nodes = nodes
         self._opened: list[Any] = []
 
@@ -98,16 +100,16 @@ class MemorySide(Facts):
         return broker, backend
 
     async def put(self, task_id: str, payload: bytes, *, publish: bool = True) -> None:
-        self.fake._memory.store(task_id, payload, push=publish)
+        self.memory.store(task_id, payload, push=publish)
 
     async def served(self, queue: str, task_ids: list[str]) -> list[str]:
         taken = []
-        while (message := self.fake._memory.take([queue])) is not None:
+        while (message := self.memory.take([queue])) is not None:
             taken += [message.id] if message.id in task_ids else []
         return taken
 
     async def break_subscriptions(self) -> None:
-        self.fake._memory.break_subscriptions("killed")
+        self.memory.break_subscriptions("killed")
 
     @contextlib.asynccontextmanager
     async def unreachable(self) -> AsyncIterator[tuple[Broker, Backend]]:
@@ -127,7 +129,7 @@ class MemorySide(Facts):
 
 
 class AmqpSide(Facts):
-    """A broker with AMQP's facts, with results in another store, without a worker or with two."""
+    """A broker with AMQP's facts, and results in another store; without a worker or with two."""
 
     first, last = 9, 0
     counts_listeners = False
@@ -136,9 +138,9 @@ class AmqpSide(Facts):
 
     def __init__(self, nodes: tuple[str, ...]) -> None:
         self.nodes = nodes
-        fake = FakeCelery(queues=(), nodes=nodes)
-        self.memory = fake._memory  # Where its workers, too, store what they have to say.
-        self.amqp = AmqpServer("celery", "other", listeners=fake._worker)
+        self.memory = Memory()
+        workers = Worker(self.memory, queues=(), nodes=nodes, concurrency=None)
+        self.amqp = AmqpServer("celery", "other", listeners=workers)
 
     def connect(self, **_: Any) -> tuple[Broker, Backend]:
         return AmqpBroker(self.amqp), MemoryBackend(self.memory)

@@ -1,4 +1,4 @@
-"""Ports that are not what a client takes them for: one that never answers, or falls silent, or talks nonsense."""
+"""Ports that are no Redis: they never answer, fall silent, or answer nonsense."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def nothing(_: bytes) -> bytes:
-    """Answer nothing, as another service does, or what is behind a broken proxy."""
+    """Answer nothing, as another service or a broken proxy does."""
     return b""
 
 
 def only_greetings(command: bytes) -> bytes:
-    """Answer what a client says first, and nothing else."""
+    """Answer the handshake only."""
     return b"+OK\r\n" if command.upper() in (b"AUTH", b"CLIENT", b"SELECT") else b""
 
 
@@ -63,7 +63,7 @@ async def listening(answer: Answer = nothing) -> AsyncIterator[tuple[str, list[a
 
 @contextmanager
 def turning_away(said: bytes) -> Iterator[int]:
-    """Say something to each who comes, hear nothing, and close, as a Redis does that wants nobody.
+    """Write something on each connection, read nothing, and close, as a Redis does that refuses clients.
 
     Args:
         said: What to say.
@@ -81,7 +81,7 @@ def turning_away(said: bytes) -> Iterator[int]:
             with connection:
                 connection.sendall(said)
 
-    # In a thread: on the client's own event loop, the client would have spoken before each time.
+    # In a thread: on the same event loop, the client would always have written before.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=turn_away)
@@ -94,7 +94,7 @@ def turning_away(said: bytes) -> Iterator[int]:
 
 
 async def _command(reader: asyncio.StreamReader) -> bytes | None:
-    """Read a command, and give its name. None is that there is no more."""
+    """Read a command, and give its name. None is the end."""
     count = (await reader.readline())[1:]
     arguments = []
     try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """What was recorded in this process, and a tracer for spans of the test's own."""
+    """What was recorded in this process, and a tracer for a test's own spans."""
 
     def __init__(self, **options: Any) -> None:
         self._exporter = InMemorySpanExporter()
@@ -57,7 +57,7 @@ class Spans:
 
 
 def in_file(path: Path, count: int = 1, *, name: str, trace_id: int | None = None) -> list[dict[str, Any]]:
-    """Wait until a file has so many spans of a name, one a line as the SDK writes them, and give them.
+    """Wait until a file has this many spans of a name, one a line as the SDK writes them. Gives them.
 
     Args:
         path: The file.

@@ -1,7 +1,7 @@
-"""An event loop that does something at the beginning of a chosen iteration, to interrupt a call at every step of it.
+"""An event loop that acts at the beginning of a chosen iteration, to interrupt a call at every step.
 
-Each way to interrupt says whether it did so before the call was over, and checks that the interruption arrived: once,
-where it belongs, and nothing of it left behind.
+Each way to interrupt tells whether the call was not over yet, and checks that the interruption arrived once, where it
+belongs, and left nothing behind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         self._then: Callable[[], object] | None = None
 
     def after(self, steps: int, then: Callable[[], object]) -> None:
-        """Do something once, when so many more iterations are over."""
+        """Do something once, after this many more iterations."""
         self._left, self._then = steps, then
 
     def forget(self) -> None:
@@ -119,7 +119,7 @@ async def by_scope(operation: Operation, steps: int) -> bool:
             await operation()
         finally:
             loop.forget()
-        # A task that is about to go on is not cancelled before it waits again. Perhaps it never does.
+        # The scope does not cancel a task that is about to run until it waits again, which it may never do.
         assert _untouched(), "the cancellation was swallowed"
     assert _untouched()
     return scope.cancelled_caught

@@ -19,7 +19,7 @@ from celery.exceptions import Ignore, Reject
 app = Celery("stock", broker="redis://localhost:6379/0", backend="redis://localhost:6379/0")
 app.conf.broker_connection_retry_on_startup = True
 app.conf.update(json.loads(os.environ.get("STOCK_CONF") or "{}"))
-# Not shared: tests import this beside other apps, and Celery would give its tasks to each of those.
+# Not shared: tests import this beside other apps, to which Celery would add its tasks.
 task = functools.partial(app.task, shared=False)
 
 
@@ -103,7 +103,7 @@ def ignored():
 
 @task(name="stock.forgetful", ignore_result=True)
 def forgetful(answer=None):
-    return {1} if answer is None else answer  # A set is nothing that JSON could hold.
+    return {1} if answer is None else answer  # JSON has no sets.
 
 
 @task(name="stock.hand_set", bind=True)

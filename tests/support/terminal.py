@@ -1,4 +1,4 @@
-"""A program on a pseudo-terminal, and what somebody who sits before it sees."""
+"""A program on a pseudo-terminal, and its screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOW = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
 """Variables that say what terminal it is."""
 
 NOT_HOW = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
-"""Those that whoever runs the tests may have set, to say that there be no colour, or that everything be coloured."""
+"""Variables of whoever runs the tests that force or forbid colours."""
 
 
 class Screen:
@@ -62,7 +62,7 @@ class Terminal(Screen):
         self._child.send(keys.encode())
 
     def wait_for(self, wanted: str | Callable[[str], Any], timeout: float = 30) -> str:
-        """Wait until the screen has a text, or is as a function wants it, and give it."""
+        """Wait until the screen has a text, or satisfies a function. Gives it."""
         check = wanted if callable(wanted) else lambda screen: wanted in screen
         deadline = time.monotonic() + timeout
         while not check(self.screen):
@@ -79,7 +79,7 @@ class Terminal(Screen):
         return self._child.exitstatus if self._child.signalstatus is None else -self._child.signalstatus
 
     def _read(self) -> bool:
-        """Take what has come, and tell whether more may come."""
+        """Read what has come, and tell whether more may come."""
         try:
             data = self._child.read_nonblocking(65536, timeout=0.1)
         except pexpect.TIMEOUT:
@@ -101,7 +101,7 @@ def on_terminal(
         dimensions=(rows, columns),
         env={**{name: value for name, value in os.environ.items() if name not in NOT_HOW}, **HOW, **(env or {})},
         timeout=30,
-        use_poll=True,  # select() takes no descriptor beyond 1,023, and a process of many tests may have more.
+        use_poll=True,  # select() fails on descriptors beyond 1,023, which a process of many tests may have.
     )
     try:
         yield Terminal(child, columns, rows)
@@ -111,13 +111,13 @@ def on_terminal(
 
 @contextlib.contextmanager
 def terminal(columns: int = 80, rows: int = 24) -> Iterator[tuple[int, Screen]]:
-    """A terminal for this very process: the descriptor to write to, and what is to be seen after the block."""
+    """A terminal for this process: the descriptor to write to, and the screen, complete after the block."""
     screen = Screen(columns, rows)
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def look() -> None:
-        with contextlib.suppress(OSError):  # There is no more once its other end is closed.
+        with contextlib.suppress(OSError):  # Its other end is closed.
             while data := os.read(ours, 65536):
                 screen.show(data)
 

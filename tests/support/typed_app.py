@@ -1,4 +1,4 @@
-"""The plain Celery app with types of its own, registered as kombu's documentation says, and with pydantic's models.
+"""A plain Celery app with its own types, registered as kombu's documentation says, and pydantic models.
 
 ``celery -A support.typed_app worker``, as `support.stock`, with docs/examples on the PYTHONPATH, too.
 """

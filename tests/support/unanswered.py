@@ -1,4 +1,4 @@
-"""Very many calls that no worker answers, and what is left of them: for the tests, and larger for a soak."""
+"""Very many calls that no worker answers, and what they leave behind: for tests, and larger for a soak."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Unanswered:
     Attributes:
         timed_out: How many raised ResultTimeoutError.
         latest: The most seconds that one was past its deadline.
-        grown: Bytes that the process has grown by since the first portion had ended.
-        objects: How many objects there are more than then.
+        grown: Bytes that the process grew by after the first portion.
+        objects: Objects that were added after it.
         left: What the client still holds, by name.
     """
 
@@ -41,7 +41,7 @@ class Unanswered:
 
 
 async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, timeout: float = 1.0) -> Unanswered:
-    """Make calls to a queue that nobody serves, and let all of them time out.
+    """Make calls to a queue without a worker, and let all of them time out.
 
     Args:
         url: The Redis server.
@@ -54,7 +54,7 @@ async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, tim
         What came of them.
     """
     timed_out, latest = 0, 0.0
-    portion = max(1, min(PORTION, count // 2))  # At least two: what the first leaves for good is no growth.
+    portion = max(1, min(PORTION, count // 2))  # At least two: what the first one leaves is no growth.
     loop = asyncio.get_running_loop()
 
     async def one(client: FiboClient, n: int) -> float:
@@ -87,7 +87,7 @@ def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, 
     Args:
         client: Redis.
         queue: The queue.
-        now: By which time, in seconds since 1970.
+        now: The time, in seconds since the epoch.
 
     Returns:
         Their headers.
@@ -102,7 +102,7 @@ def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, 
 
 
 async def _forgotten(client: FiboClient) -> None:
-    """Wait until what is deleted later has been deleted."""
+    """Wait until the cleaner has no work left."""
     cleaner = client.celery.session.cleaner
     await eventually(lambda: not (cleaner._deleted or cleaner._revoked), "the cleaner still has work")
 

@@ -1,4 +1,4 @@
-"""Waiting for something to happen, with a deadline: `until` where nothing else goes on, `eventually` in a coroutine."""
+"""Waiting for a condition, with a deadline: `until` blocks, `eventually` is a coroutine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], message: Message = None, *, timeout: float = 30.0, interval: float = 0.02) -> T:
-    """Ask until the answer is true.
+    """Wait until a condition is true.
 
     Args:
-        condition: The question.
-        message: What to say if it does not become true in time, or what gives that. None names the condition.
-        timeout: For how many seconds to ask.
-        interval: How many seconds lie between two questions.
+        condition: Called until what it returns is true.
+        message: The text of the failure, or a function that gives it. None names the condition.
+        timeout: The most seconds to wait.
+        interval: Seconds between two calls.
 
     Returns:
-        The answer.
+        What it returned.
     """
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
@@ -35,7 +35,7 @@ def until(condition: Callable[[], T], message: Message = None, *, timeout: float
 
 
 async def eventually(condition: Callable[[], Any], message: Message = None, *, timeout: float = 30.0) -> Any:
-    """Ask until the answer is true, while the event loop goes on; like `until`, but what it asks may be awaitable."""
+    """Wait as `until` does, while the event loop goes on. The condition may return an awaitable."""
     deadline = time.monotonic() + timeout
     while True:
         answer = condition()

@@ -1,4 +1,4 @@
-"""A client in memory, and a worker of its tasks that answers when and what a test tells it."""
+"""A client in memory, and a worker that answers what a test says, when it says so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def value(n: int) -> int:
-    """What this worker answers: quick for any n, and different for each."""
+    """Give this worker's answer: quick for any n, and different for each."""
     return n * n + 7
 
 
@@ -59,7 +59,7 @@ class MemoryWorker:
 
     Attributes:
         jobs: All that was sent.
-        delay: Seconds until a job is answered; None is never, by itself. A function gives them by job.
+        delay: Seconds until a job is answered, or a function that gives them. None is never.
         refused: The numbers that fail.
     """
 

@@ -157,9 +157,9 @@ async def at_once(peer, figures):
             lags.append(time.perf_counter() - due)
 
     looking = asyncio.create_task(look())
-    await asyncio.sleep(5 * TICK)
+    await asyncio.sleep(5 * TICK)  # It looks before there is anything to see.
     answers = await asyncio.wait_for(peer.many_calls(peer.tasks), TIMEOUT)
-    await asyncio.sleep(2 * TICK)
+    await asyncio.sleep(2 * TICK)  # So that the last stretch is seen.
     looking.cancel()
     figures["lag_p99"] = percentile(lags, 99) * 1e3
     figures["lag_max"] = max(lags) * 1e3

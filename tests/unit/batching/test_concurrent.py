@@ -14,7 +14,7 @@ from support.worker import NOTHING, leftovers, memory_client, value
 
 from fibo_client.batching.chunk import BatchOptions
 from fibo_client.batching.concurrent import MAX_DELAY, MAX_IN_FLIGHT, SLICE
-from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery.config import EXPIRY_MARGIN
 from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.errors import (

@@ -59,11 +59,17 @@ class Terminal(io.StringIO):
         return frame in self.getvalue()
 
 
-async def test_a_newer_frame_does_not_overtake_the_one_that_is_written_below_an_answer(monkeypatch):
+def on_terminal(monkeypatch):
+    """Put a terminal in place of the error output. If a fixture did it, pytest would undo it before the test."""
     terminal = Terminal()
-    monkeypatch.setattr("fibo_client.cli.bar.DELAY", 0.0)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
+    return terminal
+
+
+async def test_a_newer_frame_does_not_overtake_the_one_that_is_written_below_an_answer(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr("fibo_client.cli.bar.DELAY", 0.0)
     lock = threading.Lock()
     bar = Bar("Computing", 10, lock, on_output=False)
     render = Console.render
@@ -93,10 +99,8 @@ async def test_a_newer_frame_does_not_overtake_the_one_that_is_written_below_an_
 
 
 async def test_the_bar_below_what_is_written_is_as_new_as_that(monkeypatch):
-    terminal = Terminal()
+    terminal = on_terminal(monkeypatch)
     monkeypatch.setattr("fibo_client.cli.bar._REFRESH_PAUSE", 60.0)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
     lock = threading.Lock()
     bar = Bar("Computing", 10, lock, on_output=False)
     with bar.shown(visible=False):

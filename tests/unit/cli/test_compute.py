@@ -35,7 +35,7 @@ async def test_a_command_that_gives_up_tells_what_became_of_the_rest_once_that_i
                 client, console, source(), output_format=OutputFormat(), total=2, ordered=True, timeout=3.0
             )
     assert (status, console.stopped_early) == (ExitCode.NO_WORKER, True)
-    assert console.stop_message(client.celery.session.cleaner.revocations) == (
+    assert console.stop_message(client.stats().revocations) == (
         "0 of 2 answered, the rest could not be revoked: no worker heard it. "
         "What no worker has begun expires within 3 s; what one has begun goes on."
     )

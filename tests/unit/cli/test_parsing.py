@@ -136,7 +136,7 @@ async def test_a_line_without_an_end_takes_no_memory(pipe, monkeypatch):
 async def test_waiting_for_input_blocks_nobody_and_can_be_cancelled(pipe):
     waiting = asyncio.create_task(anext(aiter(StandardInput(lambda n: n, lambda text: None))))
     for _ in range(3):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # It begins to read.
     assert not waiting.done()
 
     waiting.cancel()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.clock import virtual
 
-from fibo_client.celery.cleaner import RevocationCounts
+from fibo_client.celery.stats import RevocationCounts
 from fibo_client.cli.revocation_summary import GOES_ON, Expiry, revocation_summary
 
 TOLD = "workers were told to revoke the rest"
@@ -20,19 +20,19 @@ WAITS = "What no worker has begun waits for a worker; what one has begun goes on
     ("counts", "expires", "words"),
     [
         (RevocationCounts(), 32, ""),
-        (RevocationCounts(heard=3), 32, f"{TOLD}. {GOES_ON}"),
-        (RevocationCounts(unheard=3), 32, f"the rest could not be revoked: no worker heard it. {EXPIRES}"),
+        (RevocationCounts(delivered=3), 32, f"{TOLD}. {GOES_ON}"),
+        (RevocationCounts(undelivered=3), 32, f"the rest could not be revoked: no worker heard it. {EXPIRES}"),
         (RevocationCounts(unsent=3), 32.0, f"the rest could not be revoked: there was no time for more. {EXPIRES}"),
-        (RevocationCounts(unheard=3), 31.01, f"the rest could not be revoked: no worker heard it. {EXPIRES}"),
-        (RevocationCounts(unheard=3), -1.5, f"the rest could not be revoked: no worker heard it. {EXPIRED}"),
+        (RevocationCounts(undelivered=3), 31.01, f"the rest could not be revoked: no worker heard it. {EXPIRES}"),
+        (RevocationCounts(undelivered=3), -1.5, f"the rest could not be revoked: no worker heard it. {EXPIRED}"),
         (RevocationCounts(unsent=3, reason="no answer"), 32, f"the rest could not be revoked: no answer. {EXPIRES}"),
         (
-            RevocationCounts(unheard=1, unsent=1, reason="Is Redis running there?"),
+            RevocationCounts(undelivered=1, unsent=1, reason="Is Redis running there?"),
             None,
             f"the rest could not be revoked: Is Redis running there? {WAITS}",
         ),
-        (RevocationCounts(heard=9, unsent=2), 32, f"{TOLD} but for 2 tasks: there was no time for more. {EXPIRES}"),
-        (RevocationCounts(heard=9, unheard=1), None, f"{TOLD} but for 1 task: no worker heard it. {WAITS}"),
+        (RevocationCounts(delivered=9, unsent=2), 32, f"{TOLD} but for 2 tasks: there was no time for more. {EXPIRES}"),
+        (RevocationCounts(delivered=9, undelivered=1), None, f"{TOLD} but for 1 task: no worker heard it. {WAITS}"),
     ],
 )
 def test_it_is_what_is_known(counts, expires, words):

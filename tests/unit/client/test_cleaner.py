@@ -9,14 +9,8 @@ from contextlib import asynccontextmanager
 from support.clock import virtual
 from support.memory import MemoryBackend, MemoryBroker
 
-from fibo_client.celery.cleaner import (
-    LAST_REVOCATIONS,
-    LAST_WORD,
-    MAX_DELETED,
-    MAX_REVOKED,
-    Cleaner,
-    RevocationCounts,
-)
+from fibo_client.celery.cleaner import LAST_REVOCATIONS, LAST_WORD, MAX_DELETED, MAX_REVOKED, Cleaner
+from fibo_client.celery.stats import RevocationCounts
 from fibo_client.errors import TransportError
 
 
@@ -241,16 +235,16 @@ async def test_what_became_of_each_revocation_is_counted(monkeypatch):
         monkeypatch.setattr(broker, "broadcast", unreachable)
         cleaner.revoke(str(number) for number in range(7))
         await asyncio.sleep(1)
-    assert cleaner.revocations == RevocationCounts(heard=2, unheard=1, unsent=7, reason="connection refused")
+    assert cleaner.revocations == RevocationCounts(delivered=2, undelivered=1, unsent=7, reason="connection refused")
 
 
 @virtual
 async def test_what_could_not_be_revoked_before_the_end_is_counted(monkeypatch):
     async with running() as (broker, _, cleaner):
         cleaner.revoke(str(number) for number in range(8000))
-    heard = cleaner.revocations.heard
-    assert 1000 <= heard <= 1200
-    assert cleaner.revocations == RevocationCounts(heard=heard, unsent=8000 - heard)
+    delivered = cleaner.revocations.delivered
+    assert 1000 <= delivered <= 1200
+    assert cleaner.revocations == RevocationCounts(delivered=delivered, unsent=8000 - delivered)
 
     async with running() as (broker, _, cleaner):
 

@@ -7,8 +7,8 @@ import pytest
 from support.clock import virtual
 
 from fibo_client import ResultTimeoutError
-from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask
+from fibo_client.celery.config import EXPIRY_MARGIN
 from fibo_client.testing import FakeCelery
 
 ADD = RemoteTask[[int, int], int]("proj.add")
@@ -53,5 +53,6 @@ async def test_a_task_that_never_expires_is_cleaned_up_and_revoked_as_any_other(
             await celery.call("proj.slow", expires=None, timeout=2)
         answered, given_up, late = fake.sent
     assert fake.revoked == [given_up.task_id]
-    assert answered.task_id not in fake._memory.results
+    _, backend = fake.connect(CeleryConfig())
+    assert await backend.get_many([answered.task_id]) == [None]
     assert late.task_id not in fake.revoked

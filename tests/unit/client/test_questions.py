@@ -44,7 +44,7 @@ async def test_a_task_that_is_shown_before_or_while_it_runs_goes_on(client, resu
     task = asyncio.create_task(ask(client, result))
     for _ in range(3):
         assert re.match(r"<Task pending .* coro=<\w", repr(task))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # A step further.
     assert await task == answer
 
 
@@ -52,7 +52,7 @@ async def test_a_task_that_is_shown_before_or_while_it_runs_goes_on(client, resu
 async def test_a_question_that_was_begun_is_not_closed_by_who_takes_it_for_its_answer(client, result, ask, answer):
     question = ask(client, result)
     task = asyncio.create_task(question)
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # It begins.
     with pytest.raises(TypeError, match="this is a coroutine, not its answer; write: await "):
         question == "SUCCESS"  # noqa: B015 # what is tested
     assert await task == answer

@@ -12,8 +12,7 @@ from support.clock import virtual
 from support.memory import MemoryBackend, MemoryBroker
 from support.messages import messages
 
-from fibo_client.celery.config import UNSET, CeleryConfig
-from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery.config import EXPIRY_MARGIN, UNSET, CeleryConfig
 from fibo_client.celery.pending import GRACE
 from fibo_client.celery.result import news
 from fibo_client.celery.session import Session

@@ -4,7 +4,7 @@ import collections.abc
 import enum
 import json
 import math
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from uuid import UUID
 
@@ -12,33 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from proj.types import Money
+from support.json_values import SCALARS, nested
 from support.own_types import MONEY
 
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType, UnreadableTypeError
 from fibo_client.errors import ConfigError, MessageError, ResultDecodeError, ResultTooDeepError
-
-OFFSETS = st.integers(-82800, 82800).map(lambda seconds: timezone(timedelta(seconds=seconds)))
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text()
-    | st.datetimes()
-    | st.datetimes(timezones=OFFSETS)
-    | st.dates()
-    | st.times()
-    | st.times(timezones=OFFSETS)
-    | st.decimals(allow_nan=False)
-    | st.uuids()
-    | st.binary()
-)
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=15,
-)
 
 
 def refusal(text):
@@ -47,21 +26,21 @@ def refusal(text):
     return str(caught.value)
 
 
-@given(VALUES)
+@given(nested())
 def test_whatever_is_sent_is_read_back_with_its_types(value):
     read = jsontypes.CELERY_JSON.loads(jsontypes.CELERY_JSON.dumps(value))
     assert read == value
     assert type(read) is type(value)
 
 
-@given(VALUES)
+@given(nested())
 def test_bytes_and_text_are_read_alike(value):
     text = jsontypes.CELERY_JSON.dumps(value)
     assert text.isascii()
     assert jsontypes.CELERY_JSON.loads(text) == jsontypes.CELERY_JSON.loads(text.encode())
 
 
-@given(VALUES)
+@given(nested())
 def test_the_plain_form_is_the_same_json(value):
     assert json.dumps(jsontypes.CELERY_JSON.plain(value)) == jsontypes.CELERY_JSON.dumps(value)
 

@@ -91,7 +91,7 @@ async def test_a_task_answers_what_its_function_returns(fake):
 
 async def test_a_function_may_be_a_coroutine_function(fake):
     async def add(x, y):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # Stands for work.
         return x + y
 
     fake.task("proj.add", add)
@@ -266,7 +266,7 @@ async def test_a_queue_that_nobody_serves_keeps_its_tasks():
         unserved = await celery.send_task(ADD, (2, 3))
         with pytest.raises(ResultTimeoutError):
             await unserved.get(timeout=0.05)
-        assert await celery.session.broker.depth("celery") == 1
+        assert await celery.queue_depth() == 1
 
 
 async def test_no_more_tasks_run_at_a_time_than_the_worker_may():
@@ -276,7 +276,7 @@ async def test_no_more_tasks_run_at_a_time_than_the_worker_may():
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # Stands for work.
         running -= 1
 
     fake = FakeCelery(concurrency=3)
@@ -294,6 +294,7 @@ async def test_no_task_runs_while_there_is_no_worker_and_all_do_afterwards():
         with fake.no_worker():
             handle = await celery.send_task(ADD, (2, 3))
             assert await celery.ping() == []
+            assert await celery.worker_count() == 0
             assert await handle.revoke() == 0
             await asyncio.sleep(5)
             assert await handle.ready() is False
@@ -470,7 +471,7 @@ async def test_what_was_revoked_is_told(fake):
     fake.task("proj.slow", delay=math.inf)
     async with CeleryClient(transport=fake) as celery:
         call = asyncio.create_task(celery.call("proj.slow"))
-        await asyncio.sleep(0.01)
+        await eventually(lambda: fake.sent)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
     assert fake.revoked == [fake.assert_sent("proj.slow").task_id]
@@ -585,7 +586,8 @@ def test_what_is_stored_does_not_go_to_who_subscribed_on_a_loop_that_is_closed(f
 
     asyncio.run(subscribe())
     fake._memory.store("shared", b"a result")
-    assert fake._memory.results == {"shared": b"a result"}
+    _, backend = fake.connect(CeleryConfig())
+    assert asyncio.run(backend.get_many(["shared"])) == [b"a result"]
 
 
 def test_a_worker_comes_back_for_clients_of_a_loop_in_another_thread(fake):
@@ -631,11 +633,12 @@ def test_an_application_in_the_thread_of_starlettes_test_client_uses_the_double(
 
 
 async def test_closing_the_last_client_ends_what_still_runs_and_leaves_nothing(fake):
-    ended = []
+    begun, ended = [], []
 
     async def slow():
+        begun.append(True)
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(60)  # Stands for work.
         finally:
             ended.append(True)
 
@@ -646,7 +649,7 @@ async def test_closing_the_last_client_ends_what_still_runs_and_leaves_nothing(f
             await other.send_task("proj.slow")
             await other.send_task(ADD, (1, 2), countdown=60)
             await one.send_task("proj.slow")
-            await asyncio.sleep(0.01)
+            await eventually(lambda: len(begun) == 2)
         assert ended == []
     assert ended == [True, True]
     assert asyncio.all_tasks() == before
@@ -661,19 +664,20 @@ async def test_what_waits_when_the_last_client_is_closed_is_run_for_the_next(fak
         assert await celery.result(handle.id) == 5
 
 
+@virtual
 async def test_nothing_is_begun_for_a_client_that_is_closed():
     begun = []
 
     async def slow(number):
         begun.append(number)
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # Stands for work.
 
     fake = FakeCelery(concurrency=1)
     fake.task("proj.slow", slow)
     async with CeleryClient(transport=fake) as celery:
         await celery.send_many([RemoteTask("proj.slow")(number) for number in range(3)])
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+    await asyncio.sleep(1)
     assert begun == [0]
 
 

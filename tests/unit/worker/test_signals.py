@@ -50,7 +50,7 @@ def test_in_an_event_loop_it_cancels_the_task_that_runs_the_block(sig):
                 await asyncio.Event().wait()
             finally:
                 signal.raise_signal(sig)
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # Here a second cancellation would strike.
 
     def run():
         with interruptible():

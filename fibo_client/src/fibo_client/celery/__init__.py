@@ -7,9 +7,9 @@ from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.redis.options import RedisOptions
-from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.result import AsyncResult, OwnedResult
 from fibo_client.celery.signature import RemoteTask, SendOptions, Signature
-from fibo_client.celery.stats import ClientStats
+from fibo_client.celery.stats import ClientStats, RevocationCounts
 
 __all__ = [
     "UNSET",
@@ -21,8 +21,10 @@ __all__ = [
     "Diagnosis",
     "Inspect",
     "JSONType",
+    "OwnedResult",
     "RedisOptions",
     "RemoteTask",
+    "RevocationCounts",
     "SendOptions",
     "Signature",
     "TaskFailure",

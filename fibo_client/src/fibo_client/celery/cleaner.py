@@ -12,7 +12,6 @@ import heapq
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.stats import RevocationCounts
 from fibo_client.celery.timer import Timer
 from fibo_client.errors import TransportError
 
@@ -57,23 +57,6 @@ MAX_BACKLOG: Final = 100_000
 
 
 _id_of: Final = itemgetter(1)
-
-
-@dataclass(slots=True)
-class RevocationCounts:
-    """What became of the tasks that were to be revoked. Once the client is closed, all of them are counted.
-
-    Attributes:
-        heard: Of how many at least one worker heard. It does not say that it obeyed.
-        unheard: Of how many no worker heard, because none listened.
-        unsent: Of how many nothing could be sent.
-        reason: Why nothing was sent of the last of these. None if there was no time for it.
-    """
-
-    heard: int = 0
-    unheard: int = 0
-    unsent: int = 0
-    reason: str | None = None
 
 
 class Cleaner:
@@ -209,9 +192,9 @@ class Cleaner:
             for _ in task_ids:
                 self._revoked.popleft()
         if listening:
-            self.revocations.heard += len(task_ids)
+            self.revocations.delivered += len(task_ids)
         else:
-            self.revocations.unheard += len(task_ids)
+            self.revocations.undelivered += len(task_ids)
         return True
 
     async def _delete(self, until: float) -> bool:

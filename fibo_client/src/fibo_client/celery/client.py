@@ -7,13 +7,13 @@ import math
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
-from fibo_client.celery.config import UNSET, CeleryConfig, Unset
+from fibo_client.celery.config import UNSET, CeleryConfig, Unset, expiry_of
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
 from fibo_client.celery.inspect import Inspect, WorkerInfo
-from fibo_client.celery.jobs import EXPIRY_MARGIN
 from fibo_client.celery.outcome import Outcomes, has_expired, value_of
 from fibo_client.celery.pending import is_final
+from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.message import check_name
 from fibo_client.celery.question import Question
 from fibo_client.celery.result import (
@@ -521,6 +521,7 @@ class CeleryClient:
         seconds = session.config.seconds(timeout)
         signature = bind(task, args, kwargs)
         defaults, own_expiry = _prepare_owned((signature,), options, seconds)
+        expires = {**defaults, **signature.options, **options}.get("expires")
         span = session.start_send(options, batch=False)
         message = session.encoder.one(signature, options, span, defaults)
         job = session.submit(
@@ -530,7 +531,7 @@ class CeleryClient:
             session,
             job,
             began,
-            expires_at=math.inf if own_expiry or seconds is None else began + seconds + EXPIRY_MARGIN,
+            expires_at=began + expires if isinstance(expires, (int, float)) else math.inf,
             expiry_is_timeout=not own_expiry,
             task=signature.task,
             queue=message.queue,
@@ -691,11 +692,41 @@ class CeleryClient:
         """
         return Inspect(self.session, destination, timeout)
 
+    async def worker_count(self) -> int | None:
+        """Count the workers that listen to remote control, by one command: those too busy to answer are among them.
+
+        Returns:
+            The number. None where the broker does not count them.
+
+        Raises:
+            TransportError: The broker could not be asked.
+            ClientStateError: The client is not open here.
+        """
+        self.session.check()
+        return await self.session.broker.broadcast(ControlRequest(method="ping"))
+
+    async def queue_depth(self, queue: str | None = None) -> int:
+        """Count the messages that wait in a queue, over all priorities: for backpressure, or to scale workers by.
+
+        Args:
+            queue: The queue's name. None is the client's.
+
+        Returns:
+            The number. Tasks that workers hold already, and those they run, are not in it.
+
+        Raises:
+            MessageError: The queue cannot be one.
+            TransportError: The broker could not be asked.
+            ClientStateError: The client is not open here.
+        """
+        self.session.check()
+        return await self.session.broker.depth(self.config.queue if queue is None else check_name("queue", queue))
+
     def stats(self) -> ClientStats:
         """Count what this client has done so far. It asks nobody and costs next to nothing.
 
         Returns:
-            The numbers, as of now.
+            The numbers, as of now. A closed client still tells them.
         """
         return self.session.stats()
 
@@ -754,7 +785,8 @@ def _prepare_owned(
             raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
         says = says or "expires" in signature.options
     options["ignore_result"] = False
-    return {} if seconds is None else {"expires": seconds + EXPIRY_MARGIN}, says
+    expires = expiry_of(seconds)
+    return {} if expires is None else {"expires": expires}, says
 
 
 def _check_no_id(verb: str, options: SendOptions) -> None:

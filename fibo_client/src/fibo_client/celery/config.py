@@ -41,6 +41,15 @@ LONGEST_TIMEOUT: Final = 1e9
 """The longest time limit, in seconds: some thirty years, within what a datetime can be."""
 
 
+EXPIRY_MARGIN: Final = 2.0
+"""Seconds between the deadline of an owned task and its expiry: a worker judges that by its own clock."""
+
+
+def expiry_of(timeout: float | None) -> float | None:
+    """Tell after how many seconds an owned task expires. None is never."""
+    return None if timeout is None else timeout + EXPIRY_MARGIN
+
+
 class ConfigOverrides(TypedDict, total=False):
     """The settings that a client takes by keyword: the fields of `CeleryConfig`, but for the two URLs.
 

@@ -24,6 +24,7 @@ from fibo_client.celery.protocol.message import (
     encode_moments,
     join_headers,
 )
+from fibo_client.celery.signature import SendOptions
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
-    from fibo_client.celery.signature import SendOptions, Signature
+    from fibo_client.celery.signature import Signature
     from fibo_client.telemetry.tracer import SendSpan
 
 BUILD_SLICE: Final = 250
@@ -45,14 +46,7 @@ BUILD_BYTES: Final = 192 * 1024
 MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""
 
-OPTIONS: Final = frozenset(
-    {
-        "queue", "priority", "task_id", "countdown", "eta", "expires", "time_limit", "soft_time_limit",
-        "ignore_result", "headers", "shadow", "root_id", "parent_id", "stamps", "compression", "argsrepr", "kwargsrepr",
-    }
-)  # fmt: skip
-"""The names in `SendOptions`."""
-
+_OPTIONS: Final = frozenset(SendOptions.__annotations__)
 _NONE: Final[Mapping[str, Any]] = {}
 
 HIDDEN: Final = "<hidden>"
@@ -197,9 +191,9 @@ class _Call:
 
     def __init__(self, encoder: Encoder, options: dict[str, Any], span: SendSpan) -> None:
         for name in options:
-            if name not in OPTIONS:
+            if name not in _OPTIONS:
                 raise MessageError(
-                    f"{name!r} is not an option; the options are: {', '.join(sorted(OPTIONS))}. "
+                    f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}. "
                     "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
                 )
         self._task_id: str | None = check_name("task_id", options.pop("task_id")) if "task_id" in options else None

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.telemetry.tracer import SendSpan
 
-EXPIRY_MARGIN: Final = 2.0
-"""Seconds between the deadline of an owned task and its expiry: a worker judges that by its own clock."""
-
 PublishFailure: TypeAlias = PublishError | PublishUnknownError
 
 _id_of: Final = attrgetter("id")

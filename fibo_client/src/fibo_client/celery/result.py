@@ -45,6 +45,13 @@ class AsyncResult(Generic[T_co]):
 
     __slots__ = ("_handed_out", "_ignored", "_meta", "_session", "decode", "id", "queue", "task")
 
+    _expiry_is_timeout: bool = False
+
+    @property
+    def _of(self) -> Job | None:
+        """The job that the task is of, where this client has it."""
+        return None
+
     def __init__(
         self,
         session: Session,
@@ -157,14 +164,19 @@ class AsyncResult(Generic[T_co]):
             return None  # type: ignore[return-value] # as Celery does: there will never be one
         if self._meta is not None and self._meta.ready:
             return value_of(self._meta, self.task, self.decode, self.queue)
-        session = self._session
-        wait = session.enter([self.id], timeout=session.config.seconds(timeout))
-        began = asyncio.get_running_loop().time()
+        wait, began = self._enter(timeout)
         try:
             await wait.future
         finally:
-            session.leave(wait)
-        return conclude(session, self, wait, began)
+            self._session.leave(wait, self._of)
+        return conclude(self._session, self, wait, began, job=self._of, expiry_is_timeout=self._expiry_is_timeout)
+
+    def _enter(self, timeout: float | Unset | None, *, wants_changes: bool = False) -> tuple[Wait, float]:
+        """Begin to wait; return the wait, and when the time that errors tell began."""
+        session = self._session
+        seconds = session.config.seconds(timeout)
+        began = session.check().time()
+        return session.enter([self.id], timeout=seconds, wants_changes=wants_changes), began
 
     def __await__(self) -> Generator[Any, None, T_co]:
         return self.get().__await__()
@@ -187,9 +199,7 @@ class AsyncResult(Generic[T_co]):
             ResultDecodeError: What is stored is not a result.
         """
         session = self._session
-        seconds = session.config.seconds(timeout)
-        began = session.check().time()
-        wait = session.enter([self.id], timeout=seconds, wants_changes=True)
+        wait, began = self._enter(timeout, wants_changes=True)
         try:
             while not wait.over or wait.changes:
                 while wait.changes:
@@ -198,16 +208,15 @@ class AsyncResult(Generic[T_co]):
                 if not wait.over:
                     await news(wait)
         finally:
-            session.leave(wait)
+            session.leave(wait, self._of)
         answer = wait.arrived.get(self.id)
         if isinstance(answer, Exception):
             error = copy.copy(answer)
             raise error
-        if answer is None or not answer.ready:
+        if answer is None:
             session.check_error(wait)
-            timed_out = timeout_error(
-                wait, session.facts(wait, asyncio.get_running_loop().time() - began), [self], [0], {}
-            )
+            facts = session.facts(wait, asyncio.get_running_loop().time() - began, self._of)
+            timed_out = timeout_error(wait, facts, [self], [0], {})
             raise timed_out
         self._meta = answer
         yield answer
@@ -272,6 +281,10 @@ class OwnedResult(AsyncResult[T_co]):
         self._expiry_is_timeout = expiry_is_timeout
         self._closed = False
 
+    @property
+    def _of(self) -> Job:
+        return self._job
+
     async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
         """Wait for the answer.
 
@@ -291,24 +304,17 @@ class OwnedResult(AsyncResult[T_co]):
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client, or this result, was closed meanwhile.
         """
-        if self._meta is not None and self._meta.ready:
-            return value_of(self._meta, self.task, self.decode, self.queue)
-        session, job = self._session, self._job
-        began = session.check().time()
+        return await super().get(timeout)
+
+    def _enter(self, timeout: float | Unset | None, *, wants_changes: bool = False) -> tuple[Wait, float]:
+        session, job, began = self._session, self._job, self._session.check().time()
         if job.sending_ended and job.error is not None:
             session.check_error(job)
+        left = session.config.seconds(timeout)
         if timeout is UNSET:
             left = None if job.deadline == math.inf else max(0.0, job.deadline - began)
             began = self._began
-        else:
-            left = session.config.seconds(timeout)
-        wait = session.enter(job.awaits, timeout=left, job=job)
-        try:
-            await wait.future
-        finally:
-            session.leave(wait)
-            job.guests.remove(wait)
-        return conclude(session, self, wait, began, job=job, expiry_is_timeout=self._expiry_is_timeout)
+        return session.enter(job.awaits, timeout=left, wants_changes=wants_changes, job=job), began
 
     def link(self) -> None:
         """Link the current trace span to this task: somebody else awaits it, too."""

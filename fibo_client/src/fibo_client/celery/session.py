@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import anyio
 
 from fibo_client.celery.cleaner import Cleaner
+from fibo_client.celery.config import EXPIRY_MARGIN
 from fibo_client.celery.encoder import Encoder
-from fibo_client.celery.jobs import EXPIRY_MARGIN, Job
+from fibo_client.celery.jobs import Job
 from fibo_client.celery.outcome import Facts, outage_hint
 from fibo_client.celery.pending import Wait
 from fibo_client.celery.protocol.jsontypes import JSONCodec
@@ -33,7 +34,7 @@ from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooMany
 from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
@@ -211,6 +212,7 @@ class Session:
             reconnects=sum(each.reconnects for each in {self.broker.health, self.backend.health}),
             retries=publisher.retries + reader.retries,
             decode_failures=reader.decode_failures,
+            revocations=copy.copy(self.cleaner.revocations),
         )
 
     def check_room(self, wanted: int) -> None:
@@ -330,7 +332,9 @@ class Session:
             if not job.keep_results:
                 self.cleaner.delete(job.awaits)
             return
-        unsent = job.unsent_tasks() if job.remaining else ()
+        unsent: Collection[str] = job.unsent_tasks() if job.remaining else ()
+        if not self.broker.health.reached:  # Nothing can have been sent.
+            unsent = job.awaits
         abandoned = [task_id for task_id in job.missing if task_id not in unsent]
         left = job.last_deadline - asyncio.get_running_loop().time() if abandoned else 0.0
         if left > 0 and self.config.revoke_on_cancel:
@@ -419,9 +423,11 @@ class Session:
         self._reader.enter(wait, task_ids, sent=job is None or job.sending_ended)
         return wait
 
-    def leave(self, wait: Wait) -> None:
-        """Wait no longer."""
+    def leave(self, wait: Wait, job: Job | None = None) -> None:
+        """Wait no longer, as a guest of a job or not."""
         self._reader.leave(wait)
+        if job is not None:
+            job.guests.remove(wait)
 
     def check_error(self, wait: Wait) -> None:
         """Raise what ended a wait, unless it was its deadline.

@@ -5,6 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(slots=True, kw_only=True)
+class RevocationCounts:
+    """What became of the revocations of tasks that nobody awaits any more. A closed client has counted all of them.
+
+    Attributes:
+        delivered: Tasks whose revocation at least one worker received. It may have begun the task before.
+        undelivered: Tasks whose revocation no worker received, because none listened.
+        unsent: Tasks whose revocation could not be sent.
+        reason: Why the last of these was not sent. None if there was no time for it.
+    """
+
+    delivered: int = 0
+    undelivered: int = 0
+    unsent: int = 0
+    reason: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientStats:
     """Numbers of one client: the first three are of the moment, the others count from its beginning.
@@ -21,6 +38,8 @@ class ClientStats:
         reconnects: Connections that were made in place of broken ones.
         retries: Sendings and readings that were tried again after a failure.
         decode_failures: Results that could not be read because they were none.
+        revocations: What became of the tasks that the client revoked by itself: those of calls that were cancelled or
+            ended early. `CeleryClient.revoke` is not counted.
     """
 
     pending: int
@@ -33,3 +52,4 @@ class ClientStats:
     reconnects: int
     retries: int
     decode_failures: int
+    revocations: RevocationCounts

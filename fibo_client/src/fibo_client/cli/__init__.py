@@ -1,8 +1,8 @@
-"""The command line ``fibo``: the extra ``cli``. The only part of fibo_client that knows typer and rich.
+"""The command line ``fibo``: the extra ``cli``. Nothing else in fibo_client imports typer or rich.
 
-`app` says which commands there are, and imports nothing heavy: help, completion and wrong arguments must be quick.
-A command hands a *job*, a coroutine over an open client, to `runner`, which turns signals and errors into words and
-an exit status. Whatever a job prints goes through its `console`.
+`app` declares the commands and imports nothing heavy: help, completion and usage errors must be quick. A command hands
+a *job*, a coroutine over an open client, to `runner`, which turns signals and errors into messages and an exit status.
+A job prints through its `console`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     ours = before is signal.default_int_handler
     if ours:
-        # Until `runner` has its own. A KeyboardInterrupt would show where it met an import, or be lost in one.
+        # Until `runner` sets its own: a KeyboardInterrupt in an import would show a traceback, or get lost.
         signal.signal(signal.SIGINT, _end_at_once)
     try:
         _main()
@@ -37,7 +37,7 @@ def _end_at_once(number: int, _frame: object) -> NoReturn:
 
 def _main() -> None:
     try:
-        import typer as _  # noqa: F401 - to see whether it is there
+        from fibo_client.cli.app import app
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
@@ -46,7 +46,4 @@ def _main() -> None:
             sys.exit(0)
         sys.stderr.write("Error: the command line needs typer and rich: pip install 'fibo-client[cli]'\n")
         sys.exit(2)
-
-    from fibo_client.cli.app import app
-
     app(prog_name="fibo")

@@ -58,14 +58,14 @@ app: typer.Typer = typer.Typer(
     cls=_CommandGroup,
     epilog=f"{EXIT_CODES}\n'fibo COMMAND --help' has examples.",
     no_args_is_help=True,
-    # As fibo-worker's: plain, so that it is quick, and reads well on any terminal.
+    # Plain help, as fibo-worker's, is quick and reads well on any terminal.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
-"""Without it, -4 would be taken for an option."""
+"""Else -4 would be an unknown option."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -443,7 +443,7 @@ def _run(client_options: ClientOptions, job: Callable[..., Any], **how: Any) -> 
 
 
 def _resolved(timeout: float | None, client: FiboClient) -> float | None:
-    """Give what the client takes: seconds, or None for no limit."""
+    """Resolve ``--timeout``: without it the client's, and None for 'inf'."""
     if timeout is None:
         return client.config.timeout
     return None if math.isinf(timeout) else timeout

@@ -15,13 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BYTES", "Backpressure"]
 
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""The most bytes of answers, as they travel, that are asked for and not yet written."""
+"""The most bytes of answers, as they are sent, that are requested and not yet written."""
 
 
 class Backpressure:
-    """Holds a source back while the answers to what was taken from it are too long altogether.
-
-    One is let through, however long it is.
+    """Holds a source back while the answers under way have too many bytes. A single answer of any size passes.
 
     Args:
         max_bytes: The most bytes.
@@ -35,15 +33,7 @@ class Backpressure:
     async def limit(
         self, source: Iterable[int] | AsyncIterable[int], on_pull: Callable[[], object] = lambda: None
     ) -> AsyncIterator[int]:
-        """Give the numbers of a source, each once there is room for its answer.
-
-        Args:
-            source: The numbers.
-            on_pull: Called for each of them.
-
-        Yields:
-            Each of them.
-        """
+        """Pass numbers on, each once there is room for its answer. `on_pull` is called for each."""
         numbers = aiter(source) if isinstance(source, AsyncIterable) else _each(source)
         try:
             async for n in numbers:
@@ -59,11 +49,7 @@ class Backpressure:
                 await numbers.aclose()
 
     def release(self, n: int) -> None:
-        """Make room again: an answer is written.
-
-        Args:
-            n: The number.
-        """
+        """Free the room of a number whose answer is written."""
         self._in_flight -= reply_bytes(n)
         self._room.set()
 

@@ -1,4 +1,4 @@
-"""The progress bar: by rich, on terminals only, and only for what takes long enough to wonder."""
+"""The progress bar, by rich: on terminals only, and only for commands that take a while."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LONGEST: Final = 200
 """The most characters of its description."""
 
 _OTHER_COLUMNS: Final = 38
-"""Columns of the terminal for what stands beside the bar."""
+"""Columns of the terminal that the text beside the bar takes."""
 
 
 class Bar:
@@ -36,8 +36,8 @@ class Bar:
     Args:
         description: What it does.
         total: How many steps there are. None shows how many are done.
-        lock: Held by whoever writes to the terminal.
-        on_output: Whether the answers go to a terminal as well: then bar and answers share it.
+        lock: Held while the terminal is written to.
+        on_output: Whether the answers go to the same terminal as the bar.
     """
 
     def __init__(self, description: str, total: int | None, lock: threading.Lock, *, on_output: bool) -> None:
@@ -52,14 +52,7 @@ class Bar:
 
     @contextlib.contextmanager
     def shown(self, *, visible: bool) -> Iterator[None]:
-        """Show the bar soon, and take it away at the end.
-
-        Args:
-            visible: Whether to show it.
-
-        Yields:
-            None.
-        """
+        """Show the bar after `DELAY`, and remove it at the end."""
         visible = visible and os.environ.get("TERM") != "dumb"
         showing = asyncio.create_task(self._show_soon()) if visible else None
         try:
@@ -74,21 +67,11 @@ class Bar:
                     self._progress = None
 
     def advance(self, steps: int = 1) -> None:
-        """Note that steps are done.
-
-        Args:
-            steps: How many.
-        """
+        """Count steps as done."""
         self.update(self._done + steps, self._total)
 
     def update(self, done: int, total: int | None, description: str | None = None) -> None:
-        """Say how far the command is.
-
-        Args:
-            done: How many steps are done.
-            total: How many there are, where that is known.
-            description: What it does now. None is what it did before.
-        """
+        """Set how far the command is. None leaves the description, and is a total that is not known."""
         self._done, self._total = done, total
         if description is not None:
             self._description = printable(description, _LONGEST)
@@ -98,18 +81,11 @@ class Bar:
             )
 
     def print_above(self, text: str) -> bool:
-        """Write text above the bar. The caller holds the lock.
-
-        Args:
-            text: Lines.
-
-        Returns:
-            Whether it was written. It was not if the bar is not shown.
-        """
+        """Write lines above the bar, and tell whether it is there to do so. The caller holds the lock."""
         if self._progress is None:
             return False
-        with self._progress.console:  # Both are written at once.
-            self._progress.refresh()  # Or the bar below the text would be as old as the last frame.
+        with self._progress.console:  # Writes both at once.
+            self._progress.refresh()  # Else the bar below the text would be as old as the last frame.
             self._progress.console.out(text, end="", highlight=False)
         return True
 
@@ -120,11 +96,11 @@ class Bar:
 
     async def _show_soon(self) -> None:
         await asyncio.sleep(DELAY)
-        await to_daemon_thread(self._show_and_refresh)  # To import rich would be noticed on the event loop.
+        await to_daemon_thread(self._show_and_refresh)  # Importing rich would hold up the event loop.
 
     def _show_and_refresh(self) -> None:
         self._show()
-        # Not by a thread of rich's: between the drawing of a frame and its writing it does not keep others from theirs.
+        # Rich's own thread would not hold the lock between drawing a frame and writing it.
         with contextlib.suppress(OSError):  # Nobody sees the terminal any more.
             while not self._stopped.wait(_REFRESH_PAUSE):
                 with self._lock:
@@ -135,7 +111,7 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        # The same terminal has to know of answers and bar, or they would write over each other.
+        # One console writes answers and bar. Two would overwrite each other.
         console = Console(file=sys.stdout if self._on_output else sys.stderr)
         with self._lock:
             if self._stopped.is_set():
@@ -156,4 +132,4 @@ class Bar:
                 self._description, total=self._total, completed=self._done, count=self._counted()
             )
             progress.start()
-            self._progress = progress  # Last: the event loop's thread may update it from now on.
+            self._progress = progress  # Last: the event loop's thread may update it from here on.

@@ -1,7 +1,7 @@
-"""Numbers of any length as text.
+"""Integers of any length as text.
 
-CPython refuses to write integers of more than 4,300 decimal digits, and before 3.12 takes time that grows with the
-square of their length. The module `decimal` has no such limit, and multiplies long numbers quickly.
+CPython refuses to write integers of more than 4,300 decimal digits, and before 3.12 takes quadratic time. The module
+`decimal` has no such limit, and multiplies long numbers quickly.
 """
 
 from __future__ import annotations
@@ -12,29 +12,22 @@ from typing import Final
 __all__ = ["decimal_digits", "shortened"]
 
 LONGEST: Final = 60
-"""Numbers of up to so many digits are shown whole also where long ones are shortened."""
+"""The most digits of a number that `shortened` shows whole."""
 
 ENDS: Final = 20
-"""How many digits of a shortened number are shown at each end."""
+"""Digits at each end of a shortened number."""
 
 _LIMB: Final = 1024
 _EXACT: Final = decimal.Context(
     prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[decimal.Inexact]
 )
 _ERROR: Final = decimal.Decimal("1e-70")
-"""More than what is lost by `_ROUGH`."""
+"""More than the rounding error of `_ROUGH`."""
 _ROUGH: Final = decimal.Context(prec=80, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 
 
 def decimal_digits(value: int) -> str:
-    """Write a number in decimal digits, however many these are.
-
-    Args:
-        value: The number, 0 or more.
-
-    Returns:
-        Its digits.
-    """
+    """Write a number, 0 or more, in decimal digits."""
     if value.bit_length() <= _LIMB:
         return str(value)
     data = value.to_bytes((value.bit_length() + 7) // 8, "little")
@@ -52,15 +45,7 @@ def decimal_digits(value: int) -> str:
 
 
 def shortened(value: int, *, hexadecimal: bool = False) -> str:
-    """Write a number for people: a long one by its ends and its length.
-
-    Args:
-        value: The number, 0 or more.
-        hexadecimal: Whether to write hexadecimal digits.
-
-    Returns:
-        Such as ``354224848179261915075``, or ``43466557686937456435...76137795166849228875 (209 digits)``.
-    """
+    """Write a number, 0 or more, for people: a long one by its ends and its length, as ``43...75 (209 digits)``."""
     if hexadecimal:
         text = f"{value:x}"
         if len(text) <= LONGEST:
@@ -68,11 +53,11 @@ def shortened(value: int, *, hexadecimal: bool = False) -> str:
         return f"{text[:ENDS]}...{text[-ENDS:]} ({len(text):,} hexadecimal digits)"
     if value < 10**LONGEST:
         return str(value)
-    # The ends alone take a small part of the time of all digits.
+    # Computing the ends alone is much quicker than all digits.
     dropped = max(0, value.bit_length() - 512)
     about = _ROUGH.multiply(decimal.Decimal(value >> dropped), _ROUGH.power(2, dropped))
     (count, first), other = (_leading(_ROUGH.fma(about, error, about)) for error in (-_ERROR, _ERROR))
-    if (count, first) != other:  # Right beside a power of ten, or the like.
+    if (count, first) != other:  # Rounding decides, as beside a power of ten.
         digits = decimal_digits(value)
         count, first = len(digits), digits[:ENDS]
     return f"{first}...{value % 10**ENDS:0{ENDS}d} ({count:,} digits)"

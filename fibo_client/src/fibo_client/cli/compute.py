@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery.config import expiry_of
 from fibo_client.cli.backpressure import Backpressure
 from fibo_client.cli.big_integers import decimal_digits, shortened
 from fibo_client.cli.console import json_line
@@ -23,7 +23,7 @@ from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
-    from fibo_client.celery.cleaner import RevocationCounts
+    from fibo_client.celery.stats import RevocationCounts
     from fibo_client.cli.bar import Bar
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["OutputFormat", "compute", "compute_standard_input", "square_roots"]
 
 _BATCH: Final = 100
-"""The most answers that are written at once, and the most that wait for it."""
+"""The most answers that are written at once, and the most that wait to be written."""
 
 _LONG_TEXT: Final = 50_000
-"""Text of so many characters is written before more of it is made."""
+"""Text of more characters is written before more is made."""
 
 _PER_NUMBER_ERRORS: Final = (TaskError, ResultDecodeError)
-"""Errors of one number, which say nothing of the others. All else ends the command."""
+"""Errors of a single number. Any other error ends the command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class OutputFormat:
     """How answers are written.
 
     Attributes:
-        hexadecimal: In hexadecimal digits.
-        short: Long numbers by their ends and their length. None is on a terminal only.
-        bare: The answers alone, without what they are the answer to.
+        hexadecimal: Whether in hexadecimal digits.
+        short: Whether long numbers are shortened. None is on a terminal only.
+        bare: Whether answers are written alone.
     """
 
     hexadecimal: bool = False
@@ -55,16 +55,7 @@ class OutputFormat:
     bare: bool = False
 
     def line(self, console: Console, n: int, answer: int | TaskError | ResultDecodeError) -> str:
-        """Write an answer.
-
-        Args:
-            console: Where it goes.
-            n: What was asked.
-            answer: F(n), or why there is none.
-
-        Returns:
-            A line. Empty for an error, which is reported elsewhere, unless lines are JSON.
-        """
+        """Write F(n) as a line. An error is empty, unless lines are JSON: `_Writer` reports it."""
         if isinstance(answer, _PER_NUMBER_ERRORS):
             return (
                 json_line({"n": n, "error": type(answer).__name__, "message": str(answer)}) if console.as_json else ""
@@ -99,13 +90,13 @@ async def compute(
         client: An open client.
         console: Where to write.
         source: The numbers.
-        output_format: How answers are written.
-        total: How many numbers there are, where that is known.
-        ordered: Whether the answers come in the order of the numbers.
+        output_format: How to write the answers.
+        total: How many numbers there are. None is not known.
+        ordered: Whether answers come in the order of the numbers.
         timeout: Seconds for each number. None is no limit.
         queue: The queue to send to. None is the client's.
-        bar: Whether a terminal may show how far it is.
-        **options: More of those of `FiboClient.stream`.
+        bar: Whether a terminal may show the progress.
+        **options: More options of `FiboClient.stream`.
 
     Returns:
         The exit status.
@@ -113,7 +104,7 @@ async def compute(
     with console.progress_bar("Computing", total, visible=bar) as progress:
         backpressure = Backpressure()
         writer = _Writer(console, output_format, progress, backpressure)
-        expiry = _expiry(timeout)
+        expiry = Expiry(expiry_of(timeout))
         console.stop_message = lambda counts: _answered_message(writer.done, total, counts, expiry)
         try:
             async with (
@@ -124,7 +115,7 @@ async def compute(
 
                 def pulled() -> None:
                     hint.start()
-                    expiry.sent()  # By the stream, if not at once, yet with the deadline that it has from now.
+                    expiry.sent()  # Perhaps later, but its deadline counts from now.
 
                 async with client.stream(
                     backpressure.limit(source, pulled),
@@ -138,7 +129,7 @@ async def compute(
                         hint.cancel()
                         if isinstance(answer, Exception) and not isinstance(answer, _PER_NUMBER_ERRORS):
                             await writer.end()
-                            return await _report_failure(client, console, answer, writer.done, total, expiry, queue)
+                            return await _report_failure(client, console, answer, writer.done, total, expiry)
                         await writer.put(n, answer)
                 await writer.end()
         except BaseExceptionGroup as errors:
@@ -147,16 +138,7 @@ async def compute(
 
 
 async def compute_standard_input(client: FiboClient, console: Console, **options: Any) -> ExitCode:
-    """Compute the numbers of the standard input, as they arrive.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        **options: Those of `compute`.
-
-    Returns:
-        The exit status.
-    """
+    """Compute the numbers of the standard input as they arrive. `options` are those of `compute`."""
     wrong_lines: list[str] = []
 
     def on_error(text: str) -> None:
@@ -174,20 +156,9 @@ async def compute_standard_input(client: FiboClient, console: Console, **options
 async def square_roots(
     client: FiboClient, console: Console, values: Sequence[float], *, bare: bool, timeout: float | None
 ) -> ExitCode:
-    """Compute square roots.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        values: Of what.
-        bare: Whether to write the answers alone.
-        timeout: Seconds for all of it. None is no limit.
-
-    Returns:
-        The exit status.
-    """
+    """Compute square roots, and write them. `timeout` is seconds for all of it; None is no limit."""
     status = ExitCode.OK
-    expiry = _expiry(timeout)
+    expiry = Expiry(expiry_of(timeout))
     console.stop_message = lambda counts: revocation_summary("what is unfinished", counts, expiry.remaining())
 
     async def root(value: float) -> float:
@@ -206,7 +177,7 @@ async def square_roots(
             else:
                 await console.write(_labelled(console, f"sqrt({value})", f"{value}", f"{answer}", bare=bare))
         elif not isinstance(answer, _PER_NUMBER_ERRORS):
-            return await _report_failure(client, console, answer, done, len(values), expiry, None)
+            return await _report_failure(client, console, answer, done, len(values), expiry)
         else:
             status = ExitCode.FAILED
             if console.as_json:
@@ -217,7 +188,7 @@ async def square_roots(
 
 
 def _labelled(console: Console, question: str, brief: str, answer: str, *, bare: bool) -> str:
-    """Write an answer with what it is the answer to: readable on a terminal, and as two columns elsewhere."""
+    """Write an answer with its question: readable on a terminal, two columns elsewhere."""
     if bare:
         return f"{answer}\n"
     return f"{question} = {answer}\n" if console.terminal else f"{brief} {answer}\n"
@@ -230,11 +201,10 @@ async def _report_failure(
     done: int,
     total: int | None,
     expiry: Expiry,
-    queue: str | None,
 ) -> ExitCode:
-    """Report an error that ends the command, and have it said at the end how many numbers were answered."""
+    """Report an error that ends the command. How many numbers were answered is said at the end."""
     if isinstance(error, ResultTimeoutError):
-        status = await report_timeout(client, console, error, queue)
+        status = await report_timeout(client, console, error)
     else:
         status = report_error(console, error)
     console.stop_message = lambda counts: _answered_message(done, total, counts, expiry)
@@ -245,10 +215,6 @@ async def _report_failure(
 def _answered_message(done: int, total: int | None, counts: RevocationCounts, expiry: Expiry) -> str:
     rest = revocation_summary("the rest", counts, expiry.remaining())
     return f"{done}{'' if total is None else f' of {total}'} answered{f', {rest}' if rest else '.'}"
-
-
-def _expiry(timeout: float | None) -> Expiry:
-    return Expiry(None if timeout is None else timeout + EXPIRY_MARGIN)
 
 
 class _Writer:
@@ -264,12 +230,7 @@ class _Writer:
         self._ready: asyncio.Queue[tuple[int, int | TaskError | ResultDecodeError] | None] = asyncio.Queue(_BATCH)
 
     async def put(self, n: int, answer: int | TaskError | ResultDecodeError) -> None:
-        """Take an answer, once there is room.
-
-        Args:
-            n: What was asked.
-            answer: F(n), or why there is none.
-        """
+        """Take an answer, once there is room."""
         await self._ready.put((n, answer))
 
     async def end(self) -> None:
@@ -278,7 +239,7 @@ class _Writer:
         await self._ready.join()
 
     async def write_all(self) -> None:
-        """Write whatever comes, until the end."""
+        """Write answers as they come, until `end`."""
         going = True
         while going:
             batch = [await self._ready.get()]
@@ -287,7 +248,7 @@ class _Writer:
             answers = [each for each in batch if each is not None]
             taken = len(batch)
             going = len(answers) == taken
-            del batch  # It would hold what is written.
+            del batch  # It would keep written answers in memory.
             for n, answer in answers:
                 if isinstance(answer, _PER_NUMBER_ERRORS):
                     self.failed = ExitCode.FAILED
@@ -295,7 +256,7 @@ class _Writer:
                         self._console.info(f"n = {n}:")
                         report_error(self._console, answer)
             while answers:
-                # The digits are made in that thread, too.
+                # That thread makes the digits, too.
                 written = await to_daemon_thread(self._write, answers)
                 self.done += sum(not isinstance(answer, _PER_NUMBER_ERRORS) for _, answer in answers[:written])
                 self._bar.advance(written)
@@ -306,7 +267,7 @@ class _Writer:
                 self._ready.task_done()
 
     def _write(self, answers: Sequence[tuple[int, int | TaskError | ResultDecodeError]]) -> int:
-        """Write at least one answer, and as many as make no long text, and tell how many."""
+        """Write at least one answer, and more until the text is long. Gives how many."""
         lines: list[str] = []
         size = 0
         for n, answer in answers:

@@ -1,7 +1,6 @@
 """Where a command writes: answers to the standard output or a file, all else to the error output.
 
-Answers are written by threads: a reader that is slow, such as a pager, must not hold up the event loop, on which the
-deadlines of all that is under way are kept.
+Threads write the answers: a slow reader, such as a pager, must not hold up the event loop, which keeps all deadlines.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fibo_client.celery.cleaner import RevocationCounts
+    from fibo_client.celery.stats import RevocationCounts
 
 __all__ = ["Console", "escaped", "json_default", "json_line"]
 
 _LONGEST: Final = 64 * 1024
-"""The most characters of one message. Answers know no bound."""
+"""The most characters of one message. Answers have no limit."""
 
 _LAYOUT: Final = "\n\t"
-"""The control characters that do no harm to a terminal."""
+"""The control characters that do not harm a terminal."""
 
 
 class Console:
@@ -37,14 +36,13 @@ class Console:
 
     Args:
         as_json: Whether answers are lines of JSON.
-        output: A file for the answers, in place of the standard output. It is emptied.
+        output: A file for the answers, in place of the standard output. It is overwritten.
 
     Attributes:
         as_json: Whether answers are lines of JSON.
         terminal: Whether the answers go to a terminal.
-        stop_message: Makes what to say when a signal has stopped the command, once it is known what became of the
-            tasks that were to be revoked.
-        stopped_early: Whether to say it although no signal came: the command ended before all was done.
+        stop_message: Makes the message for a command that a signal stopped, from what became of its revocations.
+        stopped_early: Whether to write it without a signal, too: the command ended before all was done.
 
     Raises:
         OSError: The file cannot be opened, or there is no standard output.
@@ -59,7 +57,7 @@ class Console:
             self._fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             self._encoding = "utf-8"
         elif sys.stdout is None:
-            # Its number may belong to a connection by now.
+            # Descriptor 1 may be a connection by now.
             raise OSError("there is no standard output")
         else:
             self._fd = sys.stdout.fileno()
@@ -69,34 +67,15 @@ class Console:
         self._lock = threading.Lock()
 
     async def write(self, text: str) -> None:
-        """Write answers: one line, or many.
-
-        Args:
-            text: What to write, with the newline at its end.
-
-        Raises:
-            OSError: It cannot be written. BrokenPipeError, if nobody reads it any more.
-        """
+        """Write answers: lines with a newline at the end. Raises OSError; BrokenPipeError if the reader is gone."""
         await to_daemon_thread(self.write_blocking, text)
 
     async def write_wrapped(self, text: str, *, indent: str = "") -> None:
-        """Write an answer that is prose, broken at words where it goes to a terminal.
-
-        Args:
-            text: Lines, without a newline at the end of the last.
-            indent: What the lines after the first of a broken one begin with.
-        """
+        """Write an answer in prose, without its last newline. A terminal gets it wrapped at words."""
         await self.write(f"{wrapped(text, columns(self._fd), indent=indent)}\n")
 
     def write_blocking(self, text: str) -> None:
-        """Write answers, and wait until that is done. Not on the event loop.
-
-        Args:
-            text: What to write, with the newline at its end.
-
-        Raises:
-            OSError: It cannot be written. BrokenPipeError, if nobody reads it any more.
-        """
+        """Write answers as `write` does, but block. Not for the event loop."""
         if self.terminal:
             with self._lock:
                 if self._bar is not None and self._bar.print_above(text):
@@ -106,59 +85,34 @@ class Console:
             self._write_all(text)
 
     async def write_json(self, **fields: Any) -> None:
-        """Write one answer as a line of JSON.
-
-        Args:
-            **fields: What it says.
-        """
+        """Write one answer as a line of JSON."""
         await self.write(json_line(fields))
 
     def close(self) -> None:
-        """Close the file that the answers went to. Nothing is to be written any more.
-
-        Raises:
-            OSError: Not all of it could be stored.
-        """
+        """Close the file of the answers. Raises OSError if not all of it could be stored."""
         if self._owns_fd:
             self._owns_fd = False
             os.close(self._fd)
 
     def info(self, text: str) -> None:
-        """Write a message for people, to the error output.
-
-        Args:
-            text: One line, or several.
-        """
+        """Write a message for people, of one line or several, to the error output."""
         if sys.stderr is None:
             return
         line = f"{wrapped(printable(text, _LONGEST, keep=_LAYOUT), columns(sys.stderr))}\n"
         with self._lock:
             if self._bar is None or not self._bar.print_above(line):
-                # What an error output cannot show, Python writes with backslashes.
-                with contextlib.suppress(OSError):  # That nobody reads it any more is no reason to stop.
+                # Python writes characters that the encoding has not with backslashes.
+                with contextlib.suppress(OSError):  # The command goes on without a reader.
                     sys.stderr.write(line)
                     sys.stderr.flush()
 
     def error(self, text: str) -> None:
-        """Write a message on what went wrong.
-
-        Args:
-            text: One line, or several.
-        """
+        """Write what went wrong."""
         self.info(f"Error: {text}")
 
     @contextlib.contextmanager
     def progress_bar(self, description: str, total: int | None = None, *, visible: bool = True) -> Iterator[Bar]:
-        """Show on a terminal how far the command is, from some moments on.
-
-        Args:
-            description: What it does.
-            total: How many steps there are, where that is known.
-            visible: Whether to show it at all.
-
-        Yields:
-            The bar. Where there is no terminal, nothing of it is seen.
-        """
+        """Show a progress bar after a moment, if there is a terminal."""
         self._bar = Bar(description, total, self._lock, on_output=self.terminal)
         with self._bar.shown(visible=visible and sys.stderr is not None and sys.stderr.isatty()):
             try:
@@ -167,45 +121,24 @@ class Console:
                 self._bar = None
 
     def _write_all(self, text: str) -> None:
-        # Not by sys.stdout: a thread that is stuck in it would not let the interpreter end.
+        # Not sys.stdout: a thread that blocks in it would keep the interpreter from ending.
         data = memoryview(text.encode(self._encoding, "backslashreplace"))
         while data:
             data = data[os.write(self._fd, data) :]
 
 
 def json_line(fields: dict[str, Any]) -> str:
-    """Write a line of JSON.
-
-    Args:
-        fields: What it says. What JSON has no word for becomes text.
-
-    Returns:
-        ASCII text with a newline.
-    """
+    """Write a line of JSON, in ASCII and with its newline. Values that JSON has not become text."""
     return f"{json.dumps(fields, default=json_default)}\n"
 
 
 def escaped(text: str) -> str:
-    """Escape what could do something to a terminal.
-
-    Args:
-        text: An answer.
-
-    Returns:
-        All of it, with escapes as in a Python literal, but for newlines and tabs.
-    """
+    """Escape control characters of an answer, as in a Python literal, but for newlines and tabs."""
     return printable(text, None, keep=_LAYOUT)
 
 
 def json_default(value: object) -> str:
-    """Give the text for a value that JSON has no word for, as the ``default`` of `json.dumps`.
-
-    Args:
-        value: A date, a decimal, a UUID, bytes or the like.
-
-    Returns:
-        Its text.
-    """
+    """Give the text of a value that JSON has not: a date, a decimal, a UUID, bytes. See `json.dumps`."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     isoformat = getattr(value, "isoformat", None)

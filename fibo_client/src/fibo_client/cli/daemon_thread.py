@@ -1,4 +1,4 @@
-"""Calls that block, in threads that nobody has to wait for."""
+"""Blocking calls in daemon threads, which do not keep the process from ending."""
 
 from __future__ import annotations
 
@@ -16,19 +16,9 @@ T = TypeVar("T")
 
 
 async def to_daemon_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function that may block for ever, such as a read of a terminal.
-
-    Unlike those of ``asyncio.to_thread``, its thread does not keep the process from ending.
-
-    Args:
-        function: What to call.
-        *arguments: Its arguments.
-
-    Returns:
-        What it returns.
-    """
+    """Call what may block for ever, in a thread that, unlike asyncio's, does not keep the process from ending."""
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # It cannot be cancelled: whoever waits may leave, and it goes on.
+    future.set_running_or_notify_cancel()  # A caller may stop waiting; the call goes on.
 
     def call() -> None:
         try:

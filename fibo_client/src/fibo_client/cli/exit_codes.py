@@ -1,4 +1,4 @@
-"""What the exit status of ``fibo`` says."""
+"""The exit statuses of ``fibo``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["EXIT_CODES", "ExitCode"]
 
 
 class ExitCode(enum.IntEnum):
-    """An exit status. A signal's is 128 and its number, as a shell has it."""
+    """An exit status. After a signal it is 128 plus the signal's number, as in a shell."""
 
     OK = 0
     FAILED = 1

@@ -13,15 +13,7 @@ __all__ = ["indexes", "square_root_arguments"]
 
 
 def indexes(words: Sequence[str] | None, between: str | None) -> Sequence[int] | None:
-    """Read which Fibonacci numbers to compute. What is wrong with it ends the command.
-
-    Args:
-        words: The numbers.
-        between: ``--range``.
-
-    Returns:
-        The numbers. None is those of the standard input.
-    """
+    """Read which numbers to compute; None means the standard input. Usage errors end the command."""
     if words and between is not None:
         usage_error("say the numbers or --range, not both")
     if not words and between is None:
@@ -40,14 +32,7 @@ def indexes(words: Sequence[str] | None, between: str | None) -> Sequence[int] |
 
 
 def square_root_arguments(words: Sequence[str]) -> list[float]:
-    """Read of what to compute the square root. What is wrong with it ends the command.
-
-    Args:
-        words: The numbers.
-
-    Returns:
-        The numbers.
-    """
+    """Read the numbers whose roots to compute. Usage errors end the command."""
     from fibo_client.cli.parsing import parse_number
     from fibo_client.contract import check_sqrt
 
@@ -58,7 +43,7 @@ def square_root_arguments(words: Sequence[str]) -> list[float]:
 
 
 def _not_numbers(words: Sequence[str] | None, error: ValueError) -> NoReturn:
-    """Say what is wrong with words that must be numbers. An unknown option is taken for one, too."""
+    """Report words that are no numbers. An unknown option is among them."""
     for word in words or ():
         if word.startswith("--"):
             usage_error(f"there is no option {word}; see --help")

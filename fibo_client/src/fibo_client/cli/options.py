@@ -25,17 +25,7 @@ __all__ = [
 
 
 def seconds(text: str) -> float:
-    """Read a time.
-
-    Args:
-        text: A number of seconds.
-
-    Returns:
-        The number.
-
-    Raises:
-        BadParameter: It is none, or negative.
-    """
+    """Read a number of seconds, 0 or more. Raises BadParameter."""
     try:
         value = float(text)
     except ValueError:

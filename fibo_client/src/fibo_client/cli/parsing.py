@@ -1,4 +1,4 @@
-"""Where the numbers of ``fibo compute`` come from: arguments, a range, or lines that come as they come."""
+"""The numbers of ``fibo compute``: from arguments, a range, or lines that are read as they arrive."""
 
 from __future__ import annotations
 
@@ -16,41 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["StandardInput", "parse_integer", "parse_number", "parse_range"]
 
 LONGEST_LINE: Final = 10_000
-"""The most bytes that a line of numbers may have."""
+"""The most bytes of a line."""
 
 _CHUNK: Final = 65536
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
 
 def parse_integer(text: str) -> int:
-    """Read a whole number.
-
-    Args:
-        text: Decimal digits.
-
-    Returns:
-        The number.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read an integer in decimal digits. Raises ValueError."""
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{_brief(text)} is not a whole number")
     return int(text)
 
 
 def parse_number(text: str) -> float:
-    """Read a number that need not be whole.
-
-    Args:
-        text: The number, as Python writes it.
-
-    Returns:
-        The number.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a number as Python writes it. Raises ValueError."""
     try:
         return int(text) if _WHOLE.fullmatch(text) else float(text)
     except ValueError:
@@ -58,17 +38,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_range(text: str) -> range:
-    """Read a range.
-
-    Args:
-        text: ``START:STOP`` or ``START:STOP:STEP``, as in Python: STOP itself is not in it.
-
-    Returns:
-        The range.
-
-    Raises:
-        ValueError: It is none, or has no number in it.
-    """
+    """Read ``START:STOP`` or ``START:STOP:STEP``, as in Python: STOP is excluded. Raises ValueError if empty."""
     try:
         bounds = [parse_integer(part) for part in text.split(":")]
         if len(bounds) not in (2, 3):
@@ -84,11 +54,11 @@ def parse_range(text: str) -> range:
 
 
 class StandardInput:
-    """Numbers from the standard input: as many on a line as you like, taken as they arrive.
+    """Numbers from the standard input, any number of them on a line, read as they arrive.
 
     Args:
-        check: Checks a number, and raises ValueError for one that cannot be asked for.
-        on_error: Told what is wrong with a line. The lines after it go on.
+        check: Checks a number; raises ValueError for an invalid one.
+        on_error: Gets what is wrong with a line. Later lines are still read.
     """
 
     def __init__(self, check: Callable[[int], int], on_error: Callable[[str], None]) -> None:
@@ -117,7 +87,7 @@ class StandardInput:
                 return
 
     def _numbers(self, line: bytes) -> list[int]:
-        """Read a line. One word that is wrong makes all of it wrong."""
+        """Read a line. One invalid word makes all of it invalid."""
         try:
             return [self._check(parse_integer(word)) for word in line.decode("utf-8", "backslashreplace").split()]
         except ValueError as error:

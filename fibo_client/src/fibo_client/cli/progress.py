@@ -1,4 +1,4 @@
-"""The progress that a task reports by ``update_state``. Celery leaves to each task how to spell it."""
+"""The progress that a task reports by ``update_state``. Celery has no convention for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TOTAL_KEYS: Final = ("total", "total_steps")
 _PERCENT_KEYS: Final = ("percent", "percentage", "pct", "process_percent", "progress")
 
 _MAX_COUNT: Final = 10**15
-"""A larger count is taken for nonsense."""
+"""Larger counts are ignored."""
 
 
 def progress(meta: Any) -> tuple[int, int | None] | None:
-    """Read how far a task is.
+    """Read how far a task is: how many steps are done of how many, None where that is not known.
 
     Args:
         meta: The ``meta`` of its ``update_state``: ``current``, ``done``, ``completed``, ``processed``, ``step`` or
@@ -24,7 +24,7 @@ def progress(meta: Any) -> tuple[int, int | None] | None:
             or ``progress`` of 100, where a float of ``progress`` up to 1 is a share of 1; or how many are done, alone.
 
     Returns:
-        How many steps are done, and how many there are, where that is known. None if it says neither.
+        The steps that are done, and their total. None if it tells no progress.
     """
     if not isinstance(meta, dict):
         return None
@@ -44,7 +44,7 @@ def progress(meta: Any) -> tuple[int, int | None] | None:
 def _first(meta: dict[Any, Any], keys: tuple[str, ...]) -> int | float | None:
     for key in keys:
         value = meta.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT:  # No NaN is.
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT:  # NaN fails.
             return value
     return None
 

@@ -1,4 +1,4 @@
-"""A hint for who waits in vain: no worker takes tasks from the queue, and another queue may be the right one."""
+"""A hint while an answer is awaited: no worker takes tasks from the queue, and another queue may be right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
 from fibo_client.celery.inspect import queue_names, task_names
-from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.cli.runner import INSPECT_TIMEOUT
 from fibo_client.errors import FiboError
 from fibo_client.text import listed, printable, shown
@@ -23,15 +22,15 @@ DELAY: Final = 2.0
 
 
 class QueueHint:
-    """Asks in the background, once, who takes tasks from a queue, and says so where nobody does.
+    """Asks the workers once, in the background, who serves a queue, and tells if nobody does.
 
     Leaving its context ends the question: no answer waits for it.
 
     Args:
         client: An open client.
-        console: Where to say it.
-        task: The name of the task that is waited for. None where it is not known.
-        queue: The queue that it was sent to. None where it is not known: then nothing is asked.
+        console: Where to tell.
+        task: The name of the awaited task. None is not known.
+        queue: The queue that it was sent to. None is not known: then nothing is asked.
     """
 
     def __init__(self, client: FiboClient, console: Console, *, task: str | None, queue: str | None) -> None:
@@ -47,38 +46,38 @@ class QueueHint:
     async def __aexit__(self, *_: object) -> None:
         self.cancel()
         if self._asking is not None:
-            # Whatever became of it: that matters to no answer.
+            # Its outcome matters to no answer.
             await asyncio.gather(self._asking, return_exceptions=True)
 
     def start(self) -> None:
-        """Ask after `DELAY`, unless it is cancelled before. Only the first call does anything."""
+        """Ask after `DELAY`, unless cancelled before. Only the first call has an effect."""
         if self._asking is None and self._queue is not None:
             self._asking = asyncio.create_task(self._ask(self._queue))
 
     def cancel(self) -> None:
-        """Ask no more: there is an answer, or the wait is over."""
+        """Do not ask: there is an answer, or the wait is over."""
         if self._asking is not None:
             self._asking.cancel()
 
     async def _ask(self, queue: str) -> None:
         await asyncio.sleep(DELAY)
-        with contextlib.suppress(FiboError):  # What keeps the workers from being asked is told by the command itself.
+        with contextlib.suppress(FiboError):  # The command itself reports outages.
             if (found := await self._find(queue)) is not None:
                 self._console.info(f"Still waiting: {found}")
 
     async def _find(self, queue: str) -> str | None:
-        """Say why nobody takes the task. None where somebody does, or may."""
-        broker = self._client.celery.session.broker
-        depth = await broker.depth(queue)
+        """Find why nobody takes the task. None if somebody does, or may."""
+        celery = self._client.celery
+        depth = await celery.queue_depth(queue)
         if depth == 0:
             return None  # A worker has taken the task.
-        inspect = self._client.celery.inspect(timeout=INSPECT_TIMEOUT)
-        heard, queues, registered = await asyncio.gather(
-            broker.broadcast(ControlRequest(method="ping")), inspect.active_queues(), inspect.registered()
+        inspect = celery.inspect(timeout=INSPECT_TIMEOUT)
+        listening, queues, registered = await asyncio.gather(
+            celery.worker_count(), inspect.active_queues(), inspect.registered()
         )
         served = {node: queue_names(answer) for node, answer in queues.items()}
-        if (heard or 0) > len(served) or any(queue in names for names in served.values()):
-            return None  # One that gave no answer, such as a solo pool at work, may be the one to take it.
+        if (listening or 0) > len(served) or any(queue in names for names in served.values()):
+            return None  # One that did not answer, such as a busy solo pool, may take it.
         if not served:
             waits = f"{depth} {'message waits' if depth == 1 else 'messages wait'} in {shown(queue)}"
             return f"no worker answers on this broker (one without remote control is not seen); {waits}"

@@ -1,4 +1,4 @@
-"""The summary of revocations: what a command that ends before it is done says of the tasks that it leaves."""
+"""What a command that ends early says of the tasks that it leaves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from fibo_client.celery.cleaner import RevocationCounts
+    from fibo_client.celery.stats import RevocationCounts
 
 __all__ = ["GOES_ON", "Expiry", "revocation_summary"]
 
@@ -15,10 +15,10 @@ GOES_ON: Final = "What a worker has begun goes on."
 
 
 class Expiry:
-    """Knows when the tasks of a command expire that no worker has begun.
+    """When the tasks of a command expire that no worker has begun.
 
     Args:
-        seconds: How long after it was sent each of them expires. None is never.
+        seconds: The expiry of each task, from when it is sent. None is never.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -31,34 +31,30 @@ class Expiry:
         self._last_sent = self._clock()
 
     def remaining(self) -> float | None:
-        """Tell when all of them have expired.
-
-        Returns:
-            Seconds from now: below 0, if they have. None is never.
-        """
+        """Give the seconds until all of them have expired: below 0 if they have, None for never."""
         now = self._clock()
-        # Of what is being sent, it is not known when it was composed: at the latest now.
+        # It is not known when a task that is being sent was made: now at the latest.
         return None if self._seconds is None else self._seconds - (now - min(now, self._last_sent))
 
 
 def revocation_summary(what: str, counts: RevocationCounts, expires: float | None) -> str:
     """Say what became of tasks that were to be revoked.
 
-    Whether a worker obeyed is not known, nor whether one has begun a task, which it then goes on with: one without
-    remote control hears nothing.
+    It is not known whether a worker obeyed, or had begun a task, which it then goes on with. Workers without remote
+    control receive no revocation.
 
     Args:
-        what: What they are, such as ``the rest``.
-        counts: What became of them. The client is closed: all is known that will be.
-        expires: The seconds from now after which no worker begins them: below 0, if that is so already. None is never.
+        what: What the tasks are, such as ``the rest``.
+        counts: What became of them, from a closed client.
+        expires: Seconds until no worker begins them any more: below 0 if that is past. None is never.
 
     Returns:
         The end of a sentence, and one more. Empty if there was nothing to revoke.
     """
-    missed = counts.unheard + counts.unsent
+    missed = counts.undelivered + counts.unsent
     if not missed:
-        return f"workers were told to revoke {what}. {GOES_ON}" if counts.heard else ""
-    if counts.heard:
+        return f"workers were told to revoke {what}. {GOES_ON}" if counts.delivered else ""
+    if counts.delivered:
         told = f"workers were told to revoke {what} but for {missed} {'task' if missed == 1 else 'tasks'}"
     else:
         told = f"{what} could not be revoked"

@@ -1,4 +1,4 @@
-"""Runs a job over an open client, and turns signals and errors into words and an exit status."""
+"""Runs a job over an open client, and turns signals and errors into messages and an exit status."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ __all__ = ["INSPECT_TIMEOUT", "ClientOptions", "report_error", "report_timeout",
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SHOW_CURSOR: Final = "\x1b[?25h"
 INSPECT_TIMEOUT: Final = 1.0
-"""Seconds that workers have to answer the questions after a timeout."""
+"""Seconds that workers have to answer a command's questions."""
 _OF_REDIS: Final = "redis."
 _NOTICE_DELAY: Final = 0.5
-"""Seconds after which it is said that something takes time, if the command is not over by then."""
+"""Seconds after which a notice is shown, unless the command has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
-    """What the options say about the client.
+    """The client's options.
 
     Attributes:
-        broker: The broker's URL, or None for that of the environment.
+        broker: The broker's URL. None is that of the environment.
         result_backend: The results' URL, likewise.
         settings: Fields of `FiboConfig` as ``name=value``, of its `RedisOptions` as ``redis.name=value``.
         debug: Whether to show Python's tracebacks and the client's log.
@@ -62,17 +62,7 @@ class ClientOptions:
     debug: bool = False
 
     def client(self, **overrides: Any) -> FiboClient:
-        """Make the client.
-
-        Args:
-            **overrides: Fields of `FiboConfig`.
-
-        Returns:
-            It, not yet opened.
-
-        Raises:
-            ConfigError: A URL or a setting is wrong.
-        """
+        """Make the client, not yet opened. `overrides` are fields of `FiboConfig`. Raises ConfigError."""
         from fibo_client.client import FiboClient
 
         urls = {"broker_url": self.broker, "result_backend": self.result_backend}
@@ -92,9 +82,9 @@ def run(
     """Run a job, and end the command with its exit status.
 
     Args:
-        options: What the options say about the client.
-        job: What to do with the client. What it raises becomes a message.
-        check: Called with the client before it is opened; raises ValueError for what cannot be asked of it.
+        options: The client's options.
+        job: What to do with the client. Its errors become messages.
+        check: Called with the client before it is opened; raises ValueError for wrong arguments.
         as_json: Whether answers are lines of JSON.
         output: A file for the answers.
         **overrides: Fields of `FiboConfig`.
@@ -112,20 +102,20 @@ def run(
     except OSError as error:
         usage_error(f"the answers cannot be written: {error}")
     stop = _StopSignal()
-    counts = client.celery.session.cleaner.revocations
     try:
         with _showing_log(console, debug=options.debug):
             status: int = asyncio.run(_run(client, console, job, stop))
         console.close()
         if console.stopped_early:
-            console.info(console.stop_message(counts))
+            console.info(console.stop_message(client.stats().revocations))
     except asyncio.CancelledError:
-        # Only now: what is unfinished is revoked at the latest while the client closes.
-        console.info(f"Stopped: {left}" if (left := console.stop_message(counts)) else "Stopped.")
+        # The client is closed, and has revoked all that is unfinished.
+        left = console.stop_message(client.stats().revocations)
+        console.info(f"Stopped: {left}" if left else "Stopped.")
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)
-    except Exception as error:  # noqa: BLE001 - what is no user's error is raised again by `report_error`
+    except Exception as error:  # noqa: BLE001 - `report_error` raises bugs again
         if options.debug:
             traceback.print_exc()
         status = report_error(console, error)
@@ -133,21 +123,21 @@ def run(
 
 
 def report_error(console: Console, error: BaseException, *, traceback: bool | None = None) -> ExitCode:
-    """Write an error's message.
+    """Write an error's message, and return the exit status that it means.
 
     Args:
         console: Where to write.
         error: What was raised.
-        traceback: Whether to show the traceback of a task that failed. None is a command that cannot.
+        traceback: Whether to show the traceback of a task that failed. None is a command without that option.
 
     Returns:
-        The exit status that it means.
+        The exit status.
 
     Raises:
-        BaseException: The error, if it is none that can happen to a user: then it is a bug here.
+        BaseException: The error, if it is a bug here.
     """
     if isinstance(error, TransportError):
-        # What was not sent does not matter here: the command ends, and its tasks are nobody else's.
+        # Without the ids: the command ends, and nobody else knows its tasks.
         reason = error.reason if isinstance(error, PublishError) else str(error)
         found = error.refused or "CELERY_BROKER_URL" in reason
         console.error(reason if found else f"{reason} --broker or CELERY_BROKER_URL says where it is.")
@@ -171,27 +161,10 @@ def report_error(console: Console, error: BaseException, *, traceback: bool | No
 
 
 async def report_timeout(
-    client: FiboClient,
-    console: Console,
-    error: ResultTimeoutError,
-    queue: str | None = None,
-    *,
-    waited: float | None = None,
+    client: FiboClient, console: Console, error: ResultTimeoutError, *, waited: float | None = None
 ) -> ExitCode:
-    """Write why there was no answer in time, as far as the queue and the workers know.
-
-    Args:
-        client: The client that waited.
-        console: Where to write.
-        error: What was raised.
-        queue: The queue that the task was sent to, if it is not the client's.
-        waited: Seconds that the command waited, if it is more than that of the error.
-
-    Returns:
-        The exit status that it means.
-    """
+    """Write why no answer came in time, and return the exit status. `waited` replaces the error's seconds."""
     from fibo_client.celery.diagnosis import Cause
-    from fibo_client.celery.result import AsyncResult
     from fibo_client.config import FiboConfig
 
     task_id = error.task_ids[0]
@@ -199,10 +172,8 @@ async def report_timeout(
     if error.unread is not None:
         console.info(error.unread)
         return ExitCode.NO_REDIS
-    queue = error.queue or queue or client.config.queue
-    handle = AsyncResult[Any](client.celery.session, task_id, task=error.task, queue=queue, ignored=error.ignored)
     try:
-        diagnosis = await client.celery.diagnose(handle, timeout=INSPECT_TIMEOUT)
+        diagnosis = await client.celery.diagnose(error, timeout=INSPECT_TIMEOUT)
     except FiboError as failure:
         console.info(str(failure))
         return ExitCode.NO_ANSWER
@@ -210,7 +181,8 @@ async def report_timeout(
     no_worker = not diagnosis.workers and not diagnosis.silent and diagnosis.cause is not Cause.FINISHED
     if no_worker or error.reason:
         console.info(error.reason or "Start a worker, such as: fibo-worker start")
-    console.info(f"Ask again: fibo diagnose {task_id}{f' --queue {queue}' if queue != FiboConfig().queue else ''}")
+    option = "" if diagnosis.queue == FiboConfig().queue else f" --queue {diagnosis.queue}"
+    console.info(f"Ask again: fibo diagnose {task_id}{option}")
     return ExitCode.NO_WORKER if no_worker else ExitCode.NO_ANSWER
 
 
@@ -253,7 +225,7 @@ def _cancelled_by_signals(stop: _StopSignal, job: asyncio.Task[Any], console: Co
             os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
         os._exit(128 + number)
 
-    # What is ignored stays so: SIGHUP under nohup, SIGINT of what a script runs in the background.
+    # Ignored signals stay ignored: SIGHUP under nohup, SIGINT of a script's background jobs.
     handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     before = {each: signal.signal(each, first) for each in handled}
     try:
@@ -264,7 +236,7 @@ def _cancelled_by_signals(stop: _StopSignal, job: asyncio.Task[Any], console: Co
 
 
 class _ConsoleHandler(logging.Handler):
-    """Shows what the client logs; an outage only if the command outlives it, or it would be shown twice."""
+    """Shows the client's log. Warnings come with a delay: a command that ends by an outage tells of it itself."""
 
     def __init__(self, console: Console, level: int) -> None:
         super().__init__(level)
@@ -279,7 +251,7 @@ class _ConsoleHandler(logging.Handler):
 
 @contextlib.contextmanager
 def _showing_log(console: Console, *, debug: bool) -> Iterator[None]:
-    """Show outages of Redis, or all that the client logs."""
+    """Show outages, or with --debug all of the client's log."""
     logger = logging.getLogger("fibo_client")
     level = logger.level
     if debug:
@@ -294,7 +266,7 @@ def _showing_log(console: Console, *, debug: bool) -> Iterator[None]:
 
 
 def _settings(texts: Iterable[str]) -> dict[str, Any]:
-    from fibo_client.celery.redis.options import RedisOptions
+    from fibo_client import RedisOptions
 
     given = dict(map(_setting, texts))
     redis = {name.removeprefix(_OF_REDIS): given.pop(name) for name in list(given) if name.startswith(_OF_REDIS)}

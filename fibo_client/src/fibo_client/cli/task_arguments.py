@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fibo_client.cli.usage_errors import usage_error
 
@@ -13,43 +13,21 @@ if TYPE_CHECKING:
 
 __all__ = ["check_extra", "keyword", "positional"]
 
+T = TypeVar("T")
+
 
 def positional(text: str) -> list[Any]:
-    """Read ``--args``. What is wrong with it ends the command.
-
-    Args:
-        text: JSON.
-
-    Returns:
-        The positional arguments.
-    """
-    value = _json("--args", text, """'[2, "x"]'""")
-    if not isinstance(value, list):
-        usage_error("""--args must be a list, as in '[2, "x"]'""")
-    return value
+    """Read ``--args``. Usage errors end the command."""
+    return _json("--args", text, list, """a list, as in '[2, "x"]'""")
 
 
 def keyword(text: str) -> dict[str, Any]:
-    """Read ``--kwargs``. What is wrong with it ends the command.
-
-    Args:
-        text: JSON.
-
-    Returns:
-        The keyword arguments.
-    """
-    value = _json("--kwargs", text, """'{"x": 2}'""")
-    if not isinstance(value, dict):
-        usage_error("""--kwargs must be an object, as in '{"x": 2}'""")
-    return value
+    """Read ``--kwargs``. Usage errors end the command."""
+    return _json("--kwargs", text, dict, """an object, as in '{"x": 2}'""")
 
 
 def check_extra(words: Sequence[str]) -> None:
-    """Refuse words behind the task's name, and say how they are to be written.
-
-    Args:
-        words: The words that are neither an option nor its value.
-    """
+    """Refuse words behind the task's name, and say how to write them."""
     if not words:
         return
     for word in words:
@@ -63,11 +41,14 @@ def check_extra(words: Sequence[str]) -> None:
     usage_error(f"the task's own arguments are one JSON text; write {option} {shlex.quote(value)}")
 
 
-def _json(option: str, text: str, example: str) -> Any:
+def _json(option: str, text: str, kind: type[T], wanted: str) -> T:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
-        usage_error(f"{option} is not JSON: {error}. Write it as in {example}")
+        usage_error(f"{option} is not JSON: {error}. It must be {wanted}")
+    if not isinstance(value, kind):
+        usage_error(f"{option} must be {wanted}")
+    return value
 
 
 def _value(word: str) -> Any:

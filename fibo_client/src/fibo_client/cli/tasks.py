@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import uuid
+import math
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.jobs import EXPIRY_MARGIN
+from fibo_client.celery.config import UNSET
 from fibo_client.celery.protocol import states
 from fibo_client.cli.console import escaped, json_default
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.progress import progress
 from fibo_client.cli.queue_hint import QueueHint
-from fibo_client.cli.revocation_summary import Expiry, revocation_summary
+from fibo_client.cli.revocation_summary import revocation_summary
 from fibo_client.cli.runner import INSPECT_TIMEOUT, report_error, report_timeout
 from fibo_client.errors import (
     ResultDecodeError,
@@ -30,19 +29,20 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fibo_client.celery.cleaner import RevocationCounts
+    from fibo_client.celery.config import Unset
     from fibo_client.celery.result import AsyncResult
     from fibo_client.celery.signature import SendOptions
+    from fibo_client.celery.stats import RevocationCounts
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
 _REVOCABLE_STATES: Final = (states.PENDING, "RECEIVED", "RETRY")
-"""States in which a task does not run: a worker that hears that it is revoked does not begin it."""
+"""States before a run: a worker that receives the revocation does not begin the task."""
 
 _TERMINATE_HINT: Final = "To end it: fibo revoke --terminate"
 
 _MAX_LISTED: Final = 10
-"""The most tasks that are named."""
+"""The most tasks that a message names."""
 
 __all__ = ["call", "revoke", "send", "stored", "wait"]
 
@@ -50,19 +50,7 @@ __all__ = ["call", "revoke", "send", "stored", "wait"]
 async def send(
     client: FiboClient, console: Console, task: str, args: list[Any], kwargs: dict[str, Any], options: SendOptions
 ) -> ExitCode:
-    """Send a task, and write its id.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task: The task's name.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        options: How to send it.
-
-    Returns:
-        The exit status.
-    """
+    """Send a task, and write its id."""
     handle = await client.celery.send_task(task, args, kwargs, **options)
     if console.as_json:
         await console.write_json(id=handle.id, task=task)
@@ -82,98 +70,37 @@ async def call(
     timeout: float | None,
     traceback: bool,
 ) -> ExitCode:
-    """Send a task, wait for its answer and write that. A task that is not waited for to the end is revoked.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task: The task's name.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        options: How to send it.
-        timeout: Seconds for all of it. None is no limit.
-        traceback: Whether to show the traceback of a task that failed.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        CancelledError: A signal stopped the command. Before, the task is handed over to be revoked.
-    """
-    # As `CeleryClient.call`, which would not tell of the progress.
-    client.celery.session.check_readable()  # Or it would be sent, and its answer asked for in vain.
-    if timeout is not None:
-        options.setdefault("expires", timeout + EXPIRY_MARGIN)
-    options["ignore_result"] = False  # However the task is declared.
-    task_id = options["task_id"] = str(uuid.uuid4())
-    label = f"{task}[{task_id}]"
-    expires = options.get("expires")
-    expiry = Expiry(expires if isinstance(expires, (int, float)) else None)
-    handle: AsyncResult[Any] | None = None
+    """Send a task, wait for its answer and write it. No `timeout` is no limit. An early end revokes the task."""
+    result = client.celery.start(task, args, kwargs, timeout=timeout, **options)
+    label = f"{task}[{result.id}]"
+    clock = asyncio.get_running_loop().time
 
     def stop_message(counts: RevocationCounts) -> str:
-        seen = states.PENDING if handle is None or handle.cached is None else handle.cached.state
+        seen = states.PENDING if result.cached is None else result.cached.state
         if seen in states.READY_STATES:
             return f"{label} is over ({seen})."
         if seen not in _REVOCABLE_STATES:
-            return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TERMINATE_HINT} {task_id}"
-        left = revocation_summary(label, counts, expiry.remaining())
-        return f"{left} {_TERMINATE_HINT} {task_id}" if counts.heard else left
+            return f"a worker runs {label} ({printable(seen)}), and goes on with it. {_TERMINATE_HINT} {result.id}"
+        expires = None if result.expires_at == math.inf else result.expires_at - clock()
+        left = revocation_summary(label, counts, expires) or f"{label} was not sent."
+        return f"{left} {_TERMINATE_HINT} {result.id}" if counts.delivered else left
 
     console.stop_message = stop_message
-    clock = asyncio.get_running_loop().time
-    began = clock()
-    try:
-        handle = await client.celery.send_task(task, args, kwargs, timeout=timeout, **options)
-        expiry.sent()
-        spent = clock() - began
-        left = None if timeout is None else max(0.0, timeout - spent)
-        status = await _follow(client, console, handle, timeout=left, spent=spent, traceback=traceback)
-    except asyncio.CancelledError:
-        session = client.celery.session
-        if session.broker.health.reached:
-            session.cleaner.revoke([task_id])  # As the client does for what it owns: while it closes, and not for long.
-        else:
-            console.stop_message = lambda _: f"{label} was not sent."
-        raise
-    if handle.cached is not None and handle.cached.ready:
-        with contextlib.suppress(TransportError):  # The answer is written, and what is stored expires.
-            await handle.forget()
-    return status
+    async with result:
+        return await _follow(client, console, result, timeout=UNSET, traceback=traceback)
 
 
 async def wait(
     client: FiboClient, console: Console, task_id: str, *, timeout: float | None, traceback: bool
 ) -> ExitCode:
-    """Wait for the answer of a task that was sent before, and write it.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task_id: The task's id.
-        timeout: Seconds to wait. None is no limit.
-        traceback: Whether to show the traceback of a task that failed.
-
-    Returns:
-        The exit status.
-    """
+    """Wait for the answer of a task that was sent before, and write it. No `timeout` is no limit."""
     console.stop_message = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
     handle = client.celery.result(task_id)
     return await _follow(client, console, handle, timeout=timeout, traceback=traceback)
 
 
 async def stored(client: FiboClient, console: Console, task_id: str, *, traceback: bool) -> ExitCode:
-    """Write the answer of a task if it is there.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task_id: The task's id.
-        traceback: Whether to show the traceback of a task that failed.
-
-    Returns:
-        The exit status.
-    """
+    """Write the answer of a task if it is stored."""
     handle = client.celery.result(task_id)
     state = await handle.state()
     if state in states.READY_STATES:
@@ -193,20 +120,9 @@ async def stored(client: FiboClient, console: Console, task_id: str, *, tracebac
 async def revoke(
     client: FiboClient, console: Console, task_ids: Sequence[str], *, terminate: bool, signal: str
 ) -> ExitCode:
-    """Tell all workers not to run tasks.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task_ids: Their ids.
-        terminate: Whether to end those that run.
-        signal: How.
-
-    Returns:
-        The exit status.
-    """
+    """Tell all workers not to run tasks, or with `terminate` to kill them by a signal."""
     heard = await client.celery.revoke(task_ids, terminate=terminate, signal=signal)
-    # A worker obeys and answers in order: what it says now is how it is after the revocation.
+    # Workers handle messages in order: these answers come after the revocation.
     running = await _active_nodes(client, task_ids) if heard and not terminate else {}
     others = [task_id for task_id in task_ids if task_id not in running]
     finished = await _finished_states(client, others) if heard and not terminate else {}
@@ -226,7 +142,7 @@ async def revoke(
 
 
 async def _active_nodes(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
-    """Tell which of these tasks run, and on which workers, as far as those say so in time."""
+    """Tell which of these tasks run, and on which workers, as far as workers answer in time."""
     try:
         answers = await client.celery.inspect(timeout=INSPECT_TIMEOUT).query_task(task_ids)
     except TransportError:
@@ -241,7 +157,7 @@ async def _active_nodes(client: FiboClient, task_ids: Sequence[str]) -> dict[str
 
 
 async def _finished_states(client: FiboClient, task_ids: Sequence[str]) -> dict[str, str]:
-    """Tell which of these tasks are over, and how, as far as that can be read."""
+    """Tell which of these tasks are over, and their states, as far as these can be read."""
     reads = (client.celery.result(task_id).state() for task_id in task_ids)
     found = await asyncio.gather(*reads, return_exceptions=True)
     return {
@@ -256,9 +172,8 @@ async def _follow(
     console: Console,
     handle: AsyncResult[Any],
     *,
-    timeout: float | None,
+    timeout: float | Unset | None,
     traceback: bool,
-    spent: float = 0.0,
 ) -> ExitCode:
     label = handle.task or handle.id
     async with QueueHint(client, console, task=handle.task, queue=handle.queue) as hint:
@@ -277,7 +192,7 @@ async def _follow(
                         bar.update(0, None, f"{label}: {meta.state}")
             except ResultTimeoutError as error:
                 hint.cancel()
-                return await report_timeout(client, console, error, handle.queue, waited=spent + error.waited)
+                return await report_timeout(client, console, error)
         return await _write_result(client, console, handle, traceback=traceback)
 
 
@@ -285,7 +200,7 @@ async def _write_result(client: FiboClient, console: Console, handle: AsyncResul
     try:
         value = await handle.get(timeout=0)
     except (TaskError, ResultDecodeError) as error:
-        # Some workers (Celery 5.6) store that at once, also of a task that they go on with.
+        # Workers of Celery 5.6 store REVOKED at once, even of a task that goes on.
         revoked = isinstance(error, TaskRevokedError) and error.reason == "revoked"
         running = await _active_nodes(client, [handle.id]) if revoked else {}
         if not console.as_json:

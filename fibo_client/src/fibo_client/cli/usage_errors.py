@@ -1,4 +1,4 @@
-"""Errors of usage: what is wrong with how a command was called, on lines that are broken at words on a terminal."""
+"""Usage errors: wrong calls of a command, wrapped at words on a terminal."""
 
 from __future__ import annotations
 
@@ -21,35 +21,21 @@ _PREFIX = "Error: "
 
 
 def usage_error(message: str) -> NoReturn:
-    """End the command before it has begun, because it was called wrongly.
-
-    Args:
-        message: What is wrong, and what to write instead.
-
-    Raises:
-        Exit: Always.
-    """
+    """End the command with a message: it was called wrongly. Raises Exit."""
     typer.echo(wrapped(f"{_PREFIX}{printable(message)}", columns(sys.stderr)), err=True)
     raise typer.Exit(ExitCode.USAGE)
 
 
 @runtime_checkable
 class _ClickError(Protocol):
-    """An error of click, whose classes are typer's own in some versions."""
+    """An error of click, whose classes some versions of typer bring themselves."""
 
     format_message: Callable[[], str]
 
 
 @contextlib.contextmanager
 def wrapped_errors() -> Iterator[None]:
-    """Break the lines of click's own errors at words.
-
-    Yields:
-        None.
-
-    Raises:
-        Exception: Whatever is raised inside.
-    """
+    """Wrap the messages of click's own errors at words."""
     try:
         yield
     except Exception as error:

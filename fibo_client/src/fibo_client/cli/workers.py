@@ -25,16 +25,7 @@ _LONGEST_NAME: Final = 1000
 
 
 async def ping(client: FiboClient, console: Console, *, timeout: float) -> ExitCode:
-    """Write which workers answer.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        timeout: Seconds to wait.
-
-    Returns:
-        The exit status.
-    """
+    """Write which workers answer within `timeout` seconds."""
     found = await client.celery.ping(timeout=timeout)
     for each in found:
         if console.as_json:
@@ -45,16 +36,7 @@ async def ping(client: FiboClient, console: Console, *, timeout: float) -> ExitC
 
 
 async def workers(client: FiboClient, console: Console, *, timeout: float) -> ExitCode:
-    """Write what the workers say of themselves: a table or a list on a terminal, lines of tabs elsewhere.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        timeout: Seconds to wait.
-
-    Returns:
-        The exit status.
-    """
+    """Write what workers tell of themselves: a table or a list on a terminal, lines with tabs elsewhere."""
     inspect = client.celery.inspect(timeout=timeout)
     stats, active, queues, tasks = await asyncio.gather(
         inspect.stats(), inspect.active(), inspect.active_queues(), inspect.registered()
@@ -83,19 +65,7 @@ async def workers(client: FiboClient, console: Console, *, timeout: float) -> Ex
 async def diagnose(
     client: FiboClient, console: Console, task_id: str, *, task: str | None, queue: str | None, timeout: float
 ) -> ExitCode:
-    """Write why a task gives no answer.
-
-    Args:
-        client: An open client.
-        console: Where to write.
-        task_id: The task's id.
-        task: Its name, where it is known.
-        queue: The queue that it was sent to, likewise.
-        timeout: Seconds that each round of questions may take.
-
-    Returns:
-        The exit status.
-    """
+    """Write why a task gives no answer. `timeout` is seconds for each round of questions."""
     from fibo_client.celery.diagnosis import Cause
 
     diagnosis = await client.celery.diagnose(client.celery.result(task_id, task, queue=queue), timeout=timeout)
@@ -109,7 +79,7 @@ async def diagnose(
 
 
 class _Worker(NamedTuple):
-    """What a worker says of itself. None is what it did not say."""
+    """What a worker tells of itself. None is what it did not tell."""
 
     worker: str
     pool: str | None
@@ -132,21 +102,14 @@ class _Worker(NamedTuple):
             queues=sorted(str(each.get("name")) for each in queues if isinstance(each, dict))
             if isinstance(queues, list)
             else None,
-            # A task with options of its own is listed as "name [rate_limit=...]".
+            # A task with own options is listed as "name [rate_limit=...]".
             tasks=sorted(each.partition(" ")[0] for each in tasks if isinstance(each, str))
             if isinstance(tasks, list)
             else None,
         )
 
     def cells(self, between: str) -> list[str]:
-        """Write it as text.
-
-        Args:
-            between: What stands between two queues, and between two tasks.
-
-        Returns:
-            A text for each column.
-        """
+        """Give a text for each column. `between` separates queues, and tasks."""
         return [
             between.join(map(_name, each)) if isinstance(each, list) else "?" if each is None else _name(str(each))
             for each in self
@@ -162,7 +125,7 @@ def _list(worker: _Worker) -> str:
 
 
 def _table(found: Sequence[_Worker]) -> str | None:
-    """Draw a table. None is where the terminal is too narrow for it."""
+    """Draw a table. None if the terminal is too narrow for it."""
     from rich import box
     from rich.console import Console as RichConsole
     from rich.table import Table

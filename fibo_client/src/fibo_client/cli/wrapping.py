@@ -1,4 +1,4 @@
-"""Lines for people, broken at words where they go to a terminal. In a pipe a line is a line, however long."""
+"""Messages wrapped at words on a terminal. In a pipe, each line stays whole."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ __all__ = ["columns", "wrapped"]
 
 
 def columns(stream: IO[str] | int | None) -> int | None:
-    """Give the width of a terminal.
-
-    Args:
-        stream: What writes to it, or its descriptor.
-
-    Returns:
-        How many columns it has. None if it is no terminal, or does not say.
-    """
+    """Give the width of the terminal behind a stream or a descriptor. None if it is no terminal, or does not tell."""
     try:
         number = stream if isinstance(stream, int) or stream is None else stream.fileno()
         return None if number is None else os.get_terminal_size(number).columns or None
@@ -29,12 +22,12 @@ def columns(stream: IO[str] | int | None) -> int | None:
 
 
 def wrapped(text: str, width: int | None, *, indent: str = "") -> str:
-    """Break lines at words. One word that is longer than a line stays whole, for who copies it.
+    """Wrap lines at words. A word that is longer than a line stays whole, to be copied.
 
     Args:
-        text: One line, or several. Those that are indented are laid out already, as in a traceback, and stay.
-        width: The columns that there are. None breaks nothing.
-        indent: What the lines after the first of a broken one begin with.
+        text: Lines. Indented ones, as in a traceback, stay as they are.
+        width: The columns. None wraps nothing.
+        indent: Begins the continuation lines.
 
     Returns:
         The lines.

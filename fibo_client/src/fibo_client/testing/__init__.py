@@ -1,4 +1,4 @@
-"""Doubles for tests of programs that use fibo_client: the real client, with no Redis and no worker to start.
+"""Doubles for tests of programs that use fibo_client: the real client, without a Redis or a worker to start.
 
 `fibo_client.testing.pytest` has fixtures of them.
 """

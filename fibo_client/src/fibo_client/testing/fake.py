@@ -1,4 +1,4 @@
-"""The double: a Redis and a worker in memory, scripted by a test, which writes down what was sent."""
+"""The double: a Redis and a worker in memory, which a test scripts, and which records what was sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DOWN: Final = "Error 111 connecting to localhost:6379. Connection refused. (a F
 
 
 class FakeCelery:
-    """A Redis and a Celery worker in memory, for tests. There is no network, and nothing to start or to stop.
+    """A Redis and a Celery worker in memory, for tests. There is no network, and nothing to start or stop.
 
     ::
 
@@ -39,11 +39,11 @@ class FakeCelery:
         fake.assert_sent("proj.tasks.add", 2, 3)
 
     The client is the real one, and so are the bytes of messages and results. Several clients may share one double.
-    Results do not expire. What still runs when the last client of an event loop is closed is ended.
+    Results do not expire. Closing the last client of an event loop ends what still runs there.
 
     Args:
-        queues: The queues that the worker serves. What is sent to another one waits there. None is all.
-        concurrency: How many tasks it runs at a time. None is all that there are.
+        queues: The queues that the worker serves. Tasks for other queues wait there. None is all.
+        concurrency: How many tasks it runs at a time. None is no limit.
         nodes: The names of the workers that answer remote control.
 
     Attributes:
@@ -68,10 +68,10 @@ class FakeCelery:
         self.revoked: list[str] = self._worker.revoked
 
     def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryBackend | UnsupportedBackend]:
-        """Make a broker and a result backend for a client; ``transport=`` of a client calls this.
+        """Make a broker and a result backend for a client; a client calls this on its ``transport=``.
 
         Args:
-            config: The client's settings. Its URLs are checked, and lead nowhere. The worker
+            config: The client's settings. Its URLs are checked and not used. The worker
                 knows the `json_types` of all clients.
 
         Returns:
@@ -101,20 +101,20 @@ class FakeCelery:
         bind: bool = False,
         ignore_result: bool = False,
     ) -> None:
-        """Tell the worker what to do for a task. It can be told again at any time.
+        """Script what the worker does for a task. A later call replaces the script.
 
         Args:
-            task: The task's name, or a `RemoteTask`. A task that it was not told of fails with ``NotRegistered``.
+            task: The task's name, or a `RemoteTask`. Tasks without a script fail with ``NotRegistered``.
             function: What to call with the task's arguments, on the event loop; it may be a coroutine function. What it
                 returns is the answer, what it raises the failure.
-            returns: The answer, where there is no function.
-            raises: The failure, where there is no function.
+            returns: The answer, without a function.
+            raises: The failure, without a function.
             delay: Seconds that the task takes, by the event loop's clock. ``math.inf`` is for ever.
-            bind: Whether the function's first argument is the task that runs, a `FakeTask`.
-            ignore_result: Whether the task is declared so: its result is stored only where the message asks for it.
+            bind: Whether the function's first argument is the running task, a `FakeTask`.
+            ignore_result: Whether the task is declared so: its result is stored only if the message asks for it.
 
         Raises:
-            TypeError: The function is none, `raises` is no exception, or there is more than one of the three.
+            TypeError: `function` cannot be called, `raises` is no exception, or more than one of the three is given.
             ValueError: The delay is negative or no number.
         """
         if function is not None and not callable(function):
@@ -136,7 +136,7 @@ class FakeCelery:
         """Have no worker in the block: tasks wait in their queues, and nobody answers a ping.
 
         Yields:
-            None. Afterwards the worker takes what has been waiting.
+            None. Afterwards the worker takes the tasks that wait.
         """
         self._worker.up = False
         try:
@@ -144,14 +144,14 @@ class FakeCelery:
         finally:
             self._worker.come_back()
 
-    # What the transport does.
+    # Outages.
 
     @contextlib.contextmanager
     def redis_down(self, reason: str = _DOWN) -> Iterator[None]:
         """Have no Redis in the block: sending raises PublishError, asking ReadError or another TransportError.
 
         Args:
-            reason: What the errors say.
+            reason: The text of the errors.
 
         Yields:
             None. Afterwards all that was stored is there again.
@@ -165,10 +165,10 @@ class FakeCelery:
 
     @contextlib.contextmanager
     def no_answer(self, *, arrives: bool) -> Iterator[None]:
-        """Have Redis not say, in the block, whether it took a task: sending raises PublishUnknownError.
+        """Lose Redis's answers to sending in the block: it raises PublishUnknownError.
 
         Args:
-            arrives: Whether it did take it.
+            arrives: Whether the tasks arrive.
 
         Yields:
             None.
@@ -181,7 +181,7 @@ class FakeCelery:
 
     @contextlib.contextmanager
     def lost_pushes(self) -> Iterator[None]:
-        """Lose all pushed results in the block, so that they are found by polling only.
+        """Lose all pushed results in the block: only polling finds them.
 
         Yields:
             None.
@@ -195,7 +195,7 @@ class FakeCelery:
     # What was sent.
 
     def assert_sent(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> SentTask:
-        """Assert that a task was sent with these arguments, once or more often.
+        """Assert that a task was sent with these arguments, at least once.
 
         Args:
             task: Its name, or a `RemoteTask`.
@@ -203,12 +203,12 @@ class FakeCelery:
             **kwargs: Its keyword arguments.
 
         Returns:
-            The last one that was sent so, for its queue, priority and other options.
+            The last such task, with its queue, priority and other options.
 
         Raises:
-            AssertionError: It was not. The message says what was sent instead.
+            AssertionError: It was not sent. The message lists what was.
         """
-        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
+        __tracebackhide__ = True  # Has pytest show the test's line.
         found = self._found(task, args, kwargs)
         if not found:
             raise AssertionError(f"{_shown(task, args, kwargs)} was not sent. {self._told(task)}")
@@ -223,12 +223,12 @@ class FakeCelery:
             **kwargs: Its keyword arguments.
 
         Returns:
-            What was sent.
+            The task.
 
         Raises:
-            AssertionError: It was not sent, or more often. The message says what was sent.
+            AssertionError: It was not sent, or more than once. The message lists what was.
         """
-        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
+        __tracebackhide__ = True  # Has pytest show the test's line.
         found = self._found(task, args, kwargs)
         if len(found) != 1:
             raise AssertionError(
@@ -245,9 +245,9 @@ class FakeCelery:
             **kwargs: Its keyword arguments.
 
         Raises:
-            AssertionError: It was. The message says what was sent.
+            AssertionError: It was sent. The message lists what was.
         """
-        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
+        __tracebackhide__ = True  # Has pytest show the test's line.
         found = self._found(task, args, kwargs)
         if found:
             raise AssertionError(f"{_shown(task, args, kwargs)} was sent {len(found)} times. {self._told(task)}")
@@ -256,9 +256,9 @@ class FakeCelery:
         """Assert that no task was sent.
 
         Raises:
-            AssertionError: One was. The message says what was sent.
+            AssertionError: One was sent. The message lists what was.
         """
-        __tracebackhide__ = True  # pytest then shows the line of the test, and not this one
+        __tracebackhide__ = True  # Has pytest show the test's line.
         if self.sent:
             raise AssertionError(self._told())
 
@@ -283,7 +283,7 @@ class FakeCelery:
 
 
 class FakeFibo(FakeCelery):
-    """A `FakeCelery` whose worker knows the tasks of fibo-worker, and answers exact numbers.
+    """A `FakeCelery` whose worker has the tasks of fibo-worker, and answers exact numbers.
 
     ::
 
@@ -299,8 +299,8 @@ class FakeFibo(FakeCelery):
         nodes: See `FakeCelery`.
 
     Attributes:
-        asked: All numbers n that the worker was asked for, in order, however they shared tasks.
-        numbers: By n, what the worker answers in place of F(n): another number, or an exception to raise.
+        asked: All numbers n that the worker was asked for, in order, from all tasks.
+        numbers: By n, what the worker answers instead of F(n): another number, or an exception to raise.
     """
 
     def __init__(
@@ -360,7 +360,7 @@ def _shown(task: str | RemoteTask[..., Any], args: Sequence[Any], kwargs: dict[s
 
 
 def _as_read(value: Any) -> Any:
-    """Give what a worker reads where a value is sent: in JSON there are no tuples."""
+    """Give what a worker reads: JSON has no tuples."""
     if isinstance(value, (list, tuple)):
         return [_as_read(each) for each in value]
     if isinstance(value, dict):

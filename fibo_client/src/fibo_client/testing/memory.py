@@ -1,7 +1,7 @@
 """A broker and a result backend in memory: queues, results and subscriptions as over Redis, without a server.
 
-They implement the contracts in `fibo_client.celery.brokers.base` and `fibo_client.celery.backends.base`, so that all of
-a client runs on them unchanged.
+They implement `fibo_client.celery.brokers.base` and `fibo_client.celery.backends.base`, so a client runs on them
+unchanged.
 """
 
 from __future__ import annotations
@@ -27,64 +27,42 @@ if TYPE_CHECKING:
 
 
 class Workers(Protocol):
-    """Who takes messages and answers remote control."""
+    """The workers that take messages and answer remote control."""
 
     def admit(self, messages: Sequence[TaskMessage]) -> None:
-        """Look at messages before they are put into a queue.
-
-        Args:
-            messages: The messages.
-
-        Raises:
-            ValueError: A worker could not take one of them.
-        """
+        """Look at messages before they are queued. Raises ValueError if a worker could not take one."""
         ...
 
     def arrived(self, client: object) -> None:
-        """Learn that a client is there, which may have put something into a queue.
-
-        Args:
-            client: Stands for the client.
-        """
+        """Learn of a client, which may have queued something."""
         ...
 
     def hear(self, request: ControlRequest) -> dict[str, Any]:
-        """Hear a remote control command.
-
-        Args:
-            request: The command.
-
-        Returns:
-            The answers by node name, of those that it is meant for.
-        """
+        """Hear a remote control command; give the answers of its destinations, by node name."""
         ...
 
     @property
     def listening(self) -> int:
-        """How many workers hear remote control."""
+        """How many workers listen to remote control."""
         ...
 
     async def left(self, client: object) -> None:
-        """Learn that a client was closed.
-
-        Args:
-            client: Stands for the client.
-        """
+        """Learn that a client was closed."""
         ...
 
 
 class Memory:
-    """What a Redis would hold, and what can go wrong with it. Several clients may share one.
+    """What a Redis would hold, and its faults. Several clients may share one.
 
     Attributes:
-        health: Stands for that of a server; it never has any.
+        health: The server's health, which never changes.
         lists: The messages by queue and priority step, oldest first.
-        results: What is stored, by task id.
-        others: What else is stored in the backend, by Celery's name for it.
-        subscriptions: The connections for pushed results that are open.
-        workers: Who takes messages, if anybody does.
-        down: Why nothing can be reached; None while all is well.
-        unanswered: Whether what is published arrives although no answer comes; None while answers come.
+        results: The stored results, by task id.
+        others: What else is stored in the backend, by Celery's names.
+        subscriptions: The open connections for pushed results.
+        workers: Who takes messages. None is nobody.
+        down: Why nothing can be reached. None while it can.
+        unanswered: Whether messages arrive although their answers are lost. None while answers come.
         mute: Whether pushes are lost.
     """
 
@@ -101,38 +79,21 @@ class Memory:
         self.mute: bool = False
 
     def check(self) -> None:
-        """Check that it can be reached.
-
-        Raises:
-            TransportError: It cannot.
-        """
+        """Raise TransportError if it is down."""
         if self.down is not None:
             raise TransportError(self.down)
 
     @property
     def queues(self) -> list[str]:
-        """The names of all queues that something was ever sent to."""
+        """The names of all queues that were ever sent to."""
         return list(dict.fromkeys(queue for queue, _ in self.lists))
 
     def put(self, queue: str, step: int, messages: Sequence[TaskMessage]) -> None:
-        """Put messages into a queue.
-
-        Args:
-            queue: The queue's name.
-            step: The priority that they are served by; 0 is first.
-            messages: The messages.
-        """
+        """Put messages into a queue. Priority step 0 is served first."""
         self.lists.setdefault((queue, step), deque()).extend(messages)
 
     def take(self, queues: Sequence[str] | None) -> TaskMessage | None:
-        """Take the message that is to be served next.
-
-        Args:
-            queues: The queues to take it from. None is all.
-
-        Returns:
-            The message, or None if there is none.
-        """
+        """Take the message that is served next from these queues; None is all of them."""
         for queue in self.queues if queues is None else queues:
             for messages in self._steps(queue):
                 if messages:
@@ -140,14 +101,7 @@ class Memory:
         return None
 
     def waiting(self, queue: str) -> list[str]:
-        """Tell what waits in a queue.
-
-        Args:
-            queue: The queue's name.
-
-        Returns:
-            The ids of the tasks, the one to be served next first.
-        """
+        """Give the ids of the tasks that wait in a queue, in the order of service."""
         return [message.id for messages in self._steps(queue) for message in messages]
 
     def _steps(self, queue: str) -> list[deque[TaskMessage]]:
@@ -155,13 +109,7 @@ class Memory:
         return [self.lists[queue, step] for step in range(10) if (queue, step) in self.lists]
 
     def store(self, task_id: str, payload: bytes, *, push: bool = True) -> None:
-        """Store a result and, like a worker, publish it.
-
-        Args:
-            task_id: The task's id.
-            payload: The bytes.
-            push: Whether to publish it.
-        """
+        """Store a result and, like a worker, publish it."""
         self.results[task_id] = payload
         if push and not self.mute:
             for subscription in self.subscriptions:
@@ -169,11 +117,7 @@ class Memory:
                     subscription.tell(Pushed(task_id, payload))
 
     def break_subscriptions(self, reason: str) -> None:
-        """Break all connections for pushed results.
-
-        Args:
-            reason: What their readers are told.
-        """
+        """Break all connections for pushed results."""
         for subscription in list(self.subscriptions):
             subscription.break_off(reason)
 
@@ -183,7 +127,7 @@ class MemoryBroker:
 
     Args:
         memory: Where messages go.
-        steps: The priorities that have a list of their own.
+        steps: The priorities with a list of their own.
     """
 
     def __init__(self, memory: Memory, steps: tuple[int, ...] = (0, 3, 6, 9)) -> None:
@@ -198,7 +142,7 @@ class MemoryBroker:
         return self.steps[-1]
 
     def check(self, message: TaskMessage) -> None:
-        """See `Broker.check`. Memory takes what there is."""
+        """See `Broker.check`. Memory takes any message."""
 
     async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
         """See `Broker.publish`."""
@@ -217,7 +161,7 @@ class MemoryBroker:
                     memory.put(message.queue, step, [message])
                 if memory.workers is not None:
                     memory.workers.arrived(self)
-        # An answer takes an iteration of the loop at least, and who is cancelled meanwhile has sent all the same.
+        # An answer takes at least one turn of the loop; a caller that is cancelled meanwhile has still sent.
         down, unanswered = memory.down, memory.unanswered
         await asyncio.sleep(0)
         if down is not None:
@@ -233,14 +177,14 @@ class MemoryBroker:
         return len(self._memory.waiting(queue))
 
     async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:  # noqa: ARG002 - memory answers at once
-        """See `Broker.locate`. All of a queue is looked at, however long it is."""
+        """See `Broker.locate`. It searches all of a queue."""
         await self._reach()
         task_ids = self._memory.waiting(queue)
         return Place(len(task_ids), task_ids.index(task_id) if task_id in task_ids else None, complete=True)
 
     async def broadcast(self, request: ControlRequest) -> int:
         """See `Broker.broadcast`."""
-        encode_request(request)  # As it would be sent, so that what is wrong in it is refused.
+        encode_request(request)  # Refuses what could not be sent.
         workers = await self._reach()
         if workers is None:
             return 0
@@ -256,7 +200,7 @@ class MemoryBroker:
         wanted = workers.listening if limit is None else min(limit, workers.listening)
         replies = dict(list(workers.hear(request).items())[:wanted])
         if len(replies) < wanted:
-            await asyncio.sleep(timeout)  # There may be others that take their time.
+            await asyncio.sleep(timeout)  # Others may be slow.
         return replies
 
     async def aclose(self) -> None:
@@ -274,7 +218,7 @@ class MemoryBroker:
 
 
 class MemoryBackend:
-    """Implements `fibo_client.celery.brokers.base.Backend`.
+    """Implements `fibo_client.celery.backends.base.Backend`.
 
     Args:
         memory: Where results are.
@@ -319,7 +263,7 @@ class MemoryBackend:
         return subscription
 
     async def aclose(self) -> None:
-        """See `Backend.aclose`. A subscription is closed by its owner."""
+        """See `Backend.aclose`. Owners close their subscriptions."""
         if self._memory.workers is not None:
             await self._memory.workers.left(self)
 
@@ -328,14 +272,14 @@ class MemoryBackend:
 
 
 class MemorySubscription:
-    """Implements `fibo_client.celery.brokers.base.Subscription`.
+    """Implements `fibo_client.celery.backends.base.Subscription`.
 
     Args:
         memory: Where results are.
 
     Attributes:
-        ids: What is subscribed to.
-        gone: Why the connection is no more; None while it is there.
+        ids: The subscribed task ids.
+        gone: Why the connection is broken. None while it is not.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -380,22 +324,14 @@ class MemorySubscription:
         self.break_off("the subscription was closed")
 
     def break_off(self, reason: str) -> None:
-        """Break the connection.
-
-        Args:
-            reason: What its reader is told.
-        """
+        """Break the connection. Its reader gets the reason."""
         if self.gone is None:
             self.gone = reason
             self._memory.subscriptions.remove(self)
             self.tell(None)
 
     def tell(self, event: Confirmed | Pushed | None) -> None:
-        """Have the reader receive something. A worker may do so from the event loop of another client.
-
-        Args:
-            event: What to receive.
-        """
+        """Give the reader an event. A worker may do so from another client's event loop."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 

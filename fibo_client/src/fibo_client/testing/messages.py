@@ -1,4 +1,4 @@
-"""Task messages as a worker finds them."""
+"""Task messages as a worker reads them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
 
 _MOST_BYTES: Final = 512 * 1024 * 1024
-"""What Redis takes at the most."""
+"""Redis's limit for a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentTask:
-    """A task that was sent, as a worker finds it in its message.
+    """A task that was sent, as a worker reads it from its message.
 
     Attributes:
         task: The task's name.
-        args: Its positional arguments. Inside of them, tuples have become lists, as they do in JSON.
+        args: Its positional arguments. Tuples inside them are lists, as in JSON.
         kwargs: Its keyword arguments.
         task_id: Its id.
         queue: The queue that it was sent to.
         priority: 0 to 9; over Redis, 0 is served first.
-        eta: The moment before which it must not run, from ``eta`` or ``countdown``.
-        expires: The moment after which it must not start.
-        retries: How often it was tried before.
-        headers: The headers that are not the protocol's.
-        options: The others that were given: ``ignore_result``, ``time_limit``, ``soft_time_limit``, ``shadow``,
+        eta: The time before which it must not run, from ``eta`` or ``countdown``.
+        expires: The time after which it must not start.
+        retries: How often it was retried.
+        headers: The headers beside those of the protocol.
+        options: The other options that were given: ``ignore_result``, ``time_limit``, ``soft_time_limit``, ``shadow``,
             ``parent_id``, ``root_id``, ``stamps`` and ``compression``.
     """
 
@@ -54,47 +54,27 @@ class SentTask:
 
     @property
     def id(self) -> str:
-        """Its id, by the name that Celery has for it in a task's request."""
+        """Its id, by Celery's name in a task's request."""
         return self.task_id
 
     def __str__(self) -> str:
         said = [f"queue={self.queue!r}", *([f"priority={self.priority}"] if self.priority else [])]
         said += [f"{name}={value.isoformat()}" for name in ("eta", "expires") if (value := getattr(self, name))]
         said += [f"headers={dict(self.headers)!r}"] if self.headers else []
-        # False is what every call says: it waits for the result.
+        # Every call has ignore_result=False, as it waits for the result.
         said += [f"{name}={value!r}" for name, value in self.options.items() if value is not False]
         return f"{shown_call(self.task, self.args, self.kwargs)}  {' '.join(said)}"
 
 
 def shown_call(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Write a call as Python would.
-
-    Args:
-        task: The task's name.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-
-    Returns:
-        The text. Long arguments are cut short.
-    """
+    """Write a call as Python would, with long arguments cut short."""
     said = [shown(each) for each in args]
     said += [f"{name}={shown(value)}" for name, value in kwargs.items()]
     return f"{task}({', '.join(said)})"
 
 
 def open_message(message: TaskMessage, types: jsontypes.JSONCodec = jsontypes.CELERY_JSON) -> SentTask:
-    """Open a message, as strictly as a worker that takes nothing on trust.
-
-    Args:
-        message: The message.
-        types: The types that arguments may have.
-
-    Returns:
-        The task.
-
-    Raises:
-        ValueError: A worker could not take it. The message says why.
-    """
+    """Open a message as a worker that trusts nothing. Raises ValueError with what is wrong with it."""
     headers = json.loads(json.dumps(message.headers, allow_nan=False))  # As they arrive.
     args, kwargs = _arguments(message.body, headers.get("compression"), types)
     return SentTask(

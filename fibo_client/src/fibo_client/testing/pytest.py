@@ -1,8 +1,8 @@
 """Fixtures for pytest: ``pytest_plugins = ["fibo_client.testing.pytest"]`` in the topmost ``conftest.py``.
 
-They are no coroutines, and bound to no event loop: a test, or a fixture of your own, opens a client on the double
-wherever it runs. So they work with pytest-asyncio in both of its modes, with anyio's plugin, and in tests that are no
-coroutines, such as those with Starlette's ``TestClient``.
+They are plain functions, bound to no event loop: a test, or a fixture of your own, opens a client on the double in its
+own loop. They work with pytest-asyncio in both of its modes, with anyio's plugin, and in tests that are no coroutines,
+such as those with Starlette's ``TestClient``.
 """
 
 from __future__ import annotations

@@ -24,22 +24,7 @@ def encode_meta(
     trace: str | None = None,
     types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
 ) -> bytes:
-    """Encode a result.
-
-    Args:
-        task_id: The task's id.
-        state: Its state.
-        result: What goes with the state: a value, an exception from `encode_error`, progress.
-        trace: The traceback of an exception, as text.
-        types: The types that the result may have.
-
-    Returns:
-        The bytes, as they are stored and published.
-
-    Raises:
-        TypeError: JSON cannot carry the result.
-        ValueError: It cannot carry a number in it, or the result contains itself.
-    """
+    """Encode a result as it is stored and published. Raises TypeError or ValueError for what JSON has not."""
     done = datetime.now(UTC).isoformat() if state in states.READY_STATES else None
     meta = {
         "status": state,
@@ -53,15 +38,7 @@ def encode_meta(
 
 
 def encode_error(error: BaseException, types: jsontypes.JSONCodec = jsontypes.CELERY_JSON) -> dict[str, Any]:
-    """Encode an exception.
-
-    Args:
-        error: The exception.
-        types: The types that its arguments may have.
-
-    Returns:
-        What is stored of it: its class by name and its arguments, those that JSON cannot carry as text.
-    """
+    """Encode an exception: its class by name and its arguments, those that JSON has not as text."""
     return {
         "exc_type": type(error).__name__,
         "exc_message": [each if _can_be_encoded(each, types) else repr(each) for each in error.args],
@@ -70,27 +47,12 @@ def encode_error(error: BaseException, types: jsontypes.JSONCodec = jsontypes.CE
 
 
 def state_of(payload: bytes | None) -> str:
-    """Tell the state in a result.
-
-    Args:
-        payload: What is stored, if anything.
-
-    Returns:
-        The state; ``PENDING`` if nothing is stored.
-    """
+    """Give the state in a stored result; ``PENDING`` if nothing is stored."""
     return states.PENDING if payload is None else str(json.loads(payload)["status"])
 
 
 def traceback_of(error: BaseException, task: str) -> str:
-    """Write the traceback that a worker would store.
-
-    Args:
-        error: The exception.
-        task: The task's name.
-
-    Returns:
-        The text, without the frames of this package. An exception that was never raised gets a line for the task.
-    """
+    """Write the traceback that a worker would store, without the frames of this package."""
     own = error.__traceback__
     while own is not None and Path(own.tb_frame.f_code.co_filename).parent == _HERE:
         own = own.tb_next

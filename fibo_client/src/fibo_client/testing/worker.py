@@ -1,4 +1,4 @@
-"""A worker by script: it takes messages from memory, runs plain functions, and stores results as a real one does."""
+"""A scripted worker: it takes messages from memory, runs plain functions, and stores results as a real one does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fibo_client.testing.memory import Memory
 
 _PATIENCE: Final = 1.0
-"""The most seconds that a client which closes waits for tasks that were cancelled."""
+"""The most seconds that closing waits for cancelled tasks."""
 
 _MAY_BE_REVOKED: Final = (states.PENDING, states.RECEIVED, states.RETRY)
 
@@ -38,10 +38,10 @@ class Script:
     """What a worker does for a task.
 
     Attributes:
-        function: What is called with the task's arguments. It may be a coroutine function.
-        delay: Seconds that it takes before. Infinity is for ever.
-        bind: Whether the function's first argument is the task that runs.
-        ignore_result: Whether no result is stored where the message does not ask for one.
+        function: Called with the task's arguments. It may be a coroutine function.
+        delay: Seconds before that. Infinity is for ever.
+        bind: Whether the function's first argument is the running task.
+        ignore_result: Whether no result is stored unless the message asks for it.
     """
 
     function: Callable[..., Any]
@@ -51,10 +51,10 @@ class Script:
 
 
 class FakeTask:
-    """A task that runs: the first argument of a function that was registered with ``bind=True``, as in Celery.
+    """A running task: the first argument of a function that was registered with ``bind=True``, as in Celery.
 
     Attributes:
-        request: The message that it was sent by, with its ``id`` and its ``retries``.
+        request: The message of the task, with its ``id`` and its ``retries``.
     """
 
     def __init__(self, worker: Worker, request: SentTask) -> None:
@@ -66,21 +66,21 @@ class FakeTask:
 
         Args:
             state: Its name.
-            meta: What goes with it.
+            meta: What it carries.
         """
         self._worker.store(self.request, state, meta, always=True)
 
     def retry(self, *, exc: Exception | None = None, countdown: float = 0.0, max_retries: int | None = 3) -> NoReturn:
-        """Have the task run again. This call raises, so that the present run ends here.
+        """Run the task again. This call raises, which ends the present run.
 
         Args:
-            exc: Why. It is stored with the state ``RETRY``, and raised once there were too many.
-            countdown: Seconds until then.
-            max_retries: How often the task may be tried again. None is without end.
+            exc: Why. It is stored with the state ``RETRY``, and raised after the last retry.
+            countdown: Seconds until the next run.
+            max_retries: How often the task may be retried. None is no limit.
 
         Raises:
-            Retry: Always, but where it was tried too often.
-            Exception: It was: then this is `exc`.
+            Retry: Always, unless there were too many retries.
+            Exception: There were: then this is `exc`.
         """
         cause = exc or RuntimeError("Task can be retried")
         if max_retries is not None and self.request.retries >= max_retries:
@@ -89,7 +89,7 @@ class FakeTask:
 
 
 class Retry(Exception):  # noqa: N818 - Celery's name for it, which the stored traceback shows
-    """The task is to be tried again."""
+    """The task is to be retried."""
 
     __module__ = "celery.exceptions"
 
@@ -106,11 +106,11 @@ class _FaultError(Exception):
 
 
 _UNTOLD: Final = "The double was not told of this task. Its task() does that; FakeFibo knows those of fibo-worker."
-"""Stands where a worker has no traceback."""
+"""The traceback of a task without a script."""
 
 
 def _fault(module: str, name: str, *arguments: Any) -> _FaultError:
-    """Make an exception that looks like one of the worker's, whose classes are not here."""
+    """Make an exception that looks like the worker's, whose class is not here."""
     kind: type[_FaultError] = type(name, (_FaultError,), {"__module__": module})
     return kind(*arguments)
 
@@ -124,12 +124,12 @@ class _Delivery:
     """A message on its way.
 
     Attributes:
-        sent: What is in it.
+        sent: The task.
         due: When it may run, by the event loop's clock.
         expires: When it may no longer start, by the event loop's clock.
-        job: What runs it.
+        job: The asyncio task that runs it.
         since: When it began to run, in seconds since the epoch.
-        timer: What waits until it is due.
+        timer: The timer until it is due.
         loop: The event loop of the job, or of the timer.
     """
 
@@ -143,7 +143,7 @@ class _Delivery:
 
     @property
     def state(self) -> str:
-        """Where it is in the worker, by Celery's names."""
+        """Its state in the worker, by Celery's names."""
         if self.since is not None:
             return "active"
         return "reserved" if self.timer is None else "scheduled"
@@ -156,14 +156,14 @@ class Worker:
         memory: Where messages and results are.
         queues: The queues that it serves. None is all.
         nodes: The names that it answers remote control by. The first is that of the one that runs the tasks.
-        concurrency: How many tasks it runs at a time. None is all that there are.
+        concurrency: How many tasks it runs at a time. None is no limit.
 
     Attributes:
         scripts: What it does, by task name.
-        sent: All that was sent, to whatever queue.
-        revoked: The ids of the tasks that were revoked.
+        sent: All tasks that were sent, to any queue.
+        revoked: The ids of the revoked tasks.
         up: Whether it is there.
-        types: The types that it knows how to read and write.
+        types: The types that it reads and writes.
     """
 
     def __init__(
@@ -185,14 +185,14 @@ class Worker:
         self._running = 0
         self._clients: dict[asyncio.AbstractEventLoop, set[object]] = {}
 
-    # What the transport tells it.
+    # Called by the broker and the backend.
 
     def admit(self, messages: Sequence[TaskMessage]) -> None:
         """See `Workers.admit`."""
         opened = [open_message(message, self.types) for message in messages]
         now, today = asyncio.get_running_loop().time(), datetime.now(UTC)
         for sent in opened:
-            # From here on time is the event loop's, so that a loop whose clock is not the wall's is enough.
+            # From here on, times are the event loop's: its clock may be virtual.
             due = 0.0 if sent.eta is None else now + (sent.eta - today).total_seconds()
             expires = math.inf if sent.expires is None else now + (sent.expires - today).total_seconds()
             self._messages.setdefault(sent.task_id, deque()).append(_Delivery(sent, due, expires))
@@ -205,7 +205,7 @@ class Worker:
         loop.call_soon(self._serve)
 
     async def left(self, client: object) -> None:
-        """See `Workers.left`. What still runs for the last client of an event loop is ended."""
+        """See `Workers.left`. The last client of an event loop ends what runs there."""
         loop = asyncio.get_running_loop()
         clients = self._clients.get(loop, set())
         clients.discard(client)
@@ -224,12 +224,12 @@ class Worker:
             await asyncio.wait(jobs, timeout=_PATIENCE)
 
     def come_back(self) -> None:
-        """Take what has been waiting."""
+        """Take the tasks that wait."""
         self.up = True
         try:
             asyncio.get_running_loop().call_soon(self._serve)
         except RuntimeError:
-            for loop in list(self._clients):  # A test that is no coroutine; its clients run in another thread.
+            for loop in list(self._clients):  # The test is no coroutine: its clients run in another thread.
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._serve)
 
@@ -244,13 +244,13 @@ class Worker:
             self._held[delivery] = None
             delivery.since = time.time()
             delivery.loop = loop
-            # An empty context: a worker is another process, and knows nothing of who sent the task.
+            # An empty context: a real worker is another process.
             delivery.job = loop.create_task(
                 self._run(delivery), name="fibo_client.testing.worker", context=contextvars.Context()
             )
 
     def _next(self) -> _Delivery | None:
-        """Give the task that is to be run next; deal with those before it that are not to be run."""
+        """Give the task that runs next, and settle those before it that must not run."""
         now = asyncio.get_running_loop().time()
         while (delivery := self._take()) is not None:
             sent = delivery.sent
@@ -314,7 +314,7 @@ class Worker:
             self._schedule(delivery)
         except _FaultError as fault:
             self.store(sent, states.FAILURE, encode_error(fault), fault.trace)
-        except Exception as error:  # noqa: BLE001 - whatever a task raises is its answer
+        except Exception as error:  # noqa: BLE001 - a task may raise anything
             self.store(sent, states.FAILURE, encode_error(error, self.types), traceback_of(error, sent.task))
         else:
             self._succeed(sent, value)
@@ -336,7 +336,7 @@ class Worker:
                 raise _fault("billiard.exceptions", "TimeLimitExceeded", hard) from None
             if soft_limit.expired():
                 fault = _fault("billiard.exceptions", "SoftTimeLimitExceeded")
-                if error.__cause__ is not None:  # It knows where the function was.
+                if error.__cause__ is not None:  # It has the function's traceback.
                     fault.__traceback__ = error.__cause__.__traceback__
                 fault.trace = traceback_of(fault, sent.task)
                 raise fault from None
@@ -354,19 +354,7 @@ class Worker:
     def store(
         self, sent: SentTask, state: str, result: Any = None, trace: str | None = None, *, always: bool = False
     ) -> None:
-        """Store how a task stands.
-
-        Args:
-            sent: The task.
-            state: Its state.
-            result: What goes with it.
-            trace: A traceback.
-            always: Whether to do so even if the result is ignored.
-
-        Raises:
-            TypeError: JSON cannot carry the result.
-            ValueError: It cannot carry a number in it.
-        """
+        """Store a task's state, unless its result is ignored. Raises TypeError or ValueError for what JSON has not."""
         if not always and self._is_ignored(sent):
             return
         payload = encode_meta(sent.task_id, state, result, trace, self.types)
@@ -416,7 +404,7 @@ class Worker:
                     delivery.job.cancel()
                     self._store_revoked(delivery.sent, "terminated")
         if not runs and self._state(task_id) in _MAY_BE_REVOKED:
-            # Also of an id that it has never heard of, as Celery's workers do from 5.7 on.
+            # Even for an unknown id, as Celery's workers do from 5.7 on.
             self._memory.store(task_id, encode_meta(task_id, states.REVOKED, encode_error(_revocation("revoked"))))
 
     def _answer(self, method: str, arguments: Any, *, runs: bool) -> Any:
