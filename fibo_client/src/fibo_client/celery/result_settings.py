@@ -1,4 +1,4 @@
-"""Where a worker stores results by its own settings, beside where this client reads them."""
+"""Compare where a worker stores results, by its settings, with where this client reads them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
     """Say why a worker may not store a result where this client reads it.
 
     Args:
-        conf: Its settings, as it answered: masked, and without its environment.
+        conf: The worker's answer to `Inspect.conf`: masked, and without its environment.
         config: The client's settings.
-        declared: Whether it declares the task with ``ignore_result=True``. None is not known.
+        declared: Whether the worker declares the task with ``ignore_result=True``. None if that is not known.
 
     Returns:
-        A clause, or None where nothing speaks against it.
+        A clause, or None if the settings agree.
     """
     if not isinstance(conf, dict):
         return _IGNORED if declared else None
-    # Of a task that is declared neither way, a worker tells that setting of its app.
+    # For a task without a declaration, `declared` is this setting of the worker's app.
     if conf.get("task_ignore_result") and declared is not False:
         return (
             "it stores only the results of tasks that are declared with ignore_result=False, or, from Celery 5.6.3 on, "
@@ -40,14 +40,14 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
     options = conf.get("result_backend_transport_options")
     prefix = options.get("global_keyprefix") if isinstance(options, dict) else None
     if bool(prefix) != bool(config.result_prefix):
-        # Celery masks what it is, because of the "key" in its name.
+        # Celery masks its value, because of the "key" in its name.
         return (
-            "its keys have a prefix (global_keyprefix), those that this client reads have none: set result_prefix"
+            "its keys have a prefix (global_keyprefix), but those that this client reads have none: set result_prefix"
             if prefix
-            else "its keys have no prefix (global_keyprefix), those that this client reads have one: result_prefix"
+            else "its keys have no prefix (global_keyprefix), but those that this client reads have one: result_prefix"
         )
     backend = conf.get("result_backend")
-    if not _is_shown(conf.get("broker_url"), config):
+    if not _is_in_force(conf.get("broker_url"), config):
         return None
     if backend is None:
         return "its settings name no result_backend, so it stores none, unless its environment says otherwise"
@@ -58,9 +58,9 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
     return _difference(backend, config)
 
 
-def _is_shown(broker: Any, config: CeleryConfig) -> bool:
-    """Tell whether the settings are those that a worker goes by: its environment wins over them, and is not shown."""
-    # It answers on our broker, so settings that name another one are not in force.
+def _is_in_force(broker: Any, config: CeleryConfig) -> bool:
+    """Tell whether a worker's URLs are in force, or overridden by its environment, which the answer does not show."""
+    # The worker answers on our broker. If its settings name another one, its environment overrides them.
     try:
         return isinstance(broker, str) and _server(broker)[2:] == _server(config.broker_url)[2:]
     except ValueError:
@@ -68,6 +68,7 @@ def _is_shown(broker: Any, config: CeleryConfig) -> bool:
 
 
 def _difference(backend: str, config: CeleryConfig) -> str | None:
+    """Say how a worker's result backend differs from the client's, if it does."""
     ours = config.result_backend or config.broker_url
     try:
         (theirs_kind, *theirs), (ours_kind, *mine) = _server(backend), _server(ours)
@@ -91,5 +92,6 @@ def _difference(backend: str, config: CeleryConfig) -> str | None:
 
 
 def _server(url: str) -> tuple[str, str | None, int, str]:
+    """Split a URL into scheme, host, port and database."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
