@@ -12,13 +12,13 @@ from fibo_client.testing import FakeCelery
 
 @pytest.fixture(autouse=True)
 def older_worker(monkeypatch):
-    """Let the double's worker answer as theirs do."""
+    """Let the double's worker answer as a worker before Celery 5.7."""
     ask = Inspect.query_task
 
     async def query_task(self, task_ids):
         replies = await ask(self, task_ids)
         return {
-            node: {task_id: told for task_id, told in held.items() if told[0] != "scheduled"}
+            node: {task_id: answer for task_id, answer in held.items() if answer[0] != "scheduled"}
             for node, held in replies.items()
         }
 

@@ -15,32 +15,25 @@ if TYPE_CHECKING:
     from fibo_client.celery.redis.keys import BrokerKeys
 
 _SURE: Final = envelope.MAX_BYTES // 4
-"""A body of so many bytes fits into an element, whatever the headers are."""
+"""A body of fewer bytes fits into an element with any headers."""
 
 
 class RedisEncoder:
     """Encodes the messages of one broker.
 
     Args:
-        keys: How lists are named.
+        keys: The names of the broker's lists.
     """
 
     def __init__(self, keys: BrokerKeys) -> None:
         self._keys = keys
-        self._holes = cut_ids(os.urandom(envelope.HOLES * ID_BYTES))  # Never told to anybody.
+        self._placeholders = cut_ids(os.urandom(envelope.PLACEHOLDERS * ID_BYTES))  # A secret: no message may hold one.
         self._last: tuple[MessageTemplate, Moments] | None = None
         self._key = ""
-        self._form: envelope.TaskForm
+        self._dated: envelope.DatedTemplate
 
     def check(self, message: TaskMessage) -> None:
-        """Check that Redis takes a message.
-
-        Args:
-            message: The message.
-
-        Raises:
-            MessageError: It is too large.
-        """
+        """Raise MessageError if a message is too large for Redis."""
         if len(message.body) >= _SURE:
             envelope.encode_task(message, message.id)
 
@@ -51,7 +44,7 @@ class RedisEncoder:
             messages: The messages.
 
         Yields:
-            For each the name of its list, and the element.
+            For each message, the name of its list, and the element.
 
         Raises:
             MessageError: One is too large.
@@ -60,13 +53,13 @@ class RedisEncoder:
         for (task_id, template, arguments, moments, more_headers), tag in zip(messages, tags, strict=True):
             if self._last is None or self._last[0] is not template or self._last[1] is not moments:
                 self._turn_to(template, moments)
-            yield self._key, self._form.fill(task_id, tag, arguments, more_headers)
+            yield self._key, self._dated.fill(task_id, tag, arguments, more_headers)
 
     def _turn_to(self, template: MessageTemplate, moments: Moments) -> None:
         prepared = template.prepared.get(self)
         if prepared is None:
             key = self._keys.queue(template.queue, template.priority)
-            prepared = template.prepared[self] = key, envelope.TaskTemplate(template, self._holes)
+            prepared = template.prepared[self] = key, envelope.TaskTemplate(template, self._placeholders)
         self._key, task_template = prepared
-        self._form = task_template.dated(moments)
+        self._dated = task_template.dated(moments)
         self._last = template, moments

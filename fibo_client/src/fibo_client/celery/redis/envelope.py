@@ -1,8 +1,7 @@
-"""Kombu's envelope: what one element of a Redis list, or one published message, looks like.
+"""Kombu's envelope: the form of one element of a Redis list, or of one published message.
 
-Source: ``kombu.transport.virtual`` and ``kombu.transport.redis``. A worker needs ``delivery_tag``,
-``delivery_info``, ``content-type`` and a body that ``body_encoding`` really fits; without them it drops the message
-or stops.
+Source: ``kombu.transport.virtual`` and ``kombu.transport.redis``. A worker needs ``delivery_tag``, ``delivery_info``,
+``content-type`` and a body in the encoding that ``body_encoding`` names. Without them it drops the message or stops.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import Arguments, MessageTemplate, Moments, TaskMessage
 
 MAX_BYTES: Final = 512 * 1024 * 1024
-"""Redis takes no longer element (``proto-max-bulk-len``); it would close the connection."""
+"""The longest element that Redis accepts (``proto-max-bulk-len``). For a longer one, it closes the connection."""
 
 
 def encode_task(message: TaskMessage, delivery_tag: str) -> bytes:
@@ -32,13 +31,13 @@ def encode_task(message: TaskMessage, delivery_tag: str) -> bytes:
 
     Args:
         message: The message.
-        delivery_tag: Must differ from that of every other message: workers keep unacknowledged messages by it.
+        delivery_tag: Unique among all messages: it is the key by which workers keep unacknowledged messages.
 
     Returns:
         The envelope.
 
     Raises:
-        MessageError: It is larger than Redis takes.
+        MessageError: It is larger than Redis accepts.
     """
     return _encode_task(
         message.id,
@@ -76,27 +75,27 @@ def _encode_task(
 
 
 class TaskTemplate:
-    """The envelope of messages that are the same up to a few places.
+    """The envelope of messages that differ in a few values only.
 
-    It is an envelope like any other that is cut where an example's own values are, so that there is one way for data
-    out. What is put in between makes the very bytes that `encode_task` would make.
+    It is made by the same encoder as every envelope, with placeholders for those values, and split at these. So it
+    gives the same bytes as `encode_task`.
 
     Args:
         template: What the messages have in common.
-        holes: `HOLES` texts that nobody could guess, to mark the places.
+        placeholders: `PLACEHOLDERS` random texts, which nobody can guess.
     """
 
     __slots__ = ("_parts",)
 
-    def __init__(self, template: MessageTemplate, holes: Sequence[str]) -> None:
-        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = holes
+    def __init__(self, template: MessageTemplate, placeholders: Sequence[str]) -> None:
+        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = placeholders
         headers = {
             **template.headers, "id": task_id, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": eta,
             "expires": expires, more: more,
         }  # fmt: skip
         if template.is_root:
             headers["root_id"] = task_id
-        places = [
+        encoded = [
             quote(task_id),
             quote(tag),
             base64.b64encode(body.encode()).decode(),
@@ -114,20 +113,13 @@ class TaskTemplate:
             expiration=expiration,
             delivery_tag=tag,
         ).decode()
-        for number, place in enumerate(places):
-            text = text.replace(place, f"\0{number}\0")  # In JSON, control characters are escaped: there is no other.
+        for number, placeholder in enumerate(encoded):
+            text = text.replace(placeholder, f"\0{number}\0")  # JSON escapes control characters: there is no other NUL.
         self._parts = text.split("\0")
 
-    def dated(self, moments: Moments) -> TaskForm:
-        """Fill in when the tasks may run.
-
-        Args:
-            moments: When.
-
-        Returns:
-            What is left to be filled in.
-        """
-        return TaskForm(
+    def dated(self, moments: Moments) -> DatedTemplate:
+        """Fill in when the tasks may run."""
+        return DatedTemplate(
             self._parts,
             {
                 "6": "null" if moments.eta is None else quote(moments.eta),
@@ -137,12 +129,12 @@ class TaskTemplate:
         )
 
 
-class TaskForm:
-    """The envelope of the messages of one call. It is made by `TaskTemplate.dated`.
+class DatedTemplate:
+    """The envelope of the messages of one call, made by `TaskTemplate.dated`.
 
     Args:
-        parts: In turns, a text that is the same in all of them, and the number of what is filled in after it.
-        known: What is filled in already, by its number.
+        parts: Alternately a text that is the same in all messages, and the number of the placeholder after it.
+        known: The values that are filled in already, by the number of their placeholder.
     """
 
     __slots__ = ("_full", "_known", "_parts", "_plain")
@@ -150,7 +142,7 @@ class TaskForm:
     def __init__(self, parts: Sequence[str], known: Mapping[str, str]) -> None:
         self._parts = parts
         self._known = known
-        # Most have no more headers: what is not there costs nothing.
+        # Most messages have no more headers, so prepare the order without them.
         self._plain = _arranged(parts, {**known, "5": ""})
         self._full: _Arrangement | None = None
 
@@ -159,15 +151,15 @@ class TaskForm:
 
         Args:
             task_id: The task's id.
-            delivery_tag: Must differ from that of every other message.
+            delivery_tag: Unique among all messages.
             arguments: The task's arguments.
-            more_headers: Headers beside those of the template, with other names, in plain JSON.
+            more_headers: Headers that the template does not have, as plain JSON values.
 
         Returns:
             The envelope.
 
         Raises:
-            MessageError: It is larger than Redis takes.
+            MessageError: It is larger than Redis accepts.
         """
         fixed, arrange = self._plain
         more: tuple[str, ...] = ()
@@ -191,42 +183,34 @@ class TaskForm:
 
 
 _Arrangement: TypeAlias = "tuple[tuple[str, ...], Callable[[tuple[str, ...]], tuple[str, ...]]]"
-"""Texts that are the same in all envelopes, and what puts them and what differs into order."""
+"""The texts that are the same in all envelopes, and a function that puts these and the values into order."""
 
 
 def _arranged(parts: Sequence[str], known: Mapping[str, str]) -> _Arrangement:
-    """Prepare to put envelopes together.
-
-    Args:
-        parts: In turns, a text that is the same in all of them, and the number of what comes after it.
-        known: What is the same in all of them after all, by its number.
-
-    Returns:
-        The arrangement.
-    """
-    fixed, places = [parts[0]], []
-    for place, text in zip(parts[1::2], parts[2::2], strict=True):
-        if place in known:
-            fixed[-1] += known[place] + text
+    """Fill in the known values, and prepare the order of the rest."""
+    fixed, numbers = [parts[0]], []
+    for number, text in zip(parts[1::2], parts[2::2], strict=True):
+        if number in known:
+            fixed[-1] += known[number] + text
         else:
-            places.append(int(place))
+            numbers.append(int(number))
             fixed.append(text)
     count = len(fixed)
-    order = [each for index, place in enumerate(places) for each in (index, count + place)]
+    order = [each for index, number in enumerate(numbers) for each in (index, count + number)]
     return tuple(fixed), itemgetter(*order, count - 1)
 
 
-HOLES: Final = 9
-"""How many texts a template takes to mark its places."""
+PLACEHOLDERS: Final = 9
+"""How many placeholders a template needs."""
 
 
 def _expiration(expiration: str) -> str:
-    """Give the last of the properties as `encode_task` writes it, if it is there at all."""
+    """Write the optional last property as `encode_task` does."""
     return _member("expiration", expiration)
 
 
 def _member(name: str, value: Any) -> str:
-    """Give a member of a JSON object that is not its first, as `encode_task` writes it."""
+    """Write a further member of a JSON object as `encode_task` does."""
     return f", {quote(name)}: {quote(value) if isinstance(value, str) else json.dumps(value)}"
 
 
@@ -234,7 +218,7 @@ def _bounded(envelope: bytes) -> bytes:
     if len(envelope) > MAX_BYTES:
         raise MessageError(
             f"the message has {len(envelope)} bytes, more than the {MAX_BYTES} that Redis takes; "
-            "store the data elsewhere and send where it is"
+            "store the data elsewhere and send its address"
         )
     return envelope
 
@@ -245,8 +229,8 @@ def encode_control(body: bytes, *, exchange: str, expires: float | None, deliver
     Args:
         body: The command, from `encode_request`.
         exchange: The exchange of remote control commands.
-        expires: When workers shall ignore it, in seconds since the epoch; None is never.
-        delivery_tag: Must differ from that of every other message.
+        expires: When workers start to ignore it, in seconds since the epoch. None is never.
+        delivery_tag: Unique among all messages.
 
     Returns:
         The envelope.
@@ -265,17 +249,10 @@ def encode_control(body: bytes, *, exchange: str, expires: float | None, deliver
 
 
 def is_task(envelope: bytes, task_id: str) -> bool:
-    """Tell whether an element of a queue is the message of a task.
-
-    Args:
-        envelope: The bytes, whoever wrote them.
-        task_id: The task's id.
-
-    Returns:
-        Whether it is. Other messages may mention the id, as that of their parent.
-    """
+    """Tell whether an element of a queue is the message of a task. Anybody may have written it."""
     if task_id.encode() not in envelope:
         return False
+    # A message may also mention the id as that of its parent.
     try:
         message = jsontypes.loads_plain(envelope)
     except ResultDecodeError:
@@ -285,16 +262,16 @@ def is_task(envelope: bytes, task_id: str) -> bool:
 
 
 def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
-    """Open the envelope of an answer to remote control.
+    """Decode the envelope of a reply to remote control.
 
     Args:
-        envelope: The bytes, as they came.
+        envelope: The bytes, as received.
 
     Returns:
-        The ticket of the request that it answers, and the body.
+        The ticket of the request, and the body.
 
     Raises:
-        ResultDecodeError: It is no such envelope.
+        ResultDecodeError: It is not such an envelope.
     """
     match jsontypes.loads_plain(envelope):
         case {
@@ -304,9 +281,9 @@ def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
         }:
             try:
                 return ticket, base64.b64decode(body, validate=True)
-            except ValueError as error:  # binascii's own is one
-                raise ResultDecodeError(f"the body of an answer is broken: {error}") from error
-    raise ResultDecodeError("what came is not an answer to remote control")
+            except ValueError as error:  # binascii.Error is a subclass
+                raise ResultDecodeError(f"the body of a reply is broken: {error}") from error
+    raise ResultDecodeError("it is not a reply to remote control")
 
 
 def _encode(body: bytes, headers: Any, properties: dict[str, Any]) -> bytes:
