@@ -40,14 +40,14 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
     options = conf.get("result_backend_transport_options")
     prefix = options.get("global_keyprefix") if isinstance(options, dict) else None
     if bool(prefix) != bool(config.result_prefix):
-        # Celery masks its value, because of the "key" in its name.
+        # Celery masks what it is, because of the "key" in its name.
         return (
-            "its keys have a prefix (global_keyprefix), but those that this client reads have none: set result_prefix"
+            "its keys have a prefix (global_keyprefix), those that this client reads have none: set result_prefix"
             if prefix
-            else "its keys have no prefix (global_keyprefix), but those that this client reads have one: result_prefix"
+            else "its keys have no prefix (global_keyprefix), those that this client reads have one: result_prefix"
         )
     backend = conf.get("result_backend")
-    if not _is_in_force(conf.get("broker_url"), config):
+    if not _is_shown(conf.get("broker_url"), config):
         return None
     if backend is None:
         return "its settings name no result_backend, so it stores none, unless its environment says otherwise"
@@ -58,9 +58,9 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
     return _difference(backend, config)
 
 
-def _is_in_force(broker: Any, config: CeleryConfig) -> bool:
-    """Tell whether a worker's URLs are in force, or overridden by its environment, which the answer does not show."""
-    # The worker answers on our broker. If its settings name another one, its environment overrides them.
+def _is_shown(broker: Any, config: CeleryConfig) -> bool:
+    """Tell whether the settings are those that a worker goes by: its environment wins over them, and is not shown."""
+    # It answers on our broker, so settings that name another one are not in force.
     try:
         return isinstance(broker, str) and _server(broker)[2:] == _server(config.broker_url)[2:]
     except ValueError:
@@ -68,7 +68,6 @@ def _is_in_force(broker: Any, config: CeleryConfig) -> bool:
 
 
 def _difference(backend: str, config: CeleryConfig) -> str | None:
-    """Say how a worker's result backend differs from the client's, if it does."""
     ours = config.result_backend or config.broker_url
     try:
         (theirs_kind, *theirs), (ours_kind, *mine) = _server(backend), _server(ours)
@@ -92,6 +91,5 @@ def _difference(backend: str, config: CeleryConfig) -> str | None:
 
 
 def _server(url: str) -> tuple[str, str | None, int, str]:
-    """Split a URL into scheme, host, port and database."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
