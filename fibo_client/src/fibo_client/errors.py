@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.text import listed, printable, printable_lines, shown
+from fibo_client.text import listed, printable, printable_lines, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -224,7 +224,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.reason = reason
         name, last = printable(task or "task", _LONGEST_NAME), printable(state, _LONGEST_NAME)
         if total == 1:
-            sent = f"sent to {shown(queue, _LONGEST_NAME)}, " if published and queue else _SENT[published]
+            sent = f"sent to {short_repr(queue, _LONGEST_NAME)}, " if published and queue else _SENT[published]
             seen = f"{sent}looked for {looks} {'time' if looks == 1 else 'times'}"
             what = (
                 f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s ({seen}); "
@@ -324,10 +324,10 @@ class TaskFailedError(TaskError):
         self.exc_module = exc_module
         self.exc_args = exc_args
         self.traceback = traceback
-        arguments = listed(exc_args, lambda argument: shown(argument, 500), longest=_LONGEST_ARGUMENTS)
+        arguments = listed(exc_args, lambda argument: short_repr(argument, 500), longest=_LONGEST_ARGUMENTS)
         # A task that raises NotRegistered itself leaves a traceback.
         unknown = exc_type == "NotRegistered" and not traceback
-        source = f"the queue {shown(queue, _LONGEST_NAME)}" if queue else "its queue"
+        source = f"the queue {short_repr(queue, _LONGEST_NAME)}" if queue else "its queue"
         advice = _NOT_REGISTERED.format(source) if unknown else ""
         super().__init__(
             f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] raised "

@@ -63,15 +63,15 @@ def printable_lines(text: str, longest: int = LONGEST_TRACEBACK) -> str:
     return whole if len(whole) <= longest else f"{whole[:half]}\n[...]\n{whole[-half:]}"
 
 
-def shown(value: object, longest: int = 80) -> str:
+def short_repr(value: object, longest: int = 80) -> str:
     """Write any value for a message or a repr: the first `longest` characters of its repr, or its type."""
     try:
-        return printable(beginning(value, longest), longest)
+        return printable(partial_repr(value, longest), longest)
     except RecursionError:
         return f"<{type(value).__name__}>"
 
 
-def beginning(value: object, longest: int) -> str:
+def partial_repr(value: object, longest: int) -> str:
     """Make at least the first `longest` characters of a value's repr, but not the whole repr of a large value."""
     pieces, length = [], 0
     for piece in _pieces(value, longest):
@@ -129,8 +129,8 @@ def listed(values: Iterable[T], write: Callable[[T], str], most: int = 10, longe
     return f"{printable(', '.join(map(write, each[:most])), longest)}{more}"
 
 
-def summary(value: Any) -> str:
+def dataclass_repr(value: Any) -> str:
     """Write the repr of a dataclass, each field cut short, without those that are None or declared ``repr=False``."""
     fields = ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value) if each.repr)
-    parts = (f"{name}={shown(part)}" for name, part in fields if part is not None)
+    parts = (f"{name}={short_repr(part)}" for name, part in fields if part is not None)
     return f"{type(value).__name__}({', '.join(parts)})"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.protocol import states
-from fibo_client.text import listed, printable, shown, summary
+from fibo_client.text import dataclass_repr, listed, printable, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,7 @@ class Diagnosis:
     elsewhere: dict[str, str]
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
     def __str__(self) -> str:
         text = f"{_name(self.task or 'task')}[{_name(self.task_id)}] is {_name(self.state)}: {self.finding()}"
@@ -118,7 +118,7 @@ class Diagnosis:
             case Cause.NO_WORKER:
                 return f"no worker answers on this broker (one without remote control is not seen); {self._waiting()}"
             case Cause.NOT_LISTENING:
-                queue = f"{shown(self.queue)} (start one with -Q {_name(self.queue)})"
+                queue = f"{short_repr(self.queue)} (start one with -Q {_name(self.queue)})"
                 return f"no worker takes tasks from {queue}; {self._waiting()}"
             case Cause.UNKNOWN_TASK:
                 return self._unknown()
@@ -144,7 +144,7 @@ class Diagnosis:
         return f"{holder} holds it (scheduled) until its time comes"
 
     def _waiting(self) -> str:
-        queue = shown(self.queue)
+        queue = short_repr(self.queue)
         if self.ahead is not None:
             return f"it waits in {queue} behind about {self.ahead} others ({self.depth} in all)"
         return f"{self.depth} messages wait in {queue}, and it is not among the oldest and newest of them"
@@ -164,7 +164,7 @@ class Diagnosis:
         know = [each for each in self.registered or () if each in self.listening]
         take, too = _names(self.unregistered, "takes", "take"), ", too," if know else ""
         knows = "knows" if len(self.unregistered) == 1 else "know"
-        text = f"{take} tasks from {shown(self.queue)}{too} and {knows} none of that name"
+        text = f"{take} tasks from {short_repr(self.queue)}{too} and {knows} none of that name"
         if know or not self.registered:
             known = f", {_names(know, 'does', 'do')}" if know else ""
             return f"{text}{known}: give each kind of worker a queue of its own"
@@ -178,12 +178,13 @@ class Diagnosis:
         if self.silent:
             who = f"{self._counted()} gave no answer and may have it: {_SOLO}, and {_NO_JSON}"
         else:
-            who = f"no worker answered{f' that takes from {shown(self.queue)}' if self.workers else ''}: {_NO_CONTROL}"
+            taking = f" that takes from {short_repr(self.queue)}" if self.workers else ""
+            who = f"no worker answered{taking}: {_NO_CONTROL}"
         return f"{self._absent()}, and {who}. Otherwise {otherwise}"
 
     def _absent(self) -> str:
         guess = " (a guess: this client's own; that of the task is not known)" if self.guessed else ""
-        return f"it is not in the queue {shown(self.queue)}{guess}"
+        return f"it is not in the queue {short_repr(self.queue)}{guess}"
 
     def _counted(self) -> str:
         return f"{self.silent} {'worker' if self.silent == 1 else 'workers'} that heard the questions"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result import ids_of
-from fibo_client.text import listed, printable, summary
+from fibo_client.text import dataclass_repr, listed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ class WorkerInfo:
     name: str
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
 
 class Inspect:

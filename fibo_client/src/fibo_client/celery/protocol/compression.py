@@ -11,7 +11,7 @@ import zlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fibo_client.errors import MessageError, ResultDecodeError, ResultInflatesError
-from fibo_client.text import shown
+from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def compress(body: bytes, name: str) -> tuple[bytes, str]:
     """
     content_type = _NAMES.get(name) if isinstance(name, str) else None
     if content_type is None:
-        raise MessageError(f"compression={shown(name)} is not supported; use 'gzip', which every worker can read")
+        raise MessageError(f"compression={short_repr(name)} is not supported; use 'gzip', which every worker can read")
     return zlib.compress(body), content_type
 
 
@@ -69,7 +69,7 @@ def decompress(data: bytes, content_type: str, max_bytes: int) -> bytes:
     """
     make = _DECOMPRESSORS.get(content_type)
     if make is None:
-        raise ResultDecodeError(f"it is compressed as {shown(content_type)}, which this client cannot read")
+        raise ResultDecodeError(f"it is compressed as {short_repr(content_type)}, which this client cannot read")
     decompressor = make()
     try:
         plain = decompressor.decompress(data, max_bytes + 1)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from fibo_client.errors import ConfigError, MessageError, ResultDecodeError, ResultTooDeepError
-from fibo_client.text import printable, shown
+from fibo_client.text import printable, short_repr
 
 if TYPE_CHECKING:
     import builtins
@@ -68,18 +68,18 @@ class JSONType(Generic[T]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.type, type):
-            raise ConfigError(f"the type of a JSONType must be a class, not {shown(self.type)}")
+            raise ConfigError(f"the type of a JSONType must be a class, not {short_repr(self.type)}")
         if issubclass(self.type, _NATIVE):
             native = next(each.__name__ for each in _NATIVE if issubclass(self.type, each))
             raise ConfigError(
                 f"JSON writes a {self.type.__name__} as it writes any {native}, and would never call its encoder"
             )
         if self.marker is not None and (not isinstance(self.marker, str) or not self.marker):
-            raise ConfigError(f"the marker of a JSONType must be text, or None, not {shown(self.marker)}")
+            raise ConfigError(f"the marker of a JSONType must be text, or None, not {short_repr(self.marker)}")
         for name in ("encoder", "decoder"):
             function = getattr(self, name)
             if not callable(function) or inspect.iscoroutinefunction(function):
-                raise ConfigError(f"the {name} of a JSONType must be a function, not async: {shown(function)}")
+                raise ConfigError(f"the {name} of a JSONType must be a function, not async: {short_repr(function)}")
 
 
 class UnreadableTypeError(ResultDecodeError):
@@ -105,12 +105,13 @@ class JSONCodec:
         for each in more:
             if not isinstance(each, JSONType):
                 raise ConfigError(
-                    f"json_types must be JSONTypes, such as JSONType(Money, 'money', str, Money), not {shown(each)}"
+                    "json_types must be JSONTypes, such as JSONType(Money, 'money', str, Money), "
+                    f"not {short_repr(each)}"
                 )
             if each.type in self._own:
                 raise ConfigError(f"two of json_types are for {each.type.__name__}")
             if each.marker in markers:
-                raise ConfigError(f"two of json_types have the marker {shown(each.marker)}")
+                raise ConfigError(f"two of json_types have the marker {short_repr(each.marker)}")
             self._own[each.type] = each
             if each.marker is not None:
                 markers.add(each.marker)
@@ -249,7 +250,7 @@ class JSONCodec:
         for key in value:
             if not isinstance(key, str):
                 raise MessageError(
-                    f"{where} holds a dict with the key {shown(key)}; JSON keys are text, so send str(key)"
+                    f"{where} holds a dict with the key {short_repr(key)}; JSON keys are text, so send str(key)"
                 )
         return {_text(key): self._plain(item, where, depth - 1) for key, item in value.items()}
 
@@ -260,14 +261,14 @@ class JSONCodec:
         decode = self._decoders.get(marker) if isinstance(marker, str) else None
         if decode is None:
             raise UnreadableTypeError(
-                f"it holds a value of the type {shown(marker)}, for which this client has no decoder (json_types)"
+                f"it holds a value of the type {short_repr(marker)}, for which this client has no decoder (json_types)"
             )
         try:
             return decode(value["__value__"])
         except RecursionError:
             raise
         except Exception as error:
-            raise UnreadableTypeError(f"it holds a broken {printable(marker, 80)}: {shown(error, 200)}") from error
+            raise UnreadableTypeError(f"it holds a broken {printable(marker, 80)}: {short_repr(error, 200)}") from error
 
     def _from_envelope_if_possible(self, value: dict[str, Any]) -> Any:
         try:
@@ -285,7 +286,7 @@ def _encoded(encode: Callable[[Any], Any], value: Any, where: str) -> Any:
     try:
         return encode(value)
     except Exception as error:
-        raise MessageError(f"{where} holds {_a(value)}, and its encoder raised {shown(error, 200)}") from error
+        raise MessageError(f"{where} holds {_a(value)}, and its encoder raised {short_repr(error, 200)}") from error
 
 
 def _a(value: object) -> str:

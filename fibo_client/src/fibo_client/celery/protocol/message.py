@@ -17,7 +17,7 @@ from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED
-from fibo_client.text import beginning, shown
+from fibo_client.text import partial_repr, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -266,7 +266,7 @@ def encode_arguments(
         raise MessageError(f"kwargs must be a dict of keyword arguments, not {type(kwargs).__name__}")
     for name in kwargs:
         if not isinstance(name, str):
-            raise MessageError(f"kwargs holds the name {shown(name)}; names of arguments are text")
+            raise MessageError(f"kwargs holds the name {short_repr(name)}; names of arguments are text")
     positional, named = types.dumps(args, "args"), types.dumps(kwargs, "kwargs") if kwargs else "{}"
     body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
     if compression is not None:
@@ -378,7 +378,7 @@ def check_name(what: str, name: object) -> str:
     if not name or len(name) > _LONGEST_NAME:
         raise MessageError(f"{what} must have 1 to {_LONGEST_NAME} characters, not {len(name)}")
     if not name.isprintable():
-        raise MessageError(f"{what}={shown(name)} holds a character that cannot be printed; remove it")
+        raise MessageError(f"{what}={short_repr(name)} holds a character that cannot be printed; remove it")
     return str.__str__(name)  # The value of an enum member; str(name) may be its name.
 
 
@@ -387,7 +387,7 @@ def check_priority(priority: int | None) -> int:
     if priority is None:
         return 0
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise MessageError(f"priority={shown(priority)} must be an integer from 0 (served first over Redis) to 9")
+        raise MessageError(f"priority={short_repr(priority)} must be an integer from 0 (served first over Redis) to 9")
     return int(priority)
 
 
@@ -422,7 +422,7 @@ def _moment(what: str, now: datetime, seconds: float | None) -> str:
         return _iso(now.astimezone(UTC) + timedelta(seconds=seconds or 0.0))
     except OverflowError:
         raise MessageError(
-            f"{what}={shown(seconds)} seconds is beyond the last possible date; give a smaller number"
+            f"{what}={short_repr(seconds)} seconds is beyond the last possible date; give a smaller number"
         ) from None
 
 
@@ -451,15 +451,15 @@ def _seconds(what: str, seconds: float | None, least: int = 0) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise MessageError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
     if not least <= seconds < math.inf:
-        raise MessageError(f"{what}={shown(seconds)} must be a finite number of seconds, {least} or more")
+        raise MessageError(f"{what}={short_repr(seconds)} must be a finite number of seconds, {least} or more")
     if seconds > _LONGEST_TIME:
-        raise MessageError(f"{what}={shown(seconds)} seconds are too many; give a smaller number, or None")
+        raise MessageError(f"{what}={short_repr(seconds)} seconds are too many; give a smaller number, or None")
     return seconds
 
 
 def _flag(what: str, value: object) -> bool | None:
     if not isinstance(value, bool) and value is not None:
-        raise MessageError(f"{what} must be True, False or None, not {shown(value)}")
+        raise MessageError(f"{what} must be True, False or None, not {short_repr(value)}")
     return value
 
 
@@ -490,9 +490,9 @@ def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool
 def _shortened(value: object, size: int) -> str:
     """Make the beginning of a value's repr. `size`, the length of its JSON, says whether the whole repr is cheap."""
     try:
-        return _cut(repr(value) if size <= _SMALL else beginning(value, _LONGEST_REPR))
-    except Exception:  # noqa: BLE001 - a class with a broken __repr__, for which `beginning` writes the type
-        return _cut(beginning(value, _LONGEST_REPR))
+        return _cut(repr(value) if size <= _SMALL else partial_repr(value, _LONGEST_REPR))
+    except Exception:  # noqa: BLE001 - a class with a broken __repr__, for which `partial_repr` writes the type
+        return _cut(partial_repr(value, _LONGEST_REPR))
 
 
 def _given(what: str, text: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.errors import ResultDecodeError, ResultTooLargeError
-from fibo_client.text import shown, summary
+from fibo_client.text import dataclass_repr, short_repr
 
 COMPRESSED: Final = b"\x00celery-compressed\x00"
 """The prefix of a compressed result; its content type follows. Source: Celery 5.7's ``result_compression``."""
@@ -38,7 +38,7 @@ class TaskFailure:
     traceback: str | None = field(repr=False)
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -79,7 +79,7 @@ class TaskMeta:
     queue: str | None = None
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
     @property
     def ready(self) -> bool:
@@ -170,7 +170,9 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
     owner = stored.get("task_id")
     if owner != task_id:
         # Anything but text may be slow to repr, or nested too deeply for it.
-        raise ResultDecodeError(f"it belongs to {f'the task {shown(owner)}' if isinstance(owner, str) else 'no task'}")
+        raise ResultDecodeError(
+            f"it belongs to {f'the task {short_repr(owner)}' if isinstance(owner, str) else 'no task'}"
+        )
     if "result" not in stored:
         raise ResultDecodeError("it has no result")
     failed = state in states.EXCEPTION_STATES

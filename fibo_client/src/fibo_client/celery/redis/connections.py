@@ -40,10 +40,10 @@ from fibo_client.celery.redis.errors import (
     SAY_WHERE,
     ConnectionsBusyError,
     RedisFaultError,
-    brief,
     explain,
     explain_connect,
     outcome_of,
+    without_traceback,
 )
 from fibo_client.celery.server_health import ServerHealth
 
@@ -263,7 +263,7 @@ class Connections:
                 unsaid = reason.endswith(IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL
                 fault = self._fault("unsent", f"{reason} {SAY_WHERE}" if unsaid else reason)
             self._note(fault, certain=True)
-            raise fault from brief(error)
+            raise fault from without_traceback(error)
         if self._closed:  # Meanwhile; and nobody would close this one.
             await self._drop(connection)
         self._check_open()
@@ -353,8 +353,8 @@ class Connections:
             _cut(transport)
             if isinstance(error, TimeoutError) and self._is_short(seconds):
                 await connection.disconnect(nowait=True)
-                raise self._broken(error, seconds + patience) from brief(error)
-            raise await self._failed(connection, error, seconds + patience) from brief(error)
+                raise self._broken(error, seconds + patience) from without_traceback(error)
+            raise await self._failed(connection, error, seconds + patience) from without_traceback(error)
         except asyncio.CancelledError:
             _cut(transport)
             raise
@@ -380,7 +380,7 @@ class Connections:
                 await connection.send_packed_command(_packed(commands))
         except _FAILURES as error:
             _cut(transport)
-            raise await self._failed(connection, error, self._io_timeout) from brief(error)
+            raise await self._failed(connection, error, self._io_timeout) from without_traceback(error)
 
     async def receive(self, connection: AbstractConnection) -> Any:
         """Wait for the next answer on a connection, however long it takes.
@@ -397,7 +397,7 @@ class Connections:
         try:
             return await connection.read_response()
         except _FAILURES as error:
-            raise await self._failed(connection, error, None) from brief(error)
+            raise await self._failed(connection, error, None) from without_traceback(error)
 
     async def _failed(self, connection: AbstractConnection, error: Exception, seconds: float | None) -> RedisFaultError:
         """Drop a connection whose use failed, unless Redis only said no, and tell what is known of the outcome."""

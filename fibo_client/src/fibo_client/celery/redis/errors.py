@@ -50,7 +50,7 @@ def translated_errors() -> Iterator[None]:
         raise error from fault.__cause__
 
 
-def brief(error: Exception) -> Exception:
+def without_traceback(error: Exception) -> Exception:
     """Cut an error of redis-py down to what it says: the way through its and asyncio's insides fills a screen."""
     error.__cause__ = error.__context__ = None
     if isinstance(error, RedisError):  # What it says, the other side wrote, and a traceback shows it as it is.
