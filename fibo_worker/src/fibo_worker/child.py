@@ -69,7 +69,7 @@ class Child:
                 )
         except OSError as error:
             shutil.rmtree(self.directory, ignore_errors=True)
-            raise StartError(f"cannot run {command[0]}: {error.strerror}") from error
+            raise StartError(f"{command[0]} cannot be run: {error.strerror}") from error
         self.pid: Final = self._process.pid
         try:
             self._watchdog = subprocess.Popen(
