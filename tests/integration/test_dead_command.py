@@ -169,7 +169,7 @@ def test_something_else_in_the_list_harms_no_command(dead, dead_letters, client)
     push(dead_letters, b"a")
     client.lpush("celery.dead", b"\x1bnope")
 
-    assert "something that is no dead letter" in dead("list").output
+    assert "not a dead letter" in dead("list").output
     assert dead("show", "0").exit_code == 1
     assert dead("requeue", "--all", "--yes").output.endswith("1 put back.\n")
 

@@ -10,7 +10,16 @@ from support.hostile_text import ACTS, ESCAPES, TEXTS, acts, check
 
 from fibo_client import errors
 from fibo_client.celery import Cause, CeleryClient, Diagnosis, Signature, TaskFailure, TaskMeta, WorkerInfo
-from fibo_client.text import LONGEST, LONGEST_TRACEBACK, beginning, listed, printable, printable_lines, shown, summary
+from fibo_client.text import (
+    LONGEST,
+    LONGEST_TRACEBACK,
+    dataclass_repr,
+    listed,
+    partial_repr,
+    printable,
+    printable_lines,
+    short_repr,
+)
 
 
 def test_plain_text_stays_as_it_is():
@@ -50,11 +59,11 @@ def test_a_value_is_shown_by_the_beginning_of_its_repr_where_it_has_one():
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    assert shown("x") == "'x'"
-    assert shown("x" * 200) == "'" + "x" * 76 + "..."
-    assert shown(deep) == "[" * 77 + "..."
-    assert [shown(each) for each in (10**5000, Odd())] == ["<int>", "<Odd>"]
-    check(shown(Rude()), 80)
+    assert short_repr("x") == "'x'"
+    assert short_repr("x" * 200) == "'" + "x" * 76 + "..."
+    assert short_repr(deep) == "[" * 77 + "..."
+    assert [short_repr(each) for each in (10**5000, Odd())] == ["<int>", "<Odd>"]
+    check(short_repr(Rude()), 80)
 
 
 def test_of_many_texts_some_are_shown_and_the_rest_is_counted():
@@ -70,15 +79,15 @@ def test_of_many_texts_some_are_shown_and_the_rest_is_counted():
     )
 )
 def test_the_beginning_of_a_value_is_that_of_its_repr(value):
-    assert beginning(value, 10_000) == repr(value)
-    assert beginning(value, 10) == repr(value) or len(beginning(value, 10)) > 10
+    assert partial_repr(value, 10_000) == repr(value)
+    assert partial_repr(value, 10) == repr(value) or len(partial_repr(value, 10)) > 10
 
 
 @given(TEXTS, st.integers(4, 300))
 @example("\u202e" * 100, 10)
 def test_no_text_acts_or_is_longer_than_asked_for(text, longest):
     check(printable(text, longest), longest)
-    check(shown(text, longest), longest)
+    check(short_repr(text, longest), longest)
     check(printable_lines(text, longest), longest + 60, "\n")
     assert acts(printable(text, None)) == []
 
@@ -153,7 +162,7 @@ def check_handles(text):
     for each in (failure, meta, handle, signature, WorkerInfo(text), client.inspect([text] * 50), *diagnoses):
         for said in (repr(each), str(each), f"{each}"):
             check(said, 3 * LONGEST)
-    check(summary(meta), 3 * LONGEST)
+    check(dataclass_repr(meta), 3 * LONGEST)
 
 
 @given(TEXTS)

@@ -1,4 +1,4 @@
-"""The settings of the Fibonacci client: Celery's, how large a number may be, and how many share a task."""
+"""The settings of the Fibonacci client: those of the Celery client, the largest n, and the size of a chunk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FiboConfig", "FiboOverrides"]
 
 
 class FiboOverrides(ConfigOverrides, total=False):
-    """The settings that a `FiboClient` takes by keyword: the fields of `FiboConfig`, but for the two URLs."""
+    """The keyword arguments of a `FiboClient`: the fields of `FiboConfig` without the two URLs."""
 
     max_n: int
     chunk_size: int
@@ -23,12 +23,12 @@ class FiboConfig(CeleryConfig):
     """The settings of a `FiboClient`."""
 
     max_n: int = DEFAULT_MAX_N
-    """The largest n that is asked for. The worker has a limit of its own, ``FIBO_MAX_N``."""
+    """The largest n that the client accepts. The worker has its own limit, ``FIBO_MAX_N``."""
     chunk_size: int = MAX_CHUNK
-    """The most numbers that travel in one task, 1 to 1,000. 1 is one task a number."""
+    """The most numbers in one task, 1 to 1,000. With 1, each number is a task of its own."""
 
     def __post_init__(self) -> None:
-        # Not super(): a dataclass with slots is another class than the one that this function was defined in.
+        # Not super(): slots=True makes a new class, and super() would look for the one that this method was defined in.
         CeleryConfig.__post_init__(self)
         if isinstance(self.max_n, bool) or not isinstance(self.max_n, int) or self.max_n < 0:
             raise ConfigError(f"max_n={self.max_n!r} must be an integer, 0 or more")

@@ -4,23 +4,23 @@
     ├── ConfigError                 a URL, an option or a setting is wrong           (also ValueError)
     ├── ClientStateError            used before open, after close, on another loop   (also RuntimeError)
     ├── MessageError                a task message was refused; nothing was sent     (also ValueError)
-    ├── TransportError              a server could not be reached, or said no
+    ├── TransportError              the server could not be reached, or refused
     │   ├── PublishError            the task was certainly not sent
     │   ├── PublishUnknownError     the task may or may not have been sent
     │   ├── ReadError               the results could not be read
     │   └── TooManyConnectionsError all of `max_connections` stayed busy
-    ├── TooManyInFlightError        more results would be waited for than `max_in_flight`; nothing was sent
+    ├── TooManyInFlightError        the call would exceed `max_in_flight`; nothing was sent
     ├── ResultTimeoutError          no answer in time                                (also TimeoutError)
-    ├── ResultDecodeError           what stands in place of the result is not one    (also ValueError)
+    ├── ResultDecodeError           the client cannot read the stored result         (also ValueError)
     │   ├── ResultTooLargeError     it has more bytes than `max_result_bytes`
     │   ├── ResultInflatesError     it has more bytes than `max_decompressed_bytes` when decompressed
     │   └── ResultTooDeepError      it is nested deeper than `max_json_depth`
     └── TaskError                   the task ended without a value
-        ├── TaskFailedError         it raised; the remote exception is carried as data
+        ├── TaskFailedError         it raised; the error carries the remote exception as data
         └── TaskRevokedError        it was revoked, terminated or had expired
 
-A bad Fibonacci number (negative, not an integer, too large) is a plain TypeError or ValueError, as it would be
-for any Python function.
+A bad Fibonacci index (negative, not an integer, too large) raises a plain TypeError or ValueError, as in any Python
+function.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.text import listed, printable, printable_lines, shown
+from fibo_client.text import listed, printable, printable_lines, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,16 +59,16 @@ class FiboError(Exception):
     """The root of everything that fibo_client raises of its own.
 
     Args:
-        message: What it says. Whoever wrote parts of it: it is cut short where it is very long, and what could act on
-            a terminal or a log is escaped.
+        message: What went wrong. Parts of it may have come over the wire, so it is cut at 4,096 characters, and
+            characters that could control a terminal or a log are escaped.
     """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The classes build their message from typed fields, so the default way (call the class with `args`)
-        # would fail when an error crosses a process boundary.
+        # The subclasses build their message from typed arguments. Pickle's default, to call the class with `args`,
+        # would fail.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -76,7 +76,7 @@ def _rebuild(cls: type[FiboError], args: tuple[Any, ...], state: dict[str, Any])
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
-    if "__notes__" in state:  # A copy is annotated without the others.
+    if "__notes__" in state:  # A note added to a copy must not appear on the original.
         error.__notes__ = list(state["__notes__"])
     return error
 
@@ -84,8 +84,8 @@ def _rebuild(cls: type[FiboError], args: tuple[Any, ...], state: dict[str, Any])
 class ConfigError(FiboError, ValueError):
     """A URL, an option or a setting is wrong. Raised at construction, before any I/O.
 
-    A ``result_backend`` that cannot be read is wrong only for calls that need results: they raise it before anything is
-    sent.
+    A ``result_backend`` of an unsupported kind is the exception: only calls that need results raise, before they send
+    anything.
     """
 
 
@@ -94,14 +94,14 @@ class ClientStateError(FiboError, RuntimeError):
 
 
 class MessageError(FiboError, ValueError):
-    """A task message was refused before a byte was sent, because a worker could not take it."""
+    """The client refused a task message that a worker could not handle. Nothing was sent."""
 
 
 class TransportError(FiboError):
     """The broker or the result backend could not be reached in time, or refused a command.
 
     Attributes:
-        refused: Whether the server was reached and said no, so that trying again is likely to fail again.
+        refused: Whether the server was reached and refused the command. Another attempt will probably fail, too.
     """
 
     refused: bool = False
@@ -113,51 +113,51 @@ class PublishError(TransportError):
     Attributes:
         reason: What went wrong.
         task_ids: The ids of the tasks that were not sent.
-        refused: Whether the server was reached and said no, so that trying again is likely to fail again.
+        refused: Whether the server was reached and refused the command. Another attempt will probably fail, too.
     """
 
     def __init__(self, reason: str, task_ids: Sequence[str] = (), *, refused: bool = False) -> None:
         self.reason = reason
         self.task_ids: tuple[str, ...] = tuple(task_ids)
         self.refused = refused
-        super().__init__(f"nothing was sent of {_tasks(self.task_ids)}: {reason}")
+        super().__init__(f"could not send {_tasks(self.task_ids)}: {reason}")
 
 
 class PublishUnknownError(TransportError):
-    """The command left, its answer did not come: the tasks may or may not be in the queue.
+    """The command was written, but no reply came. The tasks may or may not be in the queue.
 
-    Sending the same task under a new id may run it twice. Wait on the ids, or resend under the same ids
-    (``retry=True`` does that) if the task may run twice without harm.
+    A task that is sent again may run twice. Wait for the ids; or, if the task is idempotent, send it again under the
+    same ids, as ``retry=True`` does.
 
     Attributes:
         reason: What went wrong.
-        task_ids: The ids of the tasks of which it is not known whether they were sent.
+        task_ids: The ids of the tasks that may have been sent.
     """
 
     def __init__(self, reason: str, task_ids: Sequence[str] = ()) -> None:
         self.reason = reason
         self.task_ids: tuple[str, ...] = tuple(task_ids)
-        super().__init__(f"whether {_tasks(self.task_ids)} went out is not known: {reason}")
+        super().__init__(f"{_tasks(self.task_ids)} may or may not have been sent: {reason}")
 
 
 class ReadError(TransportError):
-    """The results could not be read. It says nothing about the tasks themselves."""
+    """The results could not be read. The tasks themselves may be fine."""
 
 
 class TooManyConnectionsError(TransportError):
-    """All connections that ``max_connections`` allows stayed busy for as long as a command may take.
+    """All of ``max_connections`` stayed busy for as long as a command may take.
 
-    Sending and reading tell it as the cause of their PublishError or ReadError.
+    It is the cause (``__cause__``) of a PublishError or ReadError.
     """
 
 
 class TooManyInFlightError(FiboError):
-    """More results would be waited for at once than ``max_in_flight`` allows. Nothing was sent.
+    """The call would wait for more results at once than ``max_in_flight`` allows. Nothing was sent.
 
     Attributes:
-        limit: How many are allowed.
-        pending: How many were waited for already.
-        wanted: How many more were asked for.
+        limit: The value of ``max_in_flight``.
+        pending: How many results the client already waits for.
+        wanted: How many more the call asked for.
     """
 
     def __init__(self, *, limit: int, pending: int, wanted: int) -> None:
@@ -165,8 +165,8 @@ class TooManyInFlightError(FiboError):
         self.pending = pending
         self.wanted = wanted
         super().__init__(
-            f"{pending} results are waited for and {wanted} more would be over the limit of {limit}; "
-            "this call sent nothing. Wait for fewer at once, or raise max_in_flight"
+            f"{pending} results are pending, and {wanted} more would exceed max_in_flight={limit}; this call sent "
+            "nothing. Wait for fewer results at once, or raise max_in_flight"
         )
 
 
@@ -176,20 +176,19 @@ class ResultTimeoutError(FiboError, TimeoutError):
     Attributes:
         task: The task's name, or None where only an id was known.
         task_ids: The ids that had no answer.
-        queue: The queue that it was sent to, or None where only an id was known.
-        state: The last state seen of the (first) unanswered task: ``PENDING`` where nothing was stored.
+        queue: The queue that the task was sent to, or None where only an id was known.
+        state: The last known state of the (first) unanswered task: ``PENDING`` where nothing was stored.
         waited: Seconds from the call to this error.
-        total: How many results were waited for.
-        finished: What did finish, by its index in the request.
-        reason: Why there was no answer, where more is known than that there was none.
+        total: How many results the call waited for.
+        finished: The results that did arrive, by their index in the request.
+        reason: Why there was no answer, where the client knows.
         published: Whether the (first) unanswered task was sent. None where this client does not know.
-        looks: How often unanswered results were read, and there was no final one. Of many results, all together.
+        looks: How often the client read unanswered results and found no final state; the sum over all results.
         unread: Why results could not be read when time was up; None where they could.
-        no_worker: Whether it is known that no worker listened on the broker when time was up.
-        ignored: Whether it was sent with ``ignore_result=True``. None where that was left to how the task is declared,
-            or is not known.
-        decoded: Whether the answer was to be decoded (`decode` of a `RemoteTask`): who says how to read the answer
-            knows that the task gives one.
+        no_worker: Whether the client knows that no worker listened on the broker when time was up.
+        ignored: Whether the task was sent with ``ignore_result=True``. None where the task's declaration decides, or
+            where this client does not know.
+        decoded: Whether the result has a decoder (`decode` of a `RemoteTask`), so that the task certainly returns one.
     """
 
     def __init__(
@@ -226,7 +225,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.reason = reason
         name, last = printable(task or "task", _LONGEST_NAME), printable(state, _LONGEST_NAME)
         if total == 1:
-            sent = f"sent to {shown(queue, _LONGEST_NAME)}, " if published and queue else _SENT[published]
+            sent = f"sent to {short_repr(queue, _LONGEST_NAME)}, " if published and queue else _SENT[published]
             seen = f"{sent}looked for {looks} {'time' if looks == 1 else 'times'}"
             what = (
                 f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s ({seen}); "
@@ -237,8 +236,8 @@ class ResultTimeoutError(FiboError, TimeoutError):
                 f"{len(self.finished)} of {total} results of {name} arrived within {waited:.3g} s; "
                 f"the first missing one is [{self.task_ids[0]}], its last known state is {last}"
             )
-        doubt = _DECLARED[ignored] if state == "PENDING" and not decoded else ""
-        super().__init__(f"{what}. {reason or _ASK + doubt}")
+        hint = _DECLARED[ignored] if state == "PENDING" and not decoded else ""
+        super().__init__(f"{what}. {reason or _ASK + hint}")
 
     def replace(self, **changes: Any) -> ResultTimeoutError:
         """Make one that differs in some attributes, and says so.
@@ -255,7 +254,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
 _OF_A_TIMEOUT = tuple(inspect.signature(ResultTimeoutError).parameters)
 
 _LONGEST_NAME = 200
-"""The most characters that a message has of a name: a task's, a queue's, an exception's."""
+"""Messages cut the name of a task, a queue or an exception at this many characters."""
 
 _SENT = {True: "sent, ", False: "not sent, ", None: ""}
 _ASK = "CeleryClient.diagnose(error) asks the queue and the workers why"
@@ -267,7 +266,7 @@ _DECLARED = {
 
 
 class ResultDecodeError(FiboError, ValueError):
-    """What stands in place of the result is not a result that this client can read.
+    """The client cannot read what is stored as the result.
 
     Attributes:
         task_id: The id of the task, or None where it is not known.
@@ -296,7 +295,7 @@ class TaskError(FiboError):
     Attributes:
         task_id: The id of the task.
         task: The task's name, or None where only an id was known.
-        info: What the task stored by hand, with ``update_state``; None where Celery stored how it ended.
+        info: What the task itself stored with ``update_state``; None where Celery stored the final state.
     """
 
     task_id: str
@@ -305,17 +304,17 @@ class TaskError(FiboError):
 
 
 class TaskFailedError(TaskError):
-    """The task raised. The remote exception is carried as data; no class of it is imported or built.
+    """The task raised. The error carries the remote exception as data; it imports and builds none of its classes.
 
     Attributes:
         task_id: The id of the task.
         task: The task's name, or None where only an id was known.
         exc_type: The name of the remote exception's class, such as ``ValueError``.
-        exc_module: The module of that class, where the worker said it.
+        exc_module: The module of that class, where the worker stored it.
         exc_args: The remote exception's arguments.
         traceback: The remote traceback as text, where the worker stored one. It is also added as a note.
-        queue: The queue that it was sent to, or None where this client does not know.
-        info: What the task stored by hand (``update_state("FAILURE", meta=info)``), as it is; None where Celery stored
+        queue: The queue that the task was sent to, or None where this client does not know.
+        info: What the task itself stored, unchanged (``update_state("FAILURE", meta=info)``); None where Celery stored
             the exception.
     """
 
@@ -339,38 +338,39 @@ class TaskFailedError(TaskError):
         self.exc_module = exc_module
         self.exc_args = exc_args
         self.traceback = traceback
-        said = listed(exc_args, lambda argument: shown(argument, 500), longest=_LONGEST_ARGUMENTS)
-        # Of a task that raises this itself, there is a traceback.
+        arguments = listed(exc_args, lambda argument: short_repr(argument, 500), longest=_LONGEST_ARGUMENTS)
+        # A task that raises NotRegistered itself leaves a traceback.
         unknown = exc_type == "NotRegistered" and not traceback
-        whence = f"the queue {shown(queue, _LONGEST_NAME)}" if queue else "its queue"
-        advice = _NOT_REGISTERED.format(whence) if unknown else ""
+        source = f"the queue {short_repr(queue, _LONGEST_NAME)}" if queue else "its queue"
+        advice = _NOT_REGISTERED.format(source) if unknown else ""
         super().__init__(
             f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] raised "
-            f"{printable(exc_type, _LONGEST_NAME)}({said}){advice}"
+            f"{printable(exc_type, _LONGEST_NAME)}({arguments}){advice}"
         )
         if traceback:
             self.add_note(f"Remote traceback:\n{printable_lines(traceback.rstrip())}")
 
 
 _LONGEST_ARGUMENTS = 2000
-"""The most characters that a message has of a remote exception's arguments."""
+"""Messages cut the arguments of a remote exception at this many characters."""
 
 _NOT_REGISTERED = (
-    ": the worker that took it from {} knows no task of that name. Load its module there, mind the name, or see "
-    "whether another program's worker takes from that queue, too"
+    ": the worker that took it from {} knows no task of that name. Load the task's module in that worker, check the "
+    "spelling, or check whether another program's worker takes tasks from that queue"
 )
 
 
 class TaskRevokedError(TaskError):
-    """A worker says that the task was revoked before it ran, terminated while it ran, or had expired.
+    """A worker reports that the task was revoked before it ran, was terminated while it ran, or had expired.
 
-    A worker of Celery 5.6, from 5.6.2 on, says so of a task that runs, too; that goes on, and its answer is stored.
+    From Celery 5.6.2 on, workers of 5.6 report it of a running task, too. Such a task goes on, and its answer is
+    stored.
 
     Attributes:
         task_id: The id of the task.
         task: The task's name, or None where only an id was known.
-        reason: ``revoked``, ``terminated`` or ``expired``, as the worker said it.
-        info: What the task stored by hand (``update_state("REVOKED", meta=info)``), as it is; else None.
+        reason: ``revoked``, ``terminated`` or ``expired``, as the worker reported it.
+        info: What the task itself stored, unchanged (``update_state("REVOKED", meta=info)``); else None.
     """
 
     def __init__(self, *, task_id: str, task: str | None, reason: str, info: Any = None) -> None:
@@ -380,14 +380,15 @@ class TaskRevokedError(TaskError):
         self.reason = reason
         super().__init__(
             f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] has no answer: "
-            f"it was {_STOPPED.get(reason) or printable(reason, _LONGEST_NAME)}"
+            f"it {_STOPPED.get(reason) or f'was {printable(reason, _LONGEST_NAME)}'}"
         )
 
 
-_STOPPED = {"expired": "too late to be run (expired)", "terminated": "terminated while it ran"}
+_STOPPED = {"expired": "expired before it ran", "terminated": "was terminated while it ran"}
 
 
 def _tasks(task_ids: tuple[str, ...]) -> str:
+    """Name the tasks in a message."""
     if not task_ids:
         return "the tasks"
     return f"task {task_ids[0]}" if len(task_ids) == 1 else f"{len(task_ids)} tasks"

@@ -1,7 +1,7 @@
-"""How text that others wrote is shown: bounded, and with nothing in it that could act on a terminal or a log.
+"""Make text from elsewhere safe to print: bounded, and without characters that control a terminal or a log.
 
-What workers store, answer and refuse with is data, and stays as it came. Wherever it is shown, in an error, a repr, the
-log or on a terminal, it goes through here.
+The client keeps values from the wire unchanged. Before they go into an error, a repr, the log or a terminal, they pass
+through here.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ LONGEST: Final = 4096
 """The most characters of an error's message."""
 
 LONGEST_TRACEBACK: Final = 32 * 1024
-"""The most characters that are shown of a remote traceback."""
+"""The most characters of a remote traceback."""
 
-# Control characters, what changes the direction of writing, line separators, and halves of characters.
+# Control characters, marks that change the writing direction, line separators, and surrogates.
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
 
 
 def printable(text: str, longest: int | None = LONGEST, *, keep: str = "") -> str:
-    r"""Give a text on one line, escaped as in a Python literal (``\x1b``, ``\u202e``) where it could do something.
+    r"""Put a text on one line, with its unsafe characters escaped as in a Python literal (``\x1b``, ``\u202e``).
 
     Args:
         text: The text.
-        longest: The most characters of what is given. None is all.
-        keep: Characters that stay as they are, such as newlines.
+        longest: The most characters to return. None returns all.
+        keep: Unsafe characters to leave as they are, such as newlines.
 
     Returns:
-        The text, cut short and with three dots at its end where it is longer.
+        The text. If it is longer, its beginning and three dots.
     """
     cut = longest is not None and len(text) > longest
     safe = text[:longest] if cut else text
@@ -46,14 +46,14 @@ def printable(text: str, longest: int | None = LONGEST, *, keep: str = "") -> st
 
 
 def printable_lines(text: str, longest: int = LONGEST_TRACEBACK) -> str:
-    """Give a text of several lines, such as a traceback, whose end says the most: of one too long, both ends.
+    """Escape a text of several lines, such as a traceback. Of a long one, keep both ends.
 
     Args:
         text: The text.
-        longest: About how many characters to give at the most.
+        longest: About how many characters to return at most.
 
     Returns:
-        The text with its newlines, and everything else as `printable` has it.
+        The text with its newlines, and otherwise escaped as by `printable`.
     """
     half = longest // 2
     if len(text) > longest:
@@ -63,32 +63,16 @@ def printable_lines(text: str, longest: int = LONGEST_TRACEBACK) -> str:
     return whole if len(whole) <= longest else f"{whole[:half]}\n[...]\n{whole[-half:]}"
 
 
-def shown(value: object, longest: int = 80) -> str:
-    """Write a value that may be anything, for a message or a repr.
-
-    Args:
-        value: The value.
-        longest: The most characters.
-
-    Returns:
-        The beginning of its repr; its type, where it has none.
-    """
+def short_repr(value: object, longest: int = 80) -> str:
+    """Write any value for a message or a repr: the first `longest` characters of its repr, or its type."""
     try:
-        return printable(beginning(value, longest), longest)
+        return printable(partial_repr(value, longest), longest)
     except RecursionError:
         return f"<{type(value).__name__}>"
 
 
-def beginning(value: object, longest: int) -> str:
-    """Give a little more than the beginning of a value's repr, without making the rest.
-
-    Args:
-        value: The value.
-        longest: How many characters to give at the least, where there are as many.
-
-    Returns:
-        The beginning of its repr, or all of it.
-    """
+def partial_repr(value: object, longest: int) -> str:
+    """Make at least the first `longest` characters of a value's repr, but not the whole repr of a large value."""
     pieces, length = [], 0
     for piece in _pieces(value, longest):
         pieces.append(piece)
@@ -99,7 +83,7 @@ def beginning(value: object, longest: int) -> str:
 
 
 def _pieces(value: object, longest: int) -> Iterator[str]:
-    """Give a value's repr piece by piece."""
+    """Yield a value's repr piece by piece."""
     if type(value) is list or type(value) is tuple:
         left, right = "[]" if type(value) is list else "()"
         yield left
@@ -124,36 +108,29 @@ def _pieces(value: object, longest: int) -> Iterator[str]:
 def _repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - an endless integer, or a repr of somebody's own
+    except Exception:  # noqa: BLE001 - an integer of more than 4,300 digits, or a class with a broken __repr__
         return f"<{type(value).__name__}>"
 
 
 def listed(values: Iterable[T], write: Callable[[T], str], most: int = 10, longest: int = LONGEST) -> str:
-    """Write several values side by side.
+    """Write the first values with commas between them, and how many more there are.
 
     Args:
         values: The values.
-        write: Writes one of them.
-        most: How many of them to write.
-        longest: The most characters of all that are written.
+        write: Turns one value into text.
+        most: How many values to write.
+        longest: The most characters of the values together.
 
     Returns:
-        The first of them, with commas between them, and how many there are more.
+        For example ``a, b and 3 more``.
     """
     each = list(values)
     more = f" and {len(each) - most} more" if len(each) > most else ""
     return f"{printable(', '.join(map(write, each[:most])), longest)}{more}"
 
 
-def summary(value: Any) -> str:
-    """Write the repr of a dataclass with what it holds, each part cut short. What is None is left out.
-
-    Args:
-        value: The object. Fields of which it has no ``repr`` are left out too.
-
-    Returns:
-        The repr.
-    """
-    told = ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value) if each.repr)
-    parts = (f"{name}={shown(part)}" for name, part in told if part is not None)
+def dataclass_repr(value: Any) -> str:
+    """Write the repr of a dataclass, each field cut short, without those that are None or declared ``repr=False``."""
+    fields = ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value) if each.repr)
+    parts = (f"{name}={short_repr(part)}" for name, part in fields if part is not None)
     return f"{type(value).__name__}({', '.join(parts)})"

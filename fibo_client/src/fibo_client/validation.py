@@ -11,19 +11,7 @@ __all__ = ["check_index", "check_indexes"]
 
 
 def check_index(n: object, max_n: int) -> int:
-    """Check an index.
-
-    Args:
-        n: What was given.
-        max_n: The largest index that is allowed.
-
-    Returns:
-        The index.
-
-    Raises:
-        TypeError: It is not an integer.
-        ValueError: It is negative, or larger than `max_n`.
-    """
+    """Check an index as `check_n` does, with a hint in its TypeError."""
     try:
         return check_n(n, max_n, "the client's max_n")
     except TypeError as error:
@@ -31,17 +19,7 @@ def check_index(n: object, max_n: int) -> int:
 
 
 def check_indexes(ns: object) -> Iterable[Any]:
-    """Check what should be many indexes, as far as that can be seen without iterating over it.
-
-    Args:
-        ns: What was given.
-
-    Returns:
-        The iterable.
-
-    Raises:
-        TypeError: It cannot be iterated over, or is text or bytes.
-    """
+    """Check that `ns` is an iterable, and neither text nor bytes, without iterating over it. Else raise TypeError."""
     if isinstance(ns, Iterable) and not isinstance(ns, (str, bytes, bytearray)):
         return ns
     advice = _advice(ns) if isinstance(ns, Awaitable) else ""

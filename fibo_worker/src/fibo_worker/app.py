@@ -22,8 +22,8 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     """Make a Celery app that hosts the tasks.
 
     Args:
-        settings: What to configure it with. None reads the environment. Celery itself lets the variables
-            ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND``, where set, win over the two URLs given here.
+        settings: The settings. None reads the environment. In Celery itself, the variables ``CELERY_BROKER_URL`` and
+            ``CELERY_RESULT_BACKEND`` win over the two URLs given here.
 
     Returns:
         The app.
@@ -33,7 +33,7 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     """
     if settings is None:
         settings = WorkerSettings.from_env(os.environ)
-    # Celery imports both by their names, when it first needs them.
+    # Celery imports these classes by name, when it first needs them.
     app = Celery(
         "fibo_worker",
         amqp="fibo_worker.guard.transport:_ValidatingAMQP",

@@ -1,4 +1,4 @@
-"""One server process that does not outlive this program, whatever ends this program."""
+"""A server process that ends with this program, even if this program is killed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ for _ in 1 2 3 4 5; do kill -s 0 -- "-$1" || break; sleep 1; done
 kill -s KILL -- "-$1"
 rm -rf -- "$2"
 """
-"""A shell script that waits for a word from this program. If the end of file comes instead, this program is
-gone, be it by SIGKILL, and the script ends the process group and removes the directory."""
+"""A shell script that waits for "done" on its standard input, from this program. End of file means that this program is
+gone, perhaps by SIGKILL. Then the script ends the process group and removes the directory."""
 
 
 class StartError(RuntimeError):
@@ -33,12 +33,12 @@ class StartError(RuntimeError):
 
 
 class Child:
-    """A process in a session of its own, with a directory of its own that holds its log.
+    """A process with its own session and its own directory, which holds its log.
 
     Attributes:
-        directory: The process's directory. It is removed with the process.
-        log: The file with what the process writes.
-        pid: The process's id, which is also that of its group.
+        directory: The process's directory. `stop` removes it.
+        log: The file with the output of the process.
+        pid: The id of the process, and of its process group.
     """
 
     def __init__(self, arguments: Sequence[str], *, name: str, env: Mapping[str, str]) -> None:
@@ -46,7 +46,7 @@ class Child:
 
         Args:
             arguments: The program's path and its arguments. ``{directory}`` in one stands for the directory.
-            name: What to call it in messages and in the names of files.
+            name: Its name in messages and in file names.
             env: Its environment.
 
         Raises:
@@ -58,7 +58,7 @@ class Child:
         command = [each.replace("{directory}", str(self.directory)) for each in arguments]
         try:
             with self.log.open("wb") as log:
-                # A session of its own: a Ctrl-C in the terminal reaches only this program, which stops it.
+                # Its own session: a Ctrl-C in the terminal reaches only this program, which then stops the child.
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -87,14 +87,14 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
         """Wait until the process is ready.
 
         Args:
-            ready: Tells whether it is. It is asked often.
+            ready: Tells whether it is; called every 10 ms.
             timeout: The most seconds to wait.
 
         Raises:
@@ -103,26 +103,26 @@ class Child:
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.running:
-                raise StartError(f"{self._name} ended at once, {self._ending()}.{self._shown_log()}")
+                raise StartError(f"{self._name} ended at once, {self._ending()}.{self._end_of_log()}")
             if time.monotonic() > deadline:
-                raise StartError(f"{self._name} was not ready after {timeout:g} seconds.{self._shown_log()}")
+                raise StartError(f"{self._name} was not ready after {timeout:g} seconds.{self._end_of_log()}")
             time.sleep(0.01)
 
     def check(self) -> None:
-        """See that the process is still there.
+        """Check that the process still runs.
 
         Raises:
-            StartError: It is not. The message has the end of its log.
+            StartError: It does not. The message has the end of its log.
         """
         if not self.running:
-            raise StartError(f"{self._name} has ended by itself, {self._ending()}.{self._shown_log()}")
+            raise StartError(f"{self._name} has ended by itself, {self._ending()}.{self._end_of_log()}")
 
     def stop(self, sig: signal.Signals = signal.SIGTERM, *, timeout: float = 5.0) -> None:
-        """Stop the process and whatever it started, and remove its directory. Doing it twice is harmless.
+        """Stop the process and all that it started, and remove its directory. A second call does nothing.
 
         Args:
-            sig: What tells the process to stop.
-            timeout: Seconds after which its group is killed.
+            sig: The signal that asks the process to stop.
+            timeout: Seconds until its process group is killed.
         """
         try:
             self._end_group(sig, timeout)
@@ -134,12 +134,12 @@ class Child:
         if self._process.returncode is not None:
             return
         try:
-            # To the process alone: a Celery worker stops its own pool, after the tasks that run.
+            # Not to the group: a Celery worker stops its own pool, after the running tasks.
             self._process.send_signal(sig)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout)
         finally:
-            # An empty group is what we want to find here; macOS reports one that is dying as not permitted.
+            # The group may be empty already. macOS reports a dying one as not permitted.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
@@ -156,7 +156,7 @@ class Child:
         code = self._process.returncode
         return f"by signal {-code}" if code < 0 else f"with status {code}"
 
-    def _shown_log(self, lines: int = 25) -> str:
+    def _end_of_log(self, lines: int = 25) -> str:
         try:
             text = self.log.read_text(errors="replace").strip()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The command line: ``fibo-worker start | dev | demo | health | dead``. Each imports what it needs when it runs."""
+"""The command line: ``fibo-worker start | dev | demo | health | dead``. Each command imports what it needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _GRACE = 10.0
-"""Seconds by which ``health`` may take longer than its timeout says, before it is ended."""
+"""Seconds that ``health`` may run beyond its timeout before it ends itself."""
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -84,9 +84,7 @@ def start(
     metrics_host: str | None,
     arguments: tuple[str, ...],
 ) -> None:
-    """Start a worker in the foreground.
-
-    Its Redis is that of CELERY_BROKER_URL.
+    """Start a worker, on the Redis of CELERY_BROKER_URL.
 
     \b
     Examples:
@@ -95,14 +93,14 @@ def start(
       fibo-worker start --metrics-port 9090
       fibo-worker start -- --pool threads
 
-    What comes after -- goes to 'celery worker' as it is. Ctrl-C and SIGTERM let the tasks that run come to their end.
+    Arguments after -- go to 'celery worker' unchanged. At Ctrl-C or SIGTERM, the worker finishes its running tasks.
     """
-    # Celery's command takes these two as well, and would let them win over CELERY_BROKER_URL.
+    # Celery's command also reads these two, and prefers them to CELERY_BROKER_URL.
     env = {name: value for name, value in os.environ.items() if name not in ("BROKER_URL", "RESULT_BACKEND")}
     for variable, given in (("FIBO_METRICS_PORT", metrics_port), ("FIBO_METRICS_HOST", metrics_host)):
         if given is not None:
             env[variable] = str(given)
-    settings = _settings(env)  # a wrong variable is better said here than by a traceback of Celery's
+    settings = _settings(env)  # a wrong variable gives one line here, but a traceback in Celery
     if settings.metrics_port is not None:
         _check_metrics(settings)
     command = [
@@ -118,8 +116,8 @@ def start(
     for option, value in (("--concurrency", concurrency), ("--queues", queues), ("--hostname", hostname)):
         if value is not None:
             command += [option, str(value)]
-    # In place of this process, so that signals and the exit status are the worker's own.
-    os.execve(sys.executable, [*command, *arguments], env)  # noqa: S606 - no shell is what is wanted
+    # exec: signals reach the worker, and its exit status is ours.
+    os.execve(sys.executable, [*command, *arguments], env)  # noqa: S606 - without a shell, on purpose
 
 
 @main.command()
@@ -143,7 +141,7 @@ def start(
 def dev(concurrency: int, port: int) -> None:
     """Start a private Redis and a worker, until Ctrl-C.
 
-    It prints the CELERY_BROKER_URL to use. Both are on this machine only, and are gone afterwards with all they hold.
+    It prints the CELERY_BROKER_URL to use. Both are on this machine only. When they end, all their data is gone.
     """
     from fibo_worker.dev_server import serve
 
@@ -151,7 +149,7 @@ def dev(concurrency: int, port: int) -> None:
         serve(concurrency=concurrency, port=port)
 
 
-@main.command(context_settings={"ignore_unknown_options": True})  # or -4 would be taken for an option
+@main.command(context_settings={"ignore_unknown_options": True})  # else click reads -4 as an option
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -177,7 +175,7 @@ def demo(batch: int, timeout: float, numbers: tuple[str, ...]) -> None:
       fibo-worker demo
       fibo-worker demo 30 40 50
 
-    Starts a worker of its own, and a private Redis unless CELERY_BROKER_URL names one.
+    It starts its own worker, and a private Redis unless CELERY_BROKER_URL names one.
     """
     settings = _settings()
     values = [_value(text, settings.max_n) for text in numbers] or [4, 3, 8, 6, 10]
@@ -221,8 +219,8 @@ def health(timeout: float, hostname: str | None) -> None:
     from fibo_worker.health import UnhealthyError, check
 
     if sys.__stderr__ is not None:
-        # Who asks for health waits for the answer. Should Celery or the network hang where no timeout of theirs
-        # reaches, up to the end of the process, this ends it with status 1, and says where it was.
+        # If Celery or the network hangs beyond all their timeouts, even while the process exits, this ends it with
+        # status 1 and prints where it hung.
         faulthandler.dump_traceback_later(timeout + _GRACE, exit=True, file=sys.__stderr__)
     try:
         nodes = check(settings, timeout=timeout, node=hostname)
@@ -242,7 +240,7 @@ def _settings(env: Mapping[str, str] | None = None) -> WorkerSettings:
 
 
 def _check_metrics(settings: WorkerSettings) -> None:
-    """See that metrics can be served, which is better said here than in the worker's log."""
+    """Check that the worker can serve metrics. An error here is easier to see than in the worker's log."""
     import socket
 
     from fibo_client.errors import ConfigError
@@ -257,7 +255,7 @@ def _check_metrics(settings: WorkerSettings) -> None:
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen()  # Only this is refused, where another listens and allows others to bind.
+            listener.listen()  # bind() alone may succeed on a port where another program listens.
     except OSError as error:
         raise click.ClickException(f"the metrics cannot be served on {host}:{port}: {explain(error)}") from error
 
@@ -289,7 +287,7 @@ def _stopped_by_signals(status: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Say what went wrong with a server or an answer without a traceback."""
+    """Turn errors of a server or an answer into one line without a traceback."""
     from fibo_client.errors import FiboError
     from fibo_worker.child import StartError
 

@@ -1,4 +1,4 @@
-"""The command line's ``fibo-worker dead list | show | requeue | purge``."""
+"""The commands ``fibo-worker dead list | show | requeue | purge``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _queue: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
 
 @click.group()
 def dead() -> None:
-    """Look at the messages that could not be run, and put them back.
+    """Inspect and requeue messages that workers could not run.
 
     \b
     Examples:
@@ -32,7 +32,7 @@ def dead() -> None:
       fibo-worker dead show 0
       fibo-worker dead requeue 0 1
 
-    A worker keeps them in the Redis list QUEUE.dead, with the reason.
+    Workers keep them in the Redis list QUEUE.dead, each with the reason.
     """
 
 
@@ -54,7 +54,7 @@ def list_(queue: str, number: int) -> None:
     for index, each in enumerate(stored):
         dead_letter = _read(each)
         if dead_letter is None:
-            click.echo(f"{index}  something that is no dead letter")
+            click.echo(f"{index}  not a dead letter")
         else:
             name = f"{_safe(dead_letter.task or '-')} {_safe(dead_letter.id or '-')}"
             click.echo(f"{index}  {_safe(dead_letter.at)}  {name}  {_safe(dead_letter.reason)}")
@@ -65,9 +65,9 @@ def list_(queue: str, number: int) -> None:
 @_queue
 @click.argument("index", type=click.IntRange(min=0))
 def show(queue: str, index: int) -> None:
-    """Show one dead letter whole. INDEX is that of the list.
+    """Show one dead letter in full. INDEX is the one that 'list' prints.
 
-    What is not printable ASCII in the message is shown as a Python bytes literal has it.
+    Bytes of the message that are not printable ASCII are escaped as in a Python bytes literal.
     """
     with _opened(queue) as dead_letters:
         stored = dead_letters.stored(index, index)
@@ -75,7 +75,7 @@ def show(queue: str, index: int) -> None:
         raise click.ClickException(f"the queue {_safe(queue)} has no dead letter {index}")
     dead_letter = _read(stored[0])
     if dead_letter is None:
-        raise click.ClickException(f"what stands at {index} is no dead letter: {stored[0]!r:.200}")
+        raise click.ClickException(f"the element at {index} is not a dead letter: {stored[0]!r:.200}")
     for name in ("reason", "at", "queue", "task", "id"):
         click.echo(f"{name + ':':8}{_safe(getattr(dead_letter, name) or '-')}")
     click.echo(f"raw:    {repr(dead_letter.raw)[2:-1]}")
@@ -87,9 +87,9 @@ def show(queue: str, index: int) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.argument("indexes", type=click.IntRange(min=0), nargs=-1)
 def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> None:
-    """Put messages back into their queue, as they came. INDEXES are those of the list.
+    """Put messages back into their queue, unchanged. INDEXES are those that 'list' prints.
 
-    They go to the end of the queue. One that still cannot be run comes back as a dead letter.
+    They go to the end of the queue. A message that still cannot be run becomes a dead letter again.
     """
     if every == bool(indexes):
         raise click.UsageError("name the indexes of the dead letters to put back, or say --all")
@@ -97,10 +97,10 @@ def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> Non
         if every:
             stored = dead_letters.stored()
         else:
-            # New ones shift the indexes, so read once and then go by the content.
+            # New dead letters shift the indexes, so read these once, and then go by the content.
             stored = [each for index in sorted(set(indexes)) for each in dead_letters.stored(index, index)]
             if len(stored) < len(set(indexes)):
-                raise click.ClickException(f"the queue {_safe(queue)} has not all of these dead letters")
+                raise click.ClickException(f"the queue {_safe(queue)} does not have all of these dead letters")
         sound = [each for each in stored if _read(each) is not None]
         for each in sound[:20]:
             dead_letter = _read(each)
@@ -112,7 +112,7 @@ def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> Non
             click.echo(f"and {len(sound) - 20} more")
         if sound and not yes:
             click.confirm(f"Put {len(sound)} messages back into the queue {_safe(queue)}?", abort=True)
-        # The oldest first, so that they are run in the order in which they came.
+        # The oldest first, so that they run in the order in which they came.
         sound.reverse()
         moved = sum(dead_letters.requeue(sound[start : start + _BATCH]) for start in range(0, len(sound), _BATCH))
     click.echo(f"{moved} put back.")
@@ -144,7 +144,7 @@ def _opened(queue: str) -> Iterator[DeadLetters]:
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
 
-    from fibo_worker.app import create_app  # reads the variables, too
+    from fibo_worker.app import create_app  # its module reads the variables, too, so check them first
     from fibo_worker.health import HINT, masked_url
 
     app = create_app(settings)
@@ -172,7 +172,7 @@ def _read(stored: bytes) -> DeadLetter | None:
 
 
 def _safe(text: str) -> str:
-    """Escape and shorten a text that came over the wire, so that it cannot control the terminal."""
+    """Escape and shorten a text from the wire, so that it cannot control the terminal."""
     from fibo_client.text import printable
 
     return printable(text.encode("unicode_escape").decode("ascii"))

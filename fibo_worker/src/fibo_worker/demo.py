@@ -1,4 +1,4 @@
-"""``fibo-worker demo``: the whole job once, from values to answers, with a client and a real worker."""
+"""``fibo-worker demo``: a client and a real worker do the whole job once, from values to answers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _SHARED_QUEUE: Final = "fibo.demo"
-"""The queue on somebody's own Redis: workers that do not know these tasks may serve the usual one there."""
+"""The queue on a Redis that the user named. There, ``celery`` may have workers that do not know these tasks."""
 
-_SHOWN: Final = 400
-"""How much of a sentence is shown; one with F(10000000) would fill the terminal for a while."""
+_LONGEST: Final = 400
+"""The most characters of a sentence to print. The one with F(10000000) has two million."""
 
 
 def run(
@@ -38,9 +38,9 @@ def run(
     """Run the demo.
 
     Args:
-        values: What to send first, one task each.
-        broker_url: A Redis to use. None starts a private one.
-        result_backend: Where results are stored on that Redis. None is the broker's URL.
+        values: The indexes to send first, one task each.
+        broker_url: The Redis to use. None starts a private one.
+        result_backend: Where results are stored. None is the broker's URL.
         batch: How many numbers to compute at the end.
         timeout: The most seconds that each step may take.
 
@@ -50,7 +50,7 @@ def run(
     Raises:
         StartError: A server could not be started.
         FiboError: An answer did not come.
-        KeyboardInterrupt: A signal came, see `fibo_worker.signals.interruptible`.
+        KeyboardInterrupt: A signal came; see `fibo_worker.signals.interruptible`.
     """
     started = time.perf_counter()
     shared = broker_url is not None
@@ -91,8 +91,8 @@ async def _show_values(client: FiboClient, values: Sequence[int]) -> bool:
     took = time.perf_counter() - started
     right = True
     for handle, value, (n, message) in zip(handles, values, answers, strict=True):
-        shown = message if len(message) <= _SHOWN else f"{message[:_SHOWN]}... ({len(message)} characters in all)"
-        click.echo(f"Value [{n}] -> {shown}")
+        text = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}... ({len(message)} characters in all)"
+        click.echo(f"Value [{n}] -> {text}")
         right &= (n, message) == (value, fibo_message(handle.id, decimal(fibonacci(value))))
     click.echo(f"{len(values)} values, one task each: {took * 1000:.0f} ms")
     return right
@@ -119,7 +119,7 @@ async def _show_batch(client: FiboClient, size: int) -> bool:
 
 
 class _Progress:
-    """One line that is written over on a terminal, and a few plain lines elsewhere."""
+    """One line that overwrites itself on a terminal, or a few plain lines elsewhere."""
 
     def __init__(self, total: int) -> None:
         self._total = total

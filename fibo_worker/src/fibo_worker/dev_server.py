@@ -1,4 +1,4 @@
-"""``fibo-worker dev``: a private Redis and a worker in the foreground, until a signal ends them."""
+"""``fibo-worker dev``: a private Redis and a worker, until a signal ends them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Ctrl-C stops both."""
 
 
 def serve(*, concurrency: int, port: int) -> None:
-    """Run a private Redis and a worker, and show the worker's log. It ends by an exception only.
+    """Run a private Redis and a worker, and print the worker's log. It ends only by an exception.
 
     Args:
         concurrency: How many tasks the worker runs at a time.
-        port: The port of the Redis. 0 is any that is free.
+        port: The port of the Redis. 0 is any free one.
 
     Raises:
-        StartError: One of them could not be started, or ended by itself.
+        StartError: The Redis or the worker could not be started, or ended by itself.
     """
     with running(concurrency=concurrency, port=port) as here:
         click.echo(_WELCOME.format(url=here.url))
@@ -51,4 +51,4 @@ def serve(*, concurrency: int, port: int) -> None:
                 here.worker.check()
                 if here.redis is not None:
                     here.redis.check()
-                time.sleep(0.2)  # Neither a file nor a child of a child tells when there is more to say.
+                time.sleep(0.2)  # Polling: nothing signals that the log grew.

@@ -1,4 +1,4 @@
-"""The arithmetic: exact Fibonacci numbers and their decimal digits. Pure, and unaware of tasks and limits."""
+"""The arithmetic: exact Fibonacci numbers and their decimal digits. Pure; it knows no tasks and no limits."""
 
 from __future__ import annotations
 
@@ -8,27 +8,12 @@ __all__ = ["decimal", "fibonacci"]
 
 
 def fibonacci(n: int) -> gmpy2.mpz:
-    """Compute a Fibonacci number.
-
-    Args:
-        n: Its index, 0 or more. F(0) is 0 and F(1) is 1.
-
-    Returns:
-        F(n), exact. It is a GMP integer: turning it into an int and that into text would cost far more than
-        computing it.
-    """
+    """Compute F(n), exact, for n of 0 or more; F(0) is 0 and F(1) is 1."""
+    # A GMP integer: to convert it to an int, and that to text, would take far longer than to compute it.
     return gmpy2.fib(n)
 
 
 def decimal(number: gmpy2.mpz) -> str:
-    """Write a number in decimal digits.
-
-    CPython's own conversion takes quadratic time and refuses more than 4,300 digits; GMP's does neither.
-
-    Args:
-        number: The number.
-
-    Returns:
-        Its digits.
-    """
+    """Write a number in decimal digits."""
+    # CPython's own conversion takes quadratic time and refuses more than 4,300 digits; GMP's does neither.
     return str(number.digits(10))

@@ -1,4 +1,4 @@
-"""Whether a worker answers, and if not, why."""
+"""Check whether a worker answers, and if not, say why."""
 
 from __future__ import annotations
 
@@ -22,28 +22,21 @@ class UnhealthyError(Exception):
 
 
 HINT: Final = "CELERY_BROKER_URL says where Redis is; `fibo-worker dev` starts one to try."
-"""What to do if Redis cannot be reached."""
+"""The hint for a Redis that cannot be reached."""
 
 
 def masked_url(connection: Connection, settings: WorkerSettings) -> str:
-    """Give a broker's URL without the password.
-
-    Args:
-        connection: The broker.
-        settings: The settings of the connection.
-
-    Returns:
-        Its URL, with asterisks for a password if there is one.
-    """
+    """Return a broker's URL with asterisks for its password, if it has one."""
     url: str = connection.as_uri()
-    return url if "@" in settings.broker_url else url.replace("://:**@", "://")  # Kombu always puts them.
+    # Kombu writes asterisks even without a password.
+    return url if "@" in settings.broker_url else url.replace("://:**@", "://")
 
 
 def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = None) -> list[str]:
-    """Ask for a worker.
+    """Ping the workers of a broker.
 
     Args:
-        settings: Where the broker is.
+        settings: The settings, with the broker's URL.
         timeout: The most seconds to wait, for the connection and the answer together.
         node: The name of the node that must answer. None is any.
 

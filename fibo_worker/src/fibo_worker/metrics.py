@@ -1,4 +1,4 @@
-"""What a worker reports for its metrics. `fibo_worker.prometheus` counts it for Prometheus."""
+"""The events that a worker counts in its metrics. `fibo_worker.prometheus` counts them for Prometheus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["Metrics"]
 
 
 class Metrics:
-    """Counts nothing. A subclass counts what the worker's main process reports."""
+    """The no-op metrics. A subclass counts the events, which the worker's main process reports."""
 
     def task_ended(self, task: str, state: str, seconds: float | None) -> None:
         """Count a task that has ended, or that will be retried.
@@ -18,8 +18,4 @@ class Metrics:
         """
 
     def message_dead_lettered(self, queue: str) -> None:
-        """Count a message that was dead-lettered.
-
-        Args:
-            queue: The queue that it came from.
-        """
+        """Count a message of a queue that was dead-lettered."""

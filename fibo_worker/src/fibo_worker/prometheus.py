@@ -1,7 +1,7 @@
 """A worker's metrics for Prometheus, served by HTTP from its main process.
 
-The main process sees the end of each task, whatever the pool, and counts it there. The lengths of the queues are read
-from Redis at each scrape, by a thread that the scrape waits for a second at most.
+With any pool, the main process sees the end of each task, and counts it. At each scrape, a thread reads the lengths of
+the queues from Redis; the scrape waits for it for a second at most.
 """
 
 from __future__ import annotations
@@ -40,49 +40,40 @@ __all__ = ["PrometheusMetrics", "explain", "expose"]
 _logger: Final = logging.getLogger(__name__)
 
 REDIS_TIMEOUT: Final = 1.0
-"""Seconds that a scrape waits for Redis. Without an answer by then, it leaves the metrics of the queues out."""
+"""Seconds that a scrape waits for Redis. After that, it leaves out the metrics of the queues."""
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 UNKNOWN: Final = "(not registered)"
-"""The label of every task that is not registered here: senders could invent any number of names."""
+"""The label of every task that this worker does not know. Senders could invent any number of names."""
 
 
 class PrometheusMetrics(Metrics):
-    """Count for Prometheus.
-
-    Args:
-        registry: Where the metrics are collected.
-    """
+    """Counts a worker's events in a registry of Prometheus."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._tasks = Counter(
             "fibo_worker_tasks",
-            "Tasks that ended on this worker, by Celery's state; LOST if the process that ran one was lost.",
+            "Tasks that ended on this worker, by Celery's state; LOST if the task's process was lost.",
             ["task", "state"],
             registry=registry,
         )
         self._durations = Histogram(
             "fibo_worker_task_duration_seconds",
-            "How long tasks ran, whatever became of them.",
+            "How long tasks ran, whatever their outcome.",
             ["task"],
             buckets=BUCKETS,
             registry=registry,
         )
         self._dead_letters = Counter(
             "fibo_worker_dead_letters",
-            "Messages that this worker dead-lettered because they cannot be run.",
+            "Messages that this worker could not run and dead-lettered.",
             ["queue"],
             registry=registry,
         )
 
     def initialize_labels(self, tasks: Iterable[str], queues: Iterable[str]) -> None:
-        """Begin each count at zero, so that its first rise shows.
-
-        Args:
-            tasks: The names of tasks.
-            queues: The names of queues.
-        """
+        """Start the counters of these tasks and queues at zero, so that Prometheus sees their first increase."""
         for task in tasks:
             for state in ("SUCCESS", "FAILURE"):
                 self._tasks.labels(task, state)
@@ -102,13 +93,7 @@ class PrometheusMetrics(Metrics):
 
 
 class _Length(NamedTuple):
-    """The length of one of a queue's lists.
-
-    Attributes:
-        queue: The queue's name.
-        priority: The priority of the list.
-        waiting: The messages in it.
-    """
+    """The length of one Redis list of a queue, which has one for each priority."""
 
     queue: str
     priority: int
@@ -116,14 +101,14 @@ class _Length(NamedTuple):
 
 
 class _Lengths(NamedTuple):
-    """How many messages wait, and how many dead letters are kept."""
+    """The lengths of all queues, and the number of dead letters by queue."""
 
     waiting: list[_Length]
     dead: dict[str, int]
 
 
 class _Reading(threading.Thread):
-    """One attempt to read the lengths. Concurrent scrapes share it."""
+    """One attempt to read the lengths, which concurrent scrapes share."""
 
     def __init__(self, app: Celery) -> None:
         super().__init__(name="fibo-metrics-lengths", daemon=True)
@@ -133,15 +118,15 @@ class _Reading(threading.Thread):
     def run(self) -> None:
         try:
             self.found = _read(self._app)
-        except Exception as error:  # noqa: BLE001 - the metrics are left out; the worker itself says what is wrong
-            _logger.debug("the length of the queues could not be read: %s", error)
+        except Exception as error:  # noqa: BLE001 - the scrape leaves the metrics out; the worker itself logs the outage
+            _logger.debug("could not read the lengths of the queues: %s", error)
 
 
 def _read(app: Celery) -> _Lengths:
     names = list(app.amqp.queues.consume_from)
     limits = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
     with app.connection_for_read(transport_options=limits) as connection, connection.channel() as channel:
-        # Kombu's own client would put the prefix before some of the keys, and not before others.
+        # Not kombu's own client: that adds the prefix to the keys of some commands only.
         client = redis.Redis(connection_pool=channel.pool)
         prefix, steps = channel.global_keyprefix, channel.priority_steps
         dead = [DeadLetters(client, name, prefix=prefix).key for name in names]
@@ -157,11 +142,7 @@ def _read(app: Celery) -> _Lengths:
 
 
 class _LengthCollector:
-    """Reads the lengths of the queues from Redis, once for all concurrent scrapes.
-
-    Args:
-        app: The app, whose broker and queues they are.
-    """
+    """Reads the lengths of an app's queues from Redis, once for all concurrent scrapes."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -169,7 +150,7 @@ class _LengthCollector:
         self._reading: _Reading | None = None
 
     def describe(self) -> list[Metric]:
-        """Describe no metric beforehand, so that registering reads nothing."""
+        """Describe no metrics, so that the registry does not call `collect` to find out."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -184,7 +165,7 @@ class _LengthCollector:
             return
         waiting = GaugeMetricFamily(
             "fibo_worker_queue_messages",
-            "Messages that wait in a queue, by priority. Every worker of the queue says the same.",
+            "Messages that wait in a queue, by priority. Every worker of the queue reports the same.",
             labels=["queue", "priority"],
         )
         for queue, priority, count in reading.found.waiting:
@@ -192,7 +173,7 @@ class _LengthCollector:
         yield waiting
         kept = GaugeMetricFamily(
             "fibo_worker_dead_letters_kept",
-            "Dead letters that are kept beside a queue. Every worker of the queue says the same.",
+            "Dead letters that are kept beside a queue. Every worker of the queue reports the same.",
             labels=["queue"],
         )
         for queue, count in reading.found.dead.items():
@@ -211,14 +192,7 @@ class _Exposition(bootsteps.StartStopStep):
         self._thread: threading.Thread | None = None
 
     def start(self, worker: Any) -> None:
-        """Start to serve.
-
-        Args:
-            worker: The worker.
-
-        Raises:
-            SystemExit: It cannot listen there. The log says why.
-        """
+        """Serve the metrics. Raise SystemExit, after a line in the log, if the address cannot be used."""
         app = worker.app
         settings = app.fibo_settings
         registry = CollectorRegistry()
@@ -244,11 +218,7 @@ class _Exposition(bootsteps.StartStopStep):
         _logger.info("metrics are served on http://%s/metrics", where)
 
     def stop(self, worker: Any) -> None:
-        """Stop to serve. A second call does nothing.
-
-        Args:
-            worker: The worker.
-        """
+        """Stop serving. A second call does nothing."""
         if self._server is None:
             return
         worker.app.fibo_metrics = Metrics()
@@ -261,11 +231,7 @@ class _Exposition(bootsteps.StartStopStep):
         self._server = None
 
     def terminate(self, worker: Any) -> None:
-        """Stop to serve: the worker ends without waiting for its tasks.
-
-        Args:
-            worker: The worker.
-        """
+        """Stop serving, when the worker ends without waiting for its tasks."""
         self.stop(worker)
 
     def _revoked(self, sender: Any = None, **_: Any) -> None:
@@ -275,28 +241,17 @@ class _Exposition(bootsteps.StartStopStep):
         self._metrics.task_ended(UNKNOWN, "FAILURE", None)
 
     def _forked(self, **_: Any) -> None:
-        # A process of the pool inherits the socket, and would not answer on it.
+        # A process of the pool inherits the listening socket, but never accepts on it.
         self._server.socket.close()
 
 
 def expose(app: Celery) -> None:
-    """Have the workers of an app serve their metrics on the address of its settings.
-
-    Args:
-        app: The app.
-    """
+    """Let an app's worker serve its metrics on the address in the app's settings."""
     app.steps["worker"].add(_Exposition)
 
 
 def explain(error: OSError) -> str:
-    """Explain why a worker cannot listen on its port, with a hint.
-
-    Args:
-        error: The system's error.
-
-    Returns:
-        The reason.
-    """
+    """Explain why a worker cannot listen on its port, with a hint."""
     if error.errno == errno.EADDRINUSE:
         return "the port is in use; each worker needs one of its own (--metrics-port, FIBO_METRICS_PORT)"
     if error.errno == errno.EADDRNOTAVAIL or not isinstance(error.errno, int) or error.errno < 0:

@@ -6,17 +6,18 @@
 | `CELERY_RESULT_BACKEND`   | the broker's URL           | where results are stored                     |
 | `FIBO_MAX_N`              | 10000000                   | the largest n that is computed               |
 | `FIBO_TIME_LIMIT`         | 120                        | seconds until a task is killed               |
-| `FIBO_SOFT_TIME_LIMIT`    | 110                        | seconds until it is told to stop; fewer      |
-| `FIBO_VISIBILITY_TIMEOUT` | 180                        | seconds until a lost task is run again; more |
+| `FIBO_SOFT_TIME_LIMIT`    | 110                        | seconds until a task gets an exception       |
+| `FIBO_VISIBILITY_TIMEOUT` | 180                        | seconds until a lost task runs again         |
 | `FIBO_RESULT_EXPIRES`     | 3600                       | seconds for which a result is kept           |
 | `FIBO_DEAD_LETTER_LIMIT`  | 10000                      | dead letters that are kept for each queue    |
 | `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
 | `FIBO_MAX_MEMORY`         | 4096                       | MiB of address space for each of its processes |
-| `FIBO_MASTER_NAME`        | none                       | what Sentinels call the master               |
+| `FIBO_MASTER_NAME`        | none                       | the Sentinels' name for the master           |
 | `FIBO_METRICS_PORT`       | none                       | where metrics are served for Prometheus      |
 | `FIBO_METRICS_HOST`       | `127.0.0.1`                | the address of this machine for that         |
 
-Fewer and more than the time limit, that is. The visibility timeout must be the same for every worker on one broker.
+The soft time limit must be less than the time limit, and the visibility timeout more. All workers on one broker need
+the same visibility timeout.
 """
 
 from __future__ import annotations
@@ -53,35 +54,35 @@ _VARIABLES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What a worker needs to know. Times are whole seconds."""
+    """The settings of a worker. Times are whole seconds."""
 
     broker_url: str = field(default="redis://localhost:6379/0", repr=False)
     """Where tasks come from: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``."""
     result_backend: str | None = field(default=None, repr=False)
-    """Where results are stored, spelled likewise. None is the broker's URL."""
+    """Where results are stored: a URL of the same kinds. None is the broker's URL."""
     max_n: int = DEFAULT_MAX_N
-    """The largest n that is computed."""
+    """The largest n that the worker computes."""
     time_limit: int = 120
-    """After this a task's process is killed."""
+    """The time after which the worker kills a task's process."""
     soft_time_limit: int = 110
-    """After this a task is told to stop, by an exception."""
+    """The time after which the worker raises SoftTimeLimitExceeded in a task."""
     visibility_timeout: int = 180
-    """After this a task whose worker was lost is run again; so every task must have ended by then."""
+    """The time after which a task runs again if its worker was lost. Every task must end before that."""
     result_expires: int = 3600
-    """For this long a result is kept."""
+    """How long Redis keeps a result."""
     dead_letter_limit: int = 10_000
-    """So many messages that cannot be run are kept for each queue; the oldest go first."""
+    """The most dead letters of each queue. The oldest are dropped."""
     max_body_bytes: int = 16 * 1024 * 1024
     """The most bytes that the body of a message may have when decompressed."""
     max_memory: int = 4096
-    """MiB of address space that each process which runs tasks may have. One that has come to use a quarter of that
-    is replaced after its task."""
+    """MiB of address space for each process that runs tasks. After a task, the worker replaces a process that uses more
+    than a quarter of that."""
     master_name: str | None = None
-    """What Sentinels call the master; ``sentinel://`` needs it, and takes the same for tasks and results."""
+    """The Sentinels' name for the master. ``sentinel://`` needs it, and uses it for tasks and results."""
     metrics_port: int | None = None
-    """The port on which metrics are served for Prometheus. None is not at all."""
+    """The port of the metrics for Prometheus. With None, the worker serves none."""
     metrics_host: str = "127.0.0.1"
-    """The address of this machine on which they are served. Who can reach it can read them: there is no password."""
+    """The address of this machine for the metrics. They have no password: whoever reaches the address can read them."""
 
     def __post_init__(self) -> None:
         for name, variable in _VARIABLES.items():
@@ -94,20 +95,20 @@ class WorkerSettings:
         if self.soft_time_limit >= self.time_limit:
             raise ConfigError(
                 f"FIBO_SOFT_TIME_LIMIT={self.soft_time_limit} must be less than "
-                f"FIBO_TIME_LIMIT={self.time_limit}, or a task is killed before it is told to stop"
+                f"FIBO_TIME_LIMIT={self.time_limit}, or the worker kills a task before the soft limit"
             )
         if self.visibility_timeout <= self.time_limit:
             raise ConfigError(
                 f"FIBO_VISIBILITY_TIMEOUT={self.visibility_timeout} must be more than "
-                f"FIBO_TIME_LIMIT={self.time_limit}, or a task that is still running is run once more"
+                f"FIBO_TIME_LIMIT={self.time_limit}, or a task that still runs is started a second time"
             )
         _check_url("CELERY_BROKER_URL", self.broker_url)
         if self.result_backend is not None:
             _check_url("CELERY_RESULT_BACKEND", self.result_backend)
         sentinel = any(url.startswith("sentinel:") for url in (self.broker_url, self.result_backend or ""))
         if sentinel and not self.master_name:
-            raise ConfigError("FIBO_MASTER_NAME must say what the Sentinels call the master, as sentinel:// needs it")
-        # Sentinels are a list for both; only the broker understands a list of plain servers.
+            raise ConfigError("FIBO_MASTER_NAME must be the Sentinels' name for the master, as sentinel:// needs it")
+        # Broker and backend both accept a list of Sentinels, but only the broker a list of plain servers.
         backend = self.result_backend or self.broker_url
         if ";" in backend and not backend.startswith("sentinel:"):
             raise ConfigError(
@@ -116,7 +117,7 @@ class WorkerSettings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Read the settings from an environment. A variable that is empty counts as not set.
+        """Read the settings from an environment. An empty variable counts as not set.
 
         Args:
             env: The environment, such as ``os.environ``.
@@ -125,12 +126,12 @@ class WorkerSettings:
             The settings.
 
         Raises:
-            ConfigError: A variable is wrong. The message names it, and shows no password.
+            ConfigError: A variable is wrong. The message names it, and contains no password.
         """
         fields: dict[str, Any] = {
             name: _whole(variable, env[variable]) for name, variable in _VARIABLES.items() if env.get(variable)
         }
-        # Celery reads tasks from the first of these two that is set.
+        # Celery reads tasks from the first of these two variables that is set.
         if broker := env.get("CELERY_BROKER_READ_URL") or env.get("CELERY_BROKER_URL"):
             fields["broker_url"] = broker
         if backend := env.get("CELERY_RESULT_BACKEND"):
@@ -151,11 +152,7 @@ class WorkerSettings:
         return settings
 
     def celery_conf(self) -> dict[str, Any]:
-        """Give the Celery configuration.
-
-        Returns:
-            Celery's settings by their names.
-        """
+        """Make the Celery configuration: Celery's settings by their names."""
         backend = self.result_backend or self.broker_url
         conf: dict[str, Any] = {
             "broker_url": self.broker_url,
@@ -167,18 +164,18 @@ class WorkerSettings:
             "result_expires": self.result_expires,
             "enable_utc": True,
             "timezone": "UTC",
-            # A task is lost with its worker unless it is acknowledged late. Computing twice does no harm.
+            # With early acknowledgement, a task is lost with its worker. These tasks may run twice without harm.
             "task_acks_late": True,
-            # A task whose process was killed runs again, once: `fibo_worker.guard.poison_limit` has the limit.
+            # A task whose process was killed runs once more: `fibo_worker.guard.poison_limit` has the limit.
             "task_reject_on_worker_lost": True,
             "worker_max_memory_per_child": self.max_memory * 1024 // 4,
-            # After a lost connection such a task cannot be acknowledged and will come again, so stop it.
+            # After a lost connection, the worker cannot acknowledge a running task, and Redis redelivers it: stop it.
             "worker_cancel_long_running_tasks_on_connection_loss": True,
-            # Small tasks must not wait in a worker's hands behind a large one.
+            # A worker must not reserve small tasks while it runs a large one.
             "worker_prefetch_multiplier": 1,
             "task_time_limit": self.time_limit,
             "task_soft_time_limit": self.soft_time_limit,
-            # Kombu looks for lost tasks every 10 seconds, but at each tenth time only, unless it is told to.
+            # By default, kombu looks for lost tasks only every tenth time, that is every 100 seconds.
             "broker_transport_options": {
                 "visibility_timeout": self.visibility_timeout,
                 "unacked_restore_interval": min(10.0, self.visibility_timeout / 10),
@@ -189,8 +186,8 @@ class WorkerSettings:
         if self.master_name is not None:
             conf["broker_transport_options"]["master_name"] = self.master_name
             conf["result_backend_transport_options"] = {"master_name": self.master_name}
-        # Without a word on certificates, Celery's broker checks none and its backend refuses to start. A URL
-        # that says something wins over these two settings, in both.
+        # By default, Celery's broker checks no certificates, and its backend refuses to start. An ssl_cert_reqs in a
+        # URL wins over these two settings.
         if _is_tls(self.broker_url):
             conf["broker_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         if _is_tls(backend):
@@ -202,9 +199,9 @@ def _whole(variable: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        # A long value is most likely something else pasted here, and may be a secret.
-        shown = repr(text) if len(text) <= 20 else f"a text of {len(text)} characters"
-        raise ConfigError(f"{variable} must be a whole number, 1 or more, not {shown}") from None
+        # A long value is probably a paste error, and may be a secret.
+        value = repr(text) if len(text) <= 20 else f"a text of {len(text)} characters"
+        raise ConfigError(f"{variable} must be a whole number, 1 or more, not {value}") from None
 
 
 def _check_port(port: object) -> None:
@@ -217,7 +214,7 @@ def _is_tls(url: str) -> bool:
 
 
 def _check_url(variable: str, url: str) -> None:
-    """Refuse what Celery would misread, without showing the URL: it may hold a password."""
+    """Refuse a URL that Celery would misread. The error does not contain the URL, which may hold a password."""
     if not isinstance(url, str):
         raise ConfigError(f"{variable} must be text, not {type(url).__name__}")
     urls = url.split(";")

@@ -1,4 +1,4 @@
-"""How signals end ``fibo-worker dev`` and ``fibo-worker demo``: by the first one, and in order."""
+"""End ``fibo-worker dev`` and ``fibo-worker demo`` cleanly at the first signal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    # Under nohup, SIGHUP is ignored, and is to stay so.
+    # nohup ignores SIGHUP; keep it so.
     wanted = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
     before = {each: signal.signal(each, stop) for each in wanted}
     try:
@@ -45,8 +45,8 @@ def interruptible() -> Iterator[None]:
 def cancelled_by_signals() -> Iterator[None]:
     """Inside `interruptible`, let the signal cancel the asyncio task that runs the block.
 
-    A handler that raised would raise wherever the event loop happens to be, perhaps in another task. So the runner of
-    the task finds CancelledError instead.
+    A handler that raises would raise wherever the event loop is at that moment, perhaps in another task. So the block
+    ends with CancelledError.
 
     Yields:
         None.

@@ -21,19 +21,19 @@ __all__ = [
 ]
 
 CHUNK_BUDGET: Final = contract.DEFAULT_MAX_N
-"""What the numbers of one chunk may add up to, or the worker's largest n if that is more. An answer's size
-grows with n, so this keeps a chunk's answer within that of the largest single number."""
+"""The largest sum of the numbers of one chunk, or the worker's largest n if that is more. The size of an answer grows
+with n, so the answer of a chunk is no larger than that of the largest single number."""
 
 _WHOSE: Final = "the worker's FIBO_MAX_N"
 _RESULT_IN_LOG: Final = 20
-"""How much of an answer Celery writes into the log. By default it would be pages of digits for each second of work."""
+"""How many characters of an answer Celery logs. Its default would log pages of digits for each second of work."""
 
 
 def register(app: Celery, *, max_n: int = contract.DEFAULT_MAX_N) -> None:
-    """Make the tasks known to a Celery app.
+    """Register the tasks with a Celery app.
 
     Args:
-        app: The app: the worker's own, or one of yours that shall host these tasks beside others.
+        app: The worker's own app, or an app of yours that hosts these tasks beside others.
         max_n: The largest n to compute.
     """
 
@@ -46,7 +46,7 @@ def register(app: Celery, *, max_n: int = contract.DEFAULT_MAX_N) -> None:
     def many(numbers: Any) -> list[str | dict[str, list[str]]]:
         return fibonacci_chunk(numbers, max_n=max_n)
 
-    # Not shared: a shared task would also appear, with this app's limit, in every other app of the process.
+    # shared=False: a shared task would appear in every other app of the process, too, with the limit of this one.
     app.task(fibo, name=contract.FIBO_TASK.name, bind=True, shared=False, resultrepr_maxsize=_RESULT_IN_LOG)
     app.task(sqrt_task, name=contract.SQRT_TASK.name, shared=False, resultrepr_maxsize=_RESULT_IN_LOG)
     app.task(one, name=contract.FIBONACCI.name, shared=False, resultrepr_maxsize=_RESULT_IN_LOG)
@@ -54,7 +54,7 @@ def register(app: Celery, *, max_n: int = contract.DEFAULT_MAX_N) -> None:
 
 
 def fibo_task(value: Any, *, task_id: str, max_n: int = contract.DEFAULT_MAX_N) -> tuple[int, str]:
-    """Compute a Fibonacci number and say it in a sentence.
+    """Compute a Fibonacci number and put it into a sentence.
 
     Args:
         value: The index.
@@ -106,7 +106,7 @@ def fibonacci_task(n: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> str:
 
 
 def fibonacci_chunk(numbers: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> list[str | dict[str, list[str]]]:
-    """Compute several Fibonacci numbers. One that is refused fails alone.
+    """Compute several Fibonacci numbers. A bad index does not affect the others.
 
     Args:
         numbers: The indexes.
@@ -117,7 +117,7 @@ def fibonacci_chunk(numbers: Any, *, max_n: int = contract.DEFAULT_MAX_N) -> lis
 
     Raises:
         TypeError: It is not a list.
-        ValueError: The list is too long, or its numbers are too large together.
+        ValueError: The list is too long, or the sum of its numbers is too large.
     """
     if not isinstance(numbers, list):
         raise TypeError(f"a chunk must be a list of integers, not {type(numbers).__name__}")

@@ -82,7 +82,7 @@ async def test_the_backlog_is_bounded(monkeypatch):
 
 
 @virtual
-async def test_nothing_is_sent_while_there_is_nothing_to_tidy():
+async def test_nothing_is_sent_while_there_is_nothing_to_clean():
     async with running() as (broker, store, cleaner):
         cleaner.delete(["a"])
         await asyncio.sleep(3600)
@@ -105,7 +105,7 @@ async def test_closing_does_what_is_left():
 
 
 @virtual
-async def test_an_outage_loses_tidying_but_stops_nothing(monkeypatch):
+async def test_an_outage_loses_deletions_but_stops_nothing(monkeypatch):
     async with running() as (broker, store, cleaner):
 
         async def unreachable(*_):
@@ -160,7 +160,7 @@ async def test_closing_after_thousands_were_cancelled_deletes_first_and_is_quick
 
 
 @virtual
-async def test_a_bug_while_tidying_does_not_end_it(monkeypatch, caplog):
+async def test_a_bug_in_a_round_does_not_end_the_cleaner(monkeypatch, caplog):
     async with running() as (_, store, cleaner):
 
         async def broken(task_ids):
@@ -206,7 +206,7 @@ async def test_closing_has_patience_with_a_redis_that_is_slow_and_answers(monkey
 
 
 @virtual
-async def test_a_bug_in_the_last_tidying_does_not_keep_a_client_from_closing(monkeypatch, caplog):
+async def test_a_bug_in_the_last_round_does_not_keep_a_client_from_closing(monkeypatch, caplog):
     async with running() as (broker, store, cleaner):
 
         async def broken(task_ids):

@@ -16,17 +16,17 @@ OURS = CeleryConfig(broker_url="redis://localhost/0")
 
 @given(st.dictionaries(st.text(min_size=1).filter(lambda name: " [" not in name), st.booleans()))
 def test_what_celery_writes_of_each_task_is_read(declared):
-    told = [f"{name} [ignore_result={ignored}]" for name, ignored in declared.items()]  # As in celery.worker.control.
-    assert {name: _declared(told, name) for name in declared} == declared
+    tasks = [f"{name} [ignore_result={ignored}]" for name, ignored in declared.items()]  # As in celery.worker.control.
+    assert {name: _declared(tasks, name) for name in declared} == declared
 
 
-def test_of_a_task_whose_declaration_is_not_told_it_is_not_known():
-    told = ["a", "b [rate_limit=10/s]", "c [ignore_result=1]", "d [ignore_result=True", None, 5, ["e"], {"f": 1}]
-    assert [_declared(told, task) for task in ("a", "b", "c", "d", "e", "f", "g", None)] == [None] * 8
+def test_a_declaration_that_the_answer_lacks_is_unknown():
+    tasks = ["a", "b [rate_limit=10/s]", "c [ignore_result=1]", "d [ignore_result=True", None, 5, ["e"], {"f": 1}]
+    assert [_declared(tasks, task) for task in ("a", "b", "c", "d", "e", "f", "g", None)] == [None] * 8
 
 
 @pytest.mark.parametrize("answer", [None, "a [ignore_result=True]", 5, {"error": "KeyError('registered')"}])
-def test_what_is_no_list_says_of_no_task_how_it_is_declared(answer):
+def test_an_answer_that_is_not_a_list_declares_nothing(answer):
     assert _declared(answer, "a") is None
 
 

@@ -12,13 +12,13 @@ from fibo_client.testing import FakeCelery
 
 @pytest.fixture(autouse=True)
 def older_worker(monkeypatch):
-    """Let the double's worker answer as theirs do."""
+    """Let the double's worker answer as a worker before Celery 5.7."""
     ask = Inspect.query_task
 
     async def query_task(self, task_ids):
         replies = await ask(self, task_ids)
         return {
-            node: {task_id: told for task_id, told in held.items() if told[0] != "scheduled"}
+            node: {task_id: answer for task_id, answer in held.items() if answer[0] != "scheduled"}
             for node, held in replies.items()
         }
 
@@ -91,7 +91,7 @@ async def test_an_answer_that_is_no_list_of_tasks_for_later_holds_none(fake, mon
         (("b",), ("a",), "b takes tasks from 'q' and knows none of that name; a does, but takes none from there: send"),
         (("b", "c"), ("a", "d"), "b, c take tasks from 'q' and know none of that name; a, d do, but take none from"),
         (("a", "b"), ("a", "d"), "b takes tasks from 'q', too, and knows none of that name, a does: give each kind of"),
-        (("b",), (), "no worker that takes from its queue knows a task of that name: see the module"),
+        (("b",), (), "no worker that takes from its queue knows a task of that name: check the module"),
     ],
 )
 def test_of_a_task_that_no_worker_of_its_queue_knows_it_is_said_who_does(listening, registered, said):

@@ -8,7 +8,7 @@ from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError
 from support.hostile_text import ACTS, TEXTS, check
 
-from fibo_client.celery.redis.errors import RedisFaultError, brief, translated_errors
+from fibo_client.celery.redis.errors import RedisFaultError, translated_errors, without_traceback
 from fibo_client.errors import TransportError
 from fibo_client.text import LONGEST
 
@@ -24,7 +24,7 @@ def fail(error):
         try:
             raise error
         except exceptions.RedisError as said:
-            raise RedisFaultError("unknown", "no") from brief(said)
+            raise RedisFaultError("unknown", "no") from without_traceback(said)
 
 
 def check_chained(error):
@@ -49,4 +49,4 @@ def test_no_error_of_redis_py_is_endless_in_a_traceback(text):
 
 
 def test_what_is_plain_stays_as_redis_py_says_it():
-    assert str(brief(exceptions.ResponseError("unknown command 'é'"))) == "unknown command 'é'"
+    assert str(without_traceback(exceptions.ResponseError("unknown command 'é'"))) == "unknown command 'é'"

@@ -50,7 +50,7 @@ async def called(name: str, call: Coroutine[Any, Any, T]) -> T:
 
 
 class Notes:
-    """A tracer that writes down what it is told."""
+    """A tracer that keeps the arguments of its calls."""
 
     def __init__(self, headers=None) -> None:
         self.headers = headers or {}
@@ -62,8 +62,8 @@ class Notes:
 
 
 class NotedSpan:
-    def __init__(self, notes, *told) -> None:
-        self.notes, self.told = notes, told
+    def __init__(self, notes, *arguments) -> None:
+        self.notes, self.arguments = notes, arguments
         self.injected: list[tuple[str, str]] = []
         self.linked: Counter[str] = Counter()
         self.ends: list[tuple[int, int, Any]] = []
@@ -103,7 +103,7 @@ async def test_a_task_that_is_sent_is_one_message_with_one_end(notes):
         worker.delay = None
         handle = await client.celery.send_task("proj.echo", (1,), queue="q", headers={"mine": 1})
         (span,) = notes.spans
-        assert span.told == ("q", Server("memory"), False, {"mine": 1}, None)
+        assert span.arguments == ("q", Server("memory"), False, {"mine": 1}, None)
         assert span.injected == [("proj.echo", handle.id)]
         assert span.ends == [(1, 0, None)]
 
@@ -114,7 +114,7 @@ async def test_tasks_that_are_sent_together_have_one_end_together(notes):
         worker.delay = None
         handles = await client.celery.send_many([ECHO(1), ECHO(2), ECHO(3)])
         (span,) = notes.spans
-        assert span.told[2] is True
+        assert span.arguments[2] is True
         assert span.injected == [("proj.echo", handle.id) for handle in handles]
         assert span.ends == [(3, 0, None)]
 
@@ -137,7 +137,7 @@ async def test_every_way_to_send_is_told_once(notes, call, batch, messages):
     async with memory_client(telemetry=notes) as (client, _):
         await call(client)
         (span,) = notes.spans
-        assert span.told[2] is batch
+        assert span.arguments[2] is batch
         assert len(span.injected) == messages
         assert span.ends == [(messages, 0, None)]
 
@@ -148,7 +148,7 @@ async def test_concurrent_calls_are_told_as_one_message_that_all_of_them_share(n
         calls = [asyncio.create_task(called(f"caller {n}", client.fibonacci(n))) for n in (5, 6, 7)]
         await asyncio.gather(*calls)
         (span,) = notes.spans
-        assert span.told[4] == "caller 5"
+        assert span.arguments[4] == "caller 5"
         assert span.linked == {"caller 5": 1, "caller 6": 1, "caller 7": 1}
         assert len(span.injected) == 1
 

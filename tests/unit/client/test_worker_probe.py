@@ -1,4 +1,4 @@
-"""Whether any worker is there: asked in time for the error, rarely, and never at the expense of a deadline."""
+"""The probe asks whether any worker listens: in time for the error, rarely, and never at the cost of a deadline."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Broker(MemoryBroker):
         return self.listening
 
 
-async def asked(presence):
-    presence.ask()
+async def asked(probe):
+    probe.ask()
     await asyncio.sleep(0.01)
-    return presence.nobody
+    return probe.nobody
 
 
 @virtual
@@ -43,24 +43,24 @@ async def test_nothing_is_claimed_before_it_was_asked():
 
 
 @virtual
-async def test_that_nobody_listens_is_believed_for_a_moment():
-    presence = WorkerProbe(Broker(0))
-    assert await asked(presence)
+async def test_the_finding_that_nobody_listens_expires():
+    probe = WorkerProbe(Broker(0))
+    assert await asked(probe)
     await asyncio.sleep(FRESH)
-    assert not presence.nobody
+    assert not probe.nobody
 
 
 @virtual
-async def test_a_worker_that_came_is_seen_when_it_is_asked_again():
-    presence = WorkerProbe(broker := Broker(0))
-    assert await asked(presence)
+async def test_the_next_question_finds_a_worker_that_has_come():
+    probe = WorkerProbe(broker := Broker(0))
+    assert await asked(probe)
     broker.listening = 1
     await asyncio.sleep(AGAIN_IF_NOBODY)
-    assert not await asked(presence)
+    assert not await asked(probe)
 
 
 @virtual
-async def test_the_question_is_a_ping_that_wants_no_answer():
+async def test_the_question_is_a_ping_without_replies():
     await asked(WorkerProbe(broker := Broker(1)))
     ((_, request),) = broker.broadcasts
     assert request == ControlRequest(method="ping")
@@ -69,37 +69,37 @@ async def test_the_question_is_a_ping_that_wants_no_answer():
 @virtual
 async def test_workers_that_are_there_are_seldom_asked_and_nobody_is_asked_more_often():
     for listening, pause in ((0, AGAIN_IF_NOBODY), (3, AGAIN_IF_SOMEBODY)):
-        presence = WorkerProbe(broker := Broker(listening))
+        probe = WorkerProbe(broker := Broker(listening))
         for _ in range(1000):
-            await asked(presence)
+            await asked(probe)
         assert len(broker.broadcasts) <= 1 + 1000 * 0.01 / pause
 
 
 @virtual
-async def test_one_question_is_under_way_at_a_time():
-    presence = WorkerProbe(broker := Broker(0))
+async def test_only_one_question_is_under_way_at_a_time():
+    probe = WorkerProbe(broker := Broker(0))
     broker.delay = 100.0
     for _ in range(50):
-        assert not await asked(presence)
+        assert not await asked(probe)
     assert len(broker.broadcasts) == 1
-    await presence.aclose()
+    await probe.aclose()
     assert len(asyncio.all_tasks()) == 1
 
 
 @virtual
-async def test_who_may_not_ask_asks_once():
-    presence = WorkerProbe(broker := Broker(0))
+async def test_a_probe_that_is_refused_asks_once():
+    probe = WorkerProbe(broker := Broker(0))
     broker.down = broker.refuses = True
     for _ in range(3):
-        assert not await asked(presence)
+        assert not await asked(probe)
         await asyncio.sleep(3600)
     assert len(broker.broadcasts) == 1
 
 
 @virtual
-async def test_of_a_broker_that_cannot_be_asked_nothing_is_claimed():
-    presence = WorkerProbe(broker := Broker(0))
-    assert await asked(presence)
+async def test_nothing_is_claimed_while_the_broker_cannot_be_asked():
+    probe = WorkerProbe(broker := Broker(0))
+    assert await asked(probe)
     broker.down = True
     await asyncio.sleep(AGAIN_IF_NOBODY)
-    assert not await asked(presence)
+    assert not await asked(probe)

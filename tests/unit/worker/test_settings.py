@@ -182,7 +182,7 @@ def test_sentinels_are_asked_for_the_master_by_its_name():
 
 @pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
 def test_sentinels_without_the_name_of_a_master_are_refused(variable):
-    with pytest.raises(ConfigError, match=r"^FIBO_MASTER_NAME must say"):
+    with pytest.raises(ConfigError, match=r"^FIBO_MASTER_NAME must be"):
         WorkerSettings.from_env({variable: "sentinel://a:26379/0"})
 
 

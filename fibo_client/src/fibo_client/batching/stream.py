@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeV
 import anyio
 
 from fibo_client.errors import ClientStateError
-from fibo_client.text import shown
+from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -280,7 +280,7 @@ class _Window:
         _wake(self.room)
         if isinstance(entry.answer, Exception) and not self.return_exceptions:
             self.stop()
-            entry.answer.add_note(f"n = {shown(entry.n, _LONGEST_REPR)}")
+            entry.answer.add_note(f"n = {short_repr(entry.n, _LONGEST_REPR)}")
             raise entry.answer
         return entry.n, entry.answer
 

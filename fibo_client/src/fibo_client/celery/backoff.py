@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again."""
+"""How long to wait before the next attempt after a failure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import random
 
 
 def pause(failures: int, first: float, longest: float) -> float:
-    """Draw the pause after a failure: twice as long each time, and shortened at random by up to half.
+    """Draw the pause after a failure: exponential, with jitter.
 
-    Clients that lost the same server at the same moment would otherwise come back at the same moment, too.
+    The jitter keeps clients that lost the same server from coming back all at once.
 
     Args:
-        failures: How many there were in a row, 1 or more.
-        first: Seconds after the first one, at most.
-        longest: Seconds after any, at most.
+        failures: How many failures there were in a row, 1 or more.
+        first: The longest pause after the first failure, in seconds. It doubles with each further one.
+        longest: The longest pause after any failure, in seconds.
 
     Returns:
-        Seconds.
+        Seconds: at least half of the longest pause after this failure.
     """
     return min(first * 2.0 ** min(failures - 1, 30), longest) * random.uniform(0.5, 1.0)

@@ -1,4 +1,4 @@
-"""Asks the result backend, the queue and the workers why a task has no answer."""
+"""Ask the result backend, the queue and the workers why a task has no answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.session import Session
 
 _Holding = dict[str, tuple[str, datetime | None]]
-"""By node name, what the worker says about the task, and since when it has been running."""
+"""By node name: the worker's state of the task (``active``, ``reserved``, ...), and when it began to run."""
 
 
 async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float) -> Diagnosis:
@@ -32,21 +32,21 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
     Args:
         session: The client's running parts.
         result: The task.
-        timeout: Seconds that each look at the queue and at the result, and each round of questions, may take.
+        timeout: Seconds for each read of the queue, each read of the result, and each round of questions.
 
     Returns:
-        What is known.
+        The diagnosis.
 
     Raises:
-        TransportError: The broker could not be asked.
-        ResultDecodeError: What is stored is not a result.
+        TransportError: The broker or the result backend did not answer.
+        ResultDecodeError: The stored result is unreadable.
     """
     session.check()
     own_queue = result.queue or session.queue_of(result.id)
     queue = own_queue or session.config.queue
-    # First the queue, then the workers, then the result: a task that moves on meanwhile is met further on.
+    # First the queue, then the workers, then the result: tasks move in this order, so none is missed.
     place = await session.broker.locate(queue, result.id, timeout=timeout)
-    # The broker counts how many hear a question, where it can.
+    # The broker itself counts how many workers hear a broadcast.
     heard, queues = await asyncio.gather(
         session.broker.broadcast(ControlRequest(method="ping")), Inspect(session, None, timeout).active_queues()
     )
@@ -54,26 +54,26 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
     held: dict[str, Any] = {}
     conf: dict[str, Any] = {}
     if queues:
-        inspect = Inspect(session, list(queues), timeout)  # Who was silent would only be waited for again.
+        inspect = Inspect(session, list(queues), timeout)  # Silent workers would cost the whole timeout again.
         held, registered, conf = await asyncio.gather(
             inspect.query_task([result.id]), inspect.registered("ignore_result"), inspect.conf()
         )
     holding = _holding(held, result.id)
     state = await _state(session, result, timeout)
     if queues and not holding and place.ahead is None and state not in states.READY_STATES:
-        # Before 5.7, workers that are asked for a task do not look among those that they hold for later.
+        # Before Celery 5.7, query_task does not find scheduled tasks.
         holding = await _held_for_later(inspect, result.id)
         state = await _state(session, result, timeout)
     failure = result.cached.failure if result.cached is not None else None
     listening = tuple(name for name, taken in queues.items() if queue in queue_names(taken))
     knowing, unregistered = _known(result.task, registered)
-    # Who has it, or else who may have taken it.
-    blamed = set(holding) or {*listening, *(knowing if own_queue is None else ())}
+    # The workers that hold the task, or else those that may have taken it.
+    suspects = set(holding) or {*listening, *(knowing if own_queue is None else ())}
     elsewhere = {"message": "it asks for no result (ignore_result=True)"} if result.ignored else {}
     if session.backend.unreadable is not None:
         elsewhere["this client"] = session.backend.unreadable
     else:
-        for name in (each for each in queues if each in blamed):
+        for name in (each for each in queues if each in suspects):
             declared = _declared(registered.get(name), result.task)
             if why := stored_elsewhere(conf.get(name), session.config, declared):
                 refused = "it does not know the task, and its refusal is not here: " if name in unregistered else ""
@@ -129,7 +129,7 @@ async def _state(session: Session, result: AsyncResult[Any], timeout: float) -> 
 async def _held_for_later(inspect: Inspect, task_id: str) -> _Holding:
     scheduled = await inspect.scheduled()
     holding: _Holding = {name: ("scheduled", None) for name, answer in scheduled.items() if _lists(answer, task_id)}
-    # Its time may have come before the first question did, and after the last one.
+    # It may have left the schedule before this answer, and entered it after the earlier ones: ask again who holds it.
     return holding or _holding(await inspect.query_task([task_id]), task_id)
 
 
@@ -139,28 +139,28 @@ def _holding(held: dict[str, Any], task_id: str) -> _Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """What a judgement rests on."""
+    """The facts that decide the cause."""
 
     state: str
     unknown: bool
-    """Whether a worker has refused it, because it did not know the task."""
+    """Whether a worker refused the task because it does not know its name."""
     held: tuple[str, ...]
     place: Place
     sent: bool
     guessed: bool
-    """Whether its queue is a guess."""
+    """Whether the queue is a guess."""
     workers: bool
     silent: int
     listening: tuple[str, ...]
     refusing: Sequence[str]
-    """Those that listen and do not know the task."""
+    """The listening workers that do not know the task."""
     accepting: Sequence[str]
-    """Those that listen and know it."""
+    """The listening workers that know the task."""
     elsewhere: dict[str, str]
 
 
 _GRACE: Final = 0.5
-"""Seconds by which a look at the result may take longer: with no time at all, none could be taken."""
+"""Seconds added to the timeout of a read of the result, so that a timeout of 0 still allows one."""
 
 _HELD = {"active": Cause.RUNNING, "reserved": Cause.RESERVED, "scheduled": Cause.SCHEDULED}
 
@@ -171,7 +171,7 @@ def _judge(facts: _Facts) -> Cause:
     for what, cause in _HELD.items():
         if what in facts.held:
             return cause
-    # In a queue that is too long to be read, a task that was sent waits most likely.
+    # Of a long queue only both ends are read. A task that was sent is most likely in between.
     if facts.place.ahead is not None or (not facts.place.complete and facts.sent):
         return _judge_waiting(facts)
     if facts.sent and "message" in facts.elsewhere and facts.state == states.PENDING:
@@ -194,20 +194,21 @@ def _judge_waiting(facts: _Facts) -> Cause:
 
 
 def _known(task: str | None, registered: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Tell which workers know a task, and which do not. Of one that gave no list, neither is told."""
-    told = {name: task in task_names(known) for name, known in registered.items() if isinstance(known, list)}
+    """List the workers that know a task, and those that do not. One without a readable answer is in neither."""
+    knows = {name: task in task_names(known) for name, known in registered.items() if isinstance(known, list)}
     if task is None:
         return (), ()
-    return tuple(name for name in told if told[name]), tuple(name for name in told if not told[name])
+    return tuple(name for name in knows if knows[name]), tuple(name for name in knows if not knows[name])
 
 
 def _declared(known: Any, task: str | None) -> bool | None:
-    """Tell whether a worker declares a task with ``ignore_result=True``. None is not known."""
-    told = known if isinstance(known, list) else ()
-    return next((ignored for ignored in (True, False) if f"{task} [ignore_result={ignored}]" in told), None)
+    """Tell whether a worker declares a task with ``ignore_result=True``. None if that is not known."""
+    tasks = known if isinstance(known, list) else ()
+    return next((ignored for ignored in (True, False) if f"{task} [ignore_result={ignored}]" in tasks), None)
 
 
 def _held(answer: Any, task_id: str) -> tuple[str, datetime | None] | None:
+    """Read one worker's answer to `Inspect.query_task`."""
     match answer.get(task_id) if isinstance(answer, dict) else None:
         case [str(state), {"time_start": float(start)}]:
             try:
@@ -220,6 +221,7 @@ def _held(answer: Any, task_id: str) -> tuple[str, datetime | None] | None:
 
 
 def _lists(scheduled: Any, task_id: str) -> bool:
+    """Tell whether one worker's answer to `Inspect.scheduled` lists a task."""
     for each in scheduled if isinstance(scheduled, list) else ():
         match each:
             case {"request": {"id": held}} if held == task_id:

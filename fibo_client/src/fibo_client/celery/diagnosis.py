@@ -1,4 +1,4 @@
-"""Why a task has no answer, and what is known of it."""
+"""Why a task has no answer: the causes, and the facts behind one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.protocol import states
-from fibo_client.text import listed, printable, shown, summary
+from fibo_client.text import dataclass_repr, listed, printable, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,64 +15,65 @@ if TYPE_CHECKING:
 
 
 class Cause(enum.StrEnum):
-    """Why a task has no answer, as far as it can be told from here."""
+    """Why a task has no answer, as far as the client can find out."""
 
     FINISHED = "finished"
-    """It has one: it is over, and its result is stored."""
+    """It does have an answer: the task is over, and its result is stored."""
     RUNNING = "running"
     """A worker runs it."""
     RESERVED = "reserved"
-    """A worker has taken it and does not run it yet."""
+    """A worker has taken it, but does not run it yet."""
     SCHEDULED = "scheduled"
-    """A worker keeps it for later: it has an ``eta``, a ``countdown``, or is to be retried."""
+    """A worker keeps it for later: it has an ``eta`` or a ``countdown``, or waits for a retry."""
     WAITING = "waiting"
-    """It waits in its queue, behind others or next."""
+    """It waits in its queue."""
     NO_WORKER = "no worker"
-    """It waits, and no worker listens to questions on this broker."""
+    """It waits, and no worker answers on this broker."""
     NOT_LISTENING = "not listening"
-    """It waits, and no worker that answers takes tasks from its queue."""
+    """It waits, and none of the workers that answered takes tasks from its queue."""
     UNKNOWN_TASK = "unknown task"
-    """A worker that does not know a task of that name has refused it, or those that would take it do not know it."""
+    """A worker refused it because it knows no task of that name, or no worker of its queue knows that name."""
     NO_REPLY = "no reply"
-    """A worker that gave no answer may have it, or may be the one to take it: some answer nothing while they run a
-    task (pool ``solo``), some never (without remote control)."""
+    """A worker that gave no answer may hold it, or may yet take it. With the pool ``solo``, workers answer
+    nothing while they run a task; without remote control, they never answer."""
     STORED_ELSEWHERE = "stored elsewhere"
-    """It is nowhere to be found, and its message, its declaration or the workers' settings say: no result, or not where
-    we read."""
+    """The client finds it nowhere. By its message, its declaration or the workers' settings, it stores no result, or
+    stores it where this client does not read."""
     GONE = "gone"
-    """It was sent, and is nowhere to be found: over with its result expired or deleted, or lost with its worker."""
+    """It was sent, and the client finds it nowhere: it ended and its result expired or was deleted, or its worker died
+    with it."""
     NEVER_PUBLISHED = "never published"
-    """It is nowhere to be found, and this client does not remember that it sent it."""
+    """The client finds it nowhere, and does not remember sending it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Diagnosis:
-    """What is known of a task. Print it for a sentence.
+    """The facts about a task without an answer. ``str()`` makes a sentence of them.
 
     Attributes:
         task_id: The task's id.
-        task: The task's name, where it is known.
-        state: The stored state; ``PENDING`` where nothing is stored, or where it cannot be read.
+        task: The task's name, where the client knows it.
+        state: The stored state; ``PENDING`` where nothing is stored, or where this client cannot read results.
         cause: Why it has no answer.
-        queue: The queue that was looked at.
-        guessed: Whether that is a guess: the client's own, where the task's is not known.
-        depth: How many messages wait in it.
-        ahead: About how many of them come before this task's; None if it was not found there.
-        searched: Whether all of the queue was looked at. In a long one only the oldest and the newest are.
-        sent: Whether this client remembers that it sent the task.
+        queue: The queue that the client searched.
+        guessed: Whether that is a guess: the client's default queue, as it does not know the task's.
+        depth: How many messages wait in that queue.
+        ahead: About how many of them come before this task's message; None if that was not found.
+        searched: Whether the client searched all of the queue. Of a long one, it reads only the oldest and the newest.
+        sent: Whether this client remembers sending the task.
         workers: The node names of the workers that answered.
-        silent: How many others heard the questions, and gave no answer that can be read. A worker without remote
-            control hears none.
-        listening: Those that answered and take tasks from that queue.
-        registered: Those that answered and know the task by its name; None where the name is not known.
-        unregistered: Those that take tasks from that queue and do not know the task: one that takes it refuses it.
-        held: What a worker says about the task: ``active``, ``reserved`` or ``scheduled``, by node name.
+        silent: How many other workers heard the questions, but gave no readable answer. A worker without remote control
+            hears none.
+        listening: The workers that answered and take tasks from that queue.
+        registered: The workers that answered and know the task's name; None where this client does not know it.
+        unregistered: The workers that take tasks from that queue but do not know the task. If one takes it, it fails.
+        held: By node name, a worker's state of the task: ``active``, ``reserved`` or ``scheduled``.
         since: When it began to run, by its worker's clock; None if it does not run, or the worker does not say.
-        elsewhere: Why a worker may not store the result where this client reads it, by node name: it declares the task
-            with ``ignore_result=True``, or in which way its settings for results differ. Only what it tells: a worker's
-            environment, which wins over its settings, is not shown. Only workers that hold the task, or may have taken
-            it, are among them. ``message`` stands for the task's own message, where that asks for no result, and
-            ``this client`` for a client that can read none.
+        elsewhere: By node name, why a worker may not store the result where this client reads it: it declares the task
+            with ``ignore_result=True``, or its result settings differ. Only workers that hold the task, or may have
+            taken it, are listed. Their answers do not show their environment, which overrides their settings. The key
+            ``message`` stands for the task's own message, if that asks for no result, and ``this client`` for a client
+            that cannot read results.
     """
 
     task_id: str
@@ -95,7 +96,7 @@ class Diagnosis:
     elsewhere: dict[str, str]
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
     def __str__(self) -> str:
         text = f"{_name(self.task or 'task')}[{_name(self.task_id)}] is {_name(self.state)}: {self.finding()}"
@@ -106,11 +107,7 @@ class Diagnosis:
         return printable(text)
 
     def finding(self) -> str:
-        """Say why it has no answer, without the task's name and state.
-
-        Returns:
-            A clause.
-        """
+        """Say why it has no answer, in a clause without the task's name and state."""
         match self.cause:
             case Cause.FINISHED:
                 return "it is over, and its result is stored"
@@ -121,8 +118,8 @@ class Diagnosis:
             case Cause.NO_WORKER:
                 return f"no worker answers on this broker (one without remote control is not seen); {self._waiting()}"
             case Cause.NOT_LISTENING:
-                whence = f"{shown(self.queue)} (start one with -Q {_name(self.queue)})"
-                return f"no worker takes tasks from {whence}; {self._waiting()}"
+                queue = f"{short_repr(self.queue)} (start one with -Q {_name(self.queue)})"
+                return f"no worker takes tasks from {queue}; {self._waiting()}"
             case Cause.UNKNOWN_TASK:
                 return self._unknown()
             case Cause.NO_REPLY:
@@ -133,8 +130,8 @@ class Diagnosis:
                 return f"it was sent; {self._absent()}, and no worker that answered holds it: {_SENT_AND_GONE}"
             case Cause.NEVER_PUBLISHED:
                 return (
-                    f"{self._absent()}, no worker that answered holds it, and this client does not remember to have "
-                    f"sent it: {_PERHAPS_NEVER_SENT}"
+                    f"{self._absent()}, no worker that answered holds it, and this client does not remember sending "
+                    f"it: {_PERHAPS_NEVER_SENT}"
                 )
 
     def _holding(self) -> str:
@@ -147,7 +144,7 @@ class Diagnosis:
         return f"{holder} holds it (scheduled) until its time comes"
 
     def _waiting(self) -> str:
-        queue = shown(self.queue)
+        queue = short_repr(self.queue)
         if self.ahead is not None:
             return f"it waits in {queue} behind about {self.ahead} others ({self.depth} in all)"
         return f"{self.depth} messages wait in {queue}, and it is not among the oldest and newest of them"
@@ -160,14 +157,14 @@ class Diagnosis:
             return self._strangers()
         refused = self.state in states.READY_STATES
         what = "the worker that took it knew no task" if refused else "no worker that takes from its queue knows a task"
-        return f"{what} of that name: see the module that it loads (-A), and its spelling"
+        return f"{what} of that name: check the module that the worker loads (-A), and the spelling"
 
     def _strangers(self) -> str:
-        """Tell of workers that would refuse the task, and of those that would run it."""
+        """Name the workers that would refuse the task, and those that would run it."""
         know = [each for each in self.registered or () if each in self.listening]
         take, too = _names(self.unregistered, "takes", "take"), ", too," if know else ""
         knows = "knows" if len(self.unregistered) == 1 else "know"
-        text = f"{take} tasks from {shown(self.queue)}{too} and {knows} none of that name"
+        text = f"{take} tasks from {short_repr(self.queue)}{too} and {knows} none of that name"
         if know or not self.registered:
             known = f", {_names(know, 'does', 'do')}" if know else ""
             return f"{text}{known}: give each kind of worker a queue of its own"
@@ -181,12 +178,13 @@ class Diagnosis:
         if self.silent:
             who = f"{self._counted()} gave no answer and may have it: {_SOLO}, and {_NO_JSON}"
         else:
-            who = f"no worker answered{f' that takes from {shown(self.queue)}' if self.workers else ''}: {_NO_CONTROL}"
+            taking = f" that takes from {short_repr(self.queue)}" if self.workers else ""
+            who = f"no worker answered{taking}: {_NO_CONTROL}"
         return f"{self._absent()}, and {who}. Otherwise {otherwise}"
 
     def _absent(self) -> str:
         guess = " (a guess: this client's own; that of the task is not known)" if self.guessed else ""
-        return f"it is not in the queue {shown(self.queue)}{guess}"
+        return f"it is not in the queue {short_repr(self.queue)}{guess}"
 
     def _counted(self) -> str:
         return f"{self.silent} {'worker' if self.silent == 1 else 'workers'} that heard the questions"
@@ -199,7 +197,7 @@ _OPEN: Final = (
     *(Cause.RUNNING, Cause.RESERVED, Cause.SCHEDULED, Cause.WAITING),
     *(Cause.NO_REPLY, Cause.NEVER_PUBLISHED),
 )
-"""Where a result may still come, or may have come: it matters where to."""
+"""The causes with which a result may still come, or may have come, so that it matters where it is stored."""
 
 _SENT_AND_GONE: Final = (
     "it is over and its result has expired, was deleted or is stored elsewhere, or its worker died with it"

@@ -64,7 +64,7 @@ class Encoder:
 
     Attributes:
         queue: See above.
-        shown: What logs show of arguments of which nothing is said. None is the arguments.
+        default_repr: What logs show in place of arguments. None is the arguments.
         types: See above.
     """
 
@@ -74,7 +74,7 @@ class Encoder:
         self._broker = broker
         self.types: JSONCodec = types
         self.queue: str = queue
-        self.shown: str | None = HIDDEN if hide_arguments else None
+        self.default_repr: str | None = HIDDEN if hide_arguments else None
         self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
         # With types: to Python 1 is True, and to a worker it is not.
         self._template = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._build)
@@ -205,8 +205,8 @@ class _Call:
             expires=options.pop("expires", None),
         )
         argsrepr, kwargsrepr = options.pop("argsrepr", None), options.pop("kwargsrepr", None)
-        self._argsrepr: str | None = encoder.shown if argsrepr is None else argsrepr
-        self._kwargsrepr: str | None = encoder.shown if kwargsrepr is None else kwargsrepr
+        self._argsrepr: str | None = encoder.default_repr if argsrepr is None else argsrepr
+        self._kwargsrepr: str | None = encoder.default_repr if kwargsrepr is None else kwargsrepr
         own = options.pop("headers", None)
         self._own = {} if own is None else check_headers(own)
         self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)

@@ -1,4 +1,4 @@
-"""Questions to workers: who is there, what they do, what they know. By the names of Celery's ``app.control``."""
+"""Remote control questions to workers, by the names of Celery's ``app.control.inspect``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.result import ids_of
-from fibo_client.text import listed, printable, summary
+from fibo_client.text import dataclass_repr, listed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.session import Session
 
 Replies = dict[str, Any]
-"""What each worker answered, by its node name."""
+"""Each worker's answer, by its node name."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,14 +30,14 @@ class WorkerInfo:
     name: str
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
 
 class Inspect:
-    """Questions to all workers, or to some, each asked by one broadcast.
+    """Questions to all workers, or to some. Each is one broadcast.
 
-    A question ends once every worker that listens has answered, at the latest after its timeout. Workers that are busy
-    answer all the same, unless their pool is ``solo``.
+    A question ends when every listening worker has answered, at the latest after its timeout. Busy workers answer, too,
+    unless their pool is ``solo``.
     """
 
     def __init__(self, session: Session, destination: Sequence[str] | None, timeout: float) -> None:
@@ -64,7 +64,7 @@ class Inspect:
         """Ask which tasks are running.
 
         Args:
-            safe: Whether to be told what logs show of the arguments (``argsrepr``), and not the arguments.
+            safe: Whether to get the arguments as logs show them (``argsrepr``), and not the arguments themselves.
 
         Returns:
             Lists of tasks by node name.
@@ -75,7 +75,7 @@ class Inspect:
         return await self._ask("active", safe=safe)
 
     async def reserved(self) -> Replies:
-        """Ask which tasks workers hold that do not run yet.
+        """Ask which tasks workers have taken but do not run yet.
 
         Returns:
             Lists of tasks by node name.
@@ -100,11 +100,12 @@ class Inspect:
         """Ask which tasks workers know, and how they are declared.
 
         Args:
-            *taskinfoitems: Attributes of tasks to be told, such as ``ignore_result``. None are ``exchange``,
-                ``routing_key`` and ``rate_limit``, which most tasks have not.
+            *taskinfoitems: Attributes of tasks to ask for, such as ``ignore_result``. Without any, workers report
+                ``exchange``, ``routing_key`` and ``rate_limit``, which most tasks do not set.
 
         Returns:
-            Lists of task names by node name, such as ``proj.add [ignore_result=True]`` for a task that has attributes.
+            Lists of task names by node name, such as ``proj.add [ignore_result=True]`` for a task that sets an
+            attribute.
 
         Raises:
             TransportError: The broker could not be asked.
@@ -148,7 +149,7 @@ class Inspect:
         return await self._ask("query_task", ids=[task_id for each in tasks for task_id in ids_of(each)])
 
     async def conf(self) -> Replies:
-        """Ask for the workers' settings. Celery masks what looks like a secret in them.
+        """Ask for the workers' settings. Celery masks those that look like secrets.
 
         Returns:
             Settings by node name.
@@ -166,29 +167,15 @@ class Inspect:
 
 
 def queue_names(queues: Any) -> set[str]:
-    """Read one worker's answer to `Inspect.active_queues`.
-
-    Args:
-        queues: The answer.
-
-    Returns:
-        The names in it. Where it is no such answer, none.
-    """
+    """Read the names of the queues in one worker's answer to `Inspect.active_queues`; none if it is malformed."""
     if not isinstance(queues, list):
         return set()
     return {each["name"] for each in queues if isinstance(each, dict) and isinstance(each.get("name"), str)}
 
 
 def task_names(registered: Any) -> set[str]:
-    """Read one worker's answer to `Inspect.registered`.
-
-    Args:
-        registered: The answer.
-
-    Returns:
-        The names in it. Where it is no such answer, none.
-    """
+    """Read the names of the tasks in one worker's answer to `Inspect.registered`; none if it is malformed."""
     if not isinstance(registered, list):
         return set()
-    # A task with options of its own is listed as "name [rate_limit=...]".
+    # A task that sets attributes is listed as "name [rate_limit=...]".
     return {each.split(" ", 1)[0] for each in registered if isinstance(each, str)}

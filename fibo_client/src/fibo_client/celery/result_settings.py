@@ -1,4 +1,4 @@
-"""Where a worker stores results by its own settings, beside where this client reads them."""
+"""Compare where a worker stores results, by its settings, with where this client reads them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def stored_elsewhere(conf: Any, config: CeleryConfig, declared: bool | None = No
     """Say why a worker may not store a result where this client reads it.
 
     Args:
-        conf: Its settings, as it answered: masked, and without its environment.
+        conf: The worker's answer to `Inspect.conf`: masked, and without its environment.
         config: The client's settings.
-        declared: Whether it declares the task with ``ignore_result=True``. None is not known.
+        declared: Whether the worker declares the task with ``ignore_result=True``. None if that is not known.
 
     Returns:
-        A clause, or None where nothing speaks against it.
+        A clause, or None if the settings agree.
     """
     if not isinstance(conf, dict):
         return _IGNORED if declared else None
-    # Of a task that is declared neither way, a worker tells that setting of its app.
+    # For a task without a declaration, `declared` is this setting of the worker's app.
     if conf.get("task_ignore_result") and declared is not False:
         return (
             "it stores only the results of tasks that are declared with ignore_result=False, or, from Celery 5.6.3 on, "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, cast
 
 from fibo_client.errors import MessageError
-from fibo_client.text import listed, printable, shown
+from fibo_client.text import listed, printable, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +102,7 @@ class Signature(Generic[R_co]):
             said += [(f"{name}=", each) for name, each in (self.kwargs or {}).items()]
         else:
             said.append(("**", _Text(kwargsrepr)))
-        return f"<Signature {printable(self.task)}({listed(said, lambda each: f'{each[0]}{shown(each[1])}')})>"
+        return f"<Signature {printable(self.task)}({listed(said, lambda each: f'{each[0]}{short_repr(each[1])}')})>"
 
 
 class _Text(str):
@@ -151,7 +151,7 @@ class RemoteTask(Generic[P, R]):
         return Signature(self.name, args, kwargs, self.decode, self.options)
 
     def __repr__(self) -> str:
-        return f"RemoteTask({shown(self.name)})"
+        return f"RemoteTask({short_repr(self.name)})"
 
 
 def bind(

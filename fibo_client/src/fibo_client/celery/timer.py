@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Timer:
-    """Calls somebody at one moment at a time.
+    """Calls a function at one time, which can be moved.
 
-    It keeps the moment itself. For one that has passed, uvloop's ``call_at`` gives a handle that cannot tell it.
+    It keeps the time itself: for a time in the past, uvloop's ``call_at`` returns a handle that does not know it.
 
     Args:
-        callback: Called when the moment has come. From then on none is set.
+        callback: The function. Once it is called, no time is set.
     """
 
     def __init__(self, callback: Callable[[], None]) -> None:
@@ -25,22 +25,14 @@ class Timer:
         self._moment = math.inf
 
     def set(self, moment: float) -> None:
-        """Go off at a moment, and not at the one before.
-
-        Args:
-            moment: When, by the loop's clock.
-        """
+        """Call the function at this time, by the loop's clock, instead of the time set before."""
         if self._handle is not None:
             self._handle.cancel()
         self._moment = moment
         self._handle = asyncio.get_running_loop().call_at(moment, self._go_off)
 
     def set_by(self, moment: float | None) -> None:
-        """Go off at a moment at the latest.
-
-        Args:
-            moment: When, by the loop's clock. None changes nothing.
-        """
+        """Call the function at this time at the latest, by the loop's clock. None changes nothing."""
         if moment is not None and moment < self._moment:
             if self._handle is not None:
                 self._handle.cancel()
@@ -48,7 +40,7 @@ class Timer:
             self._handle = asyncio.get_running_loop().call_at(moment, self._go_off)
 
     def cancel(self) -> None:
-        """Do not go off."""
+        """Unset the time."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -1,7 +1,7 @@
-"""Whether any worker is there at all: the first thing to know of an answer that does not come.
+"""Find out whether any worker listens at all, so that a timeout error can say so.
 
-It is asked when somebody's time is nearly up, in the background, so that the error can say it and no deadline waits for
-it. The question is a ping that wants no answer: the broker counts who listens.
+The client asks in the background, shortly before a caller's time is up, so that no deadline waits for it. The question
+is a ping that asks for no reply: the broker itself counts the listeners.
 """
 
 from __future__ import annotations
@@ -18,36 +18,32 @@ if TYPE_CHECKING:
     from fibo_client.celery.brokers.base import Broker
 
 FRESH: Final = 2.0
-"""Seconds for which it is believed that nobody is there."""
+"""Seconds for which the finding that no worker listens is valid."""
 
 AGAIN_IF_NOBODY: Final = 1.0
-"""Seconds until the question may be put again when nobody listened."""
+"""Seconds until the probe asks again, if no worker listened."""
 
 AGAIN_IF_SOMEBODY: Final = 10.0
-"""The same when somebody did, whom it costs a little."""
+"""Seconds until the probe asks again, if a worker listened. Each question costs the workers a little."""
 
 
 class WorkerProbe:
-    """What is known of whether workers are there.
-
-    Args:
-        broker: Where they would listen.
-    """
+    """Tells whether no worker listens on a broker."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._task: asyncio.Task[None] | None = None
         self._listening: int | None = None
-        self._told = -math.inf
+        self._answered = -math.inf
         self._next = -math.inf
 
     @property
     def nobody(self) -> bool:
-        """Whether it is known, of this moment, that no worker listens."""
-        return self._listening == 0 and asyncio.get_running_loop().time() - self._told < FRESH
+        """Whether the probe knows that no worker listens at present."""
+        return self._listening == 0 and asyncio.get_running_loop().time() - self._answered < FRESH
 
     def ask(self) -> None:
-        """Put the question in the background, unless it was put lately."""
+        """Ask in the background, unless the last question is too recent."""
         loop = asyncio.get_running_loop()
         if loop.time() >= self._next:
             self._next = math.inf
@@ -65,8 +61,8 @@ class WorkerProbe:
             self._listening = await self._broker.broadcast(ControlRequest(method="ping"))
             again = AGAIN_IF_SOMEBODY if self._listening else AGAIN_IF_NOBODY
         except TransportError as error:
-            self._listening = None  # Those whose calls fail say why it cannot be asked.
-            # A broker that refuses would refuse again.
+            self._listening = None  # The callers' own errors report the outage.
+            # A refusal, such as by an ACL, is permanent: another question would only fill the server's ACL log.
             again = math.inf if error.refused else AGAIN_IF_NOBODY
-        self._told = loop.time()
-        self._next = self._told + again
+        self._answered = loop.time()
+        self._next = self._answered + again

@@ -25,7 +25,7 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 def parse_integer(text: str) -> int:
     """Read an integer in decimal digits. Raises ValueError."""
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{_brief(text)} is not a whole number")
+        raise ValueError(f"{_quoted(text)} is not a whole number")
     return int(text)
 
 
@@ -34,7 +34,7 @@ def parse_number(text: str) -> float:
     try:
         return int(text) if _WHOLE.fullmatch(text) else float(text)
     except ValueError:
-        raise ValueError(f"{_brief(text)} is not a number") from None
+        raise ValueError(f"{_quoted(text)} is not a number") from None
 
 
 def parse_range(text: str) -> range:
@@ -42,14 +42,14 @@ def parse_range(text: str) -> range:
     try:
         bounds = [parse_integer(part) for part in text.split(":")]
         if len(bounds) not in (2, 3):
-            raise ValueError(f"{_brief(text)} is not a range")
+            raise ValueError(f"{_quoted(text)} is not a range")
         if bounds[2:] == [0]:
             raise ValueError("STEP must not be 0")
         numbers = range(*bounds)
     except ValueError as error:
         raise ValueError(f"{error}; write START:STOP or START:STOP:STEP, such as 0:100") from None
     if not numbers:
-        raise ValueError(f"{_brief(text)} has no number in it; STOP is not part of a range")
+        raise ValueError(f"{_quoted(text)} has no number in it; STOP is not part of a range")
     return numbers
 
 
@@ -95,5 +95,5 @@ class StandardInput:
             return []
 
 
-def _brief(text: str) -> str:
+def _quoted(text: str) -> str:
     return f"'{printable(text, 40)}'"

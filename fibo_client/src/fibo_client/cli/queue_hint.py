@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 from fibo_client.celery.inspect import queue_names, task_names
 from fibo_client.cli.runner import INSPECT_TIMEOUT
 from fibo_client.errors import FiboError
-from fibo_client.text import listed, printable, shown
+from fibo_client.text import listed, printable, short_repr
 
 if TYPE_CHECKING:
     from fibo_client.cli.console import Console
@@ -79,7 +79,7 @@ class QueueHint:
         if (listening or 0) > len(served) or any(queue in names for names in served.values()):
             return None  # One that did not answer, such as a busy solo pool, may take it.
         if not served:
-            waits = f"{depth} {'message waits' if depth == 1 else 'messages wait'} in {shown(queue)}"
+            waits = f"{depth} {'message waits' if depth == 1 else 'messages wait'} in {short_repr(queue)}"
             return f"no worker answers on this broker (one without remote control is not seen); {waits}"
         knowing = [node for node in served if self._task in task_names(registered.get(node))]
         others = sorted({name for node in knowing for name in served[node]})
@@ -88,4 +88,4 @@ class QueueHint:
             advice = f"{know}: --queue {listed(others, printable, most=5)}"
         else:
             advice = "no worker that answered knows the task"
-        return f"no worker takes tasks from {shown(queue)}; {advice}"
+        return f"no worker takes tasks from {short_repr(queue)}; {advice}"

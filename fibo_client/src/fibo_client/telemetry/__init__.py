@@ -1,7 +1,7 @@
-"""Tracing and measuring the messages that a client sends.
+"""Trace and measure the messages that a client sends.
 
-``fibo_client.telemetry.otel`` has the tracer for OpenTelemetry, which needs the extra ``otel``, and
-``fibo_client.telemetry.sentry`` the one for Sentry, which needs ``sentry``.
+``fibo_client.telemetry.otel`` has the tracer for OpenTelemetry and needs the extra ``otel``;
+``fibo_client.telemetry.sentry`` has the tracer for Sentry and needs the extra ``sentry``.
 """
 
 from fibo_client.telemetry.tracer import SendSpan, Server, Tracer

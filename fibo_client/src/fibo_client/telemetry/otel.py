@@ -1,4 +1,4 @@
-"""OpenTelemetry: spans and metrics of what a client sends, and the trace's context in each message.
+"""OpenTelemetry: spans and metrics of the messages that a client sends, and the trace context in each message.
 
 The names are those of the semantic conventions for messaging:
 https://opentelemetry.io/docs/specs/semconv/messaging/. This is the only module that imports opentelemetry.
@@ -36,7 +36,7 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 TASK_NAME: Final = "celery.task_name"
-"""Not of the conventions: what OpenTelemetry's own instrumentation of Celery calls it."""
+"""Not in the conventions: the name that OpenTelemetry's own instrumentation of Celery uses."""
 
 DURATION: Final = "messaging.client.operation.duration"
 SENT_MESSAGES: Final = "messaging.client.sent.messages"
@@ -48,19 +48,21 @@ _SCOPE: Final = "fibo_client"
 
 
 class OpenTelemetry:
-    """Traces and measures what a client sends, by OpenTelemetry.
+    """Traces and measures what a client sends, with OpenTelemetry.
 
     ::
 
         client = FiboClient(telemetry=OpenTelemetry())
 
-    One can serve several clients. Each message carries the context of its span, so that workers go on with the trace.
+    One tracer can serve several clients. Each message carries the context of its span, so that workers continue the
+    trace.
 
     Args:
         tracer_provider: Where spans go. None is the global provider.
         meter_provider: Where metrics go. None is the global provider.
-        create_spans: Whether each message of several, and each caller that shares one, has a ``create`` span of its
-            own beside the ``send`` span. Without them there are fewer spans, and tasks of a batch are siblings.
+        create_spans: Whether each message of a batch, and each caller that shares a message, gets its own ``create``
+            span beside the ``send`` span. Without them there are fewer spans, and all tasks of a batch are children of
+            the ``send`` span.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class OpenTelemetry:
 
 
 class _Instruments(NamedTuple):
-    """What every span is made and measured with."""
+    """The OpenTelemetry instruments that all spans share."""
 
     tracer: Tracer
     duration: Histogram
@@ -100,7 +102,7 @@ class _Instruments(NamedTuple):
 
 
 class _SendSpan:
-    """One ``send`` span, with what belongs to it."""
+    """One ``send`` span, with its ``create`` spans, links and metrics."""
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class _SendSpan:
         batch: bool,
         headers: Mapping[str, Any],
     ) -> None:
-        self._with = instruments
+        self._instruments = instruments
         self._queue = queue
         self._batch = batch
         self._context = context_api.get_current()
@@ -122,7 +124,7 @@ class _SendSpan:
             self._common[SERVER_ADDRESS] = server.address
         if server.port is not None:
             self._common[SERVER_PORT] = server.port
-        # Who gives the messages a context of their own has traced them already. They keep it.
+        # If the caller's headers hold a trace context, the messages keep that one.
         given = (
             _span_context(propagate.extract(headers, context_api.Context())) if headers else trace.INVALID_SPAN_CONTEXT
         )
@@ -141,7 +143,7 @@ class _SendSpan:
             self._task = None
         if self._given:
             return {}
-        if not (self._batch and self._with.create_spans):
+        if not (self._batch and self._instruments.create_spans):
             return self._headers
         own = self._create(self._context, task, task_id, [])
         self._span.add_link(own.get_span_context(), {MESSAGE_ID: task_id})
@@ -154,10 +156,10 @@ class _SendSpan:
         if theirs.span_id in self._known or self._span is None:
             return
         self._known.add(theirs.span_id)
-        if self._with.create_spans:
+        if self._instruments.create_spans:
             link = trace.Link(self._span.get_span_context())
             theirs = self._create(context, self._task or "", self._task_id, [link]).get_span_context()
-        if self._span.is_recording():  # Who comes later finds it ended, and is the only one to know.
+        if self._span.is_recording():  # It may have ended already. Then only the caller's span has the link.
             self._span.add_link(theirs)
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
@@ -174,20 +176,20 @@ class _SendSpan:
                 self._span.set_attribute(ERROR_TYPE, wrong[ERROR_TYPE])
                 self._span.set_status(trace.StatusCode.ERROR, str(error))
             self._span.end()
-        self._with.duration.record(seconds, wrong)
+        self._instruments.duration.record(seconds, wrong)
         if sent:
-            self._with.sent.add(sent, measured)
+            self._instruments.sent.add(sent, measured)
         if failed:
-            self._with.sent.add(failed, wrong)
+            self._instruments.sent.add(failed, wrong)
 
     def _start(self, task: str, task_id: str) -> Span:
-        """Start OpenTelemetry's span, when it is certain that there is a message."""
+        """Start OpenTelemetry's span. Not before the first message: a call may be refused without one."""
         self._task, self._task_id = task, task_id
         attributes = self._common | {OPERATION: "send", OPERATION_TYPE: "send"}
         if not self._batch:
             attributes |= {MESSAGE_ID: task_id, CONVERSATION_ID: task_id, TASK_NAME: task}
-        creates = bool(self._given) or (self._batch and self._with.create_spans)
-        span = self._with.tracer.start_span(
+        creates = bool(self._given) or (self._batch and self._instruments.create_spans)
+        span = self._instruments.tracer.start_span(
             f"send {self._queue}",
             self._context,
             trace.SpanKind.CLIENT if creates else trace.SpanKind.PRODUCER,
@@ -199,8 +201,8 @@ class _SendSpan:
         return span
 
     def _create(self, parent: Context, task: str, task_id: str, links: list[trace.Link]) -> Span:
-        """Make the span of a message that is one of several, or works for several."""
-        span = self._with.tracer.start_span(
+        """Make the span of one message of a batch, or of one caller that shares a message."""
+        span = self._instruments.tracer.start_span(
             f"create {self._queue}",
             parent,
             trace.SpanKind.PRODUCER,
@@ -223,7 +225,7 @@ def _span_context(of: Context) -> trace.SpanContext:
 
 
 def _injected(span: Span, rest: Context) -> dict[str, str]:
-    """Give the headers that carry a span on, and the baggage with it."""
+    """Make the headers that carry a span's context, and the caller's baggage."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier, trace.set_span_in_context(span, rest))
     return carrier

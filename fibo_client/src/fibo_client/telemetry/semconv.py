@@ -1,4 +1,4 @@
-"""Names of OpenTelemetry's semantic conventions for messaging, by which Sentry goes, too.
+"""Names from OpenTelemetry's semantic conventions for messaging. Sentry uses them, too.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/.
 """

@@ -1,4 +1,4 @@
-"""Sentry: a span of what a client sends, and the trace in each message.
+"""Sentry: spans of the messages that a client sends, and the trace in each message.
 
 This is the only module that imports sentry_sdk.
 """
@@ -26,21 +26,21 @@ __all__ = ["Sentry"]
 TRACE: Final = "sentry-trace"
 BAGGAGE: Final = "baggage"
 ENQUEUED: Final = "sentry-task-enqueued-time"
-"""From this the worker's side tells how long a task has waited."""
+"""When the message was sent. Sentry on the worker's side computes from it how long the task waited."""
 
 OPERATION: Final = "queue.publish"
 ORIGIN: Final = "auto.queue.fibo_client"
 
 
 class Sentry:
-    """Traces what a client sends, by Sentry, and has workers go on with the trace.
+    """Traces what a client sends, with Sentry, so that workers continue the trace.
 
     ::
 
         sentry_sdk.init(traces_sample_rate=1.0)
         client = CeleryClient(telemetry=Sentry())
 
-    One can serve several clients. Where ``sentry_sdk.init`` was not called, it does nothing.
+    One tracer can serve several clients. Before ``sentry_sdk.init`` it does nothing.
     """
 
     def start_send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any]) -> SendSpan:
@@ -53,14 +53,14 @@ class Sentry:
 
 
 class _Caller(NamedTuple):
-    """Who sends: its span, if it has one, and the scope that knows its trace."""
+    """The sender's span, if it has one, and the scope that holds its trace."""
 
     span: Any
     scope: sentry_sdk.Scope
 
 
 class _SendSpan:
-    """One span, of the kind that Sentry's pages on queues count as published messages."""
+    """One span of the operation that Sentry's Queues pages count as published messages."""
 
     def __init__(self, caller: _Caller, data: dict[str, Any], headers: Mapping[str, Any], *, batch: bool) -> None:
         self._caller = caller
@@ -78,7 +78,7 @@ class _SendSpan:
         return self._injected
 
     def link(self) -> None:
-        """See `fibo_client.telemetry.SendSpan.link`. Sentry has no links that could be added."""
+        """Do nothing: Sentry cannot add links to a span. See `fibo_client.telemetry.SendSpan.link`."""
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
         """See `fibo_client.telemetry.SendSpan.end`."""
@@ -86,8 +86,8 @@ class _SendSpan:
             return
         streams = _streams()
         if self._batch:
-            note = self._span.set_attribute if streams else self._span.set_data
-            note(MESSAGE_COUNT, sent + failed)
+            set_value = self._span.set_attribute if streams else self._span.set_data
+            set_value(MESSAGE_COUNT, sent + failed)
         if streams:
             if error is not None:
                 self._span.status = "error"
@@ -97,7 +97,7 @@ class _SendSpan:
             self._span.finish()
 
     def _start(self, task: str, task_id: str) -> Any:
-        """Start a span below the caller's, if there is one: one that is in no transaction is never shown."""
+        """Start a child of the caller's span, if it has one. Sentry does not show a span without a transaction."""
         parent = self._caller.span
         if parent is None:
             return None
@@ -113,16 +113,16 @@ class _SendSpan:
     def _headers(self) -> dict[str, Any]:
         headers: dict[str, Any] = {ENQUEUED: time.time()}
         given = {**self._given, **(self._given.get(NESTED) or {})}
-        if TRACE not in given:  # Who gives the messages a trace of their own keeps it.
+        if TRACE not in given:  # If the caller's headers hold a trace, the messages keep that one.
             scope = self._caller.scope
             found = dict(scope.iter_trace_propagation_headers(span=self._span))
-            headers |= found or dict(scope.iter_trace_propagation_headers())  # A span that is not sampled has none.
+            headers |= found or dict(scope.iter_trace_propagation_headers())  # An unsampled span has no headers.
             if isinstance(given.get(BAGGAGE), str) and BAGGAGE in headers:
                 headers[BAGGAGE] = f"{headers[BAGGAGE]},{given[BAGGAGE]}"
         return headers
 
 
 def _streams() -> bool:
-    """Tell whether spans go to Sentry one by one (``trace_lifecycle="stream"``), which has functions of its own."""
+    """Tell whether Sentry streams spans one by one (``trace_lifecycle="stream"``); that has its own API."""
     options = sentry_sdk.get_client().options
     return "stream" in (options.get("trace_lifecycle"), (options.get("_experiments") or {}).get("trace_lifecycle"))

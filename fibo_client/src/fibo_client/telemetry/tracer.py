@@ -1,4 +1,4 @@
-"""The contract of a tracer, the no-op one, and what keeps a tracer's errors from its client."""
+"""The contract of a tracer, the no-op tracer, and a wrapper that keeps a tracer's errors from the client."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["NESTED", "NOOP_SPAN", "NOOP_TRACER", "SendSpan", "Server", "Tracer",
 logger: Final = logging.getLogger("fibo_client")
 
 NESTED: Final = "headers"
-"""The header that a task finds as ``self.request.headers``, if it is there. It is a dict: a worker that tries the task
-again sends what is in it as the headers of the next message. Sentry's integration of Celery looks into no other header
-on the worker's side. Source: its ``_wrap_tracer``."""
+"""The header that a task finds as ``self.request.headers``, if the message has it. It is a dict. When a worker retries
+the task, it sends the items of this dict as the headers of the next message. On the worker's side, Sentry's integration
+for Celery reads only this header. Source: its ``_wrap_tracer``."""
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 
 
 class Server(NamedTuple):
-    """Where messages are sent.
+    """The broker that messages go to.
 
     Attributes:
-        system: What kind of broker it is, such as ``redis``.
-        address: Its host or the path of its socket. None where that is not known beforehand: with Sentinels.
-        port: Its port, where it has one.
+        system: The kind of broker, such as ``redis``.
+        address: Its host, or the path of its socket. None if only Sentinels know it.
+        port: Its port, if it has one.
     """
 
     system: str
@@ -35,36 +35,36 @@ class Server(NamedTuple):
 
 
 class SendSpan(Protocol):
-    """The span of messages that are sent together: from making the first until the outcome of all is known.
+    """The span of messages that are sent together: from making the first to knowing the outcome of all.
 
-    A span whose messages are refused before any is sent has no end.
+    If the client refuses the messages before it sends any, `end` is never called.
     """
 
     def inject(self, task: str, task_id: str) -> Mapping[str, Any]:
-        """Give headers for a message that was just made.
+        """Return headers for a message that was just made.
 
         Args:
             task: The task's name.
             task_id: The task's id.
 
         Returns:
-            Headers, as text, at the top level of the message. One with a name of the protocol's, or one that the caller
-            has given, is left out. One called ``headers`` is a dict: some tools look in that one alone. The task then
-            finds what is in it as ``self.request.headers``, and the caller's headers beside it, but for those whose
-            names are in it.
+            Texts, for the top level of the message. The client leaves out names of the protocol, and those of the
+            caller's own headers. One header, ``headers``, may be a dict, as some tools read only that: the task then
+            finds its items in ``self.request.headers``, together with the caller's headers, and they win over the
+            caller's.
         """
         ...
 
     def link(self) -> None:
-        """Link the current caller to the message that works for it, too. It may be the one that started the span."""
+        """Link the current caller to the message that it shares. It may also be the caller that started the span."""
         ...
 
     def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
-        """End the span, once, when the outcome of all messages is known.
+        """End the span. The client calls it once, when it knows the outcome of all messages.
 
         Args:
-            sent: How many the broker has taken.
-            failed: How many were tried to be sent, and are not known to have been taken.
+            sent: How many messages the broker accepted.
+            failed: How many messages the client tried to send without knowing that the broker accepted them.
             error: Why not all were sent; None if they were.
         """
         ...
@@ -74,17 +74,17 @@ class SendSpan(Protocol):
 class Tracer(Protocol):
     """Traces the messages that a client sends. It runs on the event loop, and must not block.
 
-    What it raises is logged, and changes nothing for the client. OpenTelemetry's own ``Tracer`` is another class.
+    The client logs what it raises, and goes on without it. OpenTelemetry's own ``Tracer`` is another class.
     """
 
     def start_send(self, queue: str, server: Server, *, batch: bool, headers: Mapping[str, Any]) -> SendSpan:
-        """Start the span of messages that are about to be made and sent.
+        """Start the span of messages that the client is about to make and send, below the current caller's.
 
         Args:
             queue: The queue.
-            server: Where it is.
-            batch: Whether it may be several messages.
-            headers: The headers that the caller gives the messages.
+            server: The broker.
+            batch: Whether there may be several messages.
+            headers: The caller's own headers.
 
         Returns:
             The span.
@@ -127,28 +127,21 @@ NOOP_TRACER: Final = _NoopTracer()
 
 
 def guarded(tracer: Tracer | None) -> Tracer:
-    """Keep a tracer's errors from its client.
-
-    Args:
-        tracer: The tracer. None is the no-op one.
-
-    Returns:
-        A tracer that raises nothing.
-    """
+    """Wrap a tracer so that it logs its errors and raises none. None gives the no-op tracer."""
     return NOOP_TRACER if tracer is None else _GuardedTracer(tracer)
 
 
 class _GuardedTracer:
-    """A tracer whose errors are logged: the first in full, the others at DEBUG.
+    """A tracer that logs its errors: the first at ERROR, the others at DEBUG, each with its traceback.
 
-    As a context manager it ends any block at its first error, logs that, and raises nothing.
+    As a context manager, it logs and suppresses the error of a block.
     """
 
-    __slots__ = ("_complained", "_tracer")
+    __slots__ = ("_has_failed", "_tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._complained = False
+        self._has_failed = False
 
     def __enter__(self) -> None:
         pass
@@ -156,8 +149,8 @@ class _GuardedTracer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         if kind is None or not issubclass(kind, Exception):
             return False
-        level = logging.DEBUG if self._complained else logging.ERROR
-        self._complained = True
+        level = logging.DEBUG if self._has_failed else logging.ERROR
+        self._has_failed = True
         logger.log(level, "the telemetry failed; calls go on without it", exc_info=True)
         return True
 
@@ -170,7 +163,7 @@ class _GuardedTracer:
 
 
 class _GuardedSpan:
-    """A span whose errors are logged."""
+    """A span that logs its errors and raises none."""
 
     __slots__ = ("_span", "_tracer")
 

@@ -12,7 +12,7 @@ from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
 from fibo_client.celery.signature import RemoteTask
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
 from fibo_client.testing.memory import Memory, MemoryBackend, MemoryBroker
-from fibo_client.testing.messages import SentTask, shown_call
+from fibo_client.testing.messages import SentTask, call_repr
 from fibo_client.testing.worker import Script, Worker
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class FakeCelery:
         __tracebackhide__ = True  # Has pytest show the test's line.
         found = self._found(task, args, kwargs)
         if not found:
-            raise AssertionError(f"{_shown(task, args, kwargs)} was not sent. {self._told(task)}")
+            raise AssertionError(f"{_call_repr(task, args, kwargs)} was not sent. {self._told(task)}")
         return found[-1]
 
     def assert_sent_once(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> SentTask:
@@ -232,7 +232,7 @@ class FakeCelery:
         found = self._found(task, args, kwargs)
         if len(found) != 1:
             raise AssertionError(
-                f"{_shown(task, args, kwargs)} was sent {len(found)} times, not once. {self._told(task)}"
+                f"{_call_repr(task, args, kwargs)} was sent {len(found)} times, not once. {self._told(task)}"
             )
         return found[0]
 
@@ -250,7 +250,7 @@ class FakeCelery:
         __tracebackhide__ = True  # Has pytest show the test's line.
         found = self._found(task, args, kwargs)
         if found:
-            raise AssertionError(f"{_shown(task, args, kwargs)} was sent {len(found)} times. {self._told(task)}")
+            raise AssertionError(f"{_call_repr(task, args, kwargs)} was sent {len(found)} times. {self._told(task)}")
 
     def assert_nothing_sent(self) -> None:
         """Assert that no task was sent.
@@ -354,9 +354,9 @@ def _name(task: str | RemoteTask[..., Any]) -> str:
     return task.name if isinstance(task, RemoteTask) else task
 
 
-def _shown(task: str | RemoteTask[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> str:
-    shown = shown_call(_name(task), args, kwargs)
-    return shown.replace("(Ellipsis)", "(...)")
+def _call_repr(task: str | RemoteTask[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+    text = call_repr(_name(task), args, kwargs)
+    return text.replace("(Ellipsis)", "(...)")
 
 
 def _as_read(value: Any) -> Any:

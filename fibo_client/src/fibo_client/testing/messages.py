@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.message import RESERVED_HEADERS
-from fibo_client.text import shown
+from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,13 +63,13 @@ class SentTask:
         said += [f"headers={dict(self.headers)!r}"] if self.headers else []
         # Every call has ignore_result=False, as it waits for the result.
         said += [f"{name}={value!r}" for name, value in self.options.items() if value is not False]
-        return f"{shown_call(self.task, self.args, self.kwargs)}  {' '.join(said)}"
+        return f"{call_repr(self.task, self.args, self.kwargs)}  {' '.join(said)}"
 
 
-def shown_call(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+def call_repr(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """Write a call as Python would, with long arguments cut short."""
-    said = [shown(each) for each in args]
-    said += [f"{name}={shown(value)}" for name, value in kwargs.items()]
+    said = [short_repr(each) for each in args]
+    said += [f"{name}={short_repr(value)}" for name, value in kwargs.items()]
     return f"{task}({', '.join(said)})"
 
 

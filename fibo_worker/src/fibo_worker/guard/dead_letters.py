@@ -1,7 +1,7 @@
 """Dead letters: messages that cannot be run, kept in a list beside their queue.
 
-The Redis list ``<queue>.dead`` has the newest first, each a JSON object; the string ``<queue>.dead.count`` counts all
-that ever came. The broker's key prefix precedes both names.
+The Redis list ``<queue>.dead`` holds them as JSON objects, the newest first. The string ``<queue>.dead.count`` counts
+all that ever came. The broker's key prefix precedes both names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["DeadLetter", "DeadLetters"]
 
 _MAX_REASON: Final = 500
 
-# All or nothing. A dead letter that has left the list in the meantime is skipped, so that none is requeued twice.
+# Atomic. It skips a dead letter that has left the list in the meantime, so that none is requeued twice.
 _REQUEUE: Final = """
 local moved = 0
 for i = 1, #ARGV, 2 do
@@ -44,11 +44,11 @@ class DeadLetter:
     """One message that could not be run.
 
     Attributes:
-        reason: Why, in a sentence without values from the message.
+        reason: Why it could not be run, without values from the message.
         at: When it was dead-lettered, in UTC, as ISO 8601.
         queue: The queue that it came from.
-        task: The task's name, where that could be read.
-        id: The task's id, where that could be read.
+        task: The task's name, if it was readable.
+        id: The task's id, if it was readable.
         raw: The exact bytes of the message.
     """
 
@@ -61,42 +61,17 @@ class DeadLetter:
 
     @classmethod
     def now(cls, reason: str, raw: bytes, *, queue: str, task: str | None = None, id: str | None = None) -> Self:
-        """Make a dead letter of this moment.
-
-        Args:
-            reason: Why the message cannot be run. It is cut at 500 characters.
-            raw: The message.
-            queue: Where it came from.
-            task: The task's name, where known.
-            id: The task's id, where known.
-
-        Returns:
-            The dead letter.
-        """
+        """Make a dead letter with the current time. The reason is cut at 500 characters."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         return cls(reason=reason[:_MAX_REASON], at=at, queue=queue, task=task, id=id, raw=raw)
 
     def encode(self) -> bytes:
-        """Encode it as Redis stores it.
-
-        Returns:
-            A JSON object, whose ``raw`` is base64.
-        """
+        """Encode it as a JSON object with ``raw`` as base64."""
         return json.dumps({**asdict(self), "raw": base64.b64encode(self.raw).decode()}).encode()
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:
-        """Decode what Redis stores.
-
-        Args:
-            stored: An element of the list.
-
-        Returns:
-            The dead letter.
-
-        Raises:
-            ValueError: It is no dead letter.
-        """
+        """Decode an element of the Redis list. Raise ValueError if it is not a dead letter."""
         try:
             fields: Any = json.loads(stored)
             raw = base64.b64decode(fields["raw"], validate=True)
@@ -118,10 +93,10 @@ class DeadLetters:
         """Name the queue.
 
         Args:
-            client: A plain client of the broker's Redis that decodes no replies and adds no prefix.
+            client: A client of the broker's Redis that decodes no replies and adds no prefix.
             queue: The queue's name.
             prefix: The broker's ``global_keyprefix``.
-            limit: How many are kept. The oldest go first.
+            limit: The most dead letters to keep. Beyond it, the oldest are dropped.
         """
         self._client = client
         self._limit = limit
@@ -130,19 +105,12 @@ class DeadLetters:
         self.count_key: Final = f"{self.key}.count"
 
     def push(self, dead_letter: DeadLetter) -> None:
-        """Add a dead letter, and count it.
-
-        Args:
-            dead_letter: The dead letter.
-
-        Raises:
-            redis.RedisError: Redis cannot be reached, or refuses it.
-        """
+        """Add a dead letter, and count it. Raise redis.RedisError if Redis cannot be reached, or refuses it."""
         with self._client.pipeline(transaction=True) as pipeline:
             pipeline.lpush(self.key, dead_letter.encode())
             pipeline.ltrim(self.key, 0, self._limit - 1)
             pipeline.execute()
-        # Not in the transaction: what is in the list must not be pushed again because it could not be counted.
+        # Outside the transaction: a failure to count must not cause a second push.
         with contextlib.suppress(ResponseError):
             self._client.incr(self.count_key)
 
@@ -163,53 +131,32 @@ class DeadLetters:
         return found
 
     def kept(self) -> int:
-        """Count the dead letters that are kept.
-
-        Returns:
-            The count.
-
-        Raises:
-            redis.RedisError: Redis cannot be reached.
-        """
+        """Count the dead letters in the list. Raise redis.RedisError if Redis cannot be reached."""
         return int(self._client.llen(self.key))
 
     def total(self) -> int:
-        """Count the dead letters that ever came, those no longer kept included.
-
-        Returns:
-            The count.
-
-        Raises:
-            redis.RedisError: Redis cannot be reached.
-        """
+        """Count all dead letters that ever came. Raise redis.RedisError if Redis cannot be reached."""
         return int(self._client.get(self.count_key) or 0)
 
     def requeue(self, stored: Sequence[bytes]) -> int:
-        """Requeue messages at the end of their queue, in one step: none is lost, none comes twice.
+        """Requeue messages at the end of their queue, in one atomic step, so that none is lost and none comes twice.
 
         Args:
             stored: The elements as `stored` returned them.
 
         Returns:
-            How many were requeued. One that has left the list in the meantime is not.
+            How many were requeued. Elements that have left the list in the meantime are not.
 
         Raises:
-            ValueError: One of them is not a dead letter. Nothing was changed.
-            redis.RedisError: Redis cannot be reached, and it is unknown whether the step was taken.
+            ValueError: One of them is not a dead letter. Nothing changed.
+            redis.RedisError: Redis cannot be reached. The messages may or may not have been requeued.
         """
         arguments = [part for each in stored for part in (each, DeadLetter.decode(each).raw)]
-        # By its hash, as Celery calls its own: a worker's Redis user needs no more for it.
+        # By EVALSHA, as Celery runs its own script, so that a worker's Redis user needs no further permission.
         return int(self._client.register_script(_REQUEUE)(keys=[self.key, self._queue], args=arguments))
 
     def purge(self) -> int:
-        """Remove all dead letters.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            redis.RedisError: Redis cannot be reached.
-        """
+        """Remove all dead letters and return their number. Raise redis.RedisError if Redis cannot be reached."""
         with self._client.pipeline(transaction=True) as pipeline:
             pipeline.llen(self.key)
             pipeline.delete(self.key)

@@ -1,4 +1,4 @@
-"""The poison limit: a message whose process, or whose worker, was lost too often is not run again."""
+"""The poison limit: a message that was lost too often, with its process or its worker, does not run again."""
 
 from __future__ import annotations
 
@@ -12,30 +12,16 @@ LOSSES: Final = "fibo_losses"
 """The property of a message that counts its losses."""
 
 MAX_LOSSES: Final = 2
-"""A message that was lost so often is dead-lettered."""
+"""After this many losses, a message is dead-lettered."""
 
 
 def losses(payload: Any) -> int:
-    """Read how often a message was lost: its process, or its worker.
-
-    Args:
-        payload: The message, an object with properties.
-
-    Returns:
-        The count in its properties, or 0.
-    """
+    """Read from a message's properties how often it was lost, with its process or its worker."""
     count = payload["properties"].get(LOSSES)
     return max(count, 0) if type(count) is int else 0
 
 
 def without_losses(payload: Any) -> bytes:
-    """Encode a lost message as it was sent: once requeued, it starts at no loss.
-
-    Args:
-        payload: The message, as kombu decoded it.
-
-    Returns:
-        Its bytes.
-    """
+    """Encode a message, as kombu decoded it, without the count, so that it starts at no loss when it is requeued."""
     properties = {name: value for name, value in payload["properties"].items() if name != LOSSES}
-    return bytes(dumps({**payload, "properties": properties}).encode())  # Kombu's: it may hold kombu's types.
+    return bytes(dumps({**payload, "properties": properties}).encode())  # Kombu's dumps, as kombu's loads made types.

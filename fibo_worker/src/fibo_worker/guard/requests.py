@@ -23,66 +23,48 @@ __all__ = ["OutOfMemoryError"]
 
 
 class OutOfMemoryError(Exception):
-    """A task wanted more memory than its process may have. Logs and events say so; the caller gets a MemoryError."""
+    """A task exceeded the memory limit of its process. Logs and events have this; the caller gets a MemoryError."""
 
 
 class _GuardedRequest(Request):
-    """A task that a worker has received. It can cost the worker two processes at most, and never the worker itself."""
+    """A task that a worker has received. It can kill two processes of the pool at most, and never the worker itself."""
 
     on_success: Callable[..., Any]
     _seconds: float | None = None
     _ended = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        # Celery makes a subclass for each task, with an on_success of its own that does not call super().
+        # Celery makes a subclass for each task. Its on_success does not call super().
         super().__init_subclass__(**options)
         cls.on_success = _with_metrics(cls.on_success)
 
     def report_end(self, state: str) -> None:
-        """Report to the app's metrics that the task has ended. Only the first report counts.
-
-        Args:
-            state: Its state.
-        """
+        """Report to the app's metrics that the task has ended in a state. Only the first report counts."""
         if not self._ended:
             self._ended = True
-            if self._seconds is None and self.time_start is not None:  # Its process measures successes only.
+            if self._seconds is None and self.time_start is not None:  # The pool reports the runtime of successes only.
                 self._seconds = time.time() - self.time_start
             self._app.fibo_metrics.task_ended(self.name, state, self._seconds)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Handle a time limit, as Celery does.
-
-        Args:
-            soft: Whether it is the soft limit.
-            timeout: The limit, in seconds.
-        """
+        """Handle a time limit as Celery does. Report the end of the task at the hard limit."""
         if not soft:
             self.report_end(states.FAILURE)
         super().on_timeout(soft, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Handle a failure, as Celery does but for a lost process and a MemoryError.
-
-        Args:
-            exc_info: The exception.
-            send_failed_event: Whether to send the event.
-            return_ok: Whether the task's process has stored the failure.
-
-        Returns:
-            None.
-        """
+        """Handle a failure as Celery does, except for a lost process and a MemoryError."""
         error = _raised(exc_info)
         if isinstance(error, (SystemExit, KeyboardInterrupt)) and not (
             self._already_cancelled or self._already_revoked
         ):
-            # The task has ended its process. Celery turns this into a WorkerLostError only after the count below.
+            # The task ended its own process. Celery makes a WorkerLostError of this, but only after the check below.
             exc_info = self._worker_lost_info(error)
             error = _raised(exc_info)
         if not isinstance(error, _NO_END):
             self.report_end(_state(error))
         if isinstance(error, MemoryError):
-            # Celery takes a MemoryError for its own, and ends the worker.
+            # Celery treats a MemoryError as the worker's own, and stops the worker.
             exc_info.exception = OutOfMemoryError("the task wanted more memory than FIBO_MAX_MEMORY")
         if isinstance(error, WorkerLostError) and self.task.acks_late:
             if losses(self.message._raw) + 1 >= MAX_LOSSES:  # noqa: SLF001 # kombu keeps it so
@@ -96,12 +78,12 @@ class _GuardedRequest(Request):
         channel = self.message.channel
         dead_letter = DeadLetter.now(
             f"its process was lost {MAX_LOSSES} times; the last time: {error}",
-            without_losses(self.message._raw),  # noqa: SLF001 # what kombu itself would requeue
+            without_losses(self.message._raw),  # noqa: SLF001 # kombu itself requeues this
             queue=self.message.delivery_info["routing_key"],
             task=self.name,
             id=self.id,
         )
-        # A chain, a chord or an errback may wait for it, too.
+        # mark_as_failure also tells a chain, a chord or an errback that waits for the task.
         channel.dead_letter(
             dead_letter,
             store=lambda: self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=True),
@@ -111,7 +93,7 @@ class _GuardedRequest(Request):
 
 
 def _with_metrics(on_success: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an on_success so that it reports to the metrics, too."""
+    """Wrap an on_success so that it also reports to the metrics."""
 
     @functools.wraps(on_success)
     def wrapper(self: _GuardedRequest, failed__retval__runtime: tuple[Any, Any, float], **options: Any) -> Any:
@@ -124,12 +106,13 @@ def _with_metrics(on_success: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _state(error: BaseException) -> str:
-    """Name the state of a task that has raised this."""
+    """Return the state of a task that raised this error."""
     return next((state for kind, state in _STATES.items() if isinstance(error, kind)), states.FAILURE)
 
 
 _NO_END: Final = (Terminated, SystemExit, KeyboardInterrupt)
-"""Raised for a task that was revoked, which Celery signals itself, or that is redelivered after a lost connection."""
+"""The errors of a task that was revoked, which Celery's signal reports, or that is redelivered after a lost
+connection."""
 
 _STATES: Final[dict[type[BaseException], str]] = {
     Retry: states.RETRY,
@@ -145,6 +128,6 @@ def _raised(exc_info: Any) -> BaseException:
 
 
 class _GuardedTask(Task):
-    """The base of the app's tasks. Their requests are guarded."""
+    """The base class of the app's tasks, whose requests are guarded."""
 
     Request: str = f"{__name__}:{_GuardedRequest.__qualname__}"

@@ -1,4 +1,4 @@
-"""The bound on the memory of each process of a worker's pool: the resource limit RLIMIT_AS."""
+"""Limit the memory of each process of a worker's pool, by the resource limit RLIMIT_AS."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _logger: Final = logging.getLogger(__name__)
 def limit_memory(app: Celery, mebibytes: int) -> None:
     """Limit the memory of each process of an app's pool, when the process starts.
 
-    A task that wants more gets a MemoryError. Where a library ends the process instead, as GMP does, that process is
-    lost, and the others go on.
+    A task that exceeds the limit gets a MemoryError. Some libraries, such as GMP, end the process instead. Then that
+    process is lost, and the others go on.
 
     Args:
-        app: The app. A process has at most one that runs a worker.
-        mebibytes: The address space that a process may have.
+        app: The app. A process runs the worker of at most one app.
+        mebibytes: The address space that a process may have, in MiB.
     """
 
     def limit_this_process(**_: Any) -> None:
@@ -34,7 +34,7 @@ def limit_memory(app: Celery, mebibytes: int) -> None:
 
             resource.setrlimit(resource.RLIMIT_AS, (mebibytes * MIB, resource.getrlimit(resource.RLIMIT_AS)[1]))
         except (ImportError, ValueError, OSError) as error:
-            _logger.warning("the memory of this process cannot be bounded (FIBO_MAX_MEMORY): %s", error)
+            _logger.warning("cannot limit the memory of this process (FIBO_MAX_MEMORY): %s", error)
 
-    # Weak by default, and nobody else would keep it.
+    # weak=False, as nothing else refers to the function.
     worker_process_init.connect(limit_this_process, weak=False, dispatch_uid=f"{__name__}.{id(app)}")

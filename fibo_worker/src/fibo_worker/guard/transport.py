@@ -1,7 +1,7 @@
-"""Kombu's Redis transport, with every message validated before Celery sees it.
+"""Kombu's Redis transport, which validates every message before Celery sees it.
 
-A message that cannot be run is dead-lettered, and where it has an id, its failure is stored at once. The rest is
-kombu's. An app that is made with `_ValidatingAMQP` uses it, whatever starts the app and whatever its URLs are.
+It dead-letters a message that cannot be run, and stores its failure at once if the message has an id. The rest is
+kombu's. Every app with `_ValidatingAMQP` uses this transport, whatever starts the app and whatever its URLs are.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ _logger: Final = logging.getLogger(__name__)
 _BUFFER_SIZE: Final = 100
 
 _REPLY_SUFFIX: Final = ".reply.celery.pidbox"
-"""The end of the names of queues with replies to remote control."""
+"""The suffix of the queues for replies to remote control."""
 
 
 class _LossCountingQoS(QoS):
-    """Counts in a message how often it was lost. A requeue, or a restore at shutdown, is no loss."""
+    """Counts in each message how often it was lost. A requeue, or a restore at shutdown, does not count."""
 
     losing: bool = False
-    """Whether a message that is restored now was lost."""
+    """Whether the messages that are being restored were lost."""
     last_unacked: str | None = None
-    """The delivery tag of the message that was last written to the unacked ones."""
+    """The delivery tag that was last written to Redis's unacked messages."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lost: set[str] = set()
         self._unsettled: dict[str, Callable[[], None]] = {}
-        """By delivery tag, how to settle the messages that Redis refused to settle."""
+        """By delivery tag, the acknowledgements and rejections that Redis refused."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         super().append(message, delivery_tag)
@@ -68,7 +68,7 @@ class _LossCountingQoS(QoS):
         self._settle(delivery_tag, partial(self._reject, delivery_tag, requeue))
 
     def settle_late(self) -> None:
-        """Acknowledge or reject what Redis refused before, until it refuses again."""
+        """Retry the acknowledgements and rejections that Redis refused, until it refuses again."""
         while self._unsettled:
             delivery_tag, settle = next(iter(self._unsettled.items()))
             try:
@@ -81,17 +81,13 @@ class _LossCountingQoS(QoS):
         try:
             settle()
         except _TEMPORARY_ERRORS as error:
-            # Celery would only log this, and count the message against its prefetch limit for ever after.
+            # Celery would only log this, and count the message against its prefetch limit forever.
             _logger.warning("a message could not be acknowledged or rejected yet: %s", error)
             self._unsettled[delivery_tag] = settle
             self._quick_ack(delivery_tag)
 
     def mark_lost(self, delivery_tag: str) -> None:
-        """Mark a message as lost with its process. Celery is about to requeue it.
-
-        Args:
-            delivery_tag: The message's tag.
-        """
+        """Mark a message as lost with its process, before Celery requeues it."""
         self._lost.add(delivery_tag)
 
     def _reject(self, delivery_tag: str, requeue: bool) -> None:
@@ -103,7 +99,7 @@ class _LossCountingQoS(QoS):
             self.losing = False
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        # What this worker has is not lost, whether it waits for its ETA or runs long.
+        # This worker's own messages are not lost, even if they wait long for their ETA or run long. Renew them.
         if unacked := [tag for tag in list(self._delivered) if tag not in self._dirty]:
             with self.channel.conn_or_acquire() as client:
                 client.zadd(self.unacked_index_key, dict.fromkeys(unacked, time()), xx=True)
@@ -115,12 +111,12 @@ class _LossCountingQoS(QoS):
 
 
 class _ValidatingChannel(Channel):
-    """What both of kombu's channels get. Its base is Channel for the sake of ``super``."""
+    """The changes to both of kombu's Redis channels. The base class Channel is there for ``super()``."""
 
     QoS = _LossCountingQoS
 
     def _brpop_read(self, **options: Any) -> bool:
-        # As in the base class, but for what becomes of the item.
+        # A copy of the base class's method, which differs in how it delivers the item.
         try:
             try:
                 reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
@@ -128,8 +124,8 @@ class _ValidatingChannel(Channel):
                 self.client.connection.disconnect()
                 raise
             except redis.ResponseError as error:
-                # A master that is demoted ends a BRPOP with UNBLOCKED. Celery would stop at any such error; a new
-                # connection finds the new master.
+                # A demoted master ends a BRPOP with UNBLOCKED. Celery would stop at this error. A ConnectionError makes
+                # it reconnect, to the new master.
                 self.client.connection.disconnect()
                 raise redis.ConnectionError(str(error)) from error
             if not reply:
@@ -155,14 +151,14 @@ class _ValidatingChannel(Channel):
             try:
                 self.connection._deliver(loads(bytes_to_str(raw)), queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
             except (ValueError, TypeError, KeyError, RecursionError) as error:
-                _logger.warning("a reply to remote control was not understood (%s)", type(error).__name__)
+                _logger.warning("ignored a malformed reply to remote control (%s)", type(error).__name__)
             return
         try:
             self._deliver_task(queue, key, raw)
         except (redis.RedisError, OSError):
             raise
         except Exception as error:
-            # Validation has a gap here, or something else is wrong: the message must not stop the worker.
+            # Validation has a gap, or Celery has a bug. In any case, the message must not stop the worker.
             _logger.exception("a message of the queue %.200r passed validation, but Celery failed on it", queue)
             reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
             validation = validate(raw, max_body_bytes=self.connection.client.app.fibo_settings.max_body_bytes)
@@ -187,24 +183,24 @@ class _ValidatingChannel(Channel):
             self.dead_letter(dead_letter, error=WorkerLostError(reason))
             return
         properties = payload["properties"]
-        # The tag is the key under which an unacked message is restored: two messages with one tag would share it, so
-        # each gets its own here. And a message must be restored to the queue that it came from.
+        # Kombu restores an unacked message by its tag, to the queue in its delivery_info. A sender could give two
+        # messages the same tag, or name another queue, so set both here.
         properties["delivery_tag"] = str(uuid4())
         info = properties.get("delivery_info")
         info = info if isinstance(info, dict) else {}
         properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
         try:
             properties["priority"] = self._get_message_priority(payload)
-        except OverflowError:  # An infinite one could not be restored.
+        except OverflowError:  # It is infinite. Kombu could not restore such a message.
             properties["priority"] = 0
         try:
             self.connection._deliver(payload, queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
         except (redis.RedisError, OSError) as error:
             if self.qos.last_unacked is None:
-                # It was popped, and Redis did not write it to the unacked ones: full, read-only, or gone.
+                # The message was popped, but Redis did not record it as unacked: it is full, read-only or gone.
                 app.fibo_popped.append((key, raw))
                 raise redis.ConnectionError(str(error)) from error
-            # Celery has settled it, and could not store its result: the result backend is full, or gone.
+            # Celery settled the message, but could not store its result: the result backend is full or gone.
             _logger.warning("the result of task %.100r could not be stored: %s", validation.id, error)
             self.dead_letter(
                 DeadLetter.now(
@@ -214,7 +210,7 @@ class _ValidatingChannel(Channel):
             self.qos.ack(self.qos.last_unacked)
 
     def _requeue_popped(self) -> None:
-        """Requeue what was popped and not written to the unacked ones, before more is popped."""
+        """Requeue the messages that were popped but not recorded as unacked, before popping more."""
         app: Celery = self.connection.client.app
         while app.fibo_popped:
             key, raw = app.fibo_popped[0]
@@ -225,7 +221,7 @@ class _ValidatingChannel(Channel):
             app.fibo_popped.popleft()
 
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
-        # Any worker on the broker may have written it, also one that validates nothing.
+        # Check the payload: a worker that does not validate may have written it.
         if self.qos.losing and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
             payload["properties"][LOSSES] = losses(payload) + 1
         super()._do_restore_message(payload, *args, **kwargs)
@@ -233,12 +229,12 @@ class _ValidatingChannel(Channel):
     def dead_letter(
         self, dead_letter: DeadLetter, *, error: Exception | None = None, store: Callable[[], object] | None = None
     ) -> None:
-        """Dead-letter a message, and then store its failure, so that its caller finds the dead letter.
+        """Dead-letter a message, and then store its failure, so that a caller who sees the failure finds the message.
 
         Args:
             dead_letter: The message.
             error: The failure. None is an InvalidTaskError with the reason.
-            store: Stores the failure in a way of its own.
+            store: Stores the failure in place of the backend's ``store_result``.
         """
         app: Celery = self.connection.client.app
         if len(app.fibo_dead_letters) == _BUFFER_SIZE:
@@ -249,28 +245,28 @@ class _ValidatingChannel(Channel):
         app.fibo_dead_letters.append(dead_letter)
         try:
             self._flush_dead_letters()
-        finally:  # The broker may be gone; the result backend may be another server.
+        finally:  # Even if the broker is gone: the result backend may be another server.
             if store is None and dead_letter.id is not None:
                 failure = error or InvalidTaskError(f"the worker cannot run this message: {dead_letter.reason}")
                 store = partial(app.backend.store_result, dead_letter.id, failure, FAILURE)
             if store is not None:
                 try:
                     store()
-                except Exception:  # The caller waits until its timeout; the worker goes on.
+                except Exception:  # The worker goes on; the caller runs into its timeout.
                     _logger.exception("the failure of task %.100r could not be stored", dead_letter.id)
 
     def _flush_dead_letters(self) -> None:
-        """Push the buffered dead letters. While Redis refuses them, they stay, and the worker goes on."""
+        """Push the buffered dead letters. Those that Redis refuses stay in the buffer, and the worker goes on."""
         app: Celery = self.connection.client.app
         while app.fibo_dead_letters:
             dead_letter = app.fibo_dead_letters[0]
-            # Kombu's own client would put the prefix before some of the keys, and not before others.
+            # Not kombu's own client: that adds the prefix to the keys of some commands only.
             client = redis.Redis(connection_pool=self.pool)
             limit = app.fibo_settings.dead_letter_limit
             dead_letters = DeadLetters(client, dead_letter.queue, prefix=self.global_keyprefix, limit=limit)
             try:
                 dead_letters.push(dead_letter)
-            except redis.ResponseError as refusal:  # full, or read-only: it will take it later
+            except redis.ResponseError as refusal:  # full or read-only: the next flush tries again
                 _logger.error("a message that cannot be run could not be put into %s: %s", dead_letters.key, refusal)  # noqa: TRY400 # it says why; a traceback adds nothing
                 return
             app.fibo_dead_letters.popleft()
@@ -284,7 +280,7 @@ class _ValidatingChannel(Channel):
         try:
             return super()._receive_one(c)
         except RecursionError:
-            _logger.warning("a message of remote control was nested too deeply, and was ignored")
+            _logger.warning("ignored a message of remote control that is nested too deeply")
             return None
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
@@ -294,8 +290,7 @@ class _ValidatingChannel(Channel):
             raise
         except Exception as error:  # noqa: BLE001 - anyone can publish anything there
             _logger.warning(
-                "a message of remote control on %.200r was not understood, and was ignored (%s)",
-                *(exchange, type(error).__name__),
+                "ignored a malformed message of remote control on %.200r (%s)", *(exchange, type(error).__name__)
             )
             return False
 
@@ -308,8 +303,8 @@ class _SentinelChannel(_ValidatingChannel, SentinelChannel):
     pass
 
 
-# Celery would end at these, because kombu counts them as errors of a channel. A server raises them that will take the
-# command later, or that is no longer the master: reconnecting with back-off helps.
+# Kombu counts these as channel errors, at which Celery stops. But such a server will accept the command later, or is no
+# longer the master. As connection errors, they make Celery reconnect with back-off.
 _TEMPORARY_ERRORS: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
 
 
@@ -327,7 +322,7 @@ _VALIDATING: Final[dict[type, type]] = {Transport: _RedisTransport, SentinelTran
 
 
 class _ValidatingConnection(Connection):
-    """A connection with a validating transport. Its URL still chooses which, also after a failover."""
+    """A connection that replaces the transport of its URL with the validating one, also after a failover."""
 
     app: Celery
 
@@ -337,19 +332,15 @@ class _ValidatingConnection(Connection):
 
 
 class _ValidatingAMQP(AMQP):
-    """Makes a Celery app's connections validating ones."""
+    """Gives a Celery app validating connections."""
 
     @cached_property
     def Connection(self) -> type[_ValidatingConnection]:  # noqa: N802 - Celery's name
-        """The class of the connections. It knows the app, so that clones do, too."""
+        """The class of the connections. The app is a class attribute, so that clones have it, too."""
         return type("ValidatingConnection", (_ValidatingConnection,), {"app": self.app})
 
 
 def add_buffers(app: Celery) -> None:
-    """Give an app the buffers for what Redis refuses at the moment: dead letters, and popped messages to requeue.
-
-    Args:
-        app: The app.
-    """
+    """Add to an app the buffers for dead letters and popped messages that Redis refuses at the moment."""
     app.fibo_dead_letters = deque(maxlen=_BUFFER_SIZE)
     app.fibo_popped = deque(maxlen=_BUFFER_SIZE)

@@ -1,9 +1,9 @@
 """Validate a message by its bytes alone, before Celery sees it.
 
-Celery and kombu trust the fields of a message: where one has an unexpected type or value, the worker stops, reconnects
-without end, or forgets the message. So all that they rely on is checked here first. Celery's documentation has the
-fields of protocol version 2 under "Message Protocol"; what the two rely on was read in ``kombu.transport.virtual``,
-``kombu.transport.redis`` and ``celery.worker`` of version 5.7.
+Celery and kombu trust the fields of a message. At an unexpected type or value, the worker stops, reconnects without
+end, or forgets the message. So this module checks all that they rely on. Sources: "Message Protocol" in Celery's
+documentation for the fields of protocol version 2; ``kombu.transport.virtual``, ``kombu.transport.redis`` and
+``celery.worker`` of version 5.7 for what they rely on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MAX_DEPTH: Final = 100
 
 _MAX_NAME: Final = 1024
 _JSON: Final = "application/json"
-_LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset takes; a header may demand 4 GiB.
+_LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset needs; a hostile header may ask for 4 GiB.
 _ENVELOPE_ROOM: Final = 64 * 1024  # for headers and properties, beside the body
 _BZ2: Final = "application/x-bz2"
 _XZ: Final = "application/x-lzma"
 _ZLIB: Final = "application/x-gzip"
-# Celery's names, and the short ones that it also takes.
+# By content type, and by the aliases that Celery also accepts.
 _DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
     **dict.fromkeys((_ZLIB, "gzip", "zlib"), zlib.decompressobj),
     **dict.fromkeys((_BZ2, "bzip2", "bzip"), bz2.BZ2Decompressor),
@@ -49,10 +49,10 @@ class Validation:
     """The outcome of validating a message.
 
     Attributes:
-        payload: The message as kombu takes it, or None where it cannot be run.
-        reason: Why it cannot be run. It holds no values of the message. None where it can.
-        task: The task's name, where it can be read.
-        id: The task's id, where it can be read.
+        payload: The message as kombu decodes it, or None if it cannot be run.
+        reason: Why it cannot be run, without values of the message; None if it can.
+        task: The task's name, if it is readable.
+        id: The task's id, if it is readable.
     """
 
     payload: dict[str, Any] | None
@@ -62,11 +62,11 @@ class Validation:
 
 
 class _InvalidError(Exception):
-    """The message cannot be run. The text says why."""
+    """The message cannot be run; the text says why."""
 
 
 def validate(raw: bytes, *, max_body_bytes: int) -> Validation:
-    """Validate a message. Nothing is raised, whatever the bytes are.
+    """Validate a message. It raises nothing, whatever the bytes are.
 
     Args:
         raw: The element of the queue's list.
@@ -90,7 +90,7 @@ def validate(raw: bytes, *, max_body_bytes: int) -> Validation:
 
 
 def _envelope(raw: bytes, max_body_bytes: int) -> dict[str, Any]:
-    # A body grows by a third as base64. As plain text in JSON it can grow more, which nobody will miss.
+    # As base64, as Celery sends it, a body grows by a third. Plain text with many JSON escapes may grow more: refused.
     if len(raw) > max_body_bytes * 4 // 3 + _ENVELOPE_ROOM:
         raise _InvalidError(f"it has {len(raw)} bytes, too many for a body of at most {max_body_bytes}")
     payload = _parsed(raw, "it")
@@ -100,7 +100,7 @@ def _envelope(raw: bytes, max_body_bytes: int) -> dict[str, Any]:
 
 
 def _parsed(data: bytes, what: str) -> Any:
-    """Parse JSON as kombu does, which turns some objects into other types."""
+    """Parse JSON as kombu does: some objects become other types."""
     try:
         value = loads(data)
     except UnicodeDecodeError:
@@ -110,9 +110,9 @@ def _parsed(data: bytes, what: str) -> Any:
     except RecursionError:
         raise _InvalidError(f"{what} is nested deeper than {MAX_DEPTH}") from None
     except Exception as error:  # noqa: BLE001 - a type's own decoder may raise anything
-        # Its text may hold values of the message.
+        # Not the error's text: it may contain values of the message.
         raise _InvalidError(f"{what} has a value that cannot be decoded ({type(error).__name__})") from None
-    # Most messages have only a handful of brackets.
+    # Count first, which is cheap: most messages have only a few brackets.
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deep(value):
         raise _InvalidError(f"{what} is nested deeper than {MAX_DEPTH}")
     return value
@@ -134,7 +134,7 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def _name(value: Any) -> str | None:
-    """Give a name or an id that Redis can take in a key, or None."""
+    """Return a name or an id if it is usable in a Redis key, else None."""
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
         return None
     try:
@@ -168,7 +168,7 @@ def _check_time(field: str, value: Any) -> None:
     try:
         if not isinstance(value, str | datetime) or not value:
             raise ValueError
-        # As Celery does it; comparing brings both to UTC, which fails at the ends of the calendar.
+        # Parse it as Celery does. Celery then compares times in UTC, which fails at the ends of the calendar.
         maybe_make_aware(maybe_iso8601(value)).timestamp()
     except (ValueError, TypeError, AttributeError, OverflowError):
         raise _InvalidError(f"its header {field!r} is not a time in ISO 8601") from None
@@ -234,7 +234,7 @@ def _decompressed(body: bytes, compression: Any, max_body_bytes: int) -> bytes:
         raise _InvalidError("its compressed body is broken") from None
     if len(plain) > max_body_bytes:
         raise _InvalidError(f"its body has more than {max_body_bytes} bytes when decompressed")
-    # Celery's own decompression would go on to a second stream, and beyond the limit.
+    # Celery's own decompression would read a second stream, too, beyond the limit.
     if not decompressor.eof or decompressor.unused_data:
         raise _InvalidError("its compressed body is cut short, or goes on after its end")
     return plain
@@ -242,14 +242,14 @@ def _decompressed(body: bytes, compression: Any, max_body_bytes: int) -> bytes:
 
 def _check_body(body: Any) -> None:
     if not isinstance(body, list) or len(body) != 3:
-        raise _InvalidError("its body is not a list of three: arguments, keyword arguments, and what comes after")
+        raise _InvalidError("its body is not a list of three: arguments, keyword arguments, and callbacks")
     args, kwargs, embed = body
     if not isinstance(args, list):
         raise _InvalidError("its arguments are not a list")
     if not isinstance(kwargs, dict):
         raise _InvalidError("its keyword arguments are not an object")
     if embed is not None and not isinstance(embed, dict):
-        raise _InvalidError("what shall come after it is not an object")
+        raise _InvalidError("its callbacks (the third of its body) are not an object")
     for field in ("callbacks", "errbacks", "chain"):
         value = (embed or {}).get(field)
         if value and not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):

@@ -8,7 +8,7 @@ import anyio
 
 from fibo_client.celery.backends.base import Confirmed, Pushed
 from fibo_client.celery.redis.connections import FAILURES
-from fibo_client.celery.redis.errors import RedisFaultError, brief, translated
+from fibo_client.celery.redis.errors import RedisFaultError, translated, without_traceback
 from fibo_client.celery.redis.keys import RESULT, result_key_prefix
 from fibo_client.celery.redis.sharing import shared_connections
 from fibo_client.celery.redis.urls import parse_url
@@ -127,7 +127,7 @@ class RedisSubscription:
         try:
             event = await self._connection.read_response()
         except FAILURES as error:
-            raise await self._connections.failed(self._connection, error) from brief(error)
+            raise await self._connections.failed(self._connection, error) from without_traceback(error)
         match event:
             case [b"message", bytes(channel), bytes(payload)]:
                 return Pushed(self._task_id(channel), payload)

@@ -1,1 +1,1 @@
-"""The Celery protocol as values and bytes. No I/O, no clock, no randomness: what varies is handed in."""
+"""The Celery protocol as values and bytes. No I/O, no clock, no randomness: callers pass in times and random bytes."""

@@ -1,6 +1,6 @@
 """Compressed bodies and results.
 
-Celery's name ``gzip`` stands for a zlib stream, not for a gzip file. Source: ``kombu.compression``.
+What Celery calls ``gzip`` is a zlib stream, not a gzip file. Source: ``kombu.compression``.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import zlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fibo_client.errors import MessageError, ResultDecodeError, ResultInflatesError
-from fibo_client.text import shown
+from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class _Decompressor(Protocol):
-    """What the three standard modules' decompressors have in common."""
+    """The interface that the decompressors of zlib, bz2 and lzma share."""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 ZLIB: Final = "application/x-gzip"
 _NAMES: Final = {"gzip": ZLIB, "zlib": ZLIB, ZLIB: ZLIB}
-_LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset takes; a header may demand 4 GiB.
+_LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset needs; a hostile header may ask for 4 GiB.
 _DECOMPRESSORS: Final[dict[str, Callable[[], _Decompressor]]] = {
     ZLIB: zlib.decompressobj,
     "application/x-bz2": bz2.BZ2Decompressor,
@@ -38,38 +38,38 @@ def compress(body: bytes, name: str) -> tuple[bytes, str]:
 
     Args:
         body: The serialized body.
-        name: ``gzip`` or ``zlib``, which are the same in Celery.
+        name: ``gzip`` or ``zlib``, which mean the same in Celery.
 
     Returns:
-        The compressed body, and the content type that goes into the message's headers.
+        The compressed body, and the content type for the message's headers.
 
     Raises:
-        MessageError: No other compression can be relied on to be installed where the worker runs.
+        MessageError: The name is another one. Workers may not have that compression installed.
     """
     content_type = _NAMES.get(name) if isinstance(name, str) else None
     if content_type is None:
-        raise MessageError(f"compression={shown(name)} is not supported; use 'gzip', which every worker can read")
+        raise MessageError(f"compression={short_repr(name)} is not supported; use 'gzip', which every worker can read")
     return zlib.compress(body), content_type
 
 
 def decompress(data: bytes, content_type: str, max_bytes: int) -> bytes:
-    """Decompress a result, stopping at a limit.
+    """Decompress a result of at most `max_bytes`.
 
     Args:
         data: The compressed bytes.
         content_type: Celery's name for the compression, such as ``application/x-gzip``.
-        max_bytes: The most bytes that the result may have.
+        max_bytes: The most bytes that the result may have when decompressed.
 
     Returns:
         The decompressed bytes.
 
     Raises:
-        ResultInflatesError: There is too much of it.
+        ResultInflatesError: The result has more bytes.
         ResultDecodeError: The compression is unknown, or the data is broken or cut short.
     """
     make = _DECOMPRESSORS.get(content_type)
     if make is None:
-        raise ResultDecodeError(f"it is compressed as {shown(content_type)}, which this client cannot read")
+        raise ResultDecodeError(f"it is compressed as {short_repr(content_type)}, which this client cannot read")
     decompressor = make()
     try:
         plain = decompressor.decompress(data, max_bytes + 1)

@@ -1,4 +1,4 @@
-"""Remote control: what is broadcast to all workers, and what they answer.
+"""Remote control: the commands that go to all workers, and their replies.
 
 Source: ``kombu.pidbox`` and ``celery.app.control``.
 """
@@ -22,7 +22,7 @@ class ControlRequest:
     Attributes:
         method: The command's name: ``ping``, ``revoke``, ``active``, ...
         arguments: Its arguments.
-        destination: The node names that shall answer. None is all.
+        destination: The node names of the workers that it is for. None is all workers.
     """
 
     method: str
@@ -37,15 +37,15 @@ def encode_request(
 
     Args:
         request: The command.
-        ticket: Marks the answers that belong to this request. None asks for no answer.
-        reply_exchange: The exchange that answers go to.
-        reply_key: The routing key that answers go to.
+        ticket: The id that each reply repeats, so that the caller can match it. None asks for no reply.
+        reply_exchange: The exchange that replies go to.
+        reply_key: The routing key that replies go to.
 
     Returns:
         The body, as JSON.
 
     Raises:
-        MessageError: The arguments are not JSON, or the destination is a single text.
+        MessageError: The arguments are not JSON, or the destination is a str instead of a list.
     """
     if isinstance(request.destination, str):
         raise MessageError("destination must be a list of node names, such as ['celery@host']")
@@ -63,18 +63,18 @@ def encode_request(
 
 
 def decode_reply(body: bytes) -> dict[str, Any]:
-    """Decode the body of an answer.
+    """Decode the body of a reply.
 
     Args:
-        body: The body, as it came.
+        body: The body, as received.
 
     Returns:
-        The answer by node name; a worker answers for itself, so there is one.
+        A dict with one item: the worker's node name and its answer.
 
     Raises:
-        ResultDecodeError: It is not such an answer.
+        ResultDecodeError: It is not such a reply.
     """
-    # Leniently: arguments of tasks are in it, and one of an app's own types shall not hide what else a worker says.
+    # Not strictly: replies hold arguments of tasks, and an unknown type among them must not lose the whole reply.
     reply = jsontypes.CELERY_JSON.loads(body, strict=False)
     if not isinstance(reply, dict):
         raise ResultDecodeError("the answer of a worker is not a JSON object")

@@ -1,4 +1,4 @@
-"""Task ids, cut many at a time out of random bytes that are handed in."""
+"""Task ids, made many at a time from random bytes that the caller passes in."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _VARIANT: Final = bytes(byte & 0x3F | 0x80 for byte in range(256))
 
 
 def cut_ids(random: bytes) -> list[str]:
-    """Cut ids out of random bytes. Making many of them together costs a tenth of what `uuid.uuid4` does.
+    """Make version 4 UUIDs from random bytes. For many at once, it takes a tenth of the time of `uuid.uuid4`.
 
     Args:
-        random: Bytes that nobody can predict, `ID_BYTES` for each id.
+        random: Unpredictable bytes, `ID_BYTES` for each id.
 
     Returns:
-        Version 4 UUIDs, as text.
+        The ids, as text.
     """
     data = bytearray(random)
     data[6::ID_BYTES] = data[6::ID_BYTES].translate(_VERSION)

@@ -1,10 +1,10 @@
 """Celery's JSON: plain JSON, and dates, decimals, UUIDs and bytes in two-key envelopes.
 
-Source: ``kombu.utils.json``. Kombu writes some values that its own reader cannot give back as they were (a
-number that is no JSON number, a key that is no text, a literal dict that looks like an envelope). Those are
-refused here, each with a word on what to send instead.
+Source: ``kombu.utils.json``. Kombu writes some values that its own reader does not restore: numbers that JSON does not
+have (nan, inf), keys that are not text, and literal dicts that look like an envelope. This module refuses them, with a
+hint what to send instead.
 
-A worker's app may register more types with kombu's ``register_type``. A client is told of them as `JSONType`.
+A worker's app may register more types with kombu's ``register_type``. The client's counterpart is `JSONType`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from fibo_client.errors import ConfigError, MessageError, ResultDecodeError, ResultTooDeepError
-from fibo_client.text import printable, shown
+from fibo_client.text import printable, short_repr
 
 if TYPE_CHECKING:
     import builtins
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_DEPTH = 100
-"""How deeply lists and dicts may be nested in what is sent. A structure that contains itself ends here too."""
+"""How deeply lists and dicts may be nested in what is sent. It also stops a structure that contains itself."""
 
 MAX_READ_DEPTH: Final = 500
-"""How deeply lists and dicts may be nested in what is read, unless the client is told to read less deep."""
+"""How deeply lists and dicts may be nested in what is read, unless ``max_json_depth`` says less."""
 
 MAX_INT_DIGITS = 4300
-"""Longer integers cannot be read by a stock worker: CPython refuses to parse them from text."""
+"""A stock worker cannot read longer integers: CPython refuses to parse them from text."""
 
 _encode = json.JSONEncoder(allow_nan=False).encode
 _decode_plain = json.JSONDecoder().decode
@@ -49,17 +49,17 @@ _NATIVE: Final = (str, int, float, list, tuple, dict, type(None))
 
 @dataclass(frozen=True, slots=True)
 class JSONType(Generic[T]):
-    """A type of your own in Celery's JSON. What it takes is what the worker's app gives kombu's ``register_type``.
+    """A type of your own in Celery's JSON. It takes the arguments of kombu's ``register_type``.
 
     Attributes:
         type: The class.
-        marker: The name that values of it travel under. None is a value that travels as what the encoder makes of it,
-            and is no longer of that class where it arrives.
-        encoder: Turns a value into JSON values, among which there may be others that have a type here.
-        decoder: Turns these into the value.
+        marker: The name of the type on the wire. With None, the value travels as the encoder's plain output, and the
+            receiver does not get the class back.
+        encoder: Turns a value into JSON values, which may contain values of other registered types.
+        decoder: Turns these back into the value.
 
     Raises:
-        ConfigError: One of them is not what it should be, or JSON has a way of its own to write the class.
+        ConfigError: An argument is of the wrong kind, or JSON itself already writes the class.
     """
 
     type: builtins.type[T]
@@ -69,29 +69,29 @@ class JSONType(Generic[T]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.type, type):
-            raise ConfigError(f"the type of a JSONType must be a class, not {shown(self.type)}")
+            raise ConfigError(f"the type of a JSONType must be a class, not {short_repr(self.type)}")
         if issubclass(self.type, _NATIVE):
             native = next(each.__name__ for each in _NATIVE if issubclass(self.type, each))
             raise ConfigError(
-                f"JSON writes a {self.type.__name__} as it writes any {native}, and would never ask its encoder"
+                f"JSON writes a {self.type.__name__} as it writes any {native}, and would never call its encoder"
             )
         if self.marker is not None and (not isinstance(self.marker, str) or not self.marker):
-            raise ConfigError(f"the marker of a JSONType must be text, or None, not {shown(self.marker)}")
+            raise ConfigError(f"the marker of a JSONType must be text, or None, not {short_repr(self.marker)}")
         for name in ("encoder", "decoder"):
             function = getattr(self, name)
             if not callable(function) or inspect.iscoroutinefunction(function):
-                raise ConfigError(f"the {name} of a JSONType must be a function, and no coroutine's: {shown(function)}")
+                raise ConfigError(f"the {name} of a JSONType must be a function, not async: {short_repr(function)}")
 
 
 class UnreadableTypeError(ResultDecodeError):
-    """A value in it is of a type that is not known, or is broken."""
+    """The JSON holds a value of an unknown type, or a broken value of a known one."""
 
 
 class JSONCodec:
-    """Celery's JSON with the types that it has, and with more.
+    """Celery's JSON, with its own types and more.
 
     Args:
-        more: Other types. One with a class or a marker that Celery's JSON has, too, takes its place.
+        more: The additional types. One with the class or the marker of a Celery type replaces that.
 
     Raises:
         ConfigError: Two of them have the same class or the same marker.
@@ -106,12 +106,13 @@ class JSONCodec:
         for each in more:
             if not isinstance(each, JSONType):
                 raise ConfigError(
-                    f"json_types must be JSONTypes, such as JSONType(Money, 'money', str, Money), not {shown(each)}"
+                    "json_types must be JSONTypes, such as JSONType(Money, 'money', str, Money), "
+                    f"not {short_repr(each)}"
                 )
             if each.type in self._own:
                 raise ConfigError(f"two of json_types are for {each.type.__name__}")
             if each.marker in markers:
-                raise ConfigError(f"two of json_types have the marker {shown(each.marker)}")
+                raise ConfigError(f"two of json_types have the marker {short_repr(each.marker)}")
             self._own[each.type] = each
             if each.marker is not None:
                 markers.add(each.marker)
@@ -123,24 +124,24 @@ class JSONCodec:
         """Encode a value as Celery's JSON.
 
         Args:
-            value: JSON values, and those of the types that there are, in lists, tuples and dicts.
-            where: How the error names the value, such as ``args``.
+            value: JSON values and values of known types, in lists, tuples and dicts.
+            where: What the error calls the value, such as ``args``.
 
         Returns:
             ASCII text.
 
         Raises:
-            MessageError: The value, or a part of it, could not be read by a worker as it was meant.
+            MessageError: A worker could not read the value, or would read another one.
         """
         if type(value) in _LISTS:
-            try:  # A list of plain things is what most tasks take. It needs none of the detours.
+            try:  # A fast path: most tasks take a list of plain values.
                 return _plain_list(value)
             except LookupError:
-                pass  # There is something else in it, or something wrong.
+                pass  # The list holds another type, or a value that needs a check.
         return _encode(self.plain(value, where))
 
     def plain(self, value: Any, where: str = "the value") -> Any:
-        """Turn a value into what plain JSON has: dates, decimals, UUIDs, bytes and the like into their envelopes.
+        """Turn a value into plain JSON values, with dates, decimals, UUIDs, bytes and the like in envelopes.
 
         Args:
             value: As for `dumps`.
@@ -160,31 +161,31 @@ class JSONCodec:
         Args:
             text: JSON as text, or as UTF-8 bytes.
             max_depth: How deeply lists and dicts may be nested.
-            strict: Whether an envelope that cannot be read is an error. Otherwise it stays, as the dict that it is.
+            strict: Whether an unreadable envelope raises. Otherwise it stays a dict.
 
         Returns:
-            JSON values, with envelopes turned into the types that they hold.
+            JSON values, and the values that envelopes hold.
 
         Raises:
             ResultTooDeepError: It is nested too deeply.
-            UnreadableTypeError: An envelope is not of a known type, or is broken.
+            UnreadableTypeError: An envelope has an unknown type or a broken value.
             ResultDecodeError: It is not JSON, or an integer in it has more than 4,300 digits.
         """
         return _load(text, self._decode if strict else self._decode_leniently, max_depth)
 
     def revive(self, value: Any, *, strict: bool) -> Any:
-        """Turn the envelopes in a value that `loads_plain` read into the types that they hold.
+        """Decode the envelopes in a value that `loads_plain` returned.
 
         Args:
             value: The value.
             strict: As for `loads`.
 
         Returns:
-            The value, as `loads` would have read it.
+            What `loads` would have returned.
 
         Raises:
             ResultTooDeepError: It is nested too deeply.
-            ResultDecodeError: An envelope cannot be read.
+            ResultDecodeError: An envelope is unreadable.
         """
         try:
             text = json.dumps(value)
@@ -205,7 +206,7 @@ class JSONCodec:
             return value
         if isinstance(value, float):
             if not math.isfinite(value):
-                raise MessageError(f"{where} holds {value}, which JSON has no number for; send None or text instead")
+                raise MessageError(f"{where} holds {value}, and JSON has no number for that; send None or text instead")
             return value
         if depth == 0:
             raise MessageError(f"{where} is nested more than {MAX_DEPTH} levels deep, or contains itself")
@@ -218,11 +219,11 @@ class JSONCodec:
         return self._typed(value, where, depth)
 
     def _typed(self, value: Any, where: str, depth: int) -> Any:
-        """Encode what JSON itself cannot. Of several types that would do, the nearest among its ancestors is taken."""
+        """Encode a value that JSON itself cannot express, by the nearest known type among its base classes."""
         kind = type(value)
         if kind in _ENCODERS and kind not in self._own:
             return _ENCODERS[kind](value)
-        if (own := getattr(kind, "__json__", None)) is not None:  # As kombu does, before all types.
+        if (own := getattr(kind, "__json__", None)) is not None:  # Kombu, too, prefers it to registered types.
             return self._plain(_encoded(own, value, where), where, depth - 1)
         for each in kind.__mro__:
             if each in self._own:
@@ -230,11 +231,11 @@ class JSONCodec:
             if each in _ENCODERS:
                 return _ENCODERS[each](value)
         for known in self._own.values():
-            if isinstance(value, known.type):  # An abstract class.
+            if isinstance(value, known.type):  # A virtual subclass of an abstract class.
                 return self._enveloped(known, value, where, depth)
         raise MessageError(
             f"{where} holds {_a(value)}, which JSON cannot carry; send numbers, text, None, lists, dicts with text "
-            "keys, or a datetime, date, time, Decimal, UUID or bytes; or tell the client how to send it (json_types)"
+            "keys, or a datetime, date, time, Decimal, UUID or bytes; or give the client an encoder (json_types)"
         )
 
     def _enveloped(self, known: JSONType[Any], value: Any, where: str, depth: int) -> Any:
@@ -250,7 +251,7 @@ class JSONCodec:
         for key in value:
             if not isinstance(key, str):
                 raise MessageError(
-                    f"{where} holds a dict with the key {shown(key)}; JSON keys are text, so send str(key)"
+                    f"{where} holds a dict with the key {short_repr(key)}; JSON keys are text, so send str(key)"
                 )
         return {_text(key): self._plain(item, where, depth - 1) for key, item in value.items()}
 
@@ -261,14 +262,14 @@ class JSONCodec:
         decode = self._decoders.get(marker) if isinstance(marker, str) else None
         if decode is None:
             raise UnreadableTypeError(
-                f"it holds a value of the type {shown(marker)}, which this client was not told how to read (json_types)"
+                f"it holds a value of the type {short_repr(marker)}, for which this client has no decoder (json_types)"
             )
         try:
             return decode(value["__value__"])
         except RecursionError:
             raise
         except Exception as error:
-            raise UnreadableTypeError(f"it holds a broken {printable(marker, 80)}: {shown(error, 200)}") from error
+            raise UnreadableTypeError(f"it holds a broken {printable(marker, 80)}: {short_repr(error, 200)}") from error
 
     def _from_envelope_if_possible(self, value: dict[str, Any]) -> Any:
         try:
@@ -278,18 +279,7 @@ class JSONCodec:
 
 
 def loads_plain(text: str | bytes, max_depth: int = MAX_READ_DEPTH) -> Any:
-    """Decode JSON, and leave envelopes as the dicts that they are.
-
-    Args:
-        text: As for `JSONCodec.loads`.
-        max_depth: As for `JSONCodec.loads`.
-
-    Returns:
-        JSON values.
-
-    Raises:
-        ResultDecodeError: As for `JSONCodec.loads`.
-    """
+    """Decode JSON as `JSONCodec.loads` does, with the same errors, but leave envelopes as dicts."""
     return _load(text, _decode_plain, max_depth)
 
 
@@ -297,7 +287,7 @@ def _encoded(encode: Callable[[Any], Any], value: Any, where: str) -> Any:
     try:
         return encode(value)
     except Exception as error:
-        raise MessageError(f"{where} holds {_a(value)}, which its encoder did not take: {shown(error, 200)}") from error
+        raise MessageError(f"{where} holds {_a(value)}, and its encoder raised {short_repr(error, 200)}") from error
 
 
 def _a(value: object) -> str:
@@ -311,13 +301,13 @@ def _load(text: str | bytes, decode: Callable[[str], Any], max_depth: int) -> An
         # Most have no envelope: no need to look at each dict.
         value = decode(text) if _TYPE in text else _decode_plain(text)
     except ResultDecodeError:
-        raise  # An envelope's. It is a ValueError too.
+        raise  # From an envelope. It is a ValueError, too.
     except RecursionError:
         raise ResultTooDeepError(_too_deep(max_depth)) from None
     except MemoryError:
         raise ResultDecodeError("there is not enough memory to decode it") from None
     except ValueError as error:
-        # UnicodeDecodeError and JSONDecodeError are some.
+        # UnicodeDecodeError and JSONDecodeError are subclasses.
         raise ResultDecodeError(f"its JSON is not valid: {error}") from error
     if _is_deep(value, text, max_depth):
         raise ResultTooDeepError(_too_deep(max_depth))
@@ -329,7 +319,7 @@ def _too_deep(max_depth: int) -> str:
 
 
 def _is_deep(value: Any, text: str | bytes, max_depth: int) -> bool:
-    """Tell whether a decoded value is nested deeper than we read; CPython's own limit differs between versions."""
+    """Tell whether a decoded value is nested too deeply. CPython has a limit, too, but it differs between versions."""
     data = text.encode("utf-8", "replace") if isinstance(text, str) else text
     if data.count(b"[") + data.count(b"{") <= max_depth:
         return False
@@ -374,7 +364,7 @@ _ATOMS = {**_INNER_ATOMS, list: _plain_list_inside, tuple: _plain_list_inside}
 
 
 def _text(value: str) -> str:
-    # Of a subclass, what it holds: str() of an enumeration's member may be the member's name.
+    # str(value) of an enum member may be the member's name.
     return str.__str__(value)
 
 
@@ -410,4 +400,4 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 
 CELERY_JSON: Final = JSONCodec()
-"""The codec with the types that Celery's JSON itself has."""
+"""The codec with Celery's own types only."""

@@ -2,8 +2,8 @@
 
 Source: https://docs.celeryq.dev/en/stable/internals/protocol.html and ``celery.app.amqp.AMQP.as_task_v2``.
 
-A message that a worker cannot take is worse than an error: some are dropped without an answer, some stop the
-worker, some come back and stop the next one too. So everything is checked here, before a byte is sent.
+A bad message is worse than an error. Workers drop some bad messages without an answer; others stop the worker, and some
+come back and stop the next one, too. So this module checks everything before a byte is sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED
-from fibo_client.text import beginning, shown
+from fibo_client.text import partial_repr, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,45 +27,45 @@ CONTENT_ENCODING: Final = "utf-8"
 
 RESERVED_HEADERS: Final = frozenset(
     {
-        # The protocol's.
+        # Headers of the protocol.
         "argsrepr", "compression", "eta", "expires", "group", "group_index", "groups", "id", "ignore_result",
         "kwargsrepr", "lang", "origin", "parent_id", "redelivered", "replaced_task_nesting", "retries", "root_id",
         "shadow", "stamped_headers", "stamps", "task", "timelimit",
-        # Attributes and methods of the worker's request object, into which all headers go.
+        # Attributes and methods of the worker's request object. The worker sets all headers as its attributes.
         "_children", "_filter_x_death_headers", "_get_custom_headers", "_protected", "args", "as_execution_options",
         "called_directly", "callbacks", "chain", "children", "chord", "clear", "correlation_id", "delivery_info",
         "errbacks", "get", "hostname", "is_eager", "kwargs", "logfile", "loglevel", "properties", "reply_to",
         "soft_time_limit", "taskset", "time_limit", "update", "utc",
     }
 )  # fmt: skip
-"""Header names that are not the user's: such a header would replace what the worker needs, or be replaced by it.
-Nor are names such as ``__class__``, which are Python's. `NESTED` is not among them."""
+"""Header names that callers may not use: the worker would overwrite such a header, or lose what it needs. Names such as
+``__class__`` are reserved, too. `NESTED` is allowed."""
 
 RESERVED_STAMPS: Final = RESERVED_HEADERS | {
     NESTED,
-    # A worker that stores extended results sets stamps beside these.
+    # A worker with result_extended stores stamps in one dict with these.
     "date_done", "group_id", "name", "queue", "result", "status", "task_id", "traceback", "worker",
-    # A worker that tries a task again passes stamps on beside these.
+    # A worker that retries a task passes stamps on as keyword arguments, together with these.
     "add_to_parent", "connection", "countdown", "exchange", "link", "link_error", "priority", "producer", "publisher",
     "result_cls", "route_name", "router", "routing_key", "serializer", "task_type",
 }  # fmt: skip
-"""Names of stamps that are not the user's, for the like reason."""
+"""Names of stamps that callers may not use, for the same reason."""
 
 _LONGEST_NAME: Final = 1024
 _LONGEST_REPR: Final = 1024
 _SMALL: Final = 8192
 _LONGEST_TIME: Final = timedelta.max.total_seconds()
-_EARLIEST: Final = -(2**31)  # the least countdown that Celery's own client takes
+_EARLIEST: Final = -(2**31)  # the smallest countdown that Celery's own client accepts
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 class Arguments(NamedTuple):
-    """A call's arguments, ready for a message.
+    """The encoded arguments of a call.
 
     Attributes:
-        body: ``[args, kwargs, embed]`` as JSON, compressed where that was asked for.
+        body: ``[args, kwargs, embed]`` as JSON, compressed if `compression` is set.
         argsrepr: The positional arguments for the worker's logs, cut short.
-        kwargsrepr: The keyword arguments for them, cut short.
+        kwargsrepr: The keyword arguments for the worker's logs, cut short.
         compression: The content type of the compression, or None.
     """
 
@@ -76,12 +76,12 @@ class Arguments(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """When a task may run, as text.
+    """When a task may run, as text. Each is None where it is not limited.
 
     Attributes:
-        eta: The moment before which it must not.
-        expires: The moment after which it must not start.
-        expiration: Milliseconds until then.
+        eta: The time before which the task must not run, in ISO 8601.
+        expires: The time after which the task must not start, in ISO 8601.
+        expiration: Milliseconds until `expires`.
     """
 
     eta: str | None
@@ -94,11 +94,11 @@ class MessageTemplate:
     """What the messages for one task with the same options have in common.
 
     Attributes:
-        headers: The protocol's headers and the user's, side by side. What differs from message to message is None.
-        queue: The queue that they go to.
+        headers: The protocol's headers and the caller's in one dict. Those that differ between messages are None.
+        queue: The queue that the messages go to.
         priority: 0 to 9.
-        is_root: Whether each is the first of its workflow, so that its ``root_id`` is its own id.
-        prepared: What the encoder of a broker has made of it, by encoder.
+        is_root: Whether each message starts a workflow, so that its ``root_id`` is its own id.
+        prepared: The cache of the brokers' encoders, by encoder.
     """
 
     headers: Mapping[str, Any]
@@ -109,14 +109,14 @@ class MessageTemplate:
 
 
 class TaskMessage(NamedTuple):
-    """A task message as values: what any broker can turn into its own envelope.
+    """A task message as a value. Any broker can encode it in its own envelope.
 
     Attributes:
         id: The task's id.
-        template: What it has in common with others.
+        template: What the message has in common with others.
         arguments: The call's arguments.
         moments: When the task may run.
-        more_headers: Headers beside those of the template, with other names, in plain JSON; mostly none.
+        more_headers: Headers that the template does not have, as plain JSON values; mostly none.
     """
 
     id: str
@@ -148,17 +148,17 @@ class TaskMessage(NamedTuple):
 
     @property
     def queue(self) -> str:
-        """The queue that it goes to."""
+        """The queue that the message goes to."""
         return self.template.queue
 
     @property
     def priority(self) -> int:
-        """0 to 9. Whether 0 is served first or last is the broker's matter."""
+        """0 to 9. The broker decides whether 0 is served first or last."""
         return self.template.priority
 
     @property
     def expiration(self) -> str | None:
-        """Milliseconds until the task expires, as text, where an expiry was given."""
+        """Milliseconds until the task expires, as text; None if it does not expire."""
         return self.moments.expiration
 
 
@@ -178,29 +178,29 @@ def build_template(
     stamps: Mapping[str, Any] | None = None,
     compression: str | None = None,
 ) -> MessageTemplate:
-    """Check what the messages of a call have in common.
+    """Check the options that the messages of a call share.
 
     Args:
         task: The task's registered name, such as ``proj.tasks.add``.
-        queue: The queue that they go to.
-        origin: Who sends, for the worker's logs: ``gen<pid>@<host>``.
+        queue: The queue that the messages go to.
+        origin: The sender, for the worker's logs: ``gen<pid>@<host>``.
         priority: 0 to 9; over Redis 0 is served first. None is 0.
         time_limit: Seconds after which the worker kills the task.
         soft_time_limit: Seconds after which the worker raises SoftTimeLimitExceeded in the task.
-        ignore_result: Whether the worker is to store no result. None leaves it to how the task is declared.
-        headers: Headers of your own, which the task finds in ``self.request.headers``. If there is one called
-            ``headers``, it is a dict, and the task finds that there alone.
+        ignore_result: Whether the worker stores no result. None leaves it to the task's declaration.
+        headers: The caller's headers, which the task finds in ``self.request.headers``. One called ``headers`` must be
+            a dict; the task then finds only that dict there.
         shadow: Another name for the worker's logs.
-        root_id: The id of the first task of the workflow. None is this task's own.
+        root_id: The id of the first task of the workflow. None is this task's own id.
         parent_id: The id of the task that called this one.
         stamps: Stamped headers, by name.
-        compression: How the arguments are compressed: ``gzip``, or None.
+        compression: The compression of the arguments: ``gzip``, or None.
 
     Returns:
         The template.
 
     Raises:
-        MessageError: A worker could not take such messages, or would take them for something else.
+        MessageError: A worker could not read such messages, or would misread them.
     """
     own_stamps = None if stamps is None else _own("stamps", stamps, RESERVED_STAMPS)
     protocol_headers: dict[str, Any] = {
@@ -244,21 +244,21 @@ def encode_arguments(
     kwargsrepr: str | None = None,
     types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
 ) -> Arguments:
-    """Check a call's arguments and turn them into what a message says of them.
+    """Check and encode a call's arguments.
 
     Args:
         args: The positional arguments.
         kwargs: The keyword arguments.
         compression: ``gzip`` to compress them.
-        argsrepr: What logs show of `args`. None is their beginning.
-        kwargsrepr: What logs show of `kwargs`. None is their beginning.
-        types: The types that they may have.
+        argsrepr: The text for `args` in the worker's logs. None is the beginning of their repr.
+        kwargsrepr: The text for `kwargs` in the worker's logs. None is the beginning of their repr.
+        types: The codec, with the types that the arguments may have.
 
     Returns:
-        The arguments.
+        The encoded arguments.
 
     Raises:
-        MessageError: A worker could not take them, or would take them for something else.
+        MessageError: A worker could not read them, or would misread them.
     """
     if not isinstance(args, (list, tuple)):
         raise MessageError(f"args must be a list or a tuple of arguments, not {type(args).__name__}; one is (value,)")
@@ -266,7 +266,7 @@ def encode_arguments(
         raise MessageError(f"kwargs must be a dict of keyword arguments, not {type(kwargs).__name__}")
     for name in kwargs:
         if not isinstance(name, str):
-            raise MessageError(f"kwargs holds the name {shown(name)}; names of arguments are text")
+            raise MessageError(f"kwargs holds the name {short_repr(name)}; names of arguments are text")
     positional, named = types.dumps(args, "args"), types.dumps(kwargs, "kwargs") if kwargs else "{}"
     body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
     if compression is not None:
@@ -286,19 +286,19 @@ def encode_moments(
     eta: datetime | None = None,
     expires: float | datetime | None = None,
 ) -> Moments:
-    """Check when a task may run and turn it into what a message says of it.
+    """Check and encode when a task may run.
 
     Args:
-        now: The present, with a time zone; `countdown` and a number of seconds in `expires` count from it.
-        countdown: Seconds to wait before the task may run. Less than 0 is at once, as an `eta` that is past.
-        eta: The moment before which the task must not run, with a time zone.
-        expires: Seconds from `now`, or a moment with a time zone, after which the task must not start.
+        now: The current time, with a time zone; `countdown` and a number of seconds in `expires` count from it.
+        countdown: Seconds before the task may run. A negative number means at once, like an `eta` in the past.
+        eta: The time before which the task must not run, with a time zone.
+        expires: Seconds from `now`, or a time with a time zone, after which the task must not start.
 
     Returns:
-        The moments.
+        The encoded times.
 
     Raises:
-        MessageError: There is no such moment, it has no time zone, or it is past.
+        MessageError: A time is out of the calendar's range or has no time zone, or `expires` is in the past.
     """
     if now.tzinfo is None:
         raise MessageError("now has no time zone")
@@ -313,38 +313,38 @@ def check_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
         headers: The headers.
 
     Returns:
-        The same in plain JSON.
+        The headers as plain JSON values.
 
     Raises:
-        MessageError: One has a name that is not the caller's to use, or a value that a worker could not read.
+        MessageError: One has a reserved name, or a value that a worker could not read.
     """
     own = _own("headers", headers, RESERVED_HEADERS)
     where, nested = "headers", own
-    while NESTED in nested:  # It ends: what is nested without end is no JSON.
+    while NESTED in nested:  # It ends, as the codec has bounded the depth.
         where, nested = f"{where}[{NESTED!r}]", nested[NESTED]
         _check_own(where, nested, RESERVED_HEADERS)
     return own
 
 
 def join_headers(own: Mapping[str, Any], nested: dict[str, Any] | None, added: Mapping[str, Any]) -> dict[str, Any]:
-    """Join headers that are no caller's to the caller's own.
+    """Join a tracer's headers to the caller's.
 
     Args:
-        own: The caller's headers, but for `NESTED`.
-        nested: The caller's `NESTED`, if there is one.
-        added: The others: texts, and perhaps a `NESTED`. What has the name of a header in `own` is left out, and so is
-            what no header can be. In a `NESTED` it wins: whoever added it has seen the caller's.
+        own: The caller's headers without `NESTED`.
+        nested: The caller's `NESTED`, or None.
+        added: The tracer's headers: texts, and perhaps a `NESTED`. A header whose name is in `own` or that is not
+            valid is left out. Within `NESTED`, the tracer's value wins, as the tracer has seen the caller's.
 
     Returns:
-        The headers that come to `own`. A `NESTED` that was added holds the caller's headers, too: the task finds no
-        others.
+        The headers to send beside `own`. A `NESTED` among them holds the caller's headers, too, because the task then
+        finds no others.
     """
     joined = {name: value for name, value in added.items() if name not in own and _may_be_added(name, value)}
     if NESTED in added:
         try:
             joined[NESTED] = {**own, **(nested or {}), **check_headers({NESTED: added[NESTED]})[NESTED]}
         except MessageError:
-            pass  # The caller has not made it, and cannot mend it.
+            pass  # It is the tracer's fault; the caller could not fix it.
     if nested is not None:
         joined.setdefault(NESTED, nested)
     return joined
@@ -371,34 +371,24 @@ def check_name(what: str, name: object) -> str:
         The name.
 
     Raises:
-        MessageError: It is not text, is empty or too long, or holds a control character or a lone surrogate. Over
-            Redis, Celery separates the parts of its keys with control characters.
+        MessageError: It is not text, is empty or too long, or holds a control character or a lone surrogate. Kombu
+            separates the parts of its Redis keys with control characters.
     """
     if not isinstance(name, str):
         raise MessageError(f"{what} must be text, not {type(name).__name__}")
     if not name or len(name) > _LONGEST_NAME:
         raise MessageError(f"{what} must have 1 to {_LONGEST_NAME} characters, not {len(name)}")
     if not name.isprintable():
-        raise MessageError(f"{what}={shown(name)} holds a character that cannot be printed, which no key may hold")
-    return str.__str__(name)  # Of an enumeration's member, the text: an f-string may make its name of it.
+        raise MessageError(f"{what}={short_repr(name)} holds a character that cannot be printed; remove it")
+    return str.__str__(name)  # The value of an enum member; str(name) may be its name.
 
 
 def check_priority(priority: int | None) -> int:
-    """Check a priority.
-
-    Args:
-        priority: 0 to 9, or None for 0.
-
-    Returns:
-        The priority.
-
-    Raises:
-        MessageError: It is not one. (Celery would silently take the nearest, or 0.)
-    """
+    """Check a priority, 0 to 9; None is 0. Raise MessageError for others, where Celery silently takes another one."""
     if priority is None:
         return 0
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise MessageError(f"priority={shown(priority)} must be an integer from 0 to 9")
+        raise MessageError(f"priority={short_repr(priority)} must be an integer from 0 to 9")
     return int(priority)
 
 
@@ -433,7 +423,7 @@ def _moment(what: str, now: datetime, seconds: float | None) -> str:
         return _iso(now.astimezone(UTC) + timedelta(seconds=seconds or 0.0))
     except OverflowError:
         raise MessageError(
-            f"{what}={shown(seconds)} seconds is further than a date can say; give a smaller number"
+            f"{what}={short_repr(seconds)} seconds is beyond the last possible date; give a smaller number"
         ) from None
 
 
@@ -442,14 +432,14 @@ def _aware(what: str, moment: object) -> datetime:
         raise MessageError(f"{what} must be a datetime with a time zone, not {type(moment).__name__}")
     if moment.utcoffset() is None:
         raise MessageError(
-            f"{what}={moment.isoformat()} has no time zone, and the worker would take it for UTC; "
+            f"{what}={moment.isoformat()} has no time zone, and the worker would read it as UTC; "
             "use datetime.now(timezone.utc), or .astimezone() for local time"
         )
     try:
-        # As Celery writes countdowns. Workers refuse offsets with seconds, which some time zones have.
+        # Celery, too, writes countdowns in UTC. Some time zones have offsets with seconds, which workers refuse.
         return moment.astimezone(UTC)
     except OverflowError:
-        raise MessageError(f"{what}={moment.isoformat()} has no date in UTC; give a year from 2 to 9998") from None
+        raise MessageError(f"{what}={moment.isoformat()} is out of range in UTC; give a year from 2 to 9998") from None
 
 
 def _iso(moment: datetime) -> str:
@@ -462,15 +452,15 @@ def _seconds(what: str, seconds: float | None, least: int = 0) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise MessageError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
     if not least <= seconds < math.inf:
-        raise MessageError(f"{what}={shown(seconds)} must be a finite number of seconds, {least} or more")
+        raise MessageError(f"{what}={short_repr(seconds)} must be a finite number of seconds, {least} or more")
     if seconds > _LONGEST_TIME:
-        raise MessageError(f"{what}={shown(seconds)} seconds are too many; give a smaller number, or None")
+        raise MessageError(f"{what}={short_repr(seconds)} seconds are too many; give a smaller number, or None")
     return seconds
 
 
 def _flag(what: str, value: object) -> bool | None:
     if not isinstance(value, bool) and value is not None:
-        raise MessageError(f"{what} must be True, False or None, not {shown(value)}")
+        raise MessageError(f"{what} must be True, False or None, not {short_repr(value)}")
     return value
 
 
@@ -479,7 +469,7 @@ def _optional_name(what: str, name: str | None) -> str | None:
 
 
 def _own(what: str, headers: object, reserved: frozenset[str]) -> dict[str, Any]:
-    """Check headers or stamps of the user's own."""
+    """Check the caller's headers or stamps, and make them plain JSON values."""
     _check_own(what, headers, reserved)
     own: dict[str, Any] = jsontypes.CELERY_JSON.plain(headers, what)
     return own
@@ -491,7 +481,7 @@ def _check_own(what: str, headers: object, reserved: frozenset[str]) -> None:
     for name in headers:
         check_name(f"a name in {what}", name)
         if _is_reserved(name, reserved):
-            raise MessageError(f"{what} holds {name!r}, which belongs to the protocol; use another name")
+            raise MessageError(f"{what} holds {name!r}, which the protocol reserves; use another name")
 
 
 def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool:
@@ -499,20 +489,21 @@ def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool
 
 
 def _shortened(value: object, size: int) -> str:
-    """Give the beginning of a value's repr; `size` is the length of its JSON, which tells large values from small."""
+    """Make the beginning of a value's repr. `size`, the length of its JSON, says whether the whole repr is cheap."""
     try:
-        text = repr(value) if size <= _SMALL else beginning(value, _LONGEST_REPR)
+        text = repr(value) if size <= _SMALL else partial_repr(value, _LONGEST_REPR)
         return text if len(text) <= _LONGEST_REPR else _cut(text)
-    except Exception:  # noqa: BLE001 - a repr of somebody's own, which `beginning` leaves out
-        return _cut(beginning(value, _LONGEST_REPR))
+    except Exception:  # noqa: BLE001 - a class with a broken __repr__, for which `partial_repr` writes the type
+        return _cut(partial_repr(value, _LONGEST_REPR))
 
 
 def _given(what: str, text: object) -> str:
+    """Check a caller's own argsrepr or kwargsrepr."""
     if not isinstance(text, str):
         raise MessageError(f"{what} must be text, not {type(text).__name__}")
     if not text:
         raise MessageError(
-            f"{what} must not be empty: then workers log the arguments themselves; give a text such as ***"
+            f"{what} must not be empty, or workers log the arguments themselves; give a text such as ***"
         )
     return _cut(str.__str__(text))
 

@@ -1,7 +1,7 @@
-"""Results as a worker stores them: bytes in, one typed value out.
+"""Decode a result as a worker stores it: bytes to one `TaskMeta`.
 
-Source: ``celery.backends.base``. Nothing here trusts its input: whatever the bytes are, the outcome is a
-`TaskMeta` or a `ResultDecodeError`, and no class is imported or built by a name that came with them.
+Source: ``celery.backends.base``. Nothing here trusts its input: any bytes give a `TaskMeta` or a `ResultDecodeError`,
+and no class is imported or built by a name from the wire.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Final
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.errors import ResultDecodeError, ResultTooLargeError
-from fibo_client.text import shown, summary
+from fibo_client.text import dataclass_repr, short_repr
 
 COMPRESSED: Final = b"\x00celery-compressed\x00"
-"""What a compressed result starts with, before its content type. Source: Celery 5.7's ``result_compression``."""
+"""The prefix of a compressed result; its content type follows. Source: Celery 5.7's ``result_compression``."""
 
 _LONGEST_STATE: Final = 100
 _TEXTS: Final = ("date_done", "parent_id", "name", "worker", "queue")
@@ -28,7 +28,7 @@ class TaskFailure:
 
     Attributes:
         exc_type: The name of its class, such as ``ValueError``.
-        exc_module: The module of that class, where the worker said it.
+        exc_module: The module of that class, where the worker stored it.
         exc_args: Its arguments.
         traceback: The remote traceback as text, where the worker stored one.
     """
@@ -39,29 +39,29 @@ class TaskFailure:
     traceback: str | None = field(repr=False)
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TaskMeta:
-    """What is known of a task: the stored result, decoded.
+    """The stored result of a task, decoded.
 
     Attributes:
         task_id: The task's id.
-        state: Celery's name for the state. A state of the task's own, such as ``PROGRESS``, is possible too.
-        result: The value of a ``SUCCESS``, or what a state that is not final carries (progress, the worker's pid).
-            For an exception state, what a task stored by hand (``update_state("FAILURE", meta={...})``), as it is; None
+        state: Celery's name for the state, or a custom state of the task, such as ``PROGRESS``.
+        result: The value of a ``SUCCESS``, or the data of a state that is not final (progress, the worker's pid). In an
+            exception state, what the task itself stored, unchanged (``update_state("FAILURE", meta={...})``); None
             where Celery stored an exception, which is in `failure`.
         failure: The exception of ``FAILURE``, ``RETRY`` and ``REVOKED``, else None.
-        date_done: When the task ended, in ISO 8601, where the worker said it.
+        date_done: When the task ended, in ISO 8601, where the worker stored it.
         parent_id: The id of the task that called this one.
-        children: The ids of tasks that this one called, with their own, as Celery nests them.
-        name: The task's name (with ``result_extended``, like all that follow).
-        args: Its positional arguments. A value of a type that this client was not told of is left as it is stored, a
-            dict with ``__type__`` and ``__value__``.
+        children: The ids of the tasks that this one called, and theirs, nested as Celery nests them.
+        name: The task's name. Workers store it and all that follow only with ``result_extended``.
+        args: Its positional arguments. A value of a type that this client does not know stays a dict with ``__type__``
+            and ``__value__``.
         kwargs: Its keyword arguments, likewise.
         worker: The node name of the worker that ran it.
-        retries: How often it had been tried again.
+        retries: How often the worker had retried it.
         queue: The queue that it came from.
     """
 
@@ -80,7 +80,7 @@ class TaskMeta:
     queue: str | None = None
 
     def __repr__(self) -> str:
-        return summary(self)
+        return dataclass_repr(self)
 
     @property
     def ready(self) -> bool:
@@ -89,14 +89,7 @@ class TaskMeta:
 
 
 def pending(task_id: str) -> TaskMeta:
-    """Make the meta of a task of which nothing is stored.
-
-    Args:
-        task_id: The task's id.
-
-    Returns:
-        Celery calls that state ``PENDING``, be the task queued, running, unknown or forgotten.
-    """
+    """Make the meta of a task without a stored result: Celery's ``PENDING``, be it queued, running or unknown."""
     return TaskMeta(task_id=task_id, state=states.PENDING)
 
 
@@ -112,21 +105,21 @@ def decode_meta(
     """Decode a stored or published result.
 
     Args:
-        payload: The bytes, as they came.
-        task_id: The id of the task that they should belong to.
+        payload: The bytes, as received.
+        task_id: The id of the task that the result should belong to.
         max_bytes: The most bytes that the payload may have.
-        max_decompressed: The most bytes that it may have once it is decompressed. None is as many.
+        max_decompressed: The most bytes that it may have when decompressed. None is `max_bytes`.
         max_depth: How deeply lists and dicts may be nested.
-        types: The types that values in it may have. Only in the result itself another one is an error.
+        types: The codec, with the types that values may have. An unknown type is an error only in the result itself.
 
     Returns:
         The result.
 
     Raises:
-        ResultTooLargeError: There are too many bytes.
-        ResultInflatesError: There are too many once they are decompressed.
+        ResultTooLargeError: It has too many bytes.
+        ResultInflatesError: It has too many bytes when decompressed.
         ResultTooDeepError: It is nested too deeply.
-        ResultDecodeError: The bytes are not a result, or not of this task.
+        ResultDecodeError: The bytes are not a result, or belong to another task.
     """
     try:
         if len(payload) > max_bytes:
@@ -158,15 +151,15 @@ def _decode(
 
 
 def _in_parts(payload: bytes, max_depth: int, types: jsontypes.JSONCodec) -> Any:
-    """Read what has a value in it whose type cannot be read: an error in the answer of a task, and nowhere else."""
-    # With result_extended the arguments of the task stand beside its answer. Nor shall an argument of an exception hide
-    # that there was one, or what a task reports of its progress end the wait for its answer.
+    """Decode a meta that holds an unreadable value. It raises only if the value is in the result of a SUCCESS."""
+    # Elsewhere it does no harm. With result_extended, the task's arguments are in the meta. An argument of an exception
+    # must not hide the exception, and a progress report must not end the wait for the result.
     stored = jsontypes.loads_plain(payload, max_depth)
     if not isinstance(stored, dict):
         return stored
-    answered = stored.get("status") == states.SUCCESS
+    succeeded = stored.get("status") == states.SUCCESS
     try:
-        return {name: types.revive(part, strict=answered and name == "result") for name, part in stored.items()}
+        return {name: types.revive(part, strict=succeeded and name == "result") for name, part in stored.items()}
     except jsontypes.UnreadableTypeError as error:
         raise ResultDecodeError(str(error)) from error.__cause__
 
@@ -177,8 +170,10 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
         raise ResultDecodeError("it has no status")
     owner = stored.get("task_id")
     if owner != task_id:
-        # The repr of anything but text may be endless work, or too deep.
-        raise ResultDecodeError(f"it belongs to {f'the task {shown(owner)}' if isinstance(owner, str) else 'no task'}")
+        # Anything but text may be slow to repr, or nested too deeply for it.
+        raise ResultDecodeError(
+            f"it belongs to {f'the task {short_repr(owner)}' if isinstance(owner, str) else 'no task'}"
+        )
     if "result" not in stored:
         raise ResultDecodeError("it has no result")
     failed = state in states.EXCEPTION_STATES
@@ -197,22 +192,22 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
 
 
 def _is_exception(result: Any) -> bool:
-    """Tell whether a stored value is an exception as Celery writes it, with nothing beside it."""
+    """Tell whether a stored value is an exception as Celery writes it, without other keys."""
     return isinstance(result, dict) and "exc_type" in result and result.keys() <= _OF_AN_EXCEPTION
 
 
 def _failure(result: Any, traceback: str | None) -> TaskFailure:
-    """Read an exception leniently: tasks that set their state, and other writers, store other things, or nothing."""
+    """Decode an exception leniently: tasks that set their own state may store anything, or nothing."""
     if not isinstance(result, dict) or result.keys().isdisjoint(_OF_AN_EXCEPTION):
-        said = () if result is None or result == {} else (result,)
-        return TaskFailure(exc_type="Exception", exc_module=None, exc_args=said, traceback=traceback)
+        custom = () if result is None or result == {} else (result,)
+        return TaskFailure(exc_type="Exception", exc_module=None, exc_args=custom, traceback=traceback)
     exc_type = _text(result, "exc_type") or "Exception"
     exc_module = _text(result, "exc_module")
     match exc_type, result.get("exc_message"):
         case _, None:
             args: tuple[Any, ...] = ()
         case "UnpickleableExceptionWrapper", [str() | None as module, str(name), [*wrapped], _]:
-            # What Celery stores for an exception that could not be pickled: [module, class, arguments, repr].
+            # Celery's form for an exception that cannot be pickled: [module, class, arguments, repr].
             exc_module, exc_type, args = module, name, tuple(wrapped)
         case _, [*message]:
             args = tuple(message)

@@ -11,7 +11,7 @@ FAILURE = "FAILURE"
 REVOKED = "REVOKED"
 
 READY_STATES = frozenset({SUCCESS, FAILURE, REVOKED})
-"""The task is over; nothing more will come, save a redelivered run of the same task."""
+"""The final states: nothing follows, unless the broker redelivers the task and it runs again."""
 
 EXCEPTION_STATES = frozenset({RETRY, FAILURE, REVOKED})
-"""The stored result is an exception, as data."""
+"""The states whose stored result is an exception, as data."""

@@ -41,10 +41,10 @@ from fibo_client.celery.redis.errors import (
     SAY_WHERE,
     ConnectionsBusyError,
     RedisFaultError,
-    brief,
     explain,
     explain_connect,
     outcome_of,
+    without_traceback,
 )
 from fibo_client.celery.server_health import ServerHealth
 
@@ -268,7 +268,7 @@ class Connections:
                 unsaid = reason.endswith(IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL
                 fault = self._fault("unsent", f"{reason} {SAY_WHERE}" if unsaid else reason)
             self._note(fault, certain=True)
-            raise fault from brief(error)
+            raise fault from without_traceback(error)
         if self._closed:  # Meanwhile; and nobody would close this one.
             await self._drop(connection)
         self._check_open()
@@ -340,8 +340,8 @@ class Connections:
             _cut(transport)
             if isinstance(error, TimeoutError) and self._is_short(seconds):
                 await connection.disconnect(nowait=True)
-                raise self._broken(error, seconds) from brief(error)
-            raise await self.failed(connection, error, seconds) from brief(error)
+                raise self._broken(error, seconds) from without_traceback(error)
+            raise await self.failed(connection, error, seconds) from without_traceback(error)
         except asyncio.CancelledError:
             _cut(transport)
             raise
@@ -369,7 +369,7 @@ class Connections:
                 await connection.send_packed_command(_packed(commands))
         except FAILURES as error:
             _cut(transport)
-            raise await self.failed(connection, error, self._io_timeout) from brief(error)
+            raise await self.failed(connection, error, self._io_timeout) from without_traceback(error)
 
     async def failed(
         self, connection: AbstractConnection, error: Exception, seconds: float | None = None

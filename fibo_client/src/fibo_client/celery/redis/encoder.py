@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from fibo_client.celery.redis.keys import BrokerKeys
 
 SURE_BYTES: Final = envelope.MAX_BYTES // 4
-"""A body of so many bytes fits into an element, whatever the headers are."""
+"""A body of fewer bytes fits into an element with any headers."""
 
 
 class RedisEncoder:
     """Encodes the messages of one broker.
 
     Args:
-        keys: How lists are named.
+        keys: The names of the broker's lists.
     """
 
     def __init__(self, keys: BrokerKeys) -> None:
         self._keys = keys
-        self._marks = cut_ids(os.urandom(envelope.MARKS * ID_BYTES))  # Never told to anybody.
+        self._placeholders = cut_ids(os.urandom(envelope.PLACEHOLDERS * ID_BYTES))  # A secret: no message may hold one.
         # Workers keep unacknowledged messages by their tags, which must be unique: UUIDs that end in a count.
         self._tag_prefix = str(uuid.uuid4())[:24]
         self._tags = itertools.count(1)
@@ -40,14 +40,7 @@ class RedisEncoder:
         self._moment_texts: envelope.MomentTexts
 
     def check(self, message: TaskMessage) -> None:
-        """Check that Redis takes a message.
-
-        Args:
-            message: The message.
-
-        Raises:
-            MessageError: It is too large.
-        """
+        """Raise MessageError if a message is too large for Redis."""
         envelope.encode_task(message, message.id)
 
     def encode_many(self, messages: Sequence[TaskMessage]) -> list[tuple[str, bytes]]:
@@ -57,7 +50,7 @@ class RedisEncoder:
             messages: The messages.
 
         Returns:
-            For each the name of its list, and the element.
+            For each message, the name of its list, and the element.
 
         Raises:
             MessageError: One is too large.
@@ -77,6 +70,6 @@ class RedisEncoder:
         prepared = template.prepared.get(self)
         if prepared is None:
             key = self._keys.queue(template.queue, template.priority)
-            prepared = template.prepared[self] = key, envelope.TaskTemplate(template, self._marks)
+            prepared = template.prepared[self] = key, envelope.TaskTemplate(template, self._placeholders)
         self._template = template
         self._key, self._task_template = prepared

@@ -1,8 +1,7 @@
-"""Kombu's envelope: what one element of a Redis list, or one published message, looks like.
+"""Kombu's envelope: the form of one element of a Redis list, or of one published message.
 
-Source: ``kombu.transport.virtual`` and ``kombu.transport.redis``. A worker needs ``delivery_tag``,
-``delivery_info``, ``content-type`` and a body that ``body_encoding`` really fits; without them it drops the message
-or stops.
+Source: ``kombu.transport.virtual`` and ``kombu.transport.redis``. A worker needs ``delivery_tag``, ``delivery_info``,
+``content-type`` and a body in the encoding that ``body_encoding`` names. Without them it drops the message or stops.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import MessageTemplate, Moments, TaskMessage
 
 MAX_BYTES: Final = 512 * 1024 * 1024
-"""Redis takes no longer element (``proto-max-bulk-len``); it would close the connection."""
+"""The longest element that Redis accepts (``proto-max-bulk-len``). For a longer one, it closes the connection."""
 
 
 def encode_task(message: TaskMessage, delivery_tag: str) -> bytes:
@@ -32,13 +31,13 @@ def encode_task(message: TaskMessage, delivery_tag: str) -> bytes:
 
     Args:
         message: The message.
-        delivery_tag: Must differ from that of every other message: workers keep unacknowledged messages by it.
+        delivery_tag: Unique among all messages: it is the key by which workers keep unacknowledged messages.
 
     Returns:
         The envelope.
 
     Raises:
-        MessageError: It is larger than Redis takes.
+        MessageError: It is larger than Redis accepts.
     """
     return _encode_task(
         message.id,
@@ -76,27 +75,27 @@ def _encode_task(
 
 
 class TaskTemplate:
-    """The envelope of messages that are the same up to a few places.
+    """The envelope of messages that differ in a few values only.
 
-    It is an envelope like any other that is cut where an example's own values are, so that there is one way for data
-    out. What is filled in makes the very bytes that `encode_task` would make.
+    It is made by the same encoder as every envelope, with placeholders for those values, and split at these. So it
+    gives the same bytes as `encode_task`.
 
     Args:
         template: What the messages have in common.
-        marks: `MARKS` texts that nobody could guess, to mark the places.
+        placeholders: `PLACEHOLDERS` random texts, which nobody can guess.
     """
 
     __slots__ = ("_arrange", "_format")
 
-    def __init__(self, template: MessageTemplate, marks: Sequence[str]) -> None:
-        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = marks
+    def __init__(self, template: MessageTemplate, placeholders: Sequence[str]) -> None:
+        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = placeholders
         headers = {
             **template.headers, "id": task_id, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": eta,
             "expires": expires, more: more,
         }  # fmt: skip
         if template.is_root:
             headers["root_id"] = task_id
-        places = [
+        encoded = [
             quote(task_id),
             quote(tag),
             base64.b64encode(body.encode()).decode(),
@@ -113,8 +112,8 @@ class TaskTemplate:
             expiration=expiration,
             delivery_tag=tag,
         ).decode()
-        for number, place in enumerate(places):
-            text = text.replace(place, f"\0{number}\0")  # In JSON, control characters are escaped: there is no other.
+        for number, placeholder in enumerate(encoded):
+            text = text.replace(placeholder, f"\0{number}\0")  # JSON escapes control characters: there is no other NUL.
         parts = text.split("\0")
         self._format = "%s".join(part.replace("%", "%%") for part in parts[::2])
         self._arrange = itemgetter(*map(int, parts[1::2]))
@@ -124,14 +123,14 @@ class TaskTemplate:
 
         Args:
             message: The message.
-            delivery_tag: Must differ from that of every other message.
+            delivery_tag: Unique among all messages.
             moments: The message's moments, from `moment_texts`.
 
         Returns:
             The envelope.
 
         Raises:
-            MessageError: It is larger than Redis takes.
+            MessageError: It is larger than Redis accepts.
         """
         task_id, _, (body, argsrepr, kwargsrepr, _), _, more_headers = message
         more = ""  # Most have no more headers.
@@ -165,12 +164,12 @@ def moment_texts(moments: Moments) -> MomentTexts:
     )
 
 
-MARKS: Final = 9
-"""How many texts a template takes to mark its places."""
+PLACEHOLDERS: Final = 9
+"""How many placeholders a template needs."""
 
 
 def _member(name: str, value: Any) -> str:
-    """Give a member of a JSON object that is not its first, as `encode_task` writes it."""
+    """Write a further member of a JSON object as `encode_task` does."""
     return f", {quote(name)}: {quote(value) if isinstance(value, str) else json.dumps(value)}"
 
 
@@ -178,7 +177,7 @@ def _bounded(envelope: bytes) -> bytes:
     if len(envelope) > MAX_BYTES:
         raise MessageError(
             f"the message has {len(envelope)} bytes, more than the {MAX_BYTES} that Redis takes; "
-            "store the data elsewhere and send where it is"
+            "store the data elsewhere and send its address"
         )
     return envelope
 
@@ -189,8 +188,8 @@ def encode_control(body: bytes, *, exchange: str, expires: float | None, deliver
     Args:
         body: The command, from `encode_request`.
         exchange: The exchange of remote control commands.
-        expires: When workers shall ignore it, in seconds since the epoch; None is never.
-        delivery_tag: Must differ from that of every other message.
+        expires: When workers start to ignore it, in seconds since the epoch. None is never.
+        delivery_tag: Unique among all messages.
 
     Returns:
         The envelope.
@@ -209,17 +208,10 @@ def encode_control(body: bytes, *, exchange: str, expires: float | None, deliver
 
 
 def is_task(envelope: bytes, task_id: str) -> bool:
-    """Tell whether an element of a queue is the message of a task.
-
-    Args:
-        envelope: The bytes, whoever wrote them.
-        task_id: The task's id.
-
-    Returns:
-        Whether it is. Other messages may mention the id, as that of their parent.
-    """
+    """Tell whether an element of a queue is the message of a task. Anybody may have written it."""
     if task_id.encode() not in envelope:
         return False
+    # A message may also mention the id as that of its parent.
     try:
         message = jsontypes.loads_plain(envelope)
     except ResultDecodeError:
@@ -229,16 +221,16 @@ def is_task(envelope: bytes, task_id: str) -> bool:
 
 
 def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
-    """Open the envelope of an answer to remote control.
+    """Decode the envelope of a reply to remote control.
 
     Args:
-        envelope: The bytes, as they came.
+        envelope: The bytes, as received.
 
     Returns:
-        The ticket of the request that it answers, and the body.
+        The ticket of the request, and the body.
 
     Raises:
-        ResultDecodeError: It is no such envelope.
+        ResultDecodeError: It is not such an envelope.
     """
     match jsontypes.loads_plain(envelope):
         case {
@@ -248,9 +240,9 @@ def decode_reply(envelope: bytes) -> tuple[str | None, bytes]:
         }:
             try:
                 return ticket, base64.b64decode(body, validate=True)
-            except ValueError as error:  # binascii's own is one
-                raise ResultDecodeError(f"the body of an answer is broken: {error}") from error
-    raise ResultDecodeError("what came is not an answer to remote control")
+            except ValueError as error:  # binascii.Error is a subclass
+                raise ResultDecodeError(f"the body of a reply is broken: {error}") from error
+    raise ResultDecodeError("it is not a reply to remote control")
 
 
 def _encode(body: bytes, headers: Any, properties: dict[str, Any]) -> bytes:

@@ -56,7 +56,7 @@ def translated(fault: RedisFaultError) -> TransportError:
     return error
 
 
-def brief(error: Exception) -> Exception:
+def without_traceback(error: Exception) -> Exception:
     """Strip an error of redis-py of its traceback and context, which fill a screen."""
     error.__cause__ = error.__context__ = None
     if isinstance(error, RedisError):  # The server wrote the text, and a traceback shows it unescaped.
