@@ -76,15 +76,12 @@ async def compute_many(
         late, outcomes = error, error.finished.items()
     for place, outcome in outcomes:
         ns_of_chunk = chunks[place].numbers
-        answers.update(zip(ns_of_chunk, _each(outcome, len(ns_of_chunk)), strict=True))
+        each = repeat(outcome, len(ns_of_chunk)) if isinstance(outcome, FiboError) else outcome
+        answers.update(zip(ns_of_chunk, each, strict=True))
     finished = await _in_order(numbers, answers, return_exceptions=return_exceptions)
     if late is not None:
         raise late.replace(total=len(numbers), finished=finished, waited=clock() - began) from None
     return list(finished.values())
-
-
-def _each(outcome: list[Answer] | FiboError, count: int) -> Iterable[Answer]:
-    return repeat(outcome, count) if isinstance(outcome, FiboError) else outcome
 
 
 async def _portions(values: Iterable[int]) -> AsyncIterator[list[int]]:

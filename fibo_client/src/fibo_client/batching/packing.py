@@ -120,14 +120,15 @@ def pack(numbers: Iterable[int], *, chunk_size: int = MAX_CHUNK) -> list[Chunk]:
     """
     given = list(numbers)
     small = [n for n in given if n < LARGE_N]
-    large = [n for n in given if n >= LARGE_N] if len(small) < len(given) else []
-    return [Chunk(some, large=False) for some in _split(small, chunk_size)] + [
-        Chunk(some, large=True) for some in _split(large, chunk_size)
-    ]
+    chunks = [Chunk(some, large=False) for some in _split(small, chunk_size)] if small else []
+    if len(small) < len(given):
+        large = [n for n in given if n >= LARGE_N]
+        chunks += [Chunk(some, large=True) for some in _split(large, chunk_size)]
+    return chunks
 
 
 def _split(numbers: list[int], size: int) -> list[list[int]]:
-    top = max(numbers, default=0)
+    top = max(numbers)
     if size * cost(top) <= MAX_COST and size * reply_bytes(top) <= MAX_REPLY:
         # The usual case: only their count limits them.
         return [numbers[start : start + size] for start in range(0, len(numbers), size)]

@@ -154,10 +154,10 @@ class Cleaner:
         self._plan()
 
     def _plan(self) -> None:
-        moments = [self._deleted[0][0]] if self._deleted else []
+        if self._deleted:
+            self._timer.set_by(self._deleted[0][0])
         if self._revoked:
-            moments.append(self._next_revocation)
-        self._timer.set_by(min(moments, default=None))
+            self._timer.set_by(self._next_revocation)
 
     async def _clean_forever(self) -> None:
         while True:
@@ -174,7 +174,8 @@ class Cleaner:
             except Exception:
                 logger.exception("cleaning up failed; what is left expires")
                 await asyncio.sleep(REVOKE_PAUSE)
-            self._plan()
+            if self._deleted or self._revoked:
+                self._plan()
 
     async def _revoke(self) -> bool:
         task_ids = list(islice(self._revoked, MAX_REVOKED))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
 from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset, expiry_of
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.stats import ClientStats
     from fibo_client.errors import FiboError
 
+_id_of: Final = attrgetter("id")
+
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -64,6 +67,7 @@ class CeleryClient:
     Attributes:
         config: The settings.
         session: The running parts, for what is built on top of this client.
+        last_priority: The priority that the broker serves last: 9 over Redis, unless its priority steps say otherwise.
 
     Raises:
         ConfigError: A URL or a setting is wrong.
@@ -83,6 +87,7 @@ class CeleryClient:
             _check_transport(transport)
         drivers = connect(self.config) if transport is None else transport.connect(self.config)
         self.session: Session = Session(self.config, *drivers)
+        self.last_priority: int = self.session.broker.last_priority
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -122,11 +127,6 @@ class CeleryClient:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    @property
-    def last_priority(self) -> int:
-        """The priority that the broker serves last: 9 over Redis, unless its priority steps say otherwise."""
-        return self.session.broker.last_priority
 
     def check(self) -> None:
         """Check that the client can be used here and now. No I/O.
@@ -534,7 +534,7 @@ class CeleryClient:
             expires_at=began + expires if isinstance(expires, (int, float)) else math.inf,
             expiry_is_timeout=not own_expiry,
             task=signature.task,
-            queue=message.queue,
+            queue=message.template.queue,
             decode=signature.decode,
         )
 
@@ -614,7 +614,7 @@ class CeleryClient:
         job = session.submit(
             messages,
             span,
-            awaits=[message.id for message in messages],
+            awaits=list(map(_id_of, messages)),
             timeout=seconds,
             retry=retry,
             end_on_failure=not return_exceptions,
@@ -758,7 +758,7 @@ class CeleryClient:
             self.session,
             message.id,
             task=signature.task,
-            queue=message.queue,
+            queue=message.template.queue,
             decode=signature.decode,
             ignored=message.template.headers["ignore_result"],
             handed_out=handed_out,

@@ -13,6 +13,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.brokers.base import ALWAYS_FITS
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.message import (
@@ -47,6 +48,7 @@ MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""
 
 _OPTIONS: Final = frozenset(SendOptions.__annotations__)
+_UUIDS: Final = map(str, iter(uuid.uuid4, None))
 _NONE: Final[Mapping[str, Any]] = {}
 
 HIDDEN: Final = "<hidden>"
@@ -101,8 +103,9 @@ class Encoder:
             MessageError: A worker could not take the message.
         """
         call = _Call(self, {**defaults, **signature.options, **options}, span)
-        message = call.message(signature, str(uuid.uuid4()))
-        self._broker.check(message)
+        message = call.message(signature, _UUIDS)
+        if len(message.arguments.body) > ALWAYS_FITS:
+            self._broker.check(message)
         return message
 
     async def many(
@@ -126,8 +129,10 @@ class Encoder:
         Raises:
             MessageError: A worker could not take one of the messages.
         """
-        portions = self.portions(signatures, options, span, defaults)
-        return [message async for portion in portions for message in portion]
+        messages: list[TaskMessage] = []
+        async for portion in self.portions(signatures, options, span, defaults):
+            messages += portion
+        return messages
 
     async def portions(
         self,
@@ -162,10 +167,11 @@ class Encoder:
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
                 call = _Call(self, {**defaults, **own, **options}, span)
-            message = call.message(signature, next(ids))
-            self._broker.check(message)
+            message = call.message(signature, ids)
+            if len(message.arguments.body) > ALWAYS_FITS:
+                self._broker.check(message)
             portion.append(message)
-            size += len(message.body)
+            size += len(message.arguments.body)
         if portion:
             yield portion
 
@@ -219,13 +225,12 @@ class _Call:
         self._templates: dict[str, MessageTemplate] = {}
         self._task: object = object()  # The task of the last message; none so far.
 
-    def message(self, signature: Signature[Any], task_id: str) -> TaskMessage:
-        """Make one message, with this id unless the options have one."""
+    def message(self, signature: Signature[Any], ids: Iterator[str]) -> TaskMessage:
+        """Make one message, with the next id unless the options have one."""
         task, kwargs = signature.task, signature.kwargs
         if task is not self._task:
             self._turn_to(task)
-        if self._task_id is not None:
-            task_id = self._task_id
+        task_id = next(ids) if self._task_id is None else self._task_id
         arguments = encode_arguments(
             signature.args,
             {} if kwargs is None else kwargs,

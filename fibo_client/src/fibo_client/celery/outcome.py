@@ -138,6 +138,9 @@ class Outcomes:
         return_exceptions: Whether an error stands in the place of its value.
         expiry_is_timeout: Whether the tasks carried the wait's own deadline, so that a task that a worker found
             expired is one whose time was up.
+
+    Attributes:
+        must_end: Whether an error ends the wait.
     """
 
     def __init__(self, results: Sequence[Awaited], *, return_exceptions: bool, expiry_is_timeout: bool = False) -> None:
@@ -147,16 +150,12 @@ class Outcomes:
         self._values: dict[int, Any] = {}
         self._errors: dict[int, FiboError] = {}
         self._expired = False
+        self.must_end: bool = False
         self._places: dict[str, int] = {}
         self._places_again: dict[str, list[int]] = {}  # Somebody may ask for one task twice.
         for index, result in enumerate(results):
             if self._places.setdefault(result.id, index) != index:
                 self._places_again.setdefault(result.id, []).append(index)
-
-    @property
-    def must_end(self) -> bool:
-        """Whether an error ends the wait."""
-        return bool(self._errors) and not self._return_exceptions
 
     @property
     def are_late(self) -> bool:
@@ -182,6 +181,7 @@ class Outcomes:
                 self._expired = True
             else:
                 self._errors[index] = error
+                self.must_end = not self._return_exceptions
 
     def give_up(self, wait: Wait, facts: Facts) -> None:
         """Time is up: raise that, or put an error in the place of each value that is missing.

@@ -343,23 +343,22 @@ class Reader:
             try:
                 if add or drop:
                     await subscription.update(list(add), drop)
-                if self._subscribed:
-                    await self._keep_alive(subscription, now)
+                if self._subscribed and now >= self._heard + PING_AFTER:
+                    await self._ask_for_life(subscription, now)
             except TransportError:
                 self._lose(subscription)
                 await subscription.abort()  # So that the listening task learns of it, and makes a new one.
+            if self._subscribed:
+                silent_at = self._heard + PING_AFTER + (self._config.io_timeout if self._pinged else 0.0)
+                self._subscription_timer.set_by(min(silent_at, self._drop_at))
 
-    async def _keep_alive(self, subscription: Subscription, now: float) -> None:
-        """Ask a silent subscription for a sign of life, and give it up if it gives none."""
-        silent_at = self._heard + PING_AFTER
-        if now >= silent_at:
-            if self._pinged and now >= silent_at + self._config.io_timeout:
-                raise TransportError("the subscription does not answer")
-            if not self._pinged:
-                self._pinged = True
-                await subscription.ping()
-            silent_at += self._config.io_timeout
-        self._subscription_timer.set_by(min(silent_at, self._drop_at))
+    async def _ask_for_life(self, subscription: Subscription, now: float) -> None:
+        """Ask a silent subscription for a sign of life, and give it up if it gave none."""
+        if not self._pinged:
+            self._pinged = True
+            await subscription.ping()
+        elif now >= self._heard + PING_AFTER + self._config.io_timeout:
+            raise TransportError("the subscription does not answer")
 
     def _lose(self, subscription: Subscription) -> None:
         """Read everything that was pushed by it, now and often, until there is another."""

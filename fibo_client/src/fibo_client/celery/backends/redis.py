@@ -128,15 +128,13 @@ class RedisSubscription:
             event = await self._connection.read_response()
         except FAILURES as error:
             raise await self._connections.failed(self._connection, error) from without_traceback(error)
-        match event:
-            case [b"message", bytes(channel), bytes(payload)]:
-                return Pushed(self._task_id(channel), payload)
-            case [b"subscribe", bytes(channel), _]:
-                return Confirmed((self._task_id(channel),))
-        return None
-
-    def _task_id(self, channel: bytes) -> str:
-        return channel.decode(errors="replace").removeprefix(self._prefix)
+        if not isinstance(event, list) or len(event) != 3 or not isinstance(event[1], bytes):
+            return None
+        kind, channel, payload = event
+        task_id = channel.decode(errors="replace").removeprefix(self._prefix)
+        if kind == b"message" and isinstance(payload, bytes):
+            return Pushed(task_id, payload)
+        return Confirmed((task_id,)) if kind == b"subscribe" else None
 
     async def abort(self) -> None:
         """See `Subscription.abort`. The connection goes back to the pool only when its reader is done with it."""

@@ -5,7 +5,7 @@ It raises errors of `fibo_client.errors` only, and has a time limit for each com
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.errors import PublishError, PublishUnknownError
     from fibo_client.telemetry.tracer import Server
+
+
+ALWAYS_FITS: Final = 64 * 1024
+"""Every broker takes a message whose body has so many bytes."""
 
 
 class PublishOutcome(NamedTuple):
@@ -63,7 +67,7 @@ class Broker(Protocol):
         ...
 
     def check(self, message: TaskMessage) -> None:
-        """Check that a message can be published at all. No I/O.
+        """Check that a message can be published at all, where its body has more than `ALWAYS_FITS`. No I/O.
 
         Args:
             message: The message.

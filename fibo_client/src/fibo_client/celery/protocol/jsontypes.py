@@ -309,7 +309,8 @@ def _load(text: str | bytes, decode: Callable[[str], Any], max_depth: int) -> An
     except ValueError as error:
         # UnicodeDecodeError and JSONDecodeError are subclasses.
         raise ResultDecodeError(f"its JSON is not valid: {error}") from error
-    if _is_deep(value, text, max_depth):
+    # What has fewer brackets cannot be so deep.
+    if text.count("[") + text.count("{") > max_depth and _is_deep(value, max_depth):
         raise ResultTooDeepError(_too_deep(max_depth))
     return value
 
@@ -318,11 +319,8 @@ def _too_deep(max_depth: int) -> str:
     return f"its JSON is nested too deeply, beyond {max_depth} levels (max_json_depth)"
 
 
-def _is_deep(value: Any, text: str | bytes, max_depth: int) -> bool:
+def _is_deep(value: Any, max_depth: int) -> bool:
     """Tell whether a decoded value is nested too deeply. CPython has a limit, too, but it differs between versions."""
-    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    if data.count(b"[") + data.count(b"{") <= max_depth:
-        return False
     level, depth = [value], 0
     while level and depth <= max_depth:
         nested = [each for each in level if isinstance(each, (list, dict))]
