@@ -15,7 +15,9 @@ from fibo_client import (
     FIBO_TASK,
     FIBONACCI,
     FIBONACCI_CHUNK,
+    ClientStateError,
     FiboClient,
+    MessageError,
     ResultTimeoutError,
     TaskFailedError,
     TaskRevokedError,
@@ -497,6 +499,62 @@ async def test_a_call_that_is_cancelled_revokes_its_task(celery):
 
     await eventually(revoked)
     await celery.gather(blockers)
+
+
+# Owned tasks that several await.
+
+
+@on(CELERY)
+async def test_a_task_that_was_started_is_followed_and_its_result_deleted_when_it_is_closed(celery):
+    async with celery.start("stock.progress", (3,), timeout=PATIENCE) as result:
+        seen = [meta.state async for meta in result.updates()]
+        assert seen[-1] == "SUCCESS"
+        assert await result.get() == 3
+
+    async def deleted():
+        return await celery.result(result.id).state() == "PENDING"
+
+    await eventually(deleted)
+
+
+@on(CELERY)
+async def test_several_await_one_task_each_until_a_deadline_of_its_own(celery):
+    async with celery.start("stock.sleep", (0.8,), timeout=PATIENCE) as result:
+        waits = [result.get(timeout=0.1), result.get(timeout=PATIENCE), result.get()]
+        late, *values = await asyncio.gather(*waits, return_exceptions=True)
+        assert isinstance(late, ResultTimeoutError)
+        assert values == [0.8, 0.8]
+
+
+@on(CELERY)
+async def test_a_task_that_is_closed_before_its_answer_is_revoked_and_whoever_waits_is_told(celery):
+    blockers = await occupy(celery, 5.0)
+    result = celery.start("stock.add", (1, 2), timeout=PATIENCE)
+    waiting = asyncio.create_task(result.get())
+
+    async def sent():
+        return await celery.queue_depth() or any((await celery.inspect().reserved()).values())
+
+    await eventually(sent)
+    result.close()
+    result.close()
+    with pytest.raises(ClientStateError, match="was closed while"):
+        await waiting
+
+    async def revoked():
+        return await celery.result(result.id).state() == "REVOKED"
+
+    await eventually(revoked)
+    await celery.gather(blockers)
+
+
+@on(CELERY)
+async def test_what_is_wrong_with_a_task_that_is_started_is_said_before_anything_is_sent(celery):
+    with pytest.raises(MessageError, match="cannot be ignored"):
+        celery.start("stock.add", (1, 2), ignore_result=True)
+    with pytest.raises(MessageError, match="has its arguments already"):
+        celery.start(RemoteTask("stock.add")(1, 2), (3,))
+    assert celery.stats().published == 0
 
 
 # Asking workers.

@@ -258,4 +258,4 @@ async def test_what_could_not_be_revoked_before_the_end_is_counted(monkeypatch):
     async with running() as (broker, _, cleaner):
         broker.health.reached = False
         cleaner.revoke(["a"])
-    assert cleaner.revocations == RevocationCounts(unsent=1)
+    assert cleaner.revocations == RevocationCounts(), "nothing was ever sent, so there was nothing to revoke"

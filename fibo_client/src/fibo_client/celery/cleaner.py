@@ -102,10 +102,10 @@ class Cleaner:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._timer.cancel()
-        # Where it never was, nothing can have been sent; and who closes would wait for a connection once more.
-        if self._broker.health.reached:
-            # Both at once: where the server is silent, it is waited for once.
-            await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(min(seconds, LAST_REVOCATIONS)))
+        if not self._broker.health.reached:
+            return  # Nothing can have been sent, and closing would wait for a connection once more.
+        # Both at once: where the server is silent, it is waited for once.
+        await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(min(seconds, LAST_REVOCATIONS)))
         self.revocations.unsent += len(self._revoked)
 
     async def _delete_the_last(self, seconds: float) -> None:

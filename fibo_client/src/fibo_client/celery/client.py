@@ -495,7 +495,7 @@ class CeleryClient:
                 async for meta in result.updates():
                     print(meta.state, meta.result)
 
-        The message is sent in the background. `OwnedResult.get` raises the error with which that fails.
+        The message is sent in the background. If that fails, the result's ``get`` raises the error.
 
         Args:
             task: As for `call`.
@@ -508,7 +508,7 @@ class CeleryClient:
             **options: As for `call`.
 
         Returns:
-            The handle of the task. It is to be closed: by ``async with``, or its `close`.
+            The handle of the task, for ``async with``, which closes it.
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.

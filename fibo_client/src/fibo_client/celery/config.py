@@ -159,7 +159,7 @@ class CeleryConfig:
 
         Raises:
             TypeError: It is not a number.
-            ValueError: It is negative, or more than `LONGEST_TIMEOUT`.
+            ValueError: It is negative, or more than 1e9.
         """
         if timeout is UNSET:
             return self.timeout

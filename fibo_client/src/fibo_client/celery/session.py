@@ -34,7 +34,7 @@ from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooMany
 from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
@@ -332,9 +332,7 @@ class Session:
             if not job.keep_results:
                 self.cleaner.delete(job.awaits)
             return
-        unsent: Collection[str] = job.unsent_tasks() if job.remaining else ()
-        if not self.broker.health.reached:  # Nothing can have been sent.
-            unsent = job.awaits
+        unsent = job.unsent_tasks() if job.remaining else ()
         abandoned = [task_id for task_id in job.missing if task_id not in unsent]
         left = job.last_deadline - asyncio.get_running_loop().time() if abandoned else 0.0
         if left > 0 and self.config.revoke_on_cancel:

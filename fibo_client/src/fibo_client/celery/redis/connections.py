@@ -84,7 +84,7 @@ _CLIENT_INFO: Final = (
     ("CLIENT", "SETINFO", "LIB-VER", redis.__version__),
 )
 
-FAILURES: Final = (TimeoutError, RedisError, OSError, RuntimeError)
+FAILURES: Final[tuple[type[Exception], ...]] = (TimeoutError, RedisError, OSError, RuntimeError)
 """How using a connection can fail. RuntimeError is uvloop's, for a handle that is closed."""
 
 
