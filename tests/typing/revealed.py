@@ -56,14 +56,16 @@ async def calls(celery: CeleryClient, flag: bool) -> None:
     reveal_type(await celery.call_many([ADD(2, 3)], return_exceptions=flag))  # list[int | FiboError]
     reveal_type(await celery.send_task(ADD, (2, 3)))  # AsyncResult[int]
     reveal_type(await celery.send_many([ADD(2, 3)]))  # list[AsyncResult[int]]
+    reveal_type(celery.start(ADD(2, 3)))  # OwnedResult[int]
+    reveal_type(celery.start("proj.add", (2, 3)))  # OwnedResult[Any]
+    async with celery.start(ADD, (2, 3)) as started:
+        reveal_type(await started.get())  # int
 
 
 async def handles(celery: CeleryClient, handle: AsyncResult[int], bare: AsyncResult[Any], flag: bool) -> None:
     reveal_type(await handle)  # int
     reveal_type(await handle.get(timeout=2))  # int
     reveal_type(await bare.get())  # Any
-    _ = reveal_type(handle.ready())  # Coroutine[Any, Any, bool]
-    _ = reveal_type(handle.state())  # Coroutine[Any, Any, str]
     reveal_type(await handle.meta())  # TaskMeta
     reveal_type(await celery.metas([handle, bare]))  # list[TaskMeta]
     reveal_type(celery.result("an-id", ADD))  # AsyncResult[int]

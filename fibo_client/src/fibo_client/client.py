@@ -18,7 +18,7 @@ from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_si
 from fibo_client.validation import check_index, check_indexes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Coroutine, Iterable
+    from collections.abc import AsyncIterable, Iterable
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -395,20 +395,20 @@ class FiboClient:
         signatures = [task(check_index(n, self.config.max_n)) for n in check_indexes(ns)]
         return await self.celery.send_many(signatures, retry=True)
 
-    def ready(self, results: Iterable[AsyncResult[Any]]) -> Coroutine[Any, Any, list[bool]]:
+    async def ready(self, results: Iterable[AsyncResult[Any]]) -> list[bool]:
         """Ask which tasks are over, by one read for all. It does not wait for them.
 
         Args:
             results: The handles.
 
         Returns:
-            A coroutine that gives for each whether it succeeded, failed or was revoked.
+            For each whether it succeeded, failed or was revoked.
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The results could not be read.
         """
-        return self.celery.ready(results)
+        return await self.celery.ready(results)
 
     def _options(self, queue: str | None, priority: int | None) -> BatchOptions:
         if queue is not None:

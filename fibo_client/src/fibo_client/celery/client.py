@@ -16,7 +16,6 @@ from fibo_client.celery.outcome import Outcomes, has_expired, value_of
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.message import check_name
-from fibo_client.celery.question import Question
 from fibo_client.celery.result import (
     AsyncResult,
     OwnedResult,
@@ -35,7 +34,7 @@ from fibo_client.celery.signature import RemoteTask, Signature, bind, check_sign
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -306,24 +305,22 @@ class CeleryClient:
 
     # Collecting.
 
-    def ready(self, results: Iterable[AsyncResult[Any]]) -> Coroutine[Any, Any, list[bool]]:
+    async def ready(self, results: Iterable[AsyncResult[Any]]) -> list[bool]:
         """Ask which tasks are over, by one read for all. It does not wait for them.
 
         Args:
             results: The handles.
 
         Returns:
-            A coroutine that gives for each whether it succeeded, failed or was revoked.
+            For each whether it succeeded, failed or was revoked.
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The results could not be read.
         """
-        return Question(self._ready(check_handles(results)), "await client.ready(results)")
-
-    async def _ready(self, results: list[AsyncResult[Any]]) -> list[bool]:
-        answers = await look(self.session, results)
-        return [is_final(answers[result.id]) for result in results]
+        handles = check_handles(results)
+        answers = await look(self.session, handles)
+        return [is_final(answers[handle.id]) for handle in handles]
 
     async def metas(self, results: Iterable[AsyncResult[Any]]) -> list[TaskMeta]:
         """Look at many tasks, by one read for all: at their states, and at what these carry. It waits for none of them.
@@ -476,9 +473,33 @@ class CeleryClient:
         handle = self._handle(message, signature)
         return conclude(session, handle, job, began, job=job, expiry_is_timeout=not own_expiry)
 
+    @overload
     def start(
         self,
-        task: str | RemoteTask[..., Any] | Signature[R],
+        task: Signature[R] | RemoteTask[..., R],
+        args: Sequence[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        keep_result: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> OwnedResult[R]: ...
+    @overload
+    def start(
+        self,
+        task: str,
+        args: Sequence[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        keep_result: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> OwnedResult[Any]: ...
+    def start(
+        self,
+        task: str | RemoteTask[..., Any] | Signature[Any],
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
         *,

@@ -14,12 +14,11 @@ from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.meta import TaskMeta
-from fibo_client.celery.question import Question
 from fibo_client.errors import TaskRevokedError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -96,36 +95,30 @@ class AsyncResult(Generic[T_co]):
         """
         return self._ignored
 
-    def ready(self) -> Coroutine[Any, Any, bool]:
-        """Ask whether the task is over: succeeded, failed or revoked.
+    async def ready(self) -> bool:
+        """Ask whether the task is over: succeeded, failed or revoked. It makes one read and does not wait for the task.
 
         Returns:
-            A coroutine, for ``if await result.ready():``. It makes one read and does not wait for the task.
+            Whether it is.
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The result could not be read.
         """
-        return Question(self._is_ready(), "await result.ready()")
-
-    async def _is_ready(self) -> bool:
         return is_final((await look(self._session, [self]))[self.id])
 
-    def state(self) -> Coroutine[Any, Any, str]:
-        """Ask for the task's state.
+    async def state(self) -> str:
+        """Ask for the task's state. It makes one read and does not wait for the task.
 
         Returns:
-            A coroutine that gives Celery's name for it, or the task's own (such as ``PROGRESS``). ``PENDING`` says that
-            nothing is stored: the task may be queued, running, unknown, or long over and expired.
+            Celery's name for it, or the task's own (such as ``PROGRESS``). ``PENDING`` says that nothing is stored: the
+            task may be queued, running, unknown, or long over and expired.
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The result could not be read.
             ResultDecodeError: What is stored is not a result.
         """
-        return Question(self._state(), "await result.state()")
-
-    async def _state(self) -> str:
         return (await self.meta()).state
 
     async def meta(self) -> TaskMeta:
