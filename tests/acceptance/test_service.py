@@ -269,7 +269,7 @@ def test_a_task_that_fails_is_a_502_and_only_the_log_says_more(worker):
 
 
 async def test_too_much_at_once_is_told_to_come_again(redis_url):
-    with serving(redis_url, timeout=20, max_in_flight=2) as address:
+    with serving(redis_url, timeout=20, max_pending=2) as address:
         async with httpx.AsyncClient(base_url=address, timeout=30) as client:
             waiting = [asyncio.create_task(client.post("/fibonacci", json={"n": [n]})) for n in (1, 2)]
 

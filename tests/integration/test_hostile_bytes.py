@@ -24,7 +24,7 @@ from fibo_client.errors import (
     TaskFailedError,
     TaskRevokedError,
     TooManyConnectionsError,
-    TooManyInFlightError,
+    TooManyPendingError,
 )
 from fibo_client.testing.results import encode_meta
 
@@ -173,19 +173,19 @@ async def test_an_error_of_a_limit_names_the_setting_that_raises_it(server, hand
             assert caught.value.task_id == ID
 
 
-async def test_a_call_beyond_the_limit_of_calls_in_flight_sends_nothing(server, hand):
+async def test_a_call_beyond_the_limit_of_pending_results_sends_nothing(server, hand):
     add = RemoteTask[[int], int]("t.add")
-    async with CeleryClient(server.url, max_in_flight=3) as client:
+    async with CeleryClient(server.url, max_pending=3) as client:
         calls = [asyncio.create_task(client.call(add, (n,), timeout=30)) for n in range(3)]
 
         async def sent():
             return await hand.redis.llen("celery") == 3
 
         await eventually(sent)
-        with pytest.raises(TooManyInFlightError, match="max_in_flight") as caught:
+        with pytest.raises(TooManyPendingError, match="max_pending") as caught:
             await client.call(add, (4,), timeout=30)
         assert (caught.value.limit, caught.value.pending, caught.value.wanted) == (3, 3, 1)
-        with pytest.raises(TooManyInFlightError):
+        with pytest.raises(TooManyPendingError):
             await client.result("x").get(timeout=5)
         assert await client.ready([client.result(str(n)) for n in range(10)]) == [False] * 10
         handed_out = await client.send_many([add(n) for n in range(10)])  # Nobody waits for them.

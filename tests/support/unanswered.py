@@ -67,7 +67,7 @@ async def call_in_vain(url: str, queue: str, count: int, *, coalesced: bool, tim
             return loop.time() - deadline
         raise AssertionError("somebody answered")
 
-    async with FiboClient(url, queue=queue, max_in_flight=2 * PORTION) as client:
+    async with FiboClient(url, queue=queue, max_pending=2 * PORTION) as client:
         size = objects = 0
         for start in range(0, count, portion):
             numbers = range(start, min(start + portion, count))

@@ -43,9 +43,7 @@ class State(TypedDict):
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
-    async with FiboClient(
-        max_n=settings.max_n, timeout=settings.timeout, max_in_flight=settings.max_in_flight
-    ) as client:
+    async with FiboClient(max_n=settings.max_n, timeout=settings.timeout, max_pending=settings.max_pending) as client:
         yield {"client": client}
 
 

@@ -18,7 +18,7 @@ from fibo_client import (
     ResultDecodeError,
     ResultTimeoutError,
     TaskError,
-    TooManyInFlightError,
+    TooManyPendingError,
     TransportError,
 )
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 ANSWERS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (ResultTimeoutError, 504, "No worker answered in time."),
     (TransportError, 503, "The queue cannot be reached just now."),
-    (TooManyInFlightError, 503, "Too much is under way just now."),
+    (TooManyPendingError, 503, "Too much is under way just now."),
     (ClientStateError, 503, "The service is stopping."),
     (TaskError, 502, "The worker could not compute it."),
     (ResultDecodeError, 502, "The worker's answer cannot be read."),

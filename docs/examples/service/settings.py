@@ -20,7 +20,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """The most numbers in one request. With `max_n`, it bounds an answer: here to 3.5 MB."""
     timeout: float = Field(default=10.0, gt=0)
     """Seconds that a request may take; in a stream, each number from when it is under way."""
-    max_in_flight: int = Field(default=10_000, ge=1)
+    max_pending: int = Field(default=10_000, ge=1)
     """The most numbers under way at once, for all callers together. What is beyond is told to come again."""
     ready_timeout: float = Field(default=1.0, gt=0)
     """Seconds that a worker has to answer `/readyz`."""

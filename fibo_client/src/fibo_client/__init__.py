@@ -29,7 +29,7 @@ from fibo_client.errors import (
     TaskFailedError,
     TaskRevokedError,
     TooManyConnectionsError,
-    TooManyInFlightError,
+    TooManyPendingError,
     TransportError,
 )
 
@@ -69,7 +69,7 @@ __all__ = [
     "TaskFailedError",
     "TaskRevokedError",
     "TooManyConnectionsError",
-    "TooManyInFlightError",
+    "TooManyPendingError",
     "TransportError",
     "__version__",
 ]

@@ -141,7 +141,7 @@ class FiboClient:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: n is not an integer.
             ValueError: n is negative or too large. MessageError, if it is the queue or the priority that is wrong.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
             TransportError: The broker could not be reached.
@@ -211,7 +211,7 @@ class FiboClient:
             TypeError: One of them, or `chunk_size`, is not an integer. Nothing was sent.
             ValueError: One of them, or `chunk_size`, is out of range. MessageError, if it is the queue or the priority
                 that is wrong. Nothing was sent.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: Not all came in time. Its ``finished`` has what did, by index.
             TaskFailedError: The worker could not compute one of them.
             TransportError: The broker could not be reached.
@@ -318,7 +318,7 @@ class FiboClient:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: It is not a number.
             ValueError: It is negative, not finite, or too large for a float.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
             TransportError: The broker could not be reached.
@@ -340,7 +340,7 @@ class FiboClient:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: n is not an integer.
             ValueError: n is negative or too large.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The worker could not compute it.
             TransportError: The broker could not be reached.

@@ -9,7 +9,7 @@
     │   ├── PublishUnknownError     the task may or may not have been sent
     │   ├── ReadError               the results could not be read
     │   └── TooManyConnectionsError all of `max_connections` stayed busy
-    ├── TooManyInFlightError        the call would exceed `max_in_flight`; nothing was sent
+    ├── TooManyPendingError        the call would exceed `max_in_flight`; nothing was sent
     ├── ResultTimeoutError          no answer in time                                (also TimeoutError)
     ├── ResultDecodeError           the client cannot read the stored result         (also ValueError)
     │   ├── ResultTooLargeError     it has more bytes than `max_result_bytes`
@@ -50,7 +50,7 @@ __all__ = [
     "TaskFailedError",
     "TaskRevokedError",
     "TooManyConnectionsError",
-    "TooManyInFlightError",
+    "TooManyPendingError",
     "TransportError",
 ]
 
@@ -151,11 +151,11 @@ class TooManyConnectionsError(TransportError):
     """
 
 
-class TooManyInFlightError(FiboError):
-    """The call would wait for more results at once than ``max_in_flight`` allows. Nothing was sent.
+class TooManyPendingError(FiboError):
+    """The call would wait for more results at once than ``max_pending`` allows. Nothing was sent.
 
     Attributes:
-        limit: The value of ``max_in_flight``.
+        limit: The value of ``max_pending``.
         pending: How many results the client already waits for.
         wanted: How many more the call asked for.
     """
@@ -165,8 +165,8 @@ class TooManyInFlightError(FiboError):
         self.pending = pending
         self.wanted = wanted
         super().__init__(
-            f"{pending} results are pending, and {wanted} more would exceed max_in_flight={limit}; this call sent "
-            "nothing. Wait for fewer results at once, or raise max_in_flight"
+            f"{pending} results are pending, and {wanted} more would exceed max_pending={limit}; this call sent "
+            "nothing. Wait for fewer results at once, or raise max_pending"
         )
 
 

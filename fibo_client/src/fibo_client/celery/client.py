@@ -370,7 +370,7 @@ class CeleryClient:
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
             ResultTimeoutError: Not all came in time. The error carries what did; you may ask again.
             TaskFailedError: A task raised. It is raised as soon as it is known.
             TaskRevokedError: A task was revoked or had expired.
@@ -442,7 +442,7 @@ class CeleryClient:
             MessageError: A worker could not take the message. Nothing was sent.
             PublishError: It was not sent.
             PublishUnknownError: It may or may not have been sent.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: No answer came in time.
             TaskFailedError: The task raised.
             TaskRevokedError: The task was revoked.
@@ -534,7 +534,7 @@ class CeleryClient:
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             MessageError: A worker could not take the message. Nothing was sent.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ClientStateError: The client is not open here.
         """
         session = self.session
@@ -612,7 +612,7 @@ class CeleryClient:
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Not all were sent.
             PublishUnknownError: Some may or may not have been sent.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: Not all answers came in time. The error carries what did, by index.
             TaskFailedError: A task raised. The others are revoked.
             TaskRevokedError: A task was revoked. The others are revoked too.

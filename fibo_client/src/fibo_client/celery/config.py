@@ -62,7 +62,7 @@ class ConfigOverrides(TypedDict, total=False):
     push_limit: int
     poll_min: float
     poll_max: float | None
-    max_in_flight: int
+    max_pending: int
     max_result_bytes: int
     max_decompressed_bytes: int
     max_json_depth: int
@@ -96,8 +96,8 @@ class CeleryConfig:
     """The shortest pause between two reads of the same result."""
     poll_max: float | None = None
     """The longest pause between two reads of the same result. None is 1.0 with push and 0.1 without."""
-    max_in_flight: int = 200_000
-    """The most results that are waited for at once. One more raises TooManyInFlightError, and is not sent."""
+    max_pending: int = 200_000
+    """The most results that are waited for at once. One more raises TooManyPendingError, and is not sent."""
     max_result_bytes: int = 64 * 1024 * 1024
     """The most bytes of one stored result. They are counted after it was read."""
     max_decompressed_bytes: int = 64 * 1024 * 1024
@@ -263,7 +263,7 @@ class CeleryConfig:
 
 _LEAST: Final = {
     "push_limit": 1,
-    "max_in_flight": 1,
+    "max_pending": 1,
     "max_result_bytes": 1024,
     "max_decompressed_bytes": 1024,
     "max_json_depth": 10,

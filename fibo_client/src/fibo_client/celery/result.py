@@ -146,7 +146,7 @@ class AsyncResult(Generic[T_co]):
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: No answer came in time. The task goes on, and you may ask again.
             TaskFailedError: The task raised.
             TaskRevokedError: The task was revoked or had expired.
@@ -187,7 +187,7 @@ class AsyncResult(Generic[T_co]):
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ResultTimeoutError: The task was not over in time.
             ResultDecodeError: What is stored is not a result.
         """
@@ -290,7 +290,7 @@ class OwnedResult(AsyncResult[T_co]):
         Raises:
             PublishError: It was not sent.
             PublishUnknownError: It may or may not have been sent.
-            TooManyInFlightError: More results would be waited for than ``max_in_flight``.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
             ResultTimeoutError: No answer came in time. The task goes on until `close`, and you may ask again.
             TaskFailedError: The task raised.
             TaskRevokedError: The task was revoked.

@@ -30,7 +30,7 @@ from fibo_client.celery.publisher import Publisher
 from fibo_client.celery.reader import Reader
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.worker_probe import WorkerProbe
-from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooManyInFlightError
+from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooManyPendingError
 from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
@@ -223,13 +223,13 @@ class Session:
 
         Raises:
             ConfigError: No result can be read where they are stored.
-            TooManyInFlightError: They would be more than ``max_in_flight``.
+            TooManyPendingError: They would be more than ``max_pending``.
         """
         if self.backend.unreadable is not None:
             self.check_readable()
-        pending, limit = len(self._reader.awaited), self.config.max_in_flight
+        pending, limit = len(self._reader.awaited), self.config.max_pending
         if pending + wanted > limit:
-            raise TooManyInFlightError(limit=limit, pending=pending, wanted=wanted)
+            raise TooManyPendingError(limit=limit, pending=pending, wanted=wanted)
 
     def check_readable(self) -> None:
         """Check that results can be asked for at all.
@@ -290,7 +290,7 @@ class Session:
 
         Raises:
             ConfigError: No result can be read where they are stored; nothing was sent.
-            TooManyInFlightError: They are too many to wait for; nothing was sent.
+            TooManyPendingError: They are too many to wait for; nothing was sent.
         """
         if awaits:
             self.check_room(len(awaits))
@@ -399,7 +399,7 @@ class Session:
 
         Raises:
             ConfigError: No result can be read where they are stored.
-            TooManyInFlightError: They are too many to wait for. A single read of each is not bounded by that.
+            TooManyPendingError: They are too many to wait for. A single read of each is not bounded by that.
         """
         loop = self.check()
         now = loop.time()
