@@ -381,6 +381,6 @@ async def test_the_client_is_open_as_long_as_the_service_runs():
     async with app.router.lifespan_context(app) as state:
         client = state["client"]
         assert isinstance(client, FiboClient)
-        client.celery.session.check()
+        client.celery._session.check()
     with pytest.raises(errors.ClientStateError):
-        client.celery.session.check()
+        client.celery._session.check()

@@ -264,7 +264,7 @@ async def walk(interrupted):
 async def check_usable(stage):
     """Every command gets its own answer, and so does the next call, for a number that may just have been given up."""
     assert await stage.client.fibonacci(NUMBER) == ANSWER
-    known, unknown = await stage.celery.session.backend.get_many([stage.done, "unknown"])
+    known, unknown = await stage.celery._session.backend.get_many([stage.done, "unknown"])
     assert json.loads(known)["task_id"] == stage.done
     assert unknown is None
 

@@ -262,7 +262,7 @@ async def test_questions_that_were_given_up_hold_one_connection_at_most_while_re
             await asyncio.gather(question, return_exceptions=True)
             for _ in range(10):  # What goes on in the background gets as far as it can.
                 await asyncio.sleep(0)
-        assert client.session.broker._connections._slots.value == client.config.redis.max_connections - 1
+        assert client._session.broker._connections._slots.value == client.config.redis.max_connections - 1
         proxy.stalled = False
 
         async def gone() -> bool:
@@ -356,7 +356,7 @@ async def test_what_had_not_left_when_time_was_up_does_not_leave_later():
         port = listener.sockets[0].getsockname()[1]
         async with CeleryClient(f"redis://127.0.0.1:{port}", io_timeout=TIMEOUT) as client:
             with pytest.raises(PublishUnknownError):
-                await publish(client.session.broker, "x", size=size)
+                await publish(client._session.broker, "x", size=size)
             read.set()
             async with asyncio.timeout(10):
                 assert await taken < size

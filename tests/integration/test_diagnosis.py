@@ -88,7 +88,7 @@ async def test_in_a_long_queue_only_the_oldest_and_the_newest_are_looked_at(serv
     monkeypatch.setattr("fibo_client.celery.brokers.redis.MAX_SEARCHED", 400)
     async with CeleryClient(server.fresh_url()) as client:
         results = [await client.send_task("stock.add", [1, k]) for k in range(1000)]
-        locate = client.session.broker.locate
+        locate = client._session.broker.locate
         places = [await locate("celery", results[k].id, timeout=10) for k in (0, 199, 500, 800, 999)]
         assert [place.ahead for place in places] == [0, 199, None, 800, 999]
         assert {place.complete for place in places if place.ahead is None} == {False}
@@ -256,7 +256,7 @@ async def send_taken(client, heard, task, *args):
     """Send a task once so many hear questions, and wait until it has left the queue."""
 
     async def listening():
-        return await client.session.broker.broadcast(ControlRequest(method="ping")) == heard
+        return await client._session.broker.broadcast(ControlRequest(method="ping")) == heard
 
     async def taken():
         return not await client.queue_depth()

@@ -149,7 +149,7 @@ async def test_bad_bytes_fail_their_own_call_and_no_other(client, hand, way, nam
     assert not good.done()
     await hand.put("good", result=55)
     assert await good == 55
-    reader, *_ = client.session._reader._tasks
+    reader, *_ = client._session._reader._tasks
     assert not reader.done()
     assert client.stats().pending == 0
 
@@ -206,7 +206,7 @@ async def test_a_call_beyond_the_limit_of_pending_results_sends_nothing(server, 
 
 async def test_a_question_that_finds_no_connection_says_which_limit_was_reached(server, hand):
     async with CeleryClient(server.url, redis=RedisOptions(max_connections=3), io_timeout=0.2) as client:
-        connections = client.session.broker._connections
+        connections = client._session.broker._connections
         async with connections.connection(), connections.connection(), connections.connection():
             with pytest.raises(TooManyConnectionsError, match="max_connections"):
                 await client.ping(timeout=0.1)

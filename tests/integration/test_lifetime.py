@@ -117,7 +117,7 @@ async def test_closing_during_a_question_to_the_workers_leaves_no_connection(ser
         assert await pubsub.get_message(timeout=30)
 
         async def asked() -> asyncio.Task[object]:
-            asking = asyncio.create_task(client.session.broker.ask(ControlRequest(method="ping"), timeout=60))
+            asking = asyncio.create_task(client._session.broker.ask(ControlRequest(method="ping"), timeout=60))
             assert await pubsub.get_message(timeout=30)
             return asking
 
@@ -215,6 +215,6 @@ async def test_a_message_that_no_worker_could_take_is_refused_before_anything_is
 
 async def test_repr_shows_where_but_no_secret(server):
     client = FiboClient(f"redis://user:top-secret@127.0.0.1:{server.port}/3")
-    text = repr(client) + repr(client.config) + repr(client.celery) + repr(client.celery.session.backend)
+    text = repr(client) + repr(client.config) + repr(client.celery) + repr(client.celery._session.backend)
     assert f"redis://127.0.0.1:{server.port}/3" in text
     assert "top-secret" not in text

@@ -17,7 +17,7 @@ from fibo_client.celery.redis.errors import RedisFaultError
 
 async def test_waiting_for_a_connection_and_for_the_answer_share_one_time_limit(server, hand):
     async with CeleryClient(server.url, redis=RedisOptions(max_connections=3), io_timeout=1.0, push=False) as client:
-        connections = client.session.backend._connections
+        connections = client._session.backend._connections
         async with AsyncExitStack() as lent:
             for _ in range(3):
                 await lent.enter_async_context(connections.connection())
@@ -39,7 +39,7 @@ async def test_long_questions_leave_connections_for_sending_and_reading(server, 
         CeleryClient(server.url, redis=RedisOptions(max_connections=4), io_timeout=1.0) as client,
     ):
         await pubsub.subscribe("/0.celery.pidbox")  # Somebody listens and does not answer.
-        connections = client.session.broker._connections
+        connections = client._session.broker._connections
         questions = [asyncio.create_task(client.ping(timeout=30)) for _ in range(10)]
 
         async def asked() -> bool:

@@ -248,7 +248,7 @@ async def test_what_cannot_be_asked_is_an_error_that_callers_know_with_a_short_h
 
 async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_such(server):
     async with CeleryClient(server.url, redis=RedisOptions(max_connections=3)) as client:
-        connections = client.session.broker._connections
+        connections = client._session.broker._connections
         async with connections.connection(), connections.connection(), connections.connection():
             with hurried(connections), pytest.raises(TooManyConnectionsError) as busy:
                 await client.ping()

@@ -85,8 +85,8 @@ async def use(given_out, url, **options):
     """Do a bit of everything with a client, and take along all that can be seen of it."""
     failed = 0
     client = CeleryClient(url, io_timeout=0.5, **options)
-    parts = [client, client.session.config, client.session, client.session.broker, client.session.backend]
-    parts += [client.session.broker._connections, client.session.broker._connections.address]
+    parts = [client, client._session.config, client._session, client._session.broker, client._session.backend]
+    parts += [client._session.broker._connections, client._session.broker._connections.address]
     given_out.add(*parts)
     async with client:
         result = client.result("a")

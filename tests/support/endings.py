@@ -80,7 +80,7 @@ async def main():
         answer = client.celery.result("b")
         waiting = asyncio.create_task(answer.get(timeout=50))
         await client.ready([client.celery.result("a")])
-        while client.celery.session._reader._subscription is None:
+        while client.celery._session._reader._subscription is None:
             await asyncio.sleep(0.01)  # As in `begun`.
         before = await connections()
         STEP

@@ -103,12 +103,12 @@ def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, 
 
 async def _forgotten(client: FiboClient) -> None:
     """Wait until the cleaner has no work left."""
-    cleaner = client.celery.session.cleaner
+    cleaner = client.celery._session.cleaner
     await eventually(lambda: not (cleaner._deleted or cleaner._revoked), "the cleaner still has work")
 
 
 def _left(client: FiboClient) -> dict[str, int]:
-    session = client.celery.session
+    session = client.celery._session
     reader = session._reader
     buckets = client._batcher._buckets.values()
     return {

@@ -131,7 +131,7 @@ def test_no_client_that_talks_to_the_double_loads_redis_py():
         "    async with FiboClient('sentinel://h', transport=FakeFibo(), redis=options) as client:\n"
         "        print(await client.fibonacci(10))\n"
         "asyncio.run(main())\n"
-        "print('redis' in sys.modules, CeleryClient().session.broker, 'redis' in sys.modules)\n"
+        "print('redis' in sys.modules, CeleryClient()._session.broker, 'redis' in sys.modules)\n"
     )
     done = run(sys.executable, "-W", "error", "-c", program, CELERY_BROKER_URL="redis://localhost/0")
     assert (done.returncode, done.stdout, done.stderr) == (0, "55\nFalse redis://localhost:6379/0 True\n", "")

@@ -27,14 +27,14 @@ async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monke
     fake = FakeCelery()
     fake.task("tasks.slow", delay=math.inf)
     async with FiboClient(transport=fake) as client:
-        publish = client.celery.session.broker.publish
+        publish = client.celery._session.broker.publish
 
         async def slowly(messages):
             await asyncio.sleep(20)
             async for outcome in publish(messages):
                 yield outcome
 
-        monkeypatch.setattr(client.celery.session.broker, "publish", slowly)
+        monkeypatch.setattr(client.celery._session.broker, "publish", slowly)
         began = asyncio.get_running_loop().time()
         status = await call(client, console, "tasks.slow", [], {}, {}, timeout=30.0, traceback=False)
         assert asyncio.get_running_loop().time() - began < 35  # With the questions to the workers.
@@ -46,7 +46,7 @@ async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_cal
     fake = FakeCelery()
     fake.task("tasks.add", lambda x, y: x + y)
     async with FiboClient(transport=fake) as client:
-        store = client.celery.session.backend
+        store = client.celery._session.backend
         delete = store.delete_many
 
         async def gone(task_ids):

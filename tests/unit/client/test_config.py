@@ -150,8 +150,8 @@ def test_the_longest_pause_depends_on_push():
 
 def test_results_on_another_server_have_connections_of_their_own():
     one, two = CeleryClient("redis://a/0", "redis://a/0"), CeleryClient("redis://a/0", "redis://a/1")
-    assert one.session.broker._connections is one.session.backend._connections
-    assert two.session.broker._connections is not two.session.backend._connections
+    assert one._session.broker._connections is one._session.backend._connections
+    assert two._session.broker._connections is not two._session.backend._connections
 
 
 def test_unset_says_what_it_is():

@@ -26,7 +26,7 @@ IS_IT = "Is that a Redis, with TLS or without as the URL says?"
 )
 def test_only_a_redis_that_had_time_and_was_never_connected_is_doubted(published, waited, reached, said):
     client = CeleryClient("redis://localhost:1/0", "redis://localhost:2/0")
-    silent = client.session.backend if published else client.session.broker
+    silent = client._session.backend if published else client._session.broker
     if reached:
         silent.health.connected()
     facts = Facts(
@@ -37,8 +37,8 @@ def test_only_a_redis_that_had_time_and_was_never_connected_is_doubted(published
         no_worker=False,
         published=published,
         looks=0,
-        broker=client.session.broker,
-        backend=client.session.backend,
+        broker=client._session.broker,
+        backend=client._session.backend,
     )
     error = timeout_error(Wait(None, 0.0, None), facts, [client.result("x")], [0], {})
     assert error.reason is not None

@@ -233,8 +233,8 @@ async def test_a_message_that_is_refused_has_no_end(notes):
 @virtual
 async def test_without_telemetry_there_is_a_tracer_that_does_nothing(notes):
     async with memory_client() as (client, _):
-        assert client.celery.session.tracer is NOOP_TRACER
-        assert client.celery.session.start_send({}, batch=False) is NOOP_SPAN
+        assert client.celery._session.tracer is NOOP_TRACER
+        assert client.celery._session.start_send({}, batch=False) is NOOP_SPAN
     assert not NOOP_SPAN.inject("task", "id")
 
 

@@ -93,7 +93,7 @@ async def test_only_asking_for_a_result_is_an_error_and_comes_before_anything_is
         ) as told:
             await asking(client)
         assert SECRET not in "".join(traceback.format_exception(told.value)) + repr(client) + repr(client.config)
-        assert not client.celery.session.broker.health.failures
+        assert not client.celery._session.broker.health.failures
         assert client.stats().published == 0
 
 
@@ -111,5 +111,5 @@ async def test_what_was_sent_with_ignore_result_has_none_as_ever():
 
 def test_a_redis_that_is_given_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("CELERY_RESULT_BACKEND", f"db+postgresql://app:{SECRET}@host/db")
-    assert CeleryClient("redis://h").session.backend.unreadable is not None
-    assert CeleryClient("redis://h", "redis://h/1").session.backend.unreadable is None
+    assert CeleryClient("redis://h")._session.backend.unreadable is not None
+    assert CeleryClient("redis://h", "redis://h/1")._session.backend.unreadable is None

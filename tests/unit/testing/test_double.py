@@ -505,7 +505,7 @@ async def test_a_message_that_a_worker_could_not_take_is_refused_when_it_is_sent
     with pytest.raises(ValueError):
         open_message(message)
     async with CeleryClient(transport=fake) as celery:
-        (outcome,) = [each async for each in celery.session.broker.publish([message])]
+        (outcome,) = [each async for each in celery._session.broker.publish([message])]
     assert "a worker could not take it" in str(outcome.error)
     assert outcome.error.refused
     fake.assert_nothing_sent()

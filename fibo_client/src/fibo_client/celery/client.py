@@ -65,7 +65,6 @@ class CeleryClient:
 
     Attributes:
         config: The settings.
-        session: The running parts, for what is built on top of this client.
         last_priority: The priority that the broker serves last: 9 over Redis, unless its priority steps say otherwise.
 
     Raises:
@@ -85,8 +84,8 @@ class CeleryClient:
         if transport is not None:
             _check_transport(transport)
         drivers = connect(self.config) if transport is None else transport.connect(self.config)
-        self.session: Session = Session(self.config, *drivers)
-        self.last_priority: int = self.session.broker.last_priority
+        self._session: Session = Session(self.config, *drivers)
+        self.last_priority: int = self._session.broker.last_priority
 
     async def open(self) -> Self:
         """Open the client on the present event loop, where there is no `async with`. No connection is made yet.
@@ -97,7 +96,7 @@ class CeleryClient:
         Raises:
             ClientStateError: It was opened before.
         """
-        await self.session.open()
+        await self._session.open()
         return self
 
     async def aclose(self) -> None:
@@ -110,7 +109,7 @@ class CeleryClient:
         Raises:
             ClientStateError: It runs on another event loop.
         """
-        await self.session.aclose()
+        await self._session.aclose()
 
     if not TYPE_CHECKING:  # A type checker refuses `with` by itself.
 
@@ -133,7 +132,7 @@ class CeleryClient:
         Raises:
             ClientStateError: It is not open, runs on another event loop, or is a forked copy of the parent's.
         """
-        self.session.check()
+        self._session.check()
 
     def check_results(self) -> None:
         """Check that results can be asked for at all. No I/O.
@@ -141,7 +140,7 @@ class CeleryClient:
         Raises:
             ConfigError: They are stored where this client cannot read them, or nowhere.
         """
-        self.session.check_readable()
+        self._session.check_readable()
 
     # Handing work out.
 
@@ -171,12 +170,12 @@ class CeleryClient:
             PublishUnknownError: It may or may not have been sent. The error carries the task's id.
             ClientStateError: The client is not open here.
         """
-        began = self.session.check().time()
+        began = self._session.check().time()
         check_signature(signature)
-        seconds = self.session.config.seconds(timeout)
-        span = self.session.start_send(options, batch=False)
-        message = self.session.encoder.one(signature, options, span)
-        await self.session.publish([message], span, timeout=seconds, retry=retry, began=began)
+        seconds = self._session.config.seconds(timeout)
+        span = self._session.start_send(options, batch=False)
+        message = self._session.encoder.one(signature, options, span)
+        await self._session.publish([message], span, timeout=seconds, retry=retry, began=began)
         return self._handle(message, signature, handed_out=True)
 
     @overload
@@ -261,20 +260,20 @@ class CeleryClient:
             PublishUnknownError: Those that the error names may or may not have been sent.
             ClientStateError: The client is not open here.
         """
-        began = self.session.check().time()
+        began = self._session.check().time()
         _check_no_id("send_many", options)
-        seconds = self.session.config.seconds(timeout)
-        span = self.session.start_send(options, batch=True)
+        seconds = self._session.config.seconds(timeout)
+        span = self._session.start_send(options, batch=True)
         messages: list[TaskMessage] = []
         handles: list[AsyncResult[R]] = []
         sent: list[Signature[R]] = []
-        async for portion in self.session.encoder.portions(_checked(signatures, sent), options, span):
+        async for portion in self._session.encoder.portions(_checked(signatures, sent), options, span):
             messages += portion
             handles += [self._handle(*each, handed_out=True) for each in zip(portion, sent, strict=False)]
             del sent[: len(portion)]
-        self.session.check()
+        self._session.check()
         if messages:
-            await self.session.publish(messages, span, timeout=seconds, retry=retry, began=began)
+            await self._session.publish(messages, span, timeout=seconds, retry=retry, began=began)
         return handles
 
     @overload
@@ -300,8 +299,8 @@ class CeleryClient:
         task_id = check_name("task_id", task_id)
         queue = None if queue is None else check_name("queue", queue)
         if isinstance(task, RemoteTask):
-            return AsyncResult(self.session, task_id, task=task.name, queue=queue, decode=task.decode)
-        return AsyncResult(self.session, task_id, task=task, queue=queue)
+            return AsyncResult(self._session, task_id, task=task.name, queue=queue, decode=task.decode)
+        return AsyncResult(self._session, task_id, task=task, queue=queue)
 
     # Collecting.
 
@@ -319,7 +318,7 @@ class CeleryClient:
             ReadError: The results could not be read.
         """
         handles = check_handles(results)
-        answers = await look(self.session, handles)
+        answers = await look(self._session, handles)
         return [is_final(answers[handle.id]) for handle in handles]
 
     async def metas(self, results: Iterable[AsyncResult[Any]]) -> list[TaskMeta]:
@@ -336,7 +335,7 @@ class CeleryClient:
             ReadError: The results could not be read.
             ResultDecodeError: What is stored of one of them is not a result.
         """
-        return await look_at_metas(self.session, check_handles(results))
+        return await look_at_metas(self._session, check_handles(results))
 
     @overload
     async def gather(
@@ -377,9 +376,9 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result.
         """
         return await gather(
-            self.session,
+            self._session,
             check_handles(results),
-            timeout=self.session.config.seconds(timeout),
+            timeout=self._session.config.seconds(timeout),
             return_exceptions=return_exceptions,
         )
 
@@ -449,7 +448,7 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
-        session = self.session
+        session = self._session
         began = session.check().time()
         seconds = session.config.seconds(timeout)
         signature = bind(task, args, kwargs)
@@ -537,7 +536,7 @@ class CeleryClient:
             TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ClientStateError: The client is not open here.
         """
-        session = self.session
+        session = self._session
         began = session.check().time()
         seconds = session.config.seconds(timeout)
         signature = bind(task, args, kwargs)
@@ -619,7 +618,7 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
-        session = self.session
+        session = self._session
         began = session.check().time()
         seconds = session.config.seconds(timeout)
         _check_no_id("call_many", options)
@@ -675,14 +674,14 @@ class CeleryClient:
         Raises:
             TransportError: It could not be sent.
         """
-        self.session.check()
+        self._session.check()
         task_ids = ids_of(tasks)
         heard = 0
         for start in range(0, len(task_ids), MAX_REVOKED):
             if start:
                 await asyncio.sleep(REVOKE_PAUSE)  # See `fibo_client.celery.cleaner`.
             portion = task_ids[start : start + MAX_REVOKED]
-            heard = await self.session.broker.broadcast(revocation(portion, terminate=terminate, signal=signal)) or 0
+            heard = await self._session.broker.broadcast(revocation(portion, terminate=terminate, signal=signal)) or 0
         return heard
 
     async def ping(self, *, destination: Sequence[str] | None = None, timeout: float = 1.0) -> list[WorkerInfo]:
@@ -711,7 +710,7 @@ class CeleryClient:
         Returns:
             The questions, as methods.
         """
-        return Inspect(self.session, destination, timeout)
+        return Inspect(self._session, destination, timeout)
 
     async def worker_count(self) -> int | None:
         """Count the workers that listen to remote control, by one command: those too busy to answer are among them.
@@ -723,8 +722,8 @@ class CeleryClient:
             TransportError: The broker could not be asked.
             ClientStateError: The client is not open here.
         """
-        self.session.check()
-        return await self.session.broker.broadcast(ControlRequest(method="ping"))
+        self._session.check()
+        return await self._session.broker.broadcast(ControlRequest(method="ping"))
 
     async def queue_depth(self, queue: str | None = None) -> int:
         """Count the messages that wait in a queue, over all priorities: for backpressure, or to scale workers by.
@@ -740,8 +739,8 @@ class CeleryClient:
             TransportError: The broker could not be asked.
             ClientStateError: The client is not open here.
         """
-        self.session.check()
-        return await self.session.broker.depth(self.config.queue if queue is None else check_name("queue", queue))
+        self._session.check()
+        return await self._session.broker.depth(self.config.queue if queue is None else check_name("queue", queue))
 
     def stats(self) -> ClientStats:
         """Count what this client has done so far. It asks nobody and costs next to nothing.
@@ -749,7 +748,7 @@ class CeleryClient:
         Returns:
             The numbers, as of now. A closed client still tells them.
         """
-        return self.session.stats()
+        return self._session.stats()
 
     async def diagnose(self, result: AsyncResult[Any] | ResultTimeoutError, *, timeout: float = 1.0) -> Diagnosis:
         """Find out why a task gives no answer. Print what comes back.
@@ -769,14 +768,14 @@ class CeleryClient:
         """
         if isinstance(result, ResultTimeoutError):
             result = AsyncResult[Any](
-                self.session, result.task_ids[0], task=result.task, queue=result.queue, ignored=result.ignored
+                self._session, result.task_ids[0], task=result.task, queue=result.queue, ignored=result.ignored
             )
         check_handle(result)
-        return await diagnose(self.session, result, timeout=timeout)
+        return await diagnose(self._session, result, timeout=timeout)
 
     def _handle(self, message: TaskMessage, signature: Signature[R], *, handed_out: bool = False) -> AsyncResult[R]:
         return AsyncResult(
-            self.session,
+            self._session,
             message.id,
             task=signature.task,
             queue=message.template.queue,
@@ -786,7 +785,7 @@ class CeleryClient:
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.session.broker!r} {self.session.backend!r}>"
+        return f"<{type(self).__name__} {self._session.broker!r} {self._session.backend!r}>"
 
 
 def _check_transport(transport: object) -> None:

@@ -42,8 +42,8 @@ class Job(Wait):
         sending_ended: Whether nothing more will be sent of it.
         attempts: How often sending was tried.
         failure: Why the last attempt did not succeed.
-        guests: Others who wait for its tasks, and are told when they cannot be sent.
-        last_deadline: The last of all deadlines, the guests' included.
+        other_waits: The waits of others for its tasks. They end, too, when these cannot be sent.
+        last_deadline: The last of all deadlines, those of `other_waits` included.
     """
 
     __slots__ = (
@@ -51,11 +51,11 @@ class Job(Wait):
         "attempts",
         "awaits",
         "failure",
-        "guests",
         "in_flight",
         "keep_results",
         "last_deadline",
         "messages",
+        "other_waits",
         "remaining",
         "retry",
         "sending_ended",
@@ -90,7 +90,7 @@ class Job(Wait):
         self.sending_ended: bool = False
         self.attempts: int = 0
         self.failure: PublishFailure | None = None
-        self.guests: list[Wait] = []
+        self.other_waits: list[Wait] = []
         self.last_deadline: float = self.deadline
 
     @property
@@ -113,7 +113,7 @@ class Job(Wait):
     @property
     def tasks_in_flight(self) -> int:
         """How many of its tasks were, or may have been, sent and have no answer yet, as far as somebody waits."""
-        missing = self.missing.keys() | {task_id for guest in self.guests for task_id in guest.missing}
+        missing = self.missing.keys() | {task_id for wait in self.other_waits for task_id in wait.missing}
         return len(missing - self.unsent_tasks())
 
     def unsent_tasks(self) -> set[str]:

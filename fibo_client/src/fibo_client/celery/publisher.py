@@ -204,7 +204,7 @@ class Publisher:
         if error is None:
             self._reader.begin(job)
         else:
-            self._reader.fail([job, *job.guests], error)
+            self._reader.fail([job, *job.other_waits], error)
 
     def _end(self, job: Job, error: PublishFailure | None) -> None:
         job.sending_ended = True

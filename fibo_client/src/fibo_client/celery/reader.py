@@ -83,7 +83,7 @@ class Reader:
         self._read_timer = Timer(self._read_if_due)
         self._deadline_timer = Timer(self._advance)
         self._failures = 0
-        self.trouble: str | None = None
+        self.unreadable_reason: str | None = None
         """Why results cannot be read at present; None while they can."""
         self.polls: int = 0
         self.pushes: int = 0
@@ -214,7 +214,7 @@ class Reader:
             return
         if self._failures:
             self._failures = 0
-            self.trouble = None
+            self.unreadable_reason = None
             logger.debug("results can be read again")
         absent = [task for task, payload in zip(batch, replies, strict=True) if payload is None]
         unfinished = await self._settle(batch, replies) if len(absent) < len(batch) else []
@@ -265,7 +265,7 @@ class Reader:
 
     async def _reading_failed(self, batch: list[PendingTask], error: TransportError) -> None:
         self._failures += 1
-        self.trouble = str(error)
+        self.unreadable_reason = str(error)
         if self._failures == 1:
             logger.debug("results cannot be read, trying again: %s", error)
         self._forget(self.awaited.unreadable(batch, error))
@@ -344,7 +344,7 @@ class Reader:
                 if add or drop:
                     await subscription.update(list(add), drop)
                 if self._subscribed and now >= self._heard + PING_AFTER:
-                    await self._ask_for_life(subscription, now)
+                    await self._check_alive(subscription, now)
             except TransportError:
                 self._lose(subscription)
                 await subscription.abort()  # So that the listening task learns of it, and makes a new one.
@@ -352,7 +352,7 @@ class Reader:
                 silent_at = self._heard + PING_AFTER + (self._config.io_timeout if self._pinged else 0.0)
                 self._subscription_timer.set_by(min(silent_at, self._drop_at))
 
-    async def _ask_for_life(self, subscription: Subscription, now: float) -> None:
+    async def _check_alive(self, subscription: Subscription, now: float) -> None:
         """Ask a silent subscription for a sign of life, and give it up if it gave none."""
         if not self._pinged:
             self._pinged = True

@@ -77,11 +77,6 @@ class AsyncResult(Generic[T_co]):
         return self._meta
 
     @property
-    def session(self) -> Session:
-        """The running parts of the client that it belongs to."""
-        return self._session
-
-    @property
     def sent(self) -> bool:
         """Whether this client remembers that it sent the task. False says little: another one may have."""
         return self._handed_out or self._session.queue_of(self.id) is not None

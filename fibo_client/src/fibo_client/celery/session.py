@@ -321,8 +321,8 @@ class Session:
         """
         if not job.over:
             self._reader.leave(job)
-        if job.guests:
-            self._reader.fail(job.guests, ClientStateError("the task was closed while this call was waiting"))
+        if job.other_waits:
+            self._reader.fail(job.other_waits, ClientStateError("the task was closed while this call was waiting"))
         if job.remaining:
             self._publisher.withdraw(job)
         if not job.awaits:
@@ -392,7 +392,7 @@ class Session:
             wants_changes: Whether the wait's future tells of new states that are not final, too.
             end_on_failure: Whether to wait no longer once a task has failed.
             began: When the caller's call began, by the loop's clock: the timeout counts from then. None is now.
-            job: The job whose tasks they are, if the caller is a guest of one.
+            job: The job whose tasks they are, if another caller started it.
 
         Returns:
             The wait, whose future the caller awaits.
@@ -416,16 +416,16 @@ class Session:
             loop.create_future(), now, left, once=once, end_on_failure=end_on_failure, wants_changes=wants_changes
         )
         if job is not None:
-            job.guests.append(wait)
+            job.other_waits.append(wait)
             job.last_deadline = max(job.last_deadline, wait.deadline)
         self._reader.enter(wait, task_ids, sent=job is None or job.sending_ended)
         return wait
 
     def leave(self, wait: Wait, job: Job | None = None) -> None:
-        """Wait no longer, as a guest of a job or not."""
+        """Wait no longer, also for a task that another caller started."""
         self._reader.leave(wait)
         if job is not None:
-            job.guests.remove(wait)
+            job.other_waits.remove(wait)
 
     def check_error(self, wait: Wait) -> None:
         """Raise what ended a wait, unless it was its deadline.
@@ -459,7 +459,7 @@ class Session:
             timed_out=wait.timed_out,
             waited=waited,
             unsent=None if job is None else job.unsent_reason,
-            unread=self._reader.trouble if wait.timed_out else None,
+            unread=self._reader.unreadable_reason if wait.timed_out else None,
             no_worker=wait.timed_out and self._probe.nobody,
             published=None if job is None else job.were_sent(list(wait.missing)),
             looks=wait.looks,
