@@ -11,8 +11,8 @@ from support.clock import virtual
 from support.messages import messages
 
 from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.gather import news
 from fibo_client.celery.protocol.control import ControlRequest
-from fibo_client.celery.result import news
 from fibo_client.celery.session import Session
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
 from fibo_client.telemetry.tracer import NOOP_SPAN

@@ -13,10 +13,10 @@ from support.messages import messages
 
 from fibo_client.celery.backends.base import Confirmed
 from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.gather import news
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.pending import Wait
 from fibo_client.celery.reader import MAX_STALE, PING_AFTER, STALE_FOR, Reader
-from fibo_client.celery.result import news
 from fibo_client.celery.schedule import AFTER_PUSH
 from fibo_client.errors import ClientStateError, ReadError, ResultDecodeError
 from fibo_client.testing.results import encode_meta

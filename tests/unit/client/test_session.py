@@ -13,8 +13,8 @@ from support.memory import MemoryBackend, MemoryBroker
 from support.messages import messages
 
 from fibo_client.celery.config import EXPIRY_MARGIN, UNSET, CeleryConfig
+from fibo_client.celery.gather import news
 from fibo_client.celery.pending import GRACE
-from fibo_client.celery.result import news
 from fibo_client.celery.session import Session
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
 from fibo_client.telemetry.tracer import NOOP_SPAN

@@ -11,6 +11,7 @@ from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset, expiry_of
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
+from fibo_client.celery.gather import collect, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import Outcomes, has_expired, value_of
 from fibo_client.celery.pending import is_final
@@ -21,12 +22,7 @@ from fibo_client.celery.result import (
     OwnedResult,
     check_handle,
     check_handles,
-    collect,
-    conclude,
-    gather,
     ids_of,
-    look,
-    look_at_metas,
     revocation,
 )
 from fibo_client.celery.session import Session

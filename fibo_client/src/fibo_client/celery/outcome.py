@@ -32,6 +32,11 @@ class Awaited(Protocol):
     queue: str | None
 
     @property
+    def cached(self) -> TaskMeta | None:
+        """What was last seen of it."""
+        ...
+
+    @property
     def decode(self) -> Callable[[Any], Any] | None:
         """Turns the stored result into the value."""
         ...

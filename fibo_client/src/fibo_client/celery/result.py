@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fibo_client.celery.config import UNSET, Unset
-from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
+from fibo_client.celery.gather import conclude, look, look_at_metas, news
+from fibo_client.celery.outcome import timeout_error, value_of
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.meta import TaskMeta
-from fibo_client.errors import TaskRevokedError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator
     from types import TracebackType
     from typing import Self
 
@@ -157,7 +157,10 @@ class AsyncResult(Generic[T_co]):
             await wait.future
         finally:
             self._session.leave(wait, self._of)
-        return conclude(self._session, self, wait, began, job=self._of, expiry_is_timeout=self._expiry_is_timeout)
+        value: T_co = conclude(
+            self._session, self, wait, began, job=self._of, expiry_is_timeout=self._expiry_is_timeout
+        )
+        return value
 
     def _enter(self, timeout: float | Unset | None, *, wants_changes: bool = False) -> tuple[Wait, float]:
         """Begin to wait; return the wait, and when the time that errors tell began."""
@@ -381,160 +384,6 @@ def _advice(given: object) -> str:
     if isinstance(given, Awaitable):
         return "; is an `await` missing, as before `client.submit(...)`? (For calls there is asyncio.gather)"
     return ""
-
-
-async def look(session: Session, results: Sequence[AsyncResult[Any]]) -> dict[str, TaskMeta | Exception]:
-    """Look at tasks, by one read for all.
-
-    Args:
-        session: The client's running parts.
-        results: The handles.
-
-    Returns:
-        By id what is stored, or the error in its place. The final state of a task is read once.
-
-    Raises:
-        ReadError: The results could not be read.
-    """
-    session.check()
-    answers: dict[str, TaskMeta | Exception] = {}
-    for result in results:
-        if result.cached is not None and result.cached.ready:
-            answers[result.id] = result.cached
-    unsettled = [result.id for result in results if result.id not in answers]
-    if unsettled:
-        wait = session.enter(unsettled, timeout=0)
-        try:
-            while not wait.over:
-                await news(wait)
-        finally:
-            session.leave(wait)
-        session.check_error(wait)
-        answers |= wait.arrived
-        for result in results:
-            result.learn(answers[result.id])
-    return answers
-
-
-async def look_at_metas(session: Session, results: Sequence[AsyncResult[Any]]) -> list[TaskMeta]:
-    """Look at tasks; return what is stored of each, in order."""
-    answers = await look(session, results)
-    metas = []
-    for result in results:
-        answer = answers[result.id]
-        if isinstance(answer, Exception):
-            error = copy.copy(answer)  # One error may be told to several; each gets its own traceback.
-            raise error
-        metas.append(answer)
-    return metas
-
-
-async def gather(
-    session: Session, results: Sequence[AsyncResult[T]], *, timeout: float | None, return_exceptions: bool
-) -> list[T]:
-    """Wait for many tasks together.
-
-    Args:
-        session: The client's running parts.
-        results: The handles.
-        timeout: Seconds for all of them. None is no limit, 0 is one read.
-        return_exceptions: Whether to put the error of a task that failed in the place of its answer.
-
-    Returns:
-        The answers, in order.
-
-    Raises:
-        ResultTimeoutError: Not all came in time.
-        TaskError: A task failed.
-        ResultDecodeError: What is stored is not a result.
-        ReadError: With ``timeout=0``: the results could not be read.
-    """
-    began = session.check().time()
-    outcomes = Outcomes(results, return_exceptions=return_exceptions)
-    known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
-    outcomes.take(known)
-    unsettled = {result.id: None for result in results if result.id not in known}
-    ended = outcomes.must_end or not unsettled
-    wait = session.enter(() if ended else unsettled, timeout=timeout, end_on_failure=not return_exceptions, began=began)
-    try:
-        return await collect(session, wait, outcomes, began)
-    finally:
-        session.leave(wait)
-
-
-def conclude(
-    session: Session,
-    result: AsyncResult[T],
-    wait: Wait,
-    began: float,
-    *,
-    job: Job | None = None,
-    expiry_is_timeout: bool = False,
-) -> T:
-    """Turn the end of a wait for one task into the value, or raise what it means.
-
-    Args:
-        session: The client's running parts.
-        result: The handle of the task.
-        wait: The wait, which is over.
-        began: When the caller's call began, by the loop's clock.
-        job: The job that the task is of, where there is one.
-        expiry_is_timeout: Whether the task carried the wait's own deadline.
-
-    Returns:
-        The value.
-
-    Raises:
-        TaskRevokedError: The task was revoked. Other errors say what else the end means.
-    """
-    answer = wait.arrived.get(result.id)
-    expired = False
-    if answer is not None:
-        result.learn(answer)
-        if is_final(answer):
-            try:
-                return value_of(answer, result.task, result.decode, result.queue)
-            except TaskRevokedError as error:
-                expired = expiry_is_timeout and has_expired(error)
-                if not expired:
-                    raise
-    session.check_error(wait)
-    facts = session.facts(wait, asyncio.get_running_loop().time() - began, job)
-    timed_out = timeout_error(wait, facts, [result], [0], {}, expired=expired)
-    raise timed_out
-
-
-async def collect(session: Session, wait: Wait, outcomes: Outcomes, began: float, job: Job | None = None) -> list[Any]:
-    """Turn answers into values as they come, until the wait is over.
-
-    Args:
-        session: The client's running parts.
-        wait: The wait.
-        outcomes: What the answers become.
-        began: When the caller's call began, by the loop's clock.
-        job: The job whose tasks are awaited, where there is one.
-
-    Returns:
-        The values, in order. See `Outcomes`.
-    """
-    while True:
-        arrived, wait.arrived = wait.arrived, {}
-        outcomes.take(arrived)
-        if wait.over or not wait.missing or outcomes.must_end:
-            break
-        await news(wait)
-    if not outcomes.must_end:
-        session.check_error(wait)
-    if outcomes.are_late:
-        outcomes.give_up(wait, session.facts(wait, asyncio.get_running_loop().time() - began, job))
-    return outcomes.values()
-
-
-async def news(wait: Wait) -> None:
-    """Wait until something happens that has not been seen."""
-    await wait.future
-    if not wait.over:
-        wait.future = wait.future.get_loop().create_future()
 
 
 def revocation(task_ids: list[str], *, terminate: bool, signal: str) -> ControlRequest:
