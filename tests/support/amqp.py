@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from fibo_client.celery.brokers.base import Place, PublishOutcome
 from fibo_client.celery.protocol.control import encode_request
 from fibo_client.celery.protocol.message import (
-    Arguments,
     Moments,
     TaskMessage,
     build_template,
@@ -185,10 +184,10 @@ def handmade(
     """Make a message with an embed and headers of a canvas."""
     template = build_template(task, queue=queue, origin="here")
     template.headers.update(headers)
-    plain = encode_arguments(tuple(args), {})
+    _, *reprs = encode_arguments(tuple(args), {})
     empty = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     body = json.dumps([list(args), {}, {**empty, **embed}]).encode()
-    return TaskMessage(task_id, template, Arguments(body, *plain[1:]), Moments(None, None, None), {})
+    return TaskMessage(task_id, template, body, *reprs, Moments(None, None, None), {})
 
 
 def amqp_backend() -> tuple[Memory, MemoryBackend]:

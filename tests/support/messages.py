@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.protocol.message import (
-    Arguments,
     TaskMessage,
     build_template,
     check_name,
@@ -41,10 +40,8 @@ def build_task(
     """Check a call and make its message."""
     moments = encode_moments(now, countdown=countdown, eta=eta, expires=expires)
     template = build_template(task, queue=queue, origin=origin, **options)
-    arguments = encode_arguments(
-        args, {} if kwargs is None else kwargs, options.get("compression"), argsrepr, kwargsrepr
-    )
-    return TaskMessage(check_name("task_id", task_id), template, arguments, moments, {})
+    encoded = encode_arguments(args, {} if kwargs is None else kwargs, options.get("compression"), argsrepr, kwargsrepr)
+    return TaskMessage(check_name("task_id", task_id), template, *encoded, moments, {})
 
 
 def messages(
@@ -52,8 +49,8 @@ def messages(
 ) -> list[TaskMessage]:
     """Make messages that differ in their ids only, optionally with a body of this many bytes."""
     template = build_template("a.task", queue=queue, origin="here", priority=priority)
-    encoded = encode_arguments(arguments, {}) if size is None else Arguments(bytes(size), "()", "{}", None)
-    return [TaskMessage(task_id, template, encoded, encode_moments(NOW), {}) for task_id in task_ids]
+    encoded = encode_arguments(arguments, {}) if size is None else (bytes(size), "()", "{}")
+    return [TaskMessage(task_id, template, *encoded, encode_moments(NOW), {}) for task_id in task_ids]
 
 
 async def publish(broker: Broker, *task_ids: str, **options: Any) -> None:

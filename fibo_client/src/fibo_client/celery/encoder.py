@@ -27,7 +27,7 @@ from fibo_client.celery.protocol.message import (
 )
 from fibo_client.celery.signature import SendOptions
 from fibo_client.errors import MessageError
-from fibo_client.telemetry.tracer import NESTED
+from fibo_client.telemetry.tracer import NESTED, NOOP_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -104,7 +104,7 @@ class Encoder:
         """
         call = _Call(self, {**defaults, **signature.options, **options}, span)
         message = call.message(signature, _UUIDS)
-        if len(message.arguments.body) > ALWAYS_FITS:
+        if len(message.body) > ALWAYS_FITS:
             self._broker.check(message)
         return message
 
@@ -158,20 +158,21 @@ class Encoder:
         own: Mapping[str, Any] | None = None
         ids = _random_ids()
         portion: list[TaskMessage] = []
-        size = 0
+        room = BUILD_BYTES
         for signature in signatures:
-            if len(portion) == BUILD_SLICE or size > BUILD_BYTES:
+            if room < 0 or len(portion) == BUILD_SLICE:
                 yield portion
-                portion, size = [], 0
+                portion, room = [], BUILD_BYTES
                 await asyncio.sleep(0)
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
                 call = _Call(self, {**defaults, **own, **options}, span)
             message = call.message(signature, ids)
-            if len(message.arguments.body) > ALWAYS_FITS:
+            size = len(message.body)
+            if size > ALWAYS_FITS:
                 self._broker.check(message)
             portion.append(message)
-            size += len(message.arguments.body)
+            room -= size
         if portion:
             yield portion
 
@@ -221,7 +222,7 @@ class _Call:
         self._options = options
         self._compression: str | None = options.get("compression")
         self._encoder = encoder
-        self._inject = span.inject
+        self._inject = None if span is NOOP_SPAN else span.inject  # Most are not traced.
         self._templates: dict[str, MessageTemplate] = {}
         self._task: object = object()  # The task of the last message; none so far.
 
@@ -231,7 +232,7 @@ class _Call:
         if task is not self._task:
             self._turn_to(task)
         task_id = next(ids) if self._task_id is None else self._task_id
-        arguments = encode_arguments(
+        body, argsrepr, kwargsrepr = encode_arguments(
             signature.args,
             {} if kwargs is None else kwargs,
             self._compression,
@@ -239,10 +240,10 @@ class _Call:
             self._kwargsrepr,
             self._encoder.types,
         )
-        more = self._inject(task, task_id)
+        more = _NONE if self._inject is None else self._inject(task, task_id)
         if more or self._nested is not None:
             more = join_headers(self._own, self._nested, more)
-        return TaskMessage(task_id, self._template, arguments, self._moments, more)
+        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, more)
 
     def _turn_to(self, task: str) -> None:
         template = self._templates.get(task) if isinstance(task, str) else None

@@ -12,13 +12,14 @@ import contextlib
 import contextvars
 import logging
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fibo_client.celery.backoff import pause
 from fibo_client.errors import PublishError, PublishUnknownError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.jobs import Job, PublishFailure
@@ -36,6 +37,11 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_RECENT: Final = 1000
 """How many ids are remembered of what was sent, for `diagnose`."""
 
+_Run: TypeAlias = "tuple[Job, Sequence[TaskMessage]]"
+"""Messages of one job."""
+
+_id_of: Final = attrgetter("id")
+_queue_of: Final = attrgetter("template.queue")
 _WITHDRAWN: Final = "it was withdrawn"
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
@@ -110,11 +116,11 @@ class Publisher:
             job.in_flight = not job.sending_ended
             job.attempts += 1
         down: str | None = None
-        for owners, messages in _batches(jobs):
+        for runs in _batches(jobs):
             if down is None:
-                down = await self._publish(owners, messages)
+                down = await self._publish(runs)
             else:  # The broker would say the same again, and perhaps as slowly.
-                for job in owners:
+                for job, _ in runs:
                     job.failure = PublishError(down)
         for job in jobs:
             if job.in_flight:
@@ -124,52 +130,50 @@ class Publisher:
                 else:
                     self._finish(job, None)
 
-    async def _publish(self, jobs: Sequence[Job], messages: Sequence[TaskMessage]) -> str | None:
+    async def _publish(self, runs: Sequence[_Run]) -> str | None:
         """Publish messages; return why the broker cannot be reached, where that is so."""
-        # By identity: two callers may have given their tasks the same id.
-        owners = dict(zip(map(id, messages), jobs, strict=True))
-        new: set[int] = set()
-        for job, message in zip(jobs, messages, strict=True):
-            if message.id not in job.unknown:
-                new.add(id(message))
-                job.unknown.add(message.id)  # Beforehand: a client that closes cancels this task in the middle.
+        new: dict[Job, set[str]] = {}
+        for job, messages in runs:
+            ids = set(map(_id_of, messages))
+            new[job] = ids - job.unknown
+            job.unknown |= ids  # Beforehand: a client that closes cancels this task in the middle.
         down: str | None = None
         try:
-            async with contextlib.aclosing(self._broker.publish(messages)) as outcomes:
-                async for some, error in outcomes:
-                    if error is None:
-                        self._sent(owners, some)
-                    else:
-                        down = self._failed(owners, new, some, error) or down
+            published = runs[0][1] if len(runs) == 1 else [message for _, some in runs for message in some]
+            # By identity: two callers may have given their tasks the same id.
+            owners = {id(message): job for job, some in runs for message in some} if len(runs) > 1 else {}
+            async with contextlib.aclosing(self._broker.publish(published)) as outcomes:
+                async for messages, error in outcomes:
+                    for job, some in _by_job(messages, owners) if owners else ((runs[0][0], messages),):
+                        if error is None:
+                            self._sent(job, some)
+                        else:
+                            down = self._failed(job, some, error, new[job]) or down
         except Exception as error:
             logger.exception("publishing failed")
             down = f"{type(error).__name__}: {error}"
-            for job in jobs:
+            for job, _ in runs:
                 job.failure = PublishUnknownError(down)
         return down
 
-    def _sent(self, owners: dict[int, Job], messages: Sequence[TaskMessage]) -> None:
+    def _sent(self, job: Job, messages: Sequence[TaskMessage]) -> None:
         self._reached = True
         self.published += len(messages)
-        recent = self.recent
-        for message in messages:
-            job, task_id = owners[id(message)], message.id
-            job.unknown.discard(task_id)
+        ids = list(map(_id_of, messages))
+        job.unknown.difference_update(ids)
+        for task_id in ids:
             del job.remaining[task_id]
-            recent[task_id] = message.template.queue
+        recent = self.recent
+        recent.update(zip(ids, map(_queue_of, messages), strict=True))
         if len(recent) > MAX_RECENT:
             for task_id in list(islice(recent, len(recent) - MAX_RECENT)):
                 del recent[task_id]
 
-    def _failed(
-        self, owners: dict[int, Job], new: set[int], messages: Sequence[TaskMessage], error: PublishFailure
-    ) -> str | None:
+    def _failed(self, job: Job, messages: Sequence[TaskMessage], error: PublishFailure, new: set[str]) -> str | None:
+        job.failure = error
         unsent = isinstance(error, PublishError)
-        for message in messages:
-            job = owners[id(message)]
-            job.failure = error
-            if unsent and id(message) in new:
-                job.unknown.discard(message.id)
+        if unsent:
+            job.unknown.difference_update(new.intersection(map(_id_of, messages)))
         return None if unsent and error.refused else error.reason
 
     def _try_again(self, job: Job) -> None:
@@ -213,23 +217,34 @@ class Publisher:
         job.span.end(sent=len(job.messages) - left, failed=left if job.attempts else 0, error=error)
 
 
-def _batches(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], list[TaskMessage]]]:
-    """Divide what is to be sent, in order, into batches of bounded size: the job of each message, and the messages."""
-    owners: list[Job] = []
-    messages: list[TaskMessage] = []
-    size = 0
+def _batches(jobs: Sequence[Job]) -> Iterator[list[_Run]]:
+    """Divide what is to be sent, in order, into batches of bounded size."""
+    runs: list[_Run] = []
+    room, size = MAX_MESSAGES, 0
     for job in jobs:
         if job.sending_ended:
             continue
+        messages: list[TaskMessage] = []
         for message in list(job.remaining.values()):
-            length = len(message.arguments.body)
-            if messages and (len(messages) == MAX_MESSAGES or size + length > MAX_BYTES):
-                yield owners, messages
-                owners, messages, size = [], [], 0
+            length = len(message.body)
+            if (messages or runs) and (not room or size + length > MAX_BYTES):
+                yield [*runs, (job, messages)] if messages else runs
+                runs, messages = [], []
+                room, size = MAX_MESSAGES, 0
             if job.withdrawn:
                 break
-            owners.append(job)
             messages.append(message)
+            room -= 1
             size += length
-    if messages:
-        yield owners, messages
+        if messages:
+            runs.append((job, messages))
+    if runs:
+        yield runs
+
+
+def _by_job(messages: Sequence[TaskMessage], owners: Mapping[int, Job]) -> Iterable[_Run]:
+    """Group messages by their jobs."""
+    groups: dict[Job, list[TaskMessage]] = {}
+    for message in messages:
+        groups.setdefault(owners[id(message)], []).append(message)
+    return groups.items()

@@ -78,7 +78,7 @@ class RedisBroker:
 
     def check(self, message: TaskMessage) -> None:
         """See `Broker.check`."""
-        if len(message.arguments.body) >= SURE_BYTES:
+        if len(message.body) >= SURE_BYTES:
             self._encoder.check(message)
 
     async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:

@@ -135,7 +135,7 @@ class JSONCodec:
         """
         if type(value) in _LISTS:
             try:  # A fast path: most tasks take a list of plain values.
-                return _plain_list(value)
+                return f"[{', '.join([_ATOMS[type(item)](item) for item in value])}]"
             except LookupError:
                 pass  # The list holds another type, or a value that needs a check.
         return _encode(self.plain(value, where))
@@ -342,10 +342,6 @@ def _float(value: float) -> str:
 
 
 def _plain_list(values: Sequence[Any]) -> str:
-    return f"[{', '.join([_ATOMS[type(item)](item) for item in values])}]"
-
-
-def _plain_list_inside(values: Sequence[Any]) -> str:
     # Deeper ones take the detour, which counts the levels.
     return f"[{', '.join([_INNER_ATOMS[type(item)](item) for item in values])}]"
 
@@ -358,7 +354,7 @@ _INNER_ATOMS: dict[type, Callable[[Any], str]] = {
     bool: {True: "true", False: "false"}.__getitem__,
     type(None): lambda _: "null",
 }
-_ATOMS = {**_INNER_ATOMS, list: _plain_list_inside, tuple: _plain_list_inside}
+_ATOMS = {**_INNER_ATOMS, list: _plain_list, tuple: _plain_list}
 
 
 def _text(value: str) -> str:

@@ -59,22 +59,6 @@ _EARLIEST: Final = -(2**31)  # the smallest countdown that Celery's own client a
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
-class Arguments(NamedTuple):
-    """The encoded arguments of a call.
-
-    Attributes:
-        body: ``[args, kwargs, embed]`` as JSON, compressed if `compression` is set.
-        argsrepr: The positional arguments for the worker's logs, cut short.
-        kwargsrepr: The keyword arguments for the worker's logs, cut short.
-        compression: The content type of the compression, or None.
-    """
-
-    body: bytes
-    argsrepr: str
-    kwargsrepr: str
-    compression: str | None
-
-
 class Moments(NamedTuple):
     """When a task may run, as text. Each is None where it is not limited.
 
@@ -114,14 +98,18 @@ class TaskMessage(NamedTuple):
     Attributes:
         id: The task's id.
         template: What the message has in common with others.
-        arguments: The call's arguments.
+        body: ``[args, kwargs, embed]`` as JSON, compressed if the headers say so.
+        argsrepr: The positional arguments for the worker's logs, cut short.
+        kwargsrepr: The keyword arguments for the worker's logs, cut short.
         moments: When the task may run.
         more_headers: Headers that the template does not have, as plain JSON values; mostly none.
     """
 
     id: str
     template: MessageTemplate
-    arguments: Arguments
+    body: bytes
+    argsrepr: str
+    kwargsrepr: str
     moments: Moments
     more_headers: Mapping[str, Any]
 
@@ -131,8 +119,8 @@ class TaskMessage(NamedTuple):
         headers = {
             **self.template.headers,
             "id": self.id,
-            "argsrepr": self.arguments.argsrepr,
-            "kwargsrepr": self.arguments.kwargsrepr,
+            "argsrepr": self.argsrepr,
+            "kwargsrepr": self.kwargsrepr,
             "eta": self.moments.eta,
             "expires": self.moments.expires,
             **self.more_headers,
@@ -140,11 +128,6 @@ class TaskMessage(NamedTuple):
         if self.template.is_root:
             headers["root_id"] = self.id
         return headers
-
-    @property
-    def body(self) -> bytes:
-        """``[args, kwargs, embed]`` as JSON, compressed if the headers say so."""
-        return self.arguments.body
 
     @property
     def queue(self) -> str:
@@ -243,7 +226,7 @@ def encode_arguments(
     argsrepr: str | None = None,
     kwargsrepr: str | None = None,
     types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
-) -> Arguments:
+) -> tuple[bytes, str, str]:
     """Check and encode a call's arguments.
 
     Args:
@@ -255,7 +238,7 @@ def encode_arguments(
         types: The codec, with the types that the arguments may have.
 
     Returns:
-        The encoded arguments.
+        A message's `body`, `argsrepr` and `kwargsrepr`.
 
     Raises:
         MessageError: A worker could not read them, or would misread them.
@@ -268,15 +251,15 @@ def encode_arguments(
         if not isinstance(name, str):
             raise MessageError(f"kwargs holds the name {short_repr(name)}; names of arguments are text")
     positional, named = types.dumps(args, "args"), types.dumps(kwargs, "kwargs") if kwargs else "{}"
-    body, content_type = f"[{positional}, {named}, {_EMBED_JSON}]".encode(), None
+    body = f"[{positional}, {named}, {_EMBED_JSON}]".encode()
     if compression is not None:
-        body, content_type = compression_.compress(body, compression)
+        body, _ = compression_.compress(body, compression)
     argsrepr = _shortened(tuple(args), len(positional)) if argsrepr is None else _given("argsrepr", argsrepr)
     if kwargsrepr is not None:
         kwargsrepr = _given("kwargsrepr", kwargsrepr)
     else:
         kwargsrepr = _shortened(dict(kwargs), len(named)) if kwargs else "{}"
-    return Arguments(body, argsrepr, kwargsrepr, content_type)
+    return body, argsrepr, kwargsrepr
 
 
 def encode_moments(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from binascii import b2a_base64
+from itertools import chain
 from json.encoder import encode_basestring_ascii as quote
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -85,7 +86,7 @@ class TaskTemplate:
         placeholders: `PLACEHOLDERS` random texts, which nobody can guess.
     """
 
-    __slots__ = ("_arrange", "_format")
+    __slots__ = ("_arrange", "_fixed")
 
     def __init__(self, template: MessageTemplate, placeholders: Sequence[str]) -> None:
         task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = placeholders
@@ -114,16 +115,18 @@ class TaskTemplate:
         ).decode()
         for number, placeholder in enumerate(encoded):
             text = text.replace(placeholder, f"\0{number}\0")  # JSON escapes control characters: there is no other NUL.
-        parts = text.split("\0")
-        self._format = "%s".join(part.replace("%", "%%") for part in parts[::2])
-        self._arrange = itemgetter(*map(int, parts[1::2]))
+        # In turns, a text that is the same in all of them, and the number of the value after it.
+        *parts, end = text.split("\0")
+        self._fixed = (*parts[::2], end)
+        places = [len(self._fixed) + int(number) for number in parts[1::2]]
+        self._arrange = itemgetter(*chain.from_iterable(enumerate(places)), len(places))
 
     def fill(self, message: TaskMessage, delivery_tag: str, moments: MomentTexts) -> bytes:
         """Make the envelope of one message of the template.
 
         Args:
             message: The message.
-            delivery_tag: Unique among all messages.
+            delivery_tag: Unique among all messages: a UUID, which JSON need not escape.
             moments: The message's moments, from `moment_texts`.
 
         Returns:
@@ -132,14 +135,15 @@ class TaskTemplate:
         Raises:
             MessageError: It is larger than Redis accepts.
         """
-        task_id, _, (body, argsrepr, kwargsrepr, _), _, more_headers = message
+        task_id, _, body, argsrepr, kwargsrepr, _, more_headers = message
         more = ""  # Most have no more headers.
         if more_headers:
             more = "".join([_member(name, value) for name, value in more_headers.items()])
-        values = self._arrange(
+        texts = self._arrange(
             (
+                *self._fixed,
                 quote(task_id),
-                quote(delivery_tag),
+                f'"{delivery_tag}"',
                 b2a_base64(body, newline=False).decode(),
                 quote(argsrepr),
                 quote(kwargsrepr),
@@ -147,7 +151,8 @@ class TaskTemplate:
                 more,
             )
         )
-        return _bounded((self._format % values).encode())
+        envelope = "".join(texts).encode()
+        return envelope if len(envelope) <= MAX_BYTES else _bounded(envelope)
 
 
 MomentTexts: TypeAlias = tuple[str, str, str]
