@@ -485,7 +485,7 @@ def broken(*, body=None, **headers):
     whole = build_task("proj.add", (1, 2))
     return whole._replace(
         template=dataclasses.replace(whole.template, headers={**whole.template.headers, **headers}),
-        arguments=whole.arguments if body is None else whole.arguments._replace(body=body),
+        body=whole.body if body is None else body,
     )
 
 
