@@ -364,3 +364,22 @@ async def test_what_was_certainly_not_sent_is_not_told_as_unknown():
         (error,) = sender.told
         assert isinstance(error, PublishError)
         assert list(error.task_ids) == ids[MAX_MESSAGES:]
+
+
+@virtual
+async def test_a_bug_in_telling_that_a_job_is_sent_ends_that_job_and_publishing_goes_on(caplog):
+    async with running() as (_, publisher, sender):
+        begin = publisher._reader.begin
+
+        def broken(job):
+            publisher._reader.begin = begin
+            raise AssertionError("a bug")
+
+        publisher._reader.begin = broken
+        sender.put("a")
+        await asyncio.sleep(0.01)
+        sender.put("b")
+        await asyncio.sleep(0.01)
+        assert publisher.published == 2
+        assert sender.told[-1] is None
+    assert "publishing failed" in caplog.text

@@ -458,3 +458,42 @@ async def test_a_task_whose_sending_was_never_answered_gets_a_last_look_too(push
         waiter = await bench.wait("a", timeout=3.0, sent=False)
         assert not waiter.timed_out
         assert waiter.arrived["a"].ready
+
+
+@virtual
+async def test_a_read_for_somebody_who_has_left_says_nothing_of_who_waits_for_the_same_task_now():
+    async with running(push=False) as bench:
+        bench.store.latency = 0.01
+        first = asyncio.create_task(bench.wait("a"))
+        await asyncio.sleep(0.005)  # A read is under way, and will show nothing.
+        first.cancel()
+        await asyncio.sleep(0)
+        second = asyncio.create_task(bench.wait("a"))
+        await asyncio.sleep(0.02)
+        bench.store.put("a", result=1)
+        assert (await second).arrived["a"].result == 1
+
+
+@virtual
+@pytest.mark.parametrize("push", [True, False])
+async def test_nothing_is_read_for_a_caller_who_left_while_his_task_was_sent(push):
+    async with running(push=push) as bench:
+        job = Job(messages("a"), ["a"], asyncio.get_running_loop().create_future(), bench.now(), None, retry=False)
+        bench.reader.enter(job, job.awaits, sent=False)
+        bench.reader.leave(job)
+        bench.reader.begin(job)
+        await asyncio.sleep(100)
+        assert bench.store.read_at == []
+
+
+@virtual
+async def test_what_is_sent_late_is_read_for_whoever_waits_for_it_then():
+    async with running(push=False) as bench:
+        job = Job(messages("a"), ["a"], asyncio.get_running_loop().create_future(), bench.now(), None, retry=False)
+        bench.reader.enter(job, job.awaits, sent=False)
+        bench.reader.leave(job)
+        again = bench.enter("a", timeout=None, sent=False)
+        bench.reader.begin(job)
+        bench.later(0.1, bench.store.put, "a", result=1)
+        await again.future
+        assert again.arrived["a"].result == 1

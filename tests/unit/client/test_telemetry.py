@@ -109,6 +109,21 @@ async def test_a_task_that_is_sent_is_one_message_with_one_end(notes):
 
 
 @virtual
+async def test_the_queue_and_headers_that_a_signature_has_are_told(notes):
+    async with memory_client(telemetry=notes) as (client, worker):
+        worker.delay = None
+        echo = ECHO(1).with_options(queue="mail", headers={"mine": 1})
+        await client.celery.send(echo)
+        await client.celery.send_many([echo, ECHO(2)])
+        await client.celery.send(echo, queue="other")
+        assert [(span.arguments[0], span.arguments[3]) for span in notes.spans] == [
+            ("mail", {"mine": 1}),
+            ("mail", {"mine": 1}),
+            ("other", {"mine": 1}),
+        ]
+
+
+@virtual
 async def test_tasks_that_are_sent_together_have_one_end_together(notes):
     async with memory_client(telemetry=notes) as (client, worker):
         worker.delay = None
@@ -234,7 +249,7 @@ async def test_a_message_that_is_refused_has_no_end(notes):
 async def test_without_telemetry_there_is_a_tracer_that_does_nothing(notes):
     async with memory_client() as (client, _):
         assert client.celery._session.tracer is NOOP_TRACER
-        assert client.celery._session.start_send({}, batch=False) is NOOP_SPAN
+        assert client.celery._session.start_send(ECHO(1), {}, batch=False) is NOOP_SPAN
     assert not NOOP_SPAN.inject("task", "id")
 
 

@@ -192,7 +192,7 @@ class Cleaner:
         finally:
             for _ in task_ids:
                 self._revoked.popleft()
-        if listening:
+        if listening is None or listening:  # Not every broker counts them.
             self.revocations.delivered += len(task_ids)
         else:
             self.revocations.undelivered += len(task_ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
@@ -169,7 +170,7 @@ class CeleryClient:
         began = self._session.check().time()
         check_signature(signature)
         seconds = self._session.config.seconds(timeout)
-        span = self._session.start_send(options, batch=False)
+        span = self._session.start_send(signature, options, batch=False)
         message = self._session.encoder.one(signature, options, span)
         await self._session.publish([message], span, timeout=seconds, retry=retry, began=began)
         return self._handle(message, signature, handed_out=True)
@@ -259,11 +260,15 @@ class CeleryClient:
         began = self._session.check().time()
         _check_no_id("send_many", options)
         seconds = self._session.config.seconds(timeout)
-        span = self._session.start_send(options, batch=True)
+        sent: list[Signature[R]] = []
+        checked = _checked(signatures, sent)
+        first = next(checked, None)
+        if first is None:
+            return []
+        span = self._session.start_send(first, options, batch=True)
         messages: list[TaskMessage] = []
         handles: list[AsyncResult[R]] = []
-        sent: list[Signature[R]] = []
-        async for portion in self._session.encoder.portions(_checked(signatures, sent), options, span):
+        async for portion in self._session.encoder.portions(chain([first], checked), options, span):
             messages += portion
             handles += [self._handle(*each, handed_out=True) for each in zip(portion, sent, strict=False)]
             del sent[: len(portion)]
@@ -449,7 +454,7 @@ class CeleryClient:
         seconds = session.config.seconds(timeout)
         signature = bind(task, args, kwargs)
         defaults, own_expiry = _prepare_owned((signature,), options, seconds)
-        span = session.start_send(options, batch=False)
+        span = session.start_send(signature, options, batch=False)
         message = session.encoder.one(signature, options, span, defaults)
         job = session.submit(
             (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
@@ -538,7 +543,7 @@ class CeleryClient:
         signature = bind(task, args, kwargs)
         defaults, own_expiry = _prepare_owned((signature,), options, seconds)
         expires = {**defaults, **signature.options, **options}.get("expires")
-        span = session.start_send(options, batch=False)
+        span = session.start_send(signature, options, batch=False)
         message = session.encoder.one(signature, options, span, defaults)
         job = session.submit(
             (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
@@ -624,7 +629,7 @@ class CeleryClient:
         defaults, own_expiry = _prepare_owned(signatures, options, seconds)
         if not signatures:
             return []
-        span = session.start_send(options, batch=len(signatures) > 1)
+        span = session.start_send(signatures[0], options, batch=len(signatures) > 1)
         messages = await session.encoder.many(signatures, options, span, defaults)
         session.check()
         job = session.submit(

@@ -112,7 +112,7 @@ class CeleryConfig:
     """Have workers' logs and events show ``<hidden>`` in place of arguments, unless the call or its `RemoteTask` has an
     ``argsrepr`` or ``kwargsrepr`` of its own. They show the arguments of a retry: the worker writes that message."""
     revoke_on_cancel: bool = True
-    """Revoke the task of a `call` whose caller is cancelled."""
+    """Revoke an owned task whose caller leaves before the answer: cancelled, or told of the failure of another one."""
     control_exchange: str = "celery"
     """Celery's ``control_exchange``: where workers listen for remote control."""
     redis: RedisOptions = field(default_factory=RedisOptions)

@@ -24,7 +24,7 @@ _NOT_YET: Final = "the command before it has had no answer yet"
 
 
 class Job(Wait):
-    """Messages that are sent and answered for together, and the wait of the caller who sent them.
+    """Messages that are sent together, and awaited together, and the wait of the caller who sent them.
 
     A job that is *handed out* awaits nothing but its sending. One that is *owned* awaits tasks: those of its messages,
     or others that workers send because of these, as the later steps of a chain.
@@ -117,12 +117,12 @@ class Job(Wait):
         return len(missing - self.unsent_tasks())
 
     def unsent_tasks(self) -> set[str]:
-        """Give the tasks that were certainly not sent. One that a worker sends needs a message of the job's before."""
+        """Give the tasks that were certainly not sent. While no message was, none was that a worker sends on."""
         unsent = self.unsent
         return unsent.union(self.awaits) if len(unsent) == len(self.messages) else unsent
 
     def were_sent(self, task_ids: Sequence[str]) -> bool | None:
-        """Tell whether tasks were sent: all, the first of them certainly not (False), or not known (None)."""
+        """Tell whether tasks were sent. True: all were. False: the first certainly was not. None: not known."""
         if not self.remaining:
             return True
         messages = {message.id for message in self.messages}

@@ -124,7 +124,7 @@ class Wait:
             self.future.set_result(None)
 
     def has_looked(self) -> bool:
-        """Tell whether the last look at all that is missing has come back."""
+        """Tell whether every missing task was read at or after `read_from`."""
         return all(task.looked >= self.read_from for task in self.missing.values())
 
 
@@ -155,6 +155,10 @@ class PendingTasks(dict[str, PendingTask]):
         self._heap: list[tuple[float, int, bool]] = []
         self._overdue: deque[int] = deque()
         self._numbers = itertools.count(1)
+
+    def has(self, task: PendingTask) -> bool:
+        """Tell whether somebody awaits a task by this record. Since it was read, there may be another one of its id."""
+        return self.get(task.id) is task
 
     def enter(self, wait: Wait, task_ids: Iterable[str]) -> list[PendingTask]:
         """Let a caller wait for tasks; return those that nobody awaited until now."""
@@ -203,7 +207,7 @@ class PendingTasks(dict[str, PendingTask]):
         """Take note of a read that showed nothing final; return the tasks of which only a look was wanted."""
         free = []
         for task in tasks:
-            if task.id not in self:
+            if not self.has(task):
                 continue
             task.looked = began
             content = []
@@ -221,7 +225,7 @@ class PendingTasks(dict[str, PendingTask]):
 
     def unreadable(self, tasks: Iterable[PendingTask], error: Exception) -> list[PendingTask]:
         """End the single looks at tasks that could not be read; return the tasks that nobody awaits any more."""
-        looks = {id(wait): wait for task in tasks if task.id in self for wait in task.waits if wait.once}
+        looks = {id(wait): wait for task in tasks if self.has(task) for wait in task.waits if wait.once}
         return self.fail(looks.values(), error)
 
     def finish(self, wait: Wait) -> None:
@@ -312,7 +316,8 @@ class PendingTasks(dict[str, PendingTask]):
         free = []
         for task in wait.missing.values():
             task.waits.remove(wait)
-            if not task.waits and self.pop(task.id, None) is not None:
+            if not task.waits and self.has(task):
+                del self[task.id]
                 free.append(task)
         return free
 

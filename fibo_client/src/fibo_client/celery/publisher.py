@@ -108,7 +108,14 @@ class Publisher:
         while True:
             await self._work.wait()
             self._work.clear()
-            await self._flush()
+            try:
+                await self._flush()
+            except Exception as error:
+                logger.exception("publishing failed")
+                reason = f"{type(error).__name__}: {error}"
+                for job in [each for each in self._unfinished if each.in_flight]:
+                    job.in_flight = False
+                    self._finish(job, job.publish_error(reason))
 
     async def _flush(self) -> None:
         jobs, self._queue = self._queue, []

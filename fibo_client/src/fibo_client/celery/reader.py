@@ -143,7 +143,7 @@ class Reader:
             if new and self._config.push:
                 self._subscribe(new)
             if sent:
-                self._begin(wait, first=0.0)  # It may have been there for long.
+                self._begin(wait.missing.values(), first=0.0)  # They may have been there for long.
         if wait.deadline < math.inf:
             self._deadline_timer.set_by(wait.read_from)
 
@@ -151,8 +151,8 @@ class Reader:
         """Read from now on what a job awaits: its messages have just been sent."""
         if not job.awaits:
             self.awaited.finish(job)
-        elif job.missing:
-            self._begin(job, first=None)
+        else:  # By id: who sent them may have left meanwhile, and somebody else may wait.
+            self._begin([task for task_id in job.awaits if (task := self.awaited.get(task_id))], first=None)
 
     def leave(self, wait: Wait) -> None:
         """Let a caller wait no longer, over or not."""
@@ -164,9 +164,9 @@ class Reader:
 
     # Reading.
 
-    def _begin(self, wait: Wait, first: float | None) -> None:
+    def _begin(self, tasks: Iterable[PendingTask], first: float | None) -> None:
         now, soonest = self._loop.time(), math.inf
-        for place, task in enumerate(wait.missing.values()):
+        for place, task in enumerate(tasks):
             moment = first
             if task.pushed:
                 moment = AFTER_PUSH
@@ -238,7 +238,7 @@ class Reader:
             count += 1
             size += len(payload)
             self._arrive(task.id, payload)
-            if task.id in self.awaited:
+            if self.awaited.has(task):
                 unfinished.append(task)
         self._schedule.arrived(count, size, self._loop.time())
         return unfinished
@@ -345,7 +345,9 @@ class Reader:
                     await subscription.update(list(add), drop)
                 if self._subscribed and now >= self._heard + PING_AFTER:
                     await self._check_alive(subscription, now)
-            except TransportError:
+            except Exception as error:
+                if not isinstance(error, TransportError):
+                    logger.exception("the subscription to results failed, polling meanwhile")
                 self._lose(subscription)
                 await subscription.abort()  # So that the listening task learns of it, and makes a new one.
             if self._subscribed:

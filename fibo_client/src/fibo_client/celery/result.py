@@ -141,7 +141,7 @@ class AsyncResult(Generic[T_co]):
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
-            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
             ResultTimeoutError: No answer came in time. The task goes on, and you may ask again.
             TaskFailedError: The task raised.
             TaskRevokedError: The task was revoked or had expired.
@@ -185,7 +185,7 @@ class AsyncResult(Generic[T_co]):
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
-            TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
             ResultTimeoutError: The task was not over in time.
             ResultDecodeError: What is stored is not a result.
         """

@@ -4,8 +4,8 @@ Every awaited result has a moment at which it is due for reading. It is `poll_mi
 that shows nothing the pause grows by a quarter, up to `poll_max`: an answer is noticed within a quarter of the time
 that it took. Four things bend that rule:
 
-- The first read of a lone result comes when answers have lately come, a few milliseconds later at most. A read that is
-  too early takes time from a worker on the same machine, and the event loop's clock has steps of a millisecond.
+- The first read of a lone result comes after the pause that lately sufficed, a few milliseconds later at most. A read
+  that is too early takes time from a worker on the same machine, and the event loop's clock has steps of a millisecond.
 - A result that is pushed needs reading only as a safety net, every `poll_max`.
 - When results arrive, their neighbours are likely to be next, because workers take tasks in order: the oldest
   ones are pulled forward. So a long batch is followed closely at its head, at the cost of a few reads.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.protocol.message import TaskMessage
-    from fibo_client.celery.signature import SendOptions
+    from fibo_client.celery.signature import SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan, Tracer
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
@@ -240,21 +240,22 @@ class Session:
         if self.backend.unreadable is not None:
             raise ConfigError(self.backend.unreadable)
 
-    def start_send(self, options: SendOptions, *, batch: bool) -> SendSpan:
+    def start_send(self, signature: Signature[Any], options: SendOptions, *, batch: bool) -> SendSpan:
         """Start the span of messages that are about to be made and sent.
 
         Args:
-            options: The options that they will have.
+            signature: The first of the tasks, whose options the span tells.
+            options: The options of the call, which win over those of the signature.
             batch: Whether there may be several.
 
         Returns:
             The span, for the encoder, and then for `submit`.
         """
         return self.tracer.start_send(
-            options.get("queue", self.config.queue),
+            options.get("queue") or signature.options.get("queue", self.config.queue),
             self.broker.server,
             batch=batch,
-            headers=options.get("headers", _NO_HEADERS),
+            headers=options.get("headers") or signature.options.get("headers", _NO_HEADERS),
         )
 
     def submit(
@@ -276,8 +277,8 @@ class Session:
         Args:
             messages: What is published; at least one.
             span: From `start_send`.
-            awaits: The ids of the tasks that are awaited, which the job then owns. None are: what is awaited is that
-                the messages are sent.
+            awaits: The ids of the tasks that are awaited, which the job then owns. Where there are none, the job waits
+                for its messages to be sent.
             timeout: Seconds for all of it. None is no limit.
             retry: Whether to send messages again after a failure.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
@@ -317,7 +318,7 @@ class Session:
     def end(self, job: Job) -> None:
         """Send no more of a job, and wait for it no longer. What it owns is revoked if it is unanswered, else deleted.
 
-        A task whose last deadline has passed is not revoked: it expires.
+        After its last deadline a task is not revoked: by default it expires then.
         """
         if not job.over:
             self._reader.leave(job)
@@ -387,7 +388,7 @@ class Session:
         """Let a caller wait for results of tasks. The caller must `leave`.
 
         Args:
-            task_ids: The ids; at least one.
+            task_ids: The ids. Where there are none, the wait is not to be awaited.
             timeout: Seconds to wait. None is no limit; 0 is one read, as where all were spent since ``began``.
             wants_changes: Whether the wait's future tells of new states that are not final, too.
             end_on_failure: Whether to wait no longer once a task has failed.

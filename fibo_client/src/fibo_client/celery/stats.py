@@ -10,7 +10,8 @@ class RevocationCounts:
     """What became of the revocations of tasks that nobody awaits any more. A closed client has counted all of them.
 
     Attributes:
-        delivered: Tasks whose revocation at least one worker received. It may have begun the task before.
+        delivered: Tasks whose revocation at least one worker received, or may have, where the broker does not count
+            workers. One may have begun the task before.
         undelivered: Tasks whose revocation no worker received, because none listened.
         unsent: Tasks whose revocation could not be sent.
         reason: Why the last of these was not sent. None if there was no time for it.

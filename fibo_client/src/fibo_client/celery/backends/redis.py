@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class RedisBackend:
-    """Implements `fibo_client.celery.brokers.base.Backend`."""
+    """Implements `fibo_client.celery.backends.base.Backend`."""
 
     def __init__(self, connections: Connections, prefix: str) -> None:
         self._connections = connections
@@ -87,7 +87,7 @@ class RedisBackend:
 
 
 class RedisSubscription:
-    """Implements `fibo_client.celery.brokers.base.Subscription` on one connection.
+    """Implements `fibo_client.celery.backends.base.Subscription` on one connection.
 
     It is redis-py's bare connection, not its PubSub: that one reconnects and subscribes again by itself, without a
     word, and what was published meanwhile is lost. Whoever waits must know, to read once more.

@@ -115,7 +115,7 @@ class TaskTemplate:
         ).decode()
         for number, placeholder in enumerate(encoded):
             text = text.replace(placeholder, f"\0{number}\0")  # JSON escapes control characters: there is no other NUL.
-        # In turns, a text that is the same in all of them, and the number of the value after it.
+        # Fixed texts and the numbers of values alternate.
         *parts, end = text.split("\0")
         self._fixed = (*parts[::2], end)
         places = [len(self._fixed) + int(number) for number in parts[1::2]]
