@@ -70,6 +70,8 @@ class AmqpServer:
 class AmqpBroker:
     """Implements `fibo_client.celery.brokers.base.Broker`."""
 
+    unusable: str | None = None
+
     def __init__(self, server: AmqpServer, *, remote_control: bool = True) -> None:
         self._amqp = server
         self._remote_control = remote_control

@@ -1,4 +1,4 @@
-"""Composing: the bytes of the ordinary path, made from a template, with the event loop getting its turn."""
+"""Encoding: the bytes of the ordinary path, made from a template, with the event loop getting its turn."""
 
 from __future__ import annotations
 

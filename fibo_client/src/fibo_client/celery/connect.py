@@ -6,7 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fibo_client.celery.backends.unsupported import UnsupportedBackend, unsupported_reason
+from fibo_client.celery.brokers.disabled import SCHEME, DisabledBroker
 from fibo_client.celery.redis.urls import SCHEMES, parse_url
+from fibo_client.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +38,9 @@ def connect(config: CeleryConfig) -> tuple[Broker, Backend]:
     """
     unreadable = check_urls(config)
     shared: dict[Any, Any] = {}  # What drivers of one kind share; the others do not look.
+    if is_disabled(config.broker_url):
+        only: Backend = _driver(BACKENDS, str(config.result_backend)).connect(config, shared)
+        return DisabledBroker(only.health), only
     broker: Broker = _driver(BROKERS, config.broker_url).connect(config, shared)
     if unreadable is not None:
         return broker, UnsupportedBackend(broker, unreadable)
@@ -55,11 +60,19 @@ def check_urls(config: CeleryConfig) -> str | None:
     Raises:
         ConfigError: A URL is wrong.
     """
-    parse_url(config.broker_url, config.redis, role="broker_url")
     unreadable = unsupported_reason(config.result_backend)
+    if not is_disabled(config.broker_url):
+        parse_url(config.broker_url, config.redis, role="broker_url")
+    elif config.result_backend is None or unreadable is not None:
+        raise ConfigError("broker_url is disabled://, so a result_backend is needed whose results this client can read")
     if config.result_backend is not None and unreadable is None:
         parse_url(config.result_backend, config.redis, role="result_backend")
     return unreadable
+
+
+def is_disabled(url: object) -> bool:
+    """Tell whether a URL says that there is no broker."""
+    return isinstance(url, str) and url.lower() == f"{SCHEME}://"
 
 
 def _driver(drivers: Mapping[str, str], url: str) -> Any:

@@ -290,9 +290,11 @@ class Session:
             The job, whose future the caller awaits.
 
         Raises:
-            ConfigError: No result can be read where they are stored; nothing was sent.
+            ConfigError: There is no broker, or no result can be read where they are stored; nothing was sent.
             TooManyPendingError: They are too many to wait for; nothing was sent.
         """
+        if self.broker.unusable is not None:
+            raise ConfigError(self.broker.unusable)
         if awaits:
             self.check_room(len(awaits))
         loop = asyncio.get_running_loop()

@@ -45,7 +45,7 @@ class WorkerProbe:
     def ask(self) -> None:
         """Ask in the background, unless the last question is too recent."""
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._next:
+        if loop.time() >= self._next and self._broker.unusable is None:
             self._next = math.inf
             self._task = loop.create_task(self._ask(), name="fibo_client.worker_probe", context=contextvars.Context())
 

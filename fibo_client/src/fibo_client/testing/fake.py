@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client import contract
 from fibo_client.celery.backends.unsupported import UnsupportedBackend
-from fibo_client.celery.connect import check_urls
+from fibo_client.celery.brokers.disabled import DisabledBroker
+from fibo_client.celery.connect import check_urls, is_disabled
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
 from fibo_client.celery.signature import RemoteTask
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
@@ -67,7 +68,7 @@ class FakeCelery:
         self.sent: list[SentTask] = self._worker.sent
         self.revoked: list[str] = self._worker.revoked
 
-    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker, MemoryBackend | UnsupportedBackend]:
+    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker | DisabledBroker, MemoryBackend | UnsupportedBackend]:
         """Make a broker and a result backend for a client; a client calls this on its ``transport=``.
 
         Args:
@@ -81,6 +82,8 @@ class FakeCelery:
             ConfigError: A URL is wrong, or two clients have a JSON type with the same marker.
         """
         unreadable = check_urls(config)
+        if is_disabled(config.broker_url):
+            return DisabledBroker(self._memory.health), MemoryBackend(self._memory)
         broker = MemoryBroker(self._memory, config.redis.priority_steps)
         if unreadable is not None:
             return broker, UnsupportedBackend(broker, unreadable)

@@ -130,6 +130,8 @@ class MemoryBroker:
         steps: The priorities with a list of their own.
     """
 
+    unusable: str | None = None
+
     def __init__(self, memory: Memory, steps: tuple[int, ...] = (0, 3, 6, 9)) -> None:
         self._memory = memory
         self.steps = steps

@@ -62,6 +62,11 @@ class Broker(Protocol):
         ...
 
     @property
+    def unusable(self) -> str | None:
+        """Why nothing can be sent or asked here at all, and what to do. None where it can."""
+        ...
+
+    @property
     def last_priority(self) -> int:
         """The priority that is served last."""
         ...

@@ -53,6 +53,8 @@ MAX_SEARCHED_BYTES: Final = 16 * 1024 * 1024
 class RedisBroker:
     """Implements `fibo_client.celery.brokers.base.Broker`."""
 
+    unusable: str | None = None
+
     def __init__(self, connections: Connections, keys: BrokerKeys) -> None:
         self._connections = connections
         self._keys = keys
