@@ -11,6 +11,7 @@ import os
 import socket
 import uuid
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
@@ -156,7 +157,7 @@ class Encoder:
             MessageError: A worker could not take one of the messages.
         """
         own: Mapping[str, Any] | None = None
-        ids = _random_ids()
+        ids = chain.from_iterable(_random_ids())
         portion: list[TaskMessage] = []
         room = BUILD_BYTES
         for signature in signatures:
@@ -252,9 +253,9 @@ class _Call:
         self._task, self._template = task, template
 
 
-def _random_ids() -> Iterator[str]:
+def _random_ids() -> Iterator[list[str]]:
     """Give ids without end, cut from more random bytes at a time the more are taken. None is kept for another call."""
     count = 1
     while True:
-        yield from cut_ids(os.urandom(count * ID_BYTES))
+        yield cut_ids(os.urandom(count * ID_BYTES))
         count = min(4 * count, BUILD_SLICE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, cast
 
 from fibo_client.errors import MessageError
@@ -66,7 +66,7 @@ class SendOptions(TypedDict, total=False):
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False)
 class Signature(Generic[R_co]):
     """A task with its arguments: what a call of a `RemoteTask` gives. Nothing is sent by making one.
 
@@ -79,10 +79,21 @@ class Signature(Generic[R_co]):
     """
 
     task: str
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] | None = None
-    decode: Callable[[Any], R_co] | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: _NO_OPTIONS)
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] | None
+    decode: Callable[[Any], R_co] | None
+    options: Mapping[str, Any]
+
+    def __init__(
+        self,
+        task: str,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        decode: Callable[[Any], R_co] | None = None,
+        options: Mapping[str, Any] = _NO_OPTIONS,
+    ) -> None:
+        # A frozen dataclass sets each field by a call of its own. A program may make many of these.
+        self.__dict__.update(task=task, args=args, kwargs=kwargs, decode=decode, options=options)
 
     def with_options(self, **options: Unpack[SendOptions]) -> Signature[R_co]:
         """Make another with options.

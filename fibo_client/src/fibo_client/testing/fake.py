@@ -19,6 +19,8 @@ from fibo_client.testing.worker import Script, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fibo_client.celery.backends.base import Backend
+    from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.testing.worker import FakeTask
 
@@ -68,7 +70,7 @@ class FakeCelery:
         self.sent: list[SentTask] = self._worker.sent
         self.revoked: list[str] = self._worker.revoked
 
-    def connect(self, config: CeleryConfig) -> tuple[MemoryBroker | DisabledBroker, MemoryBackend | UnsupportedBackend]:
+    def connect(self, config: CeleryConfig) -> tuple[Broker, Backend]:
         """Make a broker and a result backend for a client; a client calls this on its ``transport=``.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry.tracer import Server
@@ -32,15 +32,15 @@ class DisabledBroker:
     def __init__(self, health: ServerHealth) -> None:
         self.health: ServerHealth = health
 
-    def check(self, _: object) -> NoReturn:
+    def check(self, *_: object, **__: object) -> NoReturn:
         """See `Broker.check`."""
         raise ConfigError(_REASON)
 
-    def publish(self, _: object) -> NoReturn:
+    def publish(self, *_: object, **__: object) -> NoReturn:
         """See `Broker.publish`."""
         raise ConfigError(_REASON)
 
-    async def depth(self, *_: object) -> NoReturn:
+    async def depth(self, *_: object, **__: object) -> NoReturn:
         """See `Broker.depth`."""
         raise ConfigError(_REASON)
 
@@ -48,11 +48,11 @@ class DisabledBroker:
         """See `Broker.locate`."""
         raise ConfigError(_REASON)
 
-    async def broadcast(self, *_: object) -> NoReturn:
+    async def broadcast(self, *_: object, **__: object) -> NoReturn:
         """See `Broker.broadcast`."""
         raise ConfigError(_REASON)
 
-    async def ask(self, *_: Any, **__: Any) -> NoReturn:
+    async def ask(self, *_: object, **__: object) -> NoReturn:
         """See `Broker.ask`."""
         raise ConfigError(_REASON)
 
