@@ -51,7 +51,8 @@ nitpick_ignore_regex = [
     # Type variables, and types that are named in a signature but are nobody's to import.
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(P|R|R_co|T|T_co|Ts|V)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Job|Session|FiboOverrides|Replies|Unset)"),
-    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Batcher|_SendSpan|Backend|Broker|Memory\w+|Transport|UnsupportedBackend|Worker)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Batcher|_SendSpan|Backend|Broker|Memory\w+|Transport|Worker)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?UnsupportedBackend"),
     # OpenTelemetry's, likewise in the network.
     (r"py:class", r"TracerProvider|MeterProvider|Context"),
     # Celery's, likewise.

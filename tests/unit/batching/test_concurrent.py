@@ -67,6 +67,21 @@ async def test_calls_of_one_iteration_of_the_loop_share_a_task():
 
 
 @virtual
+async def test_callers_are_told_when_somebody_cancels_the_task_that_waits_for_them():
+    async with memory_client() as (client, worker):
+        worker.delay = 0.5
+        (call,) = calls(client, [10], timeout=5)
+        await asyncio.sleep(0.1)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "fibo_client.batch":
+                task.cancel()
+        (error,) = await ended([call])
+        assert isinstance(error, ClientStateError)
+        assert await client.fibonacci(10, timeout=5) == value(10)
+        assert leftovers(client) == NOTHING
+
+
+@virtual
 async def test_a_lone_call_leaves_without_delay():
     async with memory_client() as (client, worker):
         for n in range(20):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from fibo_client.batching.chunk import decode, signature
 from fibo_client.batching.packing import is_large, pack
 from fibo_client.contract import MAX_CHUNK
-from fibo_client.errors import FiboError, ResultTimeoutError
+from fibo_client.errors import ClientStateError, FiboError, ResultTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -348,33 +348,32 @@ class Batcher:
     def _settled(self, batch: _Batch, deadline: float, waiting: asyncio.Task[list[Any]]) -> None:
         """Deliver the answer, or the timeouts of the group with this deadline."""
         group = batch.groups.get(deadline)
-        if group is None or group.waiting is not waiting or waiting.cancelled():
+        if group is None or group.waiting is not waiting:  # All of the group have left.
             return
         del batch.groups[deadline]
-        error = waiting.exception()
-        if isinstance(error, ResultTimeoutError):
-            timed_out = error  # A worker that finds the task expired says so to all groups, each in its turn.
+        outcome = _outcome(waiting)
+        if isinstance(outcome, ResultTimeoutError):
+            timed_out = outcome  # A worker that finds the task expired says so to all groups, each in its turn.
             now = asyncio.get_running_loop().time()
             self._deliver((request, timed_out.replace(waited=now - request.began)) for request in group.requests)
         elif not batch.answered:
             batch.answered = True
-            self._deliver(self._answers(batch, waiting))
+            self._deliver(self._answers(batch, outcome))
         self._leave_batch(batch, group)
 
-    def _answers(self, batch: _Batch, waiting: asyncio.Task[list[Any]]) -> Iterator[tuple[Request, Answer]]:
+    def _answers(self, batch: _Batch, outcome: list[Any] | Exception) -> Iterator[tuple[Request, Answer]]:
         """Pair requests with their answers. What takes time is done when a pair is taken."""
         task_id = batch.task_id
-        error = waiting.exception()
-        if error is not None:
+        if isinstance(outcome, Exception):
+            failure = outcome
             for computation in batch.computations:
                 computation.close()  # At once: a request made from now on has an attempt of its own.
-            failure = error if isinstance(error, Exception) else RuntimeError(f"a batch failed: {error!r}")
             return (
                 (request, copy.copy(failure)) for computation in batch.computations for request in computation.requests
             )
         return (
             (request, copy.copy(answer) if isinstance(answer, Exception) else answer)
-            for computation, item in zip(batch.computations, waiting.result(), strict=True)
+            for computation, item in zip(batch.computations, outcome, strict=True)
             if computation.wanted
             for answer in [decode(item, task_id)]
             for request in computation.finish()
@@ -421,6 +420,16 @@ class Batcher:
                 receiver.set_exception(answer)
             else:
                 receiver.set_result(answer)
+
+
+def _outcome(waiting: asyncio.Task[list[Any]]) -> list[Any] | Exception:
+    """Give the items of an answer, or why there are none."""
+    if waiting.cancelled():  # As by a program that cancels all tasks of its loop.
+        return ClientStateError("a task of the client's own, which waited for this number, was cancelled")
+    error = waiting.exception()
+    if error is None:
+        return waiting.result()
+    return error if isinstance(error, Exception) else RuntimeError(f"a batch failed: {error!r}")
 
 
 def _rounded(deadline: float) -> float:

@@ -85,6 +85,9 @@ async def gather(
         TaskError: A task failed.
         ResultDecodeError: What is stored is not a result.
         ReadError: With ``timeout=0``: the results could not be read.
+        PublishError: One that `CeleryClient.start` gave was not sent.
+        PublishUnknownError: One that `CeleryClient.start` gave may or may not have been sent.
+        ClientStateError: One of them, or the client, was closed.
     """
     began = session.check().time()
     outcomes = Outcomes(results, return_exceptions=return_exceptions)
@@ -92,11 +95,18 @@ async def gather(
     outcomes.take(known)
     unsettled = {result.id: None for result in results if result.id not in known}
     ended = outcomes.must_end or not unsettled
-    wait = session.enter(() if ended else unsettled, timeout=timeout, end_on_failure=not return_exceptions, began=began)
+    jobs = [] if ended else [job for job in {result.job for result in results if result.id in unsettled} if job]
+    wait = session.enter(
+        () if ended else unsettled,
+        timeout=timeout,
+        end_on_failure=not return_exceptions,
+        began=began,
+        jobs=jobs,
+    )
     try:
         return await collect(session, wait, outcomes, began)
     finally:
-        session.leave(wait)
+        session.leave(wait, jobs)
 
 
 def conclude(
@@ -115,8 +125,8 @@ def conclude(
         result: The handle of the task.
         wait: The wait, which is over.
         began: When the caller's call began, by the loop's clock.
-        job: The job that the task is of, where there is one.
-        expiry_is_timeout: Whether the task carried the wait's own deadline.
+        job: The job that the task is of, where its handle does not know it.
+        expiry_is_timeout: Whether the task carried the wait's own deadline, where its handle does not know it.
 
     Returns:
         The value.
@@ -132,11 +142,11 @@ def conclude(
             try:
                 return value_of(answer, result.task, result.decode, result.queue)
             except TaskRevokedError as error:
-                expired = expiry_is_timeout and has_expired(error)
+                expired = (expiry_is_timeout or result.expiry_is_timeout) and has_expired(error)
                 if not expired:
                     raise
     session.check_error(wait)
-    facts = session.facts(wait, asyncio.get_running_loop().time() - began, job)
+    facts = session.facts(wait, asyncio.get_running_loop().time() - began, job or result.job)
     timed_out = timeout_error(wait, facts, [result], [0], {}, expired=expired)
     raise timed_out
 

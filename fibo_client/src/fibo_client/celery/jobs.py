@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.telemetry.tracer import SendSpan
 
 PublishFailure: TypeAlias = PublishError | PublishUnknownError
@@ -34,6 +35,7 @@ class Job(Wait):
         awaits: The ids of the tasks that it awaits. None are awaited of a job that is handed out.
         retry: Whether to send messages again after a failure, until the deadline.
         keep_results: Whether to delete no result.
+        ended: Whether its caller, and all others, wait for it no longer.
         span: The span of the messages, which ends when their sending has.
         remaining: The messages that have not been sent for certain, by task id.
         unknown: The ids among them that may have been sent.
@@ -43,13 +45,14 @@ class Job(Wait):
         attempts: How often sending was tried.
         failure: Why the last attempt did not succeed.
         other_waits: The waits of others for its tasks. They end, too, when these cannot be sent.
-        last_deadline: The last of all deadlines, those of `other_waits` included.
+        last_deadline: The last of all deadlines, those of others included who waited for its tasks.
     """
 
     __slots__ = (
         "__weakref__",
         "attempts",
         "awaits",
+        "ended",
         "failure",
         "in_flight",
         "keep_results",
@@ -82,6 +85,7 @@ class Job(Wait):
         self.awaits: Sequence[str] = awaits
         self.retry: bool = retry
         self.keep_results: bool = keep_results
+        self.ended: bool = False
         self.span: SendSpan = span
         self.remaining: dict[str, TaskMessage] = dict(zip(map(_id_of, messages), messages, strict=True))
         self.unknown: set[str] = set()
@@ -102,6 +106,23 @@ class Job(Wait):
     def unsent(self) -> set[str]:
         """The ids of the messages that have certainly not been sent."""
         return self.remaining.keys() - self.unknown
+
+    @property
+    def was_not_sent(self) -> PublishFailure | None:
+        """Why not all of it was sent; None if it was, or may yet be."""
+        return self.failure if self.sending_ended and self.remaining else None
+
+    def learn(self, task_id: str, answer: TaskMeta | Exception) -> None:
+        """Take a final answer that another wait received. Its own has it already, unless that was over before."""
+        if self.missing.pop(task_id, None) is not None:
+            self.arrived[task_id] = answer
+
+    def note_answered(self) -> None:
+        """Count as sent what may have been, where its task has an answer."""
+        answered = self.unknown.intersection(self.awaits).difference(self.missing) if self.missing else self.unknown
+        for task_id in list(answered) if self.awaits else ():
+            self.unknown.remove(task_id)
+            del self.remaining[task_id]
 
     @property
     def unsent_reason(self) -> str | None:

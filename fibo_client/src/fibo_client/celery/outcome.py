@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
+    from fibo_client.celery.jobs import Job
     from fibo_client.celery.pending import Wait
 
 T = TypeVar("T")
@@ -39,6 +40,16 @@ class Awaited(Protocol):
     @property
     def decode(self) -> Callable[[Any], Any] | None:
         """Turns the stored result into the value."""
+        ...
+
+    @property
+    def job(self) -> Job | None:
+        """What it was sent with, where this client owns it."""
+        ...
+
+    @property
+    def expiry_is_timeout(self) -> bool:
+        """Whether it carried the deadline of its waits: time was up where a worker found it expired."""
         ...
 
     @property
@@ -182,7 +193,7 @@ class Outcomes:
         try:
             self._values[index] = value_of(answer, result.task, result.decode, result.queue)
         except FiboError as error:
-            if self._expiry_is_timeout and has_expired(error):
+            if (self._expiry_is_timeout or result.expiry_is_timeout) and has_expired(error):
                 self._expired = True
             else:
                 self._errors[index] = error
@@ -248,7 +259,7 @@ def timeout_error(
     """
     first = results[late[0]]
     missing = wait.missing.get(first.id)
-    seen = missing.meta if missing is not None else wait.arrived.get(first.id)
+    seen = missing.meta if missing is not None else wait.arrived.get(first.id, first.cached)
     state = seen.state if isinstance(seen, TaskMeta) else states.PENDING
     if isinstance(seen, TaskMeta):
         first.learn(seen)

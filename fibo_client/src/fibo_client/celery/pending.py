@@ -42,9 +42,10 @@ class PendingTask:
         pause: Seconds until the read after that.
         is_first_read: Whether the next read is the first one, from which there is something to learn.
         pushed: Whether its result is pushed.
+        pushed_at: When a state of it was pushed last.
     """
 
-    __slots__ = ("due", "id", "is_first_read", "looked", "meta", "pause", "pushed", "waits")
+    __slots__ = ("due", "id", "is_first_read", "looked", "meta", "pause", "pushed", "pushed_at", "waits")
 
     def __init__(self, task_id: str) -> None:
         self.id: str = task_id
@@ -55,6 +56,7 @@ class PendingTask:
         self.pause: float = 0.0
         self.is_first_read: bool = False
         self.pushed: bool = False
+        self.pushed_at: float = -math.inf
 
 
 class Wait:
@@ -186,10 +188,11 @@ class PendingTasks(dict[str, PendingTask]):
         """Let a caller wait no longer; return the tasks that nobody awaits any more."""
         return [] if wait.over else self._end(wait)
 
-    def arrive(self, task: PendingTask, answer: TaskMeta | Exception) -> list[PendingTask]:
-        """Give all who await a task what came; return the tasks that nobody awaits any more."""
+    def arrive(self, task: PendingTask, answer: TaskMeta | Exception, began: float = math.inf) -> list[PendingTask]:
+        """Give all who await a task what came by a read that began then; return the tasks nobody awaits any more."""
         if not isinstance(answer, Exception) and answer.state not in READY_STATES:
-            if answer != task.meta:
+            # A read that began before the last push may show what was before that.
+            if answer != task.meta and began >= task.pushed_at:
                 task.meta = answer
                 for wait in task.waits:
                     if wait.changes is not None:

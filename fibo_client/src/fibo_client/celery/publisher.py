@@ -185,6 +185,10 @@ class Publisher:
 
     def _try_again(self, job: Job) -> None:
         """Send again what has failed of a job, after a pause; or tell its caller, if that is not to be."""
+        job.note_answered()
+        if not job.remaining:
+            self._finish(job, None)
+            return
         reason = job.failure.reason if job.failure else _WITHDRAWN
         seconds = pause(job.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
         left = job.retry_until - self._loop.time() - _LAST_TRY  # There is a last try shortly before time is up.
@@ -205,7 +209,12 @@ class Publisher:
         return True
 
     def _again(self, job: Job) -> None:
-        if not job.sending_ended:
+        if job.sending_ended:
+            return
+        job.note_answered()  # During the pause, too.
+        if not job.remaining:
+            self._finish(job, None)
+        else:
             self.retries += 1
             self._queue.append(job)
             self._work.set()
@@ -215,6 +224,7 @@ class Publisher:
         if error is None:
             self._reader.begin(job)
         else:
+            job.failure = error  # Who begins to wait from now on is told the same.
             self._reader.fail([job, *job.other_waits], error)
 
     def _end(self, job: Job, error: PublishFailure | None) -> None:

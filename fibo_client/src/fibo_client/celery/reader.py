@@ -140,8 +140,12 @@ class Reader:
                 self._schedule.hurry(task, now)
             self._reading.set()
         else:
-            if new and self._config.push:
-                self._subscribe(new)
+            if self._config.push:
+                # Others may look at some of them at this moment, and have not subscribed.
+                if len(new) < len(wait.missing):
+                    new = [task for task in wait.missing.values() if not self._is_subscribed(task)]
+                if new:
+                    self._subscribe(new)
             if sent:
                 self._begin(wait.missing.values(), first=0.0)  # They may have been there for long.
         if wait.deadline < math.inf:
@@ -217,7 +221,7 @@ class Reader:
             self.unreadable_reason = None
             logger.debug("results can be read again")
         absent = [task for task, payload in zip(batch, replies, strict=True) if payload is None]
-        unfinished = await self._settle(batch, replies) if len(absent) < len(batch) else []
+        unfinished = await self._settle(batch, replies, began) if len(absent) < len(batch) else []
         self._forget(self.awaited.looked(absent, began, absent=True))
         self._forget(self.awaited.looked(unfinished, began))
         now = self._loop.time()
@@ -225,7 +229,9 @@ class Reader:
         self._schedule.missed(unfinished, now)
         self._advance()
 
-    async def _settle(self, batch: Sequence[PendingTask], replies: Sequence[bytes | None]) -> list[PendingTask]:
+    async def _settle(
+        self, batch: Sequence[PendingTask], replies: Sequence[bytes | None], began: float
+    ) -> list[PendingTask]:
         """Settle what came, in slices; return the tasks whose state is not final."""
         count = size = 0
         unfinished = []
@@ -237,13 +243,14 @@ class Reader:
                 await asyncio.sleep(0)
             count += 1
             size += len(payload)
-            self._arrive(task.id, payload)
+            self._arrive(task.id, payload, began)
             if self.awaited.has(task):
                 unfinished.append(task)
         self._schedule.arrived(count, size, self._loop.time())
         return unfinished
 
-    def _arrive(self, task_id: str, payload: bytes) -> None:
+    def _arrive(self, task_id: str, payload: bytes, began: float | None = None) -> None:
+        """Give what came to all who wait for it. It was read by a command that began then, or else pushed just now."""
         task = self.awaited.get(task_id)
         if task is None:
             return
@@ -259,7 +266,9 @@ class Reader:
         except FiboError as error:
             answer = error
             self.decode_failures += 1
-        if free := self.awaited.arrive(task, answer):
+        if began is None:
+            began = task.pushed_at = self._loop.time()
+        if free := self.awaited.arrive(task, answer, began):
             self.answers += 1
             self._forget(free)
 
@@ -306,6 +315,9 @@ class Reader:
             self._deadline_timer.set_by(self.awaited.next_grace())
 
     # Push.
+
+    def _is_subscribed(self, task: PendingTask) -> bool:
+        return task.id in self._unsubscribed or self._subscribed.get(task.id) is task
 
     def _subscribe(self, tasks: Sequence[PendingTask]) -> None:
         """Have the results of tasks pushed, if there is room for all of them."""

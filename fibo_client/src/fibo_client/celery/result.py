@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import math
 from collections.abc import Awaitable, Iterable
@@ -20,7 +21,7 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
     from fibo_client.celery.jobs import Job
     from fibo_client.celery.pending import Wait
@@ -44,11 +45,11 @@ class AsyncResult(Generic[T_co]):
 
     __slots__ = ("_handed_out", "_ignored", "_meta", "_session", "decode", "id", "queue", "task")
 
-    _expiry_is_timeout: bool = False
+    expiry_is_timeout: bool = False
 
     @property
-    def _of(self) -> Job | None:
-        """The job that the task is of, where this client has it."""
+    def job(self) -> Job | None:
+        """What the task was sent with, where this client owns it."""
         return None
 
     def __init__(
@@ -156,10 +157,8 @@ class AsyncResult(Generic[T_co]):
         try:
             await wait.future
         finally:
-            self._session.leave(wait, self._of)
-        value: T_co = conclude(
-            self._session, self, wait, began, job=self._of, expiry_is_timeout=self._expiry_is_timeout
-        )
+            self._leave(wait)
+        value: T_co = conclude(self._session, self, wait, began)
         return value
 
     def _enter(self, timeout: float | Unset | None, *, wants_changes: bool = False) -> tuple[Wait, float]:
@@ -168,6 +167,9 @@ class AsyncResult(Generic[T_co]):
         seconds = session.config.seconds(timeout)
         began = session.check().time()
         return session.enter([self.id], timeout=seconds, wants_changes=wants_changes), began
+
+    def _leave(self, wait: Wait) -> None:
+        self._session.leave(wait)
 
     def __await__(self) -> Generator[Any, None, T_co]:
         return self.get().__await__()
@@ -199,14 +201,14 @@ class AsyncResult(Generic[T_co]):
                 if not wait.over:
                     await news(wait)
         finally:
-            session.leave(wait, self._of)
+            self._leave(wait)
         answer = wait.arrived.get(self.id)
         if isinstance(answer, Exception):
             error = copy.copy(answer)
             raise error
-        if answer is None:
+        if answer is None or not answer.ready:  # A single read may show a state that is not final.
             session.check_error(wait)
-            facts = session.facts(wait, asyncio.get_running_loop().time() - began, self._of)
+            facts = session.facts(wait, asyncio.get_running_loop().time() - began, self.job)
             timed_out = timeout_error(wait, facts, [self], [0], {})
             raise timed_out
         self._meta = answer
@@ -260,7 +262,7 @@ class OwnedResult(AsyncResult[T_co]):
         expires_at: When workers will not begin it any more, by the loop's clock. Infinity is never, or not known.
     """
 
-    __slots__ = ("_began", "_closed", "_expiry_is_timeout", "_job", "expires_at")
+    __slots__ = ("_began", "_job", "expires_at", "expiry_is_timeout")
 
     def __init__(
         self, session: Session, job: Job, began: float, *, expires_at: float, expiry_is_timeout: bool, **known: Any
@@ -269,12 +271,18 @@ class OwnedResult(AsyncResult[T_co]):
         self.expires_at: float = expires_at
         self._job = job
         self._began = began
-        self._expiry_is_timeout = expiry_is_timeout
-        self._closed = False
+        self.expiry_is_timeout: bool = expiry_is_timeout
 
     @property
-    def _of(self) -> Job:
+    def job(self) -> Job:
+        """What the task was sent with."""
         return self._job
+
+    @property
+    def cached(self) -> TaskMeta | None:
+        """What was last seen of the task, without asking; None if nothing was."""
+        answer = self._job.arrived.get(self.id)
+        return answer if isinstance(answer, TaskMeta) else self._meta
 
     async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
         """Wait for the answer.
@@ -295,17 +303,53 @@ class OwnedResult(AsyncResult[T_co]):
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client, or this result, was closed meanwhile.
         """
+        if self.id in self._job.arrived:
+            value: T_co = conclude(self._session, self, self._job, self._began)
+            return value
         return await super().get(timeout)
+
+    async def updates(self, timeout: float | Unset | None = UNSET) -> AsyncGenerator[TaskMeta, None]:
+        """Follow the task's states until it is over. See `AsyncResult.updates`.
+
+        Args:
+            timeout: Seconds until the end. UNSET is until the deadline that the task was started with.
+
+        Yields:
+            Each new state, with what it carries; the final one last.
+
+        Raises:
+            PublishError: It was not sent.
+            PublishUnknownError: It may or may not have been sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
+            ResultTimeoutError: The task was not over in time.
+            ResultDecodeError: What is stored is not a result.
+            ClientStateError: The client, or this result, was closed meanwhile.
+        """
+        if (known := self.cached) is not None and known.ready:
+            yield known
+            return
+        async with contextlib.aclosing(super().updates(timeout)) as states:
+            async for meta in states:
+                yield meta
+
+    def learn(self, answer: TaskMeta | Exception) -> None:
+        """Remember what was seen of the task, also for `close`."""
+        super().learn(answer)
+        if is_final(answer):
+            self._job.learn(self.id, answer)
 
     def _enter(self, timeout: float | Unset | None, *, wants_changes: bool = False) -> tuple[Wait, float]:
         session, job, began = self._session, self._job, self._session.check().time()
-        if job.sending_ended and job.error is not None:
-            session.check_error(job)
         left = session.config.seconds(timeout)
         if timeout is UNSET:
             left = None if job.deadline == math.inf else max(0.0, job.deadline - began)
             began = self._began
-        return session.enter(job.awaits, timeout=left, wants_changes=wants_changes, job=job), began
+        return session.enter([self.id], timeout=left, wants_changes=wants_changes, jobs=[job]), began
+
+    def _leave(self, wait: Wait) -> None:
+        self._session.leave(wait, [self._job])
+        if (answer := wait.arrived.get(self.id)) is not None:  # The caller may be cancelled, and take no note of it.
+            self.learn(answer)
 
     def link(self) -> None:
         """Link the current trace span to this task: somebody else awaits it, too."""
@@ -313,9 +357,10 @@ class OwnedResult(AsyncResult[T_co]):
 
     def close(self) -> None:
         """End it: revoke it if it has no answer, else delete its stored result. Closing twice does nothing more."""
-        if not self._closed:
-            self._closed = True
-            self._session.end(self._job)
+        self._session.end(self._job)
+
+    def __reduce__(self) -> NoReturn:
+        self._session.__reduce__()
 
     async def __aenter__(self) -> Self:
         return self

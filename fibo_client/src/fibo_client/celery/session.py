@@ -30,7 +30,7 @@ from fibo_client.celery.publisher import Publisher
 from fibo_client.celery.reader import Reader
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.worker_probe import WorkerProbe
-from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooManyPendingError
+from fibo_client.errors import ClientStateError, ConfigError, MessageError, ReadError, TooManyPendingError
 from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class Session:
     async def _close(self) -> None:
         await self._publisher.aclose("the client was closed")
         await self._reader.aclose(ClientStateError("the client was closed while this call was waiting"))
+        for job in list(self._owned):  # Their callers may come too late for the cleaner, or not at all.
+            self.end(job)
         await self._probe.aclose()
         await self.cleaner.aclose(self.config.io_timeout)
         await self.broker.aclose()
@@ -291,6 +293,7 @@ class Session:
 
         Raises:
             ConfigError: There is no broker, or no result can be read where they are stored; nothing was sent.
+            MessageError: Two messages have one id; nothing was sent.
             TooManyPendingError: They are too many to wait for; nothing was sent.
         """
         if self.broker.unusable is not None:
@@ -310,6 +313,8 @@ class Session:
             keep_results=keep_results,
             span=span,
         )
+        if len(job.remaining) < len(messages):
+            raise MessageError("two of the messages have the same task_id; nothing was sent")
         # Both happen in this iteration of the loop: subscribing takes time, too.
         self._publisher.put(job)
         self._reader.enter(job, awaits, sent=False)
@@ -320,12 +325,15 @@ class Session:
     def end(self, job: Job) -> None:
         """Send no more of a job, and wait for it no longer. What it owns is revoked if it is unanswered, else deleted.
 
-        After its last deadline a task is not revoked: by default it expires then.
+        After its last deadline a task is not revoked: by default it expires then. Ending twice does nothing more.
         """
+        if job.ended:
+            return
+        job.ended = True
         if not job.over:
             self._reader.leave(job)
         if job.other_waits:
-            self._reader.fail(job.other_waits, ClientStateError("the task was closed while this call was waiting"))
+            self._reader.fail(job.other_waits, ClientStateError("the result was closed while this call was waiting"))
         if job.remaining:
             self._publisher.withdraw(job)
         if not job.awaits:
@@ -337,15 +345,15 @@ class Session:
             return
         unsent = job.unsent_tasks() if job.remaining else ()
         abandoned = [task_id for task_id in job.missing if task_id not in unsent]
-        left = job.last_deadline - asyncio.get_running_loop().time() if abandoned else 0.0
-        if left > 0 and self.config.revoke_on_cancel:
+        now = asyncio.get_running_loop().time()
+        if abandoned and now < job.last_deadline and self.config.revoke_on_cancel:
             # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
             spared = job.unknown if job.error is not None else ()
             self.cleaner.revoke([task_id for task_id in abandoned if task_id not in spared])
         if job.keep_results:
             return
         # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
-        delay = left + 2 * EXPIRY_MARGIN
+        delay = job.deadline - now + 2 * EXPIRY_MARGIN
         if abandoned and delay < math.inf:
             self.cleaner.delete(abandoned, delay)
         if answered := [task_id for task_id in job.awaits if task_id not in job.missing]:
@@ -385,7 +393,7 @@ class Session:
         wants_changes: bool = False,
         end_on_failure: bool = False,
         began: float | None = None,
-        job: Job | None = None,
+        jobs: Sequence[Job] = (),
     ) -> Wait:
         """Let a caller wait for results of tasks. The caller must `leave`.
 
@@ -395,7 +403,7 @@ class Session:
             wants_changes: Whether the wait's future tells of new states that are not final, too.
             end_on_failure: Whether to wait no longer once a task has failed.
             began: When the caller's call began, by the loop's clock: the timeout counts from then. None is now.
-            job: The job whose tasks they are, if another caller started it.
+            jobs: The jobs that have some of these tasks, where another caller started them.
 
         Returns:
             The wait, whose future the caller awaits.
@@ -403,31 +411,44 @@ class Session:
         Raises:
             ConfigError: No result can be read where they are stored.
             TooManyPendingError: They are too many to wait for. A single read of each is not bounded by that.
+            PublishError: One of the jobs was not sent.
+            PublishUnknownError: One of the jobs may or may not have been sent.
+            ClientStateError: One of the jobs has been ended.
         """
         loop = self.check()
         now = loop.time()
         left = None if timeout is None else max(0.0, timeout - now + (now if began is None else began))
         task_ids = list(task_ids)
+        sent = True
+        for job in jobs:
+            if job.ended:
+                raise ClientStateError(f"{job.awaits[0]}: this result was closed, and cannot be awaited any more")
+            if (failure := job.was_not_sent) is not None:
+                error = copy.copy(failure)
+                raise error
+            sent = sent and job.sending_ended
         once = left == 0
         if once:
             self.check_readable()
             # A single read has the time that a command may take, once for the one under way and once for its own.
             left = 2 * self.config.io_timeout
-        elif job is None:
-            self.check_room(len(task_ids))
+        elif len(task_ids) > len(jobs):  # Those of the jobs are awaited already.
+            self.check_room(len(task_ids) - len(jobs))
         wait = Wait(
             loop.create_future(), now, left, once=once, end_on_failure=end_on_failure, wants_changes=wants_changes
         )
-        if job is not None:
+        for job in jobs:
             job.other_waits.append(wait)
-            job.last_deadline = max(job.last_deadline, wait.deadline)
-        self._reader.enter(wait, task_ids, sent=job is None or job.sending_ended)
+            if not once:
+                job.last_deadline = max(job.last_deadline, wait.deadline)
+        # Where some have been sent, all are read: what has not been is merely not there yet.
+        self._reader.enter(wait, task_ids, sent=sent or len(task_ids) > 1)
         return wait
 
-    def leave(self, wait: Wait, job: Job | None = None) -> None:
-        """Wait no longer, also for a task that another caller started."""
+    def leave(self, wait: Wait, jobs: Sequence[Job] = ()) -> None:
+        """Wait no longer, also for tasks that another caller started."""
         self._reader.leave(wait)
-        if job is not None:
+        for job in jobs:
             job.other_waits.remove(wait)
 
     def check_error(self, wait: Wait) -> None:
