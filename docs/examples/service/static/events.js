@@ -2,6 +2,11 @@
 
 export const LOST = "The connection to the service failed.";
 
+const TOO_MUCH = "That is too much for one request. Ask for fewer numbers, or for ranges.";
+
+/** The address that every server and proxy takes is no longer. */
+const LONG = 8000;
+
 /**
  * Ask for a stream of events.
  * @param {string} url
@@ -23,7 +28,8 @@ export async function* events(url, signal) {
       }
     }
   } catch (error) {
-    if (error instanceof TypeError) throw new Error(LOST, { cause: error }); // That is what fetch throws.
+    // That is what fetch throws. A server may close before it has read a long address, so that its answer is lost.
+    if (error instanceof TypeError) throw new Error(url.length > LONG ? TOO_MUCH : LOST, { cause: error });
     throw error;
   }
 }
@@ -45,6 +51,6 @@ async function reason(response) {
     return (await response.json()).detail ?? fallback;
   } catch {
     // It is the server's answer, or a proxy's. These are what they say to an address that is too long for them.
-    return [400, 414, 431].includes(response.status) ? "That is too much for one request. Ask for fewer numbers, or for ranges." : fallback;
+    return [400, 414, 431].includes(response.status) ? TOO_MUCH : fallback;
   }
 }
