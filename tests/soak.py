@@ -301,7 +301,8 @@ def calls_in_vain(url: str, count: int, *, coalesced: bool, report: Report) -> s
     with redis_py.Redis.from_url(url) as direct:
         if runnable := still_to_run(direct, queue, time.time() + EXPIRY_MARGIN):
             report.left.append(f"{len(runnable)} messages in {queue} that could still run")
-        direct.delete(*direct.keys(f"{queue}*"))
+        if keys := direct.keys(f"{queue}*"):
+            direct.delete(*keys)
     return (
         f"{seen.timed_out:8,} of {count:,} calls by {'fibonacci' if coalesced else 'call'} timed out, the latest "
         f"{seen.latest * 1000:.0f} ms past its deadline; {seen.grown / 1e6:+.0f} MB, {seen.objects:+,} objects"

@@ -375,6 +375,10 @@ class CeleryClient:
             TaskFailedError: A task raised. It is raised as soon as it is known.
             TaskRevokedError: A task was revoked or had expired.
             ResultDecodeError: What is stored is not a result.
+            ReadError: With ``timeout=0``: the results could not be read.
+            PublishError: One that `start` gave was not sent.
+            PublishUnknownError: One that `start` gave may or may not have been sent.
+            ClientStateError: One that `start` gave, or the client, was closed.
         """
         return await gather(
             self._session,
