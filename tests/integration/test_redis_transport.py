@@ -26,6 +26,7 @@ from support.waiting import eventually
 from fibo_client.celery import CeleryClient, RedisOptions
 from fibo_client.celery.backends.redis import RedisBackend
 from fibo_client.celery.brokers.base import Place
+from fibo_client.celery.brokers.redis import PORTION
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
 from fibo_client.celery.redis.connections import Connections, _can_read
@@ -290,9 +291,15 @@ async def test_a_question_that_could_not_be_put_is_not_followed_by_another_wait_
 
 
 async def test_a_search_that_has_no_time_left_says_that_not_all_was_looked_at(server, hand):
-    await hand.redis.lpush("celery", "a message")
+    await hand.redis.lpush("celery", *["a message"] * (PORTION + 1))
     async with opened(server.url) as (broker, _):
-        assert await broker.locate("celery", "a", timeout=0) == Place(1, None, complete=False)
+        assert await broker.locate("celery", "a", timeout=0) == Place(PORTION + 1, None, complete=False)
+
+
+async def test_a_search_looks_at_the_oldest_even_where_connecting_took_all_of_the_time(server):
+    async with opened(server.url) as (broker, _):
+        await publish(broker, "a", queue="searched")
+        assert await broker.locate("searched", "a", timeout=0) == Place(1, 0, complete=True)
 
 
 async def test_an_unknown_host_is_named():

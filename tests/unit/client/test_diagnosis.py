@@ -1,6 +1,7 @@
 """A diagnosis with workers before Celery 5.7: asked for a task by its id, they pass over those held for later."""
 
 import asyncio
+import dataclasses
 
 import pytest
 from support.clock import virtual
@@ -85,6 +86,28 @@ async def test_an_answer_that_is_no_list_of_tasks_for_later_holds_none(fake, mon
         assert (await celery.diagnose(for_later)).cause is Cause.GONE
 
 
+FOUND = Diagnosis(
+    task_id="id",
+    task="proj.add",
+    state="PENDING",
+    cause=Cause.UNKNOWN_TASK,
+    queue="q",
+    guessed=False,
+    depth=1,
+    ahead=0,
+    searched=True,
+    sent=True,
+    workers=("a", "b", "c", "d"),
+    silent=0,
+    listening=(),
+    registered=(),
+    unregistered=(),
+    held={},
+    since=None,
+    elsewhere={},
+)
+
+
 @pytest.mark.parametrize(
     ("listening", "registered", "said"),
     [
@@ -95,24 +118,14 @@ async def test_an_answer_that_is_no_list_of_tasks_for_later_holds_none(fake, mon
     ],
 )
 def test_of_a_task_that_no_worker_of_its_queue_knows_it_is_said_who_does(listening, registered, said):
-    diagnosis = Diagnosis(
-        task_id="id",
-        task="proj.add",
-        state="PENDING",
-        cause=Cause.UNKNOWN_TASK,
-        queue="q",
-        guessed=False,
-        depth=1,
-        ahead=0,
-        searched=True,
-        sent=True,
-        workers=("a", "b", "c", "d"),
-        silent=0,
-        listening=listening,
-        registered=registered,
-        unregistered=tuple(each for each in listening if each not in registered),
-        held={},
-        since=None,
-        elsewhere={},
-    )
-    assert diagnosis.finding().startswith(said)
+    refusing = tuple(each for each in listening if each not in registered)
+    found = dataclasses.replace(FOUND, listening=listening, registered=registered, unregistered=refusing)
+    assert found.finding().startswith(said)
+
+
+@pytest.mark.parametrize("cause", [Cause.NO_REPLY, Cause.NEVER_PUBLISHED])
+def test_a_task_is_not_said_to_be_absent_from_a_queue_that_was_not_searched_to_the_end(cause):
+    found = dataclasses.replace(FOUND, cause=cause, ahead=None, sent=False, silent=1)
+    assert "it is not in the queue 'q'" in found.finding()
+    partly = dataclasses.replace(found, searched=False, depth=3).finding()
+    assert "it was not seen in the queue 'q', but not all of its 3 messages were looked at" in partly

@@ -184,7 +184,10 @@ class Diagnosis:
 
     def _absent(self) -> str:
         guess = " (a guess: this client's own; that of the task is not known)" if self.guessed else ""
-        return f"it is not in the queue {short_repr(self.queue)}{guess}"
+        queue = f"{short_repr(self.queue)}{guess}"
+        if self.searched:
+            return f"it is not in the queue {queue}"
+        return f"it was not seen in the queue {queue}, but not all of its {self.depth} messages were looked at"
 
     def _counted(self) -> str:
         return f"{self.silent} {'worker' if self.silent == 1 else 'workers'} that heard the questions"

@@ -136,12 +136,14 @@ class RedisBroker:
         loop = asyncio.get_running_loop()
         lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys], limit=limit())
         depth, before, complete = sum(lengths), 0, True
-        left = MAX_SEARCHED_BYTES
+        left, looked = MAX_SEARCHED_BYTES, False
         for key, length in zip(keys, lengths, strict=True):
             for start in _portions(length):
-                if left <= 0 or loop.time() >= deadline:
+                # The first read is made in any case: connecting may have taken all of the time.
+                if looked and (left <= 0 or loop.time() >= deadline):
                     complete = False
                     break
+                looked = True
                 # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
                 try:
                     (found,) = await self._connections.exchange(
