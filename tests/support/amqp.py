@@ -152,7 +152,7 @@ class AmqpWorker:
             args, kwargs, embed = json.loads(message.body)
             try:
                 value = self._tasks[message.headers["task"]](*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - a task may raise anything
+            except ValueError as error:
                 self._store(message.id, "FAILURE", encode_error(error))
                 continue
             for signature, rest in [(each, embed["chain"][:-1]) for each in (embed["chain"] or [])[-1:]]:

@@ -102,14 +102,15 @@ def _pieces(value: object, longest: int) -> Iterator[str]:
     elif type(value) is str or type(value) is bytes:
         yield repr(value[: longest + 1])
     else:
-        yield _repr(value)
+        yield safe_repr(value, longest)
 
 
-def _repr(value: object) -> str:
+def safe_repr(value: object, longest: int) -> str:
+    """Make a value's repr. Where that fails, the type stands in the place of the part that has none."""
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - an integer of more than 4,300 digits, or a class with a broken __repr__
-        return f"<{type(value).__name__}>"
+    except Exception:  # noqa: BLE001 - a caller's own __repr__ may raise anything, and writing a log line must not fail
+        return partial_repr(value, longest) if type(value) in (list, tuple, dict) else f"<{type(value).__name__}>"
 
 
 def listed(values: Iterable[T], write: Callable[[T], str], most: int = 10, longest: int = LONGEST) -> str:

@@ -117,7 +117,7 @@ def start(
         if value is not None:
             command += [option, str(value)]
     # exec: signals reach the worker, and its exit status is ours.
-    os.execve(sys.executable, [*command, *arguments], env)  # noqa: S606 - without a shell, on purpose
+    os.execve(sys.executable, [*command, *arguments], env)
 
 
 @main.command()

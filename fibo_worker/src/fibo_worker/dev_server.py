@@ -51,4 +51,4 @@ def serve(*, concurrency: int, port: int) -> None:
                 here.worker.check()
                 if here.redis is not None:
                     here.redis.check()
-                time.sleep(0.2)  # Polling: nothing signals that the log grew.
+                time.sleep(0.2)  # A file does not tell when it has grown.

@@ -15,6 +15,7 @@ import redis
 from celery import bootsteps
 from celery.signals import task_revoked, task_unknown, worker_process_init
 from celery.worker import state as worker_state
+from kombu.exceptions import OperationalError
 
 from fibo_client.errors import ConfigError
 from fibo_worker.guard.dead_letters import DeadLetters
@@ -118,7 +119,7 @@ class _Reading(threading.Thread):
     def run(self) -> None:
         try:
             self.found = _read(self._app)
-        except Exception as error:  # noqa: BLE001 - the scrape leaves the metrics out; the worker itself logs the outage
+        except (OperationalError, redis.RedisError, OSError) as error:  # The worker itself logs the outage.
             _logger.debug("could not read the lengths of the queues: %s", error)
 
 

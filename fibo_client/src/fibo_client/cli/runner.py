@@ -115,7 +115,7 @@ def run(
         status = 128 + stop.signal
     except BrokenPipeError:
         status = 128 + getattr(signal, "SIGPIPE", 13)
-    except Exception as error:  # noqa: BLE001 - `report_error` raises bugs again
+    except (FiboError, OSError) as error:
         if options.debug:
             traceback.print_exc()
         status = report_error(console, error)

@@ -332,18 +332,25 @@ class FakeFibo(FakeCelery):
             return answer_sentence(self._number, running.request.task_id, n)
 
         self.task(contract.FIBONACCI, lambda n: answer_one(self._number, n), delay=seconds)
-        self.task(contract.FIBONACCI_CHUNK, lambda ns: answer_chunk(self._number, ns), delay=seconds)
+        self.task(contract.FIBONACCI_CHUNK, lambda ns: answer_chunk(self._answer, ns), delay=seconds)
         self.task(contract.FIBO_TASK, sentence, delay=seconds, bind=True)
         self.task(contract.SQRT_TASK, answer_sqrt, delay=seconds)
         self._delay = seconds
 
-    def _number(self, n: Any) -> int:
-        n = contract.check_n(n, whose="the worker's FIBO_MAX_N")
+    def _answer(self, n: Any) -> int | Exception:
+        try:
+            n = contract.check_n(n, whose="the worker's FIBO_MAX_N")
+        except (TypeError, ValueError) as error:
+            return error
         self.asked.append(n)
         answer = self.numbers.get(n)
+        return fibonacci(n) if answer is None else answer
+
+    def _number(self, n: Any) -> int:
+        answer = self._answer(n)
         if isinstance(answer, Exception):
             raise answer
-        return fibonacci(n) if answer is None else answer
+        return answer
 
 
 def _outcome(returns: Any, raises: Exception | None) -> Callable[..., Any]:

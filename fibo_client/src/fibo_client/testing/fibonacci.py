@@ -27,19 +27,16 @@ def answer_one(number: Callable[[Any], int], n: Any) -> str:
     return contract.encode_number(number(n))
 
 
-def answer_chunk(number: Callable[[Any], int], numbers: Any) -> list[str | dict[str, list[str]]]:
+def answer_chunk(answer: Callable[[Any], int | Exception], numbers: Any) -> list[str | dict[str, list[str]]]:
     """Answer `contract.FIBONACCI_CHUNK`: for each index the number or the error. Raises as the worker does."""
     if not isinstance(numbers, list):
         raise TypeError(f"a chunk must be a list of integers, not {type(numbers).__name__}")
     if len(numbers) > contract.MAX_CHUNK:
         raise ValueError(f"a chunk must have at most {contract.MAX_CHUNK} numbers, not {len(numbers)}")
-    answers: list[str | dict[str, list[str]]] = []
-    for n in numbers:
-        try:
-            answers.append(answer_one(number, n))
-        except Exception as error:  # noqa: BLE001 - a test may script any error
-            answers.append(contract.encode_failure(error))
-    return answers
+    return [
+        contract.encode_failure(each) if isinstance(each, Exception) else contract.encode_number(each)
+        for each in map(answer, numbers)
+    ]
 
 
 def answer_sentence(number: Callable[[Any], int], task_id: str, n: Any) -> tuple[int, str]:

@@ -314,7 +314,7 @@ class Worker:
             self._schedule(delivery)
         except _FaultError as fault:
             self.store(sent, states.FAILURE, encode_error(fault), fault.trace)
-        except Exception as error:  # noqa: BLE001 - a task may raise anything
+        except Exception as error:  # noqa: BLE001 - whatever a task raises is its answer, as in Celery
             self.store(sent, states.FAILURE, encode_error(error, self.types), traceback_of(error, sent.task))
         else:
             self._succeed(sent, value)

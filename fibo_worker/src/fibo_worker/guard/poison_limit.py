@@ -15,9 +15,9 @@ MAX_LOSSES: Final = 2
 """After this many losses, a message is dead-lettered."""
 
 
-def losses(payload: Any) -> int:
+def losses(properties: dict[str, Any]) -> int:
     """Read from a message's properties how often it was lost, with its process or its worker."""
-    count = payload["properties"].get(LOSSES)
+    count = properties.get(LOSSES)
     return max(count, 0) if type(count) is int else 0
 
 

@@ -67,7 +67,7 @@ class _GuardedRequest(Request):
             # Celery treats a MemoryError as the worker's own, and stops the worker.
             exc_info.exception = OutOfMemoryError("the task wanted more memory than FIBO_MAX_MEMORY")
         if isinstance(error, WorkerLostError) and self.task.acks_late:
-            if losses(self.message._raw) + 1 >= MAX_LOSSES:  # noqa: SLF001 # kombu keeps it so
+            if losses(self.message.properties) + 1 >= MAX_LOSSES:
                 return self._dead_letter(error)
             self.message.channel.qos.mark_lost(self.message.delivery_tag)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
@@ -78,7 +78,7 @@ class _GuardedRequest(Request):
         channel = self.message.channel
         dead_letter = DeadLetter.now(
             f"its process was lost {MAX_LOSSES} times; the last time: {error}",
-            without_losses(self.message._raw),  # noqa: SLF001 # kombu itself requeues this
+            without_losses(self.message._raw),  # noqa: SLF001 # as it was published; serializable() gives it decompressed
             queue=self.message.delivery_info["routing_key"],
             task=self.name,
             id=self.id,

@@ -176,7 +176,7 @@ class _ValidatingChannel(Channel):
                 DeadLetter.now(validation.reason or "", raw, queue=queue, task=validation.task, id=validation.id)
             )
             return
-        if losses(payload) >= MAX_LOSSES:
+        if losses(payload["properties"]) >= MAX_LOSSES:
             reason = f"the worker that had it was lost {MAX_LOSSES} times"
             raw = without_losses(payload)
             dead_letter = DeadLetter.now(reason, raw, queue=queue, task=validation.task, id=validation.id)
@@ -223,7 +223,7 @@ class _ValidatingChannel(Channel):
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
         # Check the payload: a worker that does not validate may have written it.
         if self.qos.losing and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
-            payload["properties"][LOSSES] = losses(payload) + 1
+            payload["properties"][LOSSES] = losses(payload["properties"]) + 1
         super()._do_restore_message(payload, *args, **kwargs)
 
     def dead_letter(

@@ -17,7 +17,7 @@ from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED
-from fibo_client.text import partial_repr, short_repr
+from fibo_client.text import partial_repr, safe_repr, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -473,11 +473,8 @@ def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool
 
 def _shortened(value: object, size: int) -> str:
     """Make the beginning of a value's repr. `size`, the length of its JSON, says whether the whole repr is cheap."""
-    try:
-        text = repr(value) if size <= _SMALL else partial_repr(value, _LONGEST_REPR)
-        return text if len(text) <= _LONGEST_REPR else _cut(text)
-    except Exception:  # noqa: BLE001 - a class with a broken __repr__, for which `partial_repr` writes the type
-        return _cut(partial_repr(value, _LONGEST_REPR))
+    text = safe_repr(value, _LONGEST_REPR) if size <= _SMALL else partial_repr(value, _LONGEST_REPR)
+    return text if len(text) <= _LONGEST_REPR else _cut(text)
 
 
 def _given(what: str, text: object) -> str:
