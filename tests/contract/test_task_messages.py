@@ -21,7 +21,7 @@ from kombu.serialization import loads as kombu_loads
 from kombu.transport.redis import Channel
 
 from fibo_client.celery import RemoteTask
-from fibo_client.celery.protocol.message import RESERVED_HEADERS
+from fibo_client.celery.protocol.headers import RESERVED_HEADERS
 from fibo_client.telemetry.tracer import NESTED
 
 TASK = "stock.echo"

@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.brokers.base import Place, PublishOutcome
 from fibo_client.celery.protocol.control import encode_request
-from fibo_client.celery.protocol.message import (
-    Moments,
-    TaskMessage,
-    build_template,
-    check_name,
-    encode_arguments,
-)
+from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
+from fibo_client.celery.protocol.moments import Moments
+from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.server_health import ServerHealth
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
 from fibo_client.telemetry import Server

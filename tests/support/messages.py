@@ -5,13 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.protocol.message import (
-    TaskMessage,
-    build_template,
-    check_name,
-    encode_arguments,
-    encode_moments,
-)
+from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
+from fibo_client.celery.protocol.moments import encode_moments
+from fibo_client.celery.protocol.options import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

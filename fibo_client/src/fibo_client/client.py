@@ -12,7 +12,7 @@ from fibo_client.batching.many import compute_many
 from fibo_client.batching.stream import Stream
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, Unset
-from fibo_client.celery.protocol.message import check_name, check_priority
+from fibo_client.celery.protocol.options import check_name, check_priority
 from fibo_client.config import FiboConfig
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_sqrt
 from fibo_client.validation import check_index, check_indexes

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fibo_client.celery.redis.address import RedisAddress, TLSOptions
 from fibo_client.celery.redis.options import RedisOptions
-from fibo_client.celery.redis.urls import RedisAddress, TLSOptions, parse_url
+from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import ConfigError
 
 OPTIONS = RedisOptions()

@@ -12,12 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.messages import build_task
 
-from fibo_client.celery.protocol.message import (
-    RESERVED_HEADERS,
-    RESERVED_STAMPS,
-    check_name,
-    join_headers,
-)
+from fibo_client.celery.protocol.headers import RESERVED_HEADERS, RESERVED_STAMPS, join_headers
+from fibo_client.celery.protocol.options import check_name
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED
 

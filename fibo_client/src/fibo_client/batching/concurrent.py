@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fibo_client.batching.chunk import Answer, BatchOptions
     from fibo_client.batching.packing import Chunk
     from fibo_client.celery.client import CeleryClient
-    from fibo_client.celery.result import OwnedResult
+    from fibo_client.celery.owned_result import OwnedResult
 
 MAX_IN_FLIGHT: Final = 8
 """While a bucket has fewer chunks than this in flight, it is flushed at the end of the loop's iteration. A flush

@@ -4,10 +4,11 @@ from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.diagnosis import Cause, Diagnosis
 from fibo_client.celery.inspect import Inspect, WorkerInfo
+from fibo_client.celery.owned_result import OwnedResult
 from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.redis.options import RedisOptions
-from fibo_client.celery.result import AsyncResult, OwnedResult
+from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import RemoteTask, SendOptions, Signature
 from fibo_client.celery.stats import ClientStats, RevocationCounts
 

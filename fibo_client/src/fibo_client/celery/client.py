@@ -15,17 +15,11 @@ from fibo_client.celery.diagnose import diagnose
 from fibo_client.celery.gather import collect, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import Outcomes, has_expired, value_of
+from fibo_client.celery.owned_result import OwnedResult
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
-from fibo_client.celery.protocol.message import check_name
-from fibo_client.celery.result import (
-    AsyncResult,
-    OwnedResult,
-    check_handle,
-    check_handles,
-    ids_of,
-    revocation,
-)
+from fibo_client.celery.protocol.options import check_name
+from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revocation
 from fibo_client.celery.session import Session
 from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError

@@ -15,17 +15,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
+from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
-from fibo_client.celery.protocol.message import (
-    TaskMessage,
-    build_template,
-    check_headers,
-    check_name,
-    encode_arguments,
-    encode_moments,
-    join_headers,
-)
+from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
+from fibo_client.celery.protocol.moments import encode_moments
+from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.signature import SendOptions
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED, NOOP_SPAN

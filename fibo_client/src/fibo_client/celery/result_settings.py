@@ -13,7 +13,7 @@ from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
-    from fibo_client.celery.redis.urls import RedisAddress
+    from fibo_client.celery.redis.address import RedisAddress
 
 _HERE: Final = {"localhost", "127.0.0.1", "::1"}
 

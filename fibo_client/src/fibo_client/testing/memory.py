@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fibo_client.celery.backends.base import Confirmed, Pushed
 from fibo_client.celery.brokers.base import Place, PublishOutcome
 from fibo_client.celery.protocol.control import encode_request
-from fibo_client.celery.protocol.message import check_name
+from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.server_health import ServerHealth
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TransportError
 from fibo_client.telemetry import Server

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.compression import decompress
-from fibo_client.celery.protocol.message import RESERVED_HEADERS
+from fibo_client.celery.protocol.headers import RESERVED_HEADERS
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:

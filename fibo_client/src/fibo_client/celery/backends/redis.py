@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.address import RedisAddress
     from fibo_client.celery.redis.connections import Connections
-    from fibo_client.celery.redis.urls import RedisAddress
     from fibo_client.celery.server_health import ServerHealth
 
 

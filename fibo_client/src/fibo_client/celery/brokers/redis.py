@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.redis.address import RedisAddress
     from fibo_client.celery.redis.connections import Connections
-    from fibo_client.celery.redis.urls import RedisAddress
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.telemetry.tracer import Server
 

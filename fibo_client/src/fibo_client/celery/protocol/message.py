@@ -8,69 +8,33 @@ come back and stop the next one, too. So this module checks everything before a 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
+from fibo_client.celery.protocol.headers import check_headers, check_stamps
+from fibo_client.celery.protocol.options import (
+    check_flag,
+    check_name,
+    check_optional_name,
+    check_priority,
+    check_seconds,
+)
 from fibo_client.errors import MessageError
-from fibo_client.telemetry.tracer import NESTED
 from fibo_client.text import partial_repr, safe_repr, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fibo_client.celery.protocol.moments import Moments
+
 CONTENT_TYPE: Final = "application/json"
 CONTENT_ENCODING: Final = "utf-8"
 
-RESERVED_HEADERS: Final = frozenset(
-    {
-        # Headers of the protocol.
-        "argsrepr", "compression", "eta", "expires", "group", "group_index", "groups", "id", "ignore_result",
-        "kwargsrepr", "lang", "origin", "parent_id", "redelivered", "replaced_task_nesting", "retries", "root_id",
-        "shadow", "stamped_headers", "stamps", "task", "timelimit",
-        # Attributes and methods of the worker's request object. The worker sets all headers as its attributes.
-        "_children", "_filter_x_death_headers", "_get_custom_headers", "_protected", "args", "as_execution_options",
-        "called_directly", "callbacks", "chain", "children", "chord", "clear", "correlation_id", "delivery_info",
-        "errbacks", "get", "hostname", "is_eager", "kwargs", "logfile", "loglevel", "properties", "reply_to",
-        "soft_time_limit", "taskset", "time_limit", "update", "utc",
-    }
-)  # fmt: skip
-"""Header names that callers may not use: the worker would overwrite such a header, or lose what it needs. Names such as
-``__class__`` are reserved, too. `NESTED` is allowed."""
-
-RESERVED_STAMPS: Final = RESERVED_HEADERS | {
-    NESTED,
-    # A worker with result_extended stores stamps in one dict with these.
-    "date_done", "group_id", "name", "queue", "result", "status", "task_id", "traceback", "worker",
-    # A worker that retries a task passes stamps on as keyword arguments, together with these.
-    "add_to_parent", "connection", "countdown", "exchange", "link", "link_error", "priority", "producer", "publisher",
-    "result_cls", "route_name", "router", "routing_key", "serializer", "task_type",
-}  # fmt: skip
-"""Names of stamps that callers may not use, for the same reason."""
-
-_LONGEST_NAME: Final = 1024
 _LONGEST_REPR: Final = 1024
 _SMALL: Final = 8192
-_LONGEST_TIME: Final = timedelta.max.total_seconds()
-_EARLIEST: Final = -(2**31)  # the smallest countdown that Celery's own client accepts
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-
-
-class Moments(NamedTuple):
-    """When a task may run, as text. Each is None where it is not limited.
-
-    Attributes:
-        eta: The time before which the task must not run, in ISO 8601.
-        expires: The time after which the task must not start, in ISO 8601.
-        expiration: Milliseconds until `expires`.
-    """
-
-    eta: str | None
-    expires: str | None
-    expiration: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,24 +149,24 @@ def build_template(
     Raises:
         MessageError: A worker could not read such messages, or would misread them.
     """
-    own_stamps = None if stamps is None else _own("stamps", stamps, RESERVED_STAMPS)
+    own_stamps = None if stamps is None else check_stamps(stamps)
     protocol_headers: dict[str, Any] = {
         "lang": "py",
         "task": check_name("task", task),
         "id": None,
-        "shadow": _optional_name("shadow", shadow),
+        "shadow": check_optional_name("shadow", shadow),
         "eta": None,
         "expires": None,
         "group": None,
         "group_index": None,
         "retries": 0,
-        "timelimit": [_seconds("time_limit", time_limit), _seconds("soft_time_limit", soft_time_limit)],
-        "root_id": _optional_name("root_id", root_id),
-        "parent_id": _optional_name("parent_id", parent_id),
+        "timelimit": [check_seconds("time_limit", time_limit), check_seconds("soft_time_limit", soft_time_limit)],
+        "root_id": check_optional_name("root_id", root_id),
+        "parent_id": check_optional_name("parent_id", parent_id),
         "argsrepr": None,
         "kwargsrepr": None,
         "origin": origin,
-        "ignore_result": _flag("ignore_result", ignore_result),
+        "ignore_result": check_flag("ignore_result", ignore_result),
         "replaced_task_nesting": 0,
         "stamped_headers": None if own_stamps is None else list(own_stamps),
         "stamps": own_stamps or {},
@@ -262,213 +226,7 @@ def encode_arguments(
     return body, argsrepr, kwargsrepr
 
 
-def encode_moments(
-    now: datetime,
-    *,
-    countdown: float | None = None,
-    eta: datetime | None = None,
-    expires: float | datetime | None = None,
-) -> Moments:
-    """Check and encode when a task may run.
-
-    Args:
-        now: The current time, with a time zone; `countdown` and a number of seconds in `expires` count from it.
-        countdown: Seconds before the task may run. A negative number means at once, like an `eta` in the past.
-        eta: The time before which the task must not run, with a time zone.
-        expires: Seconds from `now`, or a time with a time zone, after which the task must not start.
-
-    Returns:
-        The encoded times.
-
-    Raises:
-        MessageError: A time is out of the calendar's range or has no time zone, or `expires` is in the past.
-    """
-    if now.tzinfo is None:
-        raise MessageError("now has no time zone")
-    starts = None if eta is None and countdown is None else _eta(eta, countdown, now)
-    return Moments(starts, *_expires(expires, now))
-
-
-def check_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a caller's headers.
-
-    Args:
-        headers: The headers.
-
-    Returns:
-        The headers as plain JSON values.
-
-    Raises:
-        MessageError: One has a reserved name, or a value that a worker could not read.
-    """
-    own = _own("headers", headers, RESERVED_HEADERS)
-    where, nested = "headers", own
-    while NESTED in nested:  # It ends, as the codec has bounded the depth.
-        where, nested = f"{where}[{NESTED!r}]", nested[NESTED]
-        _check_own(where, nested, RESERVED_HEADERS)
-    return own
-
-
-def join_headers(own: Mapping[str, Any], nested: dict[str, Any] | None, added: Mapping[str, Any]) -> dict[str, Any]:
-    """Join a tracer's headers to the caller's.
-
-    Args:
-        own: The caller's headers without `NESTED`.
-        nested: The caller's `NESTED`, or None.
-        added: The tracer's headers: texts, and perhaps a `NESTED`. A header whose name is in `own` or that is not
-            valid is left out. Within `NESTED`, the tracer's value wins, as the tracer has seen the caller's.
-
-    Returns:
-        The headers to send beside `own`. A `NESTED` among them holds the caller's headers, too, because the task then
-        finds no others.
-    """
-    joined = {name: value for name, value in added.items() if name not in own and _may_be_added(name, value)}
-    if NESTED in added:
-        try:
-            joined[NESTED] = {**own, **(nested or {}), **check_headers({NESTED: added[NESTED]})[NESTED]}
-        except MessageError:
-            pass  # It is the tracer's fault; the caller could not fix it.
-    if nested is not None:
-        joined.setdefault(NESTED, nested)
-    return joined
-
-
-def _may_be_added(name: object, value: object) -> bool:
-    return (
-        isinstance(name, str)
-        and isinstance(value, str)
-        and name != NESTED
-        and name.isprintable()
-        and not _is_reserved(name)
-    )
-
-
-def check_name(what: str, name: object) -> str:
-    """Check a name that goes into a message or a key.
-
-    Args:
-        what: The option's name, for the error.
-        name: The value.
-
-    Returns:
-        The name.
-
-    Raises:
-        MessageError: It is not text, is empty or too long, or holds a control character or a lone surrogate. Kombu
-            separates the parts of its Redis keys with control characters.
-    """
-    if not isinstance(name, str):
-        raise MessageError(f"{what} must be text, not {type(name).__name__}")
-    if not name or len(name) > _LONGEST_NAME:
-        raise MessageError(f"{what} must have 1 to {_LONGEST_NAME} characters, not {len(name)}")
-    if not name.isprintable():
-        raise MessageError(f"{what}={short_repr(name)} holds a character that cannot be printed; remove it")
-    return str.__str__(name)  # The value of an enum member; str(name) may be its name.
-
-
-def check_priority(priority: int | None) -> int:
-    """Check a priority, 0 to 9; None is 0. Raise MessageError for others, where Celery silently takes another one."""
-    if priority is None:
-        return 0
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise MessageError(f"priority={short_repr(priority)} must be an integer from 0 to 9")
-    return int(priority)
-
-
 _EMBED_JSON: Final = jsontypes.CELERY_JSON.dumps(_EMBED)
-
-
-def _eta(eta: datetime | None, countdown: float | None, now: datetime) -> str | None:
-    if countdown is not None:
-        if eta is not None:
-            raise MessageError("give countdown or eta, not both")
-        return _moment("countdown", now, _seconds("countdown", countdown, _EARLIEST)) if countdown else None
-    return None if eta is None else _iso(_aware("eta", eta))
-
-
-def _expires(expires: float | datetime | None, now: datetime) -> tuple[str | None, str | None]:
-    if expires is None:
-        return None, None
-    if isinstance(expires, datetime):
-        moment = _aware("expires", expires)
-        seconds = (moment - now).total_seconds()
-        text = _iso(moment)
-    else:
-        seconds = _seconds("expires", expires) or 0.0
-        text = _moment("expires", now, seconds)
-    if seconds <= 0:
-        raise MessageError("expires is in the past: the worker would only revoke the task")
-    return text, str(int(seconds * 1000))
-
-
-def _moment(what: str, now: datetime, seconds: float | None) -> str:
-    try:
-        return _iso(now.astimezone(UTC) + timedelta(seconds=seconds or 0.0))
-    except OverflowError:
-        raise MessageError(
-            f"{what}={short_repr(seconds)} seconds is beyond the last possible date; give a smaller number"
-        ) from None
-
-
-def _aware(what: str, moment: object) -> datetime:
-    if not isinstance(moment, datetime):
-        raise MessageError(f"{what} must be a datetime with a time zone, not {type(moment).__name__}")
-    if moment.utcoffset() is None:
-        raise MessageError(
-            f"{what}={moment.isoformat()} has no time zone, and the worker would read it as UTC; "
-            "use datetime.now(timezone.utc), or .astimezone() for local time"
-        )
-    try:
-        # Celery, too, writes countdowns in UTC. Some time zones have offsets with seconds, which workers refuse.
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise MessageError(f"{what}={moment.isoformat()} is out of range in UTC; give a year from 2 to 9998") from None
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds")
-
-
-def _seconds(what: str, seconds: float | None, least: int = 0) -> float | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise MessageError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
-    if not least <= seconds < math.inf:
-        raise MessageError(f"{what}={short_repr(seconds)} must be a finite number of seconds, {least} or more")
-    if seconds > _LONGEST_TIME:
-        raise MessageError(f"{what}={short_repr(seconds)} seconds are too many; give a smaller number, or None")
-    return seconds
-
-
-def _flag(what: str, value: object) -> bool | None:
-    if not isinstance(value, bool) and value is not None:
-        raise MessageError(f"{what} must be True, False or None, not {short_repr(value)}")
-    return value
-
-
-def _optional_name(what: str, name: str | None) -> str | None:
-    return None if name is None else check_name(what, name)
-
-
-def _own(what: str, headers: object, reserved: frozenset[str]) -> dict[str, Any]:
-    """Check the caller's headers or stamps, and make them plain JSON values."""
-    _check_own(what, headers, reserved)
-    own: dict[str, Any] = jsontypes.CELERY_JSON.plain(headers, what)
-    return own
-
-
-def _check_own(what: str, headers: object, reserved: frozenset[str]) -> None:
-    if not isinstance(headers, dict):
-        raise MessageError(f"{what} must be a dict, not {type(headers).__name__}")
-    for name in headers:
-        check_name(f"a name in {what}", name)
-        if _is_reserved(name, reserved):
-            raise MessageError(f"{what} holds {name!r}, which the protocol reserves; use another name")
-
-
-def _is_reserved(name: str, reserved: frozenset[str] = RESERVED_HEADERS) -> bool:
-    return name in reserved or (name.startswith("__") and name.endswith("__"))
 
 
 def _shortened(value: object, size: int) -> str:

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.address import RedisAddress, TLSOptions
     from fibo_client.celery.redis.errors import Outcome
-    from fibo_client.celery.redis.urls import RedisAddress, TLSOptions
 
 logger: Final = logging.getLogger("fibo_client")
 

@@ -13,7 +13,8 @@ from fibo_client.celery.redis import envelope
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fibo_client.celery.protocol.message import MessageTemplate, Moments, TaskMessage
+    from fibo_client.celery.protocol.message import MessageTemplate, TaskMessage
+    from fibo_client.celery.protocol.moments import Moments
     from fibo_client.celery.redis.keys import BrokerKeys
 
 SURE_BYTES: Final = envelope.MAX_BYTES // 4

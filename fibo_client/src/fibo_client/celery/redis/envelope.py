@@ -21,7 +21,8 @@ from fibo_client.errors import MessageError, ResultDecodeError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fibo_client.celery.protocol.message import MessageTemplate, Moments, TaskMessage
+    from fibo_client.celery.protocol.message import MessageTemplate, TaskMessage
+    from fibo_client.celery.protocol.moments import Moments
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 """The longest element that Redis accepts (``proto-max-bulk-len``). For a longer one, it closes the connection."""

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fibo_client.celery.protocol.message import check_name
+from fibo_client.celery.protocol.options import check_name
 
 if TYPE_CHECKING:
     from fibo_client.celery.redis.options import RedisOptions

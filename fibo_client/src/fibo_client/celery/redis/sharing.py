@@ -9,7 +9,7 @@ from fibo_client.celery.redis.connections import Connections
 
 if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
-    from fibo_client.celery.redis.urls import RedisAddress
+    from fibo_client.celery.redis.address import RedisAddress
 
 
 def shared_connections(

@@ -1,0 +1,143 @@
+"""The result of a task that belongs to whoever started it: several may wait for it, and closing it ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fibo_client.celery.config import UNSET, Unset
+from fibo_client.celery.gather import conclude
+from fibo_client.celery.pending import is_final
+from fibo_client.celery.protocol.meta import TaskMeta
+from fibo_client.celery.result import AsyncResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from types import TracebackType
+    from typing import NoReturn, Self
+
+    from fibo_client.celery.jobs import Job
+    from fibo_client.celery.pending import Wait
+    from fibo_client.celery.session import Session
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class OwnedResult(AsyncResult[T_co]):
+    """A task that belongs to whoever started it with `CeleryClient.start`. Several may wait for it at once.
+
+    Leaving ``async with``, or `close`, ends it: without an answer it is revoked, and with one its stored result is
+    deleted.
+
+    Attributes:
+        expires_at: When workers will not begin it any more, by the loop's clock. Infinity is never, or not known.
+    """
+
+    __slots__ = ("_began", "_job", "expires_at", "expiry_is_timeout")
+
+    def __init__(
+        self, session: Session, job: Job, began: float, *, expires_at: float, expiry_is_timeout: bool, **known: Any
+    ) -> None:
+        super().__init__(session, job.awaits[0], ignored=False, **known)
+        self.expires_at: float = expires_at
+        self._job = job
+        self._began = began
+        self.expiry_is_timeout: bool = expiry_is_timeout
+
+    @property
+    def job(self) -> Job:
+        """What the task was sent with."""
+        return self._job
+
+    @property
+    def cached(self) -> TaskMeta | None:
+        """What was last seen of the task, without asking; None if nothing was."""
+        answer = self._job.arrived.get(self.id)
+        return answer if isinstance(answer, TaskMeta) else self._meta
+
+    async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
+        """Wait for the answer.
+
+        Args:
+            timeout: Seconds to wait. UNSET is until the deadline that the task was started with.
+
+        Returns:
+            The answer.
+
+        Raises:
+            PublishError: It was not sent.
+            PublishUnknownError: It may or may not have been sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
+            ResultTimeoutError: No answer came in time. The task goes on until `close`, and you may ask again.
+            TaskFailedError: The task raised.
+            TaskRevokedError: The task was revoked.
+            ResultDecodeError: What is stored is not a result, or not what the task should answer.
+            ClientStateError: The client, or this result, was closed meanwhile.
+        """
+        if self.id in self._job.arrived:
+            value: T_co = conclude(self._session, self, self._job, self._began)
+            return value
+        return await super().get(timeout)
+
+    async def updates(self, timeout: float | Unset | None = UNSET) -> AsyncGenerator[TaskMeta, None]:
+        """Follow the task's states until it is over. See `AsyncResult.updates`.
+
+        Args:
+            timeout: Seconds until the end. UNSET is until the deadline that the task was started with.
+
+        Yields:
+            Each new state, with what it carries; the final one last.
+
+        Raises:
+            PublishError: It was not sent.
+            PublishUnknownError: It may or may not have been sent.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
+            ResultTimeoutError: The task was not over in time.
+            ResultDecodeError: What is stored is not a result.
+            ClientStateError: The client, or this result, was closed meanwhile.
+        """
+        if (known := self.cached) is not None and known.ready:
+            yield known
+            return
+        async with contextlib.aclosing(super().updates(timeout)) as states:
+            async for meta in states:
+                yield meta
+
+    def learn(self, answer: TaskMeta | Exception) -> None:
+        """Remember what was seen of the task, also for `close`."""
+        super().learn(answer)
+        if is_final(answer):
+            self._job.learn(self.id, answer)
+
+    def _enter(self, timeout: float | Unset | None, *, wants_changes: bool = False) -> tuple[Wait, float]:
+        session, job, began = self._session, self._job, self._session.check().time()
+        left = session.config.seconds(timeout)
+        if timeout is UNSET:
+            left = None if job.deadline == math.inf else max(0.0, job.deadline - began)
+            began = self._began
+        return session.enter([self.id], timeout=left, wants_changes=wants_changes, jobs=[job]), began
+
+    def _leave(self, wait: Wait) -> None:
+        self._session.leave(wait, [self._job])
+        if (answer := wait.arrived.get(self.id)) is not None:  # The caller may be cancelled, and take no note of it.
+            self.learn(answer)
+
+    def link(self) -> None:
+        """Link the current trace span to this task: somebody else awaits it, too."""
+        self._job.span.link()
+
+    def close(self) -> None:
+        """End it: revoke it if it has no answer, else delete its stored result. Closing twice does nothing more."""
+        self._session.end(self._job)
+
+    def __reduce__(self) -> NoReturn:
+        self._session.__reduce__()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
