@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from fibo_client.celery.backends.unsupported import UnsupportedBackend, unsupported_reason
+from fibo_client.celery.backends.unsupported import UnsupportedBackend, none_reason, unsupported_reason
 from fibo_client.celery.brokers.disabled import SCHEME, DisabledBroker
 from fibo_client.celery.redis.urls import SCHEMES, parse_url
 from fibo_client.errors import ConfigError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.options import RedisOptions
+    from fibo_client.celery.redis.url_options import Role
 
 BROKERS: Final[Mapping[str, str]] = dict.fromkeys(SCHEMES, "fibo_client.celery.brokers.redis:RedisBroker")
 """The drivers by scheme, each as ``module:class``, as in kombu's ``TRANSPORT_ALIASES``."""
@@ -49,7 +51,7 @@ def connect(config: CeleryConfig) -> tuple[Broker, Backend]:
 
 
 def check_urls(config: CeleryConfig) -> str | None:
-    """Check both URLs without importing a driver.
+    """Check both URLs without importing a driver. Of a driver that is not of Redis, `connect` checks the URL.
 
     Args:
         config: The settings.
@@ -60,13 +62,15 @@ def check_urls(config: CeleryConfig) -> str | None:
     Raises:
         ConfigError: A URL is wrong.
     """
-    unreadable = unsupported_reason(config.result_backend)
+    unreadable = None if _scheme(config.result_backend) in BACKENDS else unsupported_reason(config.result_backend)
     if not is_disabled(config.broker_url):
-        parse_url(config.broker_url, config.redis, role="broker_url")
+        _check_url(config.broker_url, BROKERS, config.redis, role="broker_url")
     elif config.result_backend is None or unreadable is not None:
         raise ConfigError("broker_url is disabled://, so a result_backend is needed whose results this client can read")
-    if config.result_backend is not None and unreadable is None:
-        parse_url(config.result_backend, config.redis, role="result_backend")
+    if config.result_backend is None:
+        return None if _scheme(config.broker_url) in BACKENDS else none_reason(_scheme(config.broker_url))
+    if unreadable is None:
+        _check_url(config.result_backend, BACKENDS, config.redis, role="result_backend")
     return unreadable
 
 
@@ -75,8 +79,18 @@ def is_disabled(url: object) -> bool:
     return isinstance(url, str) and url.lower() == f"{SCHEME}://"
 
 
+def _check_url(url: str, drivers: Mapping[str, str], redis: RedisOptions, *, role: Role) -> None:
+    """Check a URL of Redis. One of nothing that is known is taken for one, whose error says what there is."""
+    if _scheme(url) in SCHEMES or _scheme(url) not in drivers:
+        parse_url(url, redis, role=role)
+
+
+def _scheme(url: object) -> str:
+    return str(url).partition("://")[0].lower()
+
+
 def _driver(drivers: Mapping[str, str], url: str) -> Any:
-    module, _, name = drivers[url.partition("://")[0].lower()].partition(":")
+    module, _, name = drivers[_scheme(url)].partition(":")
     return getattr(importlib.import_module(module), name)
 
 

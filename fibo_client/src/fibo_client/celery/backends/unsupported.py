@@ -34,6 +34,7 @@ _SEND_ONLY: Final = (
     "as result_backend="
 )
 _NOT_STORED: Final = f"{_SETTING}: no results are stored, it is disabled. {_SEND_ONLY}"
+_NONE: Final = f"{_SETTING} is not given, and a broker of the kind {{}} stores no results. {_SEND_ONLY}"
 _STORED: Final = f"{_SETTING}: results are {{}}, and this client reads a Redis only. {_SEND_ONLY}"
 
 
@@ -58,6 +59,11 @@ def unsupported_reason(url: str | None) -> str | None:
         return None
     shown = "+".join(kind.split("+")[:2])  # db+postgresql+psycopg2 says whose driver, too.
     return _STORED.format(f"in {shown}" if _HARMLESS.fullmatch(shown) else "elsewhere")
+
+
+def none_reason(scheme: str) -> str:
+    """Say why results cannot be read where no result backend is given, and the broker's URL cannot be one."""
+    return _NONE.format(scheme)
 
 
 class UnsupportedBackend:
