@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.address import Role
     from fibo_client.celery.redis.options import RedisOptions
-    from fibo_client.celery.redis.url_options import Role
 
 BROKERS: Final[Mapping[str, str]] = dict.fromkeys(SCHEMES, "fibo_client.celery.brokers.redis:RedisBroker")
 """The drivers by scheme, each as ``module:class``, as in kombu's ``TRANSPORT_ALIASES``."""

@@ -8,6 +8,7 @@ from typing import Literal
 from fibo_client.telemetry.tracer import Server
 
 CertReqs = Literal["required", "optional", "none"]
+Role = Literal["broker_url", "result_backend"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
 from fibo_client.celery.redis.address import TLSOptions
@@ -16,10 +16,9 @@ from fibo_client.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from fibo_client.celery.redis.address import CertReqs
+    from fibo_client.celery.redis.address import CertReqs, Role
     from fibo_client.celery.redis.options import RedisOptions
 
-Role = Literal["broker_url", "result_backend"]
 
 _VARIABLES: Final[Mapping[Role, str]] = {"broker_url": "CELERY_BROKER_URL", "result_backend": "CELERY_RESULT_BACKEND"}
 

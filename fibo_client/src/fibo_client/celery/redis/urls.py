@@ -27,8 +27,8 @@ from fibo_client.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fibo_client.celery.redis.address import Role
     from fibo_client.celery.redis.options import RedisOptions
-    from fibo_client.celery.redis.url_options import Role
 
 __all__ = ["SCHEMES", "means_redis", "parse_url"]
 
