@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from fibo_client.celery.protocol.headers import check_headers
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import encode_moments
 from fibo_client.celery.protocol.options import check_name
@@ -31,13 +32,15 @@ def build_task(
     countdown: float | None = None,
     eta: datetime | None = None,
     expires: float | datetime | None = None,
+    headers: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TaskMessage:
     """Check a call and make its message."""
     moments = encode_moments(now, countdown=countdown, eta=eta, expires=expires)
     template = build_template(task, queue=queue, origin=origin, **options)
     encoded = encode_arguments(args, {} if kwargs is None else kwargs, options.get("compression"), argsrepr, kwargsrepr)
-    return TaskMessage(check_name("task_id", task_id), template, *encoded, moments, {})
+    more_headers = {} if headers is None else check_headers(headers)
+    return TaskMessage(check_name("task_id", task_id), template, *encoded, moments, more_headers)
 
 
 def messages(

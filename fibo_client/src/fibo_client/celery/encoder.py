@@ -176,7 +176,7 @@ class Encoder:
         """Give the template for a task, a queue and options."""
         try:
             return self._template(task, queue, **options)
-        except TypeError:  # Some option cannot be hashed: headers are a dict.
+        except TypeError:  # Some option cannot be hashed: stamps are a dict.
             return self._build(task, queue, **options)
 
     def _build(self, task: str, queue: str, **options: Any) -> MessageTemplate:
@@ -210,11 +210,10 @@ class _Call:
         argsrepr, kwargsrepr = options.pop("argsrepr", None), options.pop("kwargsrepr", None)
         self._argsrepr: str | None = encoder.default_repr if argsrepr is None else argsrepr
         self._kwargsrepr: str | None = encoder.default_repr if kwargsrepr is None else kwargsrepr
-        own = options.pop("headers", None)
-        self._own = {} if own is None else check_headers(own)
+        headers = options.pop("headers", None)
+        self._own = {} if headers is None else check_headers(headers)
         self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)
-        if self._own:
-            options["headers"] = {name: value for name, value in own.items() if name != NESTED}
+        self._headers: Mapping[str, Any] = self._joined(_NONE) if headers else _NONE
         self._options = options
         self._compression: str | None = options.get("compression")
         self._encoder = encoder
@@ -226,7 +225,7 @@ class _Call:
         """Make one message, with the next id unless the options have one."""
         task, kwargs = signature.task, signature.kwargs
         if task is not self._task:
-            self._turn_to(task)
+            self._use_template(task)
         task_id = next(ids) if self._task_id is None else self._task_id
         body, argsrepr, kwargsrepr = encode_arguments(
             signature.args,
@@ -236,12 +235,15 @@ class _Call:
             self._kwargsrepr,
             self._encoder.types,
         )
-        more = _NONE if self._inject is None else self._inject(task, task_id)
-        if more or self._nested is not None:
-            more = join_headers(self._own, self._nested, more)
-        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, more)
+        headers = self._headers
+        if self._inject is not None and (added := self._inject(task, task_id)):
+            headers = self._joined(added)
+        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, headers)
 
-    def _turn_to(self, task: str) -> None:
+    def _joined(self, added: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._own, **join_headers(self._own, self._nested, added)}
+
+    def _use_template(self, task: str) -> None:
         template = self._templates.get(task) if isinstance(task, str) else None
         if template is None:
             template = self._templates[task] = self._encoder.template(task, self._queue, self._options)

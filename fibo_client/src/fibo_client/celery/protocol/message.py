@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fibo_client.celery.protocol import compression as compression_
 from fibo_client.celery.protocol import jsontypes
-from fibo_client.celery.protocol.headers import check_headers, check_stamps
+from fibo_client.celery.protocol.headers import check_stamps
 from fibo_client.celery.protocol.options import (
     check_flag,
     check_name,
@@ -42,7 +42,7 @@ class MessageTemplate:
     """What the messages for one task with the same options have in common.
 
     Attributes:
-        headers: The protocol's headers and the caller's in one dict. Those that differ between messages are None.
+        headers: The protocol's headers. Those that differ between messages are None.
         queue: The queue that the messages go to.
         priority: 0 to 9.
         is_root: Whether each message starts a workflow, so that its ``root_id`` is its own id.
@@ -66,7 +66,7 @@ class TaskMessage(NamedTuple):
         argsrepr: The positional arguments for the worker's logs, cut short.
         kwargsrepr: The keyword arguments for the worker's logs, cut short.
         moments: When the task may run.
-        more_headers: Headers that the template does not have, as plain JSON values; mostly none.
+        more_headers: The caller's headers and a tracer's, as plain JSON values; mostly none.
     """
 
     id: str
@@ -118,7 +118,6 @@ def build_template(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     ignore_result: bool | None = None,
-    headers: Mapping[str, Any] | None = None,
     shadow: str | None = None,
     root_id: str | None = None,
     parent_id: str | None = None,
@@ -135,8 +134,6 @@ def build_template(
         time_limit: Seconds after which the worker kills the task.
         soft_time_limit: Seconds after which the worker raises SoftTimeLimitExceeded in the task.
         ignore_result: Whether the worker stores no result. None leaves it to the task's declaration.
-        headers: The caller's headers, which the task finds in ``self.request.headers``. One called ``headers`` must be
-            a dict; the task then finds only that dict there.
         shadow: Another name for the worker's logs.
         root_id: The id of the first task of the workflow. None is this task's own id.
         parent_id: The id of the task that called this one.
@@ -173,8 +170,6 @@ def build_template(
     }
     if compression is not None:
         _, protocol_headers["compression"] = compression_.compress(b"", compression)
-    if headers is not None:
-        protocol_headers.update(check_headers(headers))
     return MessageTemplate(
         headers=protocol_headers,
         queue=check_name("queue", queue),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.redis import envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fibo_client.celery.protocol.message import MessageTemplate, TaskMessage
     from fibo_client.celery.protocol.moments import Moments
@@ -36,9 +36,11 @@ class RedisEncoder:
         self._tags = itertools.count(1)
         self._template: MessageTemplate | None = None
         self._moments: Moments | None = None
+        self._more_headers: Mapping[str, Any] | None = None
         self._key: str
         self._task_template: envelope.TaskTemplate
         self._moment_texts: envelope.MomentTexts
+        self._headers_text: str
 
     def check(self, message: TaskMessage) -> None:
         """Raise MessageError if a message is too large for Redis."""
@@ -59,15 +61,18 @@ class RedisEncoder:
         encoded = []
         for message in messages:
             if message.template is not self._template:
-                self._turn_to(message.template)
+                self._use_template(message.template)
             if message.moments is not self._moments:
                 self._moments = message.moments
                 self._moment_texts = envelope.moment_texts(message.moments)
+            if message.more_headers is not self._more_headers:
+                self._more_headers = message.more_headers
+                self._headers_text = envelope.headers_text(message.more_headers)
             tag = f"{self._tag_prefix}{next(self._tags):012x}"
-            encoded.append((self._key, self._task_template.fill(message, tag, self._moment_texts)))
+            encoded.append((self._key, self._task_template.fill(message, tag, self._moment_texts, self._headers_text)))
         return encoded
 
-    def _turn_to(self, template: MessageTemplate) -> None:
+    def _use_template(self, template: MessageTemplate) -> None:
         prepared = template.prepared.get(self)
         if prepared is None:
             key = self._keys.queue(template.queue, template.priority)

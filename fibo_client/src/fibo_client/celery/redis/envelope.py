@@ -15,14 +15,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.protocol import jsontypes
-from fibo_client.celery.protocol.message import CONTENT_ENCODING, CONTENT_TYPE
+from fibo_client.celery.protocol.message import CONTENT_ENCODING, CONTENT_TYPE, TaskMessage
+from fibo_client.celery.protocol.moments import Moments
 from fibo_client.errors import MessageError, ResultDecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fibo_client.celery.protocol.message import MessageTemplate, TaskMessage
-    from fibo_client.celery.protocol.moments import Moments
+    from fibo_client.celery.protocol.message import MessageTemplate
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 """The longest element that Redis accepts (``proto-max-bulk-len``). For a longer one, it closes the connection."""
@@ -41,39 +41,18 @@ def encode_task(message: TaskMessage, delivery_tag: str) -> bytes:
     Raises:
         MessageError: It is larger than Redis accepts.
     """
-    return _encode_task(
-        message.id,
-        message.headers,
-        message.body,
-        queue=message.queue,
-        priority=message.priority,
-        expiration=message.expiration,
-        delivery_tag=delivery_tag,
-    )
-
-
-def _encode_task(
-    task_id: str,
-    headers: Mapping[str, Any],
-    body: bytes,
-    *,
-    queue: str,
-    priority: int,
-    expiration: str | None,
-    delivery_tag: str,
-) -> bytes:
     properties: dict[str, Any] = {
-        "correlation_id": task_id,
+        "correlation_id": message.id,
         "reply_to": "",
         "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": queue},
-        "priority": priority,
+        "delivery_info": {"exchange": "", "routing_key": message.queue},
+        "priority": message.priority,
         "body_encoding": "base64",
         "delivery_tag": delivery_tag,
     }
-    if expiration is not None:
-        properties["expiration"] = expiration
-    return _bounded(_encode(body, headers, properties))
+    if message.expiration is not None:
+        properties["expiration"] = message.expiration
+    return _bounded(_encode(message.body, message.headers, properties))
 
 
 class TaskTemplate:
@@ -91,12 +70,9 @@ class TaskTemplate:
 
     def __init__(self, template: MessageTemplate, placeholders: Sequence[str]) -> None:
         task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = placeholders
-        headers = {
-            **template.headers, "id": task_id, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": eta,
-            "expires": expires, more: more,
-        }  # fmt: skip
-        if template.is_root:
-            headers["root_id"] = task_id
+        moments = Moments(eta, expires, expiration)
+        message = TaskMessage(task_id, template, body.encode(), argsrepr, kwargsrepr, moments, {more: more})
+        text = encode_task(message, tag).decode()
         encoded = [
             quote(task_id),
             quote(tag),
@@ -105,15 +81,6 @@ class TaskTemplate:
             _member("expiration", expiration),
             _member(more, more),
         ]
-        text = _encode_task(
-            task_id,
-            headers,
-            body.encode(),
-            queue=template.queue,
-            priority=template.priority,
-            expiration=expiration,
-            delivery_tag=tag,
-        ).decode()
         for number, placeholder in enumerate(encoded):
             text = text.replace(placeholder, f"\0{number}\0")  # JSON escapes control characters: there is no other NUL.
         # Fixed texts and the numbers of values alternate.
@@ -122,13 +89,14 @@ class TaskTemplate:
         places = [len(self._fixed) + int(number) for number in parts[1::2]]
         self._arrange = itemgetter(*chain.from_iterable(enumerate(places)), len(places))
 
-    def fill(self, message: TaskMessage, delivery_tag: str, moments: MomentTexts) -> bytes:
+    def fill(self, message: TaskMessage, delivery_tag: str, moments: MomentTexts, more: str) -> bytes:
         """Make the envelope of one message of the template.
 
         Args:
             message: The message.
             delivery_tag: Unique among all messages: a UUID, which JSON need not escape.
             moments: The message's moments, from `moment_texts`.
+            more: Its further headers, from `headers_text`.
 
         Returns:
             The envelope.
@@ -136,10 +104,7 @@ class TaskTemplate:
         Raises:
             MessageError: It is larger than Redis accepts.
         """
-        task_id, _, body, argsrepr, kwargsrepr, _, more_headers = message
-        more = ""  # Most have no more headers.
-        if more_headers:
-            more = "".join([_member(name, value) for name, value in more_headers.items()])
+        task_id, _, body, argsrepr, kwargsrepr, _, _ = message
         texts = self._arrange(
             (
                 *self._fixed,
@@ -168,6 +133,11 @@ def moment_texts(moments: Moments) -> MomentTexts:
         "null" if expires is None else quote(expires),
         "" if expiration is None else _member("expiration", expiration),
     )
+
+
+def headers_text(more_headers: Mapping[str, Any]) -> str:
+    """Write a message's further headers, for `TaskTemplate.fill`."""
+    return "".join([_member(name, value) for name, value in more_headers.items()])
 
 
 PLACEHOLDERS: Final = 9
