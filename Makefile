@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.ready-to-bench
 FUZZ_STAMP := $(VENV)/.ready-to-fuzz
-PACKAGES := -e 'fibo_client[cli,fast,otel,sentry]' -e 'fibo_worker[embedded,metrics]'
+PACKAGES := -e 'fibo_client[cli,otel,sentry]' -e 'fibo_worker[embedded,metrics]'
 UV = $$(command -v uv || echo $(BIN)/uv)
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt
 

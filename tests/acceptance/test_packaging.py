@@ -26,7 +26,7 @@ from fibo_worker.dev import StartError, find_redis_server
 
 VERSIONS = {"fibo_client": fibo_client.__version__, "fibo_worker": fibo_worker.__version__}
 REQUIREMENTS = {
-    "fibo_client": {"anyio", "redis"},
+    "fibo_client": {"anyio", "hiredis", "redis"},
     "fibo_worker": {"celery[redis]", "click", "fibo-client", "gmpy2"},
 }
 NEVER_NEEDED = {"amqp", "billiard", "celery", "fibo-worker", "gmpy2", "kombu", "vine"}
@@ -136,7 +136,7 @@ def test_the_metadata_says_version_needs_and_licence_and_shows_the_readme(built,
 def test_the_client_alone_brings_neither_celery_nor_the_worker(bare_python):
     installed = {each["name"] for each in json.loads(uv("pip", "list", "--python", bare_python, "--format", "json"))}
     assert {"anyio", "fibo-client", "redis"} <= installed
-    assert installed <= {"anyio", "async-timeout", "fibo-client", "idna", "redis", "typing-extensions"}
+    assert installed <= {"anyio", "async-timeout", "fibo-client", "hiredis", "idna", "redis", "typing-extensions"}
     assert not installed & NEVER_NEEDED
 
 

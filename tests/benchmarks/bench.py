@@ -44,6 +44,7 @@ INTERVAL = 0.01
 """What Celery's `GroupResult.get` is given as `interval`. By default a group whose answers are all there already waits
 for half a second nevertheless."""
 
+SIDES = ("ours", "Celery", "prototype")
 WARM_UP = 20
 MASK = (1 << 64) - 1
 
@@ -55,7 +56,7 @@ class Sizes:
     Attributes:
         bulk: Tasks sent and collected together, one value each.
         calls: Calls in a row, before the other side has its turn.
-        rounds: Such turns in a repeat.
+        distant: Calls in a row through a proxy that delays.
         sent: Tasks sent to a queue that nobody serves.
         many: Values in one `fibonacci_many`, and in Celery's group of the same.
         concurrent: Concurrent calls.
@@ -69,11 +70,17 @@ class Sizes:
         top: The largest n of the plot of costs.
         peer: Tasks of each peer.
         requests: Requests of each caller of a service.
+        flood: Tasks of one huge `send_many` or `gather`, and numbers of a stream that is left.
+        at_once: Calls of one task each that are made at once.
+        held: Calls that are made and have no answer, to see what memory they take.
+        clients: Clients that call at once.
+        client_calls: Calls of each of them.
+        runs: Runs of a program whose best counts.
     """
 
     bulk: int
     calls: int
-    rounds: int
+    distant: int
     sent: int
     many: int
     concurrent: int
@@ -87,12 +94,18 @@ class Sizes:
     top: int
     peer: int
     requests: int
+    flood: int
+    at_once: int
+    held: int
+    clients: int
+    client_calls: int
+    runs: int
 
 
 FULL = Sizes(
     bulk=2000,
-    calls=100,
-    rounds=2,
+    calls=200,
+    distant=50,
     sent=10_000,
     many=10_000,
     concurrent=10_000,
@@ -106,11 +119,17 @@ FULL = Sizes(
     top=10_000_000,
     peer=2000,
     requests=12,
+    flood=100_000,
+    at_once=2000,
+    held=10_000,
+    clients=100,
+    client_calls=20,
+    runs=5,
 )
 QUICK = Sizes(
     bulk=400,
     calls=50,
-    rounds=2,
+    distant=20,
     sent=2000,
     many=1000,
     concurrent=2000,
@@ -124,6 +143,12 @@ QUICK = Sizes(
     top=1_000_000,
     peer=400,
     requests=4,
+    flood=20_000,
+    at_once=400,
+    held=2000,
+    clients=20,
+    client_calls=10,
+    runs=2,
 )
 
 
@@ -183,6 +208,7 @@ class Place:
         push: This project's client, as it comes.
         poll: The same, without push.
         celery: Celery's client.
+        task: `TASK`, as Celery's user has it.
         counts: The control command by which the worker tells what it has done.
     """
 
@@ -192,6 +218,7 @@ class Place:
     push: FiboClient
     poll: FiboClient
     celery: Celery
+    task: Any
     counts: str
 
     def clean(self) -> None:
@@ -203,6 +230,11 @@ class Place:
         keys = list(self.redis.scan_iter(match="celery-task-meta-*", count=1000))
         for start in range(0, len(keys), 500):
             self.redis.unlink(*keys[start : start + 500])
+
+    def server_cpu(self) -> float:
+        """Give the seconds of CPU that the server has used so far."""
+        said = self.redis.info("cpu")
+        return float(said["used_cpu_user"] + said["used_cpu_sys"])
 
     def settle(self) -> None:
         """Clean up after warming up, and let garbage collection leave alone what is loaded by now.
@@ -255,7 +287,7 @@ class Bench:
         sizes: How much is done in one repeat.
         repeats: How often most things are measured.
         say: Shows a line.
-        checks: Whether answers were right: of ``ours``, of ``Celery``.
+        checks: Whether answers were right: of ``ours``, of ``Celery``, of the raw ``prototype``.
         curves: What the plots show.
     """
 
@@ -265,7 +297,7 @@ class Bench:
     sizes: Sizes
     repeats: int
     say: Callable[[str], None]
-    checks: dict[str, Checks] = dataclasses.field(default_factory=lambda: {"ours": Checks(), "Celery": Checks()})
+    checks: dict[str, Checks] = dataclasses.field(default_factory=lambda: {side: Checks() for side in SIDES})
     curves: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -275,9 +307,9 @@ class Bench:
         url = self.server.fresh_url()
         place = self._place(url, self.stack.enter_context(stock_worker(url, concurrency=2)), "stats")
         for _ in range(WARM_UP):
-            self.run(place.push.fibo_task(N, timeout=TIMEOUT))
-            self.run(place.poll.fibo_task(N, timeout=TIMEOUT))
-            place.celery.send_task(TASK, (N,)).get(timeout=TIMEOUT)
+            self.run(place.push.celery.call(TASK, (N,), timeout=TIMEOUT))
+            self.run(place.poll.celery.call(TASK, (N,), timeout=TIMEOUT))
+            place.task.delay(N).get(timeout=TIMEOUT)
         place.settle()
         return place
 
@@ -335,13 +367,15 @@ class Bench:
                 getattr(self, name).worker.check()
 
     def _place(self, url: str, worker: WorkerProcess, counts: str) -> Place:
+        app = self.stack.enter_context(celery_client(url))
         place = Place(
             url=url,
             worker=worker,
             redis=self.stack.enter_context(self.server.client(url)),
             push=FiboClient(url),
             poll=FiboClient(url, push=False),
-            celery=self.stack.enter_context(celery_client(url)),
+            celery=app,
+            task=app.task(name=TASK, shared=False)(fibo_task),
             counts=counts,
         )
         for client in (place.push, place.poll):
@@ -365,6 +399,10 @@ def bench(sizes: Sizes, repeats: int, say: Callable[[str], None]) -> Iterator[Be
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(RedisServer())
         yield Bench(stack.enter_context(asyncio.Runner()), server, stack, sizes, repeats, say)
+
+
+def fibo_task(value: int) -> None:
+    """Stand for the task whose code only the worker has."""
 
 
 def in_turns(repeat: int, **sides: Callable[[], Any]) -> dict[str, Any]:

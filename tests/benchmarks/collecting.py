@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import group
 from support.waiting import until
 from tests.benchmarks.bench import INTERVAL, TASK, TIMEOUT, N, Place, in_turns, timed
-from tests.benchmarks.launch import SLICE, our_calls, threaded_calls
+from tests.benchmarks.launch import RESOLVED, SLICE, bare_calls, our_calls, threaded_calls
 from tests.benchmarks.report import Row
 from tests.benchmarks.sending import BATCH, idle, ready_bytes
 
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
     from fibo_client import FiboClient
 
-GROUP_REPEATS = 3
-"""Celery takes some twenty seconds for each."""
-
-THREAD_REPEATS = 3
-
 
 # One task a value, on a plain worker.
 
@@ -38,7 +33,7 @@ def end_to_end(here: Bench) -> list[Row]:
     """Send many tasks, one value each, to a plain worker, and collect all answers."""
     count, place = here.sizes.bulk, here.stock
     row = Row(
-        f"{count:,} tasks of one value, plain worker", "values/s", "more", goal=1.3, limit="the worker alone, no client"
+        f"{count:,} tasks of one value, plain worker", "values/s", "more", goal=1.4, limit="the worker alone, no client"
     )
     with idle(here) as (client, _, redis):
         messages = [ready_bytes(here, client, redis, count) for _ in range(here.repeats)]
@@ -110,16 +105,17 @@ def push(place: Place, messages: list[bytes]) -> None:
 
 def many(here: Bench) -> list[Row]:
     """Compute the first so many Fibonacci numbers by one `fibonacci_many`, and by Celery's group of as many tasks."""
-    count, repeats = here.sizes.many, min(here.repeats, GROUP_REPEATS)
+    count, repeats = here.sizes.many, here.repeats
     row = Row(
         f"fibonacci_many(range({count:,}))",
         "values/s",
         "more",
-        goal=100,
+        goal=150,
         note=f"all numbers are distinct. Celery runs the same {count:,} numbers as a group, one task each, on the same "
         f"worker; {repeats} repeats. The limit is one core that computes all and turns each into hex and back, with "
         "no wire; the worker has two.",
         limit="one core, no wire",
+        headline=f"{count:,} numbers by fibonacci_many",
     )
     for repeat in range(repeats):
         came = in_turns(
@@ -181,27 +177,32 @@ def local_many(count: int) -> float:
 
 def concurrent(here: Bench) -> list[Row]:
     """Make many calls at once, and let Celery make as many as it can in some ten seconds, in threads."""
-    count, threaded, repeats = here.sizes.concurrent, here.sizes.threaded, min(here.repeats, THREAD_REPEATS)
+    count, threaded, repeats = here.sizes.concurrent, here.sizes.threaded, here.repeats
     row = Row(
         f"{count:,} concurrent fibonacci(n), slices of {SLICE}",
         "calls/s",
         "more",
-        goal=40,
+        goal=100,
         beside="Celery in threads",
         note=f"all n are distinct. Celery makes {threaded:,} calls with the first {threaded:,} of the same numbers, "
-        "each by asyncio.to_thread(send_task(...).get).",
+        "each by asyncio.to_thread(send_task(...).get). Bare futures: the same program on futures that a callback "
+        f"resolves, {RESOLVED} an iteration, once all are launched.",
     )
+    beside_bare = Row(row.what, "calls/s", "more", goal=0.40, beside="bare futures")
     celery_concurrent(here, 50)  # each thread has connections of its own
     for repeat in range(repeats):
         came = in_turns(
             repeat,
             ours=partial(our_concurrent, here, count),
             celery=partial(celery_concurrent, here, threaded),
+            bare=partial(bare_concurrent, here, count),
         )
         ours, work = came["ours"]
         row.add(count / ours, threaded / came["celery"], work=work)
+        beside_bare.add(count / ours, count / came["bare"])
         here.tell(row, repeat, repeats)
-    return [row]
+        here.tell(beside_bare, repeat, repeats)
+    return [row, beside_bare]
 
 
 def our_concurrent(here: Bench, count: int) -> tuple[float, Work]:
@@ -223,3 +224,14 @@ def celery_concurrent(here: Bench, count: int) -> float:
     took = here.run(compute())
     place.clean()
     return took
+
+
+def bare_concurrent(here: Bench, count: int) -> float:
+    """Time as many tasks that await futures."""
+
+    async def compute() -> float:
+        began = time.perf_counter()
+        await bare_calls(count)
+        return time.perf_counter() - began
+
+    return here.run(compute())

@@ -31,7 +31,7 @@ def pending(here: Bench) -> list[Row]:
         f"{count:,} pending results, nothing finishing",
         "commands/s",
         "less",
-        goal=5,
+        goal=2,
         beside=None,
         note="one waiter a result, with push; a Redis of its own, whose own count is read before and after "
         f"{seconds:g} seconds; the bench's own INFO is not counted.",
@@ -75,7 +75,7 @@ def importing(here: Bench) -> list[Row]:
         "import fibo_client.client",
         "ms",
         "less",
-        goal=1.3,
+        goal=1.1,
         beside=beside,
         note="the median of five fresh interpreters of each, in turns, less the time that one takes to import nothing.",
     )

@@ -23,7 +23,7 @@ def huge(here: Bench) -> list[Row]:
         f"F({n:,}), one call",
         "ms",
         "less",
-        goal=3,
+        goal=1.5,
         beside="gmpy2 and hex both ways, here",
         note="the other side computes the number in the bench's own process, writes it as hex and reads that back.",
     )

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import calls, collecting, curves, idling, lag, large, sending, service, streams, telemetry
+from tests.benchmarks import (
+    calls,
+    collecting,
+    crowds,
+    curves,
+    distant,
+    idling,
+    lag,
+    large,
+    sending,
+    service,
+    steps,
+    streams,
+    telemetry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,18 +28,23 @@ if TYPE_CHECKING:
     from tests.benchmarks.report import Row
 
 MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
+    "call": calls.one_call,
+    "distant": distant.distant,
     "submit": sending.submit,
+    "flooded": calls.flooded,
     "bulk": collecting.end_to_end,
     "many": collecting.many,
     "concurrent": collecting.concurrent,
-    "call": calls.one_call,
-    "mixed": calls.mixed,
+    **{f"steps-{name}": partial(steps.longest, name) for name in steps.PROGRAMS},
     "lag": lag.lag,
-    "service": service.healthz,
+    "mixed": calls.mixed,
     "huge": large.huge,
     "stream": streams.stream,
     "pending": idling.pending,
+    "memory": crowds.held,
+    "clients": crowds.clients,
     "import": idling.importing,
+    "service": service.healthz,
     "telemetry": telemetry.telemetry,
     # These make no rows: the plots show them.
     "batches": curves.batches,

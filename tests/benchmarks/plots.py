@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -46,6 +46,7 @@ def draw(curves: Mapping[str, Any], folder: Path) -> list[Path]:
         The files.
     """
     plots = {
+        "headlines": ("headlines", headlines),
         "throughput": ("throughput by batch", throughput),
         "latency": ("latency by callers", latency),
         "lag": ("lag over time", lag),
@@ -53,7 +54,7 @@ def draw(curves: Mapping[str, Any], folder: Path) -> list[Path]:
     }
     written = []
     for name, (curve, plot) in plots.items():
-        if curve not in curves:
+        if not curves.get(curve):
             continue
         with mpl.rc_context(STYLE):
             figure = Figure(layout="constrained")
@@ -64,6 +65,25 @@ def draw(curves: Mapping[str, Any], folder: Path) -> list[Path]:
         path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
         written.append(path)
     return written
+
+
+def headlines(axes: Axes, curve: Sequence[tuple[str, float, float | None]]) -> None:
+    """How many times better than Celery's client the rows at the top are."""
+    names = [name for name, _, _ in curve]
+    bars = axes.barh(names, [times - 1 for _, times, _ in curve], left=1, color=OURS, height=0.55)
+    axes.bar_label(bars, [f"{times:,.0f} x" if times >= 10 else f"{times:.1f} x" for _, times, _ in curve], padding=6)
+    for place, (_, _, aim) in enumerate(curve):
+        if aim is not None:
+            label = None if axes.get_legend_handles_labels()[1] else "goal"
+            axes.plot([aim, aim], [place - 0.4, place + 0.4], color=THEIRS, linewidth=2, label=label)
+    axes.axvline(1, color=LIMIT, linewidth=1)
+    axes.set(xscale="log", title="This client beside Celery's", xlabel="times better than Celery's client")
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.invert_yaxis()
+    axes.set_axisbelow(True)
+    axes.grid(visible=False, axis="y")
+    axes.legend(loc="upper right")
 
 
 def throughput(axes: Axes, curve: Mapping[str, Any]) -> None:

@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as of any program in a shell."""
 
+REPEATS = 10
+"""How often most things are measured."""
+
 PACKAGES = ("fibo-client", "fibo-worker", "celery", "kombu", "redis", "hiredis", "gmpy2")
 FOLDER = ROOT / "docs" / "explanation" / "benchmarks"
 RESULTS = "results.json"
 TABLES = "tables.inc"
+HEADLINES = "headlines.inc"
 """Markdown that the page includes. It is no page of its own, and its name says so to Sphinx."""
 
 
@@ -58,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peers: list[report.Peer] = []
     failed: list[str] = []
     sizes = QUICK if chosen.quick else FULL
-    with bench(sizes, chosen.repeats or (2 if chosen.quick else 5), lambda text: console.print(f"  {text}")) as here:
+    with bench(
+        sizes, chosen.repeats or (2 if chosen.quick else REPEATS), lambda text: console.print(f"  {text}")
+    ) as here:
         facts = circumstances(here, quick=chosen.quick)
         try:
             for name in names:
@@ -93,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
         publish(results, folder)
-        console.print(f"Written: {RESULTS}, {TABLES} and the plots, in {os.path.relpath(folder)}")
+        console.print(f"Written: {RESULTS}, {TABLES}, {HEADLINES} and the plots, in {os.path.relpath(folder)}")
     if failed:
         console.print(f"Failed: {', '.join(failed)}")
     ours = here.checks["ours"]
@@ -170,7 +176,8 @@ def publish(results: dict[str, Any], folder: Path) -> None:
     from tests.benchmarks import plots
 
     (folder / TABLES).write_text(report.markdown(results))
-    plots.draw(results["curves"], folder)
+    (folder / HEADLINES).write_text(report.headlines(results))
+    plots.draw({"headlines": report.times_better(results), **results["curves"]}, folder)
 
 
 def estimated() -> list[tuple[int, float, float]]:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.bench import Checks
 
-CAPTION = "Medians over the repeats. Ratios: ours to the other's within one repeat, median (least to greatest)."
+CAPTION = (
+    "Medians over the repeats, or the best of them where the measure says so, and the least to the greatest. "
+    "Ratios: ours to the other's within one repeat."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Row:
         note: What one should know to read the row.
         folded: Whether equal numbers that were computed once are part of it. Such a row says nothing of speed.
         limit: What bounds the figure, where that was measured too.
+        headline: What the row is called at the top of the page, if it stands there.
+        best: Whether the best of the figures counts, and not their median: what else the machine did can only add.
         ours: This project's figures, one a repeat.
         theirs: The figures of the other.
         limits: The figures of the limit.
@@ -58,6 +63,8 @@ class Row:
     note: str = ""
     folded: bool = False
     limit: str = ""
+    headline: str = ""
+    best: bool = False
     ours: list[float] = dataclasses.field(default_factory=list)
     theirs: list[float] = dataclasses.field(default_factory=list)
     limits: list[float] = dataclasses.field(default_factory=list)
@@ -97,7 +104,10 @@ class Row:
     @property
     def judged(self) -> float:
         """What the goal is about: the ratio, or the figure itself where nothing was compared."""
-        return statistics.median(self.ours if self.beside is None else self.ratios)
+        figures = self.ours if self.beside is None else self.ratios
+        if self.best:
+            return min(figures) if self.better == "less" else max(figures)
+        return statistics.median(figures)
 
     @property
     def met(self) -> bool | None:
@@ -175,22 +185,44 @@ def cells(row: Row) -> list[str]:
     Returns:
         Text for each of `HEADINGS`.
     """
-    ratio = ""
-    if row.ratio is not None:
-        ratio = f"{number(row.ratio)} ({number(min(row.ratios))} to {number(max(row.ratios))})"
-    goal = "" if row.goal is None else f"{'>=' if row.better == 'more' else '<='} {row.goal:g}"
+    alone = row.beside is None
     return [
         f"{row.what} [folded]" if row.folded or row.fewer_computed else row.what,
         row.beside or "",
-        ratio,
-        number(median(row.ours)),
+        "" if alone else spread(row.judged, row.ratios),
+        spread(row.judged, row.ours) if alone else number(median(row.ours)),
         number(median(row.theirs)),
         row.unit,
-        goal,
-        {None: "", True: "met", False: "missed"}[row.met],
+        goal(row),
+        verdict(row),
         computed(row),
         f"{row.limit}: {number(median(row.limits))}" if row.limits else "",
     ]
+
+
+def goal(row: Row) -> str:
+    """Write what a row should be. It is empty where there is no goal."""
+    return "" if row.goal is None else f"{'>=' if row.better == 'more' else '<='} {row.goal:g}"
+
+
+def verdict(row: Row) -> str:
+    """Say whether a row is what it should be. It is empty where there is no goal."""
+    return {None: "", True: "met", False: "missed"}[row.met]
+
+
+def spread(figure: float, figures: Sequence[float]) -> str:
+    """Write a figure, and between which others it is.
+
+    Args:
+        figure: The median, or the best.
+        figures: All of them.
+
+    Returns:
+        Text. A single figure has no spread.
+    """
+    if len(figures) < 2:
+        return number(figure)
+    return f"{number(figure)} ({number(min(figures))} to {number(max(figures))})"
 
 
 def computed(row: Row) -> str:
@@ -275,7 +307,7 @@ def right(checks: Mapping[str, Checks]) -> list[str]:
     Returns:
         Lines.
     """
-    return [f"Right answers, {side}: {each.right:,} of {each.asked:,}" for side, each in checks.items()]
+    return [f"Right answers, {side}: {each.right:,} of {each.asked:,}" for side, each in checks.items() if each.asked]
 
 
 # For the page.
@@ -304,6 +336,45 @@ def markdown(results: Mapping[str, Any]) -> str:
         records = [[f"{n:,}", number(took * 1e6), number(said * 1e6)] for n, took, said in results["estimates"]]
         parts += ["### What one number costs a worker", pipes(("n", "measured, µs", "estimated, µs"), records)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+HEADLINE_HEADINGS = ("measure", "this client", "Celery's", "unit", "ratio", "goal", "met?")
+
+
+def headlines(results: Mapping[str, Any]) -> str:
+    """Write the table at the top of the page: the rows that a user cares about most.
+
+    Args:
+        results: What the run wrote as JSON.
+
+    Returns:
+        Markdown.
+    """
+    lines = []
+    for row in (from_json(Row, each) for each in results["measures"]):
+        if row.headline:
+            ours = number(row.judged if row.beside is None else median(row.ours))
+            ratio = "" if row.ratio is None else number(row.ratio)
+            lines.append([row.headline, ours, number(median(row.theirs)), row.unit, ratio, goal(row), verdict(row)])
+    return pipes(HEADLINE_HEADINGS, lines) + "\n"
+
+
+def times_better(results: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
+    """Say how many times better than Celery's each of the rows at the top is.
+
+    Args:
+        results: What the run wrote as JSON.
+
+    Returns:
+        What a row is called there, how many times better it is, and how many times it should be.
+    """
+    bars = []
+    for row in (from_json(Row, each) for each in results["measures"]):
+        if row.headline and row.ratio is not None:
+            turned = row.better == "less"
+            aim = row.goal and (1 / row.goal if turned else row.goal)
+            bars.append((row.headline, 1 / row.ratio if turned else row.ratio, aim))
+    return bars
 
 
 @dataclasses.dataclass(frozen=True)

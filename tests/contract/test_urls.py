@@ -38,6 +38,7 @@ class Row:
         url: The URL.
         tls: What Celery takes as ``broker_use_ssl`` and ``redis_backend_use_ssl``, and this client as `RedisOptions`.
         conf: More of Celery's settings, which this client has not.
+        client_name: What this client takes as `RedisOptions`, and Celery's broker as ``broker_transport_options``.
         differs: In which role which fields differ: what it is here, and what it is to Celery.
         because: Why.
     """
@@ -45,6 +46,7 @@ class Row:
     url: str
     tls: Mapping[str, Any] = field(default_factory=dict)
     conf: Mapping[str, Any] = field(default_factory=dict)
+    client_name: str | None = None
     differs: Mapping[str, Mapping[str, tuple[Any, Any]]] = field(default_factory=dict)
     because: str = ""
 
@@ -62,6 +64,24 @@ def only_there(*roles: str) -> dict[str, dict[str, tuple[bool, bool]]]:
     return {role: {"refused": (True, False)} for role in roles}
 
 
+STARTS = {
+    "redis": "redis://h/1?",
+    "rediss": "rediss://h/1?ssl_cert_reqs=required&",
+    "socket": "redis+socket:///s?virtual_host=1&",
+    "sentinel": "sentinel://h:1/1?",
+}
+
+
+def options(*texts: str, on: str, because: str = "", **differs: Mapping[str, tuple[Any, Any]]) -> list[Row]:
+    """A row for each option with each of the schemes."""
+    of_roles = {role: differs[kind] for role, kind in ((BROKER, "broker"), (BACKEND, "backend")) if kind in differs}
+    return [
+        Row(f"{STARTS[scheme]}{text}", differs=of_roles, because=because) for scheme in on.split() for text in texts
+    ]
+
+
+HERE, THERE = {"refused": (False, True)}, {"refused": (True, False)}
+"""What only this client reads, and what only Celery does."""
 FILES = {"ssl_ca_certs": "/ca.crt", "ssl_certfile": "/client.crt", "ssl_keyfile": "/client.key"}
 QUERY = "ssl_ca_certs=%2Fvar%2Fca.pem&ssl_certfile=%2Fvar%2Fcert.pem&ssl_keyfile=%2Fvar%2Fkey.pem"
 
@@ -69,7 +89,18 @@ LOCAL = "two names of this machine; here they are one, so that both roles can sh
 CHECKED = "a certificate is checked unless somebody says that it shall not be; kombu checks none, and Celery asks"
 SAY_TLS = "TLS has the scheme rediss://; a setting that is dropped, or a scheme that lies, is plaintext one day"
 NO_IMPORT = "nothing is imported because a URL says so"
-OWN_CONNECTIONS = "it is about Celery's own connections, and kombu refuses it; here the setting is io_timeout"
+TIME_LIMIT = "kombu refuses it, or drops it in silence; here the setting is io_timeout"
+BOTH_ROLES = "kombu refuses it in the URL of a broker; here a URL means the same in both roles"
+TIME_LIMITS_OF_CELERY = "redis-py has no such limit; here all of Celery's limits are passed over"
+SENTINELS_DROP = "Celery's result backend drops the options of Sentinels in silence"
+IN_ITS_PLACE = "a second place for what the URL says already, or to be dropped in silence"
+NO_OCSP = "a check that is asked for and not made is none, and this client has none"
+NOTHING_DROPPED = "it does nothing on a socket"
+OTHER_BROKERS = "they are kombu's, for other brokers; here a URL means the same in both roles"
+NOT_DROPPED = "kombu drops it in silence"
+KOMBUS_BOOLEANS = "kombu takes all but 'false' for yes"
+KOMBUS_NUMBERS = "kombu keeps it as text, and fails when it connects"
+NO_VALKEY = "Celery does not know the schemes of Valkey's own client, which mean a Redis"
 SPELLED_OUT = "Celery asks only those that begin with sentinel://, or nonsense; here all that are named are asked"
 NO_EMPTY = "Celery's result backend takes the nothing behind the last ';' for a Sentinel on localhost"
 LENIENT = "what is meant is plain, and wrong is only how many slashes there are"
@@ -77,7 +108,93 @@ TLS_TO_ALL = "the Sentinels are spoken to as Redis is; Celery speaks plaintext t
 NO_LIST = "a list of servers without Sentinels is no fail-over of Redis: a message may be sent to one that nobody reads"
 URL_ONLY = "user and password stand in the URL"
 
+# Every option that kombu's transport, Celery's result backend or redis-py knows, in both roles
+OPTIONS = [
+    # Read here
+    *options(
+        "client_name=x", "protocol=2", "protocol=3", "socket_keepalive=true", "socket_keepalive=0",
+        on="redis rediss", broker=HERE, because=BOTH_ROLES,
+    ),
+    *options("client_name=x", "protocol=2", on="socket"),
+    *options(
+        "socket_keepalive=true", on="socket", backend=HERE, because=NOTHING_DROPPED
+    ),
+    *options(
+        "client_name=x", on="sentinel", broker=HERE, backend={"client_name": ("x", None)},
+        because=f"{BOTH_ROLES}; {SENTINELS_DROP}",
+    ),
+    *options(
+        "protocol=2", on="sentinel", broker=HERE, backend={"protocol": (2, None)},
+        because=f"{BOTH_ROLES}; {SENTINELS_DROP}",
+    ),
+    *options(
+        "socket_keepalive=no", on="sentinel", broker=HERE, backend={"keepalive": (False, True)},
+        because=f"{BOTH_ROLES}; {SENTINELS_DROP}",
+    ),
+    *options(
+        "ssl_ca_path=/certs", "ssl_ca_data=a%2Bb", "ssl_ciphers=x", "ssl_certfile=/c&ssl_keyfile=/k&ssl_password=x",
+        "ssl_check_hostname=true", "ssl_check_hostname=false",
+        on="rediss",
+    ),
+    *options("ssl_check_hostname=0", on="rediss", broker={"check_hostname": (False, True)}, because=KOMBUS_BOOLEANS),
+    *options("ssl_min_version=771", on="rediss", broker={"ssl_min_version": (771, "771")}, because=KOMBUS_NUMBERS),
+    *options(
+        "ssl_include_verify_flags=VERIFY_X509_STRICT", on="rediss",
+        broker={"ssl_include_verify_flags": (ssl.VERIFY_X509_STRICT, "VERIFY_X509_STRICT")}, because=KOMBUS_NUMBERS,
+    ),
+    *options(
+        "ssl_exclude_verify_flags=VERIFY_X509_STRICT", on="rediss",
+        broker={"ssl_exclude_verify_flags": (ssl.VERIFY_X509_STRICT, "VERIFY_X509_STRICT")}, because=KOMBUS_NUMBERS,
+    ),
+    *options("username=u", "password=p", "username=u&password=p%2Bw", on="redis rediss sentinel"),
+    *options("username=u", "password=p", on="socket", broker=THERE, because=NOT_DROPPED),
+    # Passed over here
+    *options(
+        "decode_responses=1", "encoding=utf-8", "encoding_errors=strict", "health_check_interval=7",
+        "legacy_responses=1", "lib_name=x", "lib_version=1", "max_connections=5", "retry_on_error=x",
+        "retry_on_timeout=1", "socket_keepalive_options=1", "socket_read_size=100",
+        on="redis rediss sentinel", broker=HERE, because=BOTH_ROLES,
+    ),
+    *options(
+        "decode_responses=1", "encoding=utf-8", "encoding_errors=strict", "health_check_interval=7",
+        "legacy_responses=1", "lib_name=x", "lib_version=1", "retry_on_error=x", "retry_on_timeout=1",
+        on="socket",
+    ),
+    *options("max_connections=5", "socket_read_size=100", on="socket", broker=HERE, because=BOTH_ROLES),
+    *options("socket_keepalive_options=1", on="socket", backend=HERE, because=NOTHING_DROPPED),
+    *options(
+        "connect_timeout=3", "heartbeat=1", "insist=1", "login_method=x",
+        on="redis rediss", backend=HERE, because=OTHER_BROKERS,
+    ),
+    *options("connect_timeout=3", "heartbeat=1", "insist=1", "login_method=x", on="sentinel"),
+    # Limits of time
+    *options("socket_timeout=5", "socket_connect_timeout=5", on="redis rediss sentinel"),
+    *options("socket_timeout=5", "socket_connect_timeout=5", on="socket", broker=THERE, because=TIME_LIMIT),
+    *options("timeout=3", on="redis rediss socket", backend=HERE, because=TIME_LIMITS_OF_CELERY),
+    *options("timeout=3", on="sentinel"),
+    # Refused here
+    *options("host=g", "port=2", on="redis rediss sentinel", backend=THERE, because=IN_ITS_PLACE),
+    *options("path=/t", on="socket", broker=THERE, backend=THERE, because=IN_ITS_PLACE),
+    *options("virtual_host=1", on="redis rediss sentinel", backend=THERE, because=IN_ITS_PLACE),
+    *options(
+        "ssl_validate_ocsp=1", "ssl_validate_ocsp_stapled=1", on="rediss", broker=THERE, backend=THERE, because=NO_OCSP
+    ),
+    *options("ssl_ca_data=x", "ssl_cert_reqs=required", on="redis", broker=THERE, because=SAY_TLS),
+    *options("client_name=a%20b", on="redis", backend=THERE, because="Redis refuses it when Celery connects"),
+    *options("protocol=4", on="redis"),
+    *options("nonsense=1", "visibility_timeout=7", "master_name=m", "global_keyprefix=x", on="redis rediss socket"),
+    *options("nonsense=1", on="sentinel", backend=THERE, because=SENTINELS_DROP),
+    # In the settings, and beside a URL
+    Row("redis://h", conf={"redis_client_name": "x"}, client_name="x"),
+    Row("redis://h?client_name=x", client_name="x", differs={BROKER: HERE}, because=BOTH_ROLES),
+    Row("valkey://h/1", differs=only_here(*ROLES), because=NO_VALKEY),
+    Row("valkeys://h/1?ssl_cert_reqs=required", differs=only_here(*ROLES), because=NO_VALKEY),
+    Row("unix:///s"),
+    Row("valkey+socket:///s"),
+]  # fmt: skip
+
 TABLE = [
+    *OPTIONS,
     # What is in kombu's own test_redis.py, test_url.py and test_connection.py
     Row("redis://", differs={BROKER: {"host": ("localhost", "127.0.0.1")}}, because=LOCAL),
     Row("redis://localhost/0"),
@@ -150,7 +267,7 @@ TABLE = [
     # What is in Celery's own test_redis.py
     Row("redis://:bosco@vandelay.com:123//1"),
     Row("redis://username:bosco@vandelay.com:123//1"),
-    Row("redis://vandelay.com:123//1", conf={"redis_client_name": "celery-worker"}),
+    Row("redis://vandelay.com:123//1", conf={"redis_client_name": "celery-worker"}, client_name="celery-worker"),
     Row("redis://vandelay.com:123//1", conf={"redis_backend_health_check_interval": 10}),
     *(
         Row(
@@ -172,6 +289,8 @@ TABLE = [
         Row(
             "rediss://:bosco@vandelay.com:123//1",
             tls={"ssl_cert_reqs": mode, **FILES},
+            differs=only_here(BROKER) if mode == "CERT_REQUIRED" else {},
+            because="kombu hands the name on to redis-py, which does not know it",
         )
         for mode in (ssl.CERT_REQUIRED, "required", "CERT_REQUIRED")
     ),
@@ -261,11 +380,10 @@ TABLE = [
     Row("redis://h/0;"),
     Row("redis://a/1;redis://b/1", differs=only_there(BROKER), because=NO_LIST),
     Row("redis://h?db=3", differs=only_here(BROKER), because="where it is read, it is read as Celery reads it"),
-    Row("redis://h?max_connections=3&retry_on_timeout=true"),
+    Row("redis://h?max_connections=3&retry_on_timeout=true", differs={BROKER: HERE}, because=BOTH_ROLES),
     Row(
         "redis+socket:///s?db=3", differs=only_there(BROKER), because="kombu drops it in silence, and reads database 0"
     ),
-    Row("redis+socket:///s?socket_timeout=3", differs=only_there(BROKER), because=OWN_CONNECTIONS),
     *map(
         Row,
         [
@@ -305,15 +423,25 @@ def mode(value: Any) -> str:
     return named[value].name if isinstance(value, str) else ssl.VerifyMode(value).name
 
 
+FLAGS = ("ssl_include_verify_flags", "ssl_exclude_verify_flags")
+MORE_TLS = (*FILES, "ssl_ca_path", "ssl_ca_data", "ssl_password", "ssl_min_version", "ssl_ciphers", *FLAGS)
+
+
 def told(connection_class: type, options: Mapping[str, Any]) -> Outcome:
     """What redis-py would connect to."""
-    names = ("host", "port", "path", "db", "username", "password")
+    names = ("host", "port", "path", "db", "username", "password", "client_name")
     outcome = {name: options[name] for name in names if options.get(name) is not None}
+    if options.get("protocol") is not None:
+        outcome["protocol"] = int(options["protocol"])
+    outcome["keepalive"] = options.get("socket_keepalive") is not False
     if issubclass(connection_class, redis_py.SSLConnection):
-        outcome["tls"] = mode(options["ssl_cert_reqs"])
+        outcome["tls"] = mode(options.get("ssl_cert_reqs", "required"))
         # As redis-py has it where nobody says.
         outcome["check_hostname"] = options.get("ssl_check_hostname", outcome["tls"] != "CERT_NONE")
-        outcome |= {name: options[name] for name in FILES if options.get(name) is not None}
+        outcome |= {name: options[name] for name in MORE_TLS if options.get(name) is not None}
+        for name in FLAGS:
+            if isinstance(outcome.get(name), list):
+                (outcome[name],) = outcome[name]
     return outcome
 
 
@@ -340,8 +468,9 @@ def kombus(app: celery.Celery) -> Outcome:
             setattr(channel, name, connection.transport_options[name])
     if issubclass(kind, SentinelChannel):
         return told_by_sentinels(channel._sentinel_managed_pool())
-    options = channel._connparams()
-    return told(options["connection_class"], options)
+    pool = redis_py.ConnectionPool(**channel._connparams())
+    pool.make_connection()
+    return told(pool.connection_class, pool.connection_kwargs)
 
 
 def celerys(app: celery.Celery) -> Outcome:
@@ -349,12 +478,14 @@ def celerys(app: celery.Celery) -> Outcome:
     options = app.backend.connparams
     if "hosts" in options:
         return told_by_sentinels(app.backend._get_pool(**options))
-    return told(options.get("connection_class", redis_py.Connection), options)
+    pool = app.backend.client.connection_pool
+    pool.make_connection()
+    return told(pool.connection_class, pool.connection_kwargs)
 
 
 def theirs(row: Row, role: str) -> Outcome:
     conf = {
-        "broker_transport_options": {"master_name": MASTER},
+        "broker_transport_options": {"master_name": MASTER, "client_name": row.client_name},
         "result_backend_transport_options": {"master_name": MASTER},
         **({"broker_use_ssl": row.tls, "redis_backend_use_ssl": row.tls} if row.tls else {}),
         **row.conf,
@@ -373,21 +504,23 @@ def theirs(row: Row, role: str) -> Outcome:
 
 def ours(row: Row, role: str) -> Outcome:
     try:
-        address = parse_url(row.url, RedisOptions(master_name=MASTER, **row.tls), role=role)
+        address = parse_url(
+            row.url, RedisOptions(master_name=MASTER, client_name=row.client_name, **row.tls), role=role
+        )
     except ConfigError:
         return {"refused": True}
     outcome = {
         name: getattr(address, name)
-        for name in ("host", "port", "path", "username", "password")
+        for name in ("host", "port", "path", "username", "password", "client_name", "protocol")
         if getattr(address, name)
     }
-    outcome["db"] = address.db
+    outcome |= {"db": address.db, "keepalive": address.keepalive}
     if address.kind == "sentinel":
         outcome |= {"master": address.master_name, "sentinels": list(address.hosts), "sentinels_tls": bool(address.ssl)}
     if address.ssl is not None:
         outcome |= {"tls": mode(address.ssl.cert_reqs), "check_hostname": address.ssl.check_hostname}
-        files = {f"ssl_{name}": getattr(address.ssl, name) for name in ("ca_certs", "certfile", "keyfile")}
-        outcome |= {name: path for name, path in files.items() if path is not None}
+        more = {name: getattr(address.ssl, name.removeprefix("ssl_")) for name in MORE_TLS}
+        outcome |= {name: value for name, value in more.items() if value is not None}
     return outcome
 
 

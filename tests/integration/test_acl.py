@@ -18,16 +18,16 @@ import kombu
 import pytest
 import redis as redis_py
 import redis.asyncio
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionError, ResponseError
 from support.acl import CLIENT, FLOWER, PAGE, WORKER, lines, make_user, make_users, refusals, takes, version
 from support.hand import Hand
 from support.servers import RedisServer, redis_binaries
 from support.waiting import eventually
 
 from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient, reader
-from fibo_client.celery.redis import connections
-from fibo_client.errors import FiboError, PublishError
+from fibo_client.celery import CeleryClient, reader, session
+from fibo_client.celery.redis import server as redis_server_module
+from fibo_client.errors import FiboError, PublishError, ResultTooLargeError
 from fibo_worker.dev import WorkerProcess
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
@@ -38,12 +38,11 @@ BRACKETS, PLAIN = lines(CLIENT)
 """The client's two lines."""
 
 QUEUE, RESULT = "celery", "celery-task-meta-x"
-BINDINGS, REPLIES = "_kombu.binding.reply.celery.pidbox", "a-b.reply.celery.pidbox"
+REPLIES = "a-b.reply.celery.pidbox"
 KEYS = {
     "celery": QUEUE,
     "celery??[369]": "celery\x06\x163",
     "celery-task-meta-*": RESULT,
-    "_kombu.binding.reply.celery.pidbox": BINDINGS,
     "*-*.reply.celery.pidbox": REPLIES,
 }
 """A key for each pattern of the client's lines, which no other of them has."""
@@ -160,9 +159,9 @@ async def test_all_that_a_client_and_a_worker_do_is_allowed(served, push):
     [
         "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "CONFIG GET *", "ACL LIST", "MONITOR", "INFO", "SHUTDOWN",
         "CLIENT LIST", "GET other", "GET celery-task-meta-x", "MGET other", "SET celery-task-meta-x 1", "DEL celery",
-        "LRANGE celery 0 -1", "BRPOP other 1", "LPUSH other x", "SUBSCRIBE other", "PSUBSCRIBE *",
+        "LRANGE other 0 -1", "BRPOP celery 1", "LPUSH other x", "SUBSCRIBE other", "PSUBSCRIBE *",
         "PSUBSCRIBE celery-task-meta-*", "PUBLISH other x", "EVAL return 0", "SADD _kombu.binding.celery x",
-        "UNLINK unacked", "MULTI", "SCRIPT FLUSH",
+        "UNLINK unacked", "WATCH celery", "SCRIPT FLUSH",
     ],
 )  # fmt: skip
 def test_a_client_may_do_nothing_else(url, command):
@@ -208,8 +207,8 @@ def test_a_worker_s_user_may_put_back_what_a_lost_one_had(server):
 # What each word of the client's lines is for.
 
 
-BEHIND = dict.fromkeys(("LPUSH", "PUBLISH", "RPUSH", "SADD", "SREM"), "x")
-BEHIND |= {"BRPOP": "0.01", "LRANGE": "0 -1", "PEXPIRE": "1000"}
+BEHIND = dict.fromkeys(("LPUSH", "PUBLISH", "RPUSH"), "x")
+BEHIND |= {"LRANGE": "0 -1", "LTRIM": "0 -1", "PEXPIRE": "1000"}
 """What a command needs behind its key."""
 
 
@@ -220,10 +219,10 @@ def is_refused(url, *command):
         connection.connect()
         connection.send_command(*command, *BEHIND.get(command[0], "").split())
         connection.read_response()
-    except (NoPermissionError, AuthenticationError):
+    except (NoPermissionError, AuthenticationError, ExecAbortError):
         return True
     except ResponseError as error:
-        if not str(error).startswith("WRONGTYPE"):
+        if not str(error).startswith(("WRONGTYPE", "EXEC without MULTI")):
             raise
     finally:
         connection.disconnect()
@@ -244,20 +243,27 @@ async def what_a_client_says(url, db, admin_url, monkeypatch):
     """Have a client do all that it can, a hand answering. Gives its commands, each with the first key or channel."""
     said = []
 
-    def packed(commands, packed=connections._packed):
-        # What we say of ourselves may be refused.
-        needed = [each for each in commands if each[0] != "CLIENT"]
-        said.extend((str(name), *[str(each) for each in arguments[:1]]) for name, *arguments in needed)
-        return packed(commands)
+    async def listen(monitor):
+        async for entry in monitor.listen():
+            if int(entry["client_port"]) not in others:
+                name, *arguments = entry["command"].split(" ")
+                said.append((name.upper(), *[each.encode().decode("unicode_escape") for each in arguments[:1]]))
 
     async def has_said(name):
         return any(each[0] == name for each in said)
 
-    monkeypatch.setattr(connections, "_packed", packed)
-    monkeypatch.setattr(reader, "PING_AFTER", 0.05)
+    monkeypatch.setattr(session, "KEEP_ALIVE", 0.05)
+    monkeypatch.setattr(redis_server_module, "IDLE", 0.05)
     monkeypatch.setattr(reader, "STALE_FOR", 0.05)
-    async with redis.asyncio.Redis.from_url(admin_url) as direct, direct.pubsub() as ear, CeleryClient(url) as client:
+    async with (
+        redis.asyncio.Redis.from_url(admin_url) as direct,
+        direct.pubsub() as ear,
+        direct.monitor() as monitor,
+        CeleryClient(url, max_result_bytes=100_000) as client,
+    ):
         await ear.subscribe(f"/{db}.celery.pidbox")  # Who asks waits for as many answers as there are ears.
+        others = {int(each["addr"].rpartition(":")[2]) for each in await direct.client_list()}
+        listening = asyncio.create_task(listen(monitor))
         result = await client.send_task("nobody.knows")
         waiting = asyncio.create_task(result.get(timeout=20))
         await eventually(lambda: has_said("PING"))
@@ -265,10 +271,17 @@ async def what_a_client_says(url, db, admin_url, monkeypatch):
         assert await waiting == 1
         await eventually(lambda: has_said("UNSUBSCRIBE"))
         await result.forget()
+        large = client.result("large")
+        await Hand(direct).put("large", result="x" * 300_000, publish=False)
+        with pytest.raises(ResultTooLargeError):
+            await large.get(timeout=20)
+        await large.forget()
         await client.send_task("nobody.knows", priority=9)
         await client.ping(timeout=0.05)
         assert (await client.diagnose(result, timeout=0.5)).depth == 2
-    return set(said)
+        await eventually(lambda: has_said("LTRIM"))
+        listening.cancel()
+    return {each for each in said if each[0] not in ("CLIENT", "HELLO", "AUTH")}
 
 
 async def test_each_word_of_the_client_s_line_is_needed(server, side, monkeypatch):
@@ -287,7 +300,9 @@ async def test_each_word_of_the_client_s_line_is_needed(server, side, monkeypatc
         return {each for each in (*said, foreign) if is_refused(url, *each)}
 
     # Where the client may not look into the queue, a diagnosis does without.
-    right = {foreign, *(each for each in said if each[0] == "LRANGE")}
+    right = {foreign}
+    if side.has_brackets:
+        right |= {each for each in said if each[0] == "LRANGE" and not each[1].endswith("pidbox")}
     with server.client() as direct:
         usual = direct.config_get("acl-pubsub-default")
         direct.config_set("acl-pubsub-default", "allchannels")  # as Redis 6.2 has it
@@ -304,7 +319,7 @@ async def test_each_word_of_the_client_s_line_is_needed(server, side, monkeypatc
 def pairs(line):
     """The commands of a line of the client that take a key, each with each pattern that it may have."""
     groups = [word[1:-1].split() for word in line if word.startswith("(")] or [line]
-    keyless = {"ping", "select", "subscribe", "unsubscribe", "publish"}
+    keyless = {"ping", "select", "multi", "exec", "subscribe", "unsubscribe", "publish"}
     return {
         (word[1:], pattern[1:])
         for group in groups
@@ -343,24 +358,22 @@ def mischief(server):
 
 
 @without_brackets
-def test_without_brackets_tasks_can_be_taken_read_overtaken_deleted_and_kept_out(mischief):
+def test_without_brackets_tasks_can_be_read_dropped_overtaken_and_deleted(mischief):
     client, everybody = mischief
     everybody.lpush(QUEUE, "another's", "one more")
     client.rpush(QUEUE, "first")
-    assert client.brpop(QUEUE) == (QUEUE.encode(), b"first")
-    assert client.brpop(QUEUE) == (QUEUE.encode(), b"another's")
+    assert client.lrange(QUEUE, 0, -1) == [b"one more", b"another's", b"first"]
+    assert client.ltrim(QUEUE, 0, 0)
+    assert everybody.lrange(QUEUE, 0, -1) == [b"one more"]
     assert client.mget(QUEUE) == [None]  # It reads no list.
     assert client.unlink(QUEUE) == 1
     everybody.lpush(QUEUE, "another's")
     assert client.pexpire(QUEUE, 0)
     assert not everybody.exists(QUEUE)
-    client.sadd(QUEUE, "anything")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        everybody.lpush(QUEUE, "one more")
 
 
 @without_brackets
-@pytest.mark.parametrize("put", ["lpush", "rpush", "sadd"])
+@pytest.mark.parametrize("put", ["lpush", "rpush"])
 def test_without_brackets_a_result_can_be_kept_from_being_stored(server, mischief, put):
     client, _ = mischief
     getattr(client, put)(RESULT, "anything")
@@ -373,12 +386,8 @@ def test_without_brackets_a_result_can_be_kept_from_being_stored(server, mischie
 
 
 @without_brackets
-def test_without_brackets_the_places_of_answers_can_be_deleted(mischief):
+def test_without_brackets_an_answer_of_another_can_be_deleted_in_another_way(mischief):
     client, everybody = mischief
-    for delete in (client.unlink, lambda key: client.pexpire(key, 0)):
-        everybody.sadd(BINDINGS, "another's")
-        assert delete(BINDINGS) == 1
-        assert not everybody.exists(BINDINGS)
     everybody.rpush(REPLIES, "an answer")
     assert client.unlink(REPLIES) == 1
 
@@ -395,7 +404,7 @@ def test_an_answer_of_another_can_be_deleted_with_either_line(url, server):
 
 def reduced(line):
     """Take remote control from a line of the client, as the page says it."""
-    asking = {"+publish", "&/0.celery.pidbox", "+sadd", "+srem", "+brpop", "+rpush", "+pexpire"}
+    asking = {"+publish", "&/0.celery.pidbox", "+multi", "+exec", "+rpush", "+pexpire", "+lrange", "+ltrim"}
     return [word for word in line if word not in asking and "reply" not in word]
 
 
@@ -440,12 +449,12 @@ async def test_a_refused_publish_names_the_command_and_says_what_to_do(server, u
     [
         ("MGET", lambda client: client.result("0" * 8).ready()),
         ("PUBLISH", lambda client: client.revoke("0" * 8)),
-        ("SADD|PUBLISH", lambda client: client.ping(timeout=1)),
+        ("RPUSH|PUBLISH", lambda client: client.ping(timeout=1)),
     ],
     ids=["read", "revoke", "ping"],
 )
 async def test_another_refusal_names_its_command_too(server, side, command, use):
-    missing = {"+mget", "+publish", "+sadd"}
+    missing = {"+mget", "+publish", "+rpush"}
     words = [word for word in side.line if word not in missing and not word.startswith("(")]
     async with CeleryClient(make_user(server, words)) as client:
         with pytest.raises(FiboError, match=rf"({command}): .*permissions.*must allow"):

@@ -17,7 +17,8 @@ from support.steps import WAYS, SteppedLoop, by_cancel
 from support.waiting import eventually
 
 from fibo_client import FiboClient
-from fibo_client.celery import RedisOptions, RemoteTask
+from fibo_client.celery import RemoteTask
+from fibo_client.celery.publisher import MAX_IN_FLIGHT
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK
 
 MOST_STEPS = 400
@@ -196,9 +197,9 @@ async def revoke(stage):
     assert await stage.celery.revoke(["nothing-of-anybody", stage.handle()]) == 1
 
 
-async def more_than_there_are_connections(stage):
+async def much_at_once(stage):
     handle = stage.celery.result("nothing-of-anybody")
-    await asyncio.gather(*(handle.forget() for _ in range(2 * stage.client.config.redis.max_connections)))
+    await asyncio.gather(*(handle.forget() for _ in range(20)))
 
 
 async def ping(stage):
@@ -237,7 +238,7 @@ CALLS = [
     forget,
     gather,
     revoke,
-    more_than_there_are_connections,
+    much_at_once,
     ping,
     inspect,
     diagnose,
@@ -287,7 +288,7 @@ def test_a_call_that_is_interrupted_at_any_step_leaves_nothing_behind(stage, ope
 
         assert await walk(interrupted) >= 1
         await eventually(stage.is_unsubscribed)
-        assert await stage.connections() <= stage.client.config.redis.max_connections
+        assert await stage.connections() <= 3
 
     stage.runner.run(check())
 
@@ -319,13 +320,13 @@ def test_a_client_that_is_interrupted_at_any_step_from_opening_to_closing_is_gon
 
 
 @pytest.mark.parametrize("operation", [ping, forget], ids=lambda each: each.__name__)
-def test_a_connection_that_is_given_up_while_it_is_made_takes_no_room(stage, worker, operation):
+def test_a_connection_whose_first_user_gives_up_while_it_is_made_serves_the_others(stage, worker, operation):
     async def check():
         async def interrupted(steps):
-            async with FiboClient(worker.url, redis=RedisOptions(max_connections=3)) as client:
+            async with FiboClient(worker.url) as client:
                 cold = dataclasses.replace(stage, client=client)
                 unfinished = await by_cancel(partial(operation, cold), steps)
-                await asyncio.wait_for(more_than_there_are_connections(cold), timeout=10)
+                await asyncio.wait_for(much_at_once(cold), timeout=10)
                 await check_usable(cold)
             return unfinished
 
@@ -423,8 +424,8 @@ def test_work_is_withdrawn_if_its_caller_was_cancelled_before_it_was_sent(server
     async def check():
         async with hand_of(server) as hand, FiboClient(server.url) as client:
             await client.celery.send_task("the first")
-            await hand.redis.client_pause(20_000, all=False)  # Until the second is answered, nothing else is sent.
-            second = asyncio.create_task(client.celery.send_task("the second"))
+            await hand.redis.client_pause(20_000, all=False)  # Until these are answered, nothing else is sent.
+            others = [asyncio.create_task(client.celery.send_task("another")) for _ in range(MAX_IN_FLIGHT)]
 
             async def held_up() -> bool:
                 return any("b" in each["flags"] for each in await hand.redis.client_list())
@@ -432,11 +433,11 @@ def test_work_is_withdrawn_if_its_caller_was_cancelled_before_it_was_sent(server
             await eventually(held_up)
             for operation in OWNED + HANDED_OUT:
                 assert await by_cancel(partial(operation, client), 1)
-            assert not second.done()
+            assert not any(each.done() for each in others)
             await hand.redis.client_unpause()
-            await second
-            assert await hand.redis.llen("celery") == 2
-            assert client.stats().published == 2
+            await asyncio.gather(*others)
+            assert await hand.redis.llen("celery") == 1 + MAX_IN_FLIGHT
+            assert client.stats().published == 1 + MAX_IN_FLIGHT
 
     run(check())
 

@@ -60,7 +60,7 @@ async def test_tls_to_a_redis_without_it_is_told(server):
     words = ["no connection within 0.3 s", "Does that port speak TLS?", "redis://"]
     await check_call(words, url, io_timeout=0.3)
     async with FiboClient(url, io_timeout=1) as client:
-        with raises_soon(ResultTimeoutError, "had not answered by then", "with TLS or without"):
+        with raises_soon(ResultTimeoutError, "there is no connection yet", "with TLS or without"):
             await client.fibonacci(5, timeout=0.5)
 
 

@@ -10,11 +10,11 @@ import json
 import subprocess
 import time
 import traceback
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
+import hiredis
 import pytest
 import redis as redis_py
-from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, speaks_tls, tls_server
 from support.hostile_text import ESCAPES, check
@@ -24,15 +24,15 @@ from support.silent import listening, turning_away
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient, RedisOptions
-from fibo_client.celery.backends.redis import RedisBackend
 from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.brokers.redis import PORTION
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.connect import connect
-from fibo_client.celery.redis.connections import Connections, _can_read
-from fibo_client.celery.redis.errors import RedisFaultError, outcome_of
+from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.redis.errors import RedisFaultError
+from fibo_client.celery.redis.server import RedisServer as RedisServerLinks
 from fibo_client.celery.redis.urls import parse_url
-from fibo_client.errors import PublishError, PublishUnknownError, ReadError, TooManyConnectionsError, TransportError
+from fibo_client.errors import PublishError, PublishUnknownError, ReadError, ResultTimeoutError, TransportError
 from fibo_client.text import LONGEST
 from fibo_worker.dev import find_redis_server
 
@@ -45,16 +45,6 @@ async def opened(url, **settings):
     finally:
         await broker.aclose()
         await backend.aclose()
-
-
-@contextmanager
-def hurried(connections):
-    """Bound what is begun in the block to 0.2 seconds. A busy machine shall have its time for everything else."""
-    usual, connections._io_timeout = connections._io_timeout, 0.2
-    try:
-        yield
-    finally:
-        connections._io_timeout = usual
 
 
 async def test_many_messages_leave_in_one_command(server, hand):
@@ -73,43 +63,44 @@ async def test_many_results_come_and_go_in_one_command(server, hand):
     assert (commands["mget"], commands["unlink"]) == (1, 1)
 
 
-async def test_the_hidden_defaults_of_redis_py_are_set_explicitly(server):
-    connections = Connections(parse_url(server.url, RedisOptions(), role="broker_url"), CeleryConfig())
-    async with connections.connection() as connection:
-        assert connection.socket_timeout is None
-        assert connection.socket_connect_timeout is None
-        assert connection.health_check_interval == 0
-        assert connection.retry_on_timeout is False
-        assert connection.retry.get_retries() == 0
-        assert connection.protocol == 2
-        assert connection.encoder.decode_responses is False
-    await connections.aclose()
-
-
-async def test_connections_are_bounded_however_many_ask_at_once(server, hand):
-    async with opened(server.url, redis=RedisOptions(max_connections=3)) as (broker, _):
-        assert await asyncio.gather(*(broker.depth("celery") for _ in range(200))) == [0] * 200
-        assert len(await hand.connections()) <= 3
-
-
-async def test_one_server_for_both_is_reached_over_one_set_of_connections(server, hand):
+async def test_whatever_is_done_at_once_there_are_three_connections_at_most(server, hand):
     async with opened(server.url, result_backend=server.url) as (broker, backend):
-        for _ in range(5):
-            await broker.depth("celery")
-            await backend.get_many(["a"])
-        assert len(await hand.connections()) == 1
+        await asyncio.gather(
+            *(broker.depth("celery") for _ in range(100)),
+            *(backend.get_many([str(number)]) for number in range(100)),
+            *(publish(broker, str(number)) for number in range(100)),
+            *(broker.ask(ControlRequest(method="ping"), timeout=0.1) for _ in range(10)),
+            backend.subscribe(Listener()),
+        )
+        assert len(await hand.connections()) == 3
 
 
-async def test_a_connection_that_was_closed_while_it_was_free_is_replaced_without_a_fault(server, hand):
+async def test_two_databases_of_one_server_have_three_connections_for_calls(server, hand):
+    async with CeleryClient(server.database(1), server.database(2)) as client:
+        with pytest.raises(ResultTimeoutError):
+            await client.call("nobody.knows", timeout=0.3)
+        assert len(await hand.connections()) == 3
+
+
+async def test_a_connection_that_was_closed_while_nobody_used_it_is_replaced_without_a_fault(server, hand):
     async with opened(server.url) as (broker, _):
         await publish(broker, "a")
-        before = await hand.connections()
-        (free,) = broker._connections._free
-        await hand.redis.client_kill_filter(_id=before.pop())
-        await eventually(lambda: was_closed(free))
+        connection = broker._redis.sending._connection
+        await hand.redis.client_kill_filter(_id=(await hand.connections()).pop())
+        await eventually(lambda: connection.is_lost)
         await publish(broker, "b")
         assert await hand.redis.llen("celery") == 2
         assert len(await hand.connections()) == 1
+
+
+class Listener:
+    """Is told of what is pushed, and takes no interest."""
+
+    def pushed(self, task_id, payload) -> None:
+        """Do nothing."""
+
+    def lost(self, error) -> None:
+        """Do nothing."""
 
 
 class Relay:
@@ -148,57 +139,60 @@ class Relay:
         self.known.clear()
 
 
-async def test_connections_that_were_forgotten_on_the_way_cost_one_fault_and_not_one_each(server, hand):
+async def test_a_connection_that_was_forgotten_on_the_way_is_found_out_before_use(server, hand, monkeypatch):
+    monkeypatch.setattr("fibo_client.celery.redis.server.PROVEN_FOR", 0.05)
+    monkeypatch.setattr("fibo_client.celery.redis.server.PROOF", 0.2)
     relay = Relay(server.port)
     async with relay.running() as port:
         url = f"redis://127.0.0.1:{port}/{server.url.rpartition('/')[2]}"
         async with opened(url) as (broker, backend):
-            await asyncio.gather(*(publish(broker, name) for name in "abcdef"))
-            assert len(broker._connections._free) > 2
+            await publish(broker, "a")
+            await backend.get_many(["a"])
             relay.forget()
-            with hurried(broker._connections), pytest.raises(PublishUnknownError, match="no answer"):
-                await publish(broker, "lost")
+            await asyncio.sleep(0.1)  # Nothing is heard of it for longer than it is held to be well.
             await publish(broker, "sent")
             assert await backend.get_many(["a"]) == [None]
+            assert await hand.redis.llen("celery") == 2
 
 
-async def was_closed(connection) -> bool:
-    return not connection.is_connected or await _can_read(connection)
+async def test_a_silent_connection_is_replaced_where_another_can_be_had(server, monkeypatch):
+    monkeypatch.setattr("fibo_client.celery.redis.connection.SUSPECT_AFTER", 0.1)
+    relay = Relay(server.port)
+    async with relay.running() as port:
+        url = f"redis://127.0.0.1:{port}/{server.url.rpartition('/')[2]}"
+        async with opened(url, io_timeout=60) as (broker, backend):
+            await publish(broker, "a")
+            await backend.get_many(["a"])
+            relay.forget()
+            lost = asyncio.create_task(publish(broker, "lost"))
+            with pytest.raises(ReadError, match="the connection was silent"):
+                await backend.get_many(["a"])
+            assert await backend.get_many(["a"]) == [None]
+            await publish(broker, "sent")
+            assert not lost.done()  # Its answer may still come.
+        with pytest.raises(PublishUnknownError):
+            await lost
 
 
-async def test_a_connection_with_an_answer_that_nobody_asked_for_is_not_used_again(server, hand):
-    async with opened(server.url) as (broker, backend):
-        connections = broker._connections
-        async with connections.connection() as connection:
-            await connections.send(connection, [("ECHO", "stale")])
-            await eventually(lambda: was_closed(connection))
-        assert await backend.get_many(["a"]) == [None]
-
-
-async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server, hand):
-    connections = Connections(
-        parse_url(server.url, RedisOptions(), role="broker_url"), CeleryConfig(redis=RedisOptions(max_connections=3))
-    )
+async def test_a_cancelled_command_never_leaves_its_answer_to_the_next(server):
+    redis = RedisServerLinks(parse_url(server.url, RedisOptions(), role="broker_url"), CeleryConfig())
     for number in range(100):
-        command = asyncio.create_task(connections.execute(("ECHO", f"cancelled {number}")))
+        command = asyncio.create_task(redis.reading.execute(("ECHO", f"cancelled {number}")))
         for _ in range(number % 5):
             await asyncio.sleep(0)  # A step further.
         command.cancel()
         await asyncio.gather(command, return_exceptions=True)
-        assert await connections.execute(("ECHO", f"asked {number}")) == [f"asked {number}".encode()]
-    await asyncio.gather(*(connections.execute(("PING",)) for _ in range(10)))  # No slot was lost.
-    await connections.aclose()
+        assert await redis.reading.execute(("ECHO", f"asked {number}")) == [f"asked {number}".encode()]
+    await redis.aclose()
 
 
-async def test_waiting_for_a_free_connection_has_an_end(server):
-    config = CeleryConfig(redis=RedisOptions(max_connections=3))
-    connections = Connections(parse_url(server.url, config.redis, role="broker_url"), config)
-    async with connections.connection(), connections.connection(), connections.connection():
-        with hurried(connections), pytest.raises(RedisFaultError, match="all connections were busy") as caught:
-            await connections.execute(("PING",))
+async def test_a_closed_server_makes_no_more_connections(server):
+    redis = RedisServerLinks(parse_url(server.url, RedisOptions(), role="broker_url"), CeleryConfig())
+    await redis.reading.execute(("PING",))
+    await redis.aclose()
+    with pytest.raises(RedisFaultError, match="the client was closed") as caught:
+        await redis.reading.execute(("PING",))
     assert caught.value.outcome == "unsent"
-    assert await connections.execute(("PING",)) == [b"PONG"]
-    await connections.aclose()
 
 
 async def test_an_unreachable_redis_is_named_and_nothing_was_sent():
@@ -209,14 +203,14 @@ async def test_an_unreachable_redis_is_named_and_nothing_was_sent():
         with pytest.raises(ReadError, match="Is Redis running there"):
             await backend.get_many(["a"])
         with pytest.raises(TransportError):
-            await backend.subscribe()
+            await backend.subscribe(Listener())
     assert not caught.value.refused
     assert "secret" not in str(caught.value)
 
 
 async def test_where_nobody_has_said_where_redis_is_an_error_says_how_to(monkeypatch):
     url = f"redis://localhost:{free_port()}/0"
-    monkeypatch.setattr("fibo_client.celery.redis.connections.DEFAULT_BROKER_URL", url)
+    monkeypatch.setattr("fibo_client.celery.redis.server.DEFAULT_BROKER_URL", url)
     async with opened(url) as (broker, _):
         with pytest.raises(PublishError, match=r"there\? `fibo-worker dev` starts .* CELERY_BROKER_URL, or broker_url"):
             await publish(broker, "a")
@@ -243,22 +237,15 @@ async def test_what_cannot_be_asked_is_an_error_that_callers_know_with_a_short_h
             await ask(client)
     error = caught.value
     assert type(error) is TransportError
-    assert isinstance(error.__cause__, exceptions.ConnectionError)
+    assert isinstance(error.__cause__, OSError)
     assert (error.__cause__.__cause__, error.__cause__.__context__, error.__cause__.__traceback__) == (None, None, None)
 
 
-async def test_that_all_connections_are_busy_and_that_redis_refused_are_told_as_such(server):
-    async with CeleryClient(server.url, redis=RedisOptions(max_connections=3)) as client:
-        connections = client._session.broker._connections
-        async with connections.connection(), connections.connection(), connections.connection():
-            with hurried(connections), pytest.raises(TooManyConnectionsError) as busy:
-                await client.ping()
-    assert type(busy.value) is TooManyConnectionsError
-    async with CeleryClient(server.url.replace("://", "://:no-such-password@")) as client:
+async def test_that_redis_refused_is_told_as_such(server):
+    async with CeleryClient(server.url.replace("://", "://nobody:no-such-password@")) as client:
         with pytest.raises(TransportError) as refused:
             await client.ping()
     assert refused.value.refused
-    assert not busy.value.refused
 
 
 async def test_nothing_of_what_redis_py_says_about_its_own_clients_is_in_an_error_or_its_history(monkeypatch):
@@ -279,7 +266,7 @@ async def test_no_refusal_acts_on_a_terminal_or_is_endless_in_a_traceback():
     async with listening(lambda _: refusal) as (url, _), CeleryClient(url, push=False) as client:
         with pytest.raises(TransportError) as caught:
             await client.ping()
-    assert isinstance(caught.value.__cause__, exceptions.BusyLoadingError)
+    assert isinstance(caught.value.__cause__, hiredis.ReplyError)
     check("".join(traceback.format_exception(caught.value, limit=0)), 3 * LONGEST, "\n")
 
 
@@ -331,14 +318,11 @@ async def test_a_full_redis_is_named_and_the_task_was_not_sent(server, hand):
 
 
 async def test_a_redis_that_does_not_answer_leaves_it_open_whether_the_task_was_sent(server, hand):
-    async with opened(server.url) as (broker, backend):
-        await broker.depth("celery")
+    async with opened(server.url, io_timeout=0.2) as (broker, backend):
+        await broker.prepare()
         await hand.redis.client_pause(60_000, all=False)  # whatever writes
         began = time.monotonic()
-        with (
-            hurried(broker._connections),
-            pytest.raises(PublishUnknownError, match=r"no answer within 0\.2 s") as caught,
-        ):
+        with pytest.raises(PublishUnknownError, match=r"no answer within 0\.2 s") as caught:
             await publish(broker, "a")
         assert time.monotonic() - began < 2.0
         assert caught.value.task_ids == ("a",)
@@ -497,30 +481,26 @@ async def accepts(port: int) -> bool:
     return True
 
 
-def every_error(root: type[BaseException]) -> list[type[BaseException]]:
-    return [root, *(each for child in root.__subclasses__() for each in every_error(child))]
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        ("LOADING Redis is loading the dataset in memory", "unsent"),
+        ("READONLY You can't write against a read only replica.", "unsent"),
+        ("BUSY Redis is busy running a script.", "unsent"),
+        ("MASTERDOWN Link with MASTER is down", "unsent"),
+        ("OOM command not allowed when used memory > 'maxmemory'.", "refused"),
+        ("NOPERM this user has no permissions to run the 'lpush' command", "refused"),
+        ("MOVED 1 127.0.0.1:1", "refused"),
+        ("x", "refused"),
+    ],
+)
+async def test_what_a_server_answers_says_whether_it_may_be_tried_again(said, outcome):
+    def answer(command):
+        return {b"LPUSH": f"-{said}\r\n".encode(), b"HELLO": b"-ERR unknown command 'HELLO'\r\n"}.get(
+            command, b"+OK\r\n"
+        )
 
-
-@pytest.mark.parametrize("kind", every_error(exceptions.RedisError), ids=lambda kind: kind.__name__)
-async def test_every_error_of_redis_py_becomes_one_of_ours(server, kind, monkeypatch):
-    config = CeleryConfig()
-    connections = Connections(parse_url(server.url, config.redis, role="broker_url"), config)
-    error = kind.__new__(kind)
-    Exception.__init__(error, "something")
-    error.args = ("something",)
-
-    async def fail():
-        raise error
-
-    async with connections.connection() as connection:
-        monkeypatch.setattr(connection, "read_response", fail)
-        with pytest.raises(RedisFaultError):
-            await connections.exchange(connection, [("PING",)])
-        monkeypatch.undo()
-    subscription = await RedisBackend(connections, "").subscribe()
-    monkeypatch.setattr(subscription._connection, "read_response", fail)
-    with pytest.raises(RedisFaultError):
-        await subscription.receive()
-    await subscription.aclose()
-    assert outcome_of(error) in ("unsent", "refused")
-    await connections.aclose()
+    async with listening(answer) as (url, _), opened(url) as (broker, _):
+        with pytest.raises(PublishError, match=said[:6]) as caught:
+            await publish(broker, "a")
+    assert caught.value.refused is (outcome == "refused")

@@ -86,7 +86,7 @@ async def use(given_out, url, **options):
     failed = 0
     client = CeleryClient(url, io_timeout=0.5, **options)
     parts = [client, client._session.config, client._session, client._session.broker, client._session.backend]
-    parts += [client._session.broker._connections, client._session.broker._connections.address]
+    parts += [client._session.broker._redis, client._session.broker._redis.address]
     given_out.add(*parts)
     async with client:
         result = client.result("a")

@@ -118,12 +118,12 @@ async def test_a_client_without_a_certificate_or_with_a_wrong_one_is_told_what_i
     said = await refusal(url, ssl_certfile=str(theirs.cert), ssl_keyfile=str(theirs.key))
     assert "ssl_certfile" in said
     said = await refusal(url, ssl_certfile=str(mine.cert), ssl_keyfile=str(theirs.key))
-    assert said.endswith("ssl_keyfile is not the key of ssl_certfile.")
+    assert "ssl_certfile or ssl_keyfile: " in said
 
 
 async def test_a_file_that_is_not_there_is_not_taken_for_a_socket(secure):
     said = await refusal(f"rediss://{HOST}:{secure[1]}/0", ssl_ca_certs="/nowhere/ca.pem")
-    assert said.endswith("One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there.")
+    assert said.endswith("ssl_ca_certs: there is no such file")
 
 
 @pytest.mark.parametrize("mistake", ["plain to TLS", "TLS to plain"])

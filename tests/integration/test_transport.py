@@ -18,7 +18,6 @@ from support.sides import AmqpSide, MemorySide, RedisSide
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient
-from fibo_client.celery.backends.base import Confirmed, Pushed
 from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.errors import MessageError, PublishError, PublishUnknownError, ReadError, TransportError
@@ -102,24 +101,31 @@ def manned(request):
     return request.getfixturevalue(request.param)
 
 
-async def next_event(subscription):
-    return await asyncio.wait_for(subscription.receive(), SOON)
+class Listener:
+    """Notes what is pushed, and that nothing is any more."""
+
+    def __init__(self) -> None:
+        self.events = asyncio.Queue()
+        self.gone = asyncio.Queue()
+
+    def pushed(self, task_id, payload) -> None:
+        self.events.put_nowait((task_id, payload))
+
+    def lost(self, error) -> None:
+        self.gone.put_nowait(error)
+
+    async def next(self):
+        return await asyncio.wait_for(self.events.get(), SOON)
+
+    def so_far(self):
+        return [self.events.get_nowait() for _ in range(self.events.qsize())]
 
 
 async def subscribed(backend, *task_ids):
-    subscription = await backend.subscribe()
-    await subscription.update(task_ids, [])
-    assert [await next_event(subscription) for _ in task_ids] == [Confirmed((task_id,)) for task_id in task_ids]
-    return subscription
-
-
-async def heard(subscription):
-    """What has been pushed so far, up to the answer to a ping."""
-    await subscription.ping()
-    events = []
-    while (event := await next_event(subscription)) is not None:
-        events.append(event)
-    return events
+    listener = Listener()
+    subscription = await backend.subscribe(listener)
+    await asyncio.wait_for(subscription.update(task_ids, []), SOON)
+    return subscription, listener
 
 
 # Messages.
@@ -228,111 +234,72 @@ async def test_deleted_results_are_gone_and_missing_ones_no_matter(side):
 # Pushed results.
 
 
-async def test_what_is_subscribed_to_is_confirmed_each_and_then_pushed(side):
+async def test_what_is_subscribed_to_is_pushed(side):
     _, backend = side.connect()
-    subscription = await backend.subscribe()
-    await subscription.update(["a", "b"], [])
-    assert [await next_event(subscription) for _ in range(2)] == [Confirmed(("a",)), Confirmed(("b",))]
+    _, listener = await subscribed(backend, "a", "b")
     await side.put("b", b"B")
-    assert await next_event(subscription) == Pushed("b", b"B")
-    await subscription.aclose()
+    assert await listener.next() == ("b", b"B")
+
+
+async def test_what_was_stored_before_is_told_with_the_confirmation(side):
+    _, backend = side.connect()
+    await side.put("b", b"B")
+    subscription = await backend.subscribe(Listener())
+    assert await asyncio.wait_for(subscription.update(["a", "b"], []), SOON) == [None, b"B"]
 
 
 async def test_every_state_is_pushed_in_order_and_nothing_else_is(side):
     _, backend = side.connect()
     await side.put("a", b"before")
-    subscription = await subscribed(backend, "a")
+    _, listener = await subscribed(backend, "a")
     for payload in (b"1", b"2", b"2", b"3"):
         await side.put("a", payload)
     await side.put("b", b"of another")
     await side.put("a", b"not published", publish=False)
-    assert await heard(subscription) == [Pushed("a", payload) for payload in (b"1", b"2", b"2", b"3")]
-    await subscription.aclose()
+    await side.put("a", b"last")
+    events = [await listener.next() for _ in range(5)]
+    assert events == [("a", payload) for payload in (b"1", b"2", b"2", b"3", b"last")]
 
 
 async def test_each_of_two_subscriptions_is_told(side):
     (_, backend), (_, other) = side.connect(), side.connect()
-    subscriptions = [await subscribed(backend, "a"), await subscribed(other, "a")]
+    listeners = [(await subscribed(each, "a"))[1] for each in (backend, other)]
     await side.put("a", b"A")
-    for subscription in subscriptions:
-        assert await next_event(subscription) == Pushed("a", b"A")
-        await subscription.aclose()
+    for listener in listeners:
+        assert await listener.next() == ("a", b"A")
 
 
-async def test_what_is_dropped_is_said_to_be_and_no_longer_pushed(side):
+async def test_what_is_dropped_is_no_longer_pushed(side):
     _, backend = side.connect()
-    subscription = await subscribed(backend, "a", "b")
-    await subscription.update(["c"], ["a"])
-    assert [await next_event(subscription) for _ in range(2)] == [None, Confirmed(("c",))]
+    subscription, listener = await subscribed(backend, "a", "b")
+    await asyncio.wait_for(subscription.update(["c"], ["a"]), SOON)
     for task_id in "abc":
         await side.put(task_id, task_id.encode())
-    assert await heard(subscription) == [Pushed("b", b"b"), Pushed("c", b"c")]
-    await subscription.aclose()
-
-
-async def test_a_ping_is_answered_by_an_event_that_says_nothing(side):
-    _, backend = side.connect()
-    subscription = await subscribed(backend, "a")
-    await subscription.ping()
-    assert await next_event(subscription) is None
-    await subscription.aclose()
-
-
-async def receiving(subscription):
-    """Have a task wait for the next event."""
-    waiting = asyncio.create_task(subscription.receive())
-    await asyncio.sleep(0)  # It begins.
-    return waiting
+    assert [await listener.next() for _ in range(2)] == [("b", b"b"), ("c", b"c")]
 
 
 async def test_a_subscription_that_broke_says_so_and_does_not_come_back_in_silence(side):
     _, backend = side.connect()
-    subscription = await subscribed(backend, "a")
-    waiting = await receiving(subscription)
+    subscription, listener = await subscribed(backend, "a")
     await side.break_subscriptions()
+    assert isinstance(await asyncio.wait_for(listener.gone.get(), SOON), TransportError)
     with pytest.raises(TransportError):
-        await asyncio.wait_for(waiting, SOON)
-    await check_gone(subscription)
-    subscription = await subscribed(backend, "a")  # The backend has others.
+        subscription.update(["b"], [])
+    _, listener = await subscribed(backend, "a")  # The backend has others.
     await side.put("a", b"A")
-    assert await next_event(subscription) == Pushed("a", b"A")
-    await subscription.aclose()
+    assert await listener.next() == ("a", b"A")
 
 
-async def test_who_waits_learns_that_the_connection_was_broken_off(side):
+async def test_a_subscription_that_was_broken_off_cannot_be_used_and_tells_nobody(side):
     _, backend = side.connect()
-    subscription = await subscribed(backend, "a")
-    waiting = await receiving(subscription)
-    await subscription.abort()
-    with pytest.raises(TransportError):
-        await asyncio.wait_for(waiting, SOON)
-    await check_gone(subscription)
-
-
-async def check_gone(subscription):
-    for use in (lambda: subscription.update(["b"], []), subscription.ping, subscription.receive):
+    subscription, listener = await subscribed(backend, "a")
+    for _ in range(2):
+        subscription.abort()
         with pytest.raises(TransportError, match="gone"):
-            await use()
-    await subscription.abort()
-    await subscription.aclose()
-    await subscription.aclose()
-
-
-async def test_a_closed_subscription_cannot_be_used(side):
-    _, backend = side.connect()
-    subscription = await subscribed(backend, "a")
-    await subscription.aclose()
-    await check_gone(subscription)
-
-
-async def test_who_is_cancelled_while_receiving_breaks_the_connection(side):
-    _, backend = side.connect()
-    subscription = await subscribed(backend, "a")
-    waiting = await receiving(subscription)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    await check_gone(subscription)
+            subscription.update(["b"], [])
+    await side.put("a", b"A")
+    assert await backend.get_many(["a"]) == [b"A"]
+    assert (listener.so_far(), listener.gone.qsize()) == ([], 0)
 
 
 # Remote control.
@@ -417,15 +384,15 @@ async def test_every_question_that_the_client_asks_has_an_answer_of_its_kind(man
 async def test_an_id_that_workers_do_not_know_counts_as_revoked_once_they_are_told(manned):
     broker, backend = manned.connect()
     task_id = f"never-sent-{time.time_ns()}"
-    subscription = await subscribed(backend, task_id)
+    _, listener = await subscribed(backend, task_id)
     request = ControlRequest(method="revoke", arguments={"task_id": [task_id], "terminate": False, "signal": "SIGTERM"})
     assert await broker.broadcast(request) == (2 if manned.counts_listeners else None)
-    pushed = json.loads((await next_event(subscription)).payload)
+    _, payload = await listener.next()
+    pushed = json.loads(payload)
     assert (pushed["status"], pushed["result"]) == (
         "REVOKED",
         {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"},
     )
-    await subscription.aclose()
 
 
 # Errors.
@@ -444,7 +411,7 @@ async def test_a_server_that_is_not_there_is_told_by_the_error_of_each_command(s
             lambda: broker.broadcast(ControlRequest(method="ping")),
             lambda: broker.ask(ControlRequest(method="ping"), timeout=SOON),
             lambda: backend.delete_many(["a"]),
-            backend.subscribe,
+            lambda: backend.subscribe(Listener()),
         ):
             with pytest.raises(TransportError):
                 await ask()

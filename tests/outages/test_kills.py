@@ -8,7 +8,7 @@ import time
 import pytest
 from support.killer import PREY, Killer, prey
 from support.outages import outage
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient
@@ -105,3 +105,63 @@ async def test_a_subscription_that_redis_drops_is_made_up_for_by_polling(witness
                 assert subscriber not in subscribers(direct)
     finally:
         direct.config_set("client-output-buffer-limit", before)
+
+
+LARGE = 5_000_000
+
+
+async def subscribed(direct, task_ids) -> None:
+    """Wait until results are subscribed to."""
+    channels = {f"celery-task-meta-{task_id}".encode() for task_id in task_ids}
+    await eventually(lambda: asyncio.to_thread(lambda: channels <= set(direct.pubsub_channels())))
+
+
+@outage(
+    "Redis drops the subscription because the event loop is held up, while tasks are sent",
+    sees="the answer",
+    within="`timeout`",
+    submitted="yes",
+    retry="not needed",
+)
+async def test_a_subscription_that_redis_drops_costs_no_message_of_others(witness, stock, direct):
+    before = direct.config_get("client-output-buffer-limit")["client-output-buffer-limit"]
+    direct.config_set("client-output-buffer-limit", "pubsub 1mb 1mb 1")
+    try:
+        with prey(direct, stock.url) as url:
+            for steps in range(1, 6):
+                async with CeleryClient(url, io_timeout=1.0) as celery:
+                    await held_up_while_much_is_pushed(celery, direct, witness, steps)
+    finally:
+        direct.config_set("client-output-buffer-limit", before)
+
+
+async def held_up_while_much_is_pushed(celery, direct, witness, steps) -> None:
+    over = False
+
+    def begun(task, *args, **options):
+        return asyncio.create_task(witness.see(celery.call(task, args, timeout=30, **options), deadline=30))
+
+    async def send_again_and_again():
+        while not over:
+            handle = await witness.see(celery.send_task("stock.add", (1, 2)), deadline=5)
+            assert await witness.see(handle.get(timeout=20), deadline=20) == 3
+
+    ids = [f"large {steps} {n}" for n in range(6)]
+    async with asyncio.TaskGroup() as senders:
+        busy = [begun("stock.sleep", 0.5) for _ in range(2)]  # Until all below is subscribed to.
+        large = [begun("stock.big", LARGE, task_id=task_id) for task_id in ids]
+        for _ in range(20):
+            senders.create_task(send_again_and_again())
+        await subscribed(direct, ids)
+        old = subscribers(direct)
+        assert old
+        small = [begun("stock.add", n, 1) for n in range(50)]
+        for _ in range(steps):
+            await asyncio.sleep(0)  # They begin, and get as far as that.
+        until(lambda: not old & subscribers(direct))  # It blocks: the event loop is held up,
+        time.sleep(1.2)  # noqa: ASYNC251 # and for longer than a command may take.
+        small += [begun("stock.add", n, 1) for n in range(50, 100)]
+        assert await asyncio.gather(*small) == list(range(1, 101))
+        assert [len(each) for each in await asyncio.gather(*large)] == [LARGE] * len(large)
+        await asyncio.gather(*busy)
+        over = True

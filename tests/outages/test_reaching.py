@@ -171,7 +171,7 @@ async def test_a_number_comes_through_a_stall(witness, proxy, worker):
 )
 async def test_a_stall_leaves_the_outcome_of_sending_unknown(witness, proxy, worker):
     async with CeleryClient(proxy.url(worker.url), io_timeout=0.3) as celery:
-        await eventually(celery.ping)  # A worker that has just begun may not hear it yet.
+        await celery.call("tasks.sqrt_task", (4,), timeout=10)
         proxy.stalled = True
         error = await witness.see(celery.send_task("tasks.sqrt_task", (2,), task_id="stalled"), deadline=0.3)
         assert error.task_ids == ("stalled",)

@@ -10,7 +10,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.brokers.base import Place, PublishOutcome
+from fibo_client.celery.brokers.base import Place, Publication
 from fibo_client.celery.protocol.control import encode_request
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import Moments
@@ -22,7 +22,7 @@ from fibo_client.testing.memory import Memory, MemoryBackend
 from fibo_client.testing.results import encode_error, encode_meta
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.testing.memory import Workers
@@ -78,25 +78,36 @@ class AmqpBroker:
     def check(self, message: TaskMessage) -> None:
         """Accept any message."""
 
-    async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
-        amqp = self._amqp
-        errors: list[tuple[TaskMessage, PublishError | PublishUnknownError | None]] = []
+    @property
+    def ready(self) -> bool:
+        return self._amqp.down is None
+
+    async def prepare(self) -> None:
+        await asyncio.sleep(0)
+        self._amqp.check()
+
+    def keep_alive(self) -> None:
+        """Do nothing: there are no connections."""
+
+    def publish(self, messages: Sequence[TaskMessage]) -> list[Publication]:
+        amqp, loop = self._amqp, asyncio.get_running_loop()
+        publications: list[Publication] = []
         for message in messages:
-            if amqp.down is not None:
-                errors.append((message, PublishError(amqp.down, [message.id])))
-                continue
+            error: PublishError | PublishUnknownError | None = None
             if message.queue not in amqp.queues:
                 reason = f"NO_ROUTE: there is no queue {message.queue!r}"
-                errors.append((message, PublishError(reason, [message.id], refused=True)))
-                continue
-            amqp.queues[message.queue].append(message)
-            unknown = amqp.unanswered or message.id in amqp.lost
-            errors.append((message, PublishUnknownError("no confirm came", [message.id]) if unknown else None))
-            if amqp.worker is not None:
-                asyncio.get_running_loop().call_soon(amqp.worker.serve)
-        for message, error in reversed(errors):
-            await asyncio.sleep(0)  # Each confirm takes a turn of the event loop, as every command here does.
-            yield PublishOutcome([message], error)
+                error = PublishError(reason, [message.id], refused=True)
+            else:
+                amqp.queues[message.queue].append(message)
+                if amqp.unanswered or message.id in amqp.lost:
+                    error = PublishUnknownError("no confirm came", [message.id])
+                if amqp.worker is not None:
+                    loop.call_soon(amqp.worker.serve)
+            publications.append(Publication([message], loop.create_future()))
+            # Confirms come in any order, each in a turn of the event loop, as every command here.
+            outcome = publications[-1].outcome
+            loop.call_soon(*((outcome.set_result, None) if error is None else (outcome.set_exception, error)))
+        return publications[::-1]
 
     async def depth(self, queue: str) -> int:
         check_name("queue", queue)

@@ -9,43 +9,39 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.backends.base import Confirmed
-from fibo_client.celery.brokers.base import PublishOutcome
+from fibo_client.celery.brokers.base import Publication
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError
 from fibo_client.testing import memory
 from fibo_client.testing.results import encode_meta
+from support.messages import ended
 
 if TYPE_CHECKING:
+    from fibo_client.celery.backends.base import Subscriber
     from fibo_client.celery.protocol.message import TaskMessage
 
 
 class MemorySubscription(memory.MemorySubscription):
-    """A connection for pushed results, which may be silent."""
+    """A connection for pushed results, which may be silent, or unable to look."""
 
-    def __init__(self, backend: MemoryBackend) -> None:
-        super().__init__(backend._memory)
+    def __init__(self, backend: MemoryBackend, subscriber: Subscriber) -> None:
+        super().__init__(backend._memory, subscriber)
         self.backend = backend
-        self.pings = 0
+        self.unconfirmed: list[asyncio.Future[Any]] = []
 
-    @property
-    def events(self) -> asyncio.Queue[Any]:
-        return self._events
-
-    async def update(self, add, remove) -> None:
+    def update(self, add, remove) -> asyncio.Future[list[Any] | None]:
         self.backend.log.append(("subscribe", list(add), list(remove)))
-        await super().update(add, remove)
-
-    async def ping(self) -> None:
-        self.pings += 1
-        if self.backend.answers_pings:
-            await super().ping()
+        return super().update(add, remove)
 
     def break_off(self, reason: str = "connection lost") -> None:
         super().break_off(reason)
 
-    def tell(self, event) -> None:
-        if self.backend.confirms or not isinstance(event, Confirmed):
-            super().tell(event)
+    def confirm(self, look, task_ids) -> None:
+        if self.backend.looks:
+            super().confirm(look, task_ids)
+        elif not self.backend.confirms:
+            self.unconfirmed.append(look)
+        elif self.gone is None:
+            look.set_result(None)
 
 
 class MemoryBackend(memory.MemoryBackend):
@@ -59,7 +55,8 @@ class MemoryBackend(memory.MemoryBackend):
         self.latency = 0.0
         self.failures = 0
         self.confirms = True
-        self.answers_pings = True
+        self.looks = False  # As over RESP2. What is stored is then read by the reader itself.
+        self.kept_alive = 0
         self.hangs = False
 
     @property
@@ -91,8 +88,11 @@ class MemoryBackend(memory.MemoryBackend):
         self.log.append(("delete", list(task_ids)))
         await super().delete_many(task_ids)
 
-    async def subscribe(self) -> MemorySubscription:
-        subscription = MemorySubscription(self)
+    def keep_alive(self) -> None:
+        self.kept_alive += 1
+
+    async def subscribe(self, subscriber) -> MemorySubscription:
+        subscription = MemorySubscription(self, subscriber)
         self._memory.subscriptions.append(subscription)
         self.subscriptions.append(subscription)
         return subscription
@@ -120,19 +120,23 @@ class MemoryBroker(memory.MemoryBroker):
         self.broadcasts: list[tuple[float, Any]] = []
         self.listening = 1
 
-    async def publish(self, messages):
+    def publish(self, messages):
         """Succeed, or follow the next of `outcomes`: an error to give or to raise, or seconds to take."""
         self.commands.append(list(messages))
         outcome = self.outcomes.popleft() if self.outcomes else 0.0
         if isinstance(outcome, (PublishError, PublishUnknownError)):
-            yield PublishOutcome(messages, outcome)
-            return
+            return [Publication(messages, ended(outcome))]
         if isinstance(outcome, Exception):
             raise outcome
-        if outcome:
-            await asyncio.sleep(outcome)
-        async for each in super().publish(messages):
-            yield each
+        if not outcome:
+            return super().publish(messages)
+        late = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(outcome, self._publish_late, messages, late)
+        return [Publication(messages, late)]
+
+    def _publish_late(self, messages, late) -> None:
+        (publication,) = super().publish(messages)
+        publication.outcome.add_done_callback(lambda _: late.done() or late.set_result(None))
 
     @property
     def revoked(self) -> list[str]:

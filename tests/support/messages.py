@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from fibo_client.celery.protocol.headers import check_headers
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import encode_moments
 from fibo_client.celery.protocol.options import check_name
+from fibo_client.errors import PublishError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,9 +56,26 @@ def messages(
 
 async def publish(broker: Broker, *task_ids: str, **options: Any) -> None:
     """Publish messages; raise the first error, with the ids of all that failed."""
-    outcomes = [outcome async for outcome in broker.publish(messages(*task_ids, **options))]
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    wanted = messages(*task_ids, **options)
+    if not broker.ready:
+        try:
+            await broker.prepare()
+        except TransportError as error:
+            raise PublishError(str(error), task_ids, refused=error.refused) from error
+    publications = list(broker.publish(wanted))
+    outcomes = await asyncio.gather(*(each.outcome for each in publications), return_exceptions=True)
+    errors = [outcome for outcome in outcomes if outcome is not None]
     if errors:
         failed = {task_id for error in errors for task_id in error.task_ids}
         errors[0].task_ids = tuple(task_id for task_id in task_ids if task_id in failed)
         raise errors[0]
+
+
+def ended(error: Exception | None = None) -> asyncio.Future[None]:
+    """Make the outcome of a publication that has ended, with an error or without."""
+    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if error is None:
+        outcome.set_result(None)
+    else:
+        outcome.set_exception(error)
+    return outcome

@@ -30,6 +30,7 @@ class Proxy:
         pace: Bytes a second that go towards the client. None is no bound.
         stalled: Whether it accepts bytes and connections, and holds them back until this is false.
         refusing: Whether it resets every new connection.
+        idle: Seconds of silence in both directions after which it forgets a connection (see `forget`). None is never.
         truncate: Bytes of the next reply after which the connection is cut. None is no cut.
         accepted: How many connections it has accepted.
     """
@@ -39,12 +40,14 @@ class Proxy:
         self.delay = 0.0
         self.pace: float | None = None
         self.refusing = False
+        self.idle: float | None = None
         self.truncate: int | None = None
         self.accepted = 0
         self._target = target
         self._source = source
         self._moving = asyncio.Event()
         self._moving.set()
+        self._links: set[_Link] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -83,6 +86,14 @@ class Proxy:
         for writer in self._writers:
             _reset(writer)
 
+    def forget(self) -> None:
+        """Drop every connection that there is in silence, as a firewall or a load balancer does.
+
+        What either side writes on it is taken, and goes nowhere; no side learns that the other one has closed.
+        """
+        for link in self._links:
+            link.forgotten = True
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Not a coroutine: asyncio of 3.11 logs an error when it runs the handler and that is cancelled.
         task = asyncio.create_task(self._serve(reader, writer))
@@ -99,11 +110,13 @@ class Proxy:
                 "127.0.0.1", self._target, local_addr=(self._source, 0)
             )
             self._writers.add(redis_writer)
+            self._links.add(link := _Link())
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(self._pass_on(reader, redis_writer))
-                    both.create_task(self._pass_on(redis_reader, writer, replies=True))
+                    both.create_task(self._pass_on(link, reader, redis_writer))
+                    both.create_task(self._pass_on(link, redis_reader, writer, replies=True))
             finally:
+                self._links.discard(link)
                 self._writers.discard(redis_writer)
                 _reset(redis_writer)
         except* (OSError, _OverError):
@@ -113,13 +126,18 @@ class Proxy:
             _reset(writer)
 
     async def _pass_on(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool = False
+        self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool = False
     ) -> None:
         on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def collect() -> None:
             while True:
-                data = await source.read(_AT_ONCE)
+                try:
+                    data = await source.read(_AT_ONCE)
+                except OSError:
+                    if not link.forgotten:
+                        raise
+                    data = b""
                 await on_the_way.put((time.monotonic() + self.delay, data))
                 if not data:
                     return
@@ -131,6 +149,8 @@ class Proxy:
                 if (early := due - time.monotonic()) > 0:
                     await asyncio.sleep(early)  # Latency.
                 await self._moving.wait()
+                if link.has_forgotten(self.idle):
+                    continue
                 if not data:
                     raise _OverError
                 if replies and self.truncate is not None:
@@ -150,6 +170,22 @@ class Proxy:
             sink.write(data[start : start + piece])
             await sink.drain()
             await asyncio.sleep(0.01)  # A hundred pieces a second.
+
+
+class _Link:
+    """A connection through the proxy."""
+
+    def __init__(self) -> None:
+        self.forgotten = False
+        self._last = time.monotonic()
+
+    def has_forgotten(self, idle: float | None) -> bool:
+        """Tell whether what comes now goes nowhere, and note that something came."""
+        now = time.monotonic()
+        if idle is not None and now - self._last > idle:
+            self.forgotten = True
+        self._last = now
+        return self.forgotten
 
 
 class _OverError(Exception):

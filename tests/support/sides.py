@@ -75,7 +75,7 @@ class RedisSide(Facts):
     async def unanswered(self) -> AsyncIterator[Broker]:
         """A broker whose server accepts commands and gives no answers."""
         broker, _ = self.connect(io_timeout=0.2)
-        await broker.depth("celery")
+        await broker.prepare()
         await self.hand.redis.client_pause(2000)
         yield broker
         await self.hand.redis.client_unpause()

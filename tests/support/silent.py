@@ -8,6 +8,8 @@ import threading
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+import redis.asyncio
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -91,6 +93,20 @@ def turning_away(said: bytes) -> Iterator[int]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+@asynccontextmanager
+async def silent_worker(url: str, name: str) -> AsyncIterator[None]:
+    """Listen to questions on database 0 of a Redis, as a worker does, and answer none.
+
+    Args:
+        url: The Redis.
+        name: What it is called in the list of clients.
+    """
+    async with redis.asyncio.Redis.from_url(url, client_name=name) as listener, listener.pubsub() as pubsub:
+        await pubsub.subscribe("/0.celery.pidbox")
+        await pubsub.get_message(timeout=10)
+        yield
 
 
 async def _command(reader: asyncio.StreamReader) -> bytes | None:

@@ -43,9 +43,12 @@ class WorkerBroker(MemoryBroker):
         super().__init__()
         self.worker = worker
 
-    async def publish(self, messages):
-        async for outcome in super().publish(messages):
-            yield outcome
+    def publish(self, messages):
+        publications = super().publish(messages)
+        publications[-1].outcome.add_done_callback(lambda _: self.hand_over(messages))
+        return publications
+
+    def hand_over(self, messages) -> None:
         now = asyncio.get_running_loop().time()
         for sent in map(open_message, messages):
             (arg,) = sent.args

@@ -33,7 +33,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             AsyncResult ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient FiboConfig FiboError
             MessageError PublishError PublishUnknownError ReadError RedisOptions ResultDecodeError ResultInflatesError
             ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK Stream TaskError TaskFailedError
-            TaskRevokedError TooManyConnectionsError TooManyPendingError TransportError UNSET __version__
+            TaskRevokedError TooManyPendingError TransportError UNSET __version__
             """,
         ),
         (

@@ -28,7 +28,6 @@ from fibo_client.errors import (
     TaskError,
     TaskFailedError,
     TaskRevokedError,
-    TooManyConnectionsError,
     TooManyPendingError,
     TransportError,
 )
@@ -68,7 +67,6 @@ __all__ = [
     "TaskError",
     "TaskFailedError",
     "TaskRevokedError",
-    "TooManyConnectionsError",
     "TooManyPendingError",
     "TransportError",
     "__version__",

@@ -7,9 +7,8 @@
     ├── TransportError              the server could not be reached, or refused
     │   ├── PublishError            the task was certainly not sent
     │   ├── PublishUnknownError     the task may or may not have been sent
-    │   ├── ReadError               the results could not be read
-    │   └── TooManyConnectionsError all of `max_connections` stayed busy
-    ├── TooManyPendingError        the call would exceed `max_in_flight`; nothing was sent
+    │   └── ReadError               the results could not be read
+    ├── TooManyPendingError         the call would exceed `max_in_flight`; nothing was sent
     ├── ResultTimeoutError          no answer in time                                (also TimeoutError)
     ├── ResultDecodeError           the client cannot read the stored result         (also ValueError)
     │   ├── ResultTooLargeError     it has more bytes than `max_result_bytes`
@@ -49,7 +48,6 @@ __all__ = [
     "TaskError",
     "TaskFailedError",
     "TaskRevokedError",
-    "TooManyConnectionsError",
     "TooManyPendingError",
     "TransportError",
 ]
@@ -142,13 +140,6 @@ class PublishUnknownError(TransportError):
 
 class ReadError(TransportError):
     """The results could not be read. The tasks themselves may be fine."""
-
-
-class TooManyConnectionsError(TransportError):
-    """All of ``max_connections`` stayed busy for as long as a command may take.
-
-    It is the cause (``__cause__``) of a PublishError or ReadError.
-    """
 
 
 class TooManyPendingError(FiboError):

@@ -34,6 +34,7 @@ PEERS = {
     "Celery in threads": ("with_celery_threads.py", None),
     "arq": ("with_arq.py", "arq.txt"),
     "taskiq-redis": ("with_taskiq.py", "taskiq.txt"),
+    "streaQ": ("with_streaq.py", "streaq.txt"),
     "ours, the same Celery worker": ("with_fibo.py", None),
 }
 """For each peer its script, and what it needs in an environment of its own. None is that of the bench."""

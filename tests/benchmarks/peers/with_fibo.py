@@ -6,7 +6,9 @@ import harness
 import redis.asyncio
 from with_celery import TASK, number, worker
 
-from fibo_client.celery import CeleryClient
+from fibo_client.celery import CeleryClient, RemoteTask
+
+FIB = RemoteTask(TASK)
 
 
 class Fibo(harness.Peer):
@@ -23,13 +25,13 @@ class Fibo(harness.Peer):
         await self.client.aclose()
 
     async def submit(self, count):
-        return await self.client.send_many([TASK(harness.N)] * count)
+        return await self.client.send_many([FIB(harness.N)] * count)
 
     async def collect(self, sent):
         return [number(answer) for answer in await self.client.gather(sent, timeout=harness.TIMEOUT)]
 
     async def call(self):
-        return number(await self.client.call(TASK, (harness.N,), timeout=harness.TIMEOUT))
+        return number(await self.client.call(FIB, (harness.N,), timeout=harness.TIMEOUT))
 
     async def many_calls(self, count):
         return await asyncio.gather(*(self.call() for _ in range(count)))

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from benchmarks.report import HEADINGS, Peer, Row, Work, cells, from_json
+from benchmarks.report import HEADINGS, Peer, Row, Work, cells, from_json, headlines, times_better
 
 
 def row(**options):
@@ -36,7 +36,21 @@ def test_a_goal_is_for_the_figure_where_nothing_is_beside_it():
         made.add(figure)
     assert made.ratio is None
     assert made.met is True
-    assert cells(made)[1:8] == ["", "", "2.00", "", "ms", "<= 2.5", "met"]
+    assert cells(made)[1:8] == ["", "", "2.00 (1.00 to 9.00)", "", "ms", "<= 2.5", "met"]
+
+
+def test_where_the_best_counts_the_median_does_not():
+    made = Row("longest step", "ms", "less", goal=1.5, beside=None, best=True)
+    for figure in (7, 1, 9):
+        made.add(figure)
+    assert made.met is True
+    assert cells(made)[3] == "1.00 (1.00 to 9.00)"
+
+
+def test_a_single_figure_has_no_spread():
+    made = Row("lag", "ms", "less", beside=None)
+    made.add(2)
+    assert cells(made)[3] == "2.00"
 
 
 def test_a_row_takes_the_other_side_if_and_only_if_there_is_one():
@@ -52,6 +66,21 @@ def test_a_row_with_fewer_values_computed_than_asked_for_is_marked_as_folded():
     assert cells(made)[0] == "calls [folded]"
     assert cells(made)[HEADINGS.index("workers computed")] == "30 of 1,000 in 1 task"
     assert made.as_json()["folded"] is True
+
+
+def test_the_top_of_the_page_has_the_rows_that_say_what_they_are_called_there():
+    quick = Row("one call: p50", "ms", "less", goal=0.5, headline="One call")
+    quick.add(1, 4)
+    alone = Row("longest step", "ms", "less", goal=3, beside=None, best=True, headline="The longest step")
+    for figure in (5, 2):
+        alone.add(figure)
+    results = json.loads(json.dumps({"measures": [each.as_json() for each in (row(), quick, alone)]}))
+    assert headlines(results).splitlines()[2:] == [
+        "| One call | 1.00 | 4.00 | ms | 0.25 | <= 0.5 | met |",
+        "| The longest step | 2.00 |  | ms |  | <= 3 | met |",
+    ]
+    # What is not compared with Celery has no bar. A ratio where less is better is turned round, and so is its goal.
+    assert times_better(results) == [("One call", 4, 2)]
 
 
 def test_a_row_and_a_peer_survive_json():

@@ -108,7 +108,8 @@ def test_fibo_alone_shows_its_help():
         (["ping", "--set", "speed=10"], "'speed' is not a setting; the settings are: "),
         (["ping", "--set", "io_timeout=soon"], "io_timeout='soon' must be a number of seconds"),
         (["ping", "--set", "redis.speed=10"], "'speed' is not a setting; the settings are: broker_prefix, "),
-        (["ping", "--set", "redis.max_connections=2"], "max_connections=2 must be an integer, 3 or more"),
+        (["ping", "--set", "redis.client_name=a b"], "client_name='a b' must be ASCII text without spaces"),
+        (["ping", "--set", "redis.credential_provider=a.B"], "must be an object, such as YourProvider()"),
         (["ping", "--set", "master_name=x"], "it is one of redis=RedisOptions(master_name=...)"),
     ],
 )  # fmt: skip
@@ -123,11 +124,11 @@ def test_what_is_wrong_with_the_arguments_is_said_plainly_with_status_2(argument
 
 
 def test_settings_of_redis_are_given_by_the_dotted_name():
-    options = ClientOptions(settings=("redis.master_name=cache", "queue=mine", "redis.max_connections=5"))
+    options = ClientOptions(settings=("redis.master_name=cache", "queue=mine", "redis.client_name=web"))
     config = options.client().config
 
     assert config.queue == "mine"
-    assert config.redis == RedisOptions(master_name="cache", max_connections=5)
+    assert config.redis == RedisOptions(master_name="cache", client_name="web")
 
 
 def test_a_task_name_that_cannot_be_one_is_refused_before_anything_is_sent():

@@ -11,6 +11,7 @@ from support.clock import virtual
 
 from fibo_client import FiboClient, TransportError
 from fibo_client.celery import Inspect
+from fibo_client.celery.brokers.base import Publication
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.tasks import call
@@ -27,14 +28,15 @@ async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monke
     fake = FakeCelery()
     fake.task("tasks.slow", delay=math.inf)
     async with FiboClient(transport=fake) as client:
-        publish = client.celery._session.broker.publish
+        broker, loop = client.celery._session.broker, asyncio.get_running_loop()
+        publish = broker.publish
 
-        async def slowly(messages):
-            await asyncio.sleep(20)
-            async for outcome in publish(messages):
-                yield outcome
+        def slowly(messages):
+            late = loop.create_future()
+            loop.call_later(20, late.set_result, None)
+            return [Publication(messages, late) for _ in publish(messages)]
 
-        monkeypatch.setattr(client.celery._session.broker, "publish", slowly)
+        monkeypatch.setattr(broker, "publish", slowly)
         began = asyncio.get_running_loop().time()
         status = await call(client, console, "tasks.slow", [], {}, {}, timeout=30.0, traceback=False)
         assert asyncio.get_running_loop().time() - began < 35  # With the questions to the workers.

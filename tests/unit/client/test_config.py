@@ -84,7 +84,9 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_connections", 2), ("priority_separator", ""), ("broker_prefix", None), ("result_prefix", 3),
+        ("client_name", ""), ("client_name", "a b"), ("client_name", "\u00e9"), ("client_name", 3),
+        ("credential_provider", "os.Thing"), ("credential_provider", dict), ("credential_provider", object()),
+        ("priority_separator", ""), ("broker_prefix", None), ("result_prefix", 3),
         ("priority_steps", ()), ("priority_steps", (1, 2)), ("priority_steps", (0, 3, 2)), ("priority_steps", (0, 12)),
         ("priority_steps", "0369"), ("priority_steps", (0, True)), ("fanout_prefix", None), ("fanout_prefix", 1),
         ("fanout_prefix", "/{vhost}."), ("fanout_prefix", "/{}."), ("fanout_prefix", "/{db."),
@@ -150,8 +152,8 @@ def test_the_longest_pause_depends_on_push():
 
 def test_results_on_another_server_have_connections_of_their_own():
     one, two = CeleryClient("redis://a/0", "redis://a/0"), CeleryClient("redis://a/0", "redis://a/1")
-    assert one._session.broker._connections is one._session.backend._connections
-    assert two._session.broker._connections is not two._session.backend._connections
+    assert one._session.broker._redis is one._session.backend._server
+    assert two._session.broker._redis is not two._session.backend._server
 
 
 def test_unset_says_what_it_is():

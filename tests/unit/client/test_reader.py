@@ -11,14 +11,13 @@ from support.clock import virtual
 from support.memory import MemoryBackend
 from support.messages import messages
 
-from fibo_client.celery.backends.base import Confirmed
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.gather import news
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.pending import Wait
-from fibo_client.celery.reader import MAX_STALE, PING_AFTER, STALE_FOR, Reader
+from fibo_client.celery.reader import MAX_STALE, STALE_FOR, Reader
 from fibo_client.celery.schedule import AFTER_PUSH
-from fibo_client.errors import ClientStateError, ReadError, ResultDecodeError
+from fibo_client.errors import ClientStateError, ReadError, ResultDecodeError, TransportError
 from fibo_client.testing.results import encode_meta
 
 
@@ -91,7 +90,7 @@ async def test_a_result_stored_between_publish_and_subscribe_is_read_shortly_aft
         bench.store.put("a", push=False)
         (subscription,) = bench.store.subscriptions
         began = bench.now()
-        subscription.events.put_nowait(Confirmed(("a",)))
+        subscription.unconfirmed.pop().set_result(None)
         await waiting
         assert bench.now() == pytest.approx(began + AFTER_PUSH)
 
@@ -292,7 +291,6 @@ async def test_no_command_is_sent_while_nobody_waits():
         before = len(bench.store.log)
         await asyncio.sleep(3600)
         assert len(bench.store.log) == before
-        assert bench.store.subscriptions[0].pings == 0
 
 
 @virtual
@@ -362,7 +360,7 @@ async def test_a_thousand_pending_results_cost_five_commands_a_second_at_most():
         await asyncio.sleep(10)
         before = len(bench.store.log)
         await asyncio.sleep(60)
-        assert len(bench.store.log) - before + bench.store.subscriptions[0].pings <= 5 * 60
+        assert len(bench.store.log) - before <= 5 * 60
         assert len(bench.store.subscriptions[0].ids) == 256
         for wait in waits:
             wait.cancel()
@@ -371,24 +369,80 @@ async def test_a_thousand_pending_results_cost_five_commands_a_second_at_most():
 
 
 @virtual
-async def test_a_silent_subscription_is_asked_for_a_sign_of_life():
+async def test_what_was_stored_before_the_subscription_comes_with_its_confirmation():
     async with running() as bench:
-        waiting = asyncio.create_task(bench.wait("a", timeout=None))
-        await asyncio.sleep(PING_AFTER + 1)
-        assert bench.store.subscriptions[0].pings == 1
-        assert len(bench.store.subscriptions) == 1
-        waiting.cancel()
+        bench.store.looks = True
+        await bench.wait("first", timeout=0.5)  # The subscription stands.
+        reads = len(bench.store.read_at)
+        bench.store.put("a", result=1)
+        bench.store.put("b", "STARTED")
+        began = bench.now()
+        a, b = await asyncio.gather(bench.wait("a"), bench.wait("b", timeout=0.001))
+        assert (a.arrived["a"].result, b.missing["b"].meta.state) == (1, "STARTED")
+        assert bench.now() - began == pytest.approx(0.001)
+        assert all("a" not in ids for _, ids in bench.store.read_at[reads:])
 
 
 @virtual
-async def test_a_subscription_that_does_not_answer_is_replaced():
+async def test_where_the_subscription_looks_nothing_is_read_until_the_safety_net():
     async with running() as bench:
-        bench.store.answers_pings = False
-        waiting = asyncio.create_task(bench.wait("a", timeout=None))
-        await asyncio.sleep(PING_AFTER + 6)
+        bench.store.looks = True
+        await bench.wait("first", timeout=0.5)
+        job = Job(messages("a"), ["a"], asyncio.get_running_loop().create_future(), bench.now(), 60.0, retry=False)
+        bench.reader.enter(job, job.awaits, sent=False)
+        await asyncio.sleep(0.01)
+        bench.reader.begin(job)
+        await asyncio.sleep(0.9)
+        assert bench.store.reads_of("a") == []
+        bench.store.put("a", push=False)
+        await job.future
+        bench.reader.leave(job)
+
+
+@virtual
+async def test_an_answer_that_was_pushed_to_another_is_read_for_who_waits_next():
+    async with running() as bench:
+        bench.store.looks = True
+        first = bench.enter("a", timeout=None)
+        await asyncio.sleep(0.1)
+        bench.store.put("a", result=1)
+        await first.future
+        began = bench.now()
+        again = await bench.wait("a")  # It is subscribed to still.
+        assert again.arrived["a"].result == 1
+        assert bench.now() - began <= AFTER_PUSH
+
+
+@virtual
+async def test_push_that_is_lost_twice_within_seconds_stays_away_for_a_minute_and_results_are_polled():
+    async with running() as bench:
+        waiting = bench.enter("a", timeout=None)
+        for number in range(2):
+            await asyncio.sleep(1.0)
+            bench.store.subscriptions[number].break_off()
+        await asyncio.sleep(50)
         assert len(bench.store.subscriptions) == 2
-        assert bench.store.subscriptions[1].ids == {"a"}
-        waiting.cancel()
+        bench.later(0.5, bench.store.put, "b", push=False)
+        assert (await bench.wait("b")).arrived["b"].ready
+        await asyncio.sleep(12)
+        assert bench.store.subscriptions[2].ids == {"a"}
+        bench.reader.leave(waiting)
+
+
+@virtual
+async def test_push_that_is_refused_is_not_tried_again_for_a_minute(caplog):
+    async with running() as bench:
+        bench.store.confirms = False
+        waiting = bench.enter("a", timeout=None)
+        await asyncio.sleep(0.1)
+        refusal = TransportError("NOPERM")
+        refusal.refused = True
+        bench.store.subscriptions[0].unconfirmed.pop().set_exception(refusal)
+        await asyncio.sleep(50)
+        assert len(bench.store.subscriptions) == 1
+        assert "the subscription to results is gone, polling meanwhile: NOPERM" in caplog.text
+        bench.store.put("a", push=False)
+        await waiting.future
 
 
 @virtual

@@ -15,6 +15,7 @@ from support.messages import messages
 from fibo_client.celery.config import EXPIRY_MARGIN, UNSET, CeleryConfig
 from fibo_client.celery.gather import news
 from fibo_client.celery.pending import GRACE
+from fibo_client.celery.publisher import MAX_BYTES, PORTION
 from fibo_client.celery.session import Session
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
 from fibo_client.telemetry.tracer import NOOP_SPAN
@@ -30,11 +31,10 @@ class Bench:
     def run(self, *task_ids, timeout=10.0, spent=0.0, **options):
         return asyncio.create_task(self.have_done(*task_ids, timeout=timeout, began=self.now() - spent, **options))
 
-    async def have_done(self, *task_ids, retry=False, end_on_failure=False, **options):
+    async def have_done(self, *task_ids, retry=False, end_on_failure=False, size=None, **options):
         """Have a job done like a client does: give it when it is over, or raise why it could not be sent."""
-        job = self.session.submit(
-            messages(*task_ids), NOOP_SPAN, awaits=task_ids, retry=retry, end_on_failure=end_on_failure, **options
-        )
+        wait = {"retry": retry, "end_on_failure": end_on_failure, **options}
+        job = self.session.submit(messages(*task_ids, size=size), NOOP_SPAN, awaits=task_ids, **wait)
         await self.follow(job, lambda: self.session.end(job))
         return Outcome(job, self.session.facts(job, self.now() - options["began"], job))
 
@@ -53,9 +53,9 @@ class Bench:
             leave()
         self.session.check_error(wait)
 
-    async def publish(self, *task_ids, timeout=None):
+    async def publish(self, *task_ids, timeout=None, size=None):
         began = self.now()
-        await self.session.publish(messages(*task_ids), NOOP_SPAN, timeout=timeout, retry=False, began=began)
+        await self.session.publish(messages(*task_ids, size=size), NOOP_SPAN, timeout=timeout, retry=False, began=began)
 
     @staticmethod
     def now() -> float:
@@ -172,7 +172,7 @@ async def test_a_cancelled_call_is_not_revoked_if_the_settings_say_so():
 async def test_a_call_cancelled_before_the_flush_sends_nothing_and_revokes_nothing():
     async with running() as bench:
         bench.broker.outcomes.append(0.5)
-        first = bench.run("first")
+        first = bench.run("first", size=MAX_BYTES)  # No more fits beside it.
         await asyncio.sleep(0.1)
         call = bench.run("a")
         await asyncio.sleep(0.1)
@@ -214,7 +214,7 @@ async def test_a_timeout_never_revokes_and_the_result_is_deleted_after_its_expir
 async def test_after_a_timeout_a_task_that_was_not_sent_yet_never_is_and_the_outcome_says_so():
     async with running() as bench:
         bench.broker.outcomes.append(5.0)
-        first = bench.run("first")
+        first = bench.run("first", size=MAX_BYTES)
         await asyncio.sleep(0.1)
         outcome = await bench.run("a", timeout=3.0, retry=True)
         assert outcome.timed_out
@@ -320,7 +320,7 @@ async def test_one_read_of_a_redis_that_hangs_ends_with_an_error():
 async def test_sending_that_takes_too_long_is_given_up():
     async with running() as bench:
         bench.broker.outcomes.extend([60.0, 0.0])
-        under_way = asyncio.create_task(bench.publish("a", timeout=2.0))
+        under_way = asyncio.create_task(bench.publish("a", timeout=2.0, size=MAX_BYTES))
         await asyncio.sleep(0.5)
         waiting = asyncio.create_task(bench.publish("b", timeout=1.0))
         with pytest.raises(PublishError):
@@ -335,7 +335,7 @@ async def test_sending_that_takes_too_long_is_given_up():
 async def test_a_cancelled_send_is_withdrawn():
     async with running() as bench:
         bench.broker.outcomes.append(0.5)
-        first = asyncio.create_task(bench.publish("first", timeout=2.0))
+        first = asyncio.create_task(bench.publish("first", timeout=2.0, size=MAX_BYTES))
         await asyncio.sleep(0.1)
         sending = asyncio.create_task(bench.publish("a", timeout=2.0))
         await asyncio.sleep(0.1)
@@ -435,7 +435,20 @@ async def test_what_was_sent_of_a_batch_that_failed_is_revoked_and_what_is_unkno
         with pytest.raises(PublishUnknownError):
             await bench.run(*map(str, range(1000)))
         await asyncio.sleep(2)
-        assert bench.revoked == [str(number) for number in range(500)]
+        unknown = range(PORTION, 2 * PORTION)
+        assert bench.revoked == [str(number) for number in range(1000) if number not in unknown]
+
+
+@virtual
+async def test_connections_are_kept_alive_while_somebody_waits_and_not_longer():
+    async with running() as bench:
+        waiting = asyncio.create_task(bench.wait("a", timeout=20.0))
+        await asyncio.sleep(10.1)
+        assert bench.store.kept_alive == 4
+        await waiting
+        before = bench.store.kept_alive
+        await asyncio.sleep(100)
+        assert bench.store.kept_alive <= before + 1
 
 
 def test_another_event_loop_is_refused():

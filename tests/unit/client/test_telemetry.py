@@ -27,6 +27,7 @@ from support.worker import memory_client, value
 from fibo_client import FiboClient, MessageError, PublishError, PublishUnknownError
 from fibo_client.celery import RemoteTask
 from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.publisher import MAX_BYTES
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry import SendSpan, Server, Tracer, otel
 from fibo_client.telemetry.otel import OpenTelemetry
@@ -207,7 +208,7 @@ async def test_a_span_whose_messages_are_sent_again_has_one_end(notes):
 async def withdraw(client, worker):
     """Cancel a call while the broker is still busy with the one before it."""
     worker.broker.outcomes.append(1.0)
-    first = asyncio.create_task(client.celery.call("proj.echo", (1,), queue="a"))
+    first = asyncio.create_task(client.celery.call("proj.echo", ("x" * MAX_BYTES,), queue="a"))
     await asyncio.sleep(0.1)
     second = asyncio.create_task(client.celery.call("proj.echo", (1,), queue="b"))
     await asyncio.sleep(0.1)

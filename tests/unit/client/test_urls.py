@@ -148,13 +148,123 @@ def test_a_broker_on_a_socket_refuses_db_because_celery_ignores_it():
     assert "virtual_host" in str(error)
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel", "redis+socket"])
 @pytest.mark.parametrize(
     "option",
-    ["socket_timeout=5", "max_connections=5", "health_check_interval=7", "retry_on_timeout=1", "client_name=x"],
+    ["max_connections=5", "health_check_interval=7", "retry_on_timeout=1", "decode_responses=1", "lib_name=", "insist"],
 )
-def test_a_result_backend_may_say_how_celery_connects_and_a_broker_may_not_as_in_celery(option):
-    assert read(f"redis://h/3?{option}", role="result_backend") == tcp(host="h", db=3)
-    assert option.partition("=")[0] in str(refusal(f"redis://h/3?{option}"))
+def test_how_celery_manages_its_own_connections_is_passed_over(option, scheme, role):
+    address = parse_url(f"{scheme}:///3?{option}", SENTINEL_OPTIONS, role=role)
+    assert address == parse_url(f"{scheme}:///3", SENTINEL_OPTIONS, role=role)
+
+
+@pytest.mark.parametrize("option", ["socket_timeout", "socket_connect_timeout", "timeout"])
+def test_a_result_backend_may_have_celerys_time_limits_and_a_broker_hears_of_io_timeout(option):
+    assert read(f"redis://h/3?{option}=5", role="result_backend") == tcp(host="h", db=3)
+    assert f"the option {option} is not an option of the URL: the setting io_timeout" in str(
+        refusal(f"redis://h/3?{option}=5")
+    )
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    ("option", "fields"),
+    [
+        ("client_name=web-1", {"client_name": "web-1"}),
+        ("client_name=a%2Bb", {"client_name": "a+b"}),
+        ("protocol=2", {"protocol": 2}),
+        ("protocol=3", {"protocol": 3}),
+        ("socket_keepalive=true", {}),
+        ("socket_keepalive=f", {"keepalive": False}),
+        ("client_name=x&protocol=2&socket_keepalive=0", {"client_name": "x", "protocol": 2, "keepalive": False}),
+    ],
+)
+def test_a_url_may_say_what_a_connection_is_like(option, fields, role):
+    assert parse_url(f"redis://h?{option}", OPTIONS, role=role) == tcp(host="h", **fields)
+    assert parse_url(f"rediss://h?{option}", OPTIONS, role=role) == tcp(host="h", ssl=TLSOptions(), **fields)
+    sentinels = sentinel(("g", 1), ("h", 2), **fields)
+    for url in (f"sentinel://g:1;h:2?{option}", f"sentinel://g:1?{option};h:2?{option}"):
+        assert parse_url(url, SENTINEL_OPTIONS, role=role) == sentinels
+    on_a_socket = unix(**{**fields, "keepalive": True})
+    assert parse_url(f"redis+socket:///run/redis.sock?{option}", OPTIONS, role=role) == on_a_socket
+
+
+def test_the_name_of_the_connections_may_stand_in_the_settings():
+    assert read("redis://h", client_name="web") == tcp(host="h", client_name="web")
+    assert read("redis://h?client_name=web", client_name="web").client_name == "web"
+    assert "client_name in the URL is not what RedisOptions say; say it once" in str(
+        refusal("redis://h?client_name=web", RedisOptions(client_name="other"))
+    )
+
+
+@pytest.mark.parametrize("start", ["redis://{}h", "redis+socket://{}/run/redis.sock", "sentinel://{}h"])
+def test_a_result_backend_takes_user_and_password_behind_the_question_mark_as_celery_does(start):
+    def found(who, query):
+        address = parse_url(start.format(who) + query, SENTINEL_OPTIONS, role="result_backend")
+        return address.username, address.password
+
+    assert found("", "?username=u&password=p%2Bw") == ("u", "p+w")
+    assert found("u@", "?password=p") == ("u", "p")
+    assert found("u:p@", "?password=p") == ("u", "p")
+    different = refusal(start.format("u:p@") + f"?password={SECRET}", role="result_backend")
+    assert "password behind the '?' is not what stands before the host; say it once" in str(different)
+    assert SECRET not in shown(different)
+    assert "before the host" in str(refusal(start.format("") + "?password=pw"))
+
+
+def test_of_sentinels_the_first_says_who_connects_behind_the_question_mark_too():
+    url = "sentinel://a:1?password=p;sentinel://b:2?password=q&username=u"
+    expected = sentinel(("a", 1), ("b", 2), password="p")
+    assert parse_url(url, SENTINEL_OPTIONS, role="result_backend") == expected
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    ("url", "alias"),
+    [
+        ("redis://u:p@h:1/2?protocol=2", "valkey://u:p@h:1/2?protocol=2"),
+        ("rediss://h?ssl_cert_reqs=none", "VALKEYS://h?ssl_cert_reqs=none"),
+    ],
+)
+def test_valkey_is_redis_by_another_name(url, alias, role):
+    assert parse_url(alias, OPTIONS, role=role) == parse_url(url, OPTIONS, role=role)
+
+
+class Provider:
+    """Equal to all others of its kind, but not the same."""
+
+    def get_credentials(self):
+        return SECRET, SECRET
+
+    def __eq__(self, other):
+        return isinstance(other, Provider)
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://@h", "redis+socket:///run/redis.sock", "sentinel://h"])
+def test_a_provider_gives_the_credentials_in_place_of_the_url(url):
+    one, other = Provider(), Provider()
+    options = RedisOptions(master_name="m", credential_provider=one)
+    address = parse_url(url, options, role="broker_url")
+    assert address.credential_provider is one
+    assert "Provider" not in repr(options) + repr(address) + str(address)
+    others = dataclasses.replace(address, credential_provider=other)
+    assert others.credential_provider is other
+    assert others != address != dataclasses.replace(address, credential_provider=None)
+    assert len({address, others, dataclasses.replace(others, credential_provider=one)}) == 2
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    "url", ["redis://u@h", "redis://:Xyzzy@h", "redis+socket://:Xyzzy@/s", "sentinel://u:Xyzzy@a;b"]
+)
+def test_user_and_password_are_said_once(url, role):
+    options = RedisOptions(master_name="m", credential_provider=Provider())
+    error = refusal(url, options, role)
+    assert "credential_provider in RedisOptions gives them too; say them once" in str(error)
+    assert SECRET not in shown(error)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +272,7 @@ def test_a_result_backend_may_say_how_celery_connects_and_a_broker_may_not_as_in
     [
         ("", {}, TLSOptions()),
         ("ssl_cert_reqs=CERT_REQUIRED", {}, TLSOptions(cert_reqs="required")),
-        ("ssl_cert_reqs=required", {"ssl_cert_reqs": "none"}, TLSOptions(cert_reqs="required")),
+        ("ssl_cert_reqs=required", {"ssl_cert_reqs": ssl.CERT_REQUIRED}, TLSOptions(cert_reqs="required")),
         ("ssl_cert_reqs=CERT_OPTIONAL", {}, TLSOptions(cert_reqs="optional")),
         ("ssl_cert_reqs=optional", {}, TLSOptions(cert_reqs="optional")),
         ("ssl_cert_reqs=CERT_NONE", {}, TLSOptions(cert_reqs="none", check_hostname=False)),
@@ -172,7 +282,7 @@ def test_a_result_backend_may_say_how_celery_connects_and_a_broker_may_not_as_in
         ("", {"ssl_cert_reqs": ssl.CERT_NONE}, TLSOptions(cert_reqs="none", check_hostname=False)),
         ("", {"ssl_cert_reqs": 2}, TLSOptions(cert_reqs="required")),
         ("", {"ssl_check_hostname": False}, TLSOptions(check_hostname=False)),
-        ("ssl_check_hostname=yes", {"ssl_check_hostname": False}, TLSOptions(check_hostname=True)),
+        ("ssl_check_hostname=yes", {"ssl_check_hostname": True}, TLSOptions(check_hostname=True)),
         ("ssl_check_hostname=TRUE", {}, TLSOptions(check_hostname=True)),
         ("ssl_check_hostname=1", {}, TLSOptions(check_hostname=True)),
         ("ssl_check_hostname=on", {}, TLSOptions(check_hostname=True)),
@@ -185,8 +295,41 @@ def test_a_result_backend_may_say_how_celery_connects_and_a_broker_may_not_as_in
         ),
         (
             "ssl_ca_certs=/url.pem",
-            {"ssl_ca_certs": "/setting.pem", "ssl_certfile": "/c.pem", "ssl_keyfile": "/k.pem"},
+            {"ssl_certfile": "/c.pem", "ssl_keyfile": "/k.pem"},
             TLSOptions(ca_certs="/url.pem", certfile="/c.pem", keyfile="/k.pem"),
+        ),
+        (
+            "ssl_ca_path=/certs&ssl_ca_data=a%2Bb%0Ac&ssl_password=p%26q&ssl_min_version=772&ssl_ciphers=A:B",
+            {},
+            TLSOptions(
+                ca_path="/certs", ca_data="a+b\nc", password="p&q", min_version=ssl.TLSVersion.TLSv1_3, ciphers="A:B"
+            ),
+        ),
+        (
+            "",
+            {
+                "ssl_ca_path": "/certs",
+                "ssl_ca_data": "a+b",
+                "ssl_password": "p",
+                "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+                "ssl_ciphers": "A:B",
+            },
+            TLSOptions(
+                ca_path="/certs", ca_data="a+b", password="p", min_version=ssl.TLSVersion.TLSv1_2, ciphers="A:B"
+            ),
+        ),
+        (
+            "ssl_include_verify_flags=%5BVERIFY_X509_STRICT%2C+VERIFY_CRL_CHECK_LEAF%5D",
+            {"ssl_exclude_verify_flags": [ssl.VERIFY_X509_TRUSTED_FIRST]},
+            TLSOptions(
+                include_verify_flags=ssl.VERIFY_X509_STRICT | ssl.VERIFY_CRL_CHECK_LEAF,
+                exclude_verify_flags=ssl.VERIFY_X509_TRUSTED_FIRST,
+            ),
+        ),
+        (
+            "ssl_exclude_verify_flags=VERIFY_X509_STRICT",
+            {"ssl_exclude_verify_flags": "VERIFY_X509_STRICT", "ssl_min_version": 771},
+            TLSOptions(exclude_verify_flags=ssl.VERIFY_X509_STRICT, min_version=ssl.TLSVersion.TLSv1_2),
         ),
     ],
 )
@@ -201,7 +344,8 @@ def test_tls_is_checked_unless_the_url_or_else_the_settings_say_otherwise(query,
         ("sentinel://h?ssl_cert_reqs=required", {}, TLSOptions()),
         ("sentinel://h", {"ssl_cert_reqs": "required"}, TLSOptions()),
         ("sentinel://h", {"ssl_check_hostname": False}, TLSOptions(check_hostname=False)),
-        ("sentinel://g;h?ssl_ca_certs=/ca.pem", {"ssl_ca_certs": "/other.pem"}, TLSOptions(ca_certs="/ca.pem")),
+        ("sentinel://g;h?ssl_ca_certs=/ca.pem", {"ssl_ca_certs": "/ca.pem"}, TLSOptions(ca_certs="/ca.pem")),
+        ("sentinel://h", {"ssl_ca_data": "x"}, TLSOptions(ca_data="x")),
         (
             "sentinel://g?ssl_cert_reqs=none;h?ssl_cert_reqs=none",
             {},
@@ -226,6 +370,8 @@ def test_what_is_said_of_certificates_gives_sentinel_tls(url, settings, options)
         {"ssl_certfile": "/c.pem"},
         {"ssl_keyfile": "/k.pem"},
         {"ssl_check_hostname": False},
+        {"ssl_ca_data": "x"},
+        {"ssl_min_version": 772},
     ],
     ids=lambda setting: "".join(map(str, *setting.items())),
 )
@@ -267,8 +413,14 @@ def test_equal_addresses_are_equal_keys():
     assert len({broker, results}) == 1
 
 
-@pytest.mark.parametrize("other", ["redis://u:q@h", "redis://v:p@h", "redis://u:p@h/1", "rediss://u:p@h"])
-def test_addresses_differ_by_database_credentials_and_tls(other):
+@pytest.mark.parametrize(
+    "other",
+    [
+        "redis://u:q@h", "redis://v:p@h", "redis://u:p@h/1", "rediss://u:p@h", "redis://u:p@h?client_name=x",
+        "redis://u:p@h?protocol=2", "redis://u:p@h?socket_keepalive=no",
+    ],
+)  # fmt: skip
+def test_addresses_differ_by_all_that_changes_a_connection(other):
     assert read("redis://u:p@h") != read(other)
 
 
@@ -354,7 +506,23 @@ def test_an_address_is_frozen():
         ("redis://h?db", "db has no value"),
         ("redis://h?db=", "db has no value"),
         ("redis://h?virtual_host=3", "redis+socket://"),
-        ("redis://h?password=pw", "before the host"),
+        ("redis://h?host=g", "the option host is not an option of the URL, in which it has a place of its own"),
+        ("redis+socket:///s?path=/t", "a place of its own"),
+        ("redis://h?client_name=a%20b", "client_name must be ASCII text without spaces"),
+        ("redis://h?client_name=%C3%A9", "client_name must be"),
+        ("redis://h?client_name=", "client_name has no value"),
+        ("redis://h?protocol=4", "protocol must be 2 or 3"),
+        ("redis://h?protocol=two", "protocol must be 2 or 3"),
+        ("redis://h?socket_keepalive=maybe", "socket_keepalive must be true or false"),
+        ("sentinel://a?client_name=x;b?client_name=y", "different client_name or protocol or socket_keepalive"),
+        ("valkey://h?ssl_cert_reqs=none", "rediss://"),
+        ("valkey+socket:///run/redis.sock", "redis+socket://"),
+        ("rediss://h?ssl_validate_ocsp=1", "by OCSP"),
+        ("rediss://h?ssl_min_version=2", "771 is TLS 1.2"),
+        ("rediss://h?ssl_min_version=TLSv1.2", "771 is TLS 1.2"),
+        ("rediss://h?ssl_ca_data=%C3%A9", "ssl_ca_data, in the URL or in RedisOptions, must be ASCII text"),
+        ("rediss://h?ssl_ca_path=a%00", "path of a directory"),
+        ("rediss://h?ssl_exclude_verify_flags=STRICT", "ssl.VerifyFlags"),
         ("redis://h?credential_provider=os.Thing", "nothing is imported"),
         ("rediss://h?global_keyprefix=x", "broker_prefix"),
         ("redis://h?visibility_timeout=7", "visibility_timeout is not known"),
@@ -412,6 +580,16 @@ def test_sentinel_needs_the_name_of_the_master(name):
         {"ssl_certfile": 3},
         {"ssl_keyfile": "/k.pem"},
         {"ssl_cert_reqs": "none", "ssl_check_hostname": True},
+        {"ssl_ca_path": 3},
+        {"ssl_ca_data": b"x"},
+        {"ssl_password": ""},
+        {"ssl_min_version": 3},
+        {"ssl_min_version": True},
+        {"ssl_min_version": 771.0},
+        {"ssl_ciphers": 3},
+        {"ssl_include_verify_flags": 32},
+        {"ssl_include_verify_flags": []},
+        {"ssl_exclude_verify_flags": [32]},
     ],
 )
 def test_wrong_settings_about_tls_are_refused_by_name(settings):
@@ -421,6 +599,25 @@ def test_wrong_settings_about_tls_are_refused_by_name(settings):
 def test_a_contradiction_between_url_and_settings_is_refused():
     error = refusal("rediss://h?ssl_cert_reqs=none", RedisOptions(ssl_check_hostname=True))
     assert "ssl_check_hostname" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "sentinel"])
+@pytest.mark.parametrize(
+    ("option", "setting"),
+    [
+        ("ssl_cert_reqs=required", {"ssl_cert_reqs": "none"}),
+        ("ssl_cert_reqs=none", {"ssl_cert_reqs": ssl.CERT_REQUIRED}),
+        ("ssl_check_hostname=yes", {"ssl_check_hostname": False}),
+        ("ssl_ca_certs=/url.pem", {"ssl_ca_certs": "/setting.pem"}),
+        ("ssl_password=Xyzzy", {"ssl_password": f"{SECRET}2"}),
+        ("ssl_min_version=771", {"ssl_min_version": 772}),
+    ],
+)
+def test_what_is_said_of_tls_is_said_once(option, setting, scheme):
+    (name,) = setting
+    error = refusal(f"{scheme}://h?{option}", RedisOptions(master_name="m", **setting))
+    assert f"{name} in the URL is not what RedisOptions say; say it once" in str(error)
+    assert SECRET not in shown(error)
 
 
 def test_the_scheme_of_a_url_is_shown_only_where_it_looks_like_one():
@@ -485,6 +682,15 @@ def test_a_raw_character_in_a_password_is_explained_without_showing_the_password
         "rediss://h?ssl_check_hostname=Xyzzy",
         "sentinel://a?master_name=Xyzzy",
         "redis://h?Xy-zzy=Xyzzy",
+        "redis://h?client_name=Xyzzy%20",
+        "redis://h?protocol=Xyzzy",
+        "redis://h?socket_keepalive=Xyzzy",
+        "redis://h?password=Xyzzy",
+        "rediss://h?ssl_min_version=Xyzzy",
+        "rediss://h?ssl_ca_data=Xyzzy%ff",
+        "rediss://h?ssl_exclude_verify_flags=Xyzzy",
+        "rediss://h?ssl_password=12&Xyzzy",
+        "sentinel://h?ssl_password=12;Xyzzy:Xyzzy",
     ],
 )
 def test_an_error_shows_no_value_of_the_url(url):
@@ -492,6 +698,34 @@ def test_an_error_shows_no_value_of_the_url(url):
     assert SECRET not in shown(error)
     assert error.__cause__ is None
     assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h?password=12&Xyzzy",
+        "redis://h?password=12&Xyzzy=1",
+        "redis://h?p%61ssword=12&Xyzzy=1",
+        "redis://h?password=12;Xyzzy",
+        "redis://h?password=12;",
+        "redis://h?password=12@Xyzzy",
+        "redis://h?password=12#Xyzzy",
+        "redis://h?password=Xyzzy%ff",
+        "sentinel://h?password=12;Xyzzy",
+        "sentinel://h?p%61ssword=12;Xyzzy",
+        "sentinel://h?password=12;Xyzzy:port",
+        "rediss://h?ssl_password=12;Xyzzy",
+    ],
+)
+def test_a_raw_character_in_a_password_behind_the_question_mark_shows_nothing_of_it(url):
+    error = refusal(url, role="result_backend")
+    assert SECRET not in shown(error)
+    assert error.__context__ is None
+
+
+def test_what_an_address_shows_of_tls_is_no_secret():
+    address = read("rediss://h?ssl_password=Xyzzy&ssl_ca_data=Xyzzy&ssl_min_version=772")
+    assert SECRET not in repr(address) + str(address) + repr(RedisOptions(ssl_password=SECRET, ssl_ca_data=SECRET))
 
 
 # Properties

@@ -24,9 +24,9 @@ def test_a_command_that_wants_no_answer_names_no_place_for_it():
 
 def test_a_question_carries_a_ticket_and_where_to_answer():
     request = ControlRequest(method="ping", destination=("a@host", "b@host"))
-    body = json.loads(encode_request(request, ticket="t", reply_exchange="reply.celery.pidbox", reply_key="k"))
+    body = json.loads(encode_request(request, ticket="t", reply_key="k"))
     assert body["ticket"] == "t"
-    assert body["reply_to"] == {"exchange": "reply.celery.pidbox", "routing_key": "k"}
+    assert body["reply_to"] == {"exchange": "", "routing_key": "k"}
     assert body["destination"] == ["a@host", "b@host"]
     assert body["arguments"] == {}
 

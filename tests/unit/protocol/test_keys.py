@@ -58,15 +58,12 @@ def test_control_names_carry_prefix_database_and_exchange_where_kombu_looks_for_
     assert keys(fanout_prefix="").control_channel == "celery.pidbox"
     assert keys(db=7, fanout_prefix="/here{db}.").control_channel == "/here7.celery.pidbox"
     assert keys(fanout_prefix="/here.").control_channel == "/here.celery.pidbox"
-    assert plain.reply_bindings == "_kombu.binding.reply.celery.pidbox"
-    assert other.reply_bindings == "pfx:_kombu.binding.reply.mine.pidbox"
     assert plain.reply_list("k") == "k.reply.celery.pidbox"
     assert other.reply_list("k") == "pfx:k.reply.mine.pidbox"
 
 
-def test_names_inside_a_binding_have_no_prefix():
-    assert keys(prefix="pfx:").reply_binding("k") == "k\x06\x16\x06\x16k.reply.celery.pidbox"
-    assert keys(separator=":").reply_binding("k") == "k::k.reply.celery.pidbox"
+def test_names_inside_a_message_have_no_prefix():
+    assert keys(prefix="pfx:").reply_routing_key("k") == "k.reply.celery.pidbox"
 
 
 @pytest.mark.parametrize(

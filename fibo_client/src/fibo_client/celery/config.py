@@ -80,8 +80,8 @@ class CeleryConfig:
     """Where the broker and the results are, and how to wait for them. Times are seconds."""
 
     broker_url: str = field(default=DEFAULT_BROKER_URL, repr=False)
-    """Where tasks are sent: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``, as in Celery.
-    ``disabled://`` is for a client that only reads results."""
+    """Where tasks are sent: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``, as in Celery, or
+    ``valkey://`` or ``valkeys://``. ``disabled://`` is for a client that only reads results."""
     result_backend: str | None = field(default=None, repr=False)
     """Where results are stored, spelled likewise. None is the broker's URL. With another of Celery's stores, such as
     ``db+postgresql://`` or ``disabled://``, tasks can be sent, and asking for a result raises ConfigError."""

@@ -149,12 +149,13 @@ class Encoder:
             The messages, in order, as many as are made without a pause.
 
         Raises:
-            MessageError: A worker could not take one of the messages.
+            MessageError: A worker could not take one of the messages, or two have the same id.
         """
         own: Mapping[str, Any] | None = None
         ids = chain.from_iterable(_random_ids())
         portion: list[TaskMessage] = []
         room = BUILD_BYTES
+        own_ids: set[str] = set()
         for signature in signatures:
             if room < 0 or len(portion) == BUILD_SLICE:
                 yield portion
@@ -163,6 +164,10 @@ class Encoder:
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
                 call = _Call(self, {**defaults, **own, **options}, span)
+            if call.task_id is not None:
+                if call.task_id in own_ids:
+                    raise MessageError(f"two of the messages have the same task_id, {call.task_id}; nothing was sent")
+                own_ids.add(call.task_id)
             message = call.message(signature, ids)
             size = len(message.body)
             if size > ALWAYS_FITS:
@@ -199,7 +204,7 @@ class _Call:
                     f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}. "
                     "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
                 )
-        self._task_id: str | None = check_name("task_id", options.pop("task_id")) if "task_id" in options else None
+        self.task_id: str | None = check_name("task_id", options.pop("task_id")) if "task_id" in options else None
         self._queue = options.pop("queue", encoder.queue)
         self._moments = encode_moments(
             datetime.now(UTC),
@@ -226,7 +231,7 @@ class _Call:
         task, kwargs = signature.task, signature.kwargs
         if task is not self._task:
             self._use_template(task)
-        task_id = next(ids) if self._task_id is None else self._task_id
+        task_id = next(ids) if self.task_id is None else self.task_id
         body, argsrepr, kwargsrepr = encode_arguments(
             signature.args,
             {} if kwargs is None else kwargs,

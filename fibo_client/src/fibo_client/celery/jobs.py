@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 PublishFailure: TypeAlias = PublishError | PublishUnknownError
 
 _id_of: Final = attrgetter("id")
-_NOT_YET: Final = "the command before it has had no answer yet"
 
 
 class Job(Wait):
@@ -37,9 +36,13 @@ class Job(Wait):
         keep_results: Whether to delete no result.
         ended: Whether its caller, and all others, wait for it no longer.
         span: The span of the messages, which ends when their sending has.
-        remaining: The messages that have not been sent for certain, by task id.
+        next: The index of the first message that was never given to the broker.
+        uncertain: The messages that the broker was given, and has not taken for certain, by task id.
         unknown: The ids among them that may have been sent.
-        in_flight: Whether the broker has it, or is about to.
+        again: Those of them that are to be given to the broker once more.
+        in_flight: How many portions the broker has, without a word on them so far.
+        queued: Whether it waits for the broker to be given more of it.
+        halted: Whether the rest is not tried in this attempt: it would fail like what was.
         withdrawn: Whether its caller wants no more of it to be sent.
         sending_ended: Whether nothing more will be sent of it.
         attempts: How often sending was tried.
@@ -50,19 +53,23 @@ class Job(Wait):
 
     __slots__ = (
         "__weakref__",
+        "again",
         "attempts",
         "awaits",
         "ended",
         "failure",
+        "halted",
         "in_flight",
         "keep_results",
         "last_deadline",
         "messages",
+        "next",
         "other_waits",
-        "remaining",
+        "queued",
         "retry",
         "sending_ended",
         "span",
+        "uncertain",
         "unknown",
         "withdrawn",
     )
@@ -87,9 +94,13 @@ class Job(Wait):
         self.keep_results: bool = keep_results
         self.ended: bool = False
         self.span: SendSpan = span
-        self.remaining: dict[str, TaskMessage] = dict(zip(map(_id_of, messages), messages, strict=True))
+        self.next: int = 0
+        self.uncertain: dict[str, TaskMessage] = {}
         self.unknown: set[str] = set()
-        self.in_flight: bool = False
+        self.again: list[TaskMessage] = []
+        self.in_flight: int = 0
+        self.queued: bool = False
+        self.halted: bool = False
         self.withdrawn: bool = False
         self.sending_ended: bool = False
         self.attempts: int = 0
@@ -103,14 +114,59 @@ class Job(Wait):
         return self.deadline if self.retry else -math.inf
 
     @property
+    def is_sent(self) -> bool:
+        """Whether all of it was sent for certain."""
+        return self.next == len(self.messages) and not self.uncertain
+
+    @property
+    def remaining(self) -> list[str]:
+        """The ids of the messages that have not been sent for certain."""
+        return [*self.uncertain, *map(_id_of, self.messages[self.next :])]
+
+    @property
     def unsent(self) -> set[str]:
         """The ids of the messages that have certainly not been sent."""
-        return self.remaining.keys() - self.unknown
+        return set(self.remaining) - self.unknown
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to give to the broker."""
+        return bool(self.again) or self.next < len(self.messages)
+
+    def take(self, count: int, size: int) -> list[TaskMessage]:
+        """Take what is to be given to the broker next: so many messages, and bytes in their bodies, at most.
+
+        What is taken may have been sent, until the broker says something else.
+
+        Args:
+            count: The most messages.
+            size: The most bytes in their bodies, unless a single one has more.
+
+        Returns:
+            The messages; at least one, where there is one.
+        """
+        again, start = self.again, self.next
+        portion = again[:count] if again else self.messages[start : start + count]
+        taken = 0
+        for message in portion:
+            size -= len(message.body)
+            if size < 0 and taken:
+                break
+            taken += 1
+        portion = portion[:taken]
+        if again:
+            del again[:taken]
+        else:
+            self.next += taken
+        for message in portion:
+            self.uncertain[message.id] = message
+            self.unknown.add(message.id)
+        return portion if isinstance(portion, list) else list(portion)
 
     @property
     def was_not_sent(self) -> PublishFailure | None:
         """Why not all of it was sent; None if it was, or may yet be."""
-        return self.failure if self.sending_ended and self.remaining else None
+        return self.failure if self.sending_ended and not self.is_sent else None
 
     def learn(self, task_id: str, answer: TaskMeta | Exception) -> None:
         """Take a final answer that another wait received. Its own has it already, unless that was over before."""
@@ -122,14 +178,12 @@ class Job(Wait):
         answered = self.unknown.intersection(self.awaits).difference(self.missing) if self.missing else self.unknown
         for task_id in list(answered) if self.awaits else ():
             self.unknown.remove(task_id)
-            del self.remaining[task_id]
+            del self.uncertain[task_id]
 
     @property
-    def unsent_reason(self) -> str | None:
-        """Why nothing was, or will be, sent; None if something was, or may have been."""
-        if len(self.unsent) < len(self.messages):
-            return None
-        return self.failure.reason if self.failure else _NOT_YET
+    def was_nothing_sent(self) -> bool:
+        """Whether certainly nothing was sent so far."""
+        return len(self.unsent) == len(self.messages)
 
     @property
     def tasks_in_flight(self) -> int:
@@ -144,16 +198,16 @@ class Job(Wait):
 
     def were_sent(self, task_ids: Sequence[str]) -> bool | None:
         """Tell whether tasks were sent. True: all were. False: the first certainly was not. None: not known."""
-        if not self.remaining:
+        if self.is_sent:
             return True
-        messages = {message.id for message in self.messages}
-        if not any(task_id in self.remaining or task_id not in messages for task_id in task_ids):
+        remaining, messages = set(self.remaining), {message.id for message in self.messages}
+        if not any(task_id in remaining or task_id not in messages for task_id in task_ids):
             return True
         return False if task_ids[0] in self.unsent_tasks() else None
 
     def publish_error(self, reason: str) -> PublishFailure:
         """Make the error that names what has not been sent for certain, and tells whether it may have been."""
         if self.unknown:
-            return PublishUnknownError(reason, list(self.remaining))
+            return PublishUnknownError(reason, self.remaining)
         refused = self.failure is not None and self.failure.refused
-        return PublishError(reason, list(self.remaining), refused=refused)
+        return PublishError(reason, self.remaining, refused=refused)

@@ -1,31 +1,31 @@
-"""The tasks that read results for everybody: one polls, one subscribes, one listens to what is pushed.
+"""The one place that reads results for everybody: it polls, and has results pushed where it can.
 
 A caller enters a `Wait` here and awaits its future. No result is read in a caller's task, so a caller who is cancelled
-leaves no half-read answer behind. All three are parked, without a single command, while nobody waits.
+leaves no half-read answer behind. While nobody waits, not a single command is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import itertools
 import logging
 import math
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from fibo_client.celery.backends.base import Confirmed, Pushed
 from fibo_client.celery.backoff import pause
 from fibo_client.celery.pending import PendingTasks
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.meta import decode_meta
 from fibo_client.celery.schedule import AFTER_PUSH, Schedule
 from fibo_client.celery.timer import Timer
-from fibo_client.errors import FiboError, ReadError, TransportError
+from fibo_client.errors import FiboError, ReadError, ResultTooLargeError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fibo_client.celery.backends.base import Backend, Subscription
+    from fibo_client.celery.backends.base import Backend, Stored, Subscription
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.jobs import Job
     from fibo_client.celery.pending import PendingTask, Wait
@@ -37,8 +37,8 @@ logger: Final = logging.getLogger("fibo_client")
 SLICE: Final = 256
 """The most answers, and the most deadlines, that are settled before the event loop gets its turn."""
 
-PING_AFTER: Final = 15.0
-"""Seconds of silence on the subscription after which it is asked for a sign of life."""
+MAX_ADDED: Final = 250
+"""The most ids in one SUBSCRIBE."""
 
 MAX_STALE: Final = 64
 """How many ids that nobody awaits any more may stay subscribed to before they are dropped."""
@@ -53,6 +53,10 @@ _FIRST_READ_WHEN_SUBSCRIBING: Final = 0.05
 """Seconds until the first read of what is about to be subscribed to. It comes sooner with the confirmation."""
 
 _PAUSE_AFTER_FAILURE: Final = (0.02, 0.5)
+
+_LOST_TWICE_WITHIN: Final = 10.0
+_AWAY: Final = 60.0
+"""Where push is refused, or lost twice within so many seconds, it is not tried for so many. Results are polled."""
 
 
 class Reader:
@@ -91,23 +95,23 @@ class Reader:
         self.retries: int = 0
         self.decode_failures: int = 0
         # Push: what is to be subscribed to, what is subscribed to, and what nobody awaits any more of the latter.
-        self._unsubscribed: dict[str, PendingTask] = {}
+        self._to_subscribe: dict[str, PendingTask] = {}
         self._subscribed: dict[str, PendingTask] = {}
         self._stale: dict[str, None] = {}
         self._drop_at = math.inf
-        self._listening = asyncio.Event()
-        self._subscribing = asyncio.Event()
-        self._subscription_timer = Timer(self._subscribing.set)
+        self._wanted = asyncio.Event()
         self._subscription: Subscription | None = None
-        self._heard = 0.0
-        self._pinged = False
+        self._gone: asyncio.Future[TransportError]
+        self._is_update_scheduled = False
+        self._update_timer = Timer(self._update)
+        self._context = contextvars.Context()  # What is done for all is not done in the context of one.
 
     def start(self) -> None:
         """Start the tasks on the running event loop."""
         self._loop = asyncio.get_running_loop()
         loops = [self._read_forever()]
         if self._config.push:
-            loops += [self._subscribe_forever(), self._listen_forever()]
+            loops.append(self._stay_subscribed())
         # An empty context: the tasks serve everybody, and must not carry on the trace of whoever opened the client.
         self._tasks = [
             self._loop.create_task(each, name="fibo_client.reader", context=contextvars.Context()) for each in loops
@@ -118,7 +122,7 @@ class Reader:
         self.fail(self.awaited.waits, error)
         self._deadline_timer.cancel()
         self._read_timer.cancel()
-        self._subscription_timer.cancel()
+        self._update_timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -143,7 +147,7 @@ class Reader:
             if self._config.push:
                 # Others may look at some of them at this moment, and have not subscribed.
                 if len(new) < len(wait.missing):
-                    new = [task for task in wait.missing.values() if not self._is_subscribed(task)]
+                    new = [task for task in wait.missing.values() if not self._has_push(task)]
                 if new:
                     self._subscribe(new)
             if sent:
@@ -172,10 +176,10 @@ class Reader:
         now, soonest = self._loop.time(), math.inf
         for place, task in enumerate(tasks):
             moment = first
-            if task.pushed:
-                moment = AFTER_PUSH
-            elif first is None and (task.id in self._unsubscribed or task.id in self._subscribed):
-                moment = _FIRST_READ_WHEN_SUBSCRIBING if self._subscription is not None else None
+            if task.pushed:  # What nobody has looked at since may have been there for long.
+                moment = self._config.longest_poll if task.looked > -math.inf else first or AFTER_PUSH
+            elif self._subscription is not None and self._has_push(task):
+                moment = _FIRST_READ_WHEN_SUBSCRIBING
             self._schedule.add(task, now, first=moment, place=place)
             soonest = min(soonest, task.due or soonest)
         self._read_timer.set_by(soonest)
@@ -230,7 +234,7 @@ class Reader:
         self._advance()
 
     async def _settle(
-        self, batch: Sequence[PendingTask], replies: Sequence[bytes | None], began: float
+        self, batch: Sequence[PendingTask], replies: Sequence[bytes | ResultTooLargeError | None], began: float
     ) -> list[PendingTask]:
         """Settle what came, in slices; return the tasks whose state is not final."""
         count = size = 0
@@ -238,23 +242,25 @@ class Reader:
         for task, payload in zip(batch, replies, strict=True):
             if payload is None:
                 continue
-            large = len(payload) >= LARGE_REPLY
-            if count and (large or count % SLICE == 0):
+            length = self._config.max_result_bytes if isinstance(payload, ResultTooLargeError) else len(payload)
+            if count and (length >= LARGE_REPLY or count % SLICE == 0):
                 await asyncio.sleep(0)
             count += 1
-            size += len(payload)
+            size += length
             self._arrive(task.id, payload, began)
             if self.awaited.has(task):
                 unfinished.append(task)
         self._schedule.arrived(count, size, self._loop.time())
         return unfinished
 
-    def _arrive(self, task_id: str, payload: bytes, began: float | None = None) -> None:
+    def _arrive(self, task_id: str, payload: bytes | ResultTooLargeError, began: float | None = None) -> None:
         """Give what came to all who wait for it. It was read by a command that began then, or else pushed just now."""
         task = self.awaited.get(task_id)
         if task is None:
             return
         try:
+            if isinstance(payload, ResultTooLargeError):
+                raise payload
             answer: TaskMeta | Exception = decode_meta(
                 payload,
                 task_id,
@@ -286,14 +292,14 @@ class Reader:
         """Read no more of what nobody awaits any more."""
         for task in tasks:
             self._schedule.remove(task)
-            self._unsubscribed.pop(task.id, None)
+            self._to_subscribe.pop(task.id, None)
             if task.id in self._subscribed:
                 self._stale[task.id] = None
         if len(self._stale) >= MAX_STALE:
-            self._subscribing.set()
+            self._schedule_update()
         elif self._stale and self._drop_at == math.inf:
             self._drop_at = self._loop.time() + STALE_FOR
-            self._subscription_timer.set_by(self._drop_at)
+            self._update_timer.set_by(self._drop_at)
 
     # Deadlines.
 
@@ -316,118 +322,138 @@ class Reader:
 
     # Push.
 
-    def _is_subscribed(self, task: PendingTask) -> bool:
-        return task.id in self._unsubscribed or self._subscribed.get(task.id) is task
+    def _has_push(self, task: PendingTask) -> bool:
+        return task.id in self._to_subscribe or self._subscribed.get(task.id) is task
 
     def _subscribe(self, tasks: Sequence[PendingTask]) -> None:
         """Have the results of tasks pushed, if there is room for all of them."""
-        awaited = len(self._unsubscribed) + len(self._subscribed) - len(self._stale)
+        awaited = len(self._to_subscribe) + len(self._subscribed) - len(self._stale)
         if awaited + len(tasks) > self._config.push_limit:
             return
         for task in tasks:
             before = self._subscribed.get(task.id)
             if before is None:
-                self._unsubscribed[task.id] = task
+                self._to_subscribe[task.id] = task
             else:  # It is awaited again.
                 task.pushed = before.pushed
                 self._subscribed[task.id] = task
                 self._stale.pop(task.id, None)
-        self._listening.set()
-        self._subscribing.set()
+        if self._subscription is None:
+            self._wanted.set()
+        elif self._to_subscribe:
+            self._schedule_update()
 
-    async def _subscribe_forever(self) -> None:
-        """Subscribe, unsubscribe, and ask for a sign of life when the subscription has been silent for long."""
-        while True:
-            await self._subscribing.wait()
-            self._subscribing.clear()
-            subscription = self._subscription
-            if subscription is None:
-                continue
-            now = self._loop.time()
-            add, drop = self._unsubscribed, []
-            if len(self._stale) >= MAX_STALE or now >= self._drop_at:
-                drop = list(self._stale)
-                self._drop_at = math.inf
-            self._unsubscribed = {}
-            for task_id in drop:
-                del self._subscribed[task_id], self._stale[task_id]
-            self._subscribed |= add
-            try:
-                if add or drop:
-                    await subscription.update(list(add), drop)
-                if self._subscribed and now >= self._heard + PING_AFTER:
-                    await self._check_alive(subscription, now)
-            except Exception as error:
-                if not isinstance(error, TransportError):
-                    logger.exception("the subscription to results failed, polling meanwhile")
-                self._lose(subscription)
-                await subscription.abort()  # So that the listening task learns of it, and makes a new one.
-            if self._subscribed:
-                silent_at = self._heard + PING_AFTER + (self._config.io_timeout if self._pinged else 0.0)
-                self._subscription_timer.set_by(min(silent_at, self._drop_at))
+    def _schedule_update(self) -> None:
+        if not self._is_update_scheduled:
+            self._is_update_scheduled = True
+            self._loop.call_soon(self._update, context=self._context)
 
-    async def _check_alive(self, subscription: Subscription, now: float) -> None:
-        """Ask a silent subscription for a sign of life, and give it up if it gave none."""
-        if not self._pinged:
-            self._pinged = True
-            await subscription.ping()
-        elif now >= self._heard + PING_AFTER + self._config.io_timeout:
-            raise TransportError("the subscription does not answer")
-
-    def _lose(self, subscription: Subscription) -> None:
-        """Read everything that was pushed by it, now and often, until there is another."""
-        if self._subscription is subscription:
-            self._subscription = None
-            now = self._loop.time()
-            for task_id, task in self._subscribed.items():
-                if task_id not in self._stale:
-                    self._unsubscribed[task_id] = task
-                    self._schedule.set_pushed(task, now, pushed=False)
-            self._subscribed.clear()
+    def _update(self) -> None:
+        """Tell the subscription what is awaited, and what no more."""
+        self._is_update_scheduled = False
+        subscription = self._subscription
+        if subscription is None:
+            return
+        now = self._loop.time()
+        drop: list[str] = []
+        if len(self._stale) >= MAX_STALE or now >= self._drop_at:
+            drop = list(self._stale)
             self._stale.clear()
             self._drop_at = math.inf
-            self._reading.set()
+            for task_id in drop:
+                del self._subscribed[task_id]
+        add = self._to_subscribe
+        if len(add) > MAX_ADDED:
+            add = dict(islice(add.items(), MAX_ADDED))
+            for task_id in add:
+                del self._to_subscribe[task_id]
+            self._schedule_update()
+        else:
+            self._to_subscribe = {}
+        if not add and not drop:
+            return
+        self._subscribed |= add
+        try:
+            look = subscription.update(list(add), drop)
+        except TransportError as error:
+            self.lost(error)
+            return
+        if add:
+            look.add_done_callback(partial(self._looked, list(add.values()), now))
 
-    async def _listen_forever(self) -> None:
-        failures = 0
+    def _looked(self, tasks: Sequence[PendingTask], began: float, look: asyncio.Future[list[Stored] | None]) -> None:
+        """Take what was stored when the subscription began."""
+        if look.cancelled():
+            return  # The subscription is lost, and says so.
+        error = look.exception()
+        if isinstance(error, TransportError):
+            self.lost(error)
+            return
+        stored, now = look.result(), self._loop.time()
+        for task in tasks:
+            if self._subscribed.get(task.id) is task:
+                self._schedule.set_pushed(task, now, pushed=True, looked=stored is not None)
+        if stored is None:
+            self._read_timer.set_by(self._schedule.next_due())
+            return
+        self.polls += 1
+        for task, payload in zip(tasks, stored, strict=True):
+            if payload is not None:
+                self._arrive(task.id, payload, began)
+        self._forget(self.awaited.looked(tasks, began, absent=True))
+
+    def pushed(self, task_id: str, payload: bytes) -> None:
+        """See `Subscriber.pushed`."""
+        self.pushes += 1
+        self._arrive(task_id, payload)
+
+    def lost(self, error: TransportError) -> None:
+        """See `Subscriber.lost`. Everything that was pushed is read, now and often, until there is another."""
+        if self._subscription is None:
+            return
+        self._subscription = None
+        self._gone.set_result(error)
+        now = self._loop.time()
+        for task_id, task in self._subscribed.items():
+            if task_id not in self._stale:
+                self._to_subscribe[task_id] = task
+                self._schedule.set_pushed(task, now, pushed=False)
+        self._subscribed.clear()
+        self._stale.clear()
+        self._drop_at = math.inf
+        self._reading.set()
+
+    async def _stay_subscribed(self) -> None:
+        """Make a subscription whenever one is wanted, and there is none."""
+        failures, lost_at = 0, -math.inf
         while True:
-            await self._listening.wait()
+            await self._wanted.wait()
+            away = 0.0
             try:
-                subscription = await self._backend.subscribe()
+                subscription = await self._backend.subscribe(self)
+                began = self._loop.time()
+                self._subscription, self._gone = subscription, self._loop.create_future()
+                self._update()
                 try:
-                    self._subscription = subscription
-                    self._heard, self._pinged = self._loop.time(), False
-                    self._subscribing.set()
-                    for count in itertools.count(1):
-                        event = await subscription.receive()
-                        self._take_event(event)
-                        failures = 0
-                        if count % SLICE == 0 or (isinstance(event, Pushed) and len(event.payload) >= LARGE_REPLY):
-                            await asyncio.sleep(0)
+                    error = await self._gone
                 finally:
-                    self._lose(subscription)
-                    await subscription.aclose()
+                    subscription.abort()
+                failures = 0 if self._loop.time() > began + _LOST_TWICE_WITHIN else failures + 1
+                if error.refused or self._loop.time() < lost_at + _LOST_TWICE_WITHIN:
+                    away = _AWAY
+                lost_at = self._loop.time()
+                self._note_loss(error, is_first=error.refused)
             except TransportError as error:
                 failures += 1
-                # Outages are logged by ServerHealth; refusals only here.
-                level = logging.WARNING if error.refused and failures == 1 else logging.DEBUG
-                logger.log(level, "the subscription to results is gone, polling meanwhile: %s", error)
+                self._note_loss(error, is_first=error.refused and failures == 1)
             except Exception:
                 failures += 1
                 logger.exception("the subscription to results failed, polling meanwhile")
-            await asyncio.sleep(pause(failures + 1, *_PAUSE_AFTER_FAILURE))
-            if not self._unsubscribed:
-                self._listening.clear()
+            await asyncio.sleep(away or pause(failures + 1, *_PAUSE_AFTER_FAILURE))
+            if not self._to_subscribe:
+                self._wanted.clear()
 
-    def _take_event(self, event: Confirmed | Pushed | None) -> None:
-        now = self._loop.time()
-        self._heard, self._pinged = now, False
-        match event:
-            case Pushed(task_id, payload):
-                self.pushes += 1
-                self._arrive(task_id, payload)
-            case Confirmed(task_ids):
-                for task_id in task_ids:
-                    if task := self._subscribed.get(task_id):
-                        self._schedule.set_pushed(task, now, pushed=True)
-                        self._read_timer.set_by(task.due)
+    def _note_loss(self, error: TransportError, *, is_first: bool) -> None:
+        # Outages are logged by ServerHealth; refusals only here.
+        level = logging.WARNING if is_first else logging.DEBUG
+        logger.log(level, "the subscription to results is gone, polling meanwhile: %s", error)

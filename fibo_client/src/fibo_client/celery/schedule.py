@@ -102,16 +102,18 @@ class Schedule:
         if task.due is not None and task.due > now:
             self._plan(task, now)
 
-    def set_pushed(self, task: PendingTask, now: float, *, pushed: bool) -> None:
-        """Tell whether a result is pushed. Either way it is read once more, for it may have been stored before.
+    def set_pushed(self, task: PendingTask, now: float, *, pushed: bool, looked: bool = False) -> None:
+        """Tell whether a result is pushed. It is read once more, for it may have been stored before.
 
-        At once if it is not pushed; and if it is, after a moment in which most of them come by push.
+        At once if it is not pushed; if it is, after a moment in which most of them come by push; and as a safety net
+        only, if it was read since it is pushed.
         """
         task.pushed = pushed
         if task.due is not None:
             task.is_first_read = False
-            task.pause = self._poll_min
-            self._plan(task, now + AFTER_PUSH if pushed else now)
+            task.pause = self._poll_max if looked else self._poll_min
+            first = self._poll_max if looked else AFTER_PUSH
+            self._plan(task, now + first if pushed else now)
 
     def take(self, now: float) -> list[PendingTask]:
         """Choose what the next read asks for.

@@ -29,8 +29,9 @@ from fibo_client.celery.protocol.jsontypes import JSONCodec
 from fibo_client.celery.publisher import Publisher
 from fibo_client.celery.reader import Reader
 from fibo_client.celery.stats import ClientStats
+from fibo_client.celery.timer import Timer
 from fibo_client.celery.worker_probe import WorkerProbe
-from fibo_client.errors import ClientStateError, ConfigError, MessageError, ReadError, TooManyPendingError
+from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooManyPendingError
 from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ _LOOP_CLOSED: Final = (
     "the event loop that this client was opened on has been closed; open another client, and close it before its loop "
     "(each asyncio.run() has a loop of its own: do everything in one)"
 )
+
+
+KEEP_ALIVE: Final = 2.5
+"""Seconds between two looks at whether connections are well, while somebody waits."""
 
 
 class _State(enum.Enum):
@@ -77,6 +82,7 @@ class Session:
         self._reader = Reader(backend, config, self._probe.ask, types)
         self._publisher = Publisher(broker, self._reader)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._keep_alive_timer = Timer(self._keep_alive)
         self._pid = 0
         self._state = _State.UNOPENED
         self._closing: asyncio.Task[None] | None = None
@@ -131,7 +137,15 @@ class Session:
             with anyio.CancelScope(shield=True):
                 await asyncio.shield(self._closing)
 
+    def _keep_alive(self) -> None:
+        """See that connections are well while somebody waits. While nobody does, no command is sent."""
+        if self._reader.awaited or self._publisher.unsent:
+            self.broker.keep_alive()
+            self.backend.keep_alive()
+            self._keep_alive_timer.set_by(asyncio.get_running_loop().time() + KEEP_ALIVE)
+
     async def _close(self) -> None:
+        self._keep_alive_timer.cancel()
         await self._publisher.aclose("the client was closed")
         await self._reader.aclose(ClientStateError("the client was closed while this call was waiting"))
         for job in list(self._owned):  # Their callers may come too late for the cleaner, or not at all.
@@ -293,7 +307,6 @@ class Session:
 
         Raises:
             ConfigError: There is no broker, or no result can be read where they are stored; nothing was sent.
-            MessageError: Two messages have one id; nothing was sent.
             TooManyPendingError: They are too many to wait for; nothing was sent.
         """
         if self.broker.unusable is not None:
@@ -313,11 +326,10 @@ class Session:
             keep_results=keep_results,
             span=span,
         )
-        if len(job.remaining) < len(messages):
-            raise MessageError("two of the messages have the same task_id; nothing was sent")
         # Both happen in this iteration of the loop: subscribing takes time, too.
         self._publisher.put(job)
         self._reader.enter(job, awaits, sent=False)
+        self._keep_alive_timer.set_by(now + KEEP_ALIVE)
         if awaits:
             self._owned.add(job)
         return job
@@ -334,7 +346,7 @@ class Session:
             self._reader.leave(job)
         if job.other_waits:
             self._reader.fail(job.other_waits, ClientStateError("the result was closed while this call was waiting"))
-        if job.remaining:
+        if not job.is_sent:
             self._publisher.withdraw(job)
         if not job.awaits:
             return
@@ -343,7 +355,7 @@ class Session:
             if not job.keep_results:
                 self.cleaner.delete(job.awaits)
             return
-        unsent = job.unsent_tasks() if job.remaining else ()
+        unsent = () if job.is_sent else job.unsent_tasks()
         abandoned = [task_id for task_id in job.missing if task_id not in unsent]
         now = asyncio.get_running_loop().time()
         if abandoned and now < job.last_deadline and self.config.revoke_on_cancel:
@@ -443,6 +455,7 @@ class Session:
                 job.last_deadline = max(job.last_deadline, wait.deadline)
         # Where some have been sent, all are read: what has not been is merely not there yet.
         self._reader.enter(wait, task_ids, sent=sent or len(task_ids) > 1)
+        self._keep_alive_timer.set_by(now + KEEP_ALIVE)
         return wait
 
     def leave(self, wait: Wait, jobs: Sequence[Job] = ()) -> None:
@@ -482,7 +495,7 @@ class Session:
         return Facts(
             timed_out=wait.timed_out,
             waited=waited,
-            unsent=None if job is None else job.unsent_reason,
+            unsent=self._unsent_reason(job) if job is not None and job.was_nothing_sent else None,
             unread=self._reader.unreadable_reason if wait.timed_out else None,
             no_worker=wait.timed_out and self._probe.nobody,
             published=None if job is None else job.were_sent(list(wait.missing)),
@@ -490,6 +503,14 @@ class Session:
             broker=self.broker,
             backend=self.backend,
         )
+
+    def _unsent_reason(self, job: Job) -> str:
+        """Say why nothing of a job was sent."""
+        if job.failure is not None:
+            return job.failure.reason
+        if not self.broker.ready:
+            return f"{self.broker}: there is no connection yet. {outage_hint(self.broker)}"
+        return "the command before it has had no answer yet"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

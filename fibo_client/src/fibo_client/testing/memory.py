@@ -11,8 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fibo_client.celery.backends.base import Confirmed, Pushed
-from fibo_client.celery.brokers.base import Place, PublishOutcome
+from fibo_client.celery.brokers.base import Place, Publication
 from fibo_client.celery.protocol.control import encode_request
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.server_health import ServerHealth
@@ -20,8 +19,9 @@ from fibo_client.errors import PublishError, PublishUnknownError, ReadError, Tra
 from fibo_client.telemetry import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
+    from fibo_client.celery.backends.base import Stored, Subscriber
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
 
@@ -114,7 +114,7 @@ class Memory:
         if push and not self.mute:
             for subscription in self.subscriptions:
                 if task_id in subscription.ids:
-                    subscription.tell(Pushed(task_id, payload))
+                    subscription.push(task_id, payload)
 
     def break_subscriptions(self, reason: str) -> None:
         """Break all connections for pushed results."""
@@ -146,12 +146,24 @@ class MemoryBroker:
     def check(self, message: TaskMessage) -> None:
         """See `Broker.check`. Memory takes any message."""
 
-    async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
+    @property
+    def ready(self) -> bool:
+        """See `Broker.ready`. Reaching it takes a turn of the loop only where that fails."""
+        return self._memory.down is None
+
+    async def prepare(self) -> None:
+        """See `Broker.prepare`."""
+        await self._reach()
+
+    def keep_alive(self) -> None:
+        """See `Broker.keep_alive`. There are no connections."""
+
+    def publish(self, messages: Sequence[TaskMessage]) -> list[Publication]:
         """See `Broker.publish`."""
         error: PublishError | PublishUnknownError | None = None
-        memory = self._memory
+        memory, loop = self._memory, asyncio.get_running_loop()
         task_ids = [message.id for message in messages]
-        if memory.down is None and memory.unanswered is not False:
+        if memory.unanswered is not False:
             try:
                 if memory.workers is not None:
                     memory.workers.admit(messages)
@@ -163,14 +175,12 @@ class MemoryBroker:
                     memory.put(message.queue, step, [message])
                 if memory.workers is not None:
                     memory.workers.arrived(self)
-        # An answer takes at least one turn of the loop; a caller that is cancelled meanwhile has still sent.
-        down, unanswered = memory.down, memory.unanswered
-        await asyncio.sleep(0)
-        if down is not None:
-            error = PublishError(down, task_ids)
-        elif unanswered is not None:
+        if memory.unanswered is not None:
             error = PublishUnknownError("no answer from the broker", task_ids)
-        yield PublishOutcome(messages, error)
+        # An answer takes at least one turn of the loop; a caller that is cancelled meanwhile has still sent.
+        outcome: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(*((outcome.set_result, None) if error is None else (outcome.set_exception, error)))
+        return [Publication(messages, outcome)]
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
@@ -231,11 +241,11 @@ class MemoryBackend:
         self.health: ServerHealth = memory.health
         self.unreadable: str | None = None
 
-    async def get_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
+    async def get_many(self, task_ids: Sequence[str]) -> list[Stored]:
         """See `Backend.get_many`."""
         if self._memory.workers is not None:
             self._memory.workers.arrived(self)
-        values = [self._memory.results.get(task_id) for task_id in task_ids]
+        values: list[Stored] = [*map(self._memory.results.get, task_ids)]
         down = self._memory.down
         await asyncio.sleep(0)
         if down is not None:
@@ -256,11 +266,14 @@ class MemoryBackend:
         self._memory.others[name] = value
         asyncio.get_running_loop().call_later(expires, self._memory.others.pop, name, None)
 
-    async def subscribe(self) -> MemorySubscription:
+    def keep_alive(self) -> None:
+        """See `Backend.keep_alive`. There are no connections."""
+
+    async def subscribe(self, subscriber: Subscriber) -> MemorySubscription:
         """See `Backend.subscribe`."""
         await asyncio.sleep(0)
         self._memory.check()
-        subscription = MemorySubscription(self._memory)
+        subscription = MemorySubscription(self._memory, subscriber)
         self._memory.subscriptions.append(subscription)
         return subscription
 
@@ -278,65 +291,56 @@ class MemorySubscription:
 
     Args:
         memory: Where results are.
+        subscriber: Who is told.
 
     Attributes:
         ids: The subscribed task ids.
         gone: Why the connection is broken. None while it is not.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, subscriber: Subscriber) -> None:
         self._memory = memory
+        self._subscriber = subscriber
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Confirmed | Pushed | None] = asyncio.Queue()
         self.ids: set[str] = set()
         self.gone: str | None = None
 
-    async def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+    def update(self, add: Sequence[str], remove: Sequence[str]) -> asyncio.Future[list[Stored] | None]:
         """See `Subscription.update`."""
-        self._check()
+        if self.gone is not None:
+            raise TransportError(f"the subscription's connection is gone: {self.gone}")
         self.ids.difference_update(remove)
         self.ids.update(add)
-        for _ in remove:
-            self.tell(None)
-        for task_id in add:
-            self.tell(Confirmed((task_id,)))
+        look: asyncio.Future[list[Stored] | None] = self._loop.create_future()
+        self._loop.call_soon(self.confirm, look, add)
+        return look
 
-    async def receive(self) -> Confirmed | Pushed | None:
-        """See `Subscription.receive`."""
-        self._check()
-        try:
-            event = await self._events.get()
-        except asyncio.CancelledError:
-            self.break_off("its reader was cancelled")
-            raise
-        self._check()
-        return event
+    def confirm(self, look: asyncio.Future[list[Stored] | None], task_ids: Sequence[str]) -> None:
+        """Say that these are subscribed to, and what is stored under them."""
+        if self.gone is None:
+            look.set_result([*map(self._memory.results.get, task_ids)])
 
-    async def ping(self) -> None:
-        """See `Subscription.ping`."""
-        self._check()
-        self.tell(None)
+    def push(self, task_id: str, payload: bytes) -> None:
+        """Tell of a result. A worker may do so from another client's event loop."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._push, task_id, payload)
 
-    async def abort(self) -> None:
+    def _push(self, task_id: str, payload: bytes) -> None:
+        if self.gone is None:
+            self._subscriber.pushed(task_id, payload)
+
+    def abort(self) -> None:
         """See `Subscription.abort`."""
-        self.break_off("the subscription was broken off")
-
-    async def aclose(self) -> None:
-        """See `Subscription.aclose`."""
-        self.break_off("the subscription was closed")
+        self._break_off("the subscription was broken off")
 
     def break_off(self, reason: str) -> None:
-        """Break the connection. Its reader gets the reason."""
+        """Break the connection. The subscriber gets the reason."""
+        if self.gone is None:
+            self._break_off(reason)
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._subscriber.lost, TransportError(reason))
+
+    def _break_off(self, reason: str) -> None:
         if self.gone is None:
             self.gone = reason
             self._memory.subscriptions.remove(self)
-            self.tell(None)
-
-    def tell(self, event: Confirmed | Pushed | None) -> None:
-        """Give the reader an event. A worker may do so from another client's event loop."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
-
-    def _check(self) -> None:
-        if self.gone is not None:
-            raise TransportError(f"the subscription's connection is gone: {self.gone}")

@@ -5,70 +5,54 @@ It raises errors of `fibo_client.errors` only, and has a time limit for each com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from fibo_client.celery.server_health import ServerHealth
+    from fibo_client.errors import ResultTooLargeError, TransportError
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """From now on, what is stored under these ids is pushed."""
-
-    task_ids: tuple[str, ...]
+Stored: TypeAlias = Union[bytes, "ResultTooLargeError", None]
+"""What is stored under an id: the bytes, None, or an error in the place of what is too large."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """A result was stored under this id; these are its bytes."""
+class Subscriber(Protocol):
+    """Whoever subscribes. It is told at once, from within the event loop."""
 
-    task_id: str
-    payload: bytes
+    def pushed(self, task_id: str, payload: bytes) -> None:
+        """Take what was stored under an id just now."""
+        ...
+
+    def lost(self, error: TransportError) -> None:
+        """Learn that nothing is pushed any more. Make a new subscription."""
+        ...
 
 
 class Subscription(Protocol):
-    """One connection on which results are pushed. One task reads; any task may add and remove."""
+    """Has results pushed, over one connection."""
 
-    async def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
-        """Change what is subscribed to. The confirmation comes through `receive`.
+    def update(self, add: Sequence[str], remove: Sequence[str]) -> asyncio.Future[list[Stored] | None]:
+        """Change what is subscribed to. Nothing is waited for.
 
         Args:
             add: Ids to subscribe to.
             remove: Ids to drop.
 
-        Raises:
-            TransportError: The connection is gone. Make a new subscription.
-        """
-        ...
-
-    async def receive(self) -> Confirmed | Pushed | None:
-        """Wait for the next event. Cancelling this breaks the connection.
-
         Returns:
-            The event, or None for one that says nothing about a result, such as the answer to `ping`.
-
-        Raises:
-            TransportError: The connection is gone. Make a new subscription.
-        """
-        ...
-
-    async def ping(self) -> None:
-        """Ask the server to answer. The answer comes through `receive`.
+            Ends once what was added is subscribed to, with what was stored under those ids afterwards, so that nothing
+            falls between. None is that nobody could look: read them now. It ends with TransportError if the server
+            refuses to push. One that nobody waits for may stay without an end.
 
         Raises:
             TransportError: The connection is gone.
         """
         ...
 
-    async def abort(self) -> None:
-        """Break the connection, so that `receive` raises."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connection. Only the task that reads may do so."""
+    def abort(self) -> None:
+        """Break the connection."""
         ...
 
 
@@ -85,14 +69,14 @@ class Backend(Protocol):
         """How its server is doing. The broker's own where both are on one server."""
         ...
 
-    async def get_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
+    async def get_many(self, task_ids: Sequence[str]) -> list[Stored]:
         """Read results in one command.
 
         Args:
             task_ids: The ids.
 
         Returns:
-            For each id its bytes, or None where nothing is stored.
+            For each id its bytes, None where nothing is stored, or an error in the place of what is too large.
 
         Raises:
             ReadError: They could not be read.
@@ -123,15 +107,22 @@ class Backend(Protocol):
         """
         ...
 
-    async def subscribe(self) -> Subscription:
+    async def subscribe(self, subscriber: Subscriber) -> Subscription:
         """Open a connection for pushed results.
 
+        Args:
+            subscriber: Who is told.
+
         Returns:
-            The subscription. Its owner closes it.
+            The subscription. Its owner aborts it.
 
         Raises:
             TransportError: No connection could be had.
         """
+        ...
+
+    def keep_alive(self) -> None:
+        """See that idle connections are well, or find out that they are not. Somebody waits. No I/O is waited for."""
         ...
 
     async def aclose(self) -> None:

@@ -2,150 +2,231 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Self
 
-import anyio
+import hiredis
 
-from fibo_client.celery.backends.base import Confirmed, Pushed
-from fibo_client.celery.redis.connections import FAILURES
-from fibo_client.celery.redis.errors import RedisFaultError, translated, without_traceback
+from fibo_client.celery.redis.connection import Confirmations, pack
+from fibo_client.celery.redis.errors import RedisFaultError, ReplyTooLargeError, translated, translated_errors
 from fibo_client.celery.redis.keys import RESULT, result_key_prefix
-from fibo_client.celery.redis.sharing import shared_connections
+from fibo_client.celery.redis.sharing import shared_server
 from fibo_client.celery.redis.urls import parse_url
-from fibo_client.errors import ReadError, TransportError
+from fibo_client.errors import ReadError, ResultTooLargeError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractAsyncContextManager
 
-    from redis.asyncio.connection import AbstractConnection
-
+    from fibo_client.celery.backends.base import Stored, Subscriber
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connections import Connections
+    from fibo_client.celery.redis.connection import Connection, Owed
+    from fibo_client.celery.redis.server import RedisServer
     from fibo_client.celery.server_health import ServerHealth
+
+_ACROSS_SLOTS: Final = "CROSSSLOT"
+_GONE: Final = "the subscription's connection is gone"
 
 
 class RedisBackend:
     """Implements `fibo_client.celery.backends.base.Backend`."""
 
-    def __init__(self, connections: Connections, prefix: str) -> None:
-        self._connections = connections
-        self.health: ServerHealth = connections.health
+    def __init__(self, server: RedisServer, prefix: str, max_bytes: int) -> None:
+        self._server = server
+        self.health: ServerHealth = server.health
         self.unreadable: str | None = None
         self._prefix = prefix
+        self._max_bytes = max_bytes
+        self._one_key_each = False
 
     @classmethod
-    def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, Connections]) -> Self:
+    def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, RedisServer]) -> Self:
         """Make the backend that the settings name, on connections that it shares with the broker. No I/O yet."""
         if config.result_backend is None:
             address = parse_url(config.broker_url, config.redis, role="broker_url")
         else:
             address = parse_url(config.result_backend, config.redis, role="result_backend")
-        return cls(shared_connections(address, config, shared), result_key_prefix(config.redis.result_prefix))
+        prefix = result_key_prefix(config.redis.result_prefix)
+        return cls(shared_server(address, config, shared), prefix, config.max_result_bytes)
 
-    async def get_many(self, task_ids: Sequence[str]) -> list[bytes | None]:
+    async def get_many(self, task_ids: Sequence[str]) -> list[Stored]:
         """See `Backend.get_many`. One MGET."""
         try:
-            (values,) = await self._connections.execute(("MGET", *map(self._prefix.__add__, task_ids)))
+            return await self._read_bounded(list(map(self._prefix.__add__, task_ids)), task_ids)
         except RedisFaultError as fault:
             error = ReadError(str(fault))
             error.refused = fault.refused
             raise error from fault
-        return list(values)
+
+    async def _read_bounded(self, keys: Sequence[str], task_ids: Sequence[str]) -> list[Stored]:
+        """Read results. Those that are too large fail alone."""
+        try:
+            return await self._read(keys)
+        except ReplyTooLargeError:
+            pass
+        try:
+            lengths = await self._server.reading.execute(*[("STRLEN", key) for key in keys])
+        except RedisFaultError as fault:
+            if not fault.refused:
+                raise
+            if len(keys) == 1:
+                return [self._too_large("more bytes than the", task_ids[0])]
+            half = len(keys) // 2  # A user who may not ask for lengths finds it by trying.
+            return [
+                *await self._read_bounded(keys[:half], task_ids[:half]),
+                *await self._read_bounded(keys[half:], task_ids[half:]),
+            ]
+        small = [key for key, length in zip(keys, lengths, strict=True) if length <= self._max_bytes]
+        values = iter(await self._read(small) if small else ())
+        return [
+            next(values) if length <= self._max_bytes else self._too_large(f"{length} bytes, more than", task_id)
+            for task_id, length in zip(task_ids, lengths, strict=True)
+        ]
+
+    def _too_large(self, how: str, task_id: str) -> ResultTooLargeError:
+        return ResultTooLargeError(f"it has {how} {self._max_bytes} (max_result_bytes)", task_id)
+
+    async def _read(self, keys: Sequence[str]) -> list[Any]:
+        if not self._one_key_each:
+            try:
+                (values,) = await self._server.reading.execute(("MGET", *keys))
+            except RedisFaultError as fault:
+                self._note_slots(fault)
+            else:
+                return list(values)
+        return await self._server.reading.execute(*[("GET", key) for key in keys])
+
+    def _note_slots(self, fault: RedisFaultError) -> None:
+        """Read and delete one by one from now on, where the server wants that."""
+        if _ACROSS_SLOTS not in str(fault):
+            raise fault
+        self._one_key_each = True
 
     async def delete_many(self, task_ids: Sequence[str]) -> None:
         """See `Backend.delete_many`. One UNLINK."""
-        try:
-            await self._connections.execute(("UNLINK", *map(self._prefix.__add__, task_ids)))
-        except RedisFaultError as fault:
-            raise translated(fault) from fault.__cause__
+        keys = list(map(self._prefix.__add__, task_ids))
+        with translated_errors():
+            if not self._one_key_each:
+                try:
+                    await self._server.reading.execute(("UNLINK", *keys))
+                except RedisFaultError as fault:
+                    self._note_slots(fault)
+                else:
+                    return
+            await self._server.reading.execute(*[("UNLINK", key) for key in keys])
 
     async def put(self, name: str, value: bytes, *, expires: float) -> None:
         """See `Backend.put`. One SET."""
         key = f"{self._prefix.removesuffix(RESULT)}{name}"
-        try:
-            await self._connections.execute(("SET", key, value, "PX", max(1, round(expires * 1000))))
-        except RedisFaultError as fault:
-            raise translated(fault) from fault.__cause__
+        with translated_errors():
+            await self._server.reading.execute(("SET", key, value, "PX", max(1, round(expires * 1000))))
 
-    async def subscribe(self) -> RedisSubscription:
+    async def subscribe(self, subscriber: Subscriber) -> RedisSubscription:
         """See `Backend.subscribe`."""
-        borrowed = self._connections.connection()
-        connection = await borrowed.__aenter__()
-        return RedisSubscription(borrowed, connection, self._prefix, self._connections)
+        link = self._server.subscribed
+        with translated_errors():
+            connection = await link.prepare(self._server.limit())
+        link.subscriber = RedisSubscription(subscriber, connection, self._prefix, self._server)
+        return link.subscriber
+
+    def keep_alive(self) -> None:
+        """See `Backend.keep_alive`."""
+        self._server.keep_alive()
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
-        await self._connections.aclose()
+        await self._server.aclose()
 
     def __str__(self) -> str:
-        return str(self._connections.address)
+        return str(self._server.address)
 
     def __repr__(self) -> str:
-        return f"<RedisBackend at {self._connections.address}>"
+        return f"<RedisBackend at {self._server.address}>"
 
 
 class RedisSubscription:
-    """Implements `fibo_client.celery.backends.base.Subscription` on one connection.
+    """Implements `fibo_client.celery.backends.base.Subscription` on one connection."""
 
-    It is redis-py's bare connection, not its PubSub: that one reconnects and subscribes again by itself, without a
-    word, and what was published meanwhile is lost. Whoever waits must know, to read once more.
-    """
-
-    def __init__(
-        self,
-        borrowed: AbstractAsyncContextManager[AbstractConnection],
-        connection: AbstractConnection,
-        prefix: str,
-        connections: Connections,
-    ) -> None:
-        self._borrowed = borrowed
+    def __init__(self, subscriber: Subscriber, connection: Connection, prefix: str, server: RedisServer) -> None:
+        self._subscriber = subscriber
         self._connection = connection
         self._prefix = prefix
-        self._connections = connections
-        self._closed = False
+        self._prefix_length = len(prefix.encode())
+        self._server = server
+        self._fault: RedisFaultError | None = None
 
-    async def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
-        """See `Subscription.update`."""
-        commands = []
+    def update(self, add: Sequence[str], remove: Sequence[str]) -> asyncio.Future[list[Stored] | None]:
+        """See `Subscription.update`. One write: the read runs behind the subscription, and SET comes before PUBLISH."""
+        connection = self._connection
+        if self._fault is not None or not connection.is_usable:
+            raise TransportError(str(self._fault or self._server.fault("unsent", _GONE)))
+        look = _Look(self._server)
+        data = b""
+        owed: list[Owed] = []
         if remove:
-            commands.append(("UNSUBSCRIBE", *map(self._prefix.__add__, remove)))
+            data = pack(("UNSUBSCRIBE", *map(self._prefix.__add__, remove)))
+            owed.append(Confirmations(len(remove), look.dropped))
         if add:
-            commands.append(("SUBSCRIBE", *map(self._prefix.__add__, add)))
-        if commands:
-            await self._connections.send(self._connection, commands)
+            keys = list(map(self._prefix.__add__, add))
+            data += pack(("SUBSCRIBE", *keys))
+            owed.append(Confirmations(len(add), look.confirmed if connection.is_resp2 else look.refused))
+            if not connection.is_resp2:  # There, a subscribed connection takes no other commands.
+                data += pack(("MGET", *keys))
+                owed.append(look)
+        if data:
+            connection.write(data, owed)
+        return look.future
 
-    async def ping(self) -> None:
-        """See `Subscription.ping`."""
-        await self._connections.send(self._connection, [("PING",)])
+    def pushed(self, push: Sequence[Any]) -> None:
+        """See `Subscriber.pushed`."""
+        if push[0] == b"message":
+            self._subscriber.pushed(push[1][self._prefix_length :].decode(errors="replace"), push[2])
 
-    async def receive(self) -> Confirmed | Pushed | None:
-        """See `Subscription.receive`."""
-        if self._closed or not self._connection.is_connected:
-            raise TransportError(f"{self._connections.address}: the subscription's connection is gone")
-        try:
-            event = await self._connection.read_response()
-        except FAILURES as error:
-            raise await self._connections.failed(self._connection, error) from without_traceback(error)
-        if not isinstance(event, list) or len(event) != 3 or not isinstance(event[1], bytes):
-            return None
-        kind, channel, payload = event
-        task_id = channel.decode(errors="replace").removeprefix(self._prefix)
-        if kind == b"message" and isinstance(payload, bytes):
-            return Pushed(task_id, payload)
-        return Confirmed((task_id,)) if kind == b"subscribe" else None
+    def lost(self, fault: RedisFaultError) -> None:
+        """See `Subscriber.lost`."""
+        if self._fault is None:
+            self._fault = fault
+            self._subscriber.lost(translated(fault))
 
-    async def abort(self) -> None:
-        """See `Subscription.abort`. The connection goes back to the pool only when its reader is done with it."""
-        if not self._closed:
-            await self._connection.disconnect(nowait=True)
+    def abort(self) -> None:
+        """See `Subscription.abort`."""
+        self._fault = self._fault or self._server.fault("unsent", _GONE)
+        if self._connection.is_usable:
+            self._connection.abort(self._fault)
 
-    async def aclose(self) -> None:
-        """See `Subscription.aclose`."""
-        if self._closed:
-            return
-        self._closed = True
-        with anyio.CancelScope(shield=True):
-            await self._connection.disconnect(nowait=True)
-            await self._borrowed.__aexit__(None, None, None)
+
+class _Look:
+    """Waits for SUBSCRIBE to be confirmed, and for what is stored then."""
+
+    __slots__ = ("_server", "future")
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self.future: asyncio.Future[list[Stored] | None] = asyncio.get_running_loop().create_future()
+
+    def dropped(self, reply: object) -> None:
+        """Take the end of UNSUBSCRIBE."""
+
+    def confirmed(self, reply: object) -> None:
+        """Take the end of SUBSCRIBE where nothing is read behind it."""
+        if isinstance(reply, hiredis.ReplyError):
+            self.refused(reply)
+        elif not self.future.done():
+            self.future.set_result(None)
+
+    def refused(self, reply: object) -> None:
+        """Take the end of SUBSCRIBE, which is well unless it is an error."""
+        if isinstance(reply, hiredis.ReplyError) and not self.future.done():
+            self.future.set_exception(translated(self._server.refusal(reply, ("SUBSCRIBE",))))
+
+    def done(self) -> bool:
+        """See `Owed`."""
+        return self.future.done()
+
+    def set_result(self, reply: Any, /) -> None:
+        """See `Owed`. Who may not read, or not so, is told when that is tried in the usual way."""
+        self.future.set_result(reply if isinstance(reply, list) else None)
+
+    def set_exception(self, _: BaseException, /) -> None:
+        """See `Owed`. The subscriber learns that the connection is gone."""
+        self.future.cancel()

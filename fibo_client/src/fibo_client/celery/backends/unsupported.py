@@ -90,9 +90,12 @@ class UnsupportedBackend:
         """See `Backend.put`."""
         raise ConfigError(self.unreadable)
 
-    async def subscribe(self) -> NoReturn:
+    async def subscribe(self, *_: object) -> NoReturn:
         """See `Backend.subscribe`."""
         raise ConfigError(self.unreadable)
+
+    def keep_alive(self) -> None:
+        """See `Backend.keep_alive`."""
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    import asyncio
+    from collections.abc import Iterable, Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.server_health import ServerHealth
-    from fibo_client.errors import PublishError, PublishUnknownError
     from fibo_client.telemetry.tracer import Server
 
 
@@ -21,17 +21,17 @@ ALWAYS_FITS: Final = 64 * 1024
 """Every broker takes a message whose body has so many bytes."""
 
 
-class PublishOutcome(NamedTuple):
-    """What became of messages that were published.
+class Publication(NamedTuple):
+    """Messages that were published together, and what becomes of them.
 
     Attributes:
         messages: The messages.
-        error: None if the broker has taken them; PublishError if they were certainly not sent, or were refused or
-            returned; PublishUnknownError if that is not known.
+        outcome: Ends with None once the broker has taken them; with PublishError if they were certainly not sent, or
+            were refused or returned; with PublishUnknownError if that is not known.
     """
 
     messages: Sequence[TaskMessage]
-    error: PublishError | PublishUnknownError | None
+    outcome: asyncio.Future[None]
 
 
 class Place(NamedTuple):
@@ -82,16 +82,32 @@ class Broker(Protocol):
         """
         ...
 
-    def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
-        """Publish messages.
+    @property
+    def ready(self) -> bool:
+        """Whether `publish` can send at once."""
+        ...
+
+    async def prepare(self) -> None:
+        """Become ready: connect, or find the connection well.
+
+        Raises:
+            TransportError: The broker cannot be reached; nothing was sent.
+        """
+        ...
+
+    def publish(self, messages: Sequence[TaskMessage]) -> Iterable[Publication]:
+        """Publish messages. The broker must be `ready`. Nothing is waited for.
 
         Args:
             messages: The messages; at least one.
 
-        Yields:
-            Outcomes as they become known, in any order. Each message is in one. If the generator is closed early, the
-            outcome of the other messages is unknown.
+        Returns:
+            What becomes of them. Each message is in one publication; their outcomes come in any order.
         """
+        ...
+
+    def keep_alive(self) -> None:
+        """See that idle connections are well, or find out that they are not. Somebody waits. No I/O is waited for."""
         ...
 
     async def depth(self, queue: str) -> int:

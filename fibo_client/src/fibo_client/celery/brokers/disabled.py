@@ -36,6 +36,12 @@ class DisabledBroker:
         """See `Broker.check`."""
         raise ConfigError(_REASON)
 
+    ready: Final = True
+
+    async def prepare(self) -> NoReturn:
+        """See `Broker.prepare`."""
+        raise ConfigError(_REASON)
+
     def publish(self, *_: object, **__: object) -> NoReturn:
         """See `Broker.publish`."""
         raise ConfigError(_REASON)
@@ -55,6 +61,9 @@ class DisabledBroker:
     async def ask(self, *_: object, **__: object) -> NoReturn:
         """See `Broker.ask`."""
         raise ConfigError(_REASON)
+
+    def keep_alive(self) -> None:
+        """See `Broker.keep_alive`."""
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""

@@ -1,44 +1,45 @@
-"""Redis as broker: tasks by LPUSH, remote control by PUBLISH, its answers by BRPOP."""
+"""Redis as broker: tasks by LPUSH, remote control by PUBLISH, its answers in a list that expires."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from fibo_client.celery.brokers.base import Place, PublishOutcome
+import hiredis
+
+from fibo_client.celery.brokers.base import Place, Publication
 from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.redis import envelope
-from fibo_client.celery.redis.connections import Limit
+from fibo_client.celery.redis.connection import IGNORED, pack
 from fibo_client.celery.redis.encoder import SURE_BYTES, RedisEncoder
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
 from fibo_client.celery.redis.keys import BrokerKeys
-from fibo_client.celery.redis.sharing import shared_connections
+from fibo_client.celery.redis.sharing import shared_server
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
-
-    from redis.asyncio.connection import AbstractConnection
+    from collections.abc import Callable, Sequence
 
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connections import Connections
+    from fibo_client.celery.redis.connection import Command
+    from fibo_client.celery.redis.server import Limit, RedisServer
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.telemetry.tracer import Server
 
-_REPLY_TTL_MS = 60_000
+KEPT: Final = 60.0
+"""Seconds that the list of answers to a question is kept after it: for those who answer late."""
 
 GRACE: Final = 0.5
-"""Seconds that Redis has to say that a question's time is up: it looks at its clock ten times a second only."""
+"""Seconds that Redis has to give the last answers to a question whose time is up."""
 
-LAST_UNBINDING: Final = 1.0
-"""The most seconds that a broker which closes waits until the places for answers to its questions are gone."""
+_LOOKS: Final = (0.002, 0.05)
+"""Seconds until the first look for answers, and the most between two."""
 
 PORTION: Final = 100
 """How many messages one command reads when one is looked for."""
@@ -55,23 +56,19 @@ class RedisBroker:
 
     unusable: str | None = None
 
-    def __init__(self, connections: Connections, keys: BrokerKeys) -> None:
-        self._connections = connections
+    def __init__(self, server: RedisServer, keys: BrokerKeys) -> None:
+        self._redis = server
         self._keys = keys
-        self.health: ServerHealth = connections.health
-        self.server: Server = connections.address.server
+        self.health: ServerHealth = server.health
+        self.server: Server = server.address.server
         self._encoder = RedisEncoder(keys)
-        self._asking: set[str] = set()
-        self._over: list[str] = []
-        self._unbinding: set[asyncio.Task[None]] = set()
-        self._one_unbinds = asyncio.Lock()
 
     @classmethod
-    def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, Connections]) -> Self:
+    def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, RedisServer]) -> Self:
         """Make the broker that the settings name, on connections that it shares with the result backend. No I/O yet."""
         address = parse_url(config.broker_url, config.redis, role="broker_url")
         keys = BrokerKeys.from_options(config.redis, db=address.db, control_exchange=config.control_exchange)
-        return cls(shared_connections(address, config, shared), keys)
+        return cls(shared_server(address, config, shared), keys)
 
     @property
     def last_priority(self) -> int:
@@ -83,58 +80,56 @@ class RedisBroker:
         if len(message.body) >= SURE_BYTES:
             self._encoder.check(message)
 
-    async def publish(self, messages: Sequence[TaskMessage]) -> AsyncGenerator[PublishOutcome, None]:
+    @property
+    def ready(self) -> bool:
+        """See `Broker.ready`."""
+        return self._redis.sending.ready is not None
+
+    async def prepare(self) -> None:
+        """See `Broker.prepare`."""
+        with translated_errors():
+            await self._redis.sending.prepare(self._redis.limit())
+
+    def publish(self, messages: Sequence[TaskMessage]) -> list[Publication]:
         """See `Broker.publish`. One LPUSH for each list, so that all of its messages are there or none is."""
         lists: dict[str, tuple[list[TaskMessage], list[bytes]]] = {}
         for message, (key, element) in zip(messages, self._encoder.encode_many(messages), strict=True):
             batch, elements = lists.get(key) or lists.setdefault(key, ([], []))
             batch.append(message)
             elements.append(element)
-        down: str | None = None
+        sending, publications = self._redis.sending, []
         for key, (batch, elements) in lists.items():
-            error: PublishError | PublishUnknownError | None = None
-            if down is not None:  # The next command would fail like the one before, and perhaps as slowly.
-                error = PublishError(down, [message.id for message in batch])
+            pushed = _Pushed(self._redis, batch)
+            connection = sending.ready
+            if connection is None:
+                pushed.set_exception(self._redis.fault("unsent", "the connection is gone"))
             else:
-                try:
-                    await self._connections.execute(("LPUSH", key, *elements))
-                except RedisFaultError as fault:
-                    task_ids = [message.id for message in batch]
-                    refused = fault.outcome == "refused"
-                    down = None if refused else str(fault)
-                    if fault.outcome == "unknown":
-                        error = PublishUnknownError(str(fault), task_ids)
-                    else:
-                        error = PublishError(str(fault), task_ids, refused=refused)
-                    error.__cause__ = fault
-            yield PublishOutcome(batch, error)
+                connection.write(pack(("LPUSH", key, *elements)), (pushed,))
+            publications.append(Publication(batch, pushed.future))
+        return publications
+
+    def keep_alive(self) -> None:
+        """See `Broker.keep_alive`."""
+        self._redis.keep_alive()
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
         with translated_errors():
-            return sum(await self._connections.execute(*[("LLEN", key) for key in self._keys.queues(queue)]))
+            return sum(await self._redis.reading.execute(*[("LLEN", key) for key in self._keys.queues(queue)]))
 
     async def locate(self, queue: str, task_id: str, *, timeout: float) -> Place:
         """See `Broker.locate`. Workers take from the right; the list of priority 0 comes first."""
         deadline = asyncio.get_running_loop().time() + timeout
 
         def limit() -> Limit:
-            return self._connections.limit(deadline + GRACE, timeout)
+            return self._redis.limit(deadline + GRACE, timeout)
 
         with translated_errors():
-            async with self._connections.connection(limit()) as connection:
-                return await self._search(connection, self._keys.queues(queue), task_id, deadline, limit)
+            return await self._search(self._keys.queues(queue), task_id, deadline, limit)
 
-    async def _search(
-        self,
-        connection: AbstractConnection,
-        keys: Sequence[str],
-        task_id: str,
-        deadline: float,
-        limit: Callable[[], Limit],
-    ) -> Place:
+    async def _search(self, keys: Sequence[str], task_id: str, deadline: float, limit: Callable[[], Limit]) -> Place:
         loop = asyncio.get_running_loop()
-        lengths = await self._connections.exchange(connection, [("LLEN", key) for key in keys], limit=limit())
+        lengths = await self._redis.reading.execute(*[("LLEN", key) for key in keys], limit=limit())
         depth, before, complete = sum(lengths), 0, True
         left, looked = MAX_SEARCHED_BYTES, False
         for key, length in zip(keys, lengths, strict=True):
@@ -146,8 +141,8 @@ class RedisBroker:
                 looked = True
                 # Counted from the oldest. A worker that takes one meanwhile shifts the rest by one.
                 try:
-                    (found,) = await self._connections.exchange(
-                        connection, [("LRANGE", key, -start - PORTION, -start - 1)], limit=limit()
+                    (found,) = await self._redis.reading.execute(
+                        ("LRANGE", key, -start - PORTION, -start - 1), limit=limit()
                     )
                 except RedisFaultError as fault:
                     if not fault.refused:
@@ -165,107 +160,105 @@ class RedisBroker:
         """See `Broker.broadcast`."""
         command = self._publish_command(encode_request(request), None)
         with translated_errors():
-            (heard,) = await self._connections.execute(command)
+            (heard,) = await self._redis.sending.execute(command)
             return int(heard)
 
     async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
-        """See `Broker.ask`. Workers look up where to answer in a set, so the asker enters itself there first."""
-        ticket, reply_key = str(uuid.uuid4()), str(uuid.uuid4())
-        body = encode_request(request, ticket=ticket, reply_exchange=self._keys.reply_exchange, reply_key=reply_key)
-        bind = ("SADD", self._keys.reply_bindings, self._keys.reply_binding(reply_key))
-        asking = self._publish_command(body, time.time() + timeout)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        first = self._connections.limit(deadline + GRACE, timeout)
+        """See `Broker.ask`."""
+        # Workers put their answers straight into a list, as kombu does for an exchange without a name. The list is
+        # there before they are asked, with an element of ours and an expiry, so whatever happens, and however late
+        # they answer, nothing stays. It is looked into, and not waited on: a client may ask much at once.
+        ticket = str(uuid.uuid4())
+        answers = self._keys.reply_list(ticket)
+        body = encode_request(request, ticket=ticket, reply_key=self._keys.reply_routing_key(ticket))
+        asking: tuple[Command, ...] = (
+            ("MULTI",),
+            ("RPUSH", answers, ""),
+            ("PEXPIRE", answers, int((timeout + KEPT) * 1000)),
+            ("EXEC",),
+            self._publish_command(body, time.time() + timeout),
+        )
+        deadline = asyncio.get_running_loop().time() + timeout
         with translated_errors():
-            async with self._connections.long_connection(first) as connection:
-                self._asking.add(reply_key)
-                try:
-                    began = loop.time()
-                    _, listening = await self._connections.exchange(connection, [bind, asking], limit=first)
-                    wanted = listening if limit is None else min(listening, limit)
-                    # That time is up has as long a way as this answer had.
-                    last = Limit(deadline + GRACE + min(GRACE, loop.time() - began), timeout)
-                    replies = await self._collect(connection, reply_key, ticket, wanted, deadline, last)
-                finally:  # Whoever is told of a failure, or is cancelled, does not wait for it.
-                    unbinding = self._unbind_in_background(reply_key)
-        await asyncio.wait([unbinding], timeout=max(0.0, deadline - loop.time()) + GRACE)
-        return replies
+            *_, listening = await self._redis.reading.execute(
+                *asking, limit=self._redis.limit(deadline + GRACE, timeout)
+            )
+            wanted = listening if limit is None else min(listening, limit)
+            try:
+                return await self._collect(answers, ticket, wanted, deadline, timeout)
+            finally:
+                if (connection := self._redis.reading.ready) is not None:
+                    connection.write(pack(("LTRIM", answers, -1, -1)), (IGNORED,))
 
-    def _publish_command(self, body: bytes, expires: float | None) -> tuple[Any, ...]:
+    def _publish_command(self, body: bytes, expires: float | None) -> Command:
         message = envelope.encode_control(
             body, exchange=self._keys.request_exchange, expires=expires, delivery_tag=str(uuid.uuid4())
         )
         return ("PUBLISH", self._keys.control_channel, message)
 
-    async def _collect(
-        self, connection: AbstractConnection, reply_key: str, ticket: str, wanted: int, deadline: float, last: Limit
-    ) -> dict[str, Any]:
+    async def _collect(self, answers: str, ticket: str, wanted: int, deadline: float, timeout: float) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         replies: dict[str, Any] = {}
-        while len(replies) < wanted:
-            left = deadline - loop.time()
-            if left <= 0:
-                break
-            # Redis takes 0 for "for ever".
-            blocking = ("BRPOP", self._keys.reply_list(reply_key), f"{max(left, 0.01):.3f}")
-            (popped,) = await self._connections.exchange(connection, [blocking], limit=last)
-            if popped is None:
-                break
-            try:
-                answered, body = envelope.decode_reply(popped[1])
-                if answered == ticket:
-                    replies |= decode_reply(body)
-            except ResultDecodeError:
-                continue  # Somebody else wrote into the list. It is no answer of a worker.
+        seen, (pause, longest) = 0, _LOOKS
+        while len(replies) < wanted and (left := deadline - loop.time()) > 0:
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, longest)
+            # New ones come from the left; ours is the last on the right.
+            (found,) = await self._redis.reading.execute(
+                ("LRANGE", answers, 0, -2 - seen), limit=self._redis.limit(deadline + GRACE, timeout)
+            )
+            seen += len(found)
+            for answer in reversed(found):
+                try:
+                    answered, body = envelope.decode_reply(answer)
+                    if answered == ticket and len(replies) < wanted:
+                        replies |= decode_reply(body)
+                except ResultDecodeError:
+                    continue  # Somebody else wrote into the list. It is no answer of a worker.
         return replies
 
-    def _unbind_in_background(self, reply_key: str) -> asyncio.Task[None]:
-        self._asking.discard(reply_key)
-        self._over.append(reply_key)
-        unbinding = asyncio.get_running_loop().create_task(
-            self._unbind(), name="fibo_client.unbinding", context=contextvars.Context()
-        )
-        self._unbinding.add(unbinding)
-        unbinding.add_done_callback(self._unbinding.discard)
-        return unbinding
-
-    async def _unbind(self) -> None:
-        async with self._one_unbinds:  # While Redis is silent, this shall not hold more than one connection.
-            reply_keys, self._over = self._over, []
-            if not reply_keys:
-                return
-            try:
-                await self._connections.execute(*[each for key in reply_keys for each in self._unbinding_of(key)])
-            except RedisFaultError:
-                pass  # The caller learns of an outage from the question itself; there is nothing more to say.
-
-    def _unbinding_of(self, reply_key: str) -> list[tuple[Any, ...]]:
-        # In this order: while the member is there, a late answer makes the list again. One that is on its way already
-        # must find a list with an expiry, so there must be a list.
-        answers = self._keys.reply_list(reply_key)
-        return [
-            ("SREM", self._keys.reply_bindings, self._keys.reply_binding(reply_key)),
-            ("RPUSH", answers, ""),
-            ("PEXPIRE", answers, _REPLY_TTL_MS),
-        ]
-
     async def aclose(self) -> None:
-        """See `Broker.aclose`. Where questions are still open, what is kept for their answers is removed first."""
-        for reply_key in list(self._asking):
-            self._unbind_in_background(reply_key)
-        if self._unbinding:
-            _, late = await asyncio.wait(self._unbinding, timeout=LAST_UNBINDING)
-            for unbinding in late:
-                unbinding.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        await self._connections.aclose()
+        """See `Broker.aclose`."""
+        await self._redis.aclose()
 
     def __str__(self) -> str:
-        return str(self._connections.address)
+        return str(self._redis.address)
 
     def __repr__(self) -> str:
-        return f"<RedisBroker at {self._connections.address}>"
+        return f"<RedisBroker at {self._redis.address}>"
+
+
+class _Pushed:
+    """Is owed the reply to LPUSH."""
+
+    __slots__ = ("_messages", "_redis", "future")
+
+    def __init__(self, redis: RedisServer, messages: Sequence[TaskMessage]) -> None:
+        self._redis = redis
+        self._messages = messages
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(self) -> bool:
+        """See `Owed`."""
+        return self.future.done()
+
+    def set_result(self, reply: Any, /) -> None:
+        """See `Owed`."""
+        if isinstance(reply, hiredis.ReplyError):
+            self.set_exception(self._redis.sending.refused(reply, ("LPUSH",)))
+        else:
+            self.future.set_result(None)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """See `Owed`."""
+        task_ids = [message.id for message in self._messages]
+        failure: PublishError | PublishUnknownError
+        if isinstance(error, RedisFaultError) and error.outcome != "unknown":
+            failure = PublishError(str(error), task_ids, refused=error.refused)
+        else:
+            failure = PublishUnknownError(str(error), task_ids)
+        failure.__cause__ = error
+        self.future.set_exception(failure)
 
 
 def _portions(length: int) -> list[int]:

@@ -30,16 +30,13 @@ class ControlRequest:
     destination: Sequence[str] | None = None
 
 
-def encode_request(
-    request: ControlRequest, *, ticket: str | None = None, reply_exchange: str = "", reply_key: str = ""
-) -> bytes:
+def encode_request(request: ControlRequest, *, ticket: str | None = None, reply_key: str = "") -> bytes:
     """Encode a command as the body of a broadcast.
 
     Args:
         request: The command.
         ticket: The id that each reply repeats, so that the caller can match it. None asks for no reply.
-        reply_exchange: The exchange that replies go to.
-        reply_key: The routing key that replies go to.
+        reply_key: The routing key of the replies. They go to the exchange without a name, so this names a queue.
 
     Returns:
         The body, as JSON.
@@ -58,7 +55,7 @@ def encode_request(
     }
     if ticket is not None:
         body["ticket"] = ticket
-        body["reply_to"] = {"exchange": reply_exchange, "routing_key": reply_key}
+        body["reply_to"] = {"exchange": "", "routing_key": reply_key}
     return jsontypes.CELERY_JSON.dumps(body, "arguments").encode()
 
 

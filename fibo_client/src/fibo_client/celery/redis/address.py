@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fibo_client.telemetry.tracer import Server
 
+if TYPE_CHECKING:
+    import ssl
+
 CertReqs = Literal["required", "optional", "none"]
+Protocol = Literal[2, 3]
 Role = Literal["broker_url", "result_backend"]
+
+CLIENT_NAME: Final = re.compile(r"[!-~]+")
+"""What Redis takes as the name of a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,17 +25,31 @@ class TLSOptions:
 
     Attributes:
         cert_reqs: Whether the server's certificate is checked.
-        ca_certs: A file of certificate authorities. None is the system's.
+        ca_certs: A file of certificate authorities. Without this and the next two, they are the system's.
+        ca_path: A directory of certificate authorities, as OpenSSL wants it.
+        ca_data: Certificate authorities as text, in PEM.
         certfile: The client's certificate.
         keyfile: The key of the client's certificate.
+        password: What the key is encrypted with.
         check_hostname: Whether the certificate must be for the server's host name.
+        min_version: The oldest TLS that is spoken. None is Python's.
+        ciphers: The ciphers up to TLS 1.2, as OpenSSL spells them. None is Python's.
+        include_verify_flags: What is checked of certificates besides what Python checks.
+        exclude_verify_flags: What is not checked of that.
     """
 
     cert_reqs: CertReqs = "required"
     ca_certs: str | None = None
+    ca_path: str | None = None
+    ca_data: str | None = field(default=None, repr=False)
     certfile: str | None = None
     keyfile: str | None = None
+    password: str | None = field(default=None, repr=False)
     check_hostname: bool = True
+    min_version: ssl.TLSVersion | None = None
+    ciphers: str | None = None
+    include_verify_flags: ssl.VerifyFlags | None = None
+    exclude_verify_flags: ssl.VerifyFlags | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +67,12 @@ class RedisAddress:
         db: The number of the database.
         username: The user name for Redis itself, not for the Sentinels.
         password: The password for Redis itself, not for the Sentinels.
+        credential_provider: What gives user name and password for Redis itself, in their place. See `RedisOptions`.
         ssl: How to speak TLS (tcp, sentinel: with Redis and the Sentinels alike). None is no TLS.
         master_name: The name of the master that the Sentinels watch (sentinel).
+        client_name: The name of each connection, for ``CLIENT LIST``. None is none.
+        protocol: The version of Redis' protocol. None is 3 where the server knows it, and else 2.
+        keepalive: Whether the system probes a silent connection (tcp, sentinel).
     """
 
     kind: Literal["tcp", "unix", "sentinel"]
@@ -57,8 +83,16 @@ class RedisAddress:
     db: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    credential_provider: Any | None = field(default=None, repr=False, compare=False)
+    _provider_id: int = field(init=False, repr=False)  # Providers are compared by identity.
     ssl: TLSOptions | None = None
     master_name: str | None = None
+    client_name: str | None = None
+    protocol: Protocol | None = None
+    keepalive: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_provider_id", id(self.credential_provider))
 
     @property
     def server(self) -> Server:

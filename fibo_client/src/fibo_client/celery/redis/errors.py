@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
+import hiredis
+from redis.exceptions import RedisError
 
-from fibo_client.errors import TooManyConnectionsError, TransportError
+from fibo_client.errors import TransportError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
 Outcome = Literal["unsent", "refused", "unknown"]
 
@@ -29,9 +32,15 @@ class RedisFaultError(TransportError):
         self.refused: bool = outcome == "refused"
         super().__init__(reason)
 
+    def again(self) -> Self:
+        """Make the same error anew: it is told to several, and each gets a traceback of its own."""
+        error = type(self)(self.outcome, str(self))
+        error.__cause__ = self.__cause__
+        return error
 
-class ConnectionsBusyError(RedisFaultError, TooManyConnectionsError):
-    """No connection became free. Nothing was sent."""
+
+class ReplyTooLargeError(RedisFaultError):
+    """The reply was larger than what is taken."""
 
 
 @contextmanager
@@ -50,38 +59,45 @@ def translated_errors() -> Iterator[None]:
 
 def translated(fault: RedisFaultError) -> TransportError:
     """Turn a fault into the error that callers know."""
-    kind = TooManyConnectionsError if isinstance(fault, TooManyConnectionsError) else TransportError
-    error = kind(str(fault))
+    error = TransportError(str(fault))
     error.refused = fault.refused
     return error
 
 
 def without_traceback(error: Exception) -> Exception:
-    """Strip an error of redis-py of its traceback and context, which fill a screen."""
+    """Strip an error of its traceback and context, which fill a screen, and of what acts on a terminal."""
     error.__cause__ = error.__context__ = None
-    if isinstance(error, RedisError):  # The server wrote the text, and a traceback shows it unescaped.
+    if isinstance(error, (RedisError, hiredis.HiredisError)):  # The server wrote the text.
         error.args = (printable(_said(error)),)
     return error.with_traceback(None)
 
 
 def _said(error: BaseException) -> str:
     text = str(error).strip()
-    # Before redis-py 7.4, the text goes on with its clients, passwords included.
-    if isinstance(error, MasterNotFoundError):
+    # Before redis-py 7.4, the text of its MasterNotFoundError goes on with its clients, passwords included.
+    if text.lower().startswith("no master found"):
         return text.partition(" : ")[0]
     # Redis in protected mode goes on with advice, first of all to open it to everybody.
-    return text.partition(" If you want to connect")[0]
+    text = text.partition(" If you want to connect")[0]
+    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in text:
+        return "connection refused"  # asyncio tells of each address that a host has.
+    if isinstance(error, ConnectionResetError):
+        return "connection reset by peer"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, socket.gaierror):
+        return error.strerror or text
+    return text or type(error).__name__
 
 
-def outcome_of(error: RedisError) -> Outcome:
+def outcome_of(text: str) -> Outcome:
     """Return ``unsent`` if the server cannot take the command yet, ``refused`` if it does not want it."""
-    not_yet = isinstance(error, (BusyLoadingError, ReadOnlyError, MasterDownError))
-    return "unsent" if not_yet else "refused"
+    return "unsent" if text.startswith(_NOT_YET) else "refused"
 
 
 def explain(error: BaseException) -> str:
     """Describe an error in a line, with a hint if its cause is plain."""
-    text = _said(error) or type(error).__name__
+    text = _said(error)
     for sign, advice in _ADVICE:
         if sign in text.lower():
             return f"{text.rstrip('.')}. {advice}"
@@ -97,6 +113,8 @@ def explain_connect(error: BaseException, *, tls: bool) -> str:
     return explain(error)
 
 
+_NOT_YET: Final = ("LOADING ", "READONLY ", "MASTERDOWN ", "BUSY ", "TRYAGAIN ", "ERR max number of clients")
+CLOSED: Final = "Connection closed by server."
 IS_IT_TLS: Final = "Does that port speak TLS? Without it, the scheme is redis://."
 IS_IT_REDIS: Final = "Is that the port of a Redis, and is it reached without TLS? With it, the scheme is rediss://."
 IS_IT_REDIS_AT_ALL: Final = "Is that a Redis, with TLS or without as the URL says?"
@@ -106,14 +124,13 @@ _CLOSED_IN_TLS: Final = (
     "has it reached its maxclients?"
 )
 _TLS_ADVICE: Final = (
-    ("error 2 connecting", "One of the files ssl_ca_certs, ssl_certfile and ssl_keyfile is not there."),
     ("certificate has expired", "The server's certificate must be renewed, or this machine's clock is wrong."),
     ("mismatch, certificate is not valid for", "Connect by a name that the server's certificate has."),
     ("key values mismatch", "ssl_keyfile is not the key of ssl_certfile."),
     ("alert unknown ca", "Redis does not know the authority that signed ssl_certfile."),
     ("certificate required", "Redis wants a client's certificate that it trusts: ssl_certfile and ssl_keyfile."),
     ("reset by peer", _CLOSED_IN_TLS),
-    ("error connecting to", _CLOSED_IN_TLS),
+    ("closed by server", _CLOSED_IN_TLS),
     ("wrong version number", IS_IT_TLS),
     ("record layer failure", IS_IT_TLS),
 )
@@ -133,10 +150,8 @@ _CREDENTIALS: Final = (
 _IS_NO_SENTINEL: Final = "That is a Redis, and no Sentinel, whose port is 26379 by default."
 _ADVICE: Final = (
     ("connection refused", IS_IT_RUNNING),
-    ("error 111", IS_IT_RUNNING),
-    ("error 2 connecting", "Is Redis running, and is that the path of its socket?"),
+    ("there is no such file", "Is Redis running, and is that the path of its socket?"),
     ("name or service not known", "Is the host's name right?"),
-    ("while writing to socket", _CLOSED_AT_ONCE),
     ("certificate verify failed", "Give the authority that signed it: ssl_ca_certs."),
     ("wrongpass", _CREDENTIALS),
     ("invalid username-password", _CREDENTIALS),

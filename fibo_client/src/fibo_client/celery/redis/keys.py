@@ -100,37 +100,27 @@ class BrokerKeys:
         """The exchange of remote control commands."""
         return f"{self.control_exchange}.pidbox"
 
-    @property
-    def reply_exchange(self) -> str:
-        """The exchange of the answers to them."""
-        return f"reply.{self.control_exchange}.pidbox"
-
-    @property
-    def reply_bindings(self) -> str:
-        """The set in which workers look up where an answer goes."""
-        return f"{self.prefix}_kombu.binding.{self.reply_exchange}"
-
-    def reply_binding(self, reply_key: str) -> str:
-        """Make the member of `reply_bindings` for a question. Names inside it have no prefix.
+    def reply_routing_key(self, ticket: str) -> str:
+        """Make the routing key of the answers to a question. Names inside a message have no prefix.
 
         Args:
-            reply_key: The routing key of the answers.
+            ticket: The question's.
 
         Returns:
-            The member.
+            The routing key. Behind the exchange without a name, it is the name of a list.
         """
-        return self.separator.join((reply_key, "", f"{reply_key}.{self.reply_exchange}"))
+        return f"{ticket}.reply.{self.control_exchange}.pidbox"
 
-    def reply_list(self, reply_key: str) -> str:
-        """Name the list into which answers are pushed.
+    def reply_list(self, ticket: str) -> str:
+        """Name the list into which answers are put.
 
         Args:
-            reply_key: The routing key of the answers.
+            ticket: The question's.
 
         Returns:
             The list.
         """
-        return f"{self.prefix}{reply_key}.{self.reply_exchange}"
+        return f"{self.prefix}{self.reply_routing_key(ticket)}"
 
 
 def fill_fanout_prefix(prefix: bool | str, db: int) -> str:

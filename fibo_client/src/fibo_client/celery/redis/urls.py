@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fibo_client.celery.redis.address import RedisAddress
 from fibo_client.celery.redis.url_options import (
+    CONNECTION_OPTIONS,
     NO_TLS,
+    SECRETS,
     TLS_OPTIONS,
     URLSetting,
     check_no_tls,
     decode,
+    read_connection,
     read_options,
     read_tls,
 )
 from fibo_client.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from fibo_client.celery.redis.address import Role
     from fibo_client.celery.redis.options import RedisOptions
@@ -41,7 +44,9 @@ _MOST_PORT: Final = 65_535
 _MOST_DB: Final = 2**31 - 1
 _LONGEST_HOST: Final = 253
 
-SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
+_ALIASES: Final[Mapping[str, str]] = {"valkey": "redis", "valkeys": "rediss"}
+"""Schemes of Valkey's own client. Celery does not know them: its workers take the others."""
+SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel", *_ALIASES)
 _SUPPORTED: Final = "redis://, rediss://, redis+socket:// or sentinel://"
 _BEGIN: Final = f"it must begin with {_SUPPORTED}, as in redis://localhost:6379/0"
 _TLS: Final = "with TLS it is rediss://, with two s"
@@ -55,6 +60,7 @@ _MEANT: Final[Mapping[str, str]] = {
     "unix": _SAY_SOCKET,
     "socket": _SAY_SOCKET,
     **dict.fromkeys(("redis+tls", "redis+ssl", "redis-tls", "rediss+tls", "tls", "ssl"), _TLS),
+    **dict.fromkeys(("valkey+socket", "valkey+unix", "redis+unix"), _SAY_SOCKET),
     "rediss+socket": f"a Unix socket has no TLS; {_SAY_SOCKET}",
 }
 _REFUSED: Final[Mapping[str, str]] = {
@@ -88,9 +94,10 @@ def parse_url(url: str, redis: RedisOptions, *, role: Role) -> RedisAddress:
     """
     if not isinstance(url, str):
         raise ConfigError(f"{role} must be text, such as redis://localhost:6379/0, not {type(url).__name__}")
-    setting = URLSetting(role, "@" in url)
+    setting = URLSetting(role, "@" in url or "password=" in url)
     scheme, rest = _split_scheme(url, setting)
-    rest = rest.rstrip(";")  # A list made of variables ends so if the last is empty.
+    if "password=" not in rest:
+        rest = rest.rstrip(";")  # A list made of variables ends so if the last is empty.
     if scheme in NO_TLS:
         check_no_tls(scheme, redis, setting)
     if scheme == "sentinel":
@@ -101,7 +108,7 @@ def parse_url(url: str, redis: RedisOptions, *, role: Role) -> RedisAddress:
             "name one server, or use Redis Sentinel with sentinel://"
         )
     parts = _split(rest, setting)
-    return _unix(parts, setting) if scheme == "redis+socket" else _tcp(parts, scheme, redis, setting)
+    return _unix(parts, redis, setting) if scheme == "redis+socket" else _tcp(parts, scheme, redis, setting)
 
 
 def means_redis(scheme: str) -> bool:
@@ -140,7 +147,7 @@ def _split_scheme(url: str, setting: URLSetting) -> tuple[str, str]:
         raise setting.malformed(f"it is not a URL, for it has no '://'; {_BEGIN}")
     if scheme not in SCHEMES:
         raise setting.error(_refuse_scheme(scheme))
-    return scheme, rest
+    return _ALIASES.get(scheme, scheme), rest
 
 
 def _refuse_scheme(scheme: str) -> str:
@@ -177,69 +184,73 @@ def _split(rest: str, setting: URLSetting) -> _Parts:
 
 def _tcp(parts: _Parts, scheme: str, redis: RedisOptions, setting: URLSetting) -> RedisAddress:
     host, port = _server(parts.server, setting)
-    options = read_options(parts.query, scheme, ("db", *TLS_OPTIONS) if scheme == "rediss" else ("db",), setting)
+    options = read_options(parts.query, scheme, setting)
     return RedisAddress(
         kind="tcp",
         host=host or _DEFAULT_HOST,
         port=port or _DEFAULT_PORT,
         db=_same_db(_path_db(parts.path, setting), options, setting) or 0,
-        username=parts.username,
-        password=parts.password,
         ssl=read_tls(options, redis, setting) if scheme == "rediss" else None,
+        **read_connection(parts.username, parts.password, options, redis, setting),
     )
 
 
-def _unix(parts: _Parts, setting: URLSetting) -> RedisAddress:
+def _unix(parts: _Parts, redis: RedisOptions, setting: URLSetting) -> RedisAddress:
     path = decode(parts.path, setting)
     if parts.server or path in ("", "/") or "\0" in path:
         raise setting.malformed("a Unix socket is spelled redis+socket:///path/to/redis.sock, with three slashes")
-    # Celery's result backend takes either name; its broker drops `db` silently, and reads database 0.
-    allowed = ("virtual_host",) if setting.role == "broker_url" else ("virtual_host", "db")
-    options = read_options(parts.query, "redis+socket", allowed, setting)
-    return RedisAddress(
-        kind="unix",
-        path=path,
-        db=_same_db(None, options, setting) or 0,
-        username=parts.username,
-        password=parts.password,
-    )
+    options = read_options(parts.query, "redis+socket", setting)
+    connection = read_connection(parts.username, parts.password, options, redis, setting)
+    connection["keepalive"] = True  # There is none on a socket: say what says nothing.
+    return RedisAddress(kind="unix", path=path, db=_same_db(None, options, setting) or 0, **connection)
 
 
 def _sentinel(rest: str, redis: RedisOptions, setting: URLSetting) -> RedisAddress:
     chunks = list(filter(None, rest.split(";"))) or [""]
     sentinels = [_split_sentinel(chunk, setting, first=index == 0) for index, chunk in enumerate(chunks)]
     hosts: list[tuple[str, int]] = []
+    every: list[dict[str, str]] = []
     dbs: list[int] = []
-    tls: list[dict[str, str]] = []
-    for parts in sentinels:
+    for chunk, parts in zip(chunks, sentinels, strict=True):
+        if any(SECRETS & options.keys() for options in every) and "://" not in chunk:
+            # sentinel://host?password=12;34: the second half of a password would pass for a host.
+            raise setting.malformed("behind a ';' and a password, an address must begin with sentinel://")
         host, port = _server(parts.server, setting)
         if not host and len(sentinels) > 1:
             raise setting.malformed(f"a Sentinel in it has no host; write {_SENTINELS}")
-        options = read_options(parts.query, "sentinel", ("db", *TLS_OPTIONS), setting)
-        db = _same_db(_path_db(parts.path, setting), options, setting)
-        said: dict[str, str] = {name: options[name] for name in TLS_OPTIONS if name in options}
-        tls += [said] if said else []
+        options = read_options(parts.query, "sentinel", setting)
         hosts.append((host or _DEFAULT_HOST, port or _DEFAULT_SENTINEL_PORTS[setting.role]))
-        dbs.append(db or 0)
+        every.append(options)
+        dbs.append(_same_db(_path_db(parts.path, setting), options, setting) or 0)
     if not isinstance(redis.master_name, str) or not redis.master_name:
         raise setting.error(
             "sentinel:// needs the name of the master that Sentinel watches: redis=RedisOptions(master_name=...)"
         )
-    if any(said != tls[0] for said in tls):
-        raise setting.error("its Sentinels have different ssl_* options; say them once")
+    # Celery, too, takes the database and the credentials from the first, whatever the others say.
+    first = sentinels[0]
+    credentials = {name: every[0][name] for name in ("username", "password") if name in every[0]}
+    connection = _same_options(every, CONNECTION_OPTIONS, setting) | credentials
+    tls = _same_options(every, TLS_OPTIONS, setting)
     # There is no scheme for Sentinel with TLS, so any ssl_* option means TLS.
     wants_tls = bool(tls) or any(getattr(redis, name) is not None for name in TLS_OPTIONS)
-    # Celery, too, takes the database from the first, whatever the others say.
-    first = sentinels[0]
     return RedisAddress(
         kind="sentinel",
         hosts=tuple(hosts),
         db=dbs[0],
-        username=first.username,
-        password=first.password,
-        ssl=read_tls(tls[0] if tls else {}, redis, setting) if wants_tls else None,
+        ssl=read_tls(tls, redis, setting) if wants_tls else None,
         master_name=redis.master_name,
+        **read_connection(first.username, first.password, connection, redis, setting),
     )
+
+
+def _same_options(every: Iterable[Mapping[str, str]], names: Collection[str], setting: URLSetting) -> dict[str, str]:
+    """Return those options that all Sentinels have that have any of them."""
+    said = [{name: options[name] for name in names if name in options} for options in every]
+    said = [options for options in said if options] or [{}]
+    if any(options != said[0] for options in said):
+        different = "ssl_* options" if names is TLS_OPTIONS else " or ".join(names)
+        raise setting.error(f"its Sentinels have different {different}; say them once")
+    return said[0]
 
 
 def _split_sentinel(chunk: str, setting: URLSetting, *, first: bool) -> _Parts:

@@ -1,0 +1,385 @@
+"""One connection to a Redis server: commands leave at once, replies are matched with them in order, pushes go apart.
+
+Nothing here belongs to a caller. One who leaves abandons a future; its reply is taken off the wire all the same, so
+the next one's reply is its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+import hiredis
+
+from fibo_client.celery.redis.errors import (
+    CLOSED,
+    IS_IT_WELL,
+    RedisFaultError,
+    ReplyTooLargeError,
+    explain,
+    without_traceback,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+READ_SIZE: Final = 64 * 1024
+"""The most bytes that are read at a time. hiredis moves what it has not parsed, which takes long for much."""
+
+BUDGET: Final = 0.0005
+"""Seconds that replies may take before the event loop has its turn."""
+
+SUSPECT_AFTER: Final = 1.0
+"""Seconds without an answer after which another connection is tried: this one may have died without a word."""
+
+_EACH: Final = 16
+"""So many replies are taken between two looks at the clock, which costs as much as a reply."""
+
+_NOTHING: Final = object()
+"""What hiredis returns while a reply is incomplete."""
+
+_LIKE_PUSHES: Final = (b"message", b"subscribe", b"unsubscribe")
+
+Command = tuple[bytes | str | int | float, ...]
+
+pack: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[assignment]  # It says one argument.
+"""Write a command as Redis reads it."""
+
+
+class Owed(Protocol):
+    """Whoever is owed a reply. A future is one."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits for it any more."""
+        ...
+
+    def set_result(self, reply: Any, /) -> None:
+        """Take the reply: bytes, a number, a list, None, or a `hiredis.ReplyError`."""
+        ...
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Learn that none will come."""
+        ...
+
+
+class Listener(Protocol):
+    """Whoever has the connection."""
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        """Take what the server says unasked, such as a message on a channel."""
+        ...
+
+    def suspected(self, connection: Connection) -> None:
+        """Learn that an answer has been due for `SUSPECT_AFTER`."""
+        ...
+
+    def lost(self, connection: Connection, fault: RedisFaultError) -> None:
+        """Learn that the connection is gone."""
+        ...
+
+    def answered(self) -> None:
+        """Learn that the server answers, where it was said not to."""
+        ...
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A connection, open or lost. It is never opened again.
+
+    Args:
+        listener: Whoever has it.
+        name: The server, for errors.
+        io_timeout: Seconds without any answer, while one is due, after which it is given up.
+        max_reply: The most bytes in one string of a reply. The connection is given up over a longer one.
+
+    Attributes:
+        is_lost: Whether it is gone.
+        is_resp2: Whether it speaks RESP2, in which pushes look like any other reply.
+        heard: When something came last, by the loop's clock.
+        is_failing: Whether the listener wants to know that the server answers.
+    """
+
+    def __init__(self, listener: Listener, name: str, io_timeout: float, max_reply: int) -> None:
+        self._listener = listener
+        self._name = name
+        self._io_timeout = io_timeout
+        self._max_reply = max_reply
+        self._loop = asyncio.get_running_loop()
+        self._parser = hiredis.Reader(notEnoughData=_NOTHING)
+        self._buffer = bytearray(READ_SIZE)
+        self._view = memoryview(self._buffer)
+        self._transport: asyncio.Transport
+        self._owed: deque[Owed] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._asked = 0.0
+        self._is_suspect = False
+        self.is_resp2: bool = False
+        self._said: hiredis.ReplyError | None = None
+        self._is_retired = False
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self.is_lost: bool = False
+        self.is_failing: bool = False
+        self.heard: float = self._loop.time()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """See `asyncio.BufferedProtocol`."""
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        if self.is_lost:
+            return
+        self.heard = self._loop.time()
+        self._parser.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # It takes any buffer.
+        if self.is_failing:
+            self.is_failing = False
+            self._listener.answered()
+        self._read()
+
+    def eof_received(self) -> bool:
+        """See `asyncio.BaseProtocol`."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.BaseProtocol`."""
+        cause = self._said or exc  # A server may say why it closes the connection.
+        self._lose(self.fault("unknown", explain(cause) if cause else CLOSED), cause)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    # Replies.
+
+    def _read(self) -> None:
+        try:
+            self._take_replies()
+        except hiredis.ProtocolError as error:
+            self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
+        if self.is_lost:
+            return
+        if self._parser.len() > self._max_reply:
+            self._refuse_reply()
+        elif self._is_retired and not self._owed:
+            self.close()
+
+    def _take_replies(self) -> None:
+        gets, owed = self._parser.gets, self._owed
+        count, end, last = 0, 0.0, None
+        while (reply := gets()) is not _NOTHING:
+            if type(reply) is hiredis.PushNotification or (self.is_resp2 and _is_like_push(reply)):
+                self._take_push(reply)
+            elif owed:
+                entry = owed.popleft()
+                if not entry.done():
+                    entry.set_result(reply)
+            elif not isinstance(reply, hiredis.ReplyError):
+                raise hiredis.ProtocolError("an answer that nobody asked for")
+            count, last = count + 1, reply
+            if not count % _EACH:
+                now = time.perf_counter()
+                if not end:
+                    end = now + BUDGET
+                elif now > end:
+                    self._transport.pause_reading()
+                    self._loop.call_soon(self._go_on)
+                    return
+        self._said = last if isinstance(last, hiredis.ReplyError) else None
+
+    def _go_on(self) -> None:
+        if not self.is_lost:
+            self._transport.resume_reading()
+            self._read()
+
+    def _take_push(self, push: Sequence[Any]) -> None:
+        kind = push[0]
+        if kind in (b"subscribe", b"unsubscribe"):
+            entry = self._owed[0] if self._owed else None
+            if not isinstance(entry, Confirmations):
+                raise hiredis.ProtocolError("a confirmation that nobody asked for")
+            entry.left -= 1
+            if not entry.left:
+                self._owed.popleft()
+                entry.set_result(None)
+            return
+        self._listener.pushed(push)
+
+    def _refuse_reply(self) -> None:
+        """Give the connection up over a reply that is too large: none of it shall be in memory."""
+        reason = f"an answer has more than the {self._max_reply} bytes that are taken"
+        if self._owed and not self._owed[0].done():
+            self._owed.popleft().set_exception(ReplyTooLargeError("refused", f"{self._name}: {reason}"))
+        self.abort(ReplyTooLargeError("unknown", f"{self._name}: the connection was given up: {reason}"))
+
+    # Commands.
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether something can be written."""
+        return not self.is_lost and not self._transport.is_closing()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is due."""
+        return not self._owed
+
+    def write(self, data: bytes, owed: Iterable[Owed]) -> None:
+        """Send packed commands. It must be usable.
+
+        Args:
+            data: The commands.
+            owed: Who is owed their replies, in order.
+        """
+        if not self._owed:
+            self._asked = self._loop.time()
+            if self._timer is None:
+                self._timer = self._loop.call_later(min(SUSPECT_AFTER, self._io_timeout), self._look)
+        self._owed.extend(owed)
+        self._transport.write(data)
+
+    def request(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """Send commands together.
+
+        Args:
+            commands: The commands; at least one.
+
+        Returns:
+            Their replies, in order. One that is an error is a `hiredis.ReplyError`.
+        """
+        answers = Answers(self._loop.create_future(), len(commands))
+        self.write(b"".join(map(pack, commands)), [answers] * len(commands))
+        return answers.future
+
+    def _look(self) -> None:
+        """Look whether an answer has been due for too long."""
+        self._timer = None
+        if self.is_lost or not self._owed:
+            return
+        silent = self._loop.time() - max(self.heard, self._asked)
+        if silent >= self._io_timeout - 0.001:
+            self.abort(self.fault("unknown", f"no answer within {self._io_timeout:g} s. {IS_IT_WELL}"), TimeoutError())
+            return
+        if silent < SUSPECT_AFTER - 0.001:
+            self._is_suspect = False
+        elif not self._is_suspect:
+            self._is_suspect = True
+            self._listener.suspected(self)
+        left = (self._io_timeout if self._is_suspect else min(SUSPECT_AFTER, self._io_timeout)) - silent
+        self._timer = self._loop.call_later(max(0.0, left), self._look)
+
+    # The end.
+
+    def fault(self, outcome: Any, reason: str) -> RedisFaultError:
+        """Make an error of this server."""
+        return RedisFaultError(outcome, f"{self._name}: {reason}")
+
+    def abort(self, fault: RedisFaultError, cause: BaseException | None = None) -> None:
+        """Close the connection at once. What was not answered has an unknown outcome."""
+        self._transport.abort()
+        self._lose(fault, cause)
+
+    def close(self) -> None:
+        """Close the connection once what was written has left."""
+        self._transport.close()
+
+    def retire(self) -> None:
+        """Close the connection once nobody is owed a reply."""
+        self._is_retired = True
+        if not self._owed:
+            self.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed."""
+        await self._closed
+
+    def _lose(self, fault: RedisFaultError, cause: BaseException | None) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if isinstance(cause, Exception):
+            fault.__cause__ = without_traceback(cause)
+        while self._owed:
+            entry = self._owed.popleft()
+            if not entry.done():
+                entry.set_exception(fault.again())
+        self._listener.lost(self, fault)
+
+
+class Answers:
+    """The replies to several commands that were written together."""
+
+    __slots__ = ("_left", "_replies", "future")
+
+    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
+        self.future = future
+        self._replies: list[Any] = []
+        self._left = count
+
+    def done(self) -> bool:
+        """See `Owed`."""
+        return self.future.done()
+
+    def set_result(self, reply: Any, /) -> None:
+        """See `Owed`."""
+        self._replies.append(reply)
+        self._left -= 1
+        if not self._left:
+            self.future.set_result(self._replies)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """See `Owed`."""
+        self.future.set_exception(error)
+
+
+class Confirmations:
+    """What SUBSCRIBE or UNSUBSCRIBE is owed: a push for each channel, or one error for all of them.
+
+    Attributes:
+        left: How many pushes are still to come.
+        end: Is given None after the last one, or the error.
+    """
+
+    __slots__ = ("end", "left")
+
+    def __init__(self, left: int, end: Callable[[object], None]) -> None:
+        self.left = left
+        self.end = end
+
+    def done(self) -> bool:
+        """See `Owed`."""
+        return False
+
+    def set_result(self, reply: object, /) -> None:
+        """See `Owed`."""
+        self.end(reply)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """See `Owed`. The listener learns of it, too."""
+
+
+class _Ignored:
+    """Is owed a reply that nobody wants."""
+
+    def done(self) -> bool:
+        """See `Owed`."""
+        return True
+
+    def set_result(self, reply: Any, /) -> None:
+        """See `Owed`."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """See `Owed`."""
+
+
+IGNORED: Final = _Ignored()
+
+
+def _is_like_push(reply: object) -> bool:
+    return type(reply) is list and bool(reply) and reply[0] in _LIKE_PUSHES

@@ -1,0 +1,92 @@
+"""User names and passwords: those of the address, or those that a credential provider gives, which may change."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.credentials import CredentialProvider
+
+from fibo_client.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from fibo_client.celery.redis.address import RedisAddress
+
+Credentials = tuple[str, ...]
+"""A password, or a user name and a password. Nothing, where none are needed."""
+
+_renewed: Final[weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]]] = weakref.WeakKeyDictionary()
+"""Who wants to be told, by provider. A provider that streams tells one listener only, and clients may share it."""
+
+
+async def credentials_of(address: RedisAddress) -> Credentials:
+    """Get what to authenticate with.
+
+    Args:
+        address: The address.
+
+    Returns:
+        The credentials.
+
+    Raises:
+        ConfigError: The credential provider failed. It does not say how: that may show a secret.
+    """
+    provider = address.credential_provider
+    if provider is None:
+        if address.password is None:
+            return ()
+        return (address.password,) if address.username is None else (address.username, address.password)
+    own = getattr(type(provider), "get_credentials_async", None)
+    try:
+        if own is None or own is CredentialProvider.get_credentials_async:  # That calls the other, which may block.
+            given = await asyncio.to_thread(provider.get_credentials)
+        else:
+            given = await provider.get_credentials_async()
+        return (given,) if isinstance(given, str) else tuple(given)
+    except Exception as error:  # noqa: BLE001 - it is the user's own, and may raise anything
+        failure = f"credential_provider: it raised {type(error).__name__}"
+    raise ConfigError(failure)
+
+
+class Renewal:
+    """Has new credentials told that a streaming provider gets, such as the tokens of a cloud.
+
+    Args:
+        tell: Is called on the event loop with the credentials.
+    """
+
+    def __init__(self, tell: Callable[[Credentials], None]) -> None:
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+
+    def begin(self, provider: Any) -> None:
+        """Have new credentials told from now on, if the provider streams any."""
+        if not hasattr(provider, "on_next"):
+            return
+        listeners = _renewed.get(provider)
+        if listeners is None:
+            listeners = _renewed[provider] = weakref.WeakSet()
+            provider.on_next(lambda token: _tell_all(listeners, token))
+        listeners.add(self)
+
+    def take(self, credentials: Credentials) -> None:
+        """Tell of credentials, from whatever thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, credentials)
+
+
+def _tell_all(listeners: weakref.WeakSet[Renewal], token: Any) -> _Done:
+    for each in list(listeners):
+        each.take((token.try_get("oid"), token.get_value()))
+    return _Done()
+
+
+class _Done:
+    """Can be awaited, and need not be: a provider awaits its listener or not, as it was started."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield

@@ -1,0 +1,526 @@
+"""A Redis server as one client sees it: at most three connections, each made when it is first needed.
+
+What is sent goes by one, what is pushed comes by another, and everything else is asked on the third: a subscribed
+connection falls under ``client-output-buffer-limit pubsub``, and Redis cuts it with all that is under way on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import anyio
+import hiredis
+from redis.exceptions import RedisError
+
+from fibo_client.celery.backoff import pause
+from fibo_client.celery.config import DEFAULT_BROKER_URL
+from fibo_client.celery.redis.connection import IGNORED, Connection, pack
+from fibo_client.celery.redis.connector import Connector
+from fibo_client.celery.redis.credentials import Renewal
+from fibo_client.celery.redis.errors import (
+    CLOSED,
+    IS_IT_REDIS,
+    IS_IT_REDIS_AT_ALL,
+    IS_IT_RUNNING,
+    IS_IT_TLS,
+    IS_IT_WELL,
+    SAY_WHERE,
+    RedisFaultError,
+    explain,
+    explain_connect,
+    outcome_of,
+    without_traceback,
+)
+from fibo_client.celery.server_health import ServerHealth
+from fibo_client.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.redis.address import RedisAddress
+    from fibo_client.celery.redis.connection import Command
+    from fibo_client.celery.redis.credentials import Credentials
+    from fibo_client.celery.redis.errors import Outcome
+
+logger: Final = logging.getLogger("fibo_client")
+
+PROVEN_FOR: Final = 10.0
+"""Seconds after a sign of life for which a connection is held to be well."""
+
+PROOF: Final = 1.0
+"""The most seconds that an idle connection has to show that it is well, before another is made."""
+
+IDLE: Final = 5.0
+"""Seconds without a sign of life after which one is asked for, while somebody waits."""
+
+LAST_GOODBYE: Final = 1.0
+"""The most seconds that closing waits for the other side, which TLS does. Then connections are cut."""
+
+_PAUSES: Final = (0.05, 0.5)
+"""The longest pause after the first attempt to connect that failed, and after any, in seconds."""
+
+_MARGIN: Final = 64 * 1024
+"""Bytes that a reply may have beyond the largest result: what Redis writes around it."""
+
+_SILENCE: Final = "the connection was silent, and another one was not"
+
+_PING: Final = pack(("PING",))
+
+
+class Limit(NamedTuple):
+    """By when something must be over: making a connection, and the answer.
+
+    Attributes:
+        at: When, by the loop's clock.
+        seconds: How long that was to be, for messages.
+    """
+
+    at: float
+    seconds: float
+
+
+class RedisServer:
+    """The connections to one database of a Redis server.
+
+    Args:
+        address: The database.
+        config: The client's settings.
+        beside: The same server's other database, with which this one shares what is known of the server.
+
+    Attributes:
+        address: See above.
+        health: How the server is doing.
+        attempts: What is known of the attempts to reach it.
+        sending: What is sent goes here.
+        subscribed: What is pushed comes here.
+        reading: What is asked goes here.
+    """
+
+    def __init__(self, address: RedisAddress, config: CeleryConfig, beside: RedisServer | None = None) -> None:
+        self.address = address
+        self.health: ServerHealth = beside.health if beside else ServerHealth(str(address), IS_IT_REDIS_AT_ALL)
+        self.attempts: Attempts = beside.attempts if beside else Attempts()
+        self._io_timeout = config.io_timeout
+        self._max_reply = config.max_result_bytes + _MARGIN
+        self._connector = Connector(address, config.redis, config.io_timeout)
+        self._closed = False
+        self._renewal: Renewal | None = None
+        self.sending: Link = Link(self)
+        self.subscribed: Link = Link(self)
+        self.reading: Link = Link(self)
+
+    @property
+    def _links(self) -> tuple[Link, ...]:
+        return (self.sending, self.subscribed, self.reading)
+
+    def limit(self, deadline: float = math.inf, seconds: float = math.inf) -> Limit:
+        """Say by when a command that begins now must be over.
+
+        Args:
+            deadline: When at the latest, by the loop's clock.
+            seconds: How long after its beginning that is.
+
+        Returns:
+            The limit: the deadline, or that of every command if that is sooner.
+        """
+        usual = asyncio.get_running_loop().time() + self._io_timeout
+        return Limit(usual, self._io_timeout) if usual <= deadline else Limit(deadline, min(self._io_timeout, seconds))
+
+    async def connect(self, link: Link) -> Connection:
+        """Try once to make a connection, after a pause where the server could not be reached before.
+
+        While it cannot, one connection is tried for all, however many are wanted and whoever waits.
+
+        Args:
+            link: Whose connection it is.
+
+        Returns:
+            The connection.
+
+        Raises:
+            RedisFaultError: It could not be made.
+        """
+        attempts = self.attempts
+        if not attempts.failures:
+            return await self._connect(link)
+        async with attempts.one_at_a_time:
+            if attempts.failures:
+                await asyncio.sleep(attempts.next_at - asyncio.get_running_loop().time())
+            return await self._connect(link)
+
+    async def _connect(self, link: Link) -> Connection:
+        self._check_open()
+        if self._renewal is None and self.address.credential_provider is not None:
+            self._renewal = Renewal(self._authenticate)
+            self._renewal.begin(self.address.credential_provider)
+        try:
+            async with asyncio.timeout(self._io_timeout):
+                connection, version = await self._connector.connect(
+                    lambda: Connection(link, str(self.address), self._io_timeout, self._max_reply)
+                )
+        except TimeoutError:
+            fault = self.fault("unsent", f"no connection within {self._io_timeout:g} s. {self._advice}")
+            cause: Exception | None = None
+        except RedisFaultError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else ConnectionError(CLOSED)
+            outcome = outcome_of(str(cause)) if isinstance(cause, hiredis.ReplyError) else "unsent"
+            fault = self.fault(outcome, explain_connect(cause, tls=self.address.ssl is not None))
+        except hiredis.ReplyError as error:
+            fault, cause = self.fault(outcome_of(str(error)), explain(error)), error
+        except ConfigError as error:
+            fault, cause = self.fault("unsent", str(error)), None
+        except (OSError, RedisError) as error:
+            reason = explain_connect(error, tls=self.address.ssl is not None)
+            # Most likely nobody has said where Redis is.
+            unsaid = reason.endswith(IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL
+            fault, cause = self.fault("unsent", f"{reason} {SAY_WHERE}" if unsaid else reason), error
+        else:
+            self.attempts.failures = 0
+            if self._closed:  # Meanwhile; and nobody would close this one.
+                connection.close()
+                self._check_open()
+            connection.is_failing = self.health.failures > 0
+            self.health.connected()
+            connection.is_resp2 = version < 3
+            return connection
+        self.attempts.failed(asyncio.get_running_loop().time(), fault)
+        self._note(fault, certain=True)
+        raise fault from (None if cause is None else without_traceback(cause))
+
+    @property
+    def _advice(self) -> str:
+        return IS_IT_REDIS if self.address.ssl is None else IS_IT_TLS
+
+    def too_late(self, limit: Limit) -> RedisFaultError:
+        """Make the error for no connection within a limit."""
+        last = self.attempts.last_fault
+        if last is not None and self.attempts.failures:
+            return last.again()
+        return self.fault("unsent", f"no connection within {limit.seconds:g} s. {self._advice}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self.fault("unsent", "the client was closed")
+
+    def lost(self, fault: RedisFaultError) -> None:
+        """Take note that a connection is gone, and why."""
+        if self._closed:
+            return
+        self.health.broke()
+        self._note(fault, certain=isinstance(fault.__cause__, TimeoutError))
+        for link in self._links:
+            link.doubt()
+
+    def suspected(self) -> None:
+        """Take note that a connection is silent: the others must show that they are well, too."""
+        for link in self._links:
+            link.doubt()
+
+    def answered(self) -> None:
+        """Take note that the server answers."""
+        if self.health.failures:
+            self._tell(self.health.worked(time.monotonic()))
+
+    def keep_alive(self) -> None:
+        """Ask connections that have been silent for a sign of life. Somebody waits."""
+        for link in self._links:
+            link.keep_alive()
+
+    def _authenticate(self, credentials: Credentials) -> None:
+        """Have the open connections use new credentials."""
+        for link in self._links:
+            link.authenticate(credentials)
+
+    def fault(self, outcome: Outcome, reason: str) -> RedisFaultError:
+        """Make an error of this server."""
+        return RedisFaultError(outcome, f"{self.address}: {reason}")
+
+    def refusal(self, error: hiredis.ReplyError, command: Command) -> RedisFaultError:
+        """Make the error for a command that the server refused."""
+        reason = explain(error)
+        if str(error).startswith("NOPERM"):  # Of a key, Redis does not say which command it was.
+            reason = f"{command[0]!s}: {reason}"
+        fault = self.fault(outcome_of(str(error)), reason)
+        fault.__cause__ = without_traceback(error)
+        return fault
+
+    def _note(self, fault: RedisFaultError, *, certain: bool) -> None:
+        if fault.refused:  # It is there, and says so.
+            return
+        self._tell(self.health.failed(time.monotonic(), str(fault), certain=certain))
+        for link in self._links:
+            link.is_failing()
+
+    def _tell(self, line: str | None) -> None:
+        if line is not None:
+            logger.warning("%s", line)
+
+    async def aclose(self) -> None:
+        """Close all connections, and make no more."""
+        self._closed = True
+        with anyio.move_on_after(LAST_GOODBYE):
+            await asyncio.gather(*(link.aclose() for link in self._links))
+        for link in self._links:
+            link.abort()
+
+    def __repr__(self) -> str:
+        return f"<RedisServer {self.address}>"
+
+
+class Link:
+    """One of the connections to a server: made when first needed, and made anew when it is lost.
+
+    Args:
+        server: The server.
+
+    Attributes:
+        subscriber: Takes pushes, and learns when the connection is gone. None is nobody.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._retired: set[Connection] = set()
+        self._is_doubted = False
+        self.subscriber: Subscriber | None = None
+
+    # Use.
+
+    @property
+    def ready(self) -> Connection | None:
+        """The connection, where something can be written to it at once."""
+        connection = self._connection
+        if connection is None or not connection.is_usable:
+            return None
+        if self._is_doubted or asyncio.get_running_loop().time() > connection.heard + PROVEN_FOR:
+            return None
+        return connection
+
+    async def prepare(self, limit: Limit) -> Connection:
+        """Give the connection, after making it, or after finding it well, where that is needed.
+
+        Args:
+            limit: By when it must be there.
+
+        Returns:
+            The connection.
+
+        Raises:
+            RedisFaultError: None could be had within the limit; nothing was sent.
+        """
+        while True:
+            connection = self.ready
+            if connection is not None:
+                return connection
+            connecting = self._connecting
+            if connecting is None:
+                connecting = self._start(self._obtain)
+            left = limit.at - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait([connecting], timeout=max(0.0, left))
+            if not done:
+                raise self._server.too_late(limit)
+            if connecting.cancelled():
+                raise self._server.fault("unsent", "the client was closed")
+            error = connecting.exception()
+            if isinstance(error, RedisFaultError):
+                raise error.again()
+            if error is not None:
+                raise error
+
+    async def execute(self, *commands: Command, limit: Limit | None = None) -> list[Any]:
+        """Send commands together and read their replies.
+
+        Args:
+            *commands: The commands; at least one.
+            limit: By when it must be over. None is the time limit of every command.
+
+        Returns:
+            The replies, in order: bytes, int, lists, None.
+
+        Raises:
+            RedisFaultError: One failed; the outcome says how.
+        """
+        connection = self.ready or await self.prepare(limit or self._server.limit())
+        future = connection.request(commands)
+        if limit is None:
+            replies = await future
+        else:
+            try:
+                async with asyncio.timeout_at(limit.at):
+                    replies = await future
+            except TimeoutError:
+                fault = self._server.fault("unknown", f"no answer within {limit.seconds:g} s. {IS_IT_WELL}")
+                raise fault from None
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, hiredis.ReplyError):
+                raise self.refused(reply, command)
+        return replies
+
+    def refused(self, error: hiredis.ReplyError, command: Command) -> RedisFaultError:
+        """Make the error for a command that was refused."""
+        if str(error).startswith("READONLY") and self._connection is not None:  # Another server is the master now.
+            self._connection.close()
+        return self._server.refusal(error, command)
+
+    # Making it.
+
+    def _start(self, make: Callable[[], Any]) -> asyncio.Task[Connection]:
+        task: asyncio.Task[Connection] = asyncio.get_running_loop().create_task(
+            make(), name="fibo_client.connecting", context=contextvars.Context()
+        )
+        self._connecting = task
+        task.add_done_callback(self._made)
+        return task
+
+    def _made(self, task: asyncio.Task[Connection]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # Whoever waits is told; perhaps nobody does any more.
+
+    async def _obtain(self) -> Connection:
+        """Find the present connection well, or make another."""
+        connection = self._connection
+        if connection is not None and connection.is_usable:
+            try:
+                async with asyncio.timeout(PROOF):
+                    await connection.request([("PING",)])
+            except TimeoutError:
+                if connection.is_usable:
+                    connection.abort(self._server.fault("unknown", f"no answer within {PROOF:g} s. {IS_IT_WELL}"))
+            except RedisFaultError:
+                pass
+            else:
+                self._is_doubted = False
+                return connection
+        self._connection = await self._server.connect(self)
+        self._is_doubted = False
+        return self._connection
+
+    async def _replace(self) -> Connection:
+        """Make another connection beside one that is silent. If that can be had, the other has died."""
+        silent, began = self._connection, asyncio.get_running_loop().time()
+        new = await self._server.connect(self)
+        self._is_doubted = False
+        if silent is not None and silent.is_usable and silent.heard > began:
+            new.close()
+            return silent
+        self._connection = new
+        if silent is not None and not silent.is_lost:
+            self._server.health.broke()
+            if self is self._server.sending:  # What was sent may have arrived, and the answer may still come.
+                self._retired.add(silent)
+                silent.retire()
+            else:
+                silent.abort(self._server.fault("unknown", _SILENCE))
+                if self.subscriber is not None:
+                    self.subscriber.lost(self._server.fault("unknown", _SILENCE))
+        return new
+
+    def doubt(self) -> None:
+        """Have the connection show that it is well before it is used again."""
+        self._is_doubted = True
+
+    def is_failing(self) -> None:
+        """Have the connection tell when the server answers."""
+        if self._connection is not None:
+            self._connection.is_failing = True
+
+    def keep_alive(self) -> None:
+        """Ask for a sign of life where there was none for long."""
+        connection = self._connection
+        if connection is None or not connection.is_usable or not connection.is_idle:
+            return
+        if self._is_doubted or asyncio.get_running_loop().time() >= connection.heard + IDLE:
+            connection.write(_PING, (IGNORED,))
+
+    def authenticate(self, credentials: Credentials) -> None:
+        """Have the connection use new credentials. One that cannot is replaced."""
+        connection = self._connection
+        if connection is not None and connection.is_usable:
+            checked = connection.request([("AUTH", *credentials)])
+            checked.add_done_callback(partial(_close_if_refused, connection))
+
+    # What the connection says.
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        """See `Listener.pushed`."""
+        if self.subscriber is not None:
+            self.subscriber.pushed(push)
+
+    def suspected(self, connection: Connection) -> None:
+        """See `Listener.suspected`."""
+        self._server.suspected()
+        if connection is self._connection and self._connecting is None:
+            self._start(self._replace)
+
+    def lost(self, connection: Connection, fault: RedisFaultError) -> None:
+        """See `Listener.lost`."""
+        self._retired.discard(connection)
+        if connection is self._connection:
+            self._connection = None
+            self._server.lost(fault)
+            if self.subscriber is not None:
+                self.subscriber.lost(fault)
+
+    def answered(self) -> None:
+        """See `Listener.answered`."""
+        self._server.answered()
+
+    # The end.
+
+    async def aclose(self) -> None:
+        """Close the connection once what was written has left."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+            await connection.wait_closed()
+
+    def abort(self) -> None:
+        """Close what is still open."""
+        closed = self._server.fault("unknown", "the client was closed")
+        for connection in (*self._retired, *([self._connection] if self._connection else [])):
+            connection.abort(closed)
+
+
+def _close_if_refused(connection: Connection, checked: asyncio.Future[list[Any]]) -> None:
+    if checked.exception() is None and isinstance(checked.result()[0], hiredis.ReplyError):
+        connection.close()
+
+
+class Subscriber(Protocol):
+    """Whoever takes what is pushed on a link."""
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        """Take a push."""
+        ...
+
+    def lost(self, fault: RedisFaultError) -> None:
+        """Learn that the connection is gone."""
+        ...
+
+
+class Attempts:
+    """The attempts to reach a server that cannot be reached: one at a time, after pauses that grow."""
+
+    def __init__(self) -> None:
+        self.one_at_a_time = asyncio.Lock()
+        self.failures = 0
+        self.next_at = 0.0
+        self.last_fault: RedisFaultError | None = None
+
+    def failed(self, now: float, fault: RedisFaultError) -> None:
+        """Take note of an attempt that failed."""
+        self.failures += 1
+        self.next_at = now + pause(self.failures, *_PAUSES)
+        self.last_fault = fault
