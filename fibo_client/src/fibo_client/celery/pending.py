@@ -43,9 +43,21 @@ class PendingTask:
         is_first_read: Whether the next read is the first one, from which there is something to learn.
         pushed: Whether its result is pushed.
         pushed_at: When a state of it was pushed last.
+        subscribed_at: When its subscription left, with a read behind it.
     """
 
-    __slots__ = ("due", "id", "is_first_read", "looked", "meta", "pause", "pushed", "pushed_at", "waits")
+    __slots__ = (
+        "due",
+        "id",
+        "is_first_read",
+        "looked",
+        "meta",
+        "pause",
+        "pushed",
+        "pushed_at",
+        "subscribed_at",
+        "waits",
+    )
 
     def __init__(self, task_id: str) -> None:
         self.id: str = task_id
@@ -57,6 +69,7 @@ class PendingTask:
         self.is_first_read: bool = False
         self.pushed: bool = False
         self.pushed_at: float = -math.inf
+        self.subscribed_at: float = -math.inf
 
 
 class Wait:

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import logging
 import math
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -103,6 +102,7 @@ class Reader:
         self._subscription: Subscription | None = None
         self._gone: asyncio.Future[TransportError]
         self._is_update_scheduled = False
+        self._looks = 0  # How many updates have not been confirmed.
         self._update_timer = Timer(self._update)
         self._context = contextvars.Context()  # What is done for all is not done in the context of one.
 
@@ -335,13 +335,16 @@ class Reader:
             if before is None:
                 self._to_subscribe[task.id] = task
             else:  # It is awaited again.
-                task.pushed = before.pushed
+                task.pushed, task.subscribed_at = before.pushed, before.subscribed_at
                 self._subscribed[task.id] = task
                 self._stale.pop(task.id, None)
         if self._subscription is None:
             self._wanted.set()
         elif self._to_subscribe:
-            self._schedule_update()
+            if self._looks:
+                self._schedule_update()
+            elif not self._is_update_scheduled:
+                self._update()  # A turn of the event loop is saved. Those who come while it looks go together.
 
     def _schedule_update(self) -> None:
         if not self._is_update_scheduled:
@@ -373,34 +376,37 @@ class Reader:
         if not add and not drop:
             return
         self._subscribed |= add
+        for task in add.values():
+            task.subscribed_at = now
+        self._looks += bool(add)
         try:
-            look = subscription.update(list(add), drop)
+            subscription.update(list(add), drop)
         except TransportError as error:
             self.lost(error)
-            return
-        if add:
-            look.add_done_callback(partial(self._looked, list(add.values()), now))
 
-    def _looked(self, tasks: Sequence[PendingTask], began: float, look: asyncio.Future[list[Stored] | None]) -> None:
-        """Take what was stored when the subscription began."""
-        if look.cancelled():
-            return  # The subscription is lost, and says so.
-        error = look.exception()
-        if isinstance(error, TransportError):
-            self.lost(error)
-            return
-        stored, now = look.result(), self._loop.time()
-        for task in tasks:
-            if self._subscribed.get(task.id) is task:
-                self._schedule.set_pushed(task, now, pushed=True, looked=stored is not None)
+    def looked(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
+        """See `Subscriber.looked`."""
+        self._looks -= 1
+        now = self._loop.time()
         if stored is None:
+            for task_id in task_ids:
+                if task := self._subscribed.get(task_id):
+                    self._schedule.set_pushed(task, now, pushed=True)
             self._read_timer.set_by(self._schedule.next_due())
             return
         self.polls += 1
-        for task, payload in zip(tasks, stored, strict=True):
-            if payload is not None:
-                self._arrive(task.id, payload, began)
-        self._forget(self.awaited.looked(tasks, began, absent=True))
+        absent = []
+        for task_id, payload in zip(task_ids, stored, strict=True):
+            task = self._subscribed.get(task_id)
+            if task is None:
+                continue
+            self._schedule.set_pushed(task, now, pushed=True, looked=True)
+            if payload is None:
+                absent.append(task)
+            else:
+                self._arrive(task_id, payload, task.subscribed_at)
+        if absent:
+            self._forget(self.awaited.looked(absent, absent[0].subscribed_at, absent=True))
 
     def pushed(self, task_id: str, payload: bytes) -> None:
         """See `Subscriber.pushed`."""
@@ -412,6 +418,7 @@ class Reader:
         if self._subscription is None:
             return
         self._subscription = None
+        self._looks = 0
         self._gone.set_result(error)
         now = self._loop.time()
         for task_id, task in self._subscribed.items():

@@ -327,8 +327,8 @@ class Session:
             span=span,
         )
         # Both happen in this iteration of the loop: subscribing takes time, too.
-        self._publisher.put(job)
         self._reader.enter(job, awaits, sent=False)
+        self._publisher.put(job)
         self._keep_alive_timer.set_by(now + KEEP_ALIVE)
         if awaits:
             self._owned.add(job)

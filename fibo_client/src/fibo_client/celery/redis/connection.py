@@ -95,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         is_lost: Whether it is gone.
+        is_usable: Whether something can be written.
         is_resp2: Whether it speaks RESP2, in which pushes look like any other reply.
         heard: When something came last, by the loop's clock.
         is_failing: Whether the listener wants to know that the server answers.
@@ -119,6 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_retired = False
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.is_lost: bool = False
+        self.is_usable: bool = True
         self.is_failing: bool = False
         self.heard: float = self._loop.time()
 
@@ -141,10 +143,13 @@ class Connection(asyncio.BufferedProtocol):
         if self.is_failing:
             self.is_failing = False
             self._listener.answered()
-        self._read()
+        self._take_replies()
+        if self._parser.len() > self._max_reply and not self.is_lost:
+            self._refuse_reply()
 
     def eof_received(self) -> bool:
         """See `asyncio.BaseProtocol`."""
+        self.is_usable = False
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -156,24 +161,30 @@ class Connection(asyncio.BufferedProtocol):
 
     # Replies.
 
-    def _read(self) -> None:
+    def _take_replies(self) -> None:
+        """Take what has come, until it is all taken or the event loop should have its turn."""
         try:
-            self._take_replies()
+            is_done = self._take_some()
         except hiredis.ProtocolError as error:
             self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
+            return
         if self.is_lost:
             return
-        if self._parser.len() > self._max_reply:
-            self._refuse_reply()
+        if not is_done:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
         elif self._is_retired and not self._owed:
             self.close()
 
-    def _take_replies(self) -> None:
+    def _take_some(self) -> bool:
         gets, owed = self._parser.gets, self._owed
         count, end, last = 0, 0.0, None
         while (reply := gets()) is not _NOTHING:
             if type(reply) is hiredis.PushNotification or (self.is_resp2 and _is_like_push(reply)):
-                self._take_push(reply)
+                if reply[0] == b"message":
+                    self._listener.pushed(reply)
+                else:
+                    self._take_confirmation(reply)
             elif owed:
                 entry = owed.popleft()
                 if not entry.done():
@@ -186,28 +197,25 @@ class Connection(asyncio.BufferedProtocol):
                 if not end:
                     end = now + BUDGET
                 elif now > end:
-                    self._transport.pause_reading()
-                    self._loop.call_soon(self._go_on)
-                    return
+                    return False
         self._said = last if isinstance(last, hiredis.ReplyError) else None
+        return True
 
     def _go_on(self) -> None:
         if not self.is_lost:
             self._transport.resume_reading()
-            self._read()
+            self._take_replies()
 
-    def _take_push(self, push: Sequence[Any]) -> None:
-        kind = push[0]
-        if kind in (b"subscribe", b"unsubscribe"):
-            entry = self._owed[0] if self._owed else None
-            if not isinstance(entry, Confirmations):
-                raise hiredis.ProtocolError("a confirmation that nobody asked for")
-            entry.left -= 1
-            if not entry.left:
-                self._owed.popleft()
-                entry.set_result(None)
+    def _take_confirmation(self, push: Sequence[Any]) -> None:
+        if push[0] not in (b"subscribe", b"unsubscribe"):
             return
-        self._listener.pushed(push)
+        entry = self._owed[0] if self._owed else None
+        if not isinstance(entry, Confirmations):
+            raise hiredis.ProtocolError("a confirmation that nobody asked for")
+        entry.left -= 1
+        if not entry.left:
+            self._owed.popleft()
+            entry.end(None)
 
     def _refuse_reply(self) -> None:
         """Give the connection up over a reply that is too large: none of it shall be in memory."""
@@ -218,10 +226,9 @@ class Connection(asyncio.BufferedProtocol):
 
     # Commands.
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether something can be written."""
-        return not self.is_lost and not self._transport.is_closing()
+    def is_proven(self, seconds: float) -> bool:
+        """Tell whether something came within so many seconds."""
+        return self._loop.time() <= self.heard + seconds
 
     @property
     def is_idle(self) -> bool:
@@ -285,6 +292,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection once what was written has left."""
+        self.is_usable = False
         self._transport.close()
 
     def retire(self) -> None:
@@ -300,7 +308,7 @@ class Connection(asyncio.BufferedProtocol):
     def _lose(self, fault: RedisFaultError, cause: BaseException | None) -> None:
         if self.is_lost:
             return
-        self.is_lost = True
+        self.is_lost, self.is_usable = True, False
         if self._timer is not None:
             self._timer.cancel()
         if isinstance(cause, Exception):

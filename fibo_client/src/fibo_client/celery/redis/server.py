@@ -298,9 +298,7 @@ class Link:
     def ready(self) -> Connection | None:
         """The connection, where something can be written to it at once."""
         connection = self._connection
-        if connection is None or not connection.is_usable:
-            return None
-        if self._is_doubted or asyncio.get_running_loop().time() > connection.heard + PROVEN_FOR:
+        if connection is None or not connection.is_usable or self._is_doubted or not connection.is_proven(PROVEN_FOR):
             return None
         return connection
 
