@@ -277,7 +277,7 @@ async def test_a_slow_read_does_not_take_the_progress_back():
         await asyncio.sleep(0.1)
         servers.backend.put(result.id, "PROGRESS", 1, push=False)
         servers.backend.latency = 0.5
-        client._session._reader._schedule.hurry(client._session._reader.awaited[result.id], 0.0)
+        client._session._reader._schedule.hurry(client._session._reader.awaited.get(result.id), 0.0)
         client._session._reader._reading.set()
         await asyncio.sleep(0.1)
         for progress in (2, 3):

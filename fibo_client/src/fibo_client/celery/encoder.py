@@ -5,7 +5,6 @@ A message for a task is mostly the same as the one before. What is the same is c
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import socket
@@ -15,6 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
@@ -35,11 +35,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.signature import Signature
     from fibo_client.telemetry.tracer import SendSpan
 
-BUILD_SLICE: Final = 250
-"""The most messages that are built before the event loop gets its turn."""
-
-BUILD_BYTES: Final = 192 * 1024
-"""The bytes in bodies after which it gets it sooner: large arguments take long to check."""
+LARGE: Final = 4 * 1024
+"""After a message with so many bytes in its body, there is a look at the clock: large arguments take long to check."""
 
 MOMENT: Final = 0.05
 """Seconds for which calls with the same timeout expire at the same time. The margin of their expiry is much longer."""
@@ -162,13 +159,13 @@ class Encoder:
         """
         own: Mapping[str, Any] | None = None
         portion: list[TaskMessage] = []
-        room = BUILD_BYTES
+        budget, weight = Budget(), 1
         own_ids: set[str] = set()
         for signature in signatures:
-            if room < 0 or len(portion) == BUILD_SLICE:
+            if budget.is_spent(weight):
                 yield portion
-                portion, room = [], BUILD_BYTES
-                await asyncio.sleep(0)
+                portion = []
+                await budget.pause()
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
                 call = self._call({**defaults, **own, **options}, span)
@@ -178,10 +175,10 @@ class Encoder:
                 own_ids.add(call.task_id)
             message = call.message(signature, self._ids)
             size = len(message.body)
+            weight = EACH if size > LARGE else 1
             if size > ALWAYS_FITS:
                 self._broker.check(message)
             portion.append(message)
-            room -= size
         if portion:
             yield portion
 

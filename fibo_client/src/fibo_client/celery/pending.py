@@ -19,7 +19,7 @@ from fibo_client.celery.protocol.states import READY_STATES
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from fibo_client.celery.protocol.meta import TaskMeta
 
@@ -28,6 +28,9 @@ LAST_LOOK: Final = 0.05
 
 GRACE: Final = 0.04
 """How long after a deadline a last read that is under way is waited for, in seconds."""
+
+
+_SHARDS: Final = 64
 
 
 class PendingTask:
@@ -44,9 +47,13 @@ class PendingTask:
         pushed: Whether its result is pushed.
         pushed_at: When a state of it was pushed last.
         subscribed_at: When its subscription left, with a read behind it.
+        before: The one that somebody began to await before it, among those that are awaited still.
+        after: The one after it.
     """
 
     __slots__ = (
+        "after",
+        "before",
         "due",
         "id",
         "is_first_read",
@@ -70,6 +77,8 @@ class PendingTask:
         self.pushed: bool = False
         self.pushed_at: float = -math.inf
         self.subscribed_at: float = -math.inf
+        self.before: PendingTask | None = None
+        self.after: PendingTask | None = None
 
 
 class Wait:
@@ -159,17 +168,61 @@ class Due(NamedTuple):
     more: bool
 
 
-class PendingTasks(dict[str, PendingTask]):
-    """The tasks that somebody awaits, by id, in the order in which somebody began to."""
+class PendingTasks:
+    """The tasks that somebody awaits, by id, and in the order in which somebody began to.
+
+    Several dicts hold them: one with a hundred thousand would take milliseconds whenever it grows.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._shards: list[dict[str, PendingTask]] = [{} for _ in range(_SHARDS)]
+        self._first: PendingTask | None = None
+        self._last: PendingTask | None = None
+        self._count = 0
         # Waits with a deadline by number, and when each is due: for its last look, then for its end. The heap has only
         # numbers: one that is over stays in it for a while, and must not keep its answers alive.
         self._timed: dict[int, Wait] = {}
         self._heap: list[tuple[float, int, bool]] = []
         self._overdue: deque[int] = deque()
         self._numbers = itertools.count(1)
+
+    def get(self, task_id: str) -> PendingTask | None:
+        """Give the record of a task; None if nobody awaits it."""
+        return self._shards[hash(task_id) % _SHARDS].get(task_id)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PendingTask]:
+        task = self._first
+        while task is not None:
+            yield task
+            task = task.after
+
+    def _add(self, task_id: str) -> PendingTask:
+        task = self._shards[hash(task_id) % _SHARDS][task_id] = PendingTask(task_id)
+        task.before = self._last
+        if self._last is None:
+            self._first = task
+        else:
+            self._last.after = task
+        self._last = task
+        self._count += 1
+        return task
+
+    def _remove(self, task: PendingTask) -> None:
+        del self._shards[hash(task.id) % _SHARDS][task.id]
+        before, after = task.before, task.after
+        if before is None:
+            self._first = after
+        else:
+            before.after = after
+        if after is None:
+            self._last = before
+        else:
+            after.before = before
+        task.before = task.after = None
+        self._count -= 1
 
     def has(self, task: PendingTask) -> bool:
         """Tell whether somebody awaits a task by this record. Since it was read, there may be another one of its id."""
@@ -181,7 +234,7 @@ class PendingTasks(dict[str, PendingTask]):
         for task_id in task_ids:
             task = self.get(task_id)
             if task is None:
-                task = self[task_id] = PendingTask(task_id)
+                task = self._add(task_id)
                 new.append(task)
             if task_id not in wait.missing:
                 wait.missing[task_id] = task
@@ -212,7 +265,7 @@ class PendingTasks(dict[str, PendingTask]):
                         wait.changes.append(answer)
                         wait.wake()
             return []
-        del self[task.id]
+        self._remove(task)
         free = [task]
         waits, task.waits = task.waits, []  # It may stay subscribed to, and must not keep their answers alive.
         for wait in waits:
@@ -223,7 +276,7 @@ class PendingTasks(dict[str, PendingTask]):
         """Take note of a read that showed nothing final; return the tasks of which only a look was wanted."""
         free = []
         for task in tasks:
-            if not self.has(task):
+            if self.get(task.id) is not task:
                 continue
             task.looked = began
             content = []
@@ -235,7 +288,7 @@ class PendingTasks(dict[str, PendingTask]):
                 task.waits.remove(wait)
                 free += self._settle(wait, task, pending(task.id) if absent or task.meta is None else task.meta)
             if not task.waits:
-                del self[task.id]
+                self._remove(task)
                 free.append(task)
         return free
 
@@ -263,7 +316,7 @@ class PendingTasks(dict[str, PendingTask]):
     @property
     def waits(self) -> list[Wait]:
         """All who wait, each once."""
-        return list({id(wait): wait for task in self.values() for wait in task.waits}.values())
+        return list({id(wait): wait for task in self for wait in task.waits}.values())
 
     def advance(self, now: float, limit: int) -> Due:
         """Ask for the last looks that are due, and end the waits whose deadline has passed, at most so many at a time.
@@ -333,7 +386,7 @@ class PendingTasks(dict[str, PendingTask]):
         for task in wait.missing.values():
             task.waits.remove(wait)
             if not task.waits and self.has(task):
-                del self[task.id]
+                self._remove(task)
                 free.append(task)
         return free
 

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
+from fibo_client.celery.budget import Budget
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
 
 if TYPE_CHECKING:
@@ -105,15 +106,19 @@ class Publisher:
         (self._small if len(job.messages) <= PORTION else self._large).append(job)
         if not self._parts and not self._is_scheduled and not self._preparing:
             self._flush()  # A turn of the event loop is saved. Those who come while this is under way go together.
-        elif not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._flush, context=self._context)
+        else:
+            self._schedule()
 
     def withdraw(self, job: Job) -> None:
         """Send no more of a job. A command that is under way is completed all the same."""
         job.withdrawn = True
         if not job.in_flight and not job.sending_ended:
             self._end(job, job.failure or job.publish_error(_WITHDRAWN))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be sent."""
+        return not self._unfinished
 
     @property
     def unsent(self) -> int:
@@ -131,12 +136,21 @@ class Publisher:
                     self._prepare(), name="fibo_client.publisher", context=contextvars.Context()
                 )
             return
+        budget = Budget()
         while messages := self._take():
             try:
                 self._broker.publish(messages, self)
             except Exception as error:
                 logger.exception("publishing failed")
                 self.failed(messages, PublishUnknownError(f"{type(error).__name__}: {error}", []))
+            if budget.is_spent(len(messages)):
+                self._schedule()
+                break
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush, context=self._context)
 
     async def _prepare(self) -> None:
         error: TransportError | None = None
@@ -202,7 +216,7 @@ class Publisher:
         if len(recent) > MAX_RECENT + PORTION:
             for task_id in list(islice(recent, len(recent) - MAX_RECENT)):
                 del recent[task_id]
-        if self._small or self._large:
+        if (self._small or self._large) and not self._is_scheduled:
             self._flush()
 
     def failed(self, messages: Sequence[TaskMessage], error: PublishFailure) -> None:
@@ -219,7 +233,7 @@ class Publisher:
             if not part.left:
                 self._came_back(part)
         if self._small or self._large:
-            self._flush()
+            self._schedule()
 
     def _came_back(self, part: Part) -> None:
         """Take note that nothing of a part is under way any more."""

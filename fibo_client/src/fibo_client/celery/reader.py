@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.pending import PendingTasks
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.meta import decode_meta
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("fibo_client")
 
-SLICE: Final = 256
-"""The most answers, and the most deadlines, that are settled before the event loop gets its turn."""
+SLICE: Final = 64
+"""The most deadlines that are passed, and empty answers that are taken, between two looks at the clock."""
 
 MAX_ADDED: Final = 250
 """The most ids in one SUBSCRIBE."""
@@ -45,8 +46,8 @@ MAX_STALE: Final = 64
 STALE_FOR: Final = 1.0
 """The most seconds that one stays so: they are dropped together, not each with a command of its own."""
 
-LARGE_REPLY: Final = 64 * 1024
-"""A reply of so many bytes is decoded in an iteration of the loop of its own."""
+LARGE_REPLY: Final = 4 * 1024
+"""After a reply of so many bytes, there is a look at the clock."""
 
 _FIRST_READ_WHEN_SUBSCRIBING: Final = 0.05
 """Seconds until the first read of what is about to be subscribed to. It comes sooner with the confirmation."""
@@ -160,7 +161,7 @@ class Reader:
         if not job.awaits:
             self.awaited.finish(job)
         else:  # By id: who sent them may have left meanwhile, and somebody else may wait.
-            self._begin([task for task_id in job.awaits if (task := self.awaited.get(task_id))], first=None)
+            self._begin(filter(None, map(self.awaited.get, job.awaits)), first=None)
 
     def leave(self, wait: Wait) -> None:
         """Let a caller wait no longer, over or not."""
@@ -178,7 +179,9 @@ class Reader:
             moment = first
             if task.pushed:  # What nobody has looked at since may have been there for long.
                 moment = self._config.longest_poll if task.looked > -math.inf else first or AFTER_PUSH
-            elif self._subscription is not None and self._has_push(task):
+            elif self._subscription is not None and (
+                task.id in self._to_subscribe or self._subscribed.get(task.id) is task
+            ):
                 moment = _FIRST_READ_WHEN_SUBSCRIBING
             self._schedule.add(task, now, first=moment, place=place)
             soonest = min(soonest, task.due or soonest)
@@ -226,25 +229,29 @@ class Reader:
             logger.debug("results can be read again")
         absent = [task for task, payload in zip(batch, replies, strict=True) if payload is None]
         unfinished = await self._settle(batch, replies, began) if len(absent) < len(batch) else []
-        self._forget(self.awaited.looked(absent, began, absent=True))
-        self._forget(self.awaited.looked(unfinished, began))
-        now = self._loop.time()
-        self._schedule.missed(absent, now)
-        self._schedule.missed(unfinished, now)
+        budget = Budget()
+        for tasks, is_absent in ((absent, True), (unfinished, False)):
+            for start in range(0, len(tasks), SLICE):
+                some = tasks[start : start + SLICE]
+                self._forget(self.awaited.looked(some, began, absent=is_absent))
+                self._schedule.missed(some, self._loop.time())
+                if budget.is_spent(len(some)):
+                    await budget.pause()
         self._advance()
 
     async def _settle(
         self, batch: Sequence[PendingTask], replies: Sequence[bytes | ResultTooLargeError | None], began: float
     ) -> list[PendingTask]:
-        """Settle what came, in slices; return the tasks whose state is not final."""
+        """Settle what came; return the tasks whose state is not final."""
         count = size = 0
         unfinished = []
+        budget = Budget()
         for task, payload in zip(batch, replies, strict=True):
             if payload is None:
                 continue
             length = self._config.max_result_bytes if isinstance(payload, ResultTooLargeError) else len(payload)
-            if count and (length >= LARGE_REPLY or count % SLICE == 0):
-                await asyncio.sleep(0)
+            if budget.is_spent(EACH if length >= LARGE_REPLY else 1):
+                await budget.pause()
             count += 1
             size += length
             self._arrive(task.id, payload, began)
@@ -386,6 +393,8 @@ class Reader:
 
     def looked(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
         """See `Subscriber.looked`."""
+        if self._subscription is None:
+            return  # It is lost, or was refused.
         self._looks -= 1
         now = self._loop.time()
         if stored is None:

@@ -139,7 +139,7 @@ class Session:
 
     def _keep_alive(self) -> None:
         """See that connections are well while somebody waits. While nobody does, no command is sent."""
-        if self._reader.awaited or self._publisher.unsent:
+        if self._reader.awaited or not self._publisher.is_idle:
             self.broker.keep_alive()
             self.backend.keep_alive()
             self._keep_alive_timer.set_by(asyncio.get_running_loop().time() + KEEP_ALIVE)

@@ -104,7 +104,7 @@ class RedisBackend:
     async def delete_many(self, task_ids: Sequence[str]) -> None:
         """See `Backend.delete_many`. One UNLINK."""
         keys = list(map(self._prefix.__add__, task_ids))
-        with translated_errors():
+        try:
             if not self._one_key_each:
                 try:
                     await self._server.reading.execute(("UNLINK", *keys))
@@ -113,6 +113,8 @@ class RedisBackend:
                 else:
                     return
             await self._server.reading.execute(*[("UNLINK", key) for key in keys])
+        except RedisFaultError as fault:
+            raise translated(fault) from fault.__cause__
 
     async def put(self, name: str, value: bytes, *, expires: float) -> None:
         """See `Backend.put`. One SET."""
@@ -122,11 +124,11 @@ class RedisBackend:
 
     async def subscribe(self, subscriber: Subscriber) -> RedisSubscription:
         """See `Backend.subscribe`."""
-        link = self._server.subscribed
         with translated_errors():
-            connection = await link.prepare(self._server.limit())
-        link.subscriber = RedisSubscription(subscriber, connection, self._prefix, self._server)
-        return link.subscriber
+            connection = await self._server.subscribed.prepare(self._server.limit())
+        subscription = RedisSubscription(subscriber, connection, self._prefix, self._server)
+        connection.subscriber = subscription
+        return subscription
 
     def keep_alive(self) -> None:
         """See `Backend.keep_alive`."""
@@ -170,7 +172,7 @@ class RedisSubscription:
             owed.append(Confirmations(len(remove), _ignore))
         if add:
             keys = list(map(self._prefix.__add__, add))
-            look = _Look(self, add)
+            look = _Look(self, self._subscriber, add)
             data += pack(("SUBSCRIBE", *keys))
             owed.append(Confirmations(len(add), look.confirmed))
             if not connection.is_resp2:  # There, a subscribed connection takes no other commands.
@@ -178,11 +180,6 @@ class RedisSubscription:
                 owed.append(look)
         if data:
             connection.write(data, owed)
-
-    def looked(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
-        """Tell that ids are subscribed to."""
-        if self._fault is None:
-            self._subscriber.looked(task_ids, stored)
 
     def refused(self, error: hiredis.ReplyError) -> None:
         """Tell that nothing is pushed, because the server does not let us."""
@@ -213,10 +210,11 @@ def _ignore(_: object) -> None:
 class _Look:
     """Waits for SUBSCRIBE to be confirmed, and is owed what is stored then."""
 
-    __slots__ = ("_subscription", "_task_ids")
+    __slots__ = ("_subscriber", "_subscription", "_task_ids")
 
-    def __init__(self, subscription: RedisSubscription, task_ids: Sequence[str]) -> None:
+    def __init__(self, subscription: RedisSubscription, subscriber: Subscriber, task_ids: Sequence[str]) -> None:
         self._subscription = subscription
+        self._subscriber = subscriber
         self._task_ids = task_ids
 
     def confirmed(self, reply: object) -> None:
@@ -224,15 +222,11 @@ class _Look:
         if isinstance(reply, hiredis.ReplyError):
             self._subscription.refused(reply)
         elif self._subscription.connection.is_resp2:
-            self._subscription.looked(self._task_ids, None)
-
-    def done(self) -> bool:
-        """See `Owed`."""
-        return False
+            self._subscriber.looked(self._task_ids, None)
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`. Who may not read, or not so, is told when that is tried in the usual way."""
-        self._subscription.looked(self._task_ids, reply if isinstance(reply, list) else None)
+        self._subscriber.looked(self._task_ids, reply if isinstance(reply, list) else None)
 
     def set_exception(self, _: BaseException, /) -> None:
         """See `Owed`. The subscriber learns that the connection is gone."""

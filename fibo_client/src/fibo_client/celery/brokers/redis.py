@@ -242,10 +242,6 @@ class _Pushed:
         self._messages = messages
         self._sender = sender
 
-    def done(self) -> bool:
-        """See `Owed`."""
-        return False
-
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
         if isinstance(reply, hiredis.ReplyError):

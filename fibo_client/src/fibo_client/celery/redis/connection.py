@@ -49,11 +49,7 @@ pack: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[a
 
 
 class Owed(Protocol):
-    """Whoever is owed a reply. A future is one."""
-
-    def done(self) -> bool:
-        """Tell whether nobody waits for it any more."""
-        ...
+    """Whoever is owed a reply."""
 
     def set_result(self, reply: Any, /) -> None:
         """Take the reply: bytes, a number, a list, None, or a `hiredis.ReplyError`."""
@@ -67,10 +63,6 @@ class Owed(Protocol):
 class Listener(Protocol):
     """Whoever has the connection."""
 
-    def pushed(self, push: Sequence[Any]) -> None:
-        """Take what the server says unasked, such as a message on a channel."""
-        ...
-
     def suspected(self, connection: Connection) -> None:
         """Learn that an answer has been due for `SUSPECT_AFTER`."""
         ...
@@ -81,6 +73,18 @@ class Listener(Protocol):
 
     def answered(self) -> None:
         """Learn that the server answers, where it was said not to."""
+        ...
+
+
+class Subscriber(Protocol):
+    """Whoever takes what is pushed."""
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        """Take a message on a channel."""
+        ...
+
+    def lost(self, fault: RedisFaultError) -> None:
+        """Learn that the connection is gone."""
         ...
 
 
@@ -99,6 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         is_resp2: Whether it speaks RESP2, in which pushes look like any other reply.
         heard: When something came last, by the loop's clock.
         is_failing: Whether the listener wants to know that the server answers.
+        subscriber: Takes what is pushed. None is nobody.
     """
 
     def __init__(self, listener: Listener, name: str, io_timeout: float, max_reply: int) -> None:
@@ -122,6 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         self.is_lost: bool = False
         self.is_usable: bool = True
         self.is_failing: bool = False
+        self.subscriber: Subscriber | None = None
         self.heard: float = self._loop.time()
 
     # What asyncio calls.
@@ -136,16 +142,25 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
-        if self.is_lost:
-            return
         self.heard = self._loop.time()
         self._parser.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # It takes any buffer.
         if self.is_failing:
             self.is_failing = False
             self._listener.answered()
-        self._take_replies()
-        if self._parser.len() > self._max_reply and not self.is_lost:
+        try:
+            is_done = self._take_replies()
+        except hiredis.ProtocolError as error:
+            self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
+            return
+        if self.is_lost:
+            return
+        if self._parser.len() > self._max_reply:
             self._refuse_reply()
+        elif not is_done:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+        elif self._is_retired and not self._owed:
+            self.close()
 
     def eof_received(self) -> bool:
         """See `asyncio.BaseProtocol`."""
@@ -161,34 +176,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # Replies.
 
-    def _take_replies(self) -> None:
-        """Take what has come, until it is all taken or the event loop should have its turn."""
-        try:
-            is_done = self._take_some()
-        except hiredis.ProtocolError as error:
-            self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
-            return
-        if self.is_lost:
-            return
-        if not is_done:
-            self._transport.pause_reading()
-            self._loop.call_soon(self._go_on)
-        elif self._is_retired and not self._owed:
-            self.close()
-
-    def _take_some(self) -> bool:
+    def _take_replies(self) -> bool:
+        """Take what has come; tell whether that is all, or else the event loop should have its turn."""
         gets, owed = self._parser.gets, self._owed
         count, end, last = 0, 0.0, None
         while (reply := gets()) is not _NOTHING:
             if type(reply) is hiredis.PushNotification or (self.is_resp2 and _is_like_push(reply)):
-                if reply[0] == b"message":
-                    self._listener.pushed(reply)
-                else:
+                if reply[0] != b"message":
                     self._take_confirmation(reply)
+                elif self.subscriber is not None:
+                    self.subscriber.pushed(reply)
             elif owed:
-                entry = owed.popleft()
-                if not entry.done():
-                    entry.set_result(reply)
+                owed.popleft().set_result(reply)
             elif not isinstance(reply, hiredis.ReplyError):
                 raise hiredis.ProtocolError("an answer that nobody asked for")
             count, last = count + 1, reply
@@ -204,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         if not self.is_lost:
             self._transport.resume_reading()
-            self._take_replies()
+            self.buffer_updated(0)
 
     def _take_confirmation(self, push: Sequence[Any]) -> None:
         if push[0] not in (b"subscribe", b"unsubscribe"):
@@ -220,15 +219,11 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse_reply(self) -> None:
         """Give the connection up over a reply that is too large: none of it shall be in memory."""
         reason = f"an answer has more than the {self._max_reply} bytes that are taken"
-        if self._owed and not self._owed[0].done():
+        if self._owed:
             self._owed.popleft().set_exception(ReplyTooLargeError("refused", f"{self._name}: {reason}"))
         self.abort(ReplyTooLargeError("unknown", f"{self._name}: the connection was given up: {reason}"))
 
     # Commands.
-
-    def is_proven(self, seconds: float) -> bool:
-        """Tell whether something came within so many seconds."""
-        return self._loop.time() <= self.heard + seconds
 
     @property
     def is_idle(self) -> bool:
@@ -314,10 +309,10 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(cause, Exception):
             fault.__cause__ = without_traceback(cause)
         while self._owed:
-            entry = self._owed.popleft()
-            if not entry.done():
-                entry.set_exception(fault.again())
+            self._owed.popleft().set_exception(fault.again())
         self._listener.lost(self, fault)
+        if self.subscriber is not None:
+            self.subscriber.lost(fault)
 
 
 class Answers:
@@ -330,20 +325,17 @@ class Answers:
         self._replies: list[Any] = []
         self._left = count
 
-    def done(self) -> bool:
-        """See `Owed`."""
-        return self.future.done()
-
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
         self._replies.append(reply)
         self._left -= 1
-        if not self._left:
+        if not self._left and not self.future.done():
             self.future.set_result(self._replies)
 
     def set_exception(self, error: BaseException, /) -> None:
         """See `Owed`."""
-        self.future.set_exception(error)
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Confirmations:
@@ -360,10 +352,6 @@ class Confirmations:
         self.left = left
         self.end = end
 
-    def done(self) -> bool:
-        """See `Owed`."""
-        return False
-
     def set_result(self, reply: object, /) -> None:
         """See `Owed`."""
         self.end(reply)
@@ -374,10 +362,6 @@ class Confirmations:
 
 class _Ignored:
     """Is owed a reply that nobody wants."""
-
-    def done(self) -> bool:
-        """See `Owed`."""
-        return True
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
