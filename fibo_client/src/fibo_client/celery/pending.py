@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LAST_LOOK: Final = 0.05
 """How long before a deadline the last read begins, in seconds; with a shorter timeout, after half of it."""
 
+MAX_LOOKS: Final = 500
+"""About how many last reads are asked for before the event loop gets its turn."""
+
 GRACE: Final = 0.04
 """How long after a deadline a last read that is under way is waited for, in seconds."""
 
@@ -330,7 +333,7 @@ class PendingTasks:
         """
         last_looks: dict[str, PendingTask] = {}
         is_late = False
-        while (moment := self.next_moment()) is not None and moment <= now:
+        while (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS:
             _, number, is_look = heapq.heappop(self._heap)
             wait = self._timed[number]
             if is_look:
@@ -339,6 +342,7 @@ class PendingTasks:
                 heapq.heappush(self._heap, (wait.deadline, number, False))
             else:
                 self._overdue.append(number)
+        more = moment is not None and moment <= now
         free: list[PendingTask] = []
         for _ in range(len(self._overdue)):
             number = self._overdue.popleft()
@@ -354,7 +358,7 @@ class PendingTasks:
             limit -= 1
             if not limit:
                 return Due(list(last_looks.values()), is_late, free, more=bool(self._overdue))
-        return Due(list(last_looks.values()), is_late, free, more=False)
+        return Due(list(last_looks.values()), is_late, free, more=more)
 
     def next_moment(self) -> float | None:
         """Tell when `advance` has something to do; None is never. A wait that is overdue has `GRACE`."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
 
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.cleaner import Cleaner
 from fibo_client.celery.config import EXPIRY_MARGIN
 from fibo_client.celery.encoder import Encoder
@@ -463,6 +464,15 @@ class Session:
         self._reader.leave(wait)
         for job in jobs:
             job.other_waits.remove(wait)
+
+    def leave_in_turns(self, leaving: list[tuple[Wait, Sequence[Job]]]) -> None:
+        """Wait no longer, as `leave`, for many. The event loop gets its turn now and then."""
+        budget = Budget()
+        while leaving:
+            self.leave(*leaving.pop())
+            if leaving and budget.is_spent(EACH):
+                asyncio.get_running_loop().call_soon(self.leave_in_turns, leaving, context=contextvars.Context())
+                return
 
     def check_error(self, wait: Wait) -> None:
         """Raise what ended a wait, unless it was its deadline.
