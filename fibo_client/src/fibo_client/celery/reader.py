@@ -218,6 +218,8 @@ class Reader:
     async def _read(self, batch: list[PendingTask], began: float) -> None:
         self.polls += 1
         self.retries += self._failures > 0
+        if len(batch) > SLICE:
+            await asyncio.sleep(0)  # To choose them took its time, and so does what follows.
         try:
             replies = await self._backend.get_many([task.id for task in batch])
         except TransportError as error:
@@ -229,6 +231,8 @@ class Reader:
             logger.debug("results can be read again")
         absent = [task for task, payload in zip(batch, replies, strict=True) if payload is None]
         unfinished = await self._settle(batch, replies, began) if len(absent) < len(batch) else []
+        if len(batch) > SLICE:
+            await asyncio.sleep(0)
         budget = Budget()
         for tasks, is_absent in ((absent, True), (unfinished, False)):
             for start in range(0, len(tasks), SLICE):

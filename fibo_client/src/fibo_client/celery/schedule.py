@@ -44,6 +44,9 @@ MAX_TAKEN: Final = 1000
 RECHECK: Final = 5.0
 """Seconds after which a plan is looked at, though its time may come later."""
 
+MOST_PULLED: Final = 256
+"""The most results that are pulled forward at a time."""
+
 MAX_WIDTH: Final = 500
 """The most results in one read."""
 
@@ -171,7 +174,7 @@ class Schedule:
         self._bytes += _SMOOTHING * (size / count - self._bytes)
         pace = min(PACE, self._poll_max)
         due = math.ceil(now / pace + 1) * pace  # The same for all that are pulled forward meanwhile: one read for many.
-        for task in itertools.islice(self._tasks, 2 * count + _HEAD):
+        for task in itertools.islice(self._tasks, min(2 * count + _HEAD, MOST_PULLED)):
             if task.pushed or task.due is None:
                 continue
             task.pause = min(task.pause, pace)
