@@ -212,9 +212,13 @@ BEHIND |= {"LRANGE": "0 -1", "LTRIM": "0 -1", "PEXPIRE": "1000"}
 """What a command needs behind its key."""
 
 
+SILENT = {"driver_info": None} if hasattr(redis_py, "DriverInfo") else {"lib_name": None, "lib_version": None}
+"""Has redis-py not say who it is. The latter before 7.2."""
+
+
 def is_refused(url, *command):
     """Whether Redis does not let a user say something, or not even in. What it then makes of it is no matter."""
-    connection = redis_py.Connection(**redis_py.connection.parse_url(url), protocol=2, driver_info=None)
+    connection = redis_py.Connection(**redis_py.connection.parse_url(url), protocol=2, **SILENT)
     try:
         connection.connect()
         connection.send_command(*command, *BEHIND.get(command[0], "").split())

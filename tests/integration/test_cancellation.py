@@ -71,7 +71,7 @@ def stage(worker):
         async def leave():
             await stage.client.aclose()
             await eventually(lambda: none_of(stage.connections()))
-            await stage.admin.aclose()
+            await stage.admin.connection_pool.disconnect()
             assert len(asyncio.all_tasks()) == 1
 
         stage = runner.run(enter())

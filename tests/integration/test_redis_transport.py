@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 import hiredis
 import pytest
 import redis as redis_py
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from support.ca import Authority, speaks_tls, tls_server
 from support.hostile_text import ESCAPES, check
 from support.messages import publish
@@ -249,19 +248,6 @@ async def test_that_redis_refused_is_told_as_such(server):
         with pytest.raises(TransportError) as refused:
             await client.ping()
     assert refused.value.refused
-
-
-async def test_nothing_of_what_redis_py_says_about_its_own_clients_is_in_an_error_or_its_history(monkeypatch):
-    async def discover_master(_, name):
-        # As redis-py before 7.4.
-        raise MasterNotFoundError(f"No master found for {name!r} : <Redis(password=hush)> - reset by peer")
-
-    monkeypatch.setattr(Sentinel, "discover_master", discover_master)
-    async with CeleryClient("sentinel://localhost/0", redis=RedisOptions(master_name="m"), push=False) as client:
-        with pytest.raises(TransportError, match=r"No master found for 'm'\. Check master_name") as caught:
-            await client.ping()
-    assert isinstance(caught.value.__cause__, MasterNotFoundError)
-    assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_no_refusal_acts_on_a_terminal_or_is_endless_in_a_traceback():

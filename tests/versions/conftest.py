@@ -1,12 +1,16 @@
-"""A worker of each version of Celery, in an environment of its own, for the client of this environment."""
+"""A worker of each version of Celery, in an environment of its own, for the client of this environment.
+
+The client is in those environments, too, but for that of Celery 5.2, whose redis-py is too old for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.environments import ROOT, environment
@@ -34,11 +38,12 @@ NEWEST_PYTHON = {"5.2": (3, 11), "5.3": (3, 12)}
 
 @dataclasses.dataclass(frozen=True)
 class VersionedWorker:
-    """A worker of one version, with one process, alone on its database."""
+    """A worker of one version, with one process, alone on its database. `python` is its environment's interpreter."""
 
     version: tuple[int, ...]
     url: str
     process: WorkerProcess
+    python: Path
 
     @property
     def node(self) -> str:
@@ -46,16 +51,20 @@ class VersionedWorker:
 
 
 @contextlib.contextmanager
-def worker_of(minor: str, url: str) -> Iterator[VersionedWorker]:
-    """Run a worker of a version such as ``5.3``, and see that it is one of that version."""
+def worker_of(minor: str, url: str, **conf: Any) -> Iterator[VersionedWorker]:
+    """Run a worker of a version such as ``5.3``, with settings, and see that it is one of that version."""
     if sys.version_info[:2] > NEWEST_PYTHON.get(minor, sys.version_info):
         pytest.skip(f"Celery {minor}, as it is pinned, does not start on this Python")
-    pins = PINS[minor].relative_to(ROOT)
-    python = environment(PINS[minor].stem, Path(sys.executable), ["--requirement", str(pins)], [str(pins)])
-    tests = str(ROOT / "tests")
-    with WorkerProcess(url, app="versions.hosted", python=python, env={"PYTHONPATH": tests}, stop_timeout=0) as process:
+    pins = str(PINS[minor].relative_to(ROOT))
+    packages, pinned_by = ["--requirement", pins], [pins]
+    if minor != "5.2":
+        packages += ["--editable", "fibo_client"]
+        pinned_by += ["fibo_client/pyproject.toml", "fibo_client/src/fibo_client/_version.py"]
+    python = environment(PINS[minor].stem, Path(sys.executable), packages, pinned_by)
+    env = {"PYTHONPATH": str(ROOT / "tests"), "STOCK_CONF": json.dumps(conf)}
+    with WorkerProcess(url, app="versions.hosted", python=python, env=env, stop_timeout=0) as process:
         assert f" v{minor}." in process.log.read_text()
-        yield VersionedWorker(tuple(map(int, minor.split("."))), url, process)
+        yield VersionedWorker(tuple(map(int, minor.split("."))), url, process, python)
 
 
 @pytest.fixture(scope="session", params=[minor for minor in PINS if minor != "5.2"])

@@ -1,6 +1,6 @@
 """What a worker of each version hosts: the tasks of `support.stock`, and some more that depend on Celery alone.
 
-``celery -A versions.hosted worker``. It runs where nothing of this project is installed.
+``celery -A versions.hosted worker``. It needs nothing of this project.
 """
 
 import datetime as dt

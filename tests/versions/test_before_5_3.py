@@ -42,3 +42,10 @@ async def test_celerys_json_types_are_not_known(celery):
     assert await celery.call("hosted.typed") == ["2026-01-02T00:00:00", "1.50", str(uuid.UUID(int=5))]
     with pytest.raises(TaskFailedError, match="EncodeError"):
         await celery.call("stock.types")
+
+
+async def test_it_answers_what_it_is_asked(celery, worker_of_5_2):
+    node, inspect = worker_of_5_2.node, celery.inspect(timeout=PATIENCE)
+    assert [each.name for each in await celery.ping(timeout=PATIENCE)] == [node]
+    assert await inspect.active() == {node: []}
+    assert "stock.add" in (await inspect.registered())[node]

@@ -1,29 +1,24 @@
-"""What is left of an error of redis-py, whose text the other side may have written."""
+"""What is left of an error of hiredis, whose text the other side may have written."""
 
 import traceback
 
+import hiredis
 import pytest
 from hypothesis import given
-from redis import exceptions
-from redis.asyncio.sentinel import MasterNotFoundError
 from support.hostile_text import ACTS, TEXTS, check
 
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors, without_traceback
 from fibo_client.errors import TransportError
 from fibo_client.text import LONGEST
 
-KINDS = [
-    *(exceptions.ResponseError, exceptions.NoPermissionError, exceptions.ReadOnlyError, exceptions.OutOfMemoryError),
-    *(exceptions.AuthenticationError, exceptions.BusyLoadingError, exceptions.ConnectionError),
-    *(exceptions.InvalidResponse, exceptions.TimeoutError, MasterNotFoundError),
-]
+KINDS = [hiredis.ReplyError, hiredis.ProtocolError]
 
 
 def fail(error):
     with translated_errors():
         try:
             raise error
-        except exceptions.RedisError as said:
+        except hiredis.HiredisError as said:
             raise RedisFaultError("unknown", "no") from without_traceback(said)
 
 
@@ -36,17 +31,17 @@ def check_chained(error):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS)
-def test_no_error_of_redis_py_acts_on_a_terminal_in_a_traceback(kind, text):
+def test_no_error_of_hiredis_acts_on_a_terminal_in_a_traceback(kind, text):
     check_chained(kind(text))
     check_chained(kind(text, text))
 
 
 @pytest.mark.parametrize("text", ACTS.values(), ids=ACTS)
-def test_no_error_of_redis_py_is_endless_in_a_traceback(text):
+def test_no_error_of_hiredis_is_endless_in_a_traceback(text):
     for kind in KINDS:
         check_chained(kind(text))
         check_chained(kind(OSError(text)))
 
 
-def test_what_is_plain_stays_as_redis_py_says_it():
-    assert str(without_traceback(exceptions.ResponseError("unknown command 'é'"))) == "unknown command 'é'"
+def test_what_is_plain_stays_as_redis_says_it():
+    assert str(without_traceback(hiredis.ReplyError("unknown command 'é'"))) == "unknown command 'é'"

@@ -1,21 +1,22 @@
 """Make a connection to a Redis server: find it, speak TLS, say who is there, and choose the database.
 
-redis-py asks the Sentinels, and its interface is that of credential providers. Socket, TLS and the first commands are
-ours: the first commands leave together, and what a server says before it closes the connection is told.
+Of redis-py only the interface of credential providers is used, whose versions differ in all else. The first commands
+leave together, and what a server says before it closes the connection is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
 import redis
 
 from fibo_client._version import __version__
 from fibo_client.celery.redis.credentials import credentials_of
-from fibo_client.celery.redis.tls import redis_py_tls, tls_context
+from fibo_client.celery.redis.sentinels import find_master
+from fibo_client.celery.redis.tls import tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -61,9 +62,8 @@ class Connector:
             The connection, and the version of the protocol that is spoken on it: 3 or 2.
 
         Raises:
-            OSError: The server cannot be reached.
-            RedisError: The Sentinels do not know it, or cannot be reached.
-            ReplyError: The server refused something.
+            OSError: The server cannot be reached, or the Sentinels do not know it.
+            ReplyError: The server, or a Sentinel, refused something.
             RedisFaultError: It closed the connection.
             ConfigError: A file for TLS cannot be read.
         """
@@ -80,10 +80,10 @@ class Connector:
             _, connection = await loop.create_unix_connection(factory, address.path)
             return connection
         host, port = address.host, address.port
-        if address.kind == "sentinel":
-            host, port = await self._ask_sentinels()
         if address.ssl is not None and self._tls is None:
             self._tls = tls_context(address.ssl)
+        if address.kind == "sentinel":
+            host, port = await find_master(address, self._options, self._io_timeout, self._tls)
         transport, connection = await loop.create_connection(factory, host, port, ssl=self._tls)
         if address.keepalive:
             _keep_alive(transport.get_extra_info("socket"), self._io_timeout)
@@ -109,39 +109,6 @@ class Connector:
         if any(sign in str(said).lower() for sign in _OLD):
             return 2
         raise said
-
-    async def _ask_sentinels(self) -> tuple[str, int]:
-        # It takes a tenth of a second, and few have Sentinels.
-        from redis.asyncio.retry import Retry
-        from redis.asyncio.sentinel import Sentinel
-        from redis.backoff import NoBackoff
-
-        address, options = self._address, self._options
-        sentinel = Sentinel(
-            list(address.hosts),
-            sentinel_kwargs={
-                "username": options.sentinel_username,
-                "password": options.sentinel_password,
-                "socket_timeout": None,
-                "socket_connect_timeout": None,
-                "retry": Retry(NoBackoff(), 0),
-                **_SILENT,
-                **redis_py_tls(address.ssl),
-            },
-        )
-        try:
-            found = await sentinel.discover_master(str(address.master_name))
-        finally:
-            for each in sentinel.sentinels:
-                await each.connection_pool.disconnect()
-        return cast("tuple[str, int]", found)
-
-
-# The latter before redis-py 7.2.
-_SILENT: Final[dict[str, Any]] = (
-    {"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}
-)
-"""Have redis-py not say who it is: a Sentinel has no use for it."""
 
 
 def _keep_alive(sock: Any, io_timeout: float) -> None:

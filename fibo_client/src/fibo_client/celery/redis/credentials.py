@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Credentials = tuple[str, ...]
 """A password, or a user name and a password. Nothing, where none are needed."""
 
+_ASKS_THE_OTHER: Final = getattr(CredentialProvider, "get_credentials_async", None)
+"""It calls `get_credentials`, which may block. redis-py has it from 5.3 on."""
+
 _renewed: Final[weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]]] = weakref.WeakKeyDictionary()
 """Who wants to be told, by provider. A provider that streams tells one listener only, and clients may share it."""
 
@@ -41,7 +44,7 @@ async def credentials_of(address: RedisAddress) -> Credentials:
         return (address.password,) if address.username is None else (address.username, address.password)
     own = getattr(type(provider), "get_credentials_async", None)
     try:
-        if own is None or own is CredentialProvider.get_credentials_async:  # That calls the other, which may block.
+        if own is None or own is _ASKS_THE_OTHER:
             given = await asyncio.to_thread(provider.get_credentials)
         else:
             given = await provider.get_credentials_async()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 import hiredis
-from redis.exceptions import RedisError
 
 from fibo_client.errors import TransportError
 from fibo_client.text import printable
@@ -45,7 +44,7 @@ class ReplyTooLargeError(RedisFaultError):
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise the public error for a fault, with redis-py's error as its cause.
+    """Raise the public error for a fault, with what was met as its cause.
 
     Raises:
         TransportError: A command inside failed.
@@ -67,16 +66,13 @@ def translated(fault: RedisFaultError) -> TransportError:
 def without_traceback(error: Exception) -> Exception:
     """Strip an error of its traceback and context, which fill a screen, and of what acts on a terminal."""
     error.__cause__ = error.__context__ = None
-    if isinstance(error, (RedisError, hiredis.HiredisError)):  # The server wrote the text.
+    if isinstance(error, hiredis.HiredisError):  # The server wrote the text.
         error.args = (printable(_said(error)),)
     return error.with_traceback(None)
 
 
 def _said(error: BaseException) -> str:
     text = str(error).strip()
-    # Before redis-py 7.4, the text of its MasterNotFoundError goes on with its clients, passwords included.
-    if text.lower().startswith("no master found"):
-        return text.partition(" : ")[0]
     # Redis in protected mode goes on with advice, first of all to open it to everybody.
     text = text.partition(" If you want to connect")[0]
     if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in text:

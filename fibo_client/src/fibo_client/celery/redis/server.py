@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import hiredis
-from redis.exceptions import RedisError
 
 from fibo_client.celery.backoff import pause
 from fibo_client.celery.config import DEFAULT_BROKER_URL
@@ -176,7 +175,7 @@ class RedisServer:
             fault, cause = self.fault(outcome_of(str(error)), explain(error)), error
         except ConfigError as error:
             fault, cause = self.fault("unsent", str(error)), None
-        except (OSError, RedisError) as error:
+        except OSError as error:
             reason = explain_connect(error, tls=self.address.ssl is not None)
             # Most likely nobody has said where Redis is.
             unsaid = reason.endswith(IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL

@@ -1,9 +1,9 @@
-"""What a TLS connection needs: a context for ours, and redis-py's own options for those to the Sentinels."""
+"""What a TLS connection needs, to Redis and to the Sentinels alike."""
 
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fibo_client.errors import ConfigError
 
@@ -56,28 +56,3 @@ def tls_context(options: TLSOptions) -> ssl.SSLContext:
         context.verify_flags &= ~(options.exclude_verify_flags or ssl.VerifyFlags(0))
         return context
     raise ConfigError(wrong)  # Without the context, which may show a password.
-
-
-def redis_py_tls(options: TLSOptions | None) -> dict[str, Any]:
-    """Give the options of redis-py that mean the same."""
-    if options is None:
-        return {}
-    given = {
-        "ssl_ca_path": options.ca_path,
-        "ssl_ca_data": options.ca_data,
-        "ssl_password": options.password,
-        "ssl_min_version": options.min_version,
-        "ssl_ciphers": options.ciphers,
-        "ssl_include_verify_flags": options.include_verify_flags and [options.include_verify_flags],
-        "ssl_exclude_verify_flags": options.exclude_verify_flags and [options.exclude_verify_flags],
-    }
-    return {
-        "ssl": True,
-        "ssl_cert_reqs": options.cert_reqs,
-        "ssl_ca_certs": options.ca_certs,
-        "ssl_certfile": options.certfile,
-        "ssl_keyfile": options.keyfile,
-        "ssl_check_hostname": options.check_hostname,
-        # Not every redis-py knows these.
-        **{name: value for name, value in given.items() if value is not None},
-    }
