@@ -112,7 +112,10 @@ class Publisher:
     def withdraw(self, job: Job) -> None:
         """Send no more of a job. A command that is under way is completed all the same."""
         job.withdrawn = True
-        if not job.in_flight and not job.sending_ended:
+        job.note_answered()  # An answer can overtake the word that its message was taken.
+        if job.is_sent and not job.sending_ended:
+            self._end(job, None)
+        elif not job.in_flight and not job.sending_ended:
             self._end(job, job.failure or job.publish_error(_WITHDRAWN))
 
     @property
