@@ -11,13 +11,13 @@ import contextvars
 import logging
 import math
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.backoff import pause
 from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.pending import PendingTasks
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
-from fibo_client.celery.protocol.meta import decode_meta
+from fibo_client.celery.protocol.meta import decode_meta, decode_meta_in_slices
 from fibo_client.celery.schedule import AFTER_PUSH, Schedule
 from fibo_client.celery.timer import Timer
 from fibo_client.errors import FiboError, ReadError, ResultTooLargeError, TransportError
@@ -49,6 +49,9 @@ STALE_FOR: Final = 1.0
 LARGE_REPLY: Final = 4 * 1024
 """After a reply of so many bytes, there is a look at the clock."""
 
+LARGE_ANSWER: Final = 1024 * 1024
+"""An answer of so many bytes is decoded in slices: at once, it would hold up the event loop for 15 ms and more."""
+
 _FIRST_READ_WHEN_SUBSCRIBING: Final = 0.05
 """Seconds until the first read of what is about to be subscribed to. It comes sooner with the confirmation."""
 
@@ -76,7 +79,13 @@ class Reader:
         self, backend: Backend, config: CeleryConfig, on_late: Callable[[], None], types: JSONCodec = CELERY_JSON
     ) -> None:
         self._backend = backend
-        self._types = types
+        self._bounds: dict[str, Any] = {
+            "max_bytes": config.max_result_bytes,
+            "max_decompressed": config.max_decompressed_bytes,
+            "max_depth": config.max_json_depth,
+            "types": types,
+        }
+        self._decoding: set[asyncio.Task[None]] = set()
         self._config = config
         self._on_late = on_late
         self.awaited: PendingTasks = PendingTasks()
@@ -124,9 +133,10 @@ class Reader:
         self._deadline_timer.cancel()
         self._read_timer.cancel()
         self._update_timer.cancel()
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._decoding]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # What callers use. All of it is synchronous: entering and leaving cannot be interrupted.
 
@@ -269,19 +279,39 @@ class Reader:
         task = self.awaited.get(task_id)
         if task is None:
             return
-        try:
-            if isinstance(payload, ResultTooLargeError):
-                raise payload
-            answer: TaskMeta | Exception = decode_meta(
-                payload,
-                task_id,
-                max_bytes=self._config.max_result_bytes,
-                max_decompressed=self._config.max_decompressed_bytes,
-                max_depth=self._config.max_json_depth,
-                types=self._types,
+        if isinstance(payload, ResultTooLargeError):
+            self._give(task, payload, began)
+        elif len(payload) >= LARGE_ANSWER:
+            decoding = self._loop.create_task(
+                self._decode(task, payload, began), name="fibo_client.decoding", context=contextvars.Context()
             )
+            self._decoding.add(decoding)
+            decoding.add_done_callback(self._decoding.discard)
+        else:
+            try:
+                answer: TaskMeta | Exception = decode_meta(payload, task_id, **self._bounds)
+            except FiboError as error:
+                answer = error
+            self._give(task, answer, began)
+
+    async def _decode(self, task: PendingTask, payload: bytes, began: float | None) -> None:
+        """Decode a large answer while the event loop goes on."""
+        decoding = decode_meta_in_slices(payload, task.id, **self._bounds)
+        budget = Budget()
+        try:
+            while True:
+                next(decoding)
+                if budget.is_spent():
+                    await budget.pause()
+        except StopIteration as end:
+            answer: TaskMeta | Exception = end.value
         except FiboError as error:
             answer = error
+        if self.awaited.has(task):
+            self._give(task, answer, began)
+
+    def _give(self, task: PendingTask, answer: TaskMeta | Exception, began: float | None) -> None:
+        if isinstance(answer, FiboError):
             self.decode_failures += 1
         if began is None:
             began = task.pushed_at = self._loop.time()

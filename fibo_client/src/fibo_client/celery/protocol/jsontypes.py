@@ -20,12 +20,13 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID
 
+from fibo_client.celery.protocol.slices import decode_in_slices, is_deep
 from fibo_client.errors import ConfigError, MessageError, ResultDecodeError, ResultTooDeepError
 from fibo_client.text import printable, short_repr
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
 T = TypeVar("T")
 
@@ -173,6 +174,21 @@ class JSONCodec:
         """
         return _load(text, self._decode if strict else self._decode_leniently, max_depth)
 
+    def loads_in_slices(self, text: bytes, max_depth: int = MAX_READ_DEPTH) -> Generator[None, None, Any]:
+        """Decode a large text as `loads`, in slices.
+
+        Args:
+            text: JSON as UTF-8 bytes.
+            max_depth: How deeply lists and dicts may be nested.
+
+        Returns:
+            The steps. They end with what `loads` would return, or raise ValueError where `loads` raises an error, which
+            says more.
+        """
+        plain = text.decode(json.detect_encoding(text), "surrogatepass")
+        hook = self._from_envelope if _TYPE in plain else None
+        return decode_in_slices(plain, hook, max_depth)
+
     def revive(self, value: Any, *, strict: bool) -> Any:
         """Decode the envelopes in a value that `loads_plain` returned.
 
@@ -310,23 +326,13 @@ def _load(text: str | bytes, decode: Callable[[str], Any], max_depth: int) -> An
         # UnicodeDecodeError and JSONDecodeError are subclasses.
         raise ResultDecodeError(f"its JSON is not valid: {error}") from error
     # What has fewer brackets cannot be so deep.
-    if text.count("[") + text.count("{") > max_depth and _is_deep(value, max_depth):
+    if text.count("[") + text.count("{") > max_depth and is_deep(value, max_depth):
         raise ResultTooDeepError(_too_deep(max_depth))
     return value
 
 
 def _too_deep(max_depth: int) -> str:
     return f"its JSON is nested too deeply, beyond {max_depth} levels (max_json_depth)"
-
-
-def _is_deep(value: Any, max_depth: int) -> bool:
-    """Tell whether a decoded value is nested too deeply. CPython has a limit, too, but it differs between versions."""
-    level, depth = [value], 0
-    while level and depth <= max_depth:
-        nested = [each for each in level if isinstance(each, (list, dict))]
-        level = [item for each in nested for item in (each.values() if isinstance(each, dict) else each)]
-        depth += bool(nested)
-    return depth > max_depth
 
 
 def _integer(value: int) -> str:

@@ -7,12 +7,15 @@ and no class is imported or built by a name from the wire.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.errors import ResultDecodeError, ResultTooLargeError
 from fibo_client.text import dataclass_repr, short_repr
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 COMPRESSED: Final = b"\x00celery-compressed\x00"
 """The prefix of a compressed result; its content type follows. Source: Celery 5.7's ``result_compression``."""
@@ -127,6 +130,42 @@ def decode_meta(
         return _decode(payload, task_id, max_bytes if max_decompressed is None else max_decompressed, max_depth, types)
     except ResultDecodeError as error:
         raise type(error)(str(error), task_id) from error
+
+
+def decode_meta_in_slices(
+    payload: bytes,
+    task_id: str,
+    *,
+    max_bytes: int,
+    max_decompressed: int | None,
+    max_depth: int,
+    types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
+) -> Generator[None, None, TaskMeta]:
+    """Decode a large result as `decode_meta`, with its errors, in slices.
+
+    Args:
+        payload: As for `decode_meta`.
+        task_id: As for `decode_meta`.
+        max_bytes: As for `decode_meta`.
+        max_decompressed: As for `decode_meta`.
+        max_depth: As for `decode_meta`.
+        types: As for `decode_meta`.
+
+    Yields:
+        None, after each small part.
+
+    Returns:
+        What `decode_meta` returns.
+    """
+    if len(payload) <= max_bytes and payload[:1] == b"{":
+        try:
+            stored = yield from types.loads_in_slices(payload, max_depth)
+            return _meta(stored, task_id)
+        except (ValueError, RecursionError, MemoryError):
+            pass  # It is wrong in some way, and told below in which.
+    return decode_meta(
+        payload, task_id, max_bytes=max_bytes, max_decompressed=max_decompressed, max_depth=max_depth, types=types
+    )
 
 
 def _decode(
