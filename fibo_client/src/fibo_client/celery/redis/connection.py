@@ -40,6 +40,9 @@ _EACH: Final = 16
 _NOTHING: Final = object()
 """What hiredis returns while a reply is incomplete."""
 
+_NONSENSE: Final = (hiredis.ProtocolError, TypeError, MemoryError)
+"""What hiredis raises over bytes that no Redis writes: also over a list as the key of a dict, and over a huge list."""
+
 _LIKE_PUSHES: Final = (b"message", b"subscribe", b"unsubscribe")
 
 Command = tuple[bytes | str | int | float, ...]
@@ -95,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         is_lost: Whether it is gone.
-        is_resp2: Whether it speaks RESP2, in which pushes look like any other reply.
+        is_resp2: Whether pushes are to be expected on it that look like any other reply, as in RESP2.
         heard: When something came last, by the loop's clock.
         is_failing: Whether the listener wants to know that the server answers.
     """
@@ -159,7 +162,7 @@ class Connection(asyncio.BufferedProtocol):
     def _read(self) -> None:
         try:
             self._take_replies()
-        except hiredis.ProtocolError as error:
+        except _NONSENSE as error:
             self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
         if self.is_lost:
             return
@@ -197,8 +200,9 @@ class Connection(asyncio.BufferedProtocol):
             self._read()
 
     def _take_push(self, push: Sequence[Any]) -> None:
-        kind = push[0]
-        if kind in (b"subscribe", b"unsubscribe"):
+        if not push:
+            raise hiredis.ProtocolError("an empty push")
+        if push[0] in (b"subscribe", b"unsubscribe"):
             entry = self._owed[0] if self._owed else None
             if not isinstance(entry, Confirmations):
                 raise hiredis.ProtocolError("a confirmation that nobody asked for")
@@ -259,6 +263,7 @@ class Connection(asyncio.BufferedProtocol):
         """Look whether an answer has been due for too long."""
         self._timer = None
         if self.is_lost or not self._owed:
+            self._is_suspect = False
             return
         silent = self._loop.time() - max(self.heard, self._asked)
         if silent >= self._io_timeout - 0.001:
@@ -269,8 +274,9 @@ class Connection(asyncio.BufferedProtocol):
         elif not self._is_suspect:
             self._is_suspect = True
             self._listener.suspected(self)
-        left = (self._io_timeout if self._is_suspect else min(SUSPECT_AFTER, self._io_timeout)) - silent
-        self._timer = self._loop.call_later(max(0.0, left), self._look)
+        # One that is suspected is looked at time and again: it may answer, and fall silent anew.
+        end = silent + SUSPECT_AFTER if self._is_suspect else SUSPECT_AFTER
+        self._timer = self._loop.call_later(max(0.0, min(end, self._io_timeout) - silent), self._look)
 
     # The end.
 
