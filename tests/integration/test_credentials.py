@@ -14,7 +14,7 @@ from support.servers import RedisServer
 from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient, RedisOptions
-from fibo_client.errors import PublishError, ResultTimeoutError
+from fibo_client.errors import PublishError, ResultTimeoutError, TransportError
 
 USER = "celery-user"
 MOST_CONNECTIONS = 3
@@ -150,8 +150,10 @@ async def test_a_provider_that_gives_no_credentials_is_a_failure_to_connect(serv
             return given
 
     async with client_of(server, Odd()) as client:
-        with pytest.raises(PublishError) as caught:
+        with pytest.raises(PublishError, match="credential_provider: it ") as caught:
             await client.send_task("nobody.knows")
+        with pytest.raises(TransportError, match="credential_provider: it "):
+            await client.queue_depth()
     assert "first-secret" not in "".join(traceback.format_exception(caught.value))
 
 
