@@ -449,7 +449,9 @@ async def test_every_connection_has_the_clients_name(server, hand, query):
     assert names == ["the-shop"] * 3
 
 
-@pytest.mark.parametrize(("query", "kept"), [("", True), ("?socket_keepalive=true", True), ("?socket_keepalive=0", False)])
+@pytest.mark.parametrize(
+    ("query", "kept"), [("", True), ("?socket_keepalive=true", True), ("?socket_keepalive=0", False)]
+)
 async def test_the_system_looks_after_a_silent_connection_unless_told_not_to(server, query, kept):
     async with opened(server.url + query, io_timeout=7) as (broker, _):
         await broker.prepare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import ssl
@@ -142,7 +143,7 @@ async def test_authorities_may_be_given_as_text_or_as_a_directory(secure, ca, st
     if (openssl := shutil.which("openssl")) is None:
         pytest.skip("openssl, which names the files of such a directory, is not there")
     shutil.copy(ca.cert, tmp_path / "ca.pem")
-    subprocess.run([openssl, "rehash", tmp_path], check=True)
+    assert await (await asyncio.create_subprocess_exec(openssl, "rehash", tmp_path)).wait() == 0
     assert await send(url, ssl_ca_path=str(tmp_path)) == 3
 
 

@@ -62,6 +62,7 @@ class FakeTransport(asyncio.Transport):
 
     Attributes:
         written: What was written so far.
+        held: What was fed, and is not read yet, as reading is paused.
         pauses: How often reading was paused.
     """
 
@@ -71,7 +72,7 @@ class FakeTransport(asyncio.Transport):
         self._sent = sent
         self._closing = False
         self._paused = False
-        self._held = b""
+        self.held = b""
         self.written = b""
         self.pauses = 0
         protocol.connection_made(self)
@@ -85,12 +86,12 @@ class FakeTransport(asyncio.Transport):
 
     def feed(self, data: bytes) -> None:
         """Have the protocol read what the server wrote, as asyncio does."""
-        self._held += data
-        while self._held and not self._paused and not self._closing:
+        self.held += data
+        while self.held and not self._paused and not self._closing:
             buffer = self._protocol.get_buffer(-1)
-            size = min(len(buffer), len(self._held))
-            buffer[:size] = self._held[:size]
-            self._held = self._held[size:]
+            size = min(len(buffer), len(self.held))
+            buffer[:size] = self.held[:size]
+            self.held = self.held[size:]
             self._protocol.buffer_updated(size)
 
     def cut(self, error: Exception | None = None) -> None:

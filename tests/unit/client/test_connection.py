@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import hiredis
@@ -250,7 +251,7 @@ def test_a_mix_of_everything_is_told_rightly_wherever_it_is_split_and_wherever_i
             Item("request", [b"last"], [[], []]),
         ]
 
-    length = sum(len(encode(each)) for item in mix() for each in [*item.replies, *sum(item.pushes, [])])
+    length = sum(len(encode(each)) for item in mix() for each in chain(item.replies, *item.pushes))
     for at in range(length + 1):
         run(play(Script(resp2, mix(), [at], 1.0, 7, None)))
         run(play(Script(resp2, mix(), [], at / length, 7, ConnectionResetError())))
@@ -582,7 +583,9 @@ class LikeRedis:
 
 @given(
     queues=st.lists(st.lists(st.sampled_from(["celery", "other", "third"]), min_size=1, max_size=4), max_size=5),
-    answers=st.lists(st.sampled_from([None, None, None, *ERRORS, "READONLY no", "BUSY x", "MASTERDOWN x"]), max_size=15),
+    answers=st.lists(
+        st.sampled_from([None, None, None, *ERRORS, "READONLY no", "BUSY x", "MASTERDOWN x"]), max_size=15
+    ),
     arrives=st.just(1 << 30) | st.integers(0, 6000),
     told=st.just(1.0) | st.floats(0, 1),
     sizes=st.lists(st.integers(1, 60), max_size=30),
