@@ -199,6 +199,19 @@ def test_whoever_waits_is_subscribed_and_told_at_once_where_nothing_breaks(versi
 
 
 @pytest.mark.parametrize("version", [3, 2])
+@given(st.lists(CALM, max_size=15), st.sampled_from(["cut", "cut subscribed", "forget"]), st.lists(CALM, max_size=15))
+def test_whatever_is_awaited_is_subscribed_to_again_after_a_break(version, before, how, after):
+    async def main():
+        async with running(version, push_limit=10_000) as bench:
+            await play(bench, [*before, (how,), *after])
+            await asyncio.sleep(10.0)  # Until a subscription that is silent has been asked for a sign of life.
+            bench.settle()
+            assert bench.awaited <= bench.channels
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", [3, 2])
 @virtual
 async def test_an_id_that_is_released_and_awaited_again_is_not_cut_off_at_whatever_moment(version):
     for early in range(-4, 12):

@@ -7,6 +7,7 @@ the next one's reply is its own.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -116,7 +117,8 @@ class Connection(asyncio.BufferedProtocol):
         self._owed: deque[Owed] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._asked = 0.0
-        self._is_suspect = False
+        self._suspected = -math.inf
+        """Since when it was silent when it was suspected last."""
         self.is_resp2: bool = False
         self._said: hiredis.ReplyError | None = None
         self._is_retired = False
@@ -263,20 +265,19 @@ class Connection(asyncio.BufferedProtocol):
         """Look whether an answer has been due for too long."""
         self._timer = None
         if self.is_lost or not self._owed:
-            self._is_suspect = False
             return
-        silent = self._loop.time() - max(self.heard, self._asked)
+        since, now = max(self.heard, self._asked), self._loop.time()
+        silent = now - since
         if silent >= self._io_timeout - 0.001:
             self.abort(self.fault("unknown", f"no answer within {self._io_timeout:g} s. {IS_IT_WELL}"), TimeoutError())
             return
-        if silent < SUSPECT_AFTER - 0.001:
-            self._is_suspect = False
-        elif not self._is_suspect:
-            self._is_suspect = True
-            self._listener.suspected(self)
-        # One that is suspected is looked at time and again: it may answer, and fall silent anew.
-        end = silent + SUSPECT_AFTER if self._is_suspect else SUSPECT_AFTER
-        self._timer = self._loop.call_later(max(0.0, min(end, self._io_timeout) - silent), self._look)
+        end = since + SUSPECT_AFTER
+        if silent >= SUSPECT_AFTER - 0.001:
+            if self._suspected != since:
+                self._suspected = since
+                self._listener.suspected(self)
+            end = now + SUSPECT_AFTER  # It may answer, and fall silent anew.
+        self._timer = self._loop.call_at(min(end, since + self._io_timeout), self._look)
 
     # The end.
 
