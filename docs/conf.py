@@ -46,7 +46,7 @@ python_maximum_signature_line_length = 100
 nitpicky = True
 nitpick_ignore_regex = [
     # Python's own names: to link them would take its inventory, from the network.
-    (r"py:.*", r"(asyncio|builtins|collections\.abc|datetime|enum|pathlib|typing)\.~?\w+"),
+    (r"py:.*", r"(asyncio|builtins|collections\.abc|datetime|enum|pathlib|ssl|typing)\.~?\w+"),
     (r"py:.*", r"(datetime|Callable|Mapping|Path|Sequence)"),
     # Type variables, and types that are named in a signature but are nobody's to import.
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(P|R|R_co|T|T_co|Ts|V)"),

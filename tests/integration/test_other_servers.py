@@ -103,19 +103,31 @@ class Listener:
 
     def __init__(self) -> None:
         self.events = []
+        self.looks = asyncio.Queue()
+        self.gone = asyncio.Queue()
+
+    def looked(self, task_ids, stored) -> None:
+        self.looks.put_nowait(stored)
 
     def pushed(self, task_id, payload) -> None:
         self.events.append((task_id, payload))
 
     def lost(self, error) -> None:
-        self.events.append(error)
+        self.gone.put_nowait(error)
+
+
+async def subscribed(backend, task_ids):
+    """Subscribe to ids; give the listener, and what was stored, or None."""
+    listener = Listener()
+    subscription = await backend.subscribe(listener)
+    subscription.update(task_ids, [])
+    return listener, await asyncio.wait_for(listener.looks.get(), SOON)
 
 
 async def test_such_a_server_pushes_results_and_leaves_it_to_the_caller_to_read_what_was_there(in_cluster):
     hand, backend = in_cluster
-    listener = Listener()
-    subscription = await backend.subscribe(listener)
-    assert await asyncio.wait_for(subscription.update(APART, []), SOON) is None
+    listener, stored = await subscribed(backend, APART)
+    assert stored is None
     for task_id in APART:
         await store(hand, task_id, b"x")
     await eventually(lambda: len(listener.events) == len(APART))
@@ -218,9 +230,7 @@ async def test_over_resp2_an_idle_subscription_is_asked_for_signs_of_life_and_st
 async def test_over_resp2_no_stored_value_is_taken_for_a_push(old, value):
     hand, url = old
     broker, backend = connect(CeleryConfig(broker_url=url, io_timeout=2))
-    listener = Listener()
-    subscription = await backend.subscribe(listener)
-    await asyncio.wait_for(subscription.update(["x"], []), SOON)
+    listener, _ = await subscribed(backend, ["x"])
     await hand.put_bytes("a", value)
     await hand.put_bytes("b", b"B")
     assert await backend.get_many(["a", "b"]) == [value, b"B"]
@@ -237,9 +247,7 @@ async def test_over_resp2_no_stored_value_is_taken_for_a_push(old, value):
 async def test_over_resp2_a_value_that_looks_like_a_push_is_pushed_as_it_is(old):
     hand, url = old
     broker, backend = connect(CeleryConfig(broker_url=url))
-    listener = Listener()
-    subscription = await backend.subscribe(listener)
-    await asyncio.wait_for(subscription.update(["message", "subscribe"], []), SOON)
+    listener, _ = await subscribed(backend, ["message", "subscribe"])
     for task_id in ("message", "subscribe"):
         for value in LOOK_LIKE_PUSHES:
             await hand.put_bytes(task_id, value)
@@ -254,10 +262,13 @@ async def test_over_resp2_what_may_not_be_subscribed_to_is_refused(old):
     await hand.redis.acl_setuser("deaf", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset_channels=True)
     try:
         broker, backend = connect(CeleryConfig(broker_url=url.replace("://", "://deaf:any@")))
-        subscription = await backend.subscribe(Listener())
-        with pytest.raises(TransportError, match="NOPERM") as caught:
-            await asyncio.wait_for(subscription.update(["a", "b"], []), SOON)
-        assert caught.value.refused
+        listener = Listener()
+        subscription = await backend.subscribe(listener)
+        subscription.update(["a", "b"], [])
+        error = await asyncio.wait_for(listener.gone.get(), SOON)
+        assert isinstance(error, TransportError)
+        assert error.refused
+        assert "NOPERM" in str(error)
         await broker.aclose()
         await backend.aclose()
     finally:

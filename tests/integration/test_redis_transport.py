@@ -100,6 +100,9 @@ class Listener:
     def pushed(self, task_id, payload) -> None:
         """Do nothing."""
 
+    def looked(self, task_ids, stored) -> None:
+        """Do nothing."""
+
     def lost(self, error) -> None:
         """Do nothing."""
 

@@ -106,10 +106,14 @@ class Listener:
 
     def __init__(self) -> None:
         self.events = asyncio.Queue()
+        self.looks = asyncio.Queue()
         self.gone = asyncio.Queue()
 
     def pushed(self, task_id, payload) -> None:
         self.events.put_nowait((task_id, payload))
+
+    def looked(self, task_ids, stored) -> None:
+        self.looks.put_nowait((task_ids, stored))
 
     def lost(self, error) -> None:
         self.gone.put_nowait(error)
@@ -124,7 +128,8 @@ class Listener:
 async def subscribed(backend, *task_ids):
     listener = Listener()
     subscription = await backend.subscribe(listener)
-    await asyncio.wait_for(subscription.update(task_ids, []), SOON)
+    subscription.update(task_ids, [])
+    await asyncio.wait_for(listener.looks.get(), SOON)
     return subscription, listener
 
 
@@ -244,8 +249,10 @@ async def test_what_is_subscribed_to_is_pushed(side):
 async def test_what_was_stored_before_is_told_with_the_confirmation(side):
     _, backend = side.connect()
     await side.put("b", b"B")
-    subscription = await backend.subscribe(Listener())
-    assert await asyncio.wait_for(subscription.update(["a", "b"], []), SOON) == [None, b"B"]
+    listener = Listener()
+    subscription = await backend.subscribe(listener)
+    subscription.update(["a", "b"], [])
+    assert await asyncio.wait_for(listener.looks.get(), SOON) == (["a", "b"], [None, b"B"])
 
 
 async def test_every_state_is_pushed_in_order_and_nothing_else_is(side):
@@ -272,7 +279,8 @@ async def test_each_of_two_subscriptions_is_told(side):
 async def test_what_is_dropped_is_no_longer_pushed(side):
     _, backend = side.connect()
     subscription, listener = await subscribed(backend, "a", "b")
-    await asyncio.wait_for(subscription.update(["c"], ["a"]), SOON)
+    subscription.update(["c"], ["a"])
+    await asyncio.wait_for(listener.looks.get(), SOON)
     for task_id in "abc":
         await side.put(task_id, task_id.encode())
     assert [await listener.next() for _ in range(2)] == [("b", b"b"), ("c", b"c")]

@@ -10,7 +10,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.brokers.base import Place, Publication
+from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.protocol.control import encode_request
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import Moments
@@ -24,6 +24,7 @@ from fibo_client.testing.results import encode_error, encode_meta
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fibo_client.celery.brokers.base import Sender
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.testing.memory import Workers
 
@@ -89,9 +90,9 @@ class AmqpBroker:
     def keep_alive(self) -> None:
         """Do nothing: there are no connections."""
 
-    def publish(self, messages: Sequence[TaskMessage]) -> list[Publication]:
+    def publish(self, messages: Sequence[TaskMessage], sender: Sender) -> None:
         amqp, loop = self._amqp, asyncio.get_running_loop()
-        publications: list[Publication] = []
+        outcomes: list[tuple[Any, ...]] = []
         for message in messages:
             error: PublishError | PublishUnknownError | None = None
             if message.queue not in amqp.queues:
@@ -103,11 +104,9 @@ class AmqpBroker:
                     error = PublishUnknownError("no confirm came", [message.id])
                 if amqp.worker is not None:
                     loop.call_soon(amqp.worker.serve)
-            publications.append(Publication([message], loop.create_future()))
-            # Confirms come in any order, each in a turn of the event loop, as every command here.
-            outcome = publications[-1].outcome
-            loop.call_soon(*((outcome.set_result, None) if error is None else (outcome.set_exception, error)))
-        return publications[::-1]
+            outcomes.append((sender.sent, [message]) if error is None else (sender.failed, [message], error))
+        for outcome in reversed(outcomes):  # Confirms come in any order.
+            loop.call_soon(*outcome)
 
     async def depth(self, queue: str) -> int:
         check_name("queue", queue)

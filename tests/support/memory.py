@@ -9,11 +9,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.brokers.base import Publication
 from fibo_client.errors import PublishError, PublishUnknownError, ReadError
 from fibo_client.testing import memory
 from fibo_client.testing.results import encode_meta
-from support.messages import ended
 
 if TYPE_CHECKING:
     from fibo_client.celery.backends.base import Subscriber
@@ -26,22 +24,26 @@ class MemorySubscription(memory.MemorySubscription):
     def __init__(self, backend: MemoryBackend, subscriber: Subscriber) -> None:
         super().__init__(backend._memory, subscriber)
         self.backend = backend
-        self.unconfirmed: list[asyncio.Future[Any]] = []
+        self.unconfirmed: list[list[str]] = []
 
-    def update(self, add, remove) -> asyncio.Future[list[Any] | None]:
+    @property
+    def subscriber(self) -> Subscriber:
+        return self._subscriber
+
+    def update(self, add, remove) -> None:
         self.backend.log.append(("subscribe", list(add), list(remove)))
-        return super().update(add, remove)
+        super().update(add, remove)
 
     def break_off(self, reason: str = "connection lost") -> None:
         super().break_off(reason)
 
-    def confirm(self, look, task_ids) -> None:
+    def confirm(self, task_ids) -> None:
         if self.backend.looks:
-            super().confirm(look, task_ids)
+            super().confirm(task_ids)
         elif not self.backend.confirms:
-            self.unconfirmed.append(look)
+            self.unconfirmed.append(task_ids)
         elif self.gone is None:
-            look.set_result(None)
+            self.subscriber.looked(task_ids, None)
 
 
 class MemoryBackend(memory.MemoryBackend):
@@ -120,23 +122,19 @@ class MemoryBroker(memory.MemoryBroker):
         self.broadcasts: list[tuple[float, Any]] = []
         self.listening = 1
 
-    def publish(self, messages):
+    def publish(self, messages, sender) -> None:
         """Succeed, or follow the next of `outcomes`: an error to give or to raise, or seconds to take."""
         self.commands.append(list(messages))
         outcome = self.outcomes.popleft() if self.outcomes else 0.0
+        loop = asyncio.get_running_loop()
         if isinstance(outcome, (PublishError, PublishUnknownError)):
-            return [Publication(messages, ended(outcome))]
-        if isinstance(outcome, Exception):
+            loop.call_soon(sender.failed, messages, outcome)
+        elif isinstance(outcome, Exception):
             raise outcome
-        if not outcome:
-            return super().publish(messages)
-        late = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(outcome, self._publish_late, messages, late)
-        return [Publication(messages, late)]
-
-    def _publish_late(self, messages, late) -> None:
-        (publication,) = super().publish(messages)
-        publication.outcome.add_done_callback(lambda _: late.done() or late.set_result(None))
+        elif outcome:
+            loop.call_later(outcome, super().publish, messages, sender)
+        else:
+            super().publish(messages, sender)
 
     @property
     def revoked(self) -> list[str]:

@@ -62,20 +62,29 @@ async def publish(broker: Broker, *task_ids: str, **options: Any) -> None:
             await broker.prepare()
         except TransportError as error:
             raise PublishError(str(error), task_ids, refused=error.refused) from error
-    publications = list(broker.publish(wanted))
-    outcomes = await asyncio.gather(*(each.outcome for each in publications), return_exceptions=True)
-    errors = [outcome for outcome in outcomes if outcome is not None]
+    sender = Outcomes()
+    broker.publish(wanted, sender)
+    while sum(len(some) for some, _ in sender.told) < len(wanted):
+        await sender.news.wait()
+        sender.news.clear()
+    errors = [error for _, error in sender.told if error is not None]
     if errors:
-        failed = {task_id for error in errors for task_id in error.task_ids}
+        failed = {message.id for some, error in sender.told if error is not None for message in some}
         errors[0].task_ids = tuple(task_id for task_id in task_ids if task_id in failed)
         raise errors[0]
 
 
-def ended(error: Exception | None = None) -> asyncio.Future[None]:
-    """Make the outcome of a publication that has ended, with an error or without."""
-    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    if error is None:
-        outcome.set_result(None)
-    else:
-        outcome.set_exception(error)
-    return outcome
+class Outcomes:
+    """Notes what became of messages. Implements `fibo_client.celery.brokers.base.Sender`."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Sequence[TaskMessage], Exception | None]] = []
+        self.news = asyncio.Event()
+
+    def sent(self, messages) -> None:
+        self.told.append((messages, None))
+        self.news.set()
+
+    def failed(self, messages, error) -> None:
+        self.told.append((messages, error))
+        self.news.set()

@@ -128,17 +128,27 @@ class FakeTransport(asyncio.Transport):
         return default
 
 
+class Pushes:
+    """Notes what is pushed."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+        self.losses = 0
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        self.taken.append(list(push))
+
+    def lost(self, fault: Any) -> None:
+        self.losses += 1
+
+
 class Listener:
     """Notes what a connection says."""
 
     def __init__(self) -> None:
-        self.pushes: list[Any] = []
         self.suspicions = 0
         self.faults: list[Any] = []
         self.answers = 0
-
-    def pushed(self, push: Sequence[Any]) -> None:
-        self.pushes.append(list(push))
 
     def suspected(self, connection: Connection) -> None:
         self.suspicions += 1

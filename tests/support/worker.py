@@ -43,10 +43,9 @@ class WorkerBroker(MemoryBroker):
         super().__init__()
         self.worker = worker
 
-    def publish(self, messages):
-        publications = super().publish(messages)
-        publications[-1].outcome.add_done_callback(lambda _: self.hand_over(messages))
-        return publications
+    def publish(self, messages, sender):
+        super().publish(messages, sender)
+        asyncio.get_running_loop().call_soon(self.hand_over, messages)
 
     def hand_over(self, messages) -> None:
         now = asyncio.get_running_loop().time()

@@ -11,7 +11,6 @@ from support.clock import virtual
 
 from fibo_client import FiboClient, TransportError
 from fibo_client.celery import Inspect
-from fibo_client.celery.brokers.base import Publication
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.tasks import call
@@ -31,10 +30,8 @@ async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monke
         broker, loop = client.celery._session.broker, asyncio.get_running_loop()
         publish = broker.publish
 
-        def slowly(messages):
-            late = loop.create_future()
-            loop.call_later(20, late.set_result, None)
-            return [Publication(messages, late) for _ in publish(messages)]
+        def slowly(messages, sender):
+            loop.call_later(20, publish, messages, sender)
 
         monkeypatch.setattr(broker, "publish", slowly)
         began = asyncio.get_running_loop().time()

@@ -11,7 +11,6 @@ from support.clock import virtual
 from support.memory import MemoryBackend, MemoryBroker
 
 from fibo_client.celery import CeleryClient, Signature
-from fibo_client.celery.brokers.base import Publication
 from fibo_client.errors import (
     ClientStateError,
     MessageError,
@@ -125,10 +124,8 @@ async def test_who_waits_or_begins_to_is_told_that_it_was_not_sent(kind):
 async def test_sending_that_fails_after_the_deadline_is_told_to_those_who_wait_on():
     servers = Servers()
 
-    def publish(messages):
-        late = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(2, late.set_exception, PublishError("no"))
-        return [Publication(messages, late)]
+    def publish(messages, sender):
+        asyncio.get_running_loop().call_later(2, sender.failed, messages, PublishError("no"))
 
     servers.broker.publish = publish
     async with CeleryClient(transport=servers) as client, client.start("proj.add", timeout=1) as result:
@@ -280,7 +277,7 @@ async def test_a_slow_read_does_not_take_the_progress_back():
         await asyncio.sleep(0.1)
         servers.backend.put(result.id, "PROGRESS", 1, push=False)
         servers.backend.latency = 0.5
-        client._session._reader._schedule.hurry(client._session._reader.awaited[result.id], 0.0)
+        client._session._reader._schedule.hurry(client._session._reader.awaited.get(result.id), 0.0)
         client._session._reader._reading.set()
         await asyncio.sleep(0.1)
         for progress in (2, 3):

@@ -32,13 +32,13 @@ class Table:
         self.tasks = PendingTasks()
 
     def arrive(self, task_id, answer):
-        return ids(self.tasks.arrive(self.tasks[task_id], answer))
+        return ids(self.tasks.arrive(self.tasks.get(task_id), answer))
 
     def leave(self, wait):
         return ids(self.tasks.leave(wait))
 
     def looked(self, task_ids, began, *, absent=False):
-        return ids(self.tasks.looked([self.tasks[task_id] for task_id in task_ids], began, absent=absent))
+        return ids(self.tasks.looked([self.tasks.get(task_id) for task_id in task_ids], began, absent=absent))
 
     def advance(self, now, limit=100):
         due = self.tasks.advance(now, limit)
@@ -244,7 +244,7 @@ def test_a_look_that_began_before_the_question_does_not_answer_it(table, enter):
 def test_who_asks_for_one_look_is_told_when_it_failed_and_the_others_wait_on(table, enter):
     waiter, patient = enter("a", once=True), enter("a")
     error = ReadError("connection refused")
-    assert table.tasks.unreadable([table.tasks["a"]], error) == []
+    assert table.tasks.unreadable([table.tasks.get("a")], error) == []
     assert waiter.error is error
     assert waiter.future.rings == 1
     assert not patient.over
@@ -295,7 +295,7 @@ def test_a_task_that_is_asked_for_twice_is_awaited_once(table, enter):
 def test_the_answers_of_a_wait_that_is_over_are_kept_neither_by_a_deadline_nor_by_the_record(table, enter):
     enter("slow", timeout=1.0)
     waiter = enter("a", timeout=2.0)
-    task = table.tasks["a"]
+    task = table.tasks.get("a")
     table.arrive("a", success("a"))
     assert not [each for each in gc.get_referrers(waiter) if each is not sys._getframe()]
     assert task.waits == []

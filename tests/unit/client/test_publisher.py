@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 
 from support.clock import virtual
 from support.memory import MemoryBackend, MemoryBroker
-from support.messages import ended, messages
+from support.messages import messages
 
-from fibo_client.celery.brokers.base import Publication
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.publisher import MAX_BYTES, MAX_IN_FLIGHT, PORTION, Publisher
@@ -69,13 +68,14 @@ def sent(broker: MemoryBroker) -> list[list[str]]:
 
 
 @virtual
-async def test_what_is_left_in_one_iteration_of_the_loop_goes_out_in_one_command():
+async def test_what_is_left_first_goes_at_once_and_the_rest_of_an_iteration_of_the_loop_in_one_command():
     async with running() as (broker, publisher, sender):
         others = [Sender(publisher) for _ in range(10)]
         for number, each in enumerate(others):
             each.put(str(number))
+        assert sent(broker) == [["0"]]
         await asyncio.sleep(1)
-        assert sent(broker) == [[str(number) for number in range(10)]]
+        assert sent(broker) == [["0"], [str(number) for number in range(1, 10)]]
         assert [each.told for each in others] == [[None]] * 10
         assert sender.told == []
 
@@ -87,7 +87,7 @@ async def test_messages_of_all_queues_go_to_the_broker_together_in_order():
         sender.put("b", queue="y")
         sender.put("c", queue="x")
         await asyncio.sleep(1)
-        assert sent(broker) == [["a", "b", "c"]]
+        assert sent(broker) == [["a"], ["b", "c"]]
 
 
 @virtual
@@ -109,12 +109,13 @@ async def test_commands_are_bounded_in_messages_and_in_bytes():
 @virtual
 async def test_what_is_withdrawn_before_the_flush_is_never_sent():
     async with running() as (broker, _, sender):
+        sender.put("first")
         job = sender.put("a")
         sender.put("b")
         assert sender.withdraw(job)
         await asyncio.sleep(1)
-        assert sent(broker) == [["b"]]
-        assert sender.told == [None]
+        assert sent(broker) == [["first"], ["b"]]
+        assert sender.told == [None, None]
 
 
 @virtual
@@ -201,17 +202,15 @@ async def test_each_message_has_an_outcome_of_its_own_whenever_it_comes():
     async with running() as (broker, publisher, sender):
         refused, unknown, lost = (Sender(publisher) for _ in range(3))
 
-        def one_by_one(sending):
-            late = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_later(1, late.set_exception, PublishError("connection reset"))
+        def one_by_one(sending, told):
+            loop = asyncio.get_running_loop()
             a, b, c, d = sending
-            return [
-                Publication([c], ended(PublishUnknownError("the confirm was lost"))),
-                Publication([b], ended(PublishError("returned: no such queue", refused=True))),
-                Publication([a], ended()),
-                Publication([d], late),
-            ]
+            loop.call_soon(told.failed, [c], PublishUnknownError("the confirm was lost"))
+            loop.call_soon(told.failed, [b], PublishError("returned: no such queue", refused=True))
+            loop.call_soon(told.sent, [a])
+            loop.call_later(1, told.failed, [d], PublishError("connection reset"))
 
+        Sender(publisher).put("first")  # What follows at once goes together.
         broker.publish = one_by_one
         for each, name in zip((sender, refused, unknown, lost), "abcd", strict=True):
             each.put(name)
@@ -220,7 +219,7 @@ async def test_each_message_has_an_outcome_of_its_own_whenever_it_comes():
         assert (type(refused.told[0]), refused.told[0].refused) == (PublishError, True)
         assert (type(unknown.told[0]), unknown.told[0].task_ids) == (PublishUnknownError, ("c",))
         assert (type(lost.told[0]), lost.told[0].refused) == (PublishError, False)
-        assert publisher.published == 1
+        assert publisher.published == 2
 
 
 @virtual
@@ -230,12 +229,11 @@ async def test_of_one_sender_only_what_has_failed_is_sent_again():
         await asyncio.sleep(0.01)
         publish = broker.publish
 
-        def every_other(sending):
+        def every_other(sending, told):
             broker.publish = publish
-            return [
-                Publication(sending[1::2], ended(PublishUnknownError("the confirm was lost"))),
-                Publication(sending[::2], ended()),
-            ]
+            loop = asyncio.get_running_loop()
+            loop.call_soon(told.failed, sending[1::2], PublishUnknownError("the confirm was lost"))
+            loop.call_soon(told.sent, sending[::2])
 
         broker.publish = every_other
         sender.put("a", "b", "c", "d", retry_for=60)
@@ -249,12 +247,12 @@ async def test_two_senders_may_give_their_tasks_the_same_id():
     async with running() as (broker, publisher, sender):
         other = Sender(publisher)
 
-        def only_the_first(sending):
-            return [
-                Publication(sending[:1], ended()),
-                Publication(sending[1:], ended(PublishError("refused", refused=True))),
-            ]
+        def only_the_first(sending, told):
+            loop = asyncio.get_running_loop()
+            loop.call_soon(told.sent, sending[:1])
+            loop.call_soon(told.failed, sending[1:], PublishError("refused", refused=True))
 
+        Sender(publisher).put("first")
         broker.publish = only_the_first
         sender.put("same")
         other.put("same")
@@ -277,13 +275,13 @@ async def test_after_a_lost_connection_the_rest_of_a_job_is_not_tried():
 @virtual
 async def test_so_many_small_jobs_at_most_do_not_know_whether_they_were_sent():
     async with running() as (broker, publisher, _):
-        broker.outcomes.append(5.0)
+        broker.outcomes.extend([5.0, 5.0])
         senders = [Sender(publisher) for _ in range(1000)]
         for number, each in enumerate(senders):
             each.put(str(number))
         await asyncio.sleep(1)
         assert sum(bool(job.unknown) for each in senders for job in each.jobs) == MAX_IN_FLIGHT
-        assert len(broker.commands) == 1
+        assert len(broker.commands) == 2
         await asyncio.sleep(5)
         assert [each.told for each in senders] == [[None]] * 1000
 
@@ -374,11 +372,9 @@ async def test_a_sender_that_leaves_during_a_command_that_fails_is_not_retried()
         sender.put("first")
         await asyncio.sleep(0.01)
 
-        def fail(sending):
+        def fail(sending, told):
             broker.commands.append(sending)
-            late = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_later(0.5, late.set_exception, PublishUnknownError("no answer"))
-            return [Publication(sending, late)]
+            asyncio.get_running_loop().call_later(0.5, told.failed, sending, PublishUnknownError("no answer"))
 
         broker.publish = fail
         job = sender.put("a", retry_for=1000)

@@ -90,7 +90,7 @@ async def test_a_result_stored_between_publish_and_subscribe_is_read_shortly_aft
         bench.store.put("a", push=False)
         (subscription,) = bench.store.subscriptions
         began = bench.now()
-        subscription.unconfirmed.pop().set_result(None)
+        subscription.subscriber.looked(subscription.unconfirmed.pop(), None)
         await waiting
         assert bench.now() == pytest.approx(began + AFTER_PUSH)
 
@@ -437,7 +437,7 @@ async def test_push_that_is_refused_is_not_tried_again_for_a_minute(caplog):
         await asyncio.sleep(0.1)
         refusal = TransportError("NOPERM")
         refusal.refused = True
-        bench.store.subscriptions[0].unconfirmed.pop().set_exception(refusal)
+        bench.store.subscriptions[0].subscriber.lost(refusal)
         await asyncio.sleep(50)
         assert len(bench.store.subscriptions) == 1
         assert "the subscription to results is gone, polling meanwhile: NOPERM" in caplog.text

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fibo_client.celery.pending import PendingTask
-from fibo_client.celery.schedule import AFTER_PUSH, LONGEST_FIRST, MAX_WIDTH, PACE, Schedule
+from fibo_client.celery.schedule import AFTER_PUSH, LONGEST_FIRST, MAX_TAKEN, MAX_WIDTH, PACE, Schedule
 
 POLL_MIN = 0.001
 
@@ -19,7 +19,7 @@ class ById:
 
     def __init__(self) -> None:
         self.tasks: dict[str, PendingTask] = {}
-        self.schedule = Schedule(self.tasks, poll_min=POLL_MIN, poll_max=1.0)
+        self.schedule = Schedule(self.tasks.values(), poll_min=POLL_MIN, poll_max=1.0)
         self.next_due = self.schedule.next_due
         self.arrived = self.schedule.arrived
 
@@ -229,11 +229,12 @@ def test_what_is_removed_is_not_read(schedule):
     assert schedule.take(1.0) == ["b"]
 
 
-def test_memory_follows_what_is_awaited_now(schedule):
+def test_what_is_outdated_goes_when_its_time_comes(schedule):
     for number in range(10_000):
         schedule.add(str(number), 0.0)
         schedule.remove(str(number))
-    assert len(schedule.schedule._heap) < 100
+    assert [schedule.take(LONGEST_FIRST) for _ in range(10_000 // MAX_TAKEN)] == [[]] * (10_000 // MAX_TAKEN)
+    assert schedule.schedule._heap == []
 
 
 @given(

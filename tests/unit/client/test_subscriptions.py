@@ -269,7 +269,6 @@ async def test_what_is_released_shortly_after_many_others_were_dropped_is_droppe
         assert bench.channels == set()
 
 
-@pytest.mark.xfail(reason="the confirmation is taken for the record that is gone, and the new one is polled")
 @virtual
 async def test_an_id_that_is_awaited_anew_before_its_subscription_is_confirmed_is_not_read_again_and_again():
     async with running() as bench:

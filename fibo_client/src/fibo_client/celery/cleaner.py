@@ -46,6 +46,9 @@ LAST_REVOCATIONS: Final = 1.0
 DELETE_DELAY: Final = 1.0
 """Seconds between the arrival of a result and its deletion: they are deleted in batches."""
 
+TOGETHER: Final = 0.5
+"""Seconds within which what is to be deleted goes into one command: each costs as much as a call."""
+
 EARLY: Final = 0.001
 """Seconds by which something may be done before its time."""
 
@@ -148,7 +151,7 @@ class Cleaner:
         """
         if self._closed:
             return
-        moment = self._loop.time() + delay
+        moment = math.ceil((self._loop.time() + delay) / TOGETHER) * TOGETHER
         for task_id in islice(task_ids, max(0, MAX_BACKLOG - len(self._deleted))):
             heapq.heappush(self._deleted, (moment, task_id))
         self._plan()

@@ -8,6 +8,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
+from fibo_client.celery.budget import free
 from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset, expiry_of
 from fibo_client.celery.connect import connect
@@ -269,6 +270,7 @@ class CeleryClient:
         self._session.check()
         if messages:
             await self._session.publish(messages, span, timeout=seconds, retry=retry, began=began)
+        await free(messages)
         return handles
 
     @overload

@@ -5,16 +5,16 @@ A message for a task is mostly the same as the one before. What is the same is c
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import socket
-import uuid
+import time
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
@@ -26,25 +26,27 @@ from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED, NOOP_SPAN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
+    from fibo_client.celery.protocol.moments import Moments
     from fibo_client.celery.signature import Signature
     from fibo_client.telemetry.tracer import SendSpan
 
-BUILD_SLICE: Final = 250
-"""The most messages that are built before the event loop gets its turn."""
+LARGE: Final = 4 * 1024
+"""After a message with so many bytes in its body, there is a look at the clock: large arguments take long to check."""
 
-BUILD_BYTES: Final = 192 * 1024
-"""The bytes in bodies after which it gets it sooner: large arguments take long to check."""
+MOMENT: Final = 0.05
+"""Seconds for which calls with the same timeout expire at the same time. The margin of their expiry is much longer."""
+
+_IDS: Final = 64
 
 MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""
 
 _OPTIONS: Final = frozenset(SendOptions.__annotations__)
-_UUIDS: Final = map(str, iter(uuid.uuid4, None))
 _NONE: Final[Mapping[str, Any]] = {}
 
 HIDDEN: Final = "<hidden>"
@@ -76,6 +78,10 @@ class Encoder:
         self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
         # With types: to Python 1 is True, and to a worker it is not.
         self._template = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._build)
+        self._prepared = functools.lru_cache(MAX_TEMPLATES, typed=True)(self._prepare)
+        self._moments: tuple[float, float, Moments] | None = None
+        # Ids are cut from much randomness at a time. A forked process may not use the client, so it repeats none.
+        self._ids = chain.from_iterable(iter(lambda: cut_ids(os.urandom(_IDS * ID_BYTES)), None))
 
     def one(
         self,
@@ -98,8 +104,8 @@ class Encoder:
         Raises:
             MessageError: A worker could not take the message.
         """
-        call = _Call(self, {**defaults, **signature.options, **options}, span)
-        message = call.message(signature, _UUIDS)
+        call = self._call({**defaults, **signature.options, **options}, span)
+        message = call.message(signature, self._ids)
         if len(message.body) > ALWAYS_FITS:
             self._broker.check(message)
         return message
@@ -152,28 +158,27 @@ class Encoder:
             MessageError: A worker could not take one of the messages, or two have the same id.
         """
         own: Mapping[str, Any] | None = None
-        ids = chain.from_iterable(_random_ids())
         portion: list[TaskMessage] = []
-        room = BUILD_BYTES
+        budget, weight = Budget(), 1
         own_ids: set[str] = set()
         for signature in signatures:
-            if room < 0 or len(portion) == BUILD_SLICE:
+            if budget.is_spent(weight):
                 yield portion
-                portion, room = [], BUILD_BYTES
-                await asyncio.sleep(0)
+                portion = []
+                await budget.pause()
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
-                call = _Call(self, {**defaults, **own, **options}, span)
+                call = self._call({**defaults, **own, **options}, span)
             if call.task_id is not None:
                 if call.task_id in own_ids:
                     raise MessageError(f"two of the messages have the same task_id, {call.task_id}; nothing was sent")
                 own_ids.add(call.task_id)
-            message = call.message(signature, ids)
+            message = call.message(signature, self._ids)
             size = len(message.body)
+            weight = EACH if size > LARGE else 1
             if size > ALWAYS_FITS:
                 self._broker.check(message)
             portion.append(message)
-            room -= size
         if portion:
             yield portion
 
@@ -187,77 +192,109 @@ class Encoder:
     def _build(self, task: str, queue: str, **options: Any) -> MessageTemplate:
         return build_template(task, queue=queue, origin=self._origin, **options)
 
+    def _call(self, options: dict[str, Any], span: SendSpan) -> _Call:
+        """Check the options of a call, which it takes for its own."""
+        task_id = check_name("task_id", options.pop("task_id")) if "task_id" in options else None
+        moments = self._when(options.pop("countdown", None), options.pop("eta", None), options.pop("expires", None))
+        try:
+            prepared = self._prepared(**options)
+        except TypeError:  # Some option cannot be hashed: headers are a dict.
+            prepared = self._prepare(**options)
+        # Most are not traced.
+        return _Call(prepared, task_id, moments, None if span is NOOP_SPAN else span.inject)
 
-class _Call:
-    """What the messages of one call have in common.
+    def _prepare(self, **options: Any) -> _Prepared:
+        return _Prepared(self, options)
+
+    def _when(self, countdown: float | None, eta: datetime | None, expires: float | datetime | None) -> Moments:
+        """Say when a task may run. What calls of one moment have in common is made once: it takes long."""
+        if countdown is not None or eta is not None or type(expires) is not float:
+            return encode_moments(datetime.now(UTC), countdown=countdown, eta=eta, expires=expires)
+        now, last = time.monotonic(), self._moments
+        if last is not None and last[0] == expires and now < last[1]:
+            return last[2]
+        moments = encode_moments(datetime.now(UTC), expires=expires)
+        self._moments = (expires, now + MOMENT, moments)
+        return moments
+
+
+class _Prepared:
+    """What calls with the same options have in common.
 
     Args:
-        encoder: Whose call it is.
-        options: The options, which it takes for its own.
-        span: Gives each message more headers.
+        encoder: Whose calls they are.
+        options: The options, which it takes for its own, without the id, and when the tasks may run.
     """
 
-    def __init__(self, encoder: Encoder, options: dict[str, Any], span: SendSpan) -> None:
+    def __init__(self, encoder: Encoder, options: dict[str, Any]) -> None:
         for name in options:
             if name not in _OPTIONS:
                 raise MessageError(
                     f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}. "
                     "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
                 )
-        self.task_id: str | None = check_name("task_id", options.pop("task_id")) if "task_id" in options else None
         self._queue = options.pop("queue", encoder.queue)
-        self._moments = encode_moments(
-            datetime.now(UTC),
-            countdown=options.pop("countdown", None),
-            eta=options.pop("eta", None),
-            expires=options.pop("expires", None),
-        )
         argsrepr, kwargsrepr = options.pop("argsrepr", None), options.pop("kwargsrepr", None)
-        self._argsrepr: str | None = encoder.default_repr if argsrepr is None else argsrepr
-        self._kwargsrepr: str | None = encoder.default_repr if kwargsrepr is None else kwargsrepr
+        self.argsrepr: str | None = encoder.default_repr if argsrepr is None else argsrepr
+        self.kwargsrepr: str | None = encoder.default_repr if kwargsrepr is None else kwargsrepr
         headers = options.pop("headers", None)
         self._own = {} if headers is None else check_headers(headers)
         self._nested: dict[str, Any] | None = self._own.pop(NESTED, None)
-        self._headers: Mapping[str, Any] = self._joined(_NONE) if headers else _NONE
+        self.headers: Mapping[str, Any] = self.joined(_NONE) if headers else _NONE
         self._options = options
-        self._compression: str | None = options.get("compression")
+        self.compression: str | None = options.get("compression")
         self._encoder = encoder
-        self._inject = None if span is NOOP_SPAN else span.inject  # Most are not traced.
+        self.types: JSONCodec = encoder.types
         self._templates: dict[str, MessageTemplate] = {}
-        self._task: object = object()  # The task of the last message; none so far.
+
+    def joined(self, added: Mapping[str, Any]) -> dict[str, Any]:
+        """Join a tracer's headers with the caller's."""
+        return {**self._own, **join_headers(self._own, self._nested, added)}
+
+    def template(self, task: str) -> MessageTemplate:
+        """Give the template for a task."""
+        template = self._templates.get(task) if isinstance(task, str) else None
+        if template is None:
+            template = self._encoder.template(task, self._queue, self._options)
+            if len(self._templates) < MAX_TEMPLATES:
+                self._templates[task] = template
+        return template
+
+
+class _Call:
+    """What the messages of one call have in common.
+
+    Attributes:
+        task_id: The id that the options have, for the only message.
+    """
+
+    def __init__(
+        self,
+        prepared: _Prepared,
+        task_id: str | None,
+        moments: Moments,
+        inject: Callable[[str, str], Mapping[str, Any]] | None,
+    ) -> None:
+        self.task_id: str | None = task_id
+        self._prepared = prepared
+        self._moments = moments
+        self._inject = inject
 
     def message(self, signature: Signature[Any], ids: Iterator[str]) -> TaskMessage:
         """Make one message, with the next id unless the options have one."""
+        prepared = self._prepared
         task, kwargs = signature.task, signature.kwargs
-        if task is not self._task:
-            self._use_template(task)
-        task_id = next(ids) if self.task_id is None else self.task_id
+        template = prepared.template(task)
+        task_id = self.task_id or next(ids)
         body, argsrepr, kwargsrepr = encode_arguments(
             signature.args,
             {} if kwargs is None else kwargs,
-            self._compression,
-            self._argsrepr,
-            self._kwargsrepr,
-            self._encoder.types,
+            prepared.compression,
+            prepared.argsrepr,
+            prepared.kwargsrepr,
+            prepared.types,
         )
-        headers = self._headers
+        headers = prepared.headers
         if self._inject is not None and (added := self._inject(task, task_id)):
-            headers = self._joined(added)
-        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, headers)
-
-    def _joined(self, added: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self._own, **join_headers(self._own, self._nested, added)}
-
-    def _use_template(self, task: str) -> None:
-        template = self._templates.get(task) if isinstance(task, str) else None
-        if template is None:
-            template = self._templates[task] = self._encoder.template(task, self._queue, self._options)
-        self._task, self._template = task, template
-
-
-def _random_ids() -> Iterator[list[str]]:
-    """Give ids without end, cut from more random bytes at a time the more are taken. None is kept for another call."""
-    count = 1
-    while True:
-        yield cut_ids(os.urandom(count * ID_BYTES))
-        count = min(4 * count, BUILD_SLICE)
+            headers = prepared.joined(added)
+        return TaskMessage(task_id, template, body, argsrepr, kwargsrepr, self._moments, headers)

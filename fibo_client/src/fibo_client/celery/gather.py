@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
 from fibo_client.celery.pending import is_final
 from fibo_client.errors import TaskRevokedError
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from fibo_client.celery.pending import Wait
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
+
+
+PIECE: Final = 256
+"""So many results are entered, and left, in one go."""
 
 
 async def look(session: Session, results: Sequence[Awaited]) -> dict[str, TaskMeta | Exception]:
@@ -90,23 +95,119 @@ async def gather(
         ClientStateError: One of them, or the client, was closed.
     """
     began = session.check().time()
-    outcomes = Outcomes(results, return_exceptions=return_exceptions)
-    known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
-    outcomes.take(known)
-    unsettled = {result.id: None for result in results if result.id not in known}
-    ended = outcomes.must_end or not unsettled
-    jobs = [] if ended else [job for job in {result.job for result in results if result.id in unsettled} if job]
-    wait = session.enter(
-        () if ended else unsettled,
-        timeout=timeout,
-        end_on_failure=not return_exceptions,
-        began=began,
-        jobs=jobs,
-    )
+    pieces: list[_Piece] = []
+    budget = Budget()
+    if len(results) > PIECE and timeout != 0:
+        session.check_room(len(results))  # Before any of them is awaited.
     try:
-        return await collect(session, wait, outcomes, began)
+        for start in range(0, len(results), PIECE):
+            pieces.append(_Piece(session, results[start : start + PIECE], timeout, began, start, return_exceptions))
+            if pieces[-1].outcomes.must_end:
+                break
+            if budget.is_spent(EACH):
+                await budget.pause()
+        await _follow(pieces)
+        return await _values(session, results, pieces, began)
     finally:
-        session.leave(wait, jobs)
+        session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
+
+
+class _Piece:
+    """Some of the results that are awaited together. Many at once would hold up the event loop.
+
+    Attributes:
+        start: The index of the first.
+        outcomes: Their values and errors.
+        jobs: The jobs that they are of, where another caller started them.
+        wait: The wait for them.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        results: Sequence[Awaited],
+        timeout: float | None,
+        began: float,
+        start: int,
+        return_exceptions: bool,
+    ) -> None:
+        self.start = start
+        self.outcomes = Outcomes(results, return_exceptions=return_exceptions)
+        known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
+        self.outcomes.take(known)
+        unsettled = {result.id: None for result in results if result.id not in known}
+        if self.outcomes.must_end:
+            unsettled = {}
+        self.jobs = [job for job in {each.job for each in results if each.id in unsettled} if job]
+        self.wait = session.enter(
+            unsettled,
+            timeout=timeout,
+            end_on_failure=not return_exceptions,
+            began=began,
+            jobs=self.jobs,
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is awaited."""
+        return self.wait.over or not self.wait.missing
+
+    def take(self) -> None:
+        """Turn what has arrived into values and errors."""
+        wait = self.wait
+        arrived, wait.arrived = wait.arrived, {}
+        self.outcomes.take(arrived)
+
+
+async def _follow(pieces: Sequence[_Piece]) -> None:
+    """Turn answers into values as they come, until no more is awaited, or an error ends it."""
+    loop, budget = asyncio.get_running_loop(), Budget()
+    going = list(pieces)
+    while going:
+        for piece in going:
+            if piece.wait.arrived:
+                piece.take()
+                if budget.is_spent(EACH):
+                    await budget.pause()
+            if piece.outcomes.must_end or piece.wait.error is not None:
+                return
+        going = [piece for piece in going if piece.wait.arrived or not piece.is_over]
+        news = loop.create_future()
+        for piece in going:
+            piece.wait.future = news
+        if going and not any(piece.wait.arrived or piece.is_over for piece in going):
+            await news
+
+
+async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Piece], began: float) -> list[Any]:
+    """Give the values, in order, or raise what ended the waits."""
+    budget = Budget()
+    for piece in pieces:
+        if piece.outcomes.must_end:
+            piece.outcomes.values()
+    for piece in pieces:
+        session.check_error(piece.wait)
+    late = [piece for piece in pieces if piece.outcomes.are_late]
+    if late and not late[0].outcomes.return_exceptions:
+        found: dict[int, Any] = {}
+        missing: list[int] = []
+        for piece in pieces:
+            piece.outcomes.sort_out(piece.start, found, missing)
+            if budget.is_spent(EACH):
+                await budget.pause()
+        expired = any(piece.outcomes.has_expired for piece in late)
+        facts = session.facts(late[0].wait, asyncio.get_running_loop().time() - began)
+        timed_out = timeout_error(late[0].wait, facts, results, missing, found, expired=expired)
+        raise timed_out
+    values: list[Any] = []
+    for piece in pieces:
+        if piece.outcomes.are_late:
+            facts = session.facts(piece.wait, asyncio.get_running_loop().time() - began)
+            piece.outcomes.give_up(piece.wait, facts)
+        values += piece.outcomes.values()
+        if budget.is_spent(EACH):
+            await budget.pause()
+    return values
 
 
 def conclude(

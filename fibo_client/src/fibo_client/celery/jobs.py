@@ -133,35 +133,38 @@ class Job(Wait):
         """Whether there is something to give to the broker."""
         return bool(self.again) or self.next < len(self.messages)
 
-    def take(self, count: int, size: int) -> list[TaskMessage]:
-        """Take what is to be given to the broker next: so many messages, and bytes in their bodies, at most.
-
-        What is taken may have been sent, until the broker says something else.
+    def take(self, count: int, size: int) -> Part:
+        """Take what is to be given to the broker next. It may have been sent, until the broker says something else.
 
         Args:
             count: The most messages.
             size: The most bytes in their bodies, unless a single one has more.
 
         Returns:
-            The messages; at least one, where there is one.
+            The messages; at least one.
         """
-        again, start = self.again, self.next
-        portion = again[:count] if again else self.messages[start : start + count]
-        taken = 0
-        for message in portion:
-            size -= len(message.body)
-            if size < 0 and taken:
+        source = self.again or self.messages
+        start = 0 if self.again else self.next
+        uncertain, unknown = self.uncertain, self.unknown
+        part = Part(self)
+        for message in source[start : start + count]:
+            length = len(message.body)
+            if part.size + length > size and part.messages:
                 break
-            taken += 1
-        portion = portion[:taken]
-        if again:
-            del again[:taken]
+            part.size += length
+            part.messages.append(message)
+            task_id = message.id
+            if task_id not in unknown:
+                part.new.add(task_id)
+                unknown.add(task_id)
+            uncertain[task_id] = message
+        part.left = len(part.messages)
+        if self.again:
+            del self.again[: part.left]
         else:
-            self.next += taken
-        for message in portion:
-            self.uncertain[message.id] = message
-            self.unknown.add(message.id)
-        return portion if isinstance(portion, list) else list(portion)
+            self.next += part.left
+        self.in_flight += 1
+        return part
 
     @property
     def was_not_sent(self) -> PublishFailure | None:
@@ -211,3 +214,24 @@ class Job(Wait):
             return PublishUnknownError(reason, self.remaining)
         refused = self.failure is not None and self.failure.refused
         return PublishError(reason, self.remaining, refused=refused)
+
+
+class Part:
+    """Messages of one job that the broker was given together.
+
+    Attributes:
+        job: The job.
+        messages: The messages.
+        size: The bytes in their bodies.
+        new: The ids of those that had certainly not been sent before.
+        left: Of how many it is not known what became of them.
+    """
+
+    __slots__ = ("job", "left", "messages", "new", "size")
+
+    def __init__(self, job: Job) -> None:
+        self.job: Job = job
+        self.messages: list[TaskMessage] = []
+        self.size: int = 0
+        self.new: set[str] = set()
+        self.left: int = 0

@@ -157,15 +157,17 @@ class Outcomes:
 
     Attributes:
         must_end: Whether an error ends the wait.
+        return_exceptions: See above.
+        has_expired: Whether a worker found one of the tasks expired.
     """
 
     def __init__(self, results: Sequence[Awaited], *, return_exceptions: bool, expiry_is_timeout: bool = False) -> None:
         self._results = results
-        self._return_exceptions = return_exceptions
+        self.return_exceptions: bool = return_exceptions
         self._expiry_is_timeout = expiry_is_timeout
         self._values: dict[int, Any] = {}
         self._errors: dict[int, FiboError] = {}
-        self._expired = False
+        self.has_expired: bool = False
         self.must_end: bool = False
         self._places: dict[str, int] = {}
         self._places_again: dict[str, list[int]] = {}  # Somebody may ask for one task twice.
@@ -194,10 +196,10 @@ class Outcomes:
             self._values[index] = value_of(answer, result.task, result.decode, result.queue)
         except FiboError as error:
             if (self._expiry_is_timeout or result.expiry_is_timeout) and has_expired(error):
-                self._expired = True
+                self.has_expired = True
             else:
                 self._errors[index] = error
-                self.must_end = not self._return_exceptions
+                self.must_end = not self.return_exceptions
 
     def give_up(self, wait: Wait, facts: Facts) -> None:
         """Time is up: raise that, or put an error in the place of each value that is missing.
@@ -211,12 +213,22 @@ class Outcomes:
         """
         found = self._values | self._errors
         late = [index for index in range(len(self._results)) if index not in found]
-        if not self._return_exceptions:
+        if not self.return_exceptions:
             finished = {index: found[index] for index in sorted(found)}
-            error = timeout_error(wait, facts, self._results, late, finished, expired=self._expired)
+            error = timeout_error(wait, facts, self._results, late, finished, expired=self.has_expired)
             raise error
         for index in late:
-            self._errors[index] = timeout_error(wait, facts, [self._results[index]], [0], {}, expired=self._expired)
+            self._errors[index] = timeout_error(wait, facts, [self._results[index]], [0], {}, expired=self.has_expired)
+
+    def sort_out(self, start: int, found: dict[int, Any], missing: list[int]) -> None:
+        """Add what came, by index, and the indexes of what did not. The first index is ``start``."""
+        for index in range(len(self._results)):
+            if index in self._values:
+                found[start + index] = self._values[index]
+            elif index in self._errors:
+                found[start + index] = self._errors[index]
+            else:
+                missing.append(start + index)
 
     def values(self) -> list[Any]:
         """Give the values, in order, or raise the first error in order, unless errors stand in the places of values.

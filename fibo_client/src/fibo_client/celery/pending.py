@@ -19,15 +19,21 @@ from fibo_client.celery.protocol.states import READY_STATES
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from fibo_client.celery.protocol.meta import TaskMeta
 
 LAST_LOOK: Final = 0.05
 """How long before a deadline the last read begins, in seconds; with a shorter timeout, after half of it."""
 
+MAX_LOOKS: Final = 500
+"""About how many last reads are asked for before the event loop gets its turn."""
+
 GRACE: Final = 0.04
 """How long after a deadline a last read that is under way is waited for, in seconds."""
+
+
+_SHARDS: Final = 64
 
 
 class PendingTask:
@@ -43,9 +49,25 @@ class PendingTask:
         is_first_read: Whether the next read is the first one, from which there is something to learn.
         pushed: Whether its result is pushed.
         pushed_at: When a state of it was pushed last.
+        subscribed_at: When its subscription left, with a read behind it.
+        before: The one that somebody began to await before it, among those that are awaited still.
+        after: The one after it.
     """
 
-    __slots__ = ("due", "id", "is_first_read", "looked", "meta", "pause", "pushed", "pushed_at", "waits")
+    __slots__ = (
+        "after",
+        "before",
+        "due",
+        "id",
+        "is_first_read",
+        "looked",
+        "meta",
+        "pause",
+        "pushed",
+        "pushed_at",
+        "subscribed_at",
+        "waits",
+    )
 
     def __init__(self, task_id: str) -> None:
         self.id: str = task_id
@@ -57,6 +79,9 @@ class PendingTask:
         self.is_first_read: bool = False
         self.pushed: bool = False
         self.pushed_at: float = -math.inf
+        self.subscribed_at: float = -math.inf
+        self.before: PendingTask | None = None
+        self.after: PendingTask | None = None
 
 
 class Wait:
@@ -146,17 +171,61 @@ class Due(NamedTuple):
     more: bool
 
 
-class PendingTasks(dict[str, PendingTask]):
-    """The tasks that somebody awaits, by id, in the order in which somebody began to."""
+class PendingTasks:
+    """The tasks that somebody awaits, by id, and in the order in which somebody began to.
+
+    Several dicts hold them: one with a hundred thousand would take milliseconds whenever it grows.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._shards: list[dict[str, PendingTask]] = [{} for _ in range(_SHARDS)]
+        self._first: PendingTask | None = None
+        self._last: PendingTask | None = None
+        self._count = 0
         # Waits with a deadline by number, and when each is due: for its last look, then for its end. The heap has only
         # numbers: one that is over stays in it for a while, and must not keep its answers alive.
         self._timed: dict[int, Wait] = {}
         self._heap: list[tuple[float, int, bool]] = []
         self._overdue: deque[int] = deque()
         self._numbers = itertools.count(1)
+
+    def get(self, task_id: str) -> PendingTask | None:
+        """Give the record of a task; None if nobody awaits it."""
+        return self._shards[hash(task_id) % _SHARDS].get(task_id)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PendingTask]:
+        task = self._first
+        while task is not None:
+            yield task
+            task = task.after
+
+    def _add(self, task_id: str) -> PendingTask:
+        task = self._shards[hash(task_id) % _SHARDS][task_id] = PendingTask(task_id)
+        task.before = self._last
+        if self._last is None:
+            self._first = task
+        else:
+            self._last.after = task
+        self._last = task
+        self._count += 1
+        return task
+
+    def _remove(self, task: PendingTask) -> None:
+        del self._shards[hash(task.id) % _SHARDS][task.id]
+        before, after = task.before, task.after
+        if before is None:
+            self._first = after
+        else:
+            before.after = after
+        if after is None:
+            self._last = before
+        else:
+            after.before = before
+        task.before = task.after = None
+        self._count -= 1
 
     def has(self, task: PendingTask) -> bool:
         """Tell whether somebody awaits a task by this record. Since it was read, there may be another one of its id."""
@@ -168,7 +237,7 @@ class PendingTasks(dict[str, PendingTask]):
         for task_id in task_ids:
             task = self.get(task_id)
             if task is None:
-                task = self[task_id] = PendingTask(task_id)
+                task = self._add(task_id)
                 new.append(task)
             if task_id not in wait.missing:
                 wait.missing[task_id] = task
@@ -199,7 +268,7 @@ class PendingTasks(dict[str, PendingTask]):
                         wait.changes.append(answer)
                         wait.wake()
             return []
-        del self[task.id]
+        self._remove(task)
         free = [task]
         waits, task.waits = task.waits, []  # It may stay subscribed to, and must not keep their answers alive.
         for wait in waits:
@@ -210,7 +279,7 @@ class PendingTasks(dict[str, PendingTask]):
         """Take note of a read that showed nothing final; return the tasks of which only a look was wanted."""
         free = []
         for task in tasks:
-            if not self.has(task):
+            if self.get(task.id) is not task:
                 continue
             task.looked = began
             content = []
@@ -222,7 +291,7 @@ class PendingTasks(dict[str, PendingTask]):
                 task.waits.remove(wait)
                 free += self._settle(wait, task, pending(task.id) if absent or task.meta is None else task.meta)
             if not task.waits:
-                del self[task.id]
+                self._remove(task)
                 free.append(task)
         return free
 
@@ -250,7 +319,7 @@ class PendingTasks(dict[str, PendingTask]):
     @property
     def waits(self) -> list[Wait]:
         """All who wait, each once."""
-        return list({id(wait): wait for task in self.values() for wait in task.waits}.values())
+        return list({id(wait): wait for task in self for wait in task.waits}.values())
 
     def advance(self, now: float, limit: int) -> Due:
         """Ask for the last looks that are due, and end the waits whose deadline has passed, at most so many at a time.
@@ -264,7 +333,7 @@ class PendingTasks(dict[str, PendingTask]):
         """
         last_looks: dict[str, PendingTask] = {}
         is_late = False
-        while (moment := self.next_moment()) is not None and moment <= now:
+        while (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS:
             _, number, is_look = heapq.heappop(self._heap)
             wait = self._timed[number]
             if is_look:
@@ -273,6 +342,7 @@ class PendingTasks(dict[str, PendingTask]):
                 heapq.heappush(self._heap, (wait.deadline, number, False))
             else:
                 self._overdue.append(number)
+        more = moment is not None and moment <= now
         free: list[PendingTask] = []
         for _ in range(len(self._overdue)):
             number = self._overdue.popleft()
@@ -288,7 +358,7 @@ class PendingTasks(dict[str, PendingTask]):
             limit -= 1
             if not limit:
                 return Due(list(last_looks.values()), is_late, free, more=bool(self._overdue))
-        return Due(list(last_looks.values()), is_late, free, more=False)
+        return Due(list(last_looks.values()), is_late, free, more=more)
 
     def next_moment(self) -> float | None:
         """Tell when `advance` has something to do; None is never. A wait that is overdue has `GRACE`."""
@@ -320,7 +390,7 @@ class PendingTasks(dict[str, PendingTask]):
         for task in wait.missing.values():
             task.waits.remove(wait)
             if not task.waits and self.has(task):
-                del self[task.id]
+                self._remove(task)
                 free.append(task)
         return free
 

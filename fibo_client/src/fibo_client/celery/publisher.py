@@ -12,19 +12,18 @@ import contextvars
 import logging
 import math
 from collections import deque
-from functools import partial
 from itertools import islice
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
+from fibo_client.celery.budget import Budget
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from fibo_client.celery.brokers.base import Broker
-    from fibo_client.celery.jobs import Job, PublishFailure
+    from fibo_client.celery.jobs import Job, Part, PublishFailure
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.reader import Reader
 
@@ -42,33 +41,11 @@ MAX_BYTES: Final = 256 * 1024
 MAX_RECENT: Final = 1000
 """How many ids are remembered of what was sent, for `diagnose`."""
 
-_id_of: Final = attrgetter("id")
-_queue_of: Final = attrgetter("template.queue")
-_CLOSED: Final = "the client was closed"
 _WITHDRAWN: Final = "it was withdrawn"
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _LAST_TRY: Final = 0.1
 _GIVE_UP: Final = 0.01
-
-
-class _Part(NamedTuple):
-    """Messages of one job that were given to the broker together.
-
-    Attributes:
-        job: The job.
-        messages: The messages.
-        new: The ids of those that had certainly not been sent before.
-    """
-
-    job: Job
-    messages: Sequence[TaskMessage]
-    new: set[str]
-
-    @property
-    def size(self) -> int:
-        """The bytes in their bodies."""
-        return sum(len(message.body) for message in self.messages)
 
 
 class Publisher:
@@ -94,6 +71,7 @@ class Publisher:
         self._context = contextvars.Context()  # What is done for all is not done in the context of one.
         self._is_scheduled = False
         self._preparing: asyncio.Task[None] | None = None
+        self._given: dict[int, Part] = {}  # By identity: two callers may have given their tasks the same id.
         self._parts = 0
         self._bytes = 0
         self._reached = False
@@ -126,15 +104,21 @@ class Publisher:
         job.attempts += 1
         job.queued, job.halted = True, False
         (self._small if len(job.messages) <= PORTION else self._large).append(job)
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._flush, context=self._context)
+        if not self._parts and not self._is_scheduled and not self._preparing:
+            self._flush()  # A turn of the event loop is saved. Those who come while this is under way go together.
+        else:
+            self._schedule()
 
     def withdraw(self, job: Job) -> None:
         """Send no more of a job. A command that is under way is completed all the same."""
         job.withdrawn = True
         if not job.in_flight and not job.sending_ended:
             self._end(job, job.failure or job.publish_error(_WITHDRAWN))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be sent."""
+        return not self._unfinished
 
     @property
     def unsent(self) -> int:
@@ -152,8 +136,21 @@ class Publisher:
                     self._prepare(), name="fibo_client.publisher", context=contextvars.Context()
                 )
             return
-        while parts := self._take():
-            self._publish(parts)
+        budget = Budget()
+        while messages := self._take():
+            try:
+                self._broker.publish(messages, self)
+            except Exception as error:
+                logger.exception("publishing failed")
+                self.failed(messages, PublishUnknownError(f"{type(error).__name__}: {error}", []))
+            if budget.is_spent(len(messages)):
+                self._schedule()
+                break
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush, context=self._context)
 
     async def _prepare(self) -> None:
         error: TransportError | None = None
@@ -177,105 +174,81 @@ class Publisher:
                     self._settle_if_over(job)
         self._flush()
 
-    def _take(self) -> list[_Part]:
+    def _take(self) -> list[TaskMessage]:
         """Take a portion of the jobs in order, the small ones first, as far as there is room."""
-        parts: list[_Part] = []
-        count, size = PORTION, MAX_BYTES - self._bytes
+        messages: list[TaskMessage] = []
+        given = self._given
         for jobs in (self._small, self._large):
-            while jobs and count and size > 0 and self._parts < MAX_IN_FLIGHT:
+            while jobs and self._parts < MAX_IN_FLIGHT and self._bytes < MAX_BYTES and len(messages) < PORTION:
                 job = jobs[0]
                 if job.sending_ended or job.withdrawn or job.halted:
-                    self._pop(jobs)
+                    jobs.popleft().queued = False
                     self._settle_if_over(job)
                     continue
-                before = set(job.unknown)
-                part = _Part(job, messages := job.take(count, size), {message.id for message in messages} - before)
-                job.in_flight += 1
-                if not job.has_more:
-                    self._pop(jobs)
+                part = job.take(PORTION - len(messages), MAX_BYTES - self._bytes)
+                if not job.again and job.next == len(job.messages):
+                    jobs.popleft().queued = False
                 elif jobs is self._large:
                     jobs.rotate(-1)
-                parts.append(part)
                 self._parts += 1
                 self._bytes += part.size
-                size -= part.size
-                count -= len(messages)
-        return parts
+                messages += part.messages
+                for message in part.messages:
+                    given[id(message)] = part
+        return messages
 
-    def _publish(self, parts: Sequence[_Part]) -> None:
-        single = parts[0] if len(parts) == 1 else None
-        messages = single.messages if single else [message for part in parts for message in part.messages]
-        # By identity: two callers may have given their tasks the same id.
-        owners = {} if single else {id(message): part for part in parts for message in part.messages}
-        try:
-            publications = list(self._broker.publish(messages))
-        except Exception as error:
-            logger.exception("publishing failed")
-            for part in parts:
-                self._failed(part, part.messages, PublishUnknownError(f"{type(error).__name__}: {error}", []))
-                self._came_back(part)
-            return
-        left = {id(part): len(part.messages) for part in parts}
-        for some, outcome in publications:
-            outcome.add_done_callback(partial(self._ended, some, single, owners, left))
+    # What the broker says.
 
-    def _ended(
-        self,
-        messages: Sequence[TaskMessage],
-        single: _Part | None,
-        owners: dict[int, _Part],
-        left: dict[int, int],
-        outcome: asyncio.Future[None],
-    ) -> None:
-        """Take the outcome of a publication."""
-        error = PublishUnknownError(_CLOSED, []) if outcome.cancelled() else outcome.exception()
-        for part, some in ((single, messages),) if single else _by_part(messages, owners):
-            if error is None:
-                self._sent(part.job, some)
-            elif isinstance(error, (PublishError, PublishUnknownError)):
-                self._failed(part, some, error)
-            else:
-                logger.error("publishing failed", exc_info=error)
-                self._failed(part, some, PublishUnknownError(f"{type(error).__name__}: {error}", []))
-            left[id(part)] -= len(some)
-            if not left[id(part)]:
+    def sent(self, messages: Sequence[TaskMessage]) -> None:
+        """See `Sender.sent`."""
+        self._reached = True
+        self.published += len(messages)
+        given, recent = self._given, self.recent
+        for message in messages:
+            part = given.pop(id(message))
+            job, task_id = part.job, message.id
+            job.unknown.discard(task_id)
+            job.uncertain.pop(task_id, None)
+            recent[task_id] = message.template.queue
+            part.left -= 1
+            if not part.left:
                 self._came_back(part)
+        if len(recent) > MAX_RECENT + PORTION:
+            for task_id in list(islice(recent, len(recent) - MAX_RECENT)):
+                del recent[task_id]
         if (self._small or self._large) and not self._is_scheduled:
             self._flush()
 
-    def _came_back(self, part: _Part) -> None:
+    def failed(self, messages: Sequence[TaskMessage], error: PublishFailure) -> None:
+        """See `Sender.failed`."""
+        was_sent = isinstance(error, PublishUnknownError)
+        for message in messages:
+            part = self._given.pop(id(message))
+            job = part.job
+            job.failure = error
+            job.halted = job.halted or not error.refused
+            if not was_sent and message.id in part.new:
+                job.unknown.discard(message.id)
+            part.left -= 1
+            if not part.left:
+                self._came_back(part)
+        if self._small or self._large:
+            self._schedule()
+
+    def _came_back(self, part: Part) -> None:
         """Take note that nothing of a part is under way any more."""
         job = part.job
         self._parts -= 1
         self._bytes -= part.size
         job.in_flight -= 1
-        self._settle_if_over(job)
-
-    def _pop(self, jobs: deque[Job]) -> None:
-        jobs.popleft().queued = False
+        if not (job.in_flight or job.queued or job.uncertain or job.sending_ended):
+            self._finish(job, None)
+        else:
+            self._settle_if_over(job)
 
     def _settle_if_over(self, job: Job) -> None:
         if not (job.in_flight or job.queued or job.sending_ended):
             self._settle(job)
-
-    def _sent(self, job: Job, messages: Sequence[TaskMessage]) -> None:
-        self._reached = True
-        self.published += len(messages)
-        recent, unknown, uncertain = self.recent, job.unknown, job.uncertain
-        for message in messages:
-            task_id = message.id
-            unknown.discard(task_id)
-            uncertain.pop(task_id, None)
-            recent[task_id] = message.template.queue
-        if len(recent) > MAX_RECENT + PORTION:
-            for task_id in list(islice(recent, len(recent) - MAX_RECENT)):
-                del recent[task_id]
-
-    def _failed(self, part: _Part, messages: Sequence[TaskMessage], error: PublishFailure) -> None:
-        part.job.failure = error
-        part.job.halted = part.job.halted or not error.refused
-        if isinstance(error, PublishError):
-            part.job.unknown.difference_update(part.new.intersection(map(_id_of, messages)))
 
     def _settle(self, job: Job) -> None:
         """Take note that an attempt to send a job has ended: it is sent, or is tried again, or has failed."""
@@ -334,12 +307,3 @@ class Publisher:
         left = len(job.uncertain) + len(job.messages) - job.next
         was_tried = job.next > 0 or job.failure is not None
         job.span.end(sent=len(job.messages) - left, failed=left if was_tried else 0, error=error)
-
-
-def _by_part(messages: Sequence[TaskMessage], owners: dict[int, _Part]) -> Iterable[tuple[_Part, list[TaskMessage]]]:
-    """Group messages by what they are parts of."""
-    groups: dict[int, tuple[_Part, list[TaskMessage]]] = {}
-    for message in messages:
-        part = owners[id(message)]
-        groups.setdefault(id(part), (part, []))[1].append(message)
-    return groups.values()

@@ -10,11 +10,11 @@ import asyncio
 import contextvars
 import logging
 import math
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.pending import PendingTasks
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.meta import decode_meta
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("fibo_client")
 
-SLICE: Final = 256
-"""The most answers, and the most deadlines, that are settled before the event loop gets its turn."""
+SLICE: Final = 64
+"""The most deadlines that are passed, and empty answers that are taken, between two looks at the clock."""
 
 MAX_ADDED: Final = 250
 """The most ids in one SUBSCRIBE."""
@@ -46,8 +46,8 @@ MAX_STALE: Final = 64
 STALE_FOR: Final = 1.0
 """The most seconds that one stays so: they are dropped together, not each with a command of its own."""
 
-LARGE_REPLY: Final = 64 * 1024
-"""A reply of so many bytes is decoded in an iteration of the loop of its own."""
+LARGE_REPLY: Final = 4 * 1024
+"""After a reply of so many bytes, there is a look at the clock."""
 
 _FIRST_READ_WHEN_SUBSCRIBING: Final = 0.05
 """Seconds until the first read of what is about to be subscribed to. It comes sooner with the confirmation."""
@@ -103,6 +103,7 @@ class Reader:
         self._subscription: Subscription | None = None
         self._gone: asyncio.Future[TransportError]
         self._is_update_scheduled = False
+        self._looks = 0  # How many updates have not been confirmed.
         self._update_timer = Timer(self._update)
         self._context = contextvars.Context()  # What is done for all is not done in the context of one.
 
@@ -160,7 +161,7 @@ class Reader:
         if not job.awaits:
             self.awaited.finish(job)
         else:  # By id: who sent them may have left meanwhile, and somebody else may wait.
-            self._begin([task for task_id in job.awaits if (task := self.awaited.get(task_id))], first=None)
+            self._begin(filter(None, map(self.awaited.get, job.awaits)), first=None)
 
     def leave(self, wait: Wait) -> None:
         """Let a caller wait no longer, over or not."""
@@ -178,7 +179,9 @@ class Reader:
             moment = first
             if task.pushed:  # What nobody has looked at since may have been there for long.
                 moment = self._config.longest_poll if task.looked > -math.inf else first or AFTER_PUSH
-            elif self._subscription is not None and self._has_push(task):
+            elif self._subscription is not None and (
+                task.id in self._to_subscribe or self._subscribed.get(task.id) is task
+            ):
                 moment = _FIRST_READ_WHEN_SUBSCRIBING
             self._schedule.add(task, now, first=moment, place=place)
             soonest = min(soonest, task.due or soonest)
@@ -226,25 +229,29 @@ class Reader:
             logger.debug("results can be read again")
         absent = [task for task, payload in zip(batch, replies, strict=True) if payload is None]
         unfinished = await self._settle(batch, replies, began) if len(absent) < len(batch) else []
-        self._forget(self.awaited.looked(absent, began, absent=True))
-        self._forget(self.awaited.looked(unfinished, began))
-        now = self._loop.time()
-        self._schedule.missed(absent, now)
-        self._schedule.missed(unfinished, now)
+        budget = Budget()
+        for tasks, is_absent in ((absent, True), (unfinished, False)):
+            for start in range(0, len(tasks), SLICE):
+                some = tasks[start : start + SLICE]
+                self._forget(self.awaited.looked(some, began, absent=is_absent))
+                self._schedule.missed(some, self._loop.time())
+                if budget.is_spent(len(some)):
+                    await budget.pause()
         self._advance()
 
     async def _settle(
         self, batch: Sequence[PendingTask], replies: Sequence[bytes | ResultTooLargeError | None], began: float
     ) -> list[PendingTask]:
-        """Settle what came, in slices; return the tasks whose state is not final."""
+        """Settle what came; return the tasks whose state is not final."""
         count = size = 0
         unfinished = []
+        budget = Budget()
         for task, payload in zip(batch, replies, strict=True):
             if payload is None:
                 continue
             length = self._config.max_result_bytes if isinstance(payload, ResultTooLargeError) else len(payload)
-            if count and (length >= LARGE_REPLY or count % SLICE == 0):
-                await asyncio.sleep(0)
+            if budget.is_spent(EACH if length >= LARGE_REPLY else 1):
+                await budget.pause()
             count += 1
             size += length
             self._arrive(task.id, payload, began)
@@ -335,13 +342,16 @@ class Reader:
             if before is None:
                 self._to_subscribe[task.id] = task
             else:  # It is awaited again.
-                task.pushed = before.pushed
+                task.pushed, task.subscribed_at = before.pushed, before.subscribed_at
                 self._subscribed[task.id] = task
                 self._stale.pop(task.id, None)
         if self._subscription is None:
             self._wanted.set()
         elif self._to_subscribe:
-            self._schedule_update()
+            if self._looks:
+                self._schedule_update()
+            elif not self._is_update_scheduled:
+                self._update()  # A turn of the event loop is saved. Those who come while it looks go together.
 
     def _schedule_update(self) -> None:
         if not self._is_update_scheduled:
@@ -373,34 +383,39 @@ class Reader:
         if not add and not drop:
             return
         self._subscribed |= add
+        for task in add.values():
+            task.subscribed_at = now
+        self._looks += bool(add)
         try:
-            look = subscription.update(list(add), drop)
+            subscription.update(list(add), drop)
         except TransportError as error:
             self.lost(error)
-            return
-        if add:
-            look.add_done_callback(partial(self._looked, list(add.values()), now))
 
-    def _looked(self, tasks: Sequence[PendingTask], began: float, look: asyncio.Future[list[Stored] | None]) -> None:
-        """Take what was stored when the subscription began."""
-        if look.cancelled():
-            return  # The subscription is lost, and says so.
-        error = look.exception()
-        if isinstance(error, TransportError):
-            self.lost(error)
-            return
-        stored, now = look.result(), self._loop.time()
-        for task in tasks:
-            if self._subscribed.get(task.id) is task:
-                self._schedule.set_pushed(task, now, pushed=True, looked=stored is not None)
+    def looked(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
+        """See `Subscriber.looked`."""
+        if self._subscription is None:
+            return  # It is lost, or was refused.
+        self._looks -= 1
+        now = self._loop.time()
         if stored is None:
+            for task_id in task_ids:
+                if task := self._subscribed.get(task_id):
+                    self._schedule.set_pushed(task, now, pushed=True)
             self._read_timer.set_by(self._schedule.next_due())
             return
         self.polls += 1
-        for task, payload in zip(tasks, stored, strict=True):
-            if payload is not None:
-                self._arrive(task.id, payload, began)
-        self._forget(self.awaited.looked(tasks, began, absent=True))
+        absent = []
+        for task_id, payload in zip(task_ids, stored, strict=True):
+            task = self._subscribed.get(task_id)
+            if task is None:
+                continue
+            self._schedule.set_pushed(task, now, pushed=True, looked=True)
+            if payload is None:
+                absent.append(task)
+            else:
+                self._arrive(task_id, payload, task.subscribed_at)
+        if absent:
+            self._forget(self.awaited.looked(absent, absent[0].subscribed_at, absent=True))
 
     def pushed(self, task_id: str, payload: bytes) -> None:
         """See `Subscriber.pushed`."""
@@ -412,6 +427,7 @@ class Reader:
         if self._subscription is None:
             return
         self._subscription = None
+        self._looks = 0
         self._gone.set_result(error)
         now = self._loop.time()
         for task_id, task in self._subscribed.items():

@@ -22,7 +22,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from fibo_client.celery.pending import PendingTask
 
@@ -37,6 +37,12 @@ LONGEST_FIRST: Final = 0.005
 
 AFTER_PUSH: Final = 0.005
 """Seconds between the beginning of push and the one read that makes up for what was stored before it."""
+
+MAX_TAKEN: Final = 1000
+"""The most entries, outdated ones included, that are looked at before the event loop gets its turn."""
+
+RECHECK: Final = 5.0
+"""Seconds after which a plan is looked at, though its time may come later."""
 
 MAX_WIDTH: Final = 500
 """The most results in one read."""
@@ -57,11 +63,11 @@ class Schedule:
         poll_max: The longest pause, in seconds.
     """
 
-    def __init__(self, tasks: Mapping[str, PendingTask], *, poll_min: float, poll_max: float) -> None:
+    def __init__(self, tasks: Iterable[PendingTask], *, poll_min: float, poll_max: float) -> None:
         self._tasks = tasks
         self._poll_min = poll_min
         self._poll_max = poll_max
-        self._heap: list[tuple[float, int, PendingTask]] = []
+        self._heap: list[tuple[float, int, float, PendingTask]] = []
         self._count = itertools.count()
         self._bytes = 0.0
         self._first = poll_min
@@ -86,21 +92,19 @@ class Schedule:
             task.is_first_read = first is None and not place
             if first is None:
                 first = task.pause if place else self._first
-            self._plan(task, now + first)
+            self._plan(task, now + first, now)
 
     def remove(self, task: PendingTask) -> None:
         """Stop reading a result."""
         if task.is_first_read and task.due == math.inf:  # It is being read, and it is there.
             self._first = max(self._first * _SOONER, self._poll_min)
         task.due = None
-        if len(self._heap) > 64 and len(self._heap) > 4 * len(self._tasks):
-            self._sweep()
 
     def hurry(self, task: PendingTask, now: float) -> None:
         """Read a result at the next opportunity, also one whose task may not have been sent yet."""
         self.add(task, now, first=0.0)
         if task.due is not None and task.due > now:
-            self._plan(task, now)
+            self._plan(task, now, now)
 
     def set_pushed(self, task: PendingTask, now: float, *, pushed: bool, looked: bool = False) -> None:
         """Tell whether a result is pushed. It is read once more, for it may have been stored before.
@@ -113,7 +117,7 @@ class Schedule:
             task.is_first_read = False
             task.pause = self._poll_max if looked else self._poll_min
             first = self._poll_max if looked else AFTER_PUSH
-            self._plan(task, now + first if pushed else now)
+            self._plan(task, now + first if pushed else now, now)
 
     def take(self, now: float) -> list[PendingTask]:
         """Choose what the next read asks for.
@@ -130,11 +134,17 @@ class Schedule:
         if not heap or heap[0][0] > now:
             return batch
         width = self.width
-        while heap and heap[0][0] <= now and len(batch) < width:
-            due, _, task = heapq.heappop(heap)
-            if task.due == due:
+        for _ in range(MAX_TAKEN):
+            if not heap or heap[0][0] > now or len(batch) >= width:
+                break
+            _, _, due, task = heapq.heappop(heap)
+            if task.due != due:
+                continue  # It is gone, or planned anew.
+            if due <= now:
                 task.due = math.inf
                 batch.append(task)
+            else:
+                self._push(task, due, now)
         return batch
 
     def missed(self, tasks: Iterable[PendingTask], now: float) -> None:
@@ -147,7 +157,7 @@ class Schedule:
             if task.is_first_read:
                 task.is_first_read = False
                 self._first = min(self._first * _LATER, max(LONGEST_FIRST, self._poll_min), self._poll_max)
-            self._plan(task, _on_grid(now + task.pause, task.pause))
+            self._plan(task, _on_grid(now + task.pause, task.pause), now)
             task.pause = min(task.pause * GROWTH, self._poll_max)
 
     def arrived(self, count: int, size: int, now: float) -> None:
@@ -161,28 +171,29 @@ class Schedule:
         self._bytes += _SMOOTHING * (size / count - self._bytes)
         pace = min(PACE, self._poll_max)
         due = math.ceil(now / pace + 1) * pace  # The same for all that are pulled forward meanwhile: one read for many.
-        for task in itertools.islice(self._tasks.values(), 2 * count + _HEAD):
+        for task in itertools.islice(self._tasks, 2 * count + _HEAD):
             if task.pushed or task.due is None:
                 continue
             task.pause = min(task.pause, pace)
             if due < task.due < math.inf:
-                self._plan(task, due)
+                self._plan(task, due, now)
 
     def next_due(self) -> float | None:
-        """Tell when the next read is due. None is never."""
+        """Tell when `take` is to be asked next. None is never."""
         heap = self._heap
-        while heap and heap[0][2].due != heap[0][0]:
+        for _ in range(MAX_TAKEN):
+            if not heap or heap[0][3].due == heap[0][2]:
+                break
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def _plan(self, task: PendingTask, due: float) -> None:
+    def _plan(self, task: PendingTask, due: float, now: float) -> None:
         task.due = due
-        heapq.heappush(self._heap, (due, next(self._count), task))
+        self._push(task, due, now)
 
-    def _sweep(self) -> None:
-        """Drop what is outdated, so that the heap stays in proportion to what is awaited."""
-        self._heap = [entry for entry in self._heap if entry[2].due == entry[0]]
-        heapq.heapify(self._heap)
+    def _push(self, task: PendingTask, due: float, now: float) -> None:
+        # What is outdated stays in the heap until its time comes, which is soon: so nothing is ever swept in one go.
+        heapq.heappush(self._heap, (min(due, now + RECHECK), next(self._count), due, task))
 
 
 def _on_grid(moment: float, pause: float) -> float:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
 
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.cleaner import Cleaner
 from fibo_client.celery.config import EXPIRY_MARGIN
 from fibo_client.celery.encoder import Encoder
@@ -139,7 +140,7 @@ class Session:
 
     def _keep_alive(self) -> None:
         """See that connections are well while somebody waits. While nobody does, no command is sent."""
-        if self._reader.awaited or self._publisher.unsent:
+        if self._reader.awaited or not self._publisher.is_idle:
             self.broker.keep_alive()
             self.backend.keep_alive()
             self._keep_alive_timer.set_by(asyncio.get_running_loop().time() + KEEP_ALIVE)
@@ -327,8 +328,8 @@ class Session:
             span=span,
         )
         # Both happen in this iteration of the loop: subscribing takes time, too.
-        self._publisher.put(job)
         self._reader.enter(job, awaits, sent=False)
+        self._publisher.put(job)
         self._keep_alive_timer.set_by(now + KEEP_ALIVE)
         if awaits:
             self._owned.add(job)
@@ -463,6 +464,15 @@ class Session:
         self._reader.leave(wait)
         for job in jobs:
             job.other_waits.remove(wait)
+
+    def leave_in_turns(self, leaving: list[tuple[Wait, Sequence[Job]]]) -> None:
+        """Wait no longer, as `leave`, for many. The event loop gets its turn now and then."""
+        budget = Budget()
+        while leaving:
+            self.leave(*leaving.pop())
+            if leaving and budget.is_spent(EACH):
+                asyncio.get_running_loop().call_soon(self.leave_in_turns, leaving, context=contextvars.Context())
+                return
 
     def check_error(self, wait: Wait) -> None:
         """Raise what ended a wait, unless it was its deadline.

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fibo_client.celery.brokers.base import Place, Publication
+from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.protocol.control import encode_request
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.server_health import ServerHealth
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fibo_client.celery.backends.base import Stored, Subscriber
+    from fibo_client.celery.brokers.base import Sender
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
 
@@ -158,7 +159,7 @@ class MemoryBroker:
     def keep_alive(self) -> None:
         """See `Broker.keep_alive`. There are no connections."""
 
-    def publish(self, messages: Sequence[TaskMessage]) -> list[Publication]:
+    def publish(self, messages: Sequence[TaskMessage], sender: Sender) -> None:
         """See `Broker.publish`."""
         error: PublishError | PublishUnknownError | None = None
         memory, loop = self._memory, asyncio.get_running_loop()
@@ -178,9 +179,10 @@ class MemoryBroker:
         if memory.unanswered is not None:
             error = PublishUnknownError("no answer from the broker", task_ids)
         # An answer takes at least one turn of the loop; a caller that is cancelled meanwhile has still sent.
-        outcome: asyncio.Future[None] = loop.create_future()
-        loop.call_soon(*((outcome.set_result, None) if error is None else (outcome.set_exception, error)))
-        return [Publication(messages, outcome)]
+        if error is None:
+            loop.call_soon(sender.sent, messages)
+        else:
+            loop.call_soon(sender.failed, messages, error)
 
     async def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
@@ -305,20 +307,19 @@ class MemorySubscription:
         self.ids: set[str] = set()
         self.gone: str | None = None
 
-    def update(self, add: Sequence[str], remove: Sequence[str]) -> asyncio.Future[list[Stored] | None]:
+    def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
         """See `Subscription.update`."""
         if self.gone is not None:
             raise TransportError(f"the subscription's connection is gone: {self.gone}")
         self.ids.difference_update(remove)
         self.ids.update(add)
-        look: asyncio.Future[list[Stored] | None] = self._loop.create_future()
-        self._loop.call_soon(self.confirm, look, add)
-        return look
+        if add:
+            self._loop.call_soon(self.confirm, add)
 
-    def confirm(self, look: asyncio.Future[list[Stored] | None], task_ids: Sequence[str]) -> None:
+    def confirm(self, task_ids: Sequence[str]) -> None:
         """Say that these are subscribed to, and what is stored under them."""
         if self.gone is None:
-            look.set_result([*map(self._memory.results.get, task_ids)])
+            self._subscriber.looked(task_ids, [*map(self._memory.results.get, task_ids)])
 
     def push(self, task_id: str, payload: bytes) -> None:
         """Tell of a result. A worker may do so from another client's event loop."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from fibo_client.celery.server_health import ServerHealth
@@ -26,25 +25,30 @@ class Subscriber(Protocol):
         """Take what was stored under an id just now."""
         ...
 
+    def looked(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
+        """Learn that ids are subscribed to.
+
+        Args:
+            task_ids: The ids.
+            stored: What was stored under them then, so that nothing falls between. None is that nobody could look: read
+                them now.
+        """
+        ...
+
     def lost(self, error: TransportError) -> None:
-        """Learn that nothing is pushed any more. Make a new subscription."""
+        """Learn that nothing is pushed any more, or that the server refuses to. Make a new subscription."""
         ...
 
 
 class Subscription(Protocol):
     """Has results pushed, over one connection."""
 
-    def update(self, add: Sequence[str], remove: Sequence[str]) -> asyncio.Future[list[Stored] | None]:
-        """Change what is subscribed to. Nothing is waited for.
+    def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """Change what is subscribed to. Nothing is waited for: the subscriber is told.
 
         Args:
             add: Ids to subscribe to.
             remove: Ids to drop.
-
-        Returns:
-            Ends once what was added is subscribed to, with what was stored under those ids afterwards, so that nothing
-            falls between. None is that nobody could look: read them now. It ends with TransportError if the server
-            refuses to push. One that nobody waits for may stay without an end.
 
         Raises:
             TransportError: The connection is gone.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import hiredis
@@ -105,7 +104,7 @@ class RedisBackend:
     async def delete_many(self, task_ids: Sequence[str]) -> None:
         """See `Backend.delete_many`. One UNLINK."""
         keys = list(map(self._prefix.__add__, task_ids))
-        with translated_errors():
+        try:
             if not self._one_key_each:
                 try:
                     await self._server.reading.execute(("UNLINK", *keys))
@@ -114,6 +113,8 @@ class RedisBackend:
                 else:
                     return
             await self._server.reading.execute(*[("UNLINK", key) for key in keys])
+        except RedisFaultError as fault:
+            raise translated(fault) from fault.__cause__
 
     async def put(self, name: str, value: bytes, *, expires: float) -> None:
         """See `Backend.put`. One SET."""
@@ -123,11 +124,11 @@ class RedisBackend:
 
     async def subscribe(self, subscriber: Subscriber) -> RedisSubscription:
         """See `Backend.subscribe`."""
-        link = self._server.subscribed
         with translated_errors():
-            connection = await link.prepare(self._server.limit())
-        link.subscriber = RedisSubscription(subscriber, connection, self._prefix, self._server)
-        return link.subscriber
+            connection = await self._server.subscribed.prepare(self._server.limit())
+        subscription = RedisSubscription(subscriber, connection, self._prefix, self._server)
+        connection.subscriber = subscription
+        return subscription
 
     def keep_alive(self) -> None:
         """See `Backend.keep_alive`."""
@@ -145,37 +146,44 @@ class RedisBackend:
 
 
 class RedisSubscription:
-    """Implements `fibo_client.celery.backends.base.Subscription` on one connection."""
+    """Implements `fibo_client.celery.backends.base.Subscription`.
+
+    Attributes:
+        connection: The connection.
+    """
 
     def __init__(self, subscriber: Subscriber, connection: Connection, prefix: str, server: RedisServer) -> None:
         self._subscriber = subscriber
-        self._connection = connection
+        self.connection = connection
         self._prefix = prefix
         self._prefix_length = len(prefix.encode())
         self._server = server
         self._fault: RedisFaultError | None = None
 
-    def update(self, add: Sequence[str], remove: Sequence[str]) -> asyncio.Future[list[Stored] | None]:
+    def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
         """See `Subscription.update`. One write: the read runs behind the subscription, and SET comes before PUBLISH."""
-        connection = self._connection
+        connection = self.connection
         if self._fault is not None or not connection.is_usable:
             raise TransportError(str(self._fault or self._server.fault("unsent", _GONE)))
-        look = _Look(self._server)
         data = b""
         owed: list[Owed] = []
         if remove:
             data = pack(("UNSUBSCRIBE", *map(self._prefix.__add__, remove)))
-            owed.append(Confirmations(len(remove), look.dropped))
+            owed.append(Confirmations(len(remove), _ignore))
         if add:
             keys = list(map(self._prefix.__add__, add))
+            look = _Look(self, self._subscriber, add)
             data += pack(("SUBSCRIBE", *keys))
-            owed.append(Confirmations(len(add), look.confirmed if connection.is_resp2 else look.refused))
+            owed.append(Confirmations(len(add), look.confirmed))
             if not connection.is_resp2:  # There, a subscribed connection takes no other commands.
                 data += pack(("MGET", *keys))
                 owed.append(look)
         if data:
             connection.write(data, owed)
-        return look.future
+
+    def refused(self, error: hiredis.ReplyError) -> None:
+        """Tell that nothing is pushed, because the server does not let us."""
+        self.lost(self._server.refusal(error, ("SUBSCRIBE",)))
 
     def pushed(self, push: Sequence[Any]) -> None:
         """See `Subscriber.pushed`."""
@@ -191,42 +199,34 @@ class RedisSubscription:
     def abort(self) -> None:
         """See `Subscription.abort`."""
         self._fault = self._fault or self._server.fault("unsent", _GONE)
-        if self._connection.is_usable:
-            self._connection.abort(self._fault)
+        if self.connection.is_usable:
+            self.connection.abort(self._fault)
+
+
+def _ignore(_: object) -> None:
+    """Take the end of UNSUBSCRIBE."""
 
 
 class _Look:
-    """Waits for SUBSCRIBE to be confirmed, and for what is stored then."""
+    """Waits for SUBSCRIBE to be confirmed, and is owed what is stored then."""
 
-    __slots__ = ("_server", "future")
+    __slots__ = ("_subscriber", "_subscription", "_task_ids")
 
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
-        self.future: asyncio.Future[list[Stored] | None] = asyncio.get_running_loop().create_future()
-
-    def dropped(self, reply: object) -> None:
-        """Take the end of UNSUBSCRIBE."""
+    def __init__(self, subscription: RedisSubscription, subscriber: Subscriber, task_ids: Sequence[str]) -> None:
+        self._subscription = subscription
+        self._subscriber = subscriber
+        self._task_ids = task_ids
 
     def confirmed(self, reply: object) -> None:
-        """Take the end of SUBSCRIBE where nothing is read behind it."""
+        """Take the end of SUBSCRIBE: None, or an error."""
         if isinstance(reply, hiredis.ReplyError):
-            self.refused(reply)
-        elif not self.future.done():
-            self.future.set_result(None)
-
-    def refused(self, reply: object) -> None:
-        """Take the end of SUBSCRIBE, which is well unless it is an error."""
-        if isinstance(reply, hiredis.ReplyError) and not self.future.done():
-            self.future.set_exception(translated(self._server.refusal(reply, ("SUBSCRIBE",))))
-
-    def done(self) -> bool:
-        """See `Owed`."""
-        return self.future.done()
+            self._subscription.refused(reply)
+        elif self._subscription.connection.is_resp2:
+            self._subscriber.looked(self._task_ids, None)
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`. Who may not read, or not so, is told when that is tried in the usual way."""
-        self.future.set_result(reply if isinstance(reply, list) else None)
+        self._subscriber.looked(self._task_ids, reply if isinstance(reply, list) else None)
 
     def set_exception(self, _: BaseException, /) -> None:
         """See `Owed`. The subscriber learns that the connection is gone."""
-        self.future.cancel()

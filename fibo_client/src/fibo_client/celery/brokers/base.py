@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.server_health import ServerHealth
+    from fibo_client.errors import PublishError, PublishUnknownError
     from fibo_client.telemetry.tracer import Server
 
 
@@ -21,17 +21,22 @@ ALWAYS_FITS: Final = 64 * 1024
 """Every broker takes a message whose body has so many bytes."""
 
 
-class Publication(NamedTuple):
-    """Messages that were published together, and what becomes of them.
+class Sender(Protocol):
+    """Whoever publishes. It is told from within the event loop, and not before `Broker.publish` has returned."""
 
-    Attributes:
-        messages: The messages.
-        outcome: Ends with None once the broker has taken them; with PublishError if they were certainly not sent, or
-            were refused or returned; with PublishUnknownError if that is not known.
-    """
+    def sent(self, messages: Sequence[TaskMessage]) -> None:
+        """Learn that the broker has taken messages."""
+        ...
 
-    messages: Sequence[TaskMessage]
-    outcome: asyncio.Future[None]
+    def failed(self, messages: Sequence[TaskMessage], error: PublishError | PublishUnknownError) -> None:
+        """Learn that it has not, or that this is not known.
+
+        Args:
+            messages: The messages.
+            error: PublishError if they were certainly not sent, or were refused or returned; PublishUnknownError if
+                that is not known.
+        """
+        ...
 
 
 class Place(NamedTuple):
@@ -95,14 +100,12 @@ class Broker(Protocol):
         """
         ...
 
-    def publish(self, messages: Sequence[TaskMessage]) -> Iterable[Publication]:
+    def publish(self, messages: Sequence[TaskMessage], sender: Sender) -> None:
         """Publish messages. The broker must be `ready`. Nothing is waited for.
 
         Args:
             messages: The messages; at least one.
-
-        Returns:
-            What becomes of them. Each message is in one publication; their outcomes come in any order.
+            sender: Is told what becomes of each, in any order.
         """
         ...
 

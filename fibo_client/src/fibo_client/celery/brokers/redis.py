@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import hiredis
 
-from fibo_client.celery.brokers.base import Place, Publication
+from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.redis import envelope
 from fibo_client.celery.redis.connection import IGNORED, pack
@@ -23,11 +23,12 @@ from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeEr
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fibo_client.celery.brokers.base import Sender
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connection import Command
+    from fibo_client.celery.redis.connection import Command, Connection
     from fibo_client.celery.redis.server import Limit, RedisServer
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.telemetry.tracer import Server
@@ -62,6 +63,7 @@ class RedisBroker:
         self.health: ServerHealth = server.health
         self.server: Server = server.address.server
         self._encoder = RedisEncoder(keys)
+        self._connection: Connection | None = None
 
     @classmethod
     def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, RedisServer]) -> Self:
@@ -83,30 +85,32 @@ class RedisBroker:
     @property
     def ready(self) -> bool:
         """See `Broker.ready`."""
-        return self._redis.sending.ready is not None
+        self._connection = self._redis.sending.ready
+        return self._connection is not None
 
     async def prepare(self) -> None:
         """See `Broker.prepare`."""
         with translated_errors():
-            await self._redis.sending.prepare(self._redis.limit())
+            self._connection = await self._redis.sending.prepare(self._redis.limit())
 
-    def publish(self, messages: Sequence[TaskMessage]) -> list[Publication]:
+    def publish(self, messages: Sequence[TaskMessage], sender: Sender) -> None:
         """See `Broker.publish`. One LPUSH for each list, so that all of its messages are there or none is."""
+        encoded = self._encoder.encode_many(messages)
+        if len(encoded) == 1:
+            ((key, element),) = encoded
+            self._push(key, (element,), messages, sender)
+            return
         lists: dict[str, tuple[list[TaskMessage], list[bytes]]] = {}
-        for message, (key, element) in zip(messages, self._encoder.encode_many(messages), strict=True):
+        for message, (key, element) in zip(messages, encoded, strict=True):
             batch, elements = lists.get(key) or lists.setdefault(key, ([], []))
             batch.append(message)
             elements.append(element)
-        sending, publications = self._redis.sending, []
         for key, (batch, elements) in lists.items():
-            pushed = _Pushed(self._redis, batch)
-            connection = sending.ready
-            if connection is None:
-                pushed.set_exception(self._redis.fault("unsent", "the connection is gone"))
-            else:
-                connection.write(pack(("LPUSH", key, *elements)), (pushed,))
-            publications.append(Publication(batch, pushed.future))
-        return publications
+            self._push(key, elements, batch, sender)
+
+    def _push(self, key: str, elements: Sequence[bytes], messages: Sequence[TaskMessage], sender: Sender) -> None:
+        assert self._connection is not None  # noqa: S101 - `ready` has seen to it
+        self._connection.write(pack(("LPUSH", key, *elements)), (_Pushed(self._redis, messages, sender),))
 
     def keep_alive(self) -> None:
         """See `Broker.keep_alive`."""
@@ -231,23 +235,19 @@ class RedisBroker:
 class _Pushed:
     """Is owed the reply to LPUSH."""
 
-    __slots__ = ("_messages", "_redis", "future")
+    __slots__ = ("_messages", "_redis", "_sender")
 
-    def __init__(self, redis: RedisServer, messages: Sequence[TaskMessage]) -> None:
+    def __init__(self, redis: RedisServer, messages: Sequence[TaskMessage], sender: Sender) -> None:
         self._redis = redis
         self._messages = messages
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def done(self) -> bool:
-        """See `Owed`."""
-        return self.future.done()
+        self._sender = sender
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
         if isinstance(reply, hiredis.ReplyError):
             self.set_exception(self._redis.sending.refused(reply, ("LPUSH",)))
         else:
-            self.future.set_result(None)
+            self._sender.sent(self._messages)
 
     def set_exception(self, error: BaseException, /) -> None:
         """See `Owed`."""
@@ -258,7 +258,7 @@ class _Pushed:
         else:
             failure = PublishUnknownError(str(error), task_ids)
         failure.__cause__ = error
-        self.future.set_exception(failure)
+        self._sender.failed(self._messages, failure)
 
 
 def _portions(length: int) -> list[int]:

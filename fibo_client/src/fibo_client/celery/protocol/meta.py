@@ -178,6 +178,10 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
         raise ResultDecodeError("it has no result")
     failed = state in states.EXCEPTION_STATES
     result = stored["result"]
+    texts = {}
+    for name in _TEXTS:
+        if isinstance(text := stored.get(name), str):
+            texts[name] = text
     return TaskMeta(
         task_id=task_id,
         state=state,
@@ -187,7 +191,7 @@ def _meta(stored: dict[str, Any], task_id: str) -> TaskMeta:
         args=stored.get("args"),
         kwargs=stored.get("kwargs"),
         retries=stored["retries"] if type(stored.get("retries")) is int else None,
-        **{name: text for name in _TEXTS if isinstance(text := stored.get(name), str)},
+        **texts,
     )
 
 

@@ -53,11 +53,7 @@ pack: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[a
 
 
 class Owed(Protocol):
-    """Whoever is owed a reply. A future is one."""
-
-    def done(self) -> bool:
-        """Tell whether nobody waits for it any more."""
-        ...
+    """Whoever is owed a reply."""
 
     def set_result(self, reply: Any, /) -> None:
         """Take the reply: bytes, a number, a list, None, or a `hiredis.ReplyError`."""
@@ -70,10 +66,6 @@ class Owed(Protocol):
 
 class Listener(Protocol):
     """Whoever has the connection."""
-
-    def pushed(self, push: Sequence[Any]) -> None:
-        """Take what the server says unasked, such as a message on a channel."""
-        ...
 
     def suspected(self, connection: Connection) -> None:
         """Learn that an answer has been due for `SUSPECT_AFTER`."""
@@ -88,6 +80,18 @@ class Listener(Protocol):
         ...
 
 
+class Subscriber(Protocol):
+    """Whoever takes what is pushed."""
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        """Take a message on a channel."""
+        ...
+
+    def lost(self, fault: RedisFaultError) -> None:
+        """Learn that the connection is gone."""
+        ...
+
+
 class Connection(asyncio.BufferedProtocol):
     """A connection, open or lost. It is never opened again.
 
@@ -99,9 +103,11 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         is_lost: Whether it is gone.
+        is_usable: Whether something can be written.
         is_resp2: Whether pushes are to be expected on it that look like any other reply, as in RESP2.
         heard: When something came last, by the loop's clock.
         is_failing: Whether the listener wants to know that the server answers.
+        subscriber: Takes what is pushed. None is nobody.
     """
 
     def __init__(self, listener: Listener, name: str, io_timeout: float, max_reply: int) -> None:
@@ -124,7 +130,9 @@ class Connection(asyncio.BufferedProtocol):
         self._is_retired = False
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.is_lost: bool = False
+        self.is_usable: bool = True
         self.is_failing: bool = False
+        self.subscriber: Subscriber | None = None
         self.heard: float = self._loop.time()
 
     # What asyncio calls.
@@ -139,17 +147,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
-        if self.is_lost:
-            return
         self.heard = self._loop.time()
         self._parser.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # It takes any buffer.
         if self.is_failing:
             self.is_failing = False
             self._listener.answered()
-        self._read()
+        try:
+            is_done = self._take_replies()
+        except _NONSENSE as error:
+            self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
+            return
+        if self.is_lost:
+            return
+        if self._parser.len() > self._max_reply:
+            self._refuse_reply()
+        elif not is_done:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+        elif self._is_retired and not self._owed:
+            self.close()
 
     def eof_received(self) -> bool:
         """See `asyncio.BaseProtocol`."""
+        self.is_usable = False
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -161,28 +181,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # Replies.
 
-    def _read(self) -> None:
-        try:
-            self._take_replies()
-        except _NONSENSE as error:
-            self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
-        if self.is_lost:
-            return
-        if self._parser.len() > self._max_reply:
-            self._refuse_reply()
-        elif self._is_retired and not self._owed:
-            self.close()
-
-    def _take_replies(self) -> None:
+    def _take_replies(self) -> bool:
+        """Take what has come; tell whether that is all, or else the event loop should have its turn."""
         gets, owed = self._parser.gets, self._owed
         count, end, last = 0, 0.0, None
         while (reply := gets()) is not _NOTHING:
             if type(reply) is hiredis.PushNotification or (self.is_resp2 and _is_like_push(reply)):
-                self._take_push(reply)
+                if not reply or reply[0] != b"message":
+                    self._take_confirmation(reply)
+                elif self.subscriber is not None:
+                    self.subscriber.pushed(reply)
             elif owed:
-                entry = owed.popleft()
-                if not entry.done():
-                    entry.set_result(reply)
+                owed.popleft().set_result(reply)
             elif not isinstance(reply, hiredis.ReplyError):
                 raise hiredis.ProtocolError("an answer that nobody asked for")
             count, last = count + 1, reply
@@ -191,43 +201,36 @@ class Connection(asyncio.BufferedProtocol):
                 if not end:
                     end = now + BUDGET
                 elif now > end:
-                    self._transport.pause_reading()
-                    self._loop.call_soon(self._go_on)
-                    return
+                    return False
         self._said = last if isinstance(last, hiredis.ReplyError) else None
+        return True
 
     def _go_on(self) -> None:
         if not self.is_lost:
             self._transport.resume_reading()
-            self._read()
+            self.buffer_updated(0)
 
-    def _take_push(self, push: Sequence[Any]) -> None:
+    def _take_confirmation(self, push: Sequence[Any]) -> None:
         if not push:
             raise hiredis.ProtocolError("an empty push")
-        if push[0] in (b"subscribe", b"unsubscribe"):
-            entry = self._owed[0] if self._owed else None
-            if not isinstance(entry, Confirmations):
-                raise hiredis.ProtocolError("a confirmation that nobody asked for")
-            entry.left -= 1
-            if not entry.left:
-                self._owed.popleft()
-                entry.set_result(None)
+        if push[0] not in (b"subscribe", b"unsubscribe"):
             return
-        self._listener.pushed(push)
+        entry = self._owed[0] if self._owed else None
+        if not isinstance(entry, Confirmations):
+            raise hiredis.ProtocolError("a confirmation that nobody asked for")
+        entry.left -= 1
+        if not entry.left:
+            self._owed.popleft()
+            entry.end(None)
 
     def _refuse_reply(self) -> None:
         """Give the connection up over a reply that is too large: none of it shall be in memory."""
         reason = f"an answer has more than the {self._max_reply} bytes that are taken"
-        if self._owed and not self._owed[0].done():
+        if self._owed:
             self._owed.popleft().set_exception(ReplyTooLargeError("refused", f"{self._name}: {reason}"))
         self.abort(ReplyTooLargeError("unknown", f"{self._name}: the connection was given up: {reason}"))
 
     # Commands.
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether something can be written."""
-        return not self.is_lost and not self._transport.is_closing()
 
     @property
     def is_idle(self) -> bool:
@@ -292,6 +295,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection once what was written has left."""
+        self.is_usable = False
         self._transport.close()
 
     def retire(self) -> None:
@@ -307,16 +311,16 @@ class Connection(asyncio.BufferedProtocol):
     def _lose(self, fault: RedisFaultError, cause: BaseException | None) -> None:
         if self.is_lost:
             return
-        self.is_lost = True
+        self.is_lost, self.is_usable = True, False
         if self._timer is not None:
             self._timer.cancel()
         if isinstance(cause, Exception):
             fault.__cause__ = without_traceback(cause)
         while self._owed:
-            entry = self._owed.popleft()
-            if not entry.done():
-                entry.set_exception(fault.again())
+            self._owed.popleft().set_exception(fault.again())
         self._listener.lost(self, fault)
+        if self.subscriber is not None:
+            self.subscriber.lost(fault)
 
 
 class Answers:
@@ -329,20 +333,17 @@ class Answers:
         self._replies: list[Any] = []
         self._left = count
 
-    def done(self) -> bool:
-        """See `Owed`."""
-        return self.future.done()
-
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
         self._replies.append(reply)
         self._left -= 1
-        if not self._left:
+        if not self._left and not self.future.done():
             self.future.set_result(self._replies)
 
     def set_exception(self, error: BaseException, /) -> None:
         """See `Owed`."""
-        self.future.set_exception(error)
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Confirmations:
@@ -359,10 +360,6 @@ class Confirmations:
         self.left = left
         self.end = end
 
-    def done(self) -> bool:
-        """See `Owed`."""
-        return False
-
     def set_result(self, reply: object, /) -> None:
         """See `Owed`."""
         self.end(reply)
@@ -373,10 +370,6 @@ class Confirmations:
 
 class _Ignored:
     """Is owed a reply that nobody wants."""
-
-    def done(self) -> bool:
-        """See `Owed`."""
-        return True
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import hiredis
@@ -41,7 +41,7 @@ from fibo_client.celery.server_health import ServerHealth
 from fibo_client.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.redis.address import RedisAddress
@@ -280,9 +280,6 @@ class Link:
 
     Args:
         server: The server.
-
-    Attributes:
-        subscriber: Takes pushes, and learns when the connection is gone. None is nobody.
     """
 
     def __init__(self, server: RedisServer) -> None:
@@ -291,7 +288,6 @@ class Link:
         self._connecting: asyncio.Task[Connection] | None = None
         self._retired: set[Connection] = set()
         self._is_doubted = False
-        self.subscriber: Subscriber | None = None
 
     # Use.
 
@@ -299,11 +295,9 @@ class Link:
     def ready(self) -> Connection | None:
         """The connection, where something can be written to it at once."""
         connection = self._connection
-        if connection is None or not connection.is_usable:
+        if connection is None or not connection.is_usable or self._is_doubted:
             return None
-        if self._is_doubted or asyncio.get_running_loop().time() > connection.heard + PROVEN_FOR:
-            return None
-        return connection
+        return connection if asyncio.get_running_loop().time() <= connection.heard + PROVEN_FOR else None
 
     async def prepare(self, limit: Limit) -> Connection:
         """Give the connection, after making it, or after finding it well, where that is needed.
@@ -421,8 +415,6 @@ class Link:
                 silent.retire()
             else:
                 silent.abort(self._server.fault("unknown", _SILENCE))
-                if self.subscriber is not None:
-                    self.subscriber.lost(self._server.fault("unknown", _SILENCE))
         return new
 
     def doubt(self) -> None:
@@ -451,11 +443,6 @@ class Link:
 
     # What the connection says.
 
-    def pushed(self, push: Sequence[Any]) -> None:
-        """See `Listener.pushed`."""
-        if self.subscriber is not None:
-            self.subscriber.pushed(push)
-
     def suspected(self, connection: Connection) -> None:
         """See `Listener.suspected`."""
         self._server.suspected()
@@ -468,8 +455,6 @@ class Link:
         if connection is self._connection:
             self._connection = None
             self._server.lost(fault)
-            if self.subscriber is not None:
-                self.subscriber.lost(fault)
 
     def answered(self) -> None:
         """See `Listener.answered`."""
@@ -497,18 +482,6 @@ class Link:
 def _close_if_refused(connection: Connection, checked: asyncio.Future[list[Any]]) -> None:
     if checked.exception() is None and isinstance(checked.result()[0], hiredis.ReplyError):
         connection.close()
-
-
-class Subscriber(Protocol):
-    """Whoever takes what is pushed on a link."""
-
-    def pushed(self, push: Sequence[Any]) -> None:
-        """Take a push."""
-        ...
-
-    def lost(self, fault: RedisFaultError) -> None:
-        """Learn that the connection is gone."""
-        ...
 
 
 class Attempts:

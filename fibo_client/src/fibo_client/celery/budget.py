@@ -1,0 +1,49 @@
+"""How long a loop over many things may hold the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+
+SECONDS: Final = 0.0005
+"""Seconds after which the event loop gets its turn."""
+
+EACH: Final = 16
+"""So many things are done between two looks at the clock, which costs as much as some of them."""
+
+
+class Budget:
+    """Tells a loop when the event loop should have its turn, and gives it."""
+
+    __slots__ = ("_count", "_end")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._end = time.perf_counter() + SECONDS
+
+    def is_spent(self, count: int = 1) -> bool:
+        """Count things that were done; tell whether the time is up. Call it once for each thing, or for some."""
+        self._count += count
+        if self._count < EACH:
+            return False
+        self._count = 0
+        return time.perf_counter() > self._end
+
+    async def pause(self) -> None:
+        """Give the event loop its turn, and begin anew."""
+        await asyncio.sleep(0)
+        self._count = 0
+        self._end = time.perf_counter() + SECONDS
+
+
+async def free(things: MutableSequence[Any]) -> None:
+    """Empty a list that is no longer needed. Many things at once would take their time."""
+    budget = Budget()
+    while things:
+        del things[-EACH:]
+        if budget.is_spent(EACH):
+            await budget.pause()
