@@ -270,6 +270,21 @@ async def test_what_is_released_shortly_after_many_others_were_dropped_is_droppe
 
 
 @virtual
+async def test_what_was_awaited_again_when_it_was_to_be_dropped_is_dropped_later():
+    for moment in range(40):  # A timer may go off a moment early, by the clock.
+        async with running() as bench:
+            first = bench.enter(["a"])
+            await asyncio.sleep(0.0015 + moment * 0.0001)
+            bench.leave(first)
+            again = bench.enter(["a"])
+            await asyncio.sleep(STALE_FOR + SOON)
+            assert bench.channels == {"a"}
+            bench.leave(again)
+            await asyncio.sleep(STALE_FOR + SOON)
+            assert bench.channels == set()
+
+
+@virtual
 async def test_an_id_that_is_awaited_anew_before_its_subscription_is_confirmed_is_not_read_again_and_again():
     async with running() as bench:
         bench.leave(bench.enter(["a"]))
