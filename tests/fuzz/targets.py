@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import bz2
 import contextlib
 import json
 import lzma
+import re
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from support.messages import Outcomes, messages
+from support.wire import FakeTransport, Push, encode
 
 from fibo_client import contract
+from fibo_client.celery.backends.redis import RedisSubscription
+from fibo_client.celery.brokers.redis import RedisBroker
+from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.protocol import control, jsontypes
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.meta import COMPRESSED, TaskMeta, decode_meta
 from fibo_client.celery.redis import envelope
+from fibo_client.celery.redis.connection import Connection
+from fibo_client.celery.redis.keys import BrokerKeys
 from fibo_client.celery.redis.options import RedisOptions
+from fibo_client.celery.redis.server import RedisServer
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.celery.result import value_of
 from fibo_client.errors import ConfigError, FiboError, ResultDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 LIMIT = 1 << 16
 ID = "5f1c6ac2-31a5-4d0f-8b71-2f1d3f0a7c11"
@@ -94,6 +105,76 @@ def urls(data: bytes) -> None:
             assert address.password not in f"{address!r}{address}"
 
 
+_HUGE = re.compile(rb"[*~>|%][+ ]?\d{6}")
+"""hiredis makes room for what a list is said to have, before it has come. It cannot be told not to."""
+
+
+def connection(data: bytes) -> None:
+    """Whatever Redis says, everybody who asked is told something: a reply, or an error of the client's own.
+
+    The first byte chooses the version of the protocol, and in how large pieces the rest comes.
+    """
+    if data and not _HUGE.search(data):
+        with asyncio.Runner() as runner:
+            runner.run(_listen(data[1:], resp2=bool(data[0] & 1), size=1 + (data[0] >> 1)))
+
+
+async def _listen(data: bytes, *, resp2: bool, size: int) -> None:
+    broken: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+    config = CeleryConfig()
+    server = RedisServer(parse_url("redis://h/0", RedisOptions(), role="broker_url"), config)
+    link, end = server.subscribed, Connection(server.subscribed, "redis://h/0", 5.0, LIMIT)
+    end.is_resp2 = resp2
+    transport = FakeTransport(end)
+    link._connection = server.sending._connection = server.reading._connection = end
+    subscriber = _Subscriber()
+    subscription = end.subscriber = RedisSubscription(subscriber, end, "celery-task-meta-", server)
+    keys = BrokerKeys.from_options(RedisOptions(), db=0, control_exchange="celery")
+    broker, sender = RedisBroker(server, keys), Outcomes()
+    assert broker.ready
+    asked = [end.request([("PING",), ("MGET", "a")])]
+    subscription.update(["a", "b"], ["c"])
+    broker.publish(messages("a", "b"), sender)
+    asked.append(end.request([("GET", "a")]))
+    for start in range(0, len(data), size):
+        transport.feed(data[start : start + size])
+        await asyncio.sleep(0)
+    for _ in range(len(data)):  # Reading may be paused for a turn.
+        if transport.held and not transport.is_closing():
+            await asyncio.sleep(0)
+    transport.cut(ConnectionResetError())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert end.is_lost
+    assert subscriber.lost_by is not None
+    for each in asked:
+        error = each.exception()
+        assert isinstance(error, FiboError) or (error is None and isinstance(each.result(), list))
+    ((sent, error),) = sender.told
+    assert len(sent) == 2
+    assert error is None or isinstance(error, FiboError)
+    assert broken == []
+    await server.aclose()
+
+
+class _Subscriber:
+    """Checks that what is pushed is an id and bytes."""
+
+    def __init__(self) -> None:
+        self.lost_by: FiboError | None = None
+
+    def pushed(self, task_id: str, payload: bytes) -> None:
+        assert (type(task_id), type(payload)) == (str, bytes)
+
+    def looked(self, task_ids: Sequence[str], stored: Sequence[Any] | None) -> None:
+        assert list(task_ids) == ["a", "b"]
+        assert stored is None or isinstance(stored, list)
+
+    def lost(self, error: FiboError) -> None:
+        self.lost_by = error
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "meta": meta,
     "json": json_types,
@@ -101,6 +182,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "reply": reply,
     "answers": answers,
     "urls": urls,
+    "connection": connection,
 }
 
 
@@ -125,6 +207,13 @@ def seeds(target: str) -> list[bytes]:
         "headers": {"ticket": "8a9c"},
         "properties": {"body_encoding": "base64"},
     }
+    said: dict[type, list[bytes]] = {}
+    for shape in (Push, list):
+        confirmed = [encode(shape(each)) for each in ([b"unsubscribe", b"c", 0], [b"subscribe", b"a", 1])]
+        pushed = encode(shape([b"message", b"celery-task-meta-a", success]))
+        values = encode([success, None])
+        said[shape] = [encode("PONG"), values, *confirmed, confirmed[1], values, pushed, encode(2), encode(b"x")]
+    refusals = [f"-{each}\r\n".encode() for each in ("NOPERM no", "OOM no", "LOADING no", "MOVED 1 h:1", "ERR no")]
     return {
         "meta": [
             success,
@@ -141,6 +230,12 @@ def seeds(target: str) -> list[bytes]:
         "compression": [bytes([number]) + data for number, data in enumerate(packed)],
         "reply": [json.dumps(answer).encode(), pong],
         "answers": [b'"1f"', b'["1f", {"error": ["ValueError", "no"]}]', b'[4, "was 3"]', b"1.5", b"1" + b"0" * 400],
+        "connection": [
+            b"\xfe" + b"".join(said[Push]), b"\x0f" + b"".join(said[list]), b"\x00" + b"".join(said[Push]),
+            b"\x40+OK\r\n" + b"".join(refusals) * 2, b"\x40%1\r\n+a\r\n,1.5\r\n~1\r\n#t\r\n_\r\n(12\r\n=5\r\ntxt:a\r\n",
+            b"\x40$-1\r\n*-1\r\n>0\r\n|1\r\n+a\r\n+b\r\n:1\r\n", b"\x40HTTP/1.1 400 Bad Request\r\n\r\n",
+            b"\x40$70000\r\nxx",
+        ],
         "urls": [
             b"redis://user:pass%40word@localhost:6379/3", b"rediss://h?ssl_cert_reqs=required",
             b"redis+socket:///run/redis.sock?virtual_host=2", b"sentinel://a:26379;sentinel://:p@[::1]:26380/1",

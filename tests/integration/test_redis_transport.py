@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import time
 import traceback
@@ -424,6 +425,31 @@ async def test_who_is_connected_can_be_seen_in_the_servers_list_of_clients(serve
     assert seen["db"] == "2"
     if (await hand.redis.info("server"))["redis_version"] >= "7.2":
         assert seen["lib-name"].startswith("redis-py(fibo_client_v")
+
+
+@pytest.mark.parametrize("query", ["?client_name=the-shop", "?client_name=the-shop&protocol=2", ""])
+async def test_every_connection_has_the_clients_name(server, hand, query):
+    options = RedisOptions() if query else RedisOptions(client_name="the-shop")
+    async with opened(server.database(2) + query, redis=options) as (broker, backend):
+        await publish(broker, "a")
+        await backend.get_many(["a"])
+        await backend.subscribe(Listener())
+        names = [each["name"] for each in await hand.redis.client_list() if each["name"] != "hand"]
+    assert names == ["the-shop"] * 3
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"), [("", True), ("?socket_keepalive=true", True), ("?socket_keepalive=0", False)]
+)
+async def test_the_system_looks_after_a_silent_connection_unless_told_not_to(server, query, kept):
+    async with opened(server.url + query, io_timeout=7) as (broker, _):
+        await broker.prepare()
+        sock = broker._redis.sending._connection._transport.get_extra_info("socket")
+        assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is kept
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == (7000 if kept else 0)
+        if kept and hasattr(socket, "TCP_KEEPIDLE"):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
 
 
 async def test_sentinel_finds_the_master(server, tmp_path):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shutil
+import ssl
 import subprocess
 import time
+import traceback
+from urllib.parse import quote
 
 import pytest
 from support.ca import Authority, speaks_tls, tls_options, tls_relay, tls_server
@@ -13,6 +18,8 @@ from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient, RedisOptions
+from fibo_client.celery.config import CeleryConfig
+from fibo_client.celery.connect import connect
 from fibo_client.errors import PublishError
 from fibo_worker.dev import WorkerProcess, find_redis_server
 
@@ -124,6 +131,67 @@ async def test_a_client_without_a_certificate_or_with_a_wrong_one_is_told_what_i
 async def test_a_file_that_is_not_there_is_not_taken_for_a_socket(secure):
     said = await refusal(f"rediss://{HOST}:{secure[1]}/0", ssl_ca_certs="/nowhere/ca.pem")
     assert said.endswith("ssl_ca_certs: there is no such file")
+
+
+async def test_authorities_may_be_given_as_text_or_as_a_directory(secure, ca, stranger, tmp_path):
+    url = f"rediss://{HOST}:{secure[1]}/5"
+    text = ca.cert.read_text()
+    assert await send(url, ssl_ca_data=text) == 1
+    assert await send(f"{url}?ssl_ca_data={quote(text)}") == 2
+    assert "Give the authority" in await refusal(url, ssl_ca_data=stranger.cert.read_text())
+    assert "Give the authority" in await refusal(url, ssl_ca_path=str(tmp_path))
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl, which names the files of such a directory, is not there")
+    shutil.copy(ca.cert, tmp_path / "ca.pem")
+    assert await (await asyncio.create_subprocess_exec(openssl, "rehash", tmp_path)).wait() == 0
+    assert await send(url, ssl_ca_path=str(tmp_path)) == 3
+
+
+async def negotiated(url, **options):
+    """The version of TLS and the cipher of a connection."""
+    broker, _ = connect(CeleryConfig(broker_url=url, redis=RedisOptions(**options)))
+    await broker.prepare()
+    spoken = broker._redis.sending._connection._transport.get_extra_info("ssl_object")
+    await broker.aclose()
+    return spoken.version(), spoken.cipher()[0]
+
+
+async def test_the_oldest_tls_and_the_ciphers_that_are_spoken_are_as_given(secure, ca, good):
+    ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+    settings = {"ssl_ca_certs": str(ca.cert)}
+    with tls_relay(secure[0].port, good, ca.cert, newest=ssl.TLSVersion.TLSv1_2) as port:
+        url = f"rediss://{HOST}:{port}/0"
+        assert (await negotiated(url, **settings))[0] == "TLSv1.2"
+        assert (await negotiated(url, **settings, ssl_min_version=771))[0] == "TLSv1.2"
+        assert (await negotiated(url, **settings, ssl_ciphers=ciphers))[1] in ciphers.split(":")
+        assert (await negotiated(f"{url}?ssl_ciphers=AES256-GCM-SHA384:{ciphers}", **settings))[1] in ciphers.split(":")
+        said = await refusal(url, **settings, ssl_min_version=ssl.TLSVersion.TLSv1_3)
+        assert "protocol version" in said.lower().replace("_", " ")
+    with tls_relay(secure[0].port, good, ca.cert) as port:
+        assert (await negotiated(f"rediss://{HOST}:{port}/0?ssl_min_version=772", **settings))[0] == "TLSv1.3"
+
+
+async def test_the_key_of_a_clients_certificate_may_be_encrypted(wary, ca):
+    mine = ca.encrypted("locked", ca.sign("lockable", "client.example"), "open-sesame")
+    url = f"rediss://{HOST}:{wary}/6"
+    settings = {"ssl_ca_certs": str(ca.cert), "ssl_certfile": str(mine.cert), "ssl_keyfile": str(mine.key)}
+    assert await send(url, **settings, ssl_password="open-sesame") == 1
+    for wrong in ({}, {"ssl_password": "close-sesame"}):
+        with pytest.raises(PublishError, match="ssl_certfile or ssl_keyfile: ") as caught:
+            await send(url, **settings, **wrong)
+        assert "sesame" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("ssl_ciphers", "NO-SUCH-CIPHER"), ("ssl_ca_data", "no certificate"), ("ssl_ca_certs", __file__),
+        ("ssl_ca_certs", "/"), ("ssl_certfile", __file__), ("ssl_certfile", "/nowhere/cert.pem"),
+    ],
+)  # fmt: skip
+async def test_a_setting_that_makes_no_sense_is_named(secure, setting, value):
+    said = await refusal(f"rediss://{HOST}:{secure[1]}/0", **{setting: value})
+    assert f"/0: {setting}: " in said
 
 
 @pytest.mark.parametrize("mistake", ["plain to TLS", "TLS to plain"])

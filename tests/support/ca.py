@@ -61,6 +61,14 @@ class Authority:
         signed.private_key_pem.write_to_path(pair.key)
         return pair
 
+    def encrypted(self, name: str, pair: Pair, password: str) -> Pair:
+        """Write the key of a certificate into another file, encrypted."""
+        key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+        path = self._folder / f"{name}.key"
+        encryption = serialization.BestAvailableEncryption(password.encode())
+        path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+        return Pair(pair.cert, path)
+
     def own(self, name: str, *hosts: str) -> Pair:
         """Make a self-signed certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -120,7 +128,9 @@ def tls_server(pair: Pair, ca: Path, *, clients: bool = False) -> Iterator[tuple
 
 
 @contextlib.contextmanager
-def tls_relay(target: int, pair: Pair, ca: Path, *, clients: bool = False) -> Iterator[int]:
+def tls_relay(
+    target: int, pair: Pair, ca: Path, *, clients: bool = False, newest: ssl.TLSVersion | None = None
+) -> Iterator[int]:
     """Speak TLS on a port, and relay the plain bytes to another port of this machine. Gives the port.
 
     It is OpenSSL on a socket as in Redis itself, so a client is told the same of what is wrong: asyncio would leave out
@@ -130,6 +140,8 @@ def tls_relay(target: int, pair: Pair, ca: Path, *, clients: bool = False) -> It
     context.load_cert_chain(pair.cert, pair.key)
     context.load_verify_locations(ca)
     context.verify_mode = ssl.CERT_REQUIRED if clients else ssl.CERT_NONE
+    if newest is not None:
+        context.maximum_version = newest
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -187,7 +187,7 @@ class RedisSubscription:
 
     def pushed(self, push: Sequence[Any]) -> None:
         """See `Subscriber.pushed`."""
-        if push[0] == b"message":
+        if push[0] == b"message" and len(push) == 3 and type(push[1]) is type(push[2]) is bytes:
             self._subscriber.pushed(push[1][self._prefix_length :].decode(errors="replace"), push[2])
 
     def lost(self, fault: RedisFaultError) -> None:

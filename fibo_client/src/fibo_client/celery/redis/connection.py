@@ -7,6 +7,7 @@ the next one's reply is its own.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -39,6 +40,9 @@ _EACH: Final = 16
 
 _NOTHING: Final = object()
 """What hiredis returns while a reply is incomplete."""
+
+_NONSENSE: Final = (hiredis.ProtocolError, TypeError, MemoryError)
+"""What hiredis raises over bytes that no Redis writes: also over a list as the key of a dict, and over a huge list."""
 
 _LIKE_PUSHES: Final = (b"message", b"subscribe", b"unsubscribe")
 
@@ -100,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
     Attributes:
         is_lost: Whether it is gone.
         is_usable: Whether something can be written.
-        is_resp2: Whether it speaks RESP2, in which pushes look like any other reply.
+        is_resp2: Whether pushes are to be expected on it that look like any other reply, as in RESP2.
         heard: When something came last, by the loop's clock.
         is_failing: Whether the listener wants to know that the server answers.
         subscriber: Takes what is pushed. None is nobody.
@@ -119,7 +123,8 @@ class Connection(asyncio.BufferedProtocol):
         self._owed: deque[Owed] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._asked = 0.0
-        self._is_suspect = False
+        self._suspected = -math.inf
+        """Since when it was silent when it was suspected last."""
         self.is_resp2: bool = False
         self._said: hiredis.ReplyError | None = None
         self._is_retired = False
@@ -149,7 +154,7 @@ class Connection(asyncio.BufferedProtocol):
             self._listener.answered()
         try:
             is_done = self._take_replies()
-        except hiredis.ProtocolError as error:
+        except _NONSENSE as error:
             self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
             return
         if self.is_lost:
@@ -182,7 +187,7 @@ class Connection(asyncio.BufferedProtocol):
         count, end, last = 0, 0.0, None
         while (reply := gets()) is not _NOTHING:
             if type(reply) is hiredis.PushNotification or (self.is_resp2 and _is_like_push(reply)):
-                if reply[0] != b"message":
+                if not reply or reply[0] != b"message":
                     self._take_confirmation(reply)
                 elif self.subscriber is not None:
                     self.subscriber.pushed(reply)
@@ -206,6 +211,8 @@ class Connection(asyncio.BufferedProtocol):
             self.buffer_updated(0)
 
     def _take_confirmation(self, push: Sequence[Any]) -> None:
+        if not push:
+            raise hiredis.ProtocolError("an empty push")
         if push[0] not in (b"subscribe", b"unsubscribe"):
             return
         entry = self._owed[0] if self._owed else None
@@ -262,17 +269,18 @@ class Connection(asyncio.BufferedProtocol):
         self._timer = None
         if self.is_lost or not self._owed:
             return
-        silent = self._loop.time() - max(self.heard, self._asked)
+        since, now = max(self.heard, self._asked), self._loop.time()
+        silent = now - since
         if silent >= self._io_timeout - 0.001:
             self.abort(self.fault("unknown", f"no answer within {self._io_timeout:g} s. {IS_IT_WELL}"), TimeoutError())
             return
-        if silent < SUSPECT_AFTER - 0.001:
-            self._is_suspect = False
-        elif not self._is_suspect:
-            self._is_suspect = True
-            self._listener.suspected(self)
-        left = (self._io_timeout if self._is_suspect else min(SUSPECT_AFTER, self._io_timeout)) - silent
-        self._timer = self._loop.call_later(max(0.0, left), self._look)
+        end = since + SUSPECT_AFTER
+        if silent >= SUSPECT_AFTER - 0.001:
+            if self._suspected != since:
+                self._suspected = since
+                self._listener.suspected(self)
+            end = now + SUSPECT_AFTER  # It may answer, and fall silent anew.
+        self._timer = self._loop.call_at(min(end, since + self._io_timeout), self._look)
 
     # The end.
 

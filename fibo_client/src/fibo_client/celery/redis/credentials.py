@@ -48,9 +48,13 @@ async def credentials_of(address: RedisAddress) -> Credentials:
             given = await asyncio.to_thread(provider.get_credentials)
         else:
             given = await provider.get_credentials_async()
-        return (given,) if isinstance(given, str) else tuple(given)
+        credentials: Credentials = (given,) if isinstance(given, str) else tuple(given)
     except Exception as error:  # noqa: BLE001 - it is the user's own, and may raise anything
         failure = f"credential_provider: it raised {type(error).__name__}"
+    else:
+        if all(isinstance(each, str) for each in credentials):
+            return credentials
+        failure = "credential_provider: it must give a password, or a user name and a password, as text"
     raise ConfigError(failure)
 
 

@@ -187,7 +187,8 @@ class RedisServer:
                 self._check_open()
             connection.is_failing = self.health.failures > 0
             self.health.connected()
-            connection.is_resp2 = version < 3
+            # On the others, a list that begins like a push is a reply: of values that somebody else has stored.
+            connection.is_resp2 = version < 3 and link is self.subscribed
             return connection
         self.attempts.failed(asyncio.get_running_loop().time(), fault)
         self._note(fault, certain=True)

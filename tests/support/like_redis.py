@@ -1,0 +1,145 @@
+"""A small Redis in this process, for a client on an event loop with a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from support.wire import Commands, FakeTransport, Push, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fibo_client.celery.redis.connection import Connection
+    from fibo_client.celery.redis.server import RedisServer
+
+
+class LikeRedis:
+    """Values and channels. It takes the place of a server's connector.
+
+    Args:
+        version: The protocol that it speaks.
+        latency: Seconds that bytes take on the way, each way.
+
+    Attributes:
+        values: What is stored.
+        peers: Its ends of the connections.
+        down: Whether it takes no connections.
+    """
+
+    def __init__(self, version: int = 3, latency: float = 0.001) -> None:
+        self.version = version
+        self.latency = latency
+        self.values: dict[bytes, bytes] = {}
+        self.peers: list[Peer] = []
+        self.down = False
+
+    def serve(self, server: RedisServer) -> None:
+        """Have the connections of a server lead here."""
+        server._connector = self  # type: ignore[assignment]
+
+    async def connect(self, factory: Callable[[], Connection]) -> tuple[Connection, int]:
+        """See `Connector.connect`."""
+        await asyncio.sleep(self.latency)
+        if self.down:
+            raise ConnectionRefusedError
+        connection = factory()
+        self.peers.append(Peer(self, connection))
+        return connection, self.version
+
+    def store(self, key: str, value: bytes, *, publish: bool) -> None:
+        """Store a value and publish it, as a worker does."""
+        self.values[key.encode()] = value
+        if publish:
+            for peer in self.peers:
+                peer.publish(key.encode(), value)
+
+    @property
+    def channels(self) -> set[str]:
+        """The channels that somebody is subscribed to."""
+        return {
+            channel.decode()
+            for peer in self.peers
+            if peer.is_open and not peer.transport.is_closing()
+            for channel in peer.channels
+        }
+
+    def cut(self, *, subscribed: bool | None = None) -> None:
+        """Cut connections: those that are subscribed, the others, or all."""
+        for peer in list(self.peers):
+            if subscribed is None or bool(peer.channels) is subscribed:
+                peer.cut()
+
+    def forget(self) -> None:
+        """Drop every connection in silence, as a firewall does."""
+        for peer in self.peers:
+            peer.is_open = False
+
+
+class Peer:
+    """The server's end of a connection."""
+
+    def __init__(self, redis: LikeRedis, connection: Connection) -> None:
+        self.redis = redis
+        self.transport = FakeTransport(connection, self._send)
+        self.channels: set[bytes] = set()
+        self.is_open = True
+        """Whether bytes arrive on it, either way."""
+        self._commands = Commands()
+        self._coming: deque[bytes] = deque()
+        self._going: deque[bytes] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    # Two timers for one moment go off in any order, so each takes what is first in line.
+
+    def _send(self, data: bytes) -> None:
+        self._coming.append(data)
+        self._loop.call_later(self.redis.latency, self._arrive)
+
+    def _arrive(self) -> None:
+        data = self._coming.popleft()
+        if self.is_open and not self.transport.is_closing():
+            self._say(b"".join(self._run(*command) for command in self._commands.read(data)))
+
+    def _say(self, data: bytes) -> None:
+        self._going.append(data)
+        self._loop.call_later(self.redis.latency, self._tell)
+
+    def _tell(self) -> None:
+        data = self._going.popleft()
+        if self.is_open:
+            self.transport.feed(data)
+
+    def _push(self, *push: Any) -> bytes:
+        return encode(Push(push) if self.redis.version == 3 else list(push))
+
+    def _run(self, name: bytes, *arguments: bytes) -> bytes:
+        match name:
+            case b"PING" if self.channels and self.redis.version == 2:
+                return encode([b"pong", b""])
+            case b"PING":
+                return encode("PONG")
+            case b"SUBSCRIBE" | b"UNSUBSCRIBE":
+                said = b""
+                for channel in arguments:
+                    (self.channels.add if name == b"SUBSCRIBE" else self.channels.discard)(channel)
+                    said += self._push(name.lower(), channel, len(self.channels))
+                return said
+            case _ if self.channels and self.redis.version == 2:
+                return encode(hiredis.ReplyError("ERR only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET"))
+            case b"MGET":
+                return encode([self.redis.values.get(key) for key in arguments])
+        return encode(hiredis.ReplyError(f"ERR unknown command {name!r}"))
+
+    def publish(self, channel: bytes, value: bytes) -> None:
+        if self.is_open and channel in self.channels:
+            self._say(self._push(b"message", channel, value))
+
+    def cut(self) -> None:
+        self.redis.peers.remove(self)
+        if self.is_open:
+            self.is_open = False
+            self.transport.cut(ConnectionResetError())
