@@ -268,7 +268,10 @@ class Reader:
                 await budget.pause()
             count += 1
             size += length
-            self._arrive(task.id, payload, began)
+            if length >= LARGE_ANSWER and isinstance(payload, bytes) and self.awaited.has(task):
+                await self._decode(task, payload, began)
+            else:
+                self._arrive(task.id, payload, began)
             if self.awaited.has(task):
                 unfinished.append(task)
         self._schedule.arrived(count, size, self._loop.time())
@@ -406,6 +409,10 @@ class Reader:
             self._drop_at = math.inf
             for task_id in drop:
                 del self._subscribed[task_id]
+        elif self._stale:  # The timer went off for others, which were dropped before, or a moment early.
+            self._update_timer.set_by(self._drop_at)
+        else:  # They are awaited again.
+            self._drop_at = math.inf
         add = self._to_subscribe
         if len(add) > MAX_ADDED:
             add = dict(islice(add.items(), MAX_ADDED))

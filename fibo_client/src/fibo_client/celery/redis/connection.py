@@ -174,7 +174,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
-        cause = self._said or exc  # A server may say why it closes the connection.
+        # A server may say why it closes the connection, right before.
+        cause = self._said if self._said and self._loop.time() < self.heard + SUSPECT_AFTER else exc
         self._lose(self.fault("unknown", explain(cause) if cause else CLOSED), cause)
         if not self._closed.done():
             self._closed.set_result(None)

@@ -86,8 +86,10 @@ class Renewal:
 
 
 def _tell_all(listeners: weakref.WeakSet[Renewal], token: Any) -> _Done:
+    username = token.try_get("oid")
+    credentials = (token.get_value(),) if username is None else (username, token.get_value())
     for each in list(listeners):
-        each.take((token.try_get("oid"), token.get_value()))
+        each.take(credentials)
     return _Done()
 
 
