@@ -135,7 +135,7 @@ class RedisServer:
     async def connect(self, link: Link) -> Connection:
         """Try once to make a connection, after a pause where the server could not be reached before.
 
-        While it cannot, one connection is tried for all, however many are wanted and whoever waits.
+        While it cannot, one attempt is made for all, however many connections are wanted and whoever waits.
 
         Args:
             link: Whose connection it is.
@@ -149,10 +149,22 @@ class RedisServer:
         attempts = self.attempts
         if not attempts.failures:
             return await self._connect(link)
-        async with attempts.one_at_a_time:
-            if attempts.failures:
-                await asyncio.sleep(attempts.next_at - asyncio.get_running_loop().time())
+        if attempts.under_way is not None:
+            fault = await asyncio.shield(attempts.under_way)
+            if fault is not None:
+                raise fault.again()
             return await self._connect(link)
+        loop = asyncio.get_running_loop()
+        fault, attempts.under_way = None, loop.create_future()
+        try:
+            await asyncio.sleep(attempts.next_at - loop.time())
+            return await self._connect(link)
+        except RedisFaultError as error:
+            fault = error
+            raise
+        finally:
+            attempts.under_way.set_result(fault)
+            attempts.under_way = None
 
     async def _connect(self, link: Link) -> Connection:
         self._check_open()
@@ -484,13 +496,20 @@ def _close_if_refused(connection: Connection, checked: asyncio.Future[list[Any]]
 
 
 class Attempts:
-    """The attempts to reach a server that cannot be reached: one at a time, after pauses that grow."""
+    """The attempts to reach a server that cannot be reached: one at a time, after pauses that grow.
+
+    Attributes:
+        failures: How many failed since one did not.
+        next_at: When the next may begin, by the loop's clock.
+        last_fault: Why the last one failed.
+        under_way: Ends with why the present one failed, or with None. None is that there is none.
+    """
 
     def __init__(self) -> None:
-        self.one_at_a_time = asyncio.Lock()
-        self.failures = 0
-        self.next_at = 0.0
+        self.failures: int = 0
+        self.next_at: float = 0.0
         self.last_fault: RedisFaultError | None = None
+        self.under_way: asyncio.Future[RedisFaultError | None] | None = None
 
     def failed(self, now: float, fault: RedisFaultError) -> None:
         """Take note of an attempt that failed."""
