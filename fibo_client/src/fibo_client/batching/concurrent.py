@@ -97,7 +97,8 @@ class _Computation:
     @property
     def requests(self) -> list[Request]:
         """The requests that wait for it."""
-        return [*([] if self._first is None else [self._first]), *(self._others or ())]
+        first = [] if self._first is None else [self._first]
+        return [*first, *self._others] if self._others else first
 
     def add(self, request: Request) -> None:
         """Add a request."""

@@ -279,12 +279,15 @@ class _Call:
         self._prepared = prepared
         self._moments = moments
         self._inject = inject
+        self._task: object = self  # The task of the last message; none so far.
+        self._template: MessageTemplate
 
     def message(self, signature: Signature[Any], ids: Iterator[str]) -> TaskMessage:
         """Make one message, with the next id unless the options have one."""
         prepared = self._prepared
         task, kwargs = signature.task, signature.kwargs
-        template = prepared.template(task)
+        if task is not self._task:
+            self._template, self._task = prepared.template(task), task
         task_id = self.task_id or next(ids)
         body, argsrepr, kwargsrepr = encode_arguments(
             signature.args,
@@ -297,4 +300,4 @@ class _Call:
         headers = prepared.headers
         if self._inject is not None and (added := self._inject(task, task_id)):
             headers = prepared.joined(added)
-        return TaskMessage(task_id, template, body, argsrepr, kwargsrepr, self._moments, headers)
+        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, headers)

@@ -18,7 +18,7 @@ from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.pending import PendingTasks
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.meta import decode_meta, decode_meta_in_slices
-from fibo_client.celery.schedule import AFTER_PUSH, Schedule
+from fibo_client.celery.schedule import AFTER_PUSH, MAX_TAKEN, Schedule
 from fibo_client.celery.timer import Timer
 from fibo_client.errors import FiboError, ReadError, ResultTooLargeError, TransportError
 
@@ -213,6 +213,9 @@ class Reader:
                 self._reading.clear()
                 now = self._loop.time()
                 if batch := self._schedule.take(now):
+                    if len(batch) == MAX_TAKEN:
+                        await asyncio.sleep(0)  # To choose so many takes its time.
+                        batch += self._schedule.take(now)
                     await self._read(batch, now)
                     self._reading.set()  # More may be due.
                 else:

@@ -38,16 +38,19 @@ LONGEST_FIRST: Final = 0.005
 AFTER_PUSH: Final = 0.005
 """Seconds between the beginning of push and the one read that makes up for what was stored before it."""
 
-MAX_TAKEN: Final = 1000
-"""The most entries, outdated ones included, that are looked at before the event loop gets its turn."""
+MAX_TAKEN: Final = 500
+"""The most results that are chosen before the event loop gets its turn. A read may ask for twice as many."""
 
 RECHECK: Final = 5.0
 """Seconds after which a plan is looked at, though its time may come later."""
 
+PUSHED_LONGER: Final = 5
+"""How many times longer than of another the longest pause of a result is that is pushed. It grows to that, too."""
+
 MOST_PULLED: Final = 256
 """The most results that are pulled forward at a time."""
 
-MAX_WIDTH: Final = 500
+MAX_WIDTH: Final = 1000
 """The most results in one read."""
 
 _REPLY_BYTES: Final = 4 * 1024 * 1024
@@ -136,8 +139,8 @@ class Schedule:
         heap = self._heap
         if not heap or heap[0][0] > now:
             return batch
-        width = self.width
-        for _ in range(MAX_TAKEN):
+        width = min(self.width, MAX_TAKEN)
+        for _ in range(2 * MAX_TAKEN):
             if not heap or heap[0][0] > now or len(batch) >= width:
                 break
             _, _, due, task = heapq.heappop(heap)
@@ -155,13 +158,12 @@ class Schedule:
         for task in tasks:
             if task.due != math.inf:  # Gone, or planned anew while it was being read.
                 continue
-            if task.pushed:
-                task.pause = self._poll_max
+            longest = self._poll_max * (PUSHED_LONGER if task.pushed else 1)
             if task.is_first_read:
                 task.is_first_read = False
                 self._first = min(self._first * _LATER, max(LONGEST_FIRST, self._poll_min), self._poll_max)
             self._plan(task, _on_grid(now + task.pause, task.pause), now)
-            task.pause = min(task.pause * GROWTH, self._poll_max)
+            task.pause = min(task.pause * GROWTH, longest)
 
     def arrived(self, count: int, size: int, now: float) -> None:
         """Learn from results that came: pull the oldest of the others forward, and fit the width to their size.
