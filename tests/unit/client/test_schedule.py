@@ -187,9 +187,9 @@ def test_arrivals_never_put_a_read_off(schedule):
 
 
 def test_a_read_is_never_wider_than_the_limit(schedule):
-    for number in range(2 * MAX_WIDTH):
+    for number in range(2 * MAX_TAKEN):
         schedule.add(str(number), 0.0)
-    assert len(schedule.take(1.0)) == MAX_WIDTH
+    assert len(schedule.take(1.0)) == MAX_TAKEN
 
 
 def test_reads_become_narrower_when_answers_are_large_and_wider_again(schedule):

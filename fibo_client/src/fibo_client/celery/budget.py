@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
-SECONDS: Final = 0.0005
+SECONDS: Final = 0.0002
 """Seconds after which the event loop gets its turn."""
 
 EACH: Final = 16

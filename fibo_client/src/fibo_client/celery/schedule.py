@@ -6,7 +6,7 @@ that it took. Four things bend that rule:
 
 - The first read of a lone result comes after the pause that lately sufficed, a few milliseconds later at most. A read
   that is too early takes time from a worker on the same machine, and the event loop's clock has steps of a millisecond.
-- A result that is pushed needs reading only as a safety net, every `poll_max`.
+- A result that is pushed needs reading only as a safety net: first after `poll_max`, then less and less often.
 - When results arrive, their neighbours are likely to be next, because workers take tasks in order: the oldest
   ones are pulled forward. So a long batch is followed closely at its head, at the cost of a few reads.
 - Moments lie on a grid that is coarser for longer pauses, so that many results are read in one command.
@@ -158,7 +158,10 @@ class Schedule:
         for task in tasks:
             if task.due != math.inf:  # Gone, or planned anew while it was being read.
                 continue
-            longest = self._poll_max * (PUSHED_LONGER if task.pushed else 1)
+            longest = self._poll_max
+            if task.pushed:
+                task.pause = max(task.pause, self._poll_max)
+                longest *= PUSHED_LONGER
             if task.is_first_read:
                 task.is_first_read = False
                 self._first = min(self._first * _LATER, max(LONGEST_FIRST, self._poll_min), self._poll_max)
