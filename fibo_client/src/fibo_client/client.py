@@ -149,6 +149,7 @@ class FiboClient:
         """
         number = check_index(n, self.config.max_n)
         seconds = self.config.seconds(timeout)
+        self.celery.check()  # Before the loop is asked for: in a forked process there is none.
         loop = asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
         answer: asyncio.Future[int] = loop.create_future()
