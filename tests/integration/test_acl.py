@@ -26,7 +26,7 @@ from support.waiting import eventually
 
 from fibo_client import FiboClient
 from fibo_client.celery import CeleryClient, reader, session
-from fibo_client.celery.redis import server as redis_server_module
+from fibo_client.celery.redis import link
 from fibo_client.errors import FiboError, PublishError, ResultTooLargeError
 from fibo_worker.dev import WorkerProcess
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
@@ -257,7 +257,7 @@ async def what_a_client_says(url, db, admin_url, monkeypatch):
         return any(each[0] == name for each in said)
 
     monkeypatch.setattr(session, "KEEP_ALIVE", 0.05)
-    monkeypatch.setattr(redis_server_module, "IDLE", 0.05)
+    monkeypatch.setattr(link, "IDLE", 0.05)
     monkeypatch.setattr(reader, "STALE_FOR", 0.05)
     async with (
         redis.asyncio.Redis.from_url(admin_url) as direct,

@@ -210,7 +210,7 @@ async def test_over_resp2_what_was_stored_before_is_read_once_the_subscription_i
 
 
 async def test_over_resp2_an_idle_subscription_is_asked_for_signs_of_life_and_stays(old, monkeypatch):
-    monkeypatch.setattr("fibo_client.celery.redis.server.IDLE", 0.0)
+    monkeypatch.setattr("fibo_client.celery.redis.link.IDLE", 0.0)
     hand, url = old
     async with CeleryClient(url) as client:
         waiting = asyncio.create_task(client.result("a").get(timeout=30))

@@ -143,8 +143,8 @@ class Relay:
 
 
 async def test_a_connection_that_was_forgotten_on_the_way_is_found_out_before_use(server, hand, monkeypatch):
-    monkeypatch.setattr("fibo_client.celery.redis.server.PROVEN_FOR", 0.05)
-    monkeypatch.setattr("fibo_client.celery.redis.server.PROOF", 0.2)
+    monkeypatch.setattr("fibo_client.celery.redis.link.PROVEN_FOR", 0.05)
+    monkeypatch.setattr("fibo_client.celery.redis.link.PROOF", 0.2)
     relay = Relay(server.port)
     async with relay.running() as port:
         url = f"redis://127.0.0.1:{port}/{server.url.rpartition('/')[2]}"

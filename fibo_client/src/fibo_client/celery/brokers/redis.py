@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.redis.address import RedisAddress
     from fibo_client.celery.redis.connection import Command, Connection
-    from fibo_client.celery.redis.server import Limit, RedisServer
+    from fibo_client.celery.redis.link import Limit
+    from fibo_client.celery.redis.server import RedisServer
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.telemetry.tracer import Server
 

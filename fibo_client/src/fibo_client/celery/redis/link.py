@@ -1,0 +1,254 @@
+"""One of the connections to a Redis server: made when it is first needed, and made anew when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import hiredis
+
+from fibo_client.celery.redis.connection import IGNORED, Connection, pack
+from fibo_client.celery.redis.errors import IS_IT_WELL, RedisFaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fibo_client.celery.redis.connection import Command
+    from fibo_client.celery.redis.credentials import Credentials
+    from fibo_client.celery.redis.server import RedisServer
+
+PROVEN_FOR: Final = 10.0
+"""Seconds after a sign of life for which a connection is held to be well."""
+
+PROOF: Final = 1.0
+"""The most seconds that an idle connection has to show that it is well, before another is made."""
+
+IDLE: Final = 5.0
+"""Seconds without a sign of life after which one is asked for, while somebody waits."""
+
+_SILENCE: Final = "the connection was silent, and another one was not"
+
+_PING: Final = pack(("PING",))
+
+
+class Limit(NamedTuple):
+    """By when something must be over: making a connection, and the answer.
+
+    Attributes:
+        at: When, by the loop's clock.
+        seconds: How long that was to be, for messages.
+    """
+
+    at: float
+    seconds: float
+
+
+class Link:
+    """One of the connections to a server: made when first needed, and made anew when it is lost.
+
+    Args:
+        server: The server.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._retired: set[Connection] = set()
+        self._is_doubted = False
+
+    # Use.
+
+    @property
+    def ready(self) -> Connection | None:
+        """The connection, where something can be written to it at once."""
+        connection = self._connection
+        if connection is None or not connection.is_usable or self._is_doubted:
+            return None
+        return connection if asyncio.get_running_loop().time() <= connection.heard + PROVEN_FOR else None
+
+    async def prepare(self, limit: Limit) -> Connection:
+        """Give the connection, after making it, or after finding it well, where that is needed.
+
+        Args:
+            limit: By when it must be there.
+
+        Returns:
+            The connection.
+
+        Raises:
+            RedisFaultError: None could be had within the limit; nothing was sent.
+        """
+        while True:
+            connection = self.ready
+            if connection is not None:
+                return connection
+            connecting = self._connecting
+            if connecting is None:
+                connecting = self._start(self._obtain)
+            left = limit.at - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait([connecting], timeout=max(0.0, left))
+            if not done:
+                raise self._server.too_late(limit)
+            if connecting.cancelled():
+                raise self._server.fault("unsent", "the client was closed")
+            error = connecting.exception()
+            if isinstance(error, RedisFaultError):
+                raise error.again()
+            if error is not None:
+                raise error
+
+    async def execute(self, *commands: Command, limit: Limit | None = None) -> list[Any]:
+        """Send commands together and read their replies.
+
+        Args:
+            *commands: The commands; at least one.
+            limit: By when it must be over. None is the time limit of every command.
+
+        Returns:
+            The replies, in order: bytes, int, lists, None.
+
+        Raises:
+            RedisFaultError: One failed; the outcome says how.
+        """
+        connection = self.ready or await self.prepare(limit or self._server.limit())
+        future = connection.request(commands)
+        if limit is None:
+            replies = await future
+        else:
+            try:
+                async with asyncio.timeout_at(limit.at):
+                    replies = await future
+            except TimeoutError:
+                fault = self._server.fault("unknown", f"no answer within {limit.seconds:g} s. {IS_IT_WELL}")
+                raise fault from None
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, hiredis.ReplyError):
+                raise self.refused(reply, command)
+        return replies
+
+    def refused(self, error: hiredis.ReplyError, command: Command) -> RedisFaultError:
+        """Make the error for a command that was refused."""
+        if str(error).startswith("READONLY") and self._connection is not None:  # Another server is the master now.
+            self._connection.close()
+        return self._server.refusal(error, command)
+
+    # Making it.
+
+    def _start(self, make: Callable[[], Any]) -> asyncio.Task[Connection]:
+        task: asyncio.Task[Connection] = asyncio.get_running_loop().create_task(
+            make(), name="fibo_client.connecting", context=contextvars.Context()
+        )
+        self._connecting = task
+        task.add_done_callback(self._made)
+        return task
+
+    def _made(self, task: asyncio.Task[Connection]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # Whoever waits is told; perhaps nobody does any more.
+
+    async def _obtain(self) -> Connection:
+        """Find the present connection well, or make another."""
+        connection = self._connection
+        if connection is not None and connection.is_usable:
+            try:
+                async with asyncio.timeout(PROOF):
+                    await connection.request([("PING",)])
+            except TimeoutError:
+                if connection.is_usable:
+                    connection.abort(self._server.fault("unknown", f"no answer within {PROOF:g} s. {IS_IT_WELL}"))
+            except RedisFaultError:
+                pass
+            else:
+                self._is_doubted = False
+                return connection
+        self._connection = await self._server.connect(self)
+        self._is_doubted = False
+        return self._connection
+
+    async def _replace(self) -> Connection:
+        """Make another connection beside one that is silent. If that can be had, the other has died."""
+        silent, began = self._connection, asyncio.get_running_loop().time()
+        new = await self._server.connect(self)
+        self._is_doubted = False
+        if silent is not None and silent.is_usable and silent.heard > began:
+            new.close()
+            return silent
+        self._connection = new
+        if silent is not None and not silent.is_lost:
+            self._server.health.broke()
+            if self is self._server.sending:  # What was sent may have arrived, and the answer may still come.
+                self._retired.add(silent)
+                silent.retire()
+            else:
+                silent.abort(self._server.fault("unknown", _SILENCE))
+        return new
+
+    def doubt(self) -> None:
+        """Have the connection show that it is well before it is used again."""
+        self._is_doubted = True
+
+    def is_failing(self) -> None:
+        """Have the connection tell when the server answers."""
+        if self._connection is not None:
+            self._connection.is_failing = True
+
+    def keep_alive(self) -> None:
+        """Ask for a sign of life where there was none for long."""
+        connection = self._connection
+        if connection is None or not connection.is_usable or not connection.is_idle:
+            return
+        if self._is_doubted or asyncio.get_running_loop().time() >= connection.heard + IDLE:
+            connection.write(_PING, (IGNORED,))
+
+    def authenticate(self, credentials: Credentials) -> None:
+        """Have the connection use new credentials. One that cannot is replaced."""
+        connection = self._connection
+        if connection is not None and connection.is_usable:
+            checked = connection.request([("AUTH", *credentials)])
+            checked.add_done_callback(partial(_close_if_refused, connection))
+
+    # What the connection says.
+
+    def suspected(self, connection: Connection) -> None:
+        """See `Listener.suspected`."""
+        self._server.suspected()
+        if connection is self._connection and self._connecting is None:
+            self._start(self._replace)
+
+    def lost(self, connection: Connection, fault: RedisFaultError) -> None:
+        """See `Listener.lost`."""
+        self._retired.discard(connection)
+        if connection is self._connection:
+            self._connection = None
+            self._server.lost(fault)
+
+    def answered(self) -> None:
+        """See `Listener.answered`."""
+        self._server.answered()
+
+    # The end.
+
+    async def aclose(self) -> None:
+        """Close the connection once what was written has left."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+            await connection.wait_closed()
+
+    def abort(self) -> None:
+        """Close what is still open."""
+        closed = self._server.fault("unknown", "the client was closed")
+        for connection in (*self._retired, *([self._connection] if self._connection else [])):
+            connection.abort(closed)
+
+
+def _close_if_refused(connection: Connection, checked: asyncio.Future[list[Any]]) -> None:
+    if checked.exception() is None and isinstance(checked.result()[0], hiredis.ReplyError):
+        connection.close()
