@@ -115,7 +115,7 @@ def _left(client: FiboClient) -> dict[str, int]:
         "waits": len(reader.awaited),
         "unsent": len(session._publisher._unfinished),
         "numbers": sum(len(bucket.computations) + bucket.in_flight for bucket in buckets),
-        "subscribed": len(reader._unsubscribed) + len(reader._subscribed),
+        "subscribed": len(reader._to_subscribe) + len(reader._subscribed),
         "deadlines": len(reader.awaited._timed) + len(reader.awaited._heap),
         "reads": len(reader._schedule._heap),
     }

@@ -330,7 +330,7 @@ class Answers:
     __slots__ = ("_left", "_replies", "future")
 
     def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
-        self.future = future
+        self.future: asyncio.Future[list[Any]] = future
         self._replies: list[Any] = []
         self._left = count
 
@@ -358,8 +358,8 @@ class Confirmations:
     __slots__ = ("end", "left")
 
     def __init__(self, left: int, end: Callable[[object], None]) -> None:
-        self.left = left
-        self.end = end
+        self.left: int = left
+        self.end: Callable[[object], None] = end
 
     def set_result(self, reply: object, /) -> None:
         """See `Owed`."""
