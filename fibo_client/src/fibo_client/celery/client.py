@@ -8,14 +8,14 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
-from fibo_client.celery.budget import free
+from fibo_client.celery.budget import Budget, free
 from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset, expiry_of
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
-from fibo_client.celery.gather import collect, conclude, gather, look, look_at_metas
+from fibo_client.celery.gather import call_many, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
-from fibo_client.celery.outcome import Outcomes, has_expired, value_of
+from fibo_client.celery.outcome import has_expired, value_of
 from fibo_client.celery.owned_result import OwnedResult
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
@@ -632,25 +632,25 @@ class CeleryClient:
         span = session.start_send(signatures[0], options, batch=len(signatures) > 1)
         messages = await session.encoder.many(signatures, options, span, defaults)
         session.check()
-        job = session.submit(
+        budget = Budget()
+        handles = []
+        for message, signature in zip(messages, signatures, strict=True):
+            handles.append(self._handle(message, signature))
+            if budget.is_spent():
+                await budget.pause()
+        session.check()
+        return await call_many(
+            session,
             messages,
+            handles,
             span,
-            awaits=list(map(_id_of, messages)),
             timeout=seconds,
-            retry=retry,
-            end_on_failure=not return_exceptions,
-            keep_results=keep_results,
             began=began,
+            return_exceptions=return_exceptions,
+            expiry_is_timeout=not own_expiry,
+            retry=retry,
+            keep_results=keep_results,
         )
-        try:
-            outcomes = Outcomes(
-                [self._handle(message, signature) for message, signature in zip(messages, signatures, strict=True)],
-                return_exceptions=return_exceptions,
-                expiry_is_timeout=not own_expiry,
-            )
-            return await collect(session, job, outcomes, began, job)
-        finally:
-            session.end(job)
 
     # Asking workers.
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.budget import EACH, Budget
+from fibo_client.celery.jobs import Job
 from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
 from fibo_client.celery.pending import is_final
-from fibo_client.errors import TaskRevokedError
+from fibo_client.errors import PublishError, PublishUnknownError, TaskRevokedError
+from fibo_client.telemetry.tracer import SharedSpan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fibo_client.celery.jobs import Job
+    from fibo_client.celery.jobs import PublishFailure
     from fibo_client.celery.outcome import Awaited
     from fibo_client.celery.pending import Wait
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
+    from fibo_client.telemetry.tracer import SendSpan
 
 
 PIECE: Final = 256
@@ -101,8 +106,10 @@ async def gather(
         session.check_room(len(results))  # Before any of them is awaited.
     try:
         for start in range(0, len(results), PIECE):
-            pieces.append(_Piece(session, results[start : start + PIECE], timeout, began, start, return_exceptions))
-            if pieces[-1].outcomes.must_end:
+            some = results[start : start + PIECE]
+            outcomes = Outcomes(some, return_exceptions=return_exceptions)
+            pieces.append(_awaited_piece(session, start, some, outcomes, timeout, began))
+            if outcomes.must_end:
                 break
             if budget.is_spent(EACH):
                 await budget.pause()
@@ -112,40 +119,122 @@ async def gather(
         session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
 
 
+async def call_many(
+    session: Session,
+    messages: Sequence[TaskMessage],
+    results: Sequence[Awaited],
+    span: SendSpan,
+    *,
+    timeout: float | None,
+    began: float,
+    return_exceptions: bool,
+    expiry_is_timeout: bool,
+    **options: Any,
+) -> list[Any]:
+    """Send tasks and wait for all of them, who are owned.
+
+    Args:
+        session: The client's running parts.
+        messages: The messages of the tasks; at least one.
+        results: Their handles.
+        span: From `Session.start_send`.
+        timeout: Seconds for all of it. None is no limit.
+        began: When the caller's call began, by the loop's clock.
+        return_exceptions: As for `gather`.
+        expiry_is_timeout: Whether the tasks carry the deadline of the wait.
+        **options: As for `Session.submit`.
+
+    Returns:
+        The answers, in order.
+
+    Raises:
+        PublishError: Not all were sent.
+        PublishUnknownError: Some may or may not have been sent.
+        ResultTimeoutError: Not all came in time. Other errors are those of `gather`.
+    """
+    session.check_room(len(messages))  # Before any of them is sent.
+    budget, pieces, jobs = Budget(), [], list[Job]()
+    shared = SharedSpan(span) if len(messages) > PIECE else span
+    try:
+        for start in range(0, len(messages), PIECE):
+            some = messages[start : start + PIECE]
+            outcomes = Outcomes(
+                results[start : start + PIECE],
+                return_exceptions=return_exceptions,
+                expiry_is_timeout=expiry_is_timeout,
+            )
+            ids = [message.id for message in some]
+            jobs.append(
+                session.submit(
+                    some,
+                    shared,
+                    awaits=ids,
+                    timeout=timeout,
+                    began=began,
+                    end_on_failure=not return_exceptions,
+                    **options,
+                )
+            )
+            pieces.append(_Piece(start, outcomes, jobs[-1], [], jobs[-1]))
+            if budget.is_spent(EACH):
+                await budget.pause()
+                session.check()
+        await _follow(pieces)
+        if len(jobs) > 1 and any(isinstance(job.error, PublishError | PublishUnknownError) for job in jobs):
+            error = _publish_error(jobs)
+            raise error
+        return await _values(session, results, pieces, began)
+    finally:
+        if isinstance(shared, SharedSpan):
+            shared.expect(len(jobs))
+        session.end_in_turns(jobs)
+
+
+def _publish_error(jobs: Sequence[Job]) -> PublishFailure:
+    """Join what is to be said of jobs that were sent together."""
+    first = next(job.error for job in jobs if isinstance(job.error, PublishError | PublishUnknownError))
+    remaining = [task_id for job in jobs for task_id in job.remaining]
+    if any(job.unknown for job in jobs):
+        return PublishUnknownError(first.reason, remaining)
+    return PublishError(first.reason, remaining, refused=first.refused)
+
+
+def _awaited_piece(
+    session: Session,
+    start: int,
+    results: Sequence[Awaited],
+    outcomes: Outcomes,
+    timeout: float | None,
+    began: float,
+) -> _Piece:
+    """Let a caller wait for results that were sent before."""
+    known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
+    outcomes.take(known)
+    unsettled = {} if outcomes.must_end else {result.id: None for result in results if result.id not in known}
+    jobs = [job for job in {each.job for each in results if each.id in unsettled} if job]
+    wait = session.enter(
+        unsettled, timeout=timeout, end_on_failure=not outcomes.return_exceptions, began=began, jobs=jobs
+    )
+    return _Piece(start, outcomes, wait, jobs, None)
+
+
+@dataclass(slots=True)
 class _Piece:
     """Some of the results that are awaited together. Many at once would hold up the event loop.
 
     Attributes:
         start: The index of the first.
         outcomes: Their values and errors.
-        jobs: The jobs that they are of, where another caller started them.
         wait: The wait for them.
+        jobs: The jobs that they are of, where another caller started them.
+        job: The job that they are of, where this caller did.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        results: Sequence[Awaited],
-        timeout: float | None,
-        began: float,
-        start: int,
-        return_exceptions: bool,
-    ) -> None:
-        self.start = start
-        self.outcomes = Outcomes(results, return_exceptions=return_exceptions)
-        known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
-        self.outcomes.take(known)
-        unsettled = {result.id: None for result in results if result.id not in known}
-        if self.outcomes.must_end:
-            unsettled = {}
-        self.jobs = [job for job in {each.job for each in results if each.id in unsettled} if job]
-        self.wait = session.enter(
-            unsettled,
-            timeout=timeout,
-            end_on_failure=not return_exceptions,
-            began=began,
-            jobs=self.jobs,
-        )
+    start: int
+    outcomes: Outcomes
+    wait: Wait
+    jobs: list[Job]
+    job: Job | None
 
     @property
     def is_over(self) -> bool:
@@ -196,13 +285,13 @@ async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Pi
             if budget.is_spent(EACH):
                 await budget.pause()
         expired = any(piece.outcomes.has_expired for piece in late)
-        facts = session.facts(late[0].wait, asyncio.get_running_loop().time() - began)
+        facts = session.facts(late[0].wait, asyncio.get_running_loop().time() - began, late[0].job)
         timed_out = timeout_error(late[0].wait, facts, results, missing, found, expired=expired)
         raise timed_out
     values: list[Any] = []
     for piece in pieces:
         if piece.outcomes.are_late:
-            facts = session.facts(piece.wait, asyncio.get_running_loop().time() - began)
+            facts = session.facts(piece.wait, asyncio.get_running_loop().time() - began, piece.job)
             piece.outcomes.give_up(piece.wait, facts)
         values += piece.outcomes.values()
         if budget.is_spent(EACH):
@@ -250,32 +339,6 @@ def conclude(
     facts = session.facts(wait, asyncio.get_running_loop().time() - began, job or result.job)
     timed_out = timeout_error(wait, facts, [result], [0], {}, expired=expired)
     raise timed_out
-
-
-async def collect(session: Session, wait: Wait, outcomes: Outcomes, began: float, job: Job | None = None) -> list[Any]:
-    """Turn answers into values as they come, until the wait is over.
-
-    Args:
-        session: The client's running parts.
-        wait: The wait.
-        outcomes: What the answers become.
-        began: When the caller's call began, by the loop's clock.
-        job: The job whose tasks are awaited, where there is one.
-
-    Returns:
-        The values, in order. See `Outcomes`.
-    """
-    while True:
-        arrived, wait.arrived = wait.arrived, {}
-        outcomes.take(arrived)
-        if wait.over or not wait.missing or outcomes.must_end:
-            break
-        await news(wait)
-    if not outcomes.must_end:
-        session.check_error(wait)
-    if outcomes.are_late:
-        outcomes.give_up(wait, session.facts(wait, asyncio.get_running_loop().time() - began, job))
-    return outcomes.values()
 
 
 async def news(wait: Wait) -> None:

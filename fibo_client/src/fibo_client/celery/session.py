@@ -466,6 +466,17 @@ class Session:
         for job in jobs:
             job.other_waits.remove(wait)
 
+    def end_in_turns(self, jobs: list[Job]) -> None:
+        """Wait no longer for jobs, as `end`, for many. The event loop gets its turn now and then."""
+        for job in jobs:  # At once: their caller is told what was not sent.
+            job.withdrawn = True
+        budget = Budget()
+        while jobs:
+            self.end(jobs.pop())
+            if jobs and budget.is_spent(EACH):
+                asyncio.get_running_loop().call_soon(self.end_in_turns, jobs, context=contextvars.Context())
+                return
+
     def leave_in_turns(self, leaving: list[tuple[Wait, Sequence[Job]]]) -> None:
         """Wait no longer, as `leave`, for many. The event loop gets its turn now and then."""
         budget = Budget()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_chec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NESTED", "NOOP_SPAN", "NOOP_TRACER", "SendSpan", "Server", "Tracer", "guarded"]
+__all__ = ["NESTED", "NOOP_SPAN", "NOOP_TRACER", "SendSpan", "Server", "SharedSpan", "Tracer", "guarded"]
 
 logger: Final = logging.getLogger("fibo_client")
 
@@ -110,6 +110,47 @@ class _NoopSpan:
 
 NOOP_SPAN: Final = _NoopSpan()
 """The no-op span."""
+
+
+class SharedSpan:
+    """A span that several jobs share, which are sent together. It ends with the last of them.
+
+    Args:
+        span: The span.
+    """
+
+    def __init__(self, span: SendSpan) -> None:
+        self._span = span
+        self._expected: int | None = None
+        self._ended = 0
+        self._sent = 0
+        self._failed = 0
+        self._error: Exception | None = None
+
+    def inject(self, task: str, task_id: str) -> Mapping[str, Any]:
+        """See `SendSpan.inject`."""
+        return self._span.inject(task, task_id)
+
+    def link(self) -> None:
+        """See `SendSpan.link`."""
+        self._span.link()
+
+    def end(self, *, sent: int, failed: int, error: Exception | None) -> None:
+        """Take the end of one of the jobs."""
+        self._ended += 1
+        self._sent += sent
+        self._failed += failed
+        self._error = self._error or error
+        self._end_if_over()
+
+    def expect(self, count: int) -> None:
+        """Say how many jobs there are, once that is known."""
+        self._expected = count
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._expected and self._ended == self._expected:
+            self._span.end(sent=self._sent, failed=self._failed, error=self._error)
 
 
 class _NoopTracer:
