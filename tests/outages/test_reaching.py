@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+import redis as redis_py
 from support.outages import outage
 from support.servers import RedisServer, free_port
 from support.waiting import eventually
@@ -18,6 +19,14 @@ from fibo_client.testing.results import encode_meta
 def answer(redis, handle, value=55) -> None:
     """Store the answer to a submitted number, as the worker would."""
     redis.set(f"celery-task-meta-{handle.id}", encode_meta(handle.id, "SUCCESS", format(value, "x")))
+
+
+def has_loaded(direct) -> bool:
+    """Whether Redis has read its data: until then it answers with an error."""
+    try:
+        return bool(direct.ping())
+    except redis_py.exceptions.BusyLoadingError:
+        return False
 
 
 @outage(
@@ -126,6 +135,7 @@ async def test_a_restart_with_its_data_costs_nothing(witness, tmp_path):
                 await eventually(lambda: asyncio.to_thread(lambda: direct.pubsub_channels()))
             redis.stop()
             with RedisServer(port=redis.port, options=disk) as again, again.client() as direct:
+                await eventually(lambda: asyncio.to_thread(has_loaded, direct))
                 assert direct.llen("celery") == 1
                 answer(direct, handle)
                 assert await waiting == 55
