@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fibo_client.celery.redis.connection import Connection
+    from fibo_client.celery.redis.connector import Connector
     from fibo_client.celery.redis.server import RedisServer
 
 
@@ -39,7 +40,7 @@ class LikeRedis:
 
     def serve(self, server: RedisServer) -> None:
         """Have the connections of a server lead here."""
-        server._connector = self  # type: ignore[assignment]
+        server._connector = cast("Connector", self)
 
     async def connect(self, factory: Callable[[], Connection]) -> tuple[Connection, int]:
         """See `Connector.connect`."""

@@ -64,7 +64,7 @@ class RedisBroker:
         self.health: ServerHealth = server.health
         self.server: Server = server.address.server
         self._encoder = RedisEncoder(keys)
-        self._connection: Connection | None = None
+        self._connection: Connection  # The one that was ready last.
 
     @classmethod
     def connect(cls, config: CeleryConfig, shared: dict[RedisAddress, RedisServer]) -> Self:
@@ -86,8 +86,11 @@ class RedisBroker:
     @property
     def ready(self) -> bool:
         """See `Broker.ready`."""
-        self._connection = self._redis.sending.ready
-        return self._connection is not None
+        connection = self._redis.sending.ready
+        if connection is None:
+            return False
+        self._connection = connection
+        return True
 
     async def prepare(self) -> None:
         """See `Broker.prepare`."""
@@ -110,7 +113,6 @@ class RedisBroker:
             self._push(key, elements, batch, sender)
 
     def _push(self, key: str, elements: Sequence[bytes], messages: Sequence[TaskMessage], sender: Sender) -> None:
-        assert self._connection is not None  # noqa: S101 - `ready` has seen to it
         self._connection.write(pack(("LPUSH", key, *elements)), (_Pushed(self._redis, messages, sender),))
 
     def keep_alive(self) -> None:

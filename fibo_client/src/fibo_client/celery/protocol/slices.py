@@ -9,7 +9,6 @@ long as to decode all at once, so it is for large texts only.
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ WINDOW: Final = 4096
 _TRIES: Final = 8
 """So often that fails for a list before it is not tried any more."""
 
-_space: Final = re.compile(r"[ \t\n\r]*").match
+_SPACE: Final = " \t\n\r"
 _CLOSING: Final = {"[": "]", "{": "}"}
 
 
@@ -49,7 +48,7 @@ def decode_in_slices(
     Raises:
         ValueError: It is not JSON, or nested too deeply. Decode it at once to learn more.
     """
-    scan: Scan = json.JSONDecoder(object_hook=hook).scan_once  # type: ignore[attr-defined]  # Typeshed lacks it.
+    scan: Scan = json.JSONDecoder(object_hook=hook).raw_decode
     value, end = yield from _value(text, _skip(text, 0), scan, hook, max_depth)
     if _skip(text, end) != len(text):
         raise ValueError("there is more behind it")
@@ -63,7 +62,7 @@ def _value(
     closing = _CLOSING.get(opening)
     if closing is None or _is_small(text, start, opening, closing):
         yield
-        value, end = _scan(text, start, scan)
+        value, end = scan(text, start)
         _check_depth(value, text, start, end, depth)
         return value, end
     if not depth:
@@ -117,7 +116,7 @@ def _window(text: str, start: int, scan: Scan) -> tuple[list[Any], int] | None:
     some = f"[{text[start:end]}]"
     try:
         values, length = scan(some, 0)
-    except (ValueError, StopIteration):
+    except ValueError:
         return None
     # What stands before a comma, and is a list to its end, is elements of this list and nothing else.
     return (values, end) if length == len(some) and isinstance(values, list) else None
@@ -131,7 +130,7 @@ def _dict(
     if text[at : at + 1] == "}":
         return (members if hook is None else hook(members)), at + 1
     while True:
-        name, at = _scan(text, at, scan)
+        name, at = scan(text, at)
         at = _skip(text, at)
         if not isinstance(name, str) or text[at : at + 1] != ":":
             raise ValueError("a name is missing")
@@ -151,17 +150,11 @@ def _check_depth(value: Any, text: str, start: int, end: int, max_depth: int) ->
         raise ValueError("it is nested too deeply")
 
 
-def _scan(text: str, start: int, scan: Scan) -> tuple[Any, int]:
-    try:
-        return scan(text, start)
-    except StopIteration:
-        raise ValueError("a value is missing") from None
-
-
 def _skip(text: str, at: int) -> int:
-    match = _space(text, at)
-    assert match is not None  # noqa: S101 - it matches nothing, too
-    return match.end()
+    end = len(text)
+    while at < end and text[at] in _SPACE:
+        at += 1
+    return at
 
 
 def is_deep(value: Any, max_depth: int) -> bool:

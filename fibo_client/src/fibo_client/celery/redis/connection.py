@@ -48,7 +48,8 @@ _LIKE_PUSHES: Final = (b"message", b"subscribe", b"unsubscribe")
 
 Command = tuple[bytes | str | int | float, ...]
 
-pack: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[assignment]  # It says one argument.
+# hiredis declares commands of one word.
+pack: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 """Write a command as Redis reads it."""
 
 
@@ -117,6 +118,8 @@ class Connection(asyncio.BufferedProtocol):
         self._max_reply = max_reply
         self._loop = asyncio.get_running_loop()
         self._parser = hiredis.Reader(notEnoughData=_NOTHING)
+        # hiredis takes any buffer, and declares bytes.
+        self._feed = cast("Callable[[bytearray, int, int], None]", self._parser.feed)
         self._buffer = bytearray(READ_SIZE)
         self._view = memoryview(self._buffer)
         self._transport: asyncio.Transport
@@ -141,14 +144,14 @@ class Connection(asyncio.BufferedProtocol):
         """See `asyncio.BaseProtocol`."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+    def get_buffer(self, _sizehint: int) -> memoryview:
         """See `asyncio.BufferedProtocol`."""
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
         self.heard = self._loop.time()
-        self._parser.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # It takes any buffer.
+        self._feed(self._buffer, 0, nbytes)
         if self.is_failing:
             self.is_failing = False
             self._listener.answered()

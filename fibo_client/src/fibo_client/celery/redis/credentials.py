@@ -42,20 +42,20 @@ async def credentials_of(address: RedisAddress) -> Credentials:
         if address.password is None:
             return ()
         return (address.password,) if address.username is None else (address.username, address.password)
+    given: Any = (await asyncio.gather(_ask(provider), return_exceptions=True))[0]
+    if isinstance(given, BaseException):
+        raise ConfigError(f"credential_provider: it raised {type(given).__name__}")
+    credentials = (given,) if isinstance(given, str) else given
+    if isinstance(credentials, (tuple, list)) and all(isinstance(each, str) for each in credentials):
+        return tuple(credentials)
+    raise ConfigError("credential_provider: it must give a password, or a user name and a password, as text")
+
+
+async def _ask(provider: Any) -> Any:
     own = getattr(type(provider), "get_credentials_async", None)
-    try:
-        if own is None or own is _ASKS_THE_OTHER:
-            given = await asyncio.to_thread(provider.get_credentials)
-        else:
-            given = await provider.get_credentials_async()
-        credentials: Credentials = (given,) if isinstance(given, str) else tuple(given)
-    except Exception as error:  # noqa: BLE001 - it is the user's own, and may raise anything
-        failure = f"credential_provider: it raised {type(error).__name__}"
-    else:
-        if all(isinstance(each, str) for each in credentials):
-            return credentials
-        failure = "credential_provider: it must give a password, or a user name and a password, as text"
-    raise ConfigError(failure)
+    if own is None or own is _ASKS_THE_OTHER:
+        return await asyncio.to_thread(provider.get_credentials)
+    return await provider.get_credentials_async()
 
 
 class Renewal:
