@@ -110,6 +110,19 @@ async def test_who_sends_once_again_and_again_knocks_ten_times_a_second_at_most(
     check_rate(counting.result())
 
 
+async def called_while_stopped(server, client, witness):
+    """Make a thousand calls of a Redis that stops at that moment, and goes on after three seconds."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        calls = [
+            asyncio.create_task(witness.see(client.call(ADD, (n, 1), timeout=30), deadline=30)) for n in range(CROWD)
+        ]
+        await asyncio.sleep(3)  # The stop itself.
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    return calls
+
+
 @outage(
     "Redis stops for three seconds, and a thousand tasks are called at that moment",
     sees="the answer",
@@ -120,15 +133,7 @@ async def test_who_sends_once_again_and_again_knocks_ten_times_a_second_at_most(
 async def test_a_thousand_calls_sit_out_a_stop_that_is_shorter_than_the_time_of_a_command(witness, redis_server, stock):
     async with CeleryClient(stock.url) as client:
         assert await client.call(ADD, (1, 2)) == 3
-        os.kill(redis_server.pid, signal.SIGSTOP)
-        try:
-            calls = [
-                asyncio.create_task(witness.see(client.call(ADD, (n, 1), timeout=30), deadline=30))
-                for n in range(CROWD)
-            ]
-            await asyncio.sleep(3)  # The stop itself.
-        finally:
-            os.kill(redis_server.pid, signal.SIGCONT)
+        calls = await called_while_stopped(redis_server, client, witness)
         assert await asyncio.gather(*calls) == list(range(1, CROWD + 1))
 
 
@@ -148,15 +153,7 @@ def unknown(ends):
 async def test_of_a_thousand_calls_64_at_most_end_unknown_when_redis_stops_for_long(witness, redis_server, stock):
     async with CeleryClient(stock.url, io_timeout=1.0) as client:
         assert await client.call(ADD, (1, 2)) == 3
-        os.kill(redis_server.pid, signal.SIGSTOP)
-        try:
-            calls = [
-                asyncio.create_task(witness.see(client.call(ADD, (n, 1), timeout=30), deadline=30))
-                for n in range(CROWD)
-            ]
-            await asyncio.sleep(3)  # The stop itself.
-        finally:
-            os.kill(redis_server.pid, signal.SIGCONT)
+        calls = await called_while_stopped(redis_server, client, witness)
         ends = await asyncio.gather(*calls)
     assert unknown(ends) <= MOST_UNKNOWN
 

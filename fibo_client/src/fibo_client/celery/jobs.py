@@ -128,11 +128,6 @@ class Job(Wait):
         """The ids of the messages that have certainly not been sent."""
         return set(self.remaining) - self.unknown
 
-    @property
-    def has_more(self) -> bool:
-        """Whether there is something to give to the broker."""
-        return bool(self.again) or self.next < len(self.messages)
-
     def take(self, count: int, size: int) -> Part:
         """Take what is to be given to the broker next. It may have been sent, until the broker says something else.
 
