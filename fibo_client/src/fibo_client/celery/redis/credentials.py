@@ -35,7 +35,8 @@ async def credentials_of(address: RedisAddress) -> Credentials:
         The credentials.
 
     Raises:
-        ConfigError: The credential provider failed. It does not say how: that may show a secret.
+        ConfigError: The credential provider gives something else.
+        ConnectionError: It failed, perhaps for a while. It does not say how: that may show a secret.
     """
     provider = address.credential_provider
     if provider is None:
@@ -44,7 +45,7 @@ async def credentials_of(address: RedisAddress) -> Credentials:
         return (address.password,) if address.username is None else (address.username, address.password)
     given: Any = (await asyncio.gather(_ask(provider), return_exceptions=True))[0]
     if isinstance(given, BaseException):
-        raise ConfigError(f"credential_provider: it raised {type(given).__name__}")
+        raise ConnectionError(f"credential_provider: it raised {type(given).__name__}")
     credentials = (given,) if isinstance(given, str) else given
     if isinstance(credentials, (tuple, list)) and all(isinstance(each, str) for each in credentials):
         return tuple(credentials)

@@ -156,8 +156,8 @@ class RedisServer:
             fault = self.fault(outcome, explain_connect(cause, tls=self.address.ssl is not None))
         except hiredis.ReplyError as error:
             fault, cause = self.fault(outcome_of(str(error)), explain(error)), error
-        except ConfigError as error:
-            fault, cause = self.fault("unsent", str(error)), None
+        except ConfigError as error:  # A setting of TLS or of credentials: to try again does not help.
+            fault, cause = self.fault("refused", str(error)), None
         except OSError as error:
             reason = explain_connect(error, tls=self.address.ssl is not None)
             # Most likely nobody has said where Redis is.
