@@ -57,7 +57,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"TracerProvider|MeterProvider|Context"),
     # Celery's, likewise.
     (r"py:class", r"(celery\.app\.base\.)?Celery"),
-    (r"py:exc", r"Retry"),
+    (r"py:exc", r"(celery\.exceptions\.)?(ImproperlyConfigured|Retry)"),
     # In a docstring a lower-case `name` may also be a parameter.
     (r"py:obj", r"[a-z_]+"),
     (r"py:obj", r"async with"),

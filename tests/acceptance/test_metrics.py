@@ -23,7 +23,7 @@ from support.servers import TESTS, RedisServer, free_port
 from support.waiting import until
 
 from fibo_worker.dev import WorkerProcess
-from fibo_worker.prometheus import BUCKETS, REDIS_TIMEOUT
+from fibo_worker.guard.prometheus import BUCKETS, REDIS_TIMEOUT
 
 PAGE = TESTS.parent / "docs" / "how-to" / "trace-and-measure.md"
 README = TESTS.parent / "fibo_worker" / "README.md"

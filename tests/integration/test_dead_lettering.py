@@ -40,7 +40,7 @@ def test_the_failure_is_stored_also_when_redis_is_gone_and_the_dead_letter_is_bu
     monkeypatch.setattr(DeadLetters, "push", gone)
     buffered = []
     with pytest.raises(redis.ConnectionError):
-        channel.dead_letter(DEAD_LETTER, store=lambda: buffered.append(list(app.fibo_dead_letters)))
+        channel.dead_letter(DEAD_LETTER, store=lambda: buffered.append(list(app.fibo_guard.dead_letters)))
 
     assert buffered == [[DEAD_LETTER]]
 

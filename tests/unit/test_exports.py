@@ -14,6 +14,7 @@ import fibo_client.testing
 import fibo_client.testing.pytest
 import fibo_worker.app
 import fibo_worker.dev
+import fibo_worker.guard
 import fibo_worker.settings
 import fibo_worker.tasks
 from fibo_client import errors
@@ -53,6 +54,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             fibo_worker.dev,
             "Environment PrivateRedis StartError WorkerProcess embedded_redis_server find_redis_server running",
         ),
+        (fibo_worker.guard, "DeadLetter DeadLetters GuardSettings protect"),
         (fibo_worker.settings, "WorkerSettings"),
         (fibo_worker.tasks, "CHUNK_BUDGET fibo_task fibonacci_chunk fibonacci_task register sqrt_task"),
     ],
@@ -118,6 +120,16 @@ def test_importing_the_client_imports_neither_celery_nor_the_worker():
     )
     done = run(sys.executable, "-W", "error", "-c", program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_importing_the_guard_loads_neither_the_tasks_nor_what_they_need():
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['fibo_client', 'gmpy2', 'fibo_worker.tasks'])); "
+        "from celery import Celery; from fibo_worker.guard import protect; protect(Celery('shop')).finalize(); "
+        "print(*sorted(name for name in sys.modules if name.startswith('fibo_worker.') and '.guard' not in name))"
+    )
+    done = run(sys.executable, "-W", "error", "-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fibo_worker._version fibo_worker.tasks\n", "")
 
 
 def test_no_client_that_talks_to_the_double_loads_redis_py():

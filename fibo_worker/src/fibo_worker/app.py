@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
-from fibo_worker.guard import rlimit, transport
-from fibo_worker.metrics import Metrics
+from fibo_worker.guard import protect
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
 
@@ -33,22 +32,9 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     """
     if settings is None:
         settings = WorkerSettings.from_env(os.environ)
-    # Celery imports these classes by name, when it first needs them.
-    app = Celery(
-        "fibo_worker",
-        amqp="fibo_worker.guard.transport:_ValidatingAMQP",
-        task_cls="fibo_worker.guard.requests:_GuardedTask",
-    )
-    app.fibo_settings = settings
-    app.fibo_metrics = Metrics()
-    transport.add_buffers(app)
+    app = protect(Celery("fibo_worker"), settings=settings)
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
-    rlimit.limit_memory(app, settings.max_memory)
-    if settings.metrics_port is not None:
-        from fibo_worker import prometheus
-
-        prometheus.expose(app)
     return app
 
 

@@ -243,11 +243,11 @@ def _check_metrics(settings: WorkerSettings) -> None:
     """Check that the worker can serve metrics. An error here is easier to see than in the worker's log."""
     import socket
 
-    from fibo_client.errors import ConfigError
+    from celery.exceptions import ImproperlyConfigured
 
     try:
-        from fibo_worker.prometheus import explain
-    except ConfigError as error:
+        from fibo_worker.guard.prometheus import explain
+    except ImproperlyConfigured as error:
         raise click.ClickException(str(error)) from error
     host, port = settings.metrics_host, settings.metrics_port
     try:

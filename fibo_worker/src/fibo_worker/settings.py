@@ -24,11 +24,14 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import parse_qs, urlsplit
+
+from celery.exceptions import ImproperlyConfigured
 
 from fibo_client.contract import DEFAULT_MAX_N
 from fibo_client.errors import ConfigError
+from fibo_worker.guard.settings import VARIABLES, GuardSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,25 +39,27 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerSettings"]
 
-_LARGEST_PORT: Final = 65535
 _LARGEST_MAX_N: Final = 1_000_000_000  # its decimal digits fit into one Redis value, which has at most 512 MB
 _SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _CERT_REQS: Final = ("CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE", "required", "optional", "none")
-_VARIABLES: Final = {
-    "max_n": "FIBO_MAX_N",
-    "time_limit": "FIBO_TIME_LIMIT",
-    "soft_time_limit": "FIBO_SOFT_TIME_LIMIT",
-    "visibility_timeout": "FIBO_VISIBILITY_TIMEOUT",
-    "result_expires": "FIBO_RESULT_EXPIRES",
-    "dead_letter_limit": "FIBO_DEAD_LETTER_LIMIT",
-    "max_body_bytes": "FIBO_MAX_BODY_BYTES",
-    "max_memory": "FIBO_MAX_MEMORY",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """The settings of a worker. Times are whole seconds."""
+class WorkerSettings(GuardSettings):
+    """The settings of a worker: these, and those of its guard. Times are whole seconds.
+
+    Raises:
+        ConfigError: A value is wrong. The message names its variable.
+    """
+
+    _variables: ClassVar[Mapping[str, str]] = {
+        **VARIABLES,
+        "max_n": "FIBO_MAX_N",
+        "time_limit": "FIBO_TIME_LIMIT",
+        "soft_time_limit": "FIBO_SOFT_TIME_LIMIT",
+        "visibility_timeout": "FIBO_VISIBILITY_TIMEOUT",
+        "result_expires": "FIBO_RESULT_EXPIRES",
+    }
 
     broker_url: str = field(default="redis://localhost:6379/0", repr=False)
     """Where tasks come from: ``redis://``, ``rediss://``, ``redis+socket://`` or ``sentinel://``."""
@@ -70,26 +75,14 @@ class WorkerSettings:
     """The time after which a task runs again if its worker was lost. Every task must end before that."""
     result_expires: int = 3600
     """How long Redis keeps a result."""
-    dead_letter_limit: int = 10_000
-    """The most dead letters of each queue. The oldest are dropped."""
-    max_body_bytes: int = 16 * 1024 * 1024
-    """The most bytes that the body of a message may have when decompressed."""
-    max_memory: int = 4096
-    """MiB of address space for each process that runs tasks. After a task, the worker replaces a process that uses more
-    than a quarter of that."""
     master_name: str | None = None
     """The Sentinels' name for the master. ``sentinel://`` needs it, and uses it for tasks and results."""
-    metrics_port: int | None = None
-    """The port of the metrics for Prometheus. With None, the worker serves none."""
-    metrics_host: str = "127.0.0.1"
-    """The address of this machine for the metrics. They have no password: whoever reaches the address can read them."""
 
     def __post_init__(self) -> None:
-        for name, variable in _VARIABLES.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{variable} must be a whole number, 1 or more, not {value!r}")
-        _check_port(self.metrics_port)
+        try:
+            GuardSettings.__post_init__(self)  # super() does not work in a dataclass with slots
+        except ImproperlyConfigured as error:
+            raise ConfigError(str(error)) from None
         if self.max_n > _LARGEST_MAX_N:
             raise ConfigError(f"FIBO_MAX_N must be at most {_LARGEST_MAX_N}, not {self.max_n}")
         if self.soft_time_limit >= self.time_limit:
@@ -128,9 +121,10 @@ class WorkerSettings:
         Raises:
             ConfigError: A variable is wrong. The message names it, and contains no password.
         """
-        fields: dict[str, Any] = {
-            name: _whole(variable, env[variable]) for name, variable in _VARIABLES.items() if env.get(variable)
-        }
+        try:
+            fields = cls._fields(env)
+        except ImproperlyConfigured as error:
+            raise ConfigError(str(error)) from None
         # Celery reads tasks from the first of these two variables that is set.
         if broker := env.get("CELERY_BROKER_READ_URL") or env.get("CELERY_BROKER_URL"):
             fields["broker_url"] = broker
@@ -138,10 +132,6 @@ class WorkerSettings:
             fields["result_backend"] = backend
         if name := env.get("FIBO_MASTER_NAME"):
             fields["master_name"] = name
-        if port := env.get("FIBO_METRICS_PORT"):
-            fields["metrics_port"] = _whole("FIBO_METRICS_PORT", port)
-        if host := env.get("FIBO_METRICS_HOST"):
-            fields["metrics_host"] = host
         settings = cls(**fields)
         if write := env.get("CELERY_BROKER_WRITE_URL"):
             _check_url("CELERY_BROKER_WRITE_URL", write)
@@ -152,36 +142,22 @@ class WorkerSettings:
         return settings
 
     def celery_conf(self) -> dict[str, Any]:
-        """Make the Celery configuration: Celery's settings by their names."""
+        """Make the Celery configuration, beside the guard's defaults: Celery's settings by their names."""
         backend = self.result_backend or self.broker_url
         conf: dict[str, Any] = {
             "broker_url": self.broker_url,
             "result_backend": backend,
-            "accept_content": ["json"],
             "task_serializer": "json",
             "result_serializer": "json",
             "result_accept_content": ["json"],
             "result_expires": self.result_expires,
             "enable_utc": True,
             "timezone": "UTC",
-            # With early acknowledgement, a task is lost with its worker. These tasks may run twice without harm.
-            "task_acks_late": True,
-            # A task whose process was killed runs once more: `fibo_worker.guard.poison_limit` has the limit.
-            "task_reject_on_worker_lost": True,
-            "worker_max_memory_per_child": self.max_memory * 1024 // 4,
-            # After a lost connection, the worker cannot acknowledge a running task, and Redis redelivers it: stop it.
-            "worker_cancel_long_running_tasks_on_connection_loss": True,
             # A worker must not reserve small tasks while it runs a large one.
             "worker_prefetch_multiplier": 1,
             "task_time_limit": self.time_limit,
             "task_soft_time_limit": self.soft_time_limit,
-            # By default, kombu looks for lost tasks only every tenth time, that is every 100 seconds.
-            "broker_transport_options": {
-                "visibility_timeout": self.visibility_timeout,
-                "unacked_restore_interval": min(10.0, self.visibility_timeout / 10),
-                "unacked_restore_throttle": 1,
-            },
-            "broker_connection_retry_on_startup": True,
+            "broker_transport_options": {"visibility_timeout": self.visibility_timeout},
         }
         if self.master_name is not None:
             conf["broker_transport_options"]["master_name"] = self.master_name
@@ -193,20 +169,6 @@ class WorkerSettings:
         if _is_tls(backend):
             conf["redis_backend_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         return conf
-
-
-def _whole(variable: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        # A long value is probably a paste error, and may be a secret.
-        value = repr(text) if len(text) <= 20 else f"a text of {len(text)} characters"
-        raise ConfigError(f"{variable} must be a whole number, 1 or more, not {value}") from None
-
-
-def _check_port(port: object) -> None:
-    if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _LARGEST_PORT):
-        raise ConfigError(f"FIBO_METRICS_PORT must be a port, 1 to {_LARGEST_PORT}, not {port!r}")
 
 
 def _is_tls(url: str) -> bool:

@@ -110,7 +110,7 @@ def test_an_address_of_another_machine_is_said_before_the_worker_starts(started,
 
 def test_start_names_the_extra_that_metrics_need_and_nothing_else_needs_it(started, monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    monkeypatch.delitem(sys.modules, "fibo_worker.prometheus", raising=False)
+    monkeypatch.delitem(sys.modules, "fibo_worker.guard.prometheus", raising=False)
     done = invoke("start", "--metrics-port", "9808")
 
     assert (done.exit_code, started) == (1, [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, WorkerLostError
-from celery import Task, states
+from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 from celery.worker.state import task_ready
@@ -19,7 +19,7 @@ from fibo_worker.guard.poison_limit import MAX_LOSSES, losses, without_losses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["OutOfMemoryError"]
+__all__ = ["OutOfMemoryError", "guarded_request"]
 
 
 class OutOfMemoryError(Exception):
@@ -44,7 +44,7 @@ class _GuardedRequest(Request):
             self._ended = True
             if self._seconds is None and self.time_start is not None:  # The pool reports the runtime of successes only.
                 self._seconds = time.time() - self.time_start
-            self._app.fibo_metrics.task_ended(self.name, state, self._seconds)
+            self._app.fibo_guard.metrics.task_ended(self.name, state, self._seconds)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Handle a time limit as Celery does. Report the end of the task at the hard limit."""
@@ -127,7 +127,9 @@ def _raised(exc_info: Any) -> BaseException:
     return error.exc if isinstance(error, ExceptionWithTraceback) else error  # type: ignore[no-any-return] # billiard's
 
 
-class _GuardedTask(Task):
-    """The base class of the app's tasks, whose requests are guarded."""
-
-    Request: str = f"{__name__}:{_GuardedRequest.__qualname__}"
+@functools.cache
+def guarded_request(found: type) -> type:
+    """Guard a class of requests: that of Celery, or one of a task's own."""
+    if issubclass(found, _GuardedRequest):
+        return found
+    return _GuardedRequest if found is Request else type(found.__name__, (_GuardedRequest, found), {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from celery import current_app
 from celery.signals import worker_process_init
 
 if TYPE_CHECKING:
@@ -17,18 +18,18 @@ MIB: Final = 1024 * 1024
 _logger: Final = logging.getLogger(__name__)
 
 
-def limit_memory(app: Celery, mebibytes: int) -> None:
-    """Limit the memory of each process of an app's pool, when the process starts.
+def limit_memory(app: Celery) -> None:
+    """Limit the memory of each process of a protected app's pool, when the process starts.
 
     A task that exceeds the limit gets a MemoryError. Some libraries, such as GMP, end the process instead. Then that
     process is lost, and the others go on.
-
-    Args:
-        app: The app. A process runs the worker of at most one app.
-        mebibytes: The address space that a process may have, in MiB.
     """
+    mebibytes = app.fibo_guard.settings.max_memory
 
     def limit_this_process(**_: Any) -> None:
+        # The signal comes to every app that was imported. The pool has made its own app, or a copy, the current one.
+        if current_app.main != app.main:
+            return
         try:
             import resource
 

@@ -7,8 +7,7 @@ kombu's. Every app with `_ValidatingAMQP` uses this transport, whatever starts t
 from __future__ import annotations
 
 import logging
-from collections import deque
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from queue import Empty
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -20,11 +19,12 @@ from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 from celery.states import FAILURE
 from kombu.connection import Connection
-from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
+from kombu.transport.redis import Channel, QoS, Transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
+from fibo_worker.guard.guard import BUFFER_SIZE
 from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
 from fibo_worker.guard.validation import validate
 
@@ -33,11 +33,9 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["add_buffers"]
+__all__ = ["guarded_amqp"]
 
 _logger: Final = logging.getLogger(__name__)
-
-_BUFFER_SIZE: Final = 100
 
 _REPLY_SUFFIX: Final = ".reply.celery.pidbox"
 """The suffix of the queues for replies to remote control."""
@@ -161,7 +159,7 @@ class _ValidatingChannel(Channel):
             # Validation has a gap, or Celery has a bug. In any case, the message must not stop the worker.
             _logger.exception("a message of the queue %.200r passed validation, but Celery failed on it", queue)
             reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
-            validation = validate(raw, max_body_bytes=self.connection.client.app.fibo_settings.max_body_bytes)
+            validation = validate(raw, max_body_bytes=self.connection.client.app.fibo_guard.settings.max_body_bytes)
             self.dead_letter(DeadLetter.now(reason, raw, queue=queue, task=validation.task, id=validation.id))
             if self.qos.last_unacked is not None:
                 self.qos.ack(self.qos.last_unacked)
@@ -169,7 +167,7 @@ class _ValidatingChannel(Channel):
     def _deliver_task(self, queue: str, key: str, raw: bytes) -> None:
         app: Celery = self.connection.client.app
         self.qos.last_unacked = None
-        validation = validate(raw, max_body_bytes=app.fibo_settings.max_body_bytes)
+        validation = validate(raw, max_body_bytes=app.fibo_guard.settings.max_body_bytes)
         payload = validation.payload
         if payload is None:
             self.dead_letter(
@@ -198,7 +196,7 @@ class _ValidatingChannel(Channel):
         except (redis.RedisError, OSError) as error:
             if self.qos.last_unacked is None:
                 # The message was popped, but Redis did not record it as unacked: it is full, read-only or gone.
-                app.fibo_popped.append((key, raw))
+                app.fibo_guard.popped.append((key, raw))
                 raise redis.ConnectionError(str(error)) from error
             # Celery settled the message, but could not store its result: the result backend is full or gone.
             _logger.warning("the result of task %.100r could not be stored: %s", validation.id, error)
@@ -212,13 +210,13 @@ class _ValidatingChannel(Channel):
     def _requeue_popped(self) -> None:
         """Requeue the messages that were popped but not recorded as unacked, before popping more."""
         app: Celery = self.connection.client.app
-        while app.fibo_popped:
-            key, raw = app.fibo_popped[0]
+        while app.fibo_guard.popped:
+            key, raw = app.fibo_guard.popped[0]
             try:
                 redis.Redis(connection_pool=self.pool).rpush(self.global_keyprefix + key, raw)
             except redis.ResponseError as error:
                 raise redis.ConnectionError(str(error)) from error  # Celery reconnects, and tries again.
-            app.fibo_popped.popleft()
+            app.fibo_guard.popped.popleft()
 
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
         # Check the payload: a worker that does not validate may have written it.
@@ -237,12 +235,12 @@ class _ValidatingChannel(Channel):
             store: Stores the failure in place of the backend's ``store_result``.
         """
         app: Celery = self.connection.client.app
-        if len(app.fibo_dead_letters) == _BUFFER_SIZE:
-            lost = app.fibo_dead_letters.popleft()
+        if len(app.fibo_guard.dead_letters) == BUFFER_SIZE:
+            lost = app.fibo_guard.dead_letters.popleft()
             _logger.error(
                 "too many messages wait to be dead-lettered; one is lost (task %.100r, id %.100r)", lost.task, lost.id
             )
-        app.fibo_dead_letters.append(dead_letter)
+        app.fibo_guard.dead_letters.append(dead_letter)
         try:
             self._flush_dead_letters()
         finally:  # Even if the broker is gone: the result backend may be another server.
@@ -258,19 +256,19 @@ class _ValidatingChannel(Channel):
     def _flush_dead_letters(self) -> None:
         """Push the buffered dead letters. Those that Redis refuses stay in the buffer, and the worker goes on."""
         app: Celery = self.connection.client.app
-        while app.fibo_dead_letters:
-            dead_letter = app.fibo_dead_letters[0]
+        while app.fibo_guard.dead_letters:
+            dead_letter = app.fibo_guard.dead_letters[0]
             # Not kombu's own client: that adds the prefix to the keys of some commands only.
             client = redis.Redis(connection_pool=self.pool)
-            limit = app.fibo_settings.dead_letter_limit
+            limit = app.fibo_guard.settings.dead_letter_limit
             dead_letters = DeadLetters(client, dead_letter.queue, prefix=self.global_keyprefix, limit=limit)
             try:
                 dead_letters.push(dead_letter)
             except redis.ResponseError as refusal:  # full or read-only: the next flush tries again
                 _logger.error("a message that cannot be run could not be put into %s: %s", dead_letters.key, refusal)  # noqa: TRY400 # it says why; a traceback adds nothing
                 return
-            app.fibo_dead_letters.popleft()
-            app.fibo_metrics.message_dead_lettered(dead_letter.queue)
+            app.fibo_guard.dead_letters.popleft()
+            app.fibo_guard.metrics.message_dead_lettered(dead_letter.queue)
             _logger.warning(
                 "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)",
                 *(dead_letter.queue, dead_letters.key, dead_letter.reason, dead_letter.task, dead_letter.id),
@@ -295,30 +293,29 @@ class _ValidatingChannel(Channel):
             return False
 
 
-class _RedisChannel(_ValidatingChannel):
-    pass
-
-
-class _SentinelChannel(_ValidatingChannel, SentinelChannel):
-    pass
-
-
 # Kombu counts these as channel errors, at which Celery stops. But such a server will accept the command later, or is no
 # longer the master. As connection errors, they make Celery reconnect with back-off.
 _TEMPORARY_ERRORS: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
 
 
-class _RedisTransport(Transport):
-    Channel = _RedisChannel
-    connection_errors = (*Transport.connection_errors, *_TEMPORARY_ERRORS)
-
-
-class _SentinelTransport(SentinelTransport):
-    Channel = _SentinelChannel
-    connection_errors = (*SentinelTransport.connection_errors, *_TEMPORARY_ERRORS)
-
-
-_VALIDATING: Final[dict[type, type]] = {Transport: _RedisTransport, SentinelTransport: _SentinelTransport}
+@cache
+def _validating(found: type) -> type:
+    """Make a transport validate, if it is kombu's for Redis, that for its Sentinels, or derives from one of these."""
+    if not issubclass(found, Transport):
+        return found
+    channel = found.Channel
+    return type(
+        found.__name__,
+        (found,),
+        {
+            "Channel": type(
+                channel.__name__,
+                (_ValidatingChannel, channel),
+                {"QoS": type(channel.QoS.__name__, (_LossCountingQoS, channel.QoS), {})},
+            ),
+            "connection_errors": (*found.connection_errors, *_TEMPORARY_ERRORS),
+        },
+    )
 
 
 class _ValidatingConnection(Connection):
@@ -326,9 +323,20 @@ class _ValidatingConnection(Connection):
 
     app: Celery
 
+    def __init__(self, *args: Any, **params: Any) -> None:
+        super().__init__(*args, **params)
+        if issubclass(self.get_transport_cls(), Transport):
+            given = self.transport_options or {}
+            timeout = given.get("visibility_timeout", Channel.visibility_timeout)
+            self.transport_options = {
+                # By default, kombu looks for lost tasks only every tenth time, that is every 100 seconds.
+                "unacked_restore_interval": min(10.0, timeout / 10),
+                "unacked_restore_throttle": 1,
+                **given,
+            }
+
     def get_transport_cls(self) -> type:
-        found: type = super().get_transport_cls()
-        return _VALIDATING.get(found, found)
+        return _validating(super().get_transport_cls())
 
 
 class _ValidatingAMQP(AMQP):
@@ -337,10 +345,11 @@ class _ValidatingAMQP(AMQP):
     @cached_property
     def Connection(self) -> type[_ValidatingConnection]:  # noqa: N802 - Celery's name
         """The class of the connections. The app is a class attribute, so that clones have it, too."""
-        return type("ValidatingConnection", (_ValidatingConnection,), {"app": self.app})
+        found = super().Connection
+        bases = (_ValidatingConnection,) if found is Connection else (_ValidatingConnection, found)
+        return type(found.__name__, bases, {"app": self.app})
 
 
-def add_buffers(app: Celery) -> None:
-    """Add to an app the buffers for dead letters and popped messages that Redis refuses at the moment."""
-    app.fibo_dead_letters = deque(maxlen=_BUFFER_SIZE)
-    app.fibo_popped = deque(maxlen=_BUFFER_SIZE)
+def guarded_amqp(found: type) -> type:
+    """Let the AMQP class of an app, Celery's or one of its own, give it validating connections."""
+    return _ValidatingAMQP if found is AMQP else type(found.__name__, (_ValidatingAMQP, found), {})

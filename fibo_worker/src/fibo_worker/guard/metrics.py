@@ -1,4 +1,4 @@
-"""The events that a worker counts in its metrics. `fibo_worker.prometheus` counts them for Prometheus."""
+"""The events that a worker counts in its metrics. `fibo_worker.guard.prometheus` counts them for Prometheus."""
 
 from __future__ import annotations
 

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import redis
 from celery import bootsteps
+from celery.exceptions import ImproperlyConfigured
 from celery.signals import task_revoked, task_unknown, worker_process_init
 from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 
-from fibo_client.errors import ConfigError
 from fibo_worker.guard.dead_letters import DeadLetters
-from fibo_worker.metrics import Metrics
+from fibo_worker.guard.metrics import Metrics
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
     from prometheus_client.core import GaugeMetricFamily
     from prometheus_client.process_collector import ProcessCollector
 except ModuleNotFoundError as _error:
-    raise ConfigError(
+    raise ImproperlyConfigured(
         "FIBO_METRICS_PORT and --metrics-port need prometheus-client; get it with: pip install 'fibo-worker[metrics]'"
     ) from _error
 
@@ -195,7 +195,7 @@ class _Exposition(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         """Serve the metrics. Raise SystemExit, after a line in the log, if the address cannot be used."""
         app = worker.app
-        settings = app.fibo_settings
+        settings = app.fibo_guard.settings
         registry = CollectorRegistry()
         metrics = PrometheusMetrics(registry)
         metrics.initialize_labels(
@@ -211,7 +211,7 @@ class _Exposition(bootsteps.StartStopStep):
         except OSError as error:
             _logger.critical("the metrics cannot be served on %s: %s", where, explain(error))
             raise SystemExit(1) from error
-        app.fibo_metrics = metrics
+        app.fibo_guard.metrics = metrics
         task_revoked.connect(self._revoked, weak=False, dispatch_uid=self.name)
         task_unknown.connect(self._unknown, weak=False, dispatch_uid=self.name)
         worker_process_init.connect(self._forked, weak=False, dispatch_uid=self.name)
@@ -222,7 +222,7 @@ class _Exposition(bootsteps.StartStopStep):
         """Stop serving. A second call does nothing."""
         if self._server is None:
             return
-        worker.app.fibo_metrics = Metrics()
+        worker.app.fibo_guard.metrics = Metrics()
         for signal in (task_revoked, task_unknown, worker_process_init):
             signal.disconnect(dispatch_uid=self.name)
         self._server.shutdown()

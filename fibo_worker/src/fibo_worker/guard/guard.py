@@ -1,0 +1,36 @@
+"""All that the guard keeps on an app: ``app.fibo_guard``."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from fibo_worker.guard.metrics import Metrics
+
+if TYPE_CHECKING:
+    from fibo_worker.guard.dead_letters import DeadLetter
+    from fibo_worker.guard.settings import GuardSettings
+
+__all__ = ["BUFFER_SIZE", "Guard"]
+
+BUFFER_SIZE: Final = 100
+"""The most dead letters, and the most popped messages, that wait in memory for Redis to take them."""
+
+
+class Guard:
+    """The state of an app's protections.
+
+    Attributes:
+        settings: The settings of the protections.
+        without: The names of the protections that the app goes without.
+        metrics: Counts what happens. The no-op metrics, while no worker serves any.
+        dead_letters: The dead letters that Redis refuses at the moment.
+        popped: The messages, each with its key, that were popped, but that Redis did not record as taken.
+    """
+
+    def __init__(self, settings: GuardSettings, without: frozenset[str]) -> None:
+        self.settings: Final = settings
+        self.without: Final = without
+        self.metrics = Metrics()
+        self.dead_letters: Final[deque[DeadLetter]] = deque(maxlen=BUFFER_SIZE)
+        self.popped: Final[deque[tuple[str, bytes]]] = deque(maxlen=BUFFER_SIZE)

@@ -1,0 +1,105 @@
+"""The settings of the guard, and what it wants of Celery's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from celery.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+__all__ = ["VARIABLES", "GuardSettings"]
+
+VARIABLES: Final = {
+    "dead_letter_limit": "FIBO_DEAD_LETTER_LIMIT",
+    "max_body_bytes": "FIBO_MAX_BODY_BYTES",
+    "max_memory": "FIBO_MAX_MEMORY",
+}
+"""The variables of the settings that are whole numbers, 1 or more."""
+
+_LARGEST_PORT: Final = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardSettings:
+    """The settings of `fibo_worker.guard.protect`. Each has a variable, such as ``FIBO_MAX_MEMORY``.
+
+    Raises:
+        ImproperlyConfigured: A value is wrong. The message names its variable.
+    """
+
+    _variables: ClassVar[Mapping[str, str]] = VARIABLES
+
+    dead_letter_limit: int = 10_000
+    """The most dead letters of each queue. The oldest are dropped."""
+    max_body_bytes: int = 16 * 1024 * 1024
+    """The most bytes that the body of a message may have when decompressed."""
+    max_memory: int = 4096
+    """MiB of address space for each process that runs tasks. After a task, the worker replaces a process that uses more
+    than a quarter of that."""
+    metrics_port: int | None = None
+    """The port of the metrics for Prometheus. With None, the worker serves none."""
+    metrics_host: str = "127.0.0.1"
+    """The address of this machine for the metrics. They have no password: whoever reaches the address can read them."""
+
+    def __post_init__(self) -> None:
+        for name, variable in self._variables.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ImproperlyConfigured(f"{variable} must be a whole number, 1 or more, not {value!r}")
+        port: object = self.metrics_port
+        if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _LARGEST_PORT):
+            raise ImproperlyConfigured(f"FIBO_METRICS_PORT must be a port, 1 to {_LARGEST_PORT}, not {port!r}")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the settings from an environment. An empty variable counts as not set.
+
+        Args:
+            env: The environment, such as ``os.environ``.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ImproperlyConfigured: A variable is wrong. The message names it.
+        """
+        return cls(**cls._fields(env))
+
+    @classmethod
+    def _fields(cls, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return those fields that an environment has variables for."""
+        fields: dict[str, Any] = {
+            name: _whole(variable, env[variable]) for name, variable in cls._variables.items() if env.get(variable)
+        }
+        if port := env.get("FIBO_METRICS_PORT"):
+            fields["metrics_port"] = _whole("FIBO_METRICS_PORT", port)
+        if host := env.get("FIBO_METRICS_HOST"):
+            fields["metrics_host"] = host
+        return fields
+
+    def celery_defaults(self) -> dict[str, Any]:
+        """Return what the protections want of Celery's settings, where the app does not set them itself."""
+        return {
+            "accept_content": ["json"],
+            # With early acknowledgement, a task is lost with its worker.
+            "task_acks_late": True,
+            # A task whose process was killed runs once more: `fibo_worker.guard.poison_limit` has the limit.
+            "task_reject_on_worker_lost": True,
+            # After a lost connection, the worker cannot acknowledge a running task, and Redis redelivers it: stop it.
+            "worker_cancel_long_running_tasks_on_connection_loss": True,
+            "worker_max_memory_per_child": self.max_memory * 1024 // 4,
+            "broker_connection_retry_on_startup": True,
+        }
+
+
+def _whole(variable: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        # A long value is probably a paste error, and may be a secret.
+        value = repr(text) if len(text) <= 20 else f"a text of {len(text)} characters"
+        raise ImproperlyConfigured(f"{variable} must be a whole number, 1 or more, not {value}") from None

@@ -1,0 +1,209 @@
+"""`protect` on apps of one's own: what of theirs stays, what is protected, and when it refuses."""
+
+import types
+
+import pytest
+from celery import Celery, Task, _state, shared_task
+from celery.app.amqp import AMQP
+from celery.exceptions import ImproperlyConfigured
+from celery.worker.consumer import Consumer
+from celery.worker.request import Request
+from kombu.connection import Connection
+from kombu.transport import redis
+
+from fibo_worker.guard import GuardSettings, protect
+from fibo_worker.guard.requests import _GuardedRequest
+from fibo_worker.guard.transport import _LossCountingQoS, _ValidatingChannel
+
+URL = "redis://localhost:1"
+
+
+def add(x, y):
+    return x + y
+
+
+class OwnRequest(Request):
+    pass
+
+
+class OwnTask(Task):
+    Request = OwnRequest
+
+
+class OwnConsumer(Consumer):
+    pass
+
+
+class OwnQoS(redis.QoS):
+    pass
+
+
+class OwnChannel(redis.Channel):
+    QoS = OwnQoS
+
+
+class OwnTransport(redis.Transport):
+    Channel = OwnChannel
+
+
+class OwnConnection(Connection):
+    pass
+
+
+class OwnAMQP(AMQP):
+    Connection = OwnConnection
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Make apps, and forget them and their shared tasks at the end."""
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    monkeypatch.setattr(_state, "_task_join_will_block", False)  # A worker sets it, for its process.
+    apps = []
+
+    def make(*args, **options):
+        apps.append(Celery("shop", *args, broker=URL, set_as_current=False, **options))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.close()
+
+
+def requests(app):
+    """Let a worker, which connects to nothing, make its strategies; tell the class of each task's requests."""
+    worker = app.WorkController(concurrency=1)
+    worker.consumer.update_strategies()
+    return {name: task.Request for name, task in app.tasks.items()}
+
+
+def test_it_returns_the_same_app_with_one_object_more(made):
+    app, settings = made(), GuardSettings(max_memory=100)
+    before = set(vars(app))
+
+    assert protect(app, settings=settings) is app
+    assert set(vars(app)) - before == {"fibo_guard"}
+    assert app.fibo_guard.settings is settings
+
+
+def test_without_settings_it_reads_the_environment(made, monkeypatch):
+    monkeypatch.setenv("FIBO_MAX_MEMORY", "123")
+    assert protect(made()).fibo_guard.settings.max_memory == 123
+
+    monkeypatch.setenv("FIBO_MAX_MEMORY", "much")
+    with pytest.raises(ImproperlyConfigured, match=r"^FIBO_MAX_MEMORY must be a whole number"):
+        protect(made())
+
+
+def test_a_request_of_every_task_is_guarded_however_the_task_was_made(made):
+    app = made(task_cls=OwnTask)
+    app.task(add, name="before", shared=False)
+    protect(app)
+    app.task(add, name="after", shared=False)
+    app.task(add, name="base", base=Task, shared=False)
+    app.task(add, name="request", Request=OwnRequest, shared=False)
+    app.register_task(type("Registered", (Task,), {"name": "registered", "run": add})())
+    found = requests(app)
+
+    assert all(issubclass(each, _GuardedRequest) for each in found.values())
+    assert {name for name, each in found.items() if issubclass(each, OwnRequest)} >= {"before", "after", "request"}
+    assert not issubclass(found["base"], OwnRequest)
+    assert isinstance(app.tasks["after"], OwnTask)
+
+
+def test_another_app_of_the_process_stays_as_it_is(made):
+    protected, other = protect(made()), made()
+
+    @shared_task(name="shared")
+    def shared():
+        pass
+
+    assert issubclass(requests(protected)["shared"], _GuardedRequest)
+    assert requests(other)["shared"] == Task.Request == "celery.worker.request:Request"
+    assert other.connection_for_read().get_transport_cls() is redis.Transport
+    assert not other.conf.task_acks_late
+
+
+def test_a_consumer_of_ones_own_stays(made):
+    app = protect(made())
+    app.conf.worker_consumer = OwnConsumer
+    worker = app.WorkController(concurrency=1)
+
+    assert isinstance(worker.consumer, OwnConsumer)
+    assert all(issubclass(each, _GuardedRequest) for each in requests(app).values())
+
+
+def test_an_amqp_a_connection_and_a_transport_of_ones_own_stay(made):
+    app = protect(made(amqp=OwnAMQP))
+    app.conf.broker_transport = OwnTransport
+    connection = app.connection_for_read()
+    channel = connection.get_transport_cls().Channel
+
+    assert isinstance(app.amqp, OwnAMQP)
+    assert isinstance(connection, OwnConnection)
+    assert issubclass(channel, _ValidatingChannel)
+    assert issubclass(channel, OwnChannel)
+    assert issubclass(channel.QoS, _LossCountingQoS)
+    assert issubclass(channel.QoS, OwnQoS)
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        lambda app: app.conf.update(task_acks_late=False),
+        lambda app: app.config_from_object(types.SimpleNamespace(task_acks_late=False)),
+        lambda app: app.config_from_object({"CELERY_TASK_ACKS_LATE": False}, namespace="CELERY"),
+        lambda app: app.config_from_object({"CELERY_ACKS_LATE": False, "CELERY_SEND_EVENTS": True}),
+    ],
+    ids=["update", "module", "namespace", "old names"],
+)
+@pytest.mark.parametrize("protected_first", [True, False])
+@pytest.mark.parametrize("read_first", [True, False])
+def test_a_setting_of_ones_own_wins_and_the_rest_are_the_guards(made, configure, protected_first, read_first):
+    app = made()
+    for step in (protect, configure) if protected_first else (configure, protect):
+        if read_first:
+            assert app.conf.timezone is None
+        step(app)
+
+    assert app.conf.task_acks_late is False
+    assert app.conf.task_reject_on_worker_lost is True
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.worker_max_memory_per_child == 1024 * 1024
+
+
+def test_lost_messages_are_looked_for_often_whatever_the_app_says_of_the_transport(made):
+    app = protect(made())
+    assert app.connection_for_read().transport_options["unacked_restore_throttle"] == 1
+
+    app.conf.broker_transport_options = {"visibility_timeout": 30}
+    for connection in (app.connection_for_read(), app.connection_for_read().clone()):
+        assert connection.transport_options == {
+            "visibility_timeout": 30,
+            "unacked_restore_interval": 3.0,
+            "unacked_restore_throttle": 1,
+        }
+    app.conf.broker_transport_options = {"unacked_restore_interval": 1}
+    assert app.connection_for_read().transport_options["unacked_restore_interval"] == 1
+
+
+def test_a_second_protection_is_refused(made):
+    app = protect(made())
+    with pytest.raises(RuntimeError, match="called twice"):
+        protect(app)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda app: app.tasks, lambda app: app.Task, lambda app: app.connection_for_write(), lambda app: app.amqp]
+)
+def test_an_app_that_is_in_use_is_refused(made, use):
+    app = made()
+    use(app)
+    with pytest.raises(RuntimeError, match=r"too late: .* app = protect\(Celery\(\.\.\.\)\)$"):
+        protect(app)
+
+
+@pytest.mark.parametrize("without", ["no-such", {"no-such"}, ["no-such"]])
+def test_an_unknown_protection_cannot_be_left_out(made, without):
+    with pytest.raises(ImproperlyConfigured, match="no-such"):
+        protect(made(), without=without)
