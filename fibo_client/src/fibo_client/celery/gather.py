@@ -106,13 +106,13 @@ async def gather(
         session.check_room(len(results))  # Before any of them is awaited.
     try:
         for start in range(0, len(results), PIECE):
+            if start and budget.is_spent(EACH):
+                await budget.pause()
             some = results[start : start + PIECE]
             outcomes = Outcomes(some, return_exceptions=return_exceptions)
             pieces.append(_awaited_piece(session, start, some, outcomes, timeout, began))
             if outcomes.must_end:
                 break
-            if budget.is_spent(EACH):
-                await budget.pause()
         await _follow(pieces)
         return await _values(session, results, pieces, began)
     finally:
@@ -157,6 +157,9 @@ async def call_many(
     shared = SharedSpan(span) if len(messages) > PIECE else span
     try:
         for start in range(0, len(messages), PIECE):
+            if start and budget.is_spent(EACH):
+                await budget.pause()
+                session.check()
             some = messages[start : start + PIECE]
             outcomes = Outcomes(
                 results[start : start + PIECE],
@@ -176,9 +179,6 @@ async def call_many(
                 )
             )
             pieces.append(_Piece(start, outcomes, jobs[-1], [], jobs[-1]))
-            if budget.is_spent(EACH):
-                await budget.pause()
-                session.check()
         await _follow(pieces)
         if len(jobs) > 1 and any(isinstance(job.error, PublishError | PublishUnknownError) for job in jobs):
             error = _publish_error(jobs)
@@ -250,14 +250,15 @@ class _Piece:
 
 async def _follow(pieces: Sequence[_Piece]) -> None:
     """Turn answers into values as they come, until no more is awaited, or an error ends it."""
-    loop, budget = asyncio.get_running_loop(), Budget()
+    loop = asyncio.get_running_loop()
     going = list(pieces)
     while going:
+        budget = Budget()
         for piece in going:
             if piece.wait.arrived:
-                piece.take()
                 if budget.is_spent(EACH):
                     await budget.pause()
+                piece.take()
             if piece.outcomes.must_end or piece.wait.error is not None:
                 return
         going = [piece for piece in going if piece.wait.arrived or not piece.is_over]
@@ -290,12 +291,12 @@ async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Pi
         raise timed_out
     values: list[Any] = []
     for piece in pieces:
+        if values and budget.is_spent(EACH):
+            await budget.pause()
         if piece.outcomes.are_late:
             facts = session.facts(piece.wait, asyncio.get_running_loop().time() - began, piece.job)
             piece.outcomes.give_up(piece.wait, facts)
         values += piece.outcomes.values()
-        if budget.is_spent(EACH):
-            await budget.pause()
     return values
 
 

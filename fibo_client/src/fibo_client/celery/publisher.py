@@ -146,6 +146,8 @@ class Publisher:
             except Exception as error:
                 logger.exception("publishing failed")
                 self.failed(messages, PublishUnknownError(f"{type(error).__name__}: {error}", []))
+            if not (self._small or self._large):
+                break
             if budget.is_spent(len(messages)):
                 self._schedule()
                 break

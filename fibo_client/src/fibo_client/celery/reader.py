@@ -458,8 +458,8 @@ class Reader:
                 absent.append(task)
             else:
                 self._arrive(task_id, payload, task.subscribed_at)
-        if absent:
-            self._forget(self.awaited.looked(absent, absent[0].subscribed_at, absent=True))
+        if absent and (free := self.awaited.looked(absent, absent[0].subscribed_at, absent=True)):
+            self._forget(free)
 
     def pushed(self, task_id: str, payload: bytes) -> None:
         """See `Subscriber.pushed`."""

@@ -150,7 +150,7 @@ class Schedule:
                 task.due = math.inf
                 batch.append(task)
             else:
-                self._push(task, due, now)
+                self._plan(task, due, now)
         return batch
 
     def missed(self, tasks: Iterable[PendingTask], now: float) -> None:
@@ -197,9 +197,6 @@ class Schedule:
 
     def _plan(self, task: PendingTask, due: float, now: float) -> None:
         task.due = due
-        self._push(task, due, now)
-
-    def _push(self, task: PendingTask, due: float, now: float) -> None:
         # What is outdated stays in the heap until its time comes, which is soon: so nothing is ever swept in one go.
         heapq.heappush(self._heap, (min(due, now + RECHECK), next(self._count), due, task))
 

@@ -56,13 +56,6 @@ KEEP_ALIVE: Final = 2.5
 """Seconds between two looks at whether connections are well, while somebody waits."""
 
 
-def _runs(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
-
-
 class _State(enum.Enum):
     UNOPENED = "not opened yet"
     OPENED = "open already"
@@ -177,7 +170,11 @@ class Session:
             ClientStateError: It is not open, runs on another event loop, or is a forked copy of the parent's.
         """
         loop = self._loop
-        if loop is None or self._state is not _State.OPENED or self._pid != os.getpid() or not _runs(loop):
+        try:
+            is_here = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            is_here = False
+        if loop is None or not is_here or self._state is not _State.OPENED or self._pid != os.getpid():
             self._refuse()
         return loop
 

@@ -127,7 +127,19 @@ def decode_meta(
     try:
         if len(payload) > max_bytes:
             raise ResultTooLargeError(f"it has {len(payload)} bytes, more than {max_bytes} (max_result_bytes)")
-        return _decode(payload, task_id, max_bytes if max_decompressed is None else max_decompressed, max_depth, types)
+        if payload.startswith(COMPRESSED):
+            payload = _decompressed(payload, max_bytes if max_decompressed is None else max_decompressed)
+        if payload[:1] != b"{" and payload.lstrip()[:1] != b"{":
+            pickled = payload[:1] == b"\x80"
+            hint = "; it looks like pickle, which is never loaded: set result_serializer='json' in the worker"
+            raise ResultDecodeError(f"it is not JSON{hint if pickled else ''}")
+        try:
+            stored = types.loads(payload, max_depth)
+        except jsontypes.UnreadableTypeError:
+            stored = _in_parts(payload, max_depth, types)
+        if not isinstance(stored, dict):
+            raise ResultDecodeError("it is not a JSON object")
+        return _meta(stored, task_id)
     except ResultDecodeError as error:
         raise type(error)(str(error), task_id) from error
 
@@ -168,25 +180,11 @@ def decode_meta_in_slices(
     )
 
 
-def _decode(
-    payload: bytes, task_id: str, max_decompressed: int, max_depth: int, types: jsontypes.JSONCodec
-) -> TaskMeta:
-    if payload.startswith(COMPRESSED):
-        content_type, separator, data = payload[len(COMPRESSED) :].partition(b"\x00")
-        if not separator:
-            raise ResultDecodeError("its compression has no name")
-        payload = decompress(data, content_type.decode("ascii", "replace"), max_decompressed)
-    if payload.lstrip()[:1] != b"{":
-        pickled = payload[:1] == b"\x80"
-        hint = "; it looks like pickle, which is never loaded: set result_serializer='json' in the worker"
-        raise ResultDecodeError(f"it is not JSON{hint if pickled else ''}")
-    try:
-        stored = types.loads(payload, max_depth)
-    except jsontypes.UnreadableTypeError:
-        stored = _in_parts(payload, max_depth, types)
-    if not isinstance(stored, dict):
-        raise ResultDecodeError("it is not a JSON object")
-    return _meta(stored, task_id)
+def _decompressed(payload: bytes, max_decompressed: int) -> bytes:
+    content_type, separator, data = payload[len(COMPRESSED) :].partition(b"\x00")
+    if not separator:
+        raise ResultDecodeError("its compression has no name")
+    return decompress(data, content_type.decode("ascii", "replace"), max_decompressed)
 
 
 def _in_parts(payload: bytes, max_depth: int, types: jsontypes.JSONCodec) -> Any:
