@@ -1,6 +1,7 @@
 """A worker of each version of Celery, in an environment of its own, for the client of this environment.
 
-The client is in those environments, too, but for that of Celery 5.2, whose redis-py is too old for it.
+The client is in those environments, too, but for that of Celery 5.2, whose redis-py is too old for it; and from Celery
+5.5 on, so is the guard.
 """
 
 from __future__ import annotations
@@ -50,17 +51,23 @@ class VersionedWorker:
         return self.process.node
 
 
-@contextlib.contextmanager
-def worker_of(minor: str, url: str, **conf: Any) -> Iterator[VersionedWorker]:
-    """Run a worker of a version such as ``5.3``, with settings, and see that it is one of that version."""
+def python_of(minor: str) -> Path:
+    """Make the environment of a version such as ``5.3``, and give its interpreter."""
     if sys.version_info[:2] > NEWEST_PYTHON.get(minor, sys.version_info):
         pytest.skip(f"Celery {minor}, as it is pinned, does not start on this Python")
     pins = str(PINS[minor].relative_to(ROOT))
     packages, pinned_by = ["--requirement", pins], [pins]
-    if minor != "5.2":
-        packages += ["--editable", "fibo_client"]
-        pinned_by += ["fibo_client/pyproject.toml", "fibo_client/src/fibo_client/_version.py"]
-    python = environment(PINS[minor].stem, Path(sys.executable), packages, pinned_by)
+    ours = {"5.2": [], "5.3": ["fibo_client"], "5.4": ["fibo_client"]}.get(minor, ["fibo_client", "fibo_worker"])
+    for each in ours:
+        packages += ["--editable", each]
+        pinned_by += [f"{each}/pyproject.toml", f"{each}/src/{each}/_version.py"]
+    return environment(PINS[minor].stem, Path(sys.executable), packages, pinned_by)
+
+
+@contextlib.contextmanager
+def worker_of(minor: str, url: str, **conf: Any) -> Iterator[VersionedWorker]:
+    """Run a worker of a version such as ``5.3``, with settings, and see that it is one of that version."""
+    python = python_of(minor)
     env = {"PYTHONPATH": str(ROOT / "tests"), "STOCK_CONF": json.dumps(conf)}
     with WorkerProcess(url, app="versions.hosted", python=python, env=env, stop_timeout=0) as process:
         assert f" v{minor}." in process.log.read_text()

@@ -1,5 +1,7 @@
 """`protect` on apps of one's own: what of theirs stays, what is protected, and when it refuses."""
 
+import dataclasses
+import re
 import types
 
 import pytest
@@ -11,7 +13,8 @@ from celery.worker.request import Request
 from kombu.connection import Connection
 from kombu.transport import redis
 
-from fibo_worker.guard import GuardSettings, protect
+from fibo_worker.guard import GuardSettings, protect, protections
+from fibo_worker.guard.protections import PROTECTIONS
 from fibo_worker.guard.requests import _GuardedRequest
 from fibo_worker.guard.transport import _LossCountingQoS, _ValidatingChannel
 
@@ -203,7 +206,59 @@ def test_an_app_that_is_in_use_is_refused(made, use):
         protect(app)
 
 
-@pytest.mark.parametrize("without", ["no-such", {"no-such"}, ["no-such"]])
+@pytest.mark.parametrize("without", ["no-such", {"no-such"}, ["validation", "no-such"]])
 def test_an_unknown_protection_cannot_be_left_out(made, without):
-    with pytest.raises(ImproperlyConfigured, match="no-such"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"^unknown in without=: no-such; known are: validation, redelivery, "
+    ):
         protect(made(), without=without)
+
+
+@pytest.mark.parametrize("name", PROTECTIONS)
+def test_a_protection_that_lacks_something_in_celery_or_kombu_is_missed_at_once_unless_left_out(
+    made, monkeypatch, name
+):
+    broken = dataclasses.replace(PROTECTIONS[name], hooks=("kombu.transport.redis:Channel.gone",))
+    monkeypatch.setattr(protections, "PROTECTIONS", {**PROTECTIONS, name: broken})
+
+    with pytest.raises(ImproperlyConfigured) as caught:
+        protect(made())
+    assert str(caught.value).startswith(
+        f"the protection {name!r} cannot be had: kombu.transport.redis:Channel.gone is missing in celery 5."
+    )
+    assert f"protect(app, without={{{name!r}}})" in str(caught.value)
+    assert not protect(made(), without={name}).fibo_guard.has(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [(each.name, setting) for each in PROTECTIONS.values() for setting in each.settings]
+)
+def test_a_worker_whose_settings_take_a_protection_away_does_not_start_unless_it_is_left_out(made, name, setting):
+    value = ["json", "yaml"] if setting == "accept_content" else False
+    app = protect(made())
+    app.conf[setting] = value
+    with pytest.raises(
+        ImproperlyConfigured, match=rf"^the protection '{name}' cannot .* needs the setting {setting} ="
+    ):
+        app.WorkController(concurrency=1)
+
+    app = protect(made(), without={name})
+    assert app.conf[setting] != PROTECTIONS[name].settings[setting]
+    app.conf[setting] = value
+    assert app.WorkController(concurrency=1)
+
+
+def test_a_worker_without_redis_does_not_start_unless_what_needs_it_is_left_out(made):
+    needs_redis = [each.name for each in PROTECTIONS.values() if each.redis]
+    app = protect(made())
+    app.conf.broker_url = "memory://"
+    with pytest.raises(ImproperlyConfigured, match=r"'validation' cannot be had: it needs Redis .* not memory"):
+        app.WorkController(concurrency=1)
+
+    app = protect(made(), without=needs_redis)
+    app.conf.broker_url = "memory://"
+    assert app.WorkController(concurrency=1)
+
+
+def test_the_docstring_names_every_protection():
+    assert re.findall("``([a-z-]+)``", protect.__doc__) == list(PROTECTIONS)

@@ -27,7 +27,6 @@ def test_an_empty_environment_gives_the_documented_defaults():
         3600,
     )
     assert given["broker_transport_options"] == {"visibility_timeout": 180}
-    assert settings.celery_defaults()["worker_max_memory_per_child"] == 1024 * 1024
 
 
 def test_every_variable_reaches_the_configuration():
@@ -49,8 +48,7 @@ def test_every_variable_reaches_the_configuration():
     assert (given["broker_url"], given["result_backend"]) == ("redis://a/1", "redis://b/2")
     assert (given["task_time_limit"], given["task_soft_time_limit"]) == (20, 10)
     assert given["broker_transport_options"]["visibility_timeout"] == 30
-    assert settings.max_memory == 800
-    assert settings.celery_defaults()["worker_max_memory_per_child"] == 800 * 1024 // 4
+    assert (settings.max_memory, create_app(settings).conf.worker_max_memory_per_child) == (800, 800 * 1024 // 4)
     assert given["result_expires"] == 40
 
 

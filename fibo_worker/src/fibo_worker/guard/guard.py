@@ -34,3 +34,7 @@ class Guard:
         self.metrics = Metrics()
         self.dead_letters: Final[deque[DeadLetter]] = deque(maxlen=BUFFER_SIZE)
         self.popped: Final[deque[tuple[str, bytes]]] = deque(maxlen=BUFFER_SIZE)
+
+    def has(self, protection: str) -> bool:
+        """Tell whether the app has a protection."""
+        return protection not in self.without

@@ -6,10 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
-from celery.exceptions import ImproperlyConfigured
 from kombu.utils.imports import symbol_by_name
 
-from fibo_worker.guard import rlimit
+from fibo_worker.guard import protections, rlimit
 from fibo_worker.guard.consumer import guarded_consumer
 from fibo_worker.guard.guard import Guard
 from fibo_worker.guard.settings import GuardSettings
@@ -27,18 +26,21 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
     """Protect the workers of a Celery app.
 
     Call it before anything uses the app: ``app = protect(Celery("shop", ...))``. Its tasks, its base classes for tasks
-    and its settings may come later. What the protections want of Celery's settings are defaults: the app's own win.
+    and its settings may come later. What a protection needs of Celery's settings becomes their default. A worker whose
+    app has another value there, or a broker that is not Redis, does not start.
 
     Args:
         app: The app.
         settings: The settings of the protections. None reads the ``FIBO_*`` variables of the environment.
-        without: The names of the protections to do without.
+        without: The names of the protections to do without: ``validation``, ``redelivery``, ``cancellation``,
+            ``loss-limit``, ``renewal``, ``refusals``, ``remote-control``, ``task-errors``, ``memory-limit``.
 
     Returns:
         The same app.
 
     Raises:
-        ImproperlyConfigured: A variable of the environment or a name in `without` is wrong.
+        ImproperlyConfigured: A variable of the environment or a name in `without` is wrong, or a protection cannot be
+            had on the installed Celery and kombu. A worker raises it at its start for what its settings take away.
         RuntimeError: The app is protected already, or something has used it before.
     """
     if hasattr(app, "fibo_guard"):
@@ -49,15 +51,16 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
             "protect() was called too late: the app's tasks or connections are in use already. "
             "Call it where the app is made: app = protect(Celery(...))"
         )
-    if isinstance(without, str) or (unknown := set(without)):
-        raise ImproperlyConfigured(f"there are no protections named {without if isinstance(without, str) else unknown}")
+    without = protections.check_names(without)
+    protections.check_hooks(without)
     if settings is None:
         settings = GuardSettings.from_env(os.environ)
-    app.fibo_guard = Guard(settings, frozenset(without))
+    app.fibo_guard = Guard(settings, without)
     app.amqp_cls = guarded_amqp(symbol_by_name(app.amqp_cls))
     app.steps["worker"].add(_Start)
     _set_defaults(app)
-    rlimit.limit_memory(app)
+    if "memory-limit" not in without:
+        rlimit.limit_memory(app)
     if settings.metrics_port is not None:
         from fibo_worker.guard import prometheus
 
@@ -72,15 +75,23 @@ class _Start(bootsteps.Step):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
+        protections.check_start(worker.app, worker.app.fibo_guard.without)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))
 
 
 def _set_defaults(app: Celery) -> None:
     """Set the guard's defaults for Celery's settings, now or when the app reads its configuration."""
+    defaults: dict[str, Any] = {"broker_connection_retry_on_startup": True}
+    for protection in protections.PROTECTIONS.values():
+        if app.fibo_guard.has(protection.name):
+            defaults |= protection.settings
+    if app.fibo_guard.has("memory-limit"):
+        # After a task, the worker replaces a process that uses more than a quarter of the limit.
+        defaults["worker_max_memory_per_child"] = app.fibo_guard.settings.max_memory * 1024 // 4
 
     def update(**_: Any) -> None:
         # Not by add_defaults(), whose values win over a configuration module. The last map has Celery's own defaults.
-        app.conf.maps[-1].update(app.fibo_guard.settings.celery_defaults())
+        app.conf.maps[-1].update(defaults)
 
     if app.configured:
         update()

@@ -6,7 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, WorkerLostError
 from celery import states
 from celery.exceptions import Ignore, Reject, Retry
@@ -18,6 +18,8 @@ from fibo_worker.guard.poison_limit import MAX_LOSSES, losses, without_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fibo_worker.guard.guard import Guard
 
 __all__ = ["OutOfMemoryError", "guarded_request"]
 
@@ -54,19 +56,22 @@ class _GuardedRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Handle a failure as Celery does, except for a lost process and a MemoryError."""
+        guard: Guard = self._app.fibo_guard
         error = _raised(exc_info)
-        if isinstance(error, (SystemExit, KeyboardInterrupt)) and not (
-            self._already_cancelled or self._already_revoked
+        if (
+            guard.has("task-errors")
+            and isinstance(error, (SystemExit, KeyboardInterrupt))
+            and not (self._already_cancelled or self._already_revoked)
         ):
-            # The task ended its own process. Celery makes a WorkerLostError of this, but only after the check below.
-            exc_info = self._worker_lost_info(error)
+            # The task ended its own process. Celery 5.7 makes a WorkerLostError of this, after the check below.
+            exc_info = _lost(error)
             error = _raised(exc_info)
         if not isinstance(error, _NO_END):
             self.report_end(_state(error))
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) and guard.has("task-errors"):
             # Celery treats a MemoryError as the worker's own, and stops the worker.
             exc_info.exception = OutOfMemoryError("the task wanted more memory than FIBO_MAX_MEMORY")
-        if isinstance(error, WorkerLostError) and self.task.acks_late:
+        if isinstance(error, WorkerLostError) and self.task.acks_late and guard.has("loss-limit"):
             if losses(self.message.properties) + 1 >= MAX_LOSSES:
                 return self._dead_letter(error)
             self.message.channel.qos.mark_lost(self.message.delivery_tag)
@@ -120,6 +125,15 @@ _STATES: Final[dict[type[BaseException], str]] = {
     Ignore: states.IGNORED,
     WorkerLostError: "LOST",
 }
+
+
+def _lost(error: BaseException) -> Any:
+    """Return the information on a WorkerLostError for a task that ended its own process."""
+    how = f"status {error.code!r:.100}" if isinstance(error, SystemExit) else type(error).__name__
+    try:
+        raise WorkerLostError(f"Worker exited prematurely: {how}.")
+    except WorkerLostError:
+        return ExceptionInfo()
 
 
 def _raised(exc_info: Any) -> BaseException:

@@ -81,20 +81,6 @@ class GuardSettings:
             fields["metrics_host"] = host
         return fields
 
-    def celery_defaults(self) -> dict[str, Any]:
-        """Return what the protections want of Celery's settings, where the app does not set them itself."""
-        return {
-            "accept_content": ["json"],
-            # With early acknowledgement, a task is lost with its worker.
-            "task_acks_late": True,
-            # A task whose process was killed runs once more: `fibo_worker.guard.poison_limit` has the limit.
-            "task_reject_on_worker_lost": True,
-            # After a lost connection, the worker cannot acknowledge a running task, and Redis redelivers it: stop it.
-            "worker_cancel_long_running_tasks_on_connection_loss": True,
-            "worker_max_memory_per_child": self.max_memory * 1024 // 4,
-            "broker_connection_retry_on_startup": True,
-        }
-
 
 def _whole(variable: str, text: str) -> int:
     try:

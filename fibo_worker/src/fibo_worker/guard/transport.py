@@ -26,12 +26,14 @@ from kombu.utils.json import loads
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.guard.guard import BUFFER_SIZE
 from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
-from fibo_worker.guard.validation import validate
+from fibo_worker.guard.validation import Validation, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery import Celery
+
+    from fibo_worker.guard.guard import Guard
 
 __all__ = ["guarded_amqp"]
 
@@ -79,10 +81,12 @@ class _LossCountingQoS(QoS):
         try:
             settle()
         except _TEMPORARY_ERRORS as error:
+            if not self.channel.guard.has("refusals"):
+                raise
             # Celery would only log this, and count the message against its prefetch limit forever.
             _logger.warning("a message could not be acknowledged or rejected yet: %s", error)
             self._unsettled[delivery_tag] = settle
-            self._quick_ack(delivery_tag)
+            self._dirty.add(delivery_tag)
 
     def mark_lost(self, delivery_tag: str) -> None:
         """Mark a message as lost with its process, before Celery requeues it."""
@@ -96,14 +100,16 @@ class _LossCountingQoS(QoS):
         finally:
             self.losing = False
 
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+    def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 1) -> None:
         # This worker's own messages are not lost, even if they wait long for their ETA or run long. Renew them.
-        if unacked := [tag for tag in list(self._delivered) if tag not in self._dirty]:
+        unacked = [tag for tag in list(self._delivered) if tag not in self._dirty]
+        if unacked and self.channel.guard.has("renewal"):
             with self.channel.conn_or_acquire() as client:
                 client.zadd(self.unacked_index_key, dict.fromkeys(unacked, time()), xx=True)
         self.losing = True
         try:
-            super().restore_visible(*args, **kwargs)
+            # Kombu 5.5 and 5.6 pass no interval. Their own default restores at every tenth call only.
+            super().restore_visible(start, num, interval)
         finally:
             self.losing = False
 
@@ -112,6 +118,11 @@ class _ValidatingChannel(Channel):
     """The changes to both of kombu's Redis channels. The base class Channel is there for ``super()``."""
 
     QoS = _LossCountingQoS
+
+    @property
+    def guard(self) -> Guard:
+        """The guard of the app."""
+        return self.connection.client.app.fibo_guard  # type: ignore[no-any-return] # Celery has no types
 
     def _brpop_read(self, **options: Any) -> bool:
         # A copy of the base class's method, which differs in how it delivers the item.
@@ -124,6 +135,8 @@ class _ValidatingChannel(Channel):
             except redis.ResponseError as error:
                 # A demoted master ends a BRPOP with UNBLOCKED. Celery would stop at this error. A ConnectionError makes
                 # it reconnect, to the new master.
+                if not self.guard.has("refusals"):
+                    raise
                 self.client.connection.disconnect()
                 raise redis.ConnectionError(str(error)) from error
             if not reply:
@@ -135,13 +148,14 @@ class _ValidatingChannel(Channel):
             return True
         finally:
             self._in_poll = None  # type: ignore[assignment] # kombu has a connection here, or False, or None
-            self._flush_brpop_reauth()
+            if hasattr(self, "_flush_brpop_reauth"):  # since kombu 5.7
+                self._flush_brpop_reauth()
 
-    def _brpop_start(self, timeout: float | None = None) -> None:
+    def _brpop_start(self, *args: Any, **kwargs: Any) -> None:
         self._flush_dead_letters()
         self._requeue_popped()
         self.qos.settle_late()
-        super()._brpop_start(timeout)
+        super()._brpop_start(*args, **kwargs)
 
     def _deliver_item(self, queue: str, key: str, item: bytes | str) -> None:
         raw = item if isinstance(item, bytes) else item.encode()
@@ -149,6 +163,8 @@ class _ValidatingChannel(Channel):
             try:
                 self.connection._deliver(loads(bytes_to_str(raw)), queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
             except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if not self.guard.has("remote-control"):
+                    raise
                 _logger.warning("ignored a malformed reply to remote control (%s)", type(error).__name__)
             return
         try:
@@ -156,25 +172,29 @@ class _ValidatingChannel(Channel):
         except (redis.RedisError, OSError):
             raise
         except Exception as error:
+            if not self.guard.has("validation"):
+                raise
             # Validation has a gap, or Celery has a bug. In any case, the message must not stop the worker.
             _logger.exception("a message of the queue %.200r passed validation, but Celery failed on it", queue)
             reason = f"Celery failed on it ({type(error).__name__}; the worker's log has the traceback)"
-            validation = validate(raw, max_body_bytes=self.connection.client.app.fibo_guard.settings.max_body_bytes)
+            validation = validate(raw, max_body_bytes=self.guard.settings.max_body_bytes)
             self.dead_letter(DeadLetter.now(reason, raw, queue=queue, task=validation.task, id=validation.id))
             if self.qos.last_unacked is not None:
                 self.qos.ack(self.qos.last_unacked)
 
     def _deliver_task(self, queue: str, key: str, raw: bytes) -> None:
-        app: Celery = self.connection.client.app
         self.qos.last_unacked = None
-        validation = validate(raw, max_body_bytes=app.fibo_guard.settings.max_body_bytes)
+        if self.guard.has("validation"):
+            validation = validate(raw, max_body_bytes=self.guard.settings.max_body_bytes)
+        else:
+            validation = Validation(loads(raw))
         payload = validation.payload
         if payload is None:
             self.dead_letter(
                 DeadLetter.now(validation.reason or "", raw, queue=queue, task=validation.task, id=validation.id)
             )
             return
-        if losses(payload["properties"]) >= MAX_LOSSES:
+        if self.guard.has("loss-limit") and losses(payload["properties"]) >= MAX_LOSSES:
             reason = f"the worker that had it was lost {MAX_LOSSES} times"
             raw = without_losses(payload)
             dead_letter = DeadLetter.now(reason, raw, queue=queue, task=validation.task, id=validation.id)
@@ -194,9 +214,11 @@ class _ValidatingChannel(Channel):
         try:
             self.connection._deliver(payload, queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
         except (redis.RedisError, OSError) as error:
+            if not self.guard.has("refusals"):
+                raise
             if self.qos.last_unacked is None:
                 # The message was popped, but Redis did not record it as unacked: it is full, read-only or gone.
-                app.fibo_guard.popped.append((key, raw))
+                self.guard.popped.append((key, raw))
                 raise redis.ConnectionError(str(error)) from error
             # Celery settled the message, but could not store its result: the result backend is full or gone.
             _logger.warning("the result of task %.100r could not be stored: %s", validation.id, error)
@@ -209,18 +231,19 @@ class _ValidatingChannel(Channel):
 
     def _requeue_popped(self) -> None:
         """Requeue the messages that were popped but not recorded as unacked, before popping more."""
-        app: Celery = self.connection.client.app
-        while app.fibo_guard.popped:
-            key, raw = app.fibo_guard.popped[0]
+        popped = self.guard.popped
+        while popped:
+            key, raw = popped[0]
             try:
                 redis.Redis(connection_pool=self.pool).rpush(self.global_keyprefix + key, raw)
             except redis.ResponseError as error:
                 raise redis.ConnectionError(str(error)) from error  # Celery reconnects, and tries again.
-            app.fibo_guard.popped.popleft()
+            popped.popleft()
 
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
         # Check the payload: a worker that does not validate may have written it.
-        if self.qos.losing and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
+        counts = self.qos.losing and self.guard.has("loss-limit")
+        if counts and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
             payload["properties"][LOSSES] = losses(payload["properties"]) + 1
         super()._do_restore_message(payload, *args, **kwargs)
 
@@ -234,19 +257,18 @@ class _ValidatingChannel(Channel):
             error: The failure. None is an InvalidTaskError with the reason.
             store: Stores the failure in place of the backend's ``store_result``.
         """
-        app: Celery = self.connection.client.app
-        if len(app.fibo_guard.dead_letters) == BUFFER_SIZE:
-            lost = app.fibo_guard.dead_letters.popleft()
+        if len(self.guard.dead_letters) == BUFFER_SIZE:
+            lost = self.guard.dead_letters.popleft()
             _logger.error(
                 "too many messages wait to be dead-lettered; one is lost (task %.100r, id %.100r)", lost.task, lost.id
             )
-        app.fibo_guard.dead_letters.append(dead_letter)
+        self.guard.dead_letters.append(dead_letter)
         try:
             self._flush_dead_letters()
         finally:  # Even if the broker is gone: the result backend may be another server.
             if store is None and dead_letter.id is not None:
                 failure = error or InvalidTaskError(f"the worker cannot run this message: {dead_letter.reason}")
-                store = partial(app.backend.store_result, dead_letter.id, failure, FAILURE)
+                store = partial(self.connection.client.app.backend.store_result, dead_letter.id, failure, FAILURE)
             if store is not None:
                 try:
                     store()
@@ -255,20 +277,20 @@ class _ValidatingChannel(Channel):
 
     def _flush_dead_letters(self) -> None:
         """Push the buffered dead letters. Those that Redis refuses stay in the buffer, and the worker goes on."""
-        app: Celery = self.connection.client.app
-        while app.fibo_guard.dead_letters:
-            dead_letter = app.fibo_guard.dead_letters[0]
+        guard = self.guard
+        while guard.dead_letters:
+            dead_letter = guard.dead_letters[0]
             # Not kombu's own client: that adds the prefix to the keys of some commands only.
             client = redis.Redis(connection_pool=self.pool)
-            limit = app.fibo_guard.settings.dead_letter_limit
+            limit = guard.settings.dead_letter_limit
             dead_letters = DeadLetters(client, dead_letter.queue, prefix=self.global_keyprefix, limit=limit)
             try:
                 dead_letters.push(dead_letter)
             except redis.ResponseError as refusal:  # full or read-only: the next flush tries again
                 _logger.error("a message that cannot be run could not be put into %s: %s", dead_letters.key, refusal)  # noqa: TRY400 # it says why; a traceback adds nothing
                 return
-            app.fibo_guard.dead_letters.popleft()
-            app.fibo_guard.metrics.message_dead_lettered(dead_letter.queue)
+            guard.dead_letters.popleft()
+            guard.metrics.message_dead_lettered(dead_letter.queue)
             _logger.warning(
                 "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)",
                 *(dead_letter.queue, dead_letters.key, dead_letter.reason, dead_letter.task, dead_letter.id),
@@ -277,20 +299,14 @@ class _ValidatingChannel(Channel):
     def _receive_one(self, c: Any) -> Any:
         try:
             return super()._receive_one(c)
-        except RecursionError:
-            _logger.warning("ignored a message of remote control that is nested too deeply")
-            return None
-
-    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
-        try:
-            return super()._deliver_fanout_message(message, exchange)
-        except (redis.RedisError, OSError):
+        except (redis.RedisError, OSError, Empty):
             raise
-        except Exception as error:  # noqa: BLE001 - anyone can publish anything there
-            _logger.warning(
-                "ignored a malformed message of remote control on %.200r (%s)", *(exchange, type(error).__name__)
-            )
-            return False
+        except Exception as error:
+            if not self.guard.has("remote-control"):
+                raise
+            # Anyone can publish anything there.
+            _logger.warning("ignored a malformed message of remote control (%s)", type(error).__name__)
+            return None
 
 
 # Kombu counts these as channel errors, at which Celery stops. But such a server will accept the command later, or is no
@@ -298,22 +314,34 @@ class _ValidatingChannel(Channel):
 _TEMPORARY_ERRORS: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
 
 
+class _ValidatingTransport(Transport):
+    """The changes to kombu's Redis transports, beside their channels."""
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        super().register_with_event_loop(connection, loop)
+        interval = connection.client.transport_options["unacked_restore_interval"]
+        if not hasattr(Channel, "unacked_restore_interval") and interval < 10:
+            # Kombu 5.5 and 5.6 do not know the option, and look every ten seconds.
+            poller: Any = self.cycle
+            loop.call_repeatedly(interval, poller.maybe_restore_messages)
+
+
 @cache
-def _validating(found: type) -> type:
+def _validating(found: type, *, refusals: bool) -> type:
     """Make a transport validate, if it is kombu's for Redis, that for its Sentinels, or derives from one of these."""
     if not issubclass(found, Transport):
         return found
     channel = found.Channel
     return type(
         found.__name__,
-        (found,),
+        (_ValidatingTransport, found),
         {
             "Channel": type(
                 channel.__name__,
                 (_ValidatingChannel, channel),
                 {"QoS": type(channel.QoS.__name__, (_LossCountingQoS, channel.QoS), {})},
             ),
-            "connection_errors": (*found.connection_errors, *_TEMPORARY_ERRORS),
+            "connection_errors": (*found.connection_errors, *(_TEMPORARY_ERRORS if refusals else ())),
         },
     )
 
@@ -336,7 +364,7 @@ class _ValidatingConnection(Connection):
             }
 
     def get_transport_cls(self) -> type:
-        return _validating(super().get_transport_cls())
+        return _validating(super().get_transport_cls(), refusals=self.app.fibo_guard.has("refusals"))
 
 
 class _ValidatingAMQP(AMQP):

@@ -1,0 +1,172 @@
+"""The protections by their names: what each is against, and what it needs to work."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from celery import Celery
+
+__all__ = ["PROTECTIONS", "Protection", "check_hooks", "check_names", "check_start"]
+
+PREFORK: Final = frozenset({"prefork"})
+EVENT_LOOP: Final = frozenset({"prefork", "threads"})
+ALL_POOLS: Final = frozenset({"prefork", "threads", "solo"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """A protection.
+
+    Attributes:
+        name: What `without` calls it.
+        against: What happens to a worker without it.
+        hooks: What it overrides or calls in Celery and kombu, as ``module:Class.attribute``.
+        settings: The values that it needs of Celery's settings.
+        pools: The pools with which it works.
+        redis: Whether it works with Redis as the broker only.
+    """
+
+    name: str
+    against: str
+    hooks: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pools: frozenset[str] = ALL_POOLS
+    redis: bool = False
+
+
+def _redis(*names: str) -> tuple[str, ...]:
+    return tuple(f"kombu.transport.redis:{name}" for name in names)
+
+
+_RECEIVING: Final = _redis(
+    "Transport._deliver",
+    "Channel._brpop_read",
+    "Channel._brpop_start",
+    "Channel._in_poll",
+    "Channel._get_message_priority",
+    "Channel.QoS",
+    "QoS.append",
+    "QoS.ack",
+)
+
+_ALL: Final = (
+    Protection(
+        name="validation",
+        against="a message that Celery cannot read stops the worker, or makes it reconnect without end",
+        hooks=_RECEIVING,
+        settings={"accept_content": ["json"]},
+        redis=True,
+    ),
+    Protection(
+        name="redelivery",
+        against="a task is lost with its process or its worker",
+        settings={"task_acks_late": True, "task_reject_on_worker_lost": True},
+    ),
+    Protection(
+        name="cancellation",
+        against="a task goes on after a lost connection, while another worker runs it, too",
+        settings={"worker_cancel_long_running_tasks_on_connection_loss": True},
+        pools=PREFORK,
+    ),
+    Protection(
+        name="loss-limit",
+        against="a task that kills its process, or its worker, is run again without end",
+        hooks=(
+            *_RECEIVING,
+            *_redis("Channel._do_restore_message", "QoS.reject", "QoS.restore_visible"),
+            "celery.worker.request:Request.on_failure",
+            "celery.worker.consumer:Consumer.update_strategies",
+        ),
+        redis=True,
+    ),
+    Protection(
+        name="renewal",
+        against="a task that takes longer than the visibility timeout, or waits longer, is run twice",
+        hooks=_redis("QoS.restore_visible", "QoS._delivered", "QoS._dirty", "Transport.register_with_event_loop"),
+        pools=EVENT_LOOP,
+        redis=True,
+    ),
+    Protection(
+        name="refusals",
+        against="a Redis that is full, read-only or no longer the master stops the worker, or costs messages",
+        hooks=(*_RECEIVING, *_redis("QoS.reject", "QoS._dirty", "Transport.connection_errors")),
+        redis=True,
+    ),
+    Protection(
+        name="remote-control",
+        against="a malformed message on the channels of remote control stops the worker",
+        hooks=(*_RECEIVING, *_redis("Channel._receive_one")),
+        redis=True,
+    ),
+    Protection(
+        name="task-errors",
+        against="a MemoryError of a task stops the worker, and one that exits its process is not run again",
+        hooks=("celery.worker.request:Request.on_failure", "celery.worker.consumer:Consumer.update_strategies"),
+        pools=PREFORK,
+    ),
+    Protection(
+        name="memory-limit",
+        against="a task that wants all the memory of the machine gets it",
+        hooks=("resource:setrlimit", "celery.signals:worker_process_init"),
+        pools=PREFORK,
+    ),
+)
+
+PROTECTIONS: Final[Mapping[str, Protection]] = {each.name: each for each in _ALL}
+
+
+def check_names(without: Collection[str]) -> frozenset[str]:
+    """Return the names of protections to do without. Raise ImproperlyConfigured if one is unknown."""
+    names = frozenset({without} if isinstance(without, str) else without)
+    if unknown := sorted(map(str, names - PROTECTIONS.keys())):
+        raise ImproperlyConfigured(f"unknown in without=: {', '.join(unknown)}; known are: {', '.join(PROTECTIONS)}")
+    return names
+
+
+def check_hooks(without: Collection[str]) -> None:
+    """Raise ImproperlyConfigured if the installed Celery and kombu lack what a protection needs."""
+    for each in _wanted(without):
+        if missing := [hook for hook in each.hooks if not _exists(hook)]:
+            installed = ", ".join(f"{package} {version(package)}" for package in ("celery", "kombu"))
+            raise _lacking(each, f"{', '.join(missing)} is missing in {installed}")
+
+
+def check_start(app: Celery, without: Collection[str]) -> None:
+    """Raise ImproperlyConfigured if the broker, or a setting of the app, takes a protection away from its worker."""
+    transport = app.connection_for_read().get_transport_cls()
+    for each in _wanted(without):
+        if each.redis and transport.driver_type != "redis":
+            raise _lacking(each, f"it needs Redis as the broker, not {transport.driver_type}")
+        for setting, wanted in each.settings.items():
+            found = app.conf[setting]
+            if found != wanted:
+                raise _lacking(each, f"it needs the setting {setting} = {wanted!r}, which is {found!r}")
+
+
+def _wanted(without: Collection[str]) -> Iterator[Protection]:
+    return (each for each in PROTECTIONS.values() if each.name not in without)
+
+
+def _lacking(protection: Protection, why: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(
+        f"the protection {protection.name!r} cannot be had: {why}. Without it, {protection.against}. "
+        f"If that must be: protect(app, without={{{protection.name!r}}})"
+    )
+
+
+def _exists(hook: str) -> bool:
+    module, _, path = hook.partition(":")
+    try:
+        functools.reduce(getattr, path.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError):
+        return False
+    return True
