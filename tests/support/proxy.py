@@ -86,13 +86,21 @@ class Proxy:
         for writer in self._writers:
             _reset(writer)
 
-    def forget(self) -> None:
+    def forget(self, *, subscribers: bool = False) -> int:
         """Drop every connection that there is in silence, as a firewall or a load balancer does.
 
         What either side writes on it is taken, and goes nowhere; no side learns that the other one has closed.
+
+        Args:
+            subscribers: Whether to drop those alone that have subscribed to something.
+
+        Returns:
+            How many it dropped.
         """
-        for link in self._links:
+        links = [link for link in self._links if not link.forgotten and (link.subscribes or not subscribers)]
+        for link in links:
             link.forgotten = True
+        return len(links)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Not a coroutine: asyncio of 3.11 logs an error when it runs the handler and that is cancelled.
@@ -151,6 +159,7 @@ class Proxy:
                 await self._moving.wait()
                 if link.has_forgotten(self.idle):
                     continue
+                link.subscribes |= not replies and b"SUBSCRIBE" in data
                 if not data:
                     raise _OverError
                 if replies and self.truncate is not None:
@@ -177,6 +186,7 @@ class _Link:
 
     def __init__(self) -> None:
         self.forgotten = False
+        self.subscribes = False
         self._last = time.monotonic()
 
     def has_forgotten(self, idle: float | None) -> bool:

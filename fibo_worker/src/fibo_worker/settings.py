@@ -12,6 +12,7 @@
 | `FIBO_DEAD_LETTER_LIMIT`  | 10000                      | dead letters that are kept for each queue    |
 | `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
 | `FIBO_MAX_MEMORY`         | 4096                       | MiB of address space for each of its processes |
+| `FIBO_SOCKET_TIMEOUT`     | 5                          | seconds until a connection counts as lost    |
 | `FIBO_MASTER_NAME`        | none                       | the Sentinels' name for the master           |
 | `FIBO_METRICS_PORT`       | none                       | where metrics are served for Prometheus      |
 | `FIBO_METRICS_HOST`       | `127.0.0.1`                | the address of this machine for that         |

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from fibo_worker.guard.metrics import Metrics
 
 if TYPE_CHECKING:
+    from fibo_worker.guard.connections import BoundedChannel
     from fibo_worker.guard.dead_letters import DeadLetter
     from fibo_worker.guard.settings import GuardSettings
 
@@ -25,6 +27,8 @@ class Guard:
         without: The names of the protections that the app goes without.
         metrics: Counts what happens. The no-op metrics, while no worker serves any.
         dead_letters: The dead letters that Redis refuses at the moment.
+        serving: Whether this process, or the one that made it, is a worker.
+        channels: The channels of this process, by their ids.
         popped: The messages, each with its key, that were popped, but that Redis did not record as taken.
     """
 
@@ -32,6 +36,8 @@ class Guard:
         self.settings: Final = settings
         self.without: Final = without
         self.metrics = Metrics()
+        self.serving = False
+        self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()
         self.dead_letters: Final[deque[DeadLetter]] = deque(maxlen=BUFFER_SIZE)
         self.popped: Final[deque[tuple[str, bytes]]] = deque(maxlen=BUFFER_SIZE)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from kombu.utils.imports import symbol_by_name
 
-from fibo_worker.guard import protections, rlimit
+from fibo_worker.guard import connections, protections, rlimit
 from fibo_worker.guard.consumer import guarded_consumer
 from fibo_worker.guard.guard import Guard
 from fibo_worker.guard.settings import GuardSettings
@@ -33,7 +33,8 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
         app: The app.
         settings: The settings of the protections. None reads the ``FIBO_*`` variables of the environment.
         without: The names of the protections to do without: ``validation``, ``redelivery``, ``cancellation``,
-            ``loss-limit``, ``renewal``, ``refusals``, ``remote-control``, ``task-errors``, ``memory-limit``.
+            ``loss-limit``, ``renewal``, ``refusals``, ``remote-control``, ``task-errors``, ``memory-limit``,
+            ``lost-connections``.
 
     Returns:
         The same app.
@@ -76,6 +77,8 @@ class _Start(bootsteps.Step):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         protections.check_start(worker.app, worker.app.fibo_guard.without)
+        if worker.app.fibo_guard.has("lost-connections"):
+            connections.start_worker(worker.app)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))
 
 
@@ -88,10 +91,14 @@ def _set_defaults(app: Celery) -> None:
     if app.fibo_guard.has("memory-limit"):
         # After a task, the worker replaces a process that uses more than a quarter of the limit.
         defaults["worker_max_memory_per_child"] = app.fibo_guard.settings.max_memory * 1024 // 4
+    if app.fibo_guard.has("lost-connections"):
+        defaults |= connections.backend_defaults(app)
 
     def update(**_: Any) -> None:
         # Not by add_defaults(), whose values win over a configuration module. The last map has Celery's own defaults.
         app.conf.maps[-1].update(defaults)
+        if app.fibo_guard.has("lost-connections"):
+            connections.bound_backend(app)
 
     if app.configured:
         update()

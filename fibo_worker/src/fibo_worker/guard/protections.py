@@ -119,6 +119,24 @@ _ALL: Final = (
         hooks=("resource:setrlimit", "celery.signals:worker_process_init"),
         pools=PREFORK,
     ),
+    Protection(
+        name="lost-connections",
+        against="a connection that is lost in silence stops the worker, or costs a result",
+        hooks=(
+            *_redis(
+                "Channel._brpop_start",
+                "Channel._in_poll",
+                "Channel._in_listen",
+                "Channel.conn_or_acquire",
+                "Channel.close",
+                "MultiChannelPoller.maybe_check_subclient_health",
+                "Transport.register_with_event_loop",
+            ),
+            "celery.backends.redis:RedisBackend.ensure",
+            "celery.backends.redis:SentinelBackend._transport_options",
+        ),
+        redis=True,
+    ),
 )
 
 PROTECTIONS: Final[Mapping[str, Protection]] = {each.name: each for each in _ALL}

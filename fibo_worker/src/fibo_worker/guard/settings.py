@@ -17,6 +17,7 @@ VARIABLES: Final = {
     "dead_letter_limit": "FIBO_DEAD_LETTER_LIMIT",
     "max_body_bytes": "FIBO_MAX_BODY_BYTES",
     "max_memory": "FIBO_MAX_MEMORY",
+    "socket_timeout": "FIBO_SOCKET_TIMEOUT",
 }
 """The variables of the settings that are whole numbers, 1 or more."""
 
@@ -40,6 +41,8 @@ class GuardSettings:
     max_memory: int = 4096
     """MiB of address space for each process that runs tasks. After a task, the worker replaces a process that uses more
     than a quarter of that."""
+    socket_timeout: int = 5
+    """Seconds that Redis may take to accept a connection, or to answer. After that, the connection counts as lost."""
     metrics_port: int | None = None
     """The port of the metrics for Prometheus. With None, the worker serves none."""
     metrics_host: str = "127.0.0.1"

@@ -23,6 +23,7 @@ from kombu.transport.redis import Channel, QoS, Transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from fibo_worker.guard.connections import BoundedChannel, BoundedConnection, BoundedTransport
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.guard.guard import BUFFER_SIZE
 from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
@@ -31,9 +32,6 @@ from fibo_worker.guard.validation import Validation, validate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery import Celery
-
-    from fibo_worker.guard.guard import Guard
 
 __all__ = ["guarded_amqp"]
 
@@ -73,15 +71,15 @@ class _LossCountingQoS(QoS):
             delivery_tag, settle = next(iter(self._unsettled.items()))
             try:
                 settle()
-            except _TEMPORARY_ERRORS:
+            except _LATE_ERRORS:
                 return
             del self._unsettled[delivery_tag]
 
     def _settle(self, delivery_tag: str, settle: Callable[[], None]) -> None:
         try:
             settle()
-        except _TEMPORARY_ERRORS as error:
-            if not self.channel.guard.has("refusals"):
+        except _LATE_ERRORS as error:
+            if not self.channel.guard.has("refusals" if isinstance(error, _TEMPORARY_ERRORS) else "lost-connections"):
                 raise
             # Celery would only log this, and count the message against its prefetch limit forever.
             _logger.warning("a message could not be acknowledged or rejected yet: %s", error)
@@ -114,15 +112,10 @@ class _LossCountingQoS(QoS):
             self.losing = False
 
 
-class _ValidatingChannel(Channel):
+class _ValidatingChannel(BoundedChannel):
     """The changes to both of kombu's Redis channels. The base class Channel is there for ``super()``."""
 
     QoS = _LossCountingQoS
-
-    @property
-    def guard(self) -> Guard:
-        """The guard of the app."""
-        return self.connection.client.app.fibo_guard  # type: ignore[no-any-return] # Celery has no types
 
     def _brpop_read(self, **options: Any) -> bool:
         # A copy of the base class's method, which differs in how it delivers the item.
@@ -240,6 +233,15 @@ class _ValidatingChannel(Channel):
                 raise redis.ConnectionError(str(error)) from error  # Celery reconnects, and tries again.
             popped.popleft()
 
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._requeue_popped()
+                self.qos.settle_late()
+            except (redis.RedisError, OSError) as error:
+                _logger.warning("messages that were taken could not be returned yet: %s", error)
+        super().close()
+
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
         # Check the payload: a worker that does not validate may have written it.
         counts = self.qos.losing and self.guard.has("loss-limit")
@@ -313,8 +315,11 @@ class _ValidatingChannel(Channel):
 # longer the master. As connection errors, they make Celery reconnect with back-off.
 _TEMPORARY_ERRORS: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
 
+# The connection may have been lost in silence while it was idle. Others may be had.
+_LATE_ERRORS: Final = (*_TEMPORARY_ERRORS, redis.ConnectionError, redis.TimeoutError)
 
-class _ValidatingTransport(Transport):
+
+class _ValidatingTransport(BoundedTransport):
     """The changes to kombu's Redis transports, beside their channels."""
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
@@ -346,10 +351,8 @@ def _validating(found: type, *, refusals: bool) -> type:
     )
 
 
-class _ValidatingConnection(Connection):
+class _ValidatingConnection(BoundedConnection):
     """A connection that replaces the transport of its URL with the validating one, also after a failover."""
-
-    app: Celery
 
     def __init__(self, *args: Any, **params: Any) -> None:
         super().__init__(*args, **params)

@@ -1,0 +1,51 @@
+"""Redis is killed under a worker, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+
+from support.outages import outage
+from support.servers import RedisServer
+from support.serving import ended, sooner_or_later, worker_of
+
+from fibo_client.celery import CeleryClient, Signature
+
+KILLS = 5
+TASKS = 200
+
+
+@outage(
+    "Redis is killed (SIGKILL) while tasks of a worker end, and comes back without its data, five times",
+    sees="the answer",
+    within="30 s after it has come back, for a task that is sent then",
+    submitted="yes",
+    retry="safe",
+    lost="what Redis had",
+)
+async def test_a_worker_stays_whenever_redis_is_killed_while_tasks_end(witness):
+    chance = random.Random(7)
+    with RedisServer() as first:
+        port, url = first.port, first.url
+        async with worker_of(url, concurrency=2) as worker:
+            for kill in range(KILLS):
+                # The port stays. The first one is the one that runs.
+                server = first if kill == 0 else RedisServer(port=port)
+                if kill:
+                    server.start()
+                try:
+                    async with CeleryClient(url) as client:
+                        await sooner_or_later(lambda: client.call("fibo.fibonacci", (10,), timeout=1))
+                        await witness.see(client.call("fibo.fibonacci", (11,), timeout=20), deadline=20)
+                        await client.send_many([Signature("fibo.fibonacci", (20,)) for _ in range(TASKS)])
+                        await asyncio.sleep(chance.uniform(0, 0.1))  # Some have ended, some run, some wait.
+                        os.kill(server.pid, signal.SIGKILL)
+                finally:
+                    server.stop()
+                assert worker.running, worker.log.read_text()
+            with RedisServer(port=port):
+                async with CeleryClient(url) as client:
+                    await sooner_or_later(lambda: client.call("fibo.fibonacci", (10,), timeout=1))
+                await ended(worker)
