@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LikeRedis:
-    """Values and channels. It takes the place of a server's connector.
+    """Values, lists and channels. It takes the place of a server's connector.
 
     Args:
         version: The protocol that it speaks.
@@ -27,16 +27,38 @@ class LikeRedis:
 
     Attributes:
         values: What is stored.
+        lists: The elements of the lists, the newest last.
+        refusals: The error that it gives to a command, by name.
+        connections: How many connections it has taken.
         peers: Its ends of the connections.
         down: Whether it takes no connections.
+        stopped: Whether it takes in what comes, and does nothing until this is false.
     """
 
     def __init__(self, version: int = 3, latency: float = 0.001) -> None:
         self.version = version
         self.latency = latency
         self.values: dict[bytes, bytes] = {}
+        self.lists: dict[bytes, list[bytes]] = {}
+        self.refusals: dict[bytes, str | None] = {}
+        self.connections = 0
         self.peers: list[Peer] = []
         self.down = False
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
+
+    @property
+    def stopped(self) -> bool:
+        return not self._goes_on.is_set()
+
+    @stopped.setter
+    def stopped(self, stopped: bool) -> None:
+        if stopped:
+            self._goes_on.clear()
+        elif self.stopped:
+            self._goes_on.set()
+            for peer in self.peers:
+                peer.go_on()
 
     def serve(self, server: RedisServer) -> None:
         """Have the connections of a server lead here."""
@@ -47,9 +69,16 @@ class LikeRedis:
         await asyncio.sleep(self.latency)
         if self.down:
             raise ConnectionRefusedError
+        await self._goes_on.wait()
+        await asyncio.sleep(2 * self.latency)
+        self.connections += 1
         connection = factory()
         self.peers.append(Peer(self, connection))
         return connection, self.version
+
+    def refuse(self, name: bytes, error: str | None) -> None:
+        """Give this error to a command from now on. None is none."""
+        self.refusals[name] = error
 
     def store(self, key: str, value: bytes, *, publish: bool) -> None:
         """Store a value and publish it, as a worker does."""
@@ -92,6 +121,7 @@ class Peer:
         self._commands = Commands()
         self._coming: deque[bytes] = deque()
         self._going: deque[bytes] = deque()
+        self._waiting = 0
         self._loop = asyncio.get_running_loop()
 
     # Two timers for one moment go off in any order, so each takes what is first in line.
@@ -100,7 +130,16 @@ class Peer:
         self._coming.append(data)
         self._loop.call_later(self.redis.latency, self._arrive)
 
+    def go_on(self) -> None:
+        """Do what has come while the server was stopped."""
+        for _ in range(self._waiting):
+            self._loop.call_soon(self._arrive)
+        self._waiting = 0
+
     def _arrive(self) -> None:
+        if self.redis.stopped:
+            self._waiting += 1
+            return
         data = self._coming.popleft()
         if self.is_open and not self.transport.is_closing():
             self._say(b"".join(self._run(*command) for command in self._commands.read(data)))
@@ -118,6 +157,8 @@ class Peer:
         return encode(Push(push) if self.redis.version == 3 else list(push))
 
     def _run(self, name: bytes, *arguments: bytes) -> bytes:
+        if refusal := self.redis.refusals.get(name):
+            return encode(hiredis.ReplyError(refusal))
         match name:
             case b"PING" if self.channels and self.redis.version == 2:
                 return encode([b"pong", b""])
@@ -133,6 +174,14 @@ class Peer:
                 return encode(hiredis.ReplyError("ERR only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET"))
             case b"MGET":
                 return encode([self.redis.values.get(key) for key in arguments])
+            case b"LPUSH":
+                elements = self.redis.lists.setdefault(arguments[0], [])
+                elements += arguments[1:]
+                return encode(len(elements))
+            case b"LLEN":
+                return encode(len(self.redis.lists.get(arguments[0], ())))
+            case b"AUTH":
+                return encode("OK")
         return encode(hiredis.ReplyError(f"ERR unknown command {name!r}"))
 
     def publish(self, channel: bytes, value: bytes) -> None:

@@ -526,7 +526,8 @@ async def test_one_that_is_retired_closes_once_nobody_is_owed_a_reply():
     asked = [bench.request(), bench.request()]
     bench.connection.retire()
     await bench.feed(encode("PONG"))
-    assert bench.connection.is_usable
+    assert not bench.connection.is_usable
+    assert not bench.transport.is_closing()
     await bench.feed(encode("PONG"))
     assert [each.result() for each in asked] == [[b"PONG"]] * 2
     await asyncio.wait_for(bench.connection.wait_closed(), 1)

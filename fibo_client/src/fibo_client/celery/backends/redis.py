@@ -199,7 +199,7 @@ class RedisSubscription:
     def abort(self) -> None:
         """See `Subscription.abort`."""
         self._fault = self._fault or self._server.fault("unsent", _GONE)
-        if self.connection.is_usable:
+        if not self.connection.is_lost:
             self.connection.abort(self._fault)
 
 

@@ -113,7 +113,8 @@ class RedisBroker:
             self._push(key, elements, batch, sender)
 
     def _push(self, key: str, elements: Sequence[bytes], messages: Sequence[TaskMessage], sender: Sender) -> None:
-        self._connection.write(pack(("LPUSH", key, *elements)), (_Pushed(self._redis, messages, sender),))
+        connection = self._connection
+        connection.write(pack(("LPUSH", key, *elements)), (_Pushed(self._redis, connection, messages, sender),))
 
     def keep_alive(self) -> None:
         """See `Broker.keep_alive`."""
@@ -238,17 +239,20 @@ class RedisBroker:
 class _Pushed:
     """Is owed the reply to LPUSH."""
 
-    __slots__ = ("_messages", "_redis", "_sender")
+    __slots__ = ("_connection", "_messages", "_redis", "_sender")
 
-    def __init__(self, redis: RedisServer, messages: Sequence[TaskMessage], sender: Sender) -> None:
+    def __init__(
+        self, redis: RedisServer, connection: Connection, messages: Sequence[TaskMessage], sender: Sender
+    ) -> None:
         self._redis = redis
+        self._connection = connection
         self._messages = messages
         self._sender = sender
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
         if isinstance(reply, hiredis.ReplyError):
-            self.set_exception(self._redis.sending.refused(reply, ("LPUSH",)))
+            self.set_exception(self._redis.sending.refused(self._connection, reply, ("LPUSH",)))
         else:
             self._sender.sent(self._messages)
 

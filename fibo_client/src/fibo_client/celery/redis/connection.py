@@ -303,8 +303,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.close()
 
     def retire(self) -> None:
-        """Close the connection once nobody is owed a reply."""
-        self._is_retired = True
+        """Write nothing more, and close the connection once nobody is owed a reply."""
+        self._is_retired, self.is_usable = True, False
         if not self._owed:
             self.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -126,13 +127,13 @@ class Link:
                 raise fault from None
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, hiredis.ReplyError):
-                raise self.refused(reply, command)
+                raise self.refused(connection, reply, command)
         return replies
 
-    def refused(self, error: hiredis.ReplyError, command: Command) -> RedisFaultError:
-        """Make the error for a command that was refused."""
-        if str(error).startswith("READONLY") and self._connection is not None:  # Another server is the master now.
-            self._connection.close()
+    def refused(self, connection: Connection, error: hiredis.ReplyError, command: Command) -> RedisFaultError:
+        """Make the error for a command that was refused on a connection of this link."""
+        if str(error).startswith("READONLY"):  # Another server is the master now.
+            self._let_go(connection)
         return self._server.refusal(error, command)
 
     # Making it.
@@ -154,38 +155,36 @@ class Link:
         """Find the present connection well, or make another."""
         connection = self._connection
         if connection is not None and connection.is_usable:
-            try:
+            with contextlib.suppress(TimeoutError, RedisFaultError):
                 async with asyncio.timeout(PROOF):
                     await connection.request([("PING",)])
-            except TimeoutError:
-                if connection.is_usable:
-                    connection.abort(self._server.fault("unknown", f"no answer within {PROOF:g} s. {IS_IT_WELL}"))
-            except RedisFaultError:
-                pass
-            else:
                 self._is_doubted = False
                 return connection
-        self._connection = await self._server.connect(self)
-        self._is_doubted = False
-        return self._connection
+        return await self._replace()
 
     async def _replace(self) -> Connection:
-        """Make another connection beside one that is silent. If that can be had, the other has died."""
+        """Make a connection, perhaps beside one that is silent. If it can be had, that one has died."""
         silent, began = self._connection, asyncio.get_running_loop().time()
         new = await self._server.connect(self)
         self._is_doubted = False
         if silent is not None and silent.is_usable and silent.heard > began:
-            new.close()
+            self._let_go(new)
             return silent
-        self._connection = new
         if silent is not None and not silent.is_lost:
             self._server.health.broke()
-            if self is self._server.sending:  # What was sent may have arrived, and the answer may still come.
-                self._retired.add(silent)
-                silent.retire()
-            else:
+            self._let_go(silent)
+            if self is not self._server.sending:  # There, what was sent may have arrived, and the answer may come.
                 silent.abort(self._server.fault("unknown", _SILENCE))
+        self._connection = new
         return new
+
+    def _let_go(self, connection: Connection) -> None:
+        """Use a connection no more. It is closed once all has been answered that was asked on it."""
+        if connection is self._connection:
+            self._connection = None
+        if not connection.is_lost:
+            self._retired.add(connection)
+            connection.retire()
 
     def doubt(self) -> None:
         """Have the connection show that it is well before it is used again."""
@@ -209,7 +208,11 @@ class Link:
         connection = self._connection
         if connection is not None and connection.is_usable:
             checked = connection.request([("AUTH", *credentials)])
-            checked.add_done_callback(partial(_close_if_refused, connection))
+            checked.add_done_callback(partial(self._authenticated, connection))
+
+    def _authenticated(self, connection: Connection, checked: asyncio.Future[list[Any]]) -> None:
+        if checked.exception() is None and isinstance(checked.result()[0], hiredis.ReplyError):
+            self._let_go(connection)
 
     # What the connection says.
 
@@ -247,8 +250,3 @@ class Link:
         closed = self._server.fault("unknown", "the client was closed")
         for connection in (*self._retired, *([self._connection] if self._connection else [])):
             connection.abort(closed)
-
-
-def _close_if_refused(connection: Connection, checked: asyncio.Future[list[Any]]) -> None:
-    if checked.exception() is None and isinstance(checked.result()[0], hiredis.ReplyError):
-        connection.close()
