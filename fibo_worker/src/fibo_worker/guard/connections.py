@@ -21,10 +21,11 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import ImproperlyConfigured
 from kombu.connection import Connection
 from kombu.transport.redis import Channel, MultiChannelPoller, Transport
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.eventio import READ, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from celery import Celery
 
@@ -33,13 +34,24 @@ if TYPE_CHECKING:
 _logger: Final = logging.getLogger(__name__)
 
 __all__ = [
+    "TEMPORARY_ERRORS",
     "BoundedChannel",
     "BoundedConnection",
     "BoundedTransport",
+    "RefusedError",
     "backend_defaults",
     "bound_backend",
     "start_worker",
 ]
+
+# Kombu counts these as channel errors, at which Celery stops. But such a server will accept the command later, or is no
+# longer the master. As connection errors, they make Celery reconnect.
+TEMPORARY_ERRORS: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
+
+
+class RefusedError(redis.ConnectionError):
+    """Redis refused a command, because a key has a wrong type, say. The worker reconnects until Redis accepts it."""
+
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPALIVE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """A dead peer is noticed after 25 seconds. TCP_KEEPALIVE is what macOS calls TCP_KEEPIDLE."""
@@ -233,11 +245,32 @@ class BoundedChannel(Channel):
         try:
             with super().conn_or_acquire(client) as acquired:
                 yield acquired
+        except redis.ResponseError as error:
+            if isinstance(error, TEMPORARY_ERRORS) or not self.guard.has("refusals"):
+                raise
+            raise RefusedError(str(error)) from error
         except redis.TimeoutError:
             for reference in self.guard.channels.valuerefs():  # a list: threads may add to it
                 if channel := reference():
                     channel.drop_idle_connections()
             raise
+
+    def wrong_keys(self, queues: Iterable[str]) -> list[str]:
+        """Say which keys of these queues, and of all queues together, have a wrong type."""
+        exchanges = ("celery.pidbox", "reply.celery.pidbox", "celeryev", *queues)
+        types = {self._q_for_pri(queue, step): "list" for queue in queues for step in self.priority_steps}
+        types |= {self.unacked_key: "hash", self.unacked_index_key: "zset"}
+        types |= {self.keyprefix_queue % exchange: "set" for exchange in exchanges}
+        # Not kombu's own client: that adds the prefix to the keys of some commands only.
+        with redis.Redis(connection_pool=self.pool).pipeline(transaction=False) as pipeline:
+            for key in types:
+                pipeline.type(self.global_keyprefix + key)
+            found = [bytes_to_str(each) for each in pipeline.execute()]
+        return [
+            f"the key {self.global_keyprefix + key!r} is a {has}, and must be a {wanted} or not exist"
+            for (key, wanted), has in zip(types.items(), found, strict=True)
+            if has not in (wanted, "none")
+        ]
 
     @property
     def _brpop_limit(self) -> float:
@@ -302,12 +335,26 @@ class _BoundedBackend(RedisBackend):
     serves nothing else.
     """
 
+    connection_errors: Any
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if issubclass(self.connparams.get("connection_class", redis.Connection), redis.UnixDomainSocketConnection):
             self.connparams.pop("socket_keepalive", None)  # There is none on a socket of this machine.
         elif self.connparams.get("socket_keepalive"):
             self.connparams.setdefault("socket_keepalive_options", keepalive())
+        if self.app.fibo_guard.has("refusals"):
+            self.connection_errors = (*self.connection_errors, *TEMPORARY_ERRORS)
+
+    def get(self, key: Any) -> Any:
+        """Read a stored result. Where its key has a wrong type, there is none, and storing overwrites the key."""
+        try:
+            return super().get(key)
+        except redis.ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            _logger.warning("the key %.200r has the type of something that is no result", bytes_to_str(key))
+            return None
 
     @property
     def _is_hasty(self) -> bool:

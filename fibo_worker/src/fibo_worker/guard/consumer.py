@@ -8,12 +8,13 @@ from typing import Any
 from celery.worker.consumer import Consumer
 from kombu.utils.imports import symbol_by_name
 
+from fibo_worker.guard.refusals import PatientConsumer
 from fibo_worker.guard.requests import guarded_request
 
 __all__ = ["guarded_consumer"]
 
 
-class _GuardedConsumer(Consumer):
+class _GuardedConsumer(PatientConsumer):
     """Guards the requests of all tasks, whatever their base classes and their own ``Request`` are."""
 
     def update_strategies(self) -> None:

@@ -97,8 +97,14 @@ _ALL: Final = (
     ),
     Protection(
         name="refusals",
-        against="a Redis that is full, read-only or no longer the master stops the worker, or costs messages",
-        hooks=(*_RECEIVING, *_redis("QoS.reject", "QoS._dirty", "Transport.connection_errors")),
+        against="a Redis that is full, read-only, no longer the master, or that has a key of a wrong type, stops the "
+        "worker, or costs messages",
+        hooks=(
+            *_RECEIVING,
+            *_redis("QoS.reject", "QoS._dirty", "Transport.connection_errors", "Channel.conn_or_acquire"),
+            "celery.worker.consumer:Consumer.on_connection_error_after_connected",
+            "celery.worker.consumer:Consumer.on_connection_error_before_connected",
+        ),
         redis=True,
     ),
     Protection(

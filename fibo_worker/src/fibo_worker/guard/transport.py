@@ -23,7 +23,13 @@ from kombu.transport.redis import Channel, QoS, Transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from fibo_worker.guard.connections import BoundedChannel, BoundedConnection, BoundedTransport
+from fibo_worker.guard.connections import (
+    TEMPORARY_ERRORS,
+    BoundedChannel,
+    BoundedConnection,
+    BoundedTransport,
+    RefusedError,
+)
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.guard.guard import BUFFER_SIZE
 from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
@@ -79,7 +85,8 @@ class _LossCountingQoS(QoS):
         try:
             settle()
         except _LATE_ERRORS as error:
-            if not self.channel.guard.has("refusals" if isinstance(error, _TEMPORARY_ERRORS) else "lost-connections"):
+            refused = isinstance(error, (redis.ResponseError, RefusedError))
+            if not self.channel.guard.has("refusals" if refused else "lost-connections"):
                 raise
             # Celery would only log this, and count the message against its prefetch limit forever.
             _logger.warning("a message could not be acknowledged or rejected yet: %s", error)
@@ -131,7 +138,7 @@ class _ValidatingChannel(BoundedChannel):
                 if not self.guard.has("refusals"):
                     raise
                 self.client.connection.disconnect()
-                raise redis.ConnectionError(str(error)) from error
+                raise RefusedError(str(error)) from error
             if not reply:
                 raise Empty
             key = bytes_to_str(reply[0])
@@ -212,7 +219,8 @@ class _ValidatingChannel(BoundedChannel):
             if self.qos.last_unacked is None:
                 # The message was popped, but Redis did not record it as unacked: it is full, read-only or gone.
                 self.guard.popped.append((key, raw))
-                raise redis.ConnectionError(str(error)) from error
+                kind = RefusedError if isinstance(error, (redis.ResponseError, RefusedError)) else redis.ConnectionError
+                raise kind(str(error)) from error
             # Celery settled the message, but could not store its result: the result backend is full or gone.
             _logger.warning("the result of task %.100r could not be stored: %s", validation.id, error)
             self.dead_letter(
@@ -230,7 +238,7 @@ class _ValidatingChannel(BoundedChannel):
             try:
                 redis.Redis(connection_pool=self.pool).rpush(self.global_keyprefix + key, raw)
             except redis.ResponseError as error:
-                raise redis.ConnectionError(str(error)) from error  # Celery reconnects, and tries again.
+                raise RefusedError(str(error)) from error  # Celery reconnects, and tries again.
             popped.popleft()
 
     def close(self) -> None:
@@ -311,12 +319,8 @@ class _ValidatingChannel(BoundedChannel):
             return None
 
 
-# Kombu counts these as channel errors, at which Celery stops. But such a server will accept the command later, or is no
-# longer the master. As connection errors, they make Celery reconnect with back-off.
-_TEMPORARY_ERRORS: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.MasterDownError)
-
-# The connection may have been lost in silence while it was idle. Others may be had.
-_LATE_ERRORS: Final = (*_TEMPORARY_ERRORS, redis.ConnectionError, redis.TimeoutError)
+_LATE_ERRORS: Final = (redis.ResponseError, redis.ConnectionError, redis.TimeoutError)
+"""Redis refuses what it may accept later, or that connection was lost in silence, and others may be had."""
 
 
 class _ValidatingTransport(BoundedTransport):
@@ -346,7 +350,7 @@ def _validating(found: type, *, refusals: bool) -> type:
                 (_ValidatingChannel, channel),
                 {"QoS": type(channel.QoS.__name__, (_LossCountingQoS, channel.QoS), {})},
             ),
-            "connection_errors": (*found.connection_errors, *(_TEMPORARY_ERRORS if refusals else ())),
+            "connection_errors": (*found.connection_errors, *(TEMPORARY_ERRORS if refusals else ())),
         },
     )
 
