@@ -20,9 +20,10 @@ from kombu.exceptions import OperationalError
 
 from fibo_worker.guard.dead_letters import DeadLetters
 from fibo_worker.guard.metrics import Metrics
+from fibo_worker.guard.metrics_server import MetricsServer
 
 try:
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
     from prometheus_client.core import GaugeMetricFamily
     from prometheus_client.process_collector import ProcessCollector
 except ModuleNotFoundError as _error:
@@ -189,8 +190,7 @@ class _Exposition(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        self._server: Any = None
-        self._thread: threading.Thread | None = None
+        self._server: MetricsServer | None = None
 
     def start(self, worker: Any) -> None:
         """Serve the metrics. Raise SystemExit, after a line in the log, if the address cannot be used."""
@@ -207,7 +207,7 @@ class _Exposition(bootsteps.StartStopStep):
         ProcessCollector(registry=registry)
         where = f"{settings.metrics_host}:{settings.metrics_port}"
         try:
-            self._server, self._thread = start_http_server(settings.metrics_port, settings.metrics_host, registry)
+            self._server = MetricsServer(settings.metrics_host, settings.metrics_port, make_wsgi_app(registry))
         except OSError as error:
             _logger.critical("the metrics cannot be served on %s: %s", where, explain(error))
             raise SystemExit(1) from error
@@ -225,10 +225,7 @@ class _Exposition(bootsteps.StartStopStep):
         worker.app.fibo_guard.metrics = Metrics()
         for signal in (task_revoked, task_unknown, worker_process_init):
             signal.disconnect(dispatch_uid=self.name)
-        self._server.shutdown()
-        self._server.server_close()
-        if self._thread is not None:
-            self._thread.join()
+        self._server.close()
         self._server = None
 
     def terminate(self, worker: Any) -> None:
@@ -242,8 +239,8 @@ class _Exposition(bootsteps.StartStopStep):
         self._metrics.task_ended(UNKNOWN, "FAILURE", None)
 
     def _forked(self, **_: Any) -> None:
-        # A process of the pool inherits the listening socket, but never accepts on it.
-        self._server.socket.close()
+        if self._server is not None:
+            self._server.abandon()
 
 
 def expose(app: Celery) -> None:
