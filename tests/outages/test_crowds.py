@@ -10,9 +10,10 @@ import time
 
 import pytest
 from support.outages import outage
+from support.servers import RedisServer
 from support.waiting import eventually
 
-from fibo_client import PublishError, PublishUnknownError
+from fibo_client import PublishError, PublishUnknownError, ResultTimeoutError
 from fibo_client.celery import CeleryClient, RemoteTask
 from fibo_client.errors import TransportError
 
@@ -235,3 +236,38 @@ async def test_what_each_of_a_thousand_senders_is_told_is_true(proxy, client, re
     unsent = {task_id for each in ends if isinstance(each, PublishError) for task_id in each.task_ids}
     assert sent <= set(there)
     assert unsent.isdisjoint(there)
+
+
+def replica(direct):
+    direct.replicaof("127.0.0.1", "1")
+    return lambda: direct.replicaof("NO", "ONE")
+
+
+def maxclients(direct):
+    before = direct.config_get("maxclients")["maxclients"]
+    direct.config_set("maxclients", 1)
+    direct.client_kill_filter(_type="normal", skipme=True)
+    return lambda: direct.config_set("maxclients", before)
+
+
+@pytest.mark.parametrize("fault", [replica, maxclients])
+async def test_a_thousand_who_wait_for_a_redis_that_takes_connections_in_vain_make_ten_a_second_at_most(fault):
+    def taken():
+        stats = direct.info("stats")
+        return stats["total_connections_received"] + stats["rejected_connections"]
+
+    with RedisServer() as server, server.client(single_connection_client=True) as direct:
+        async with CeleryClient(server.url) as client:
+            await client.send_task(ADD, (1, 2))
+            mend = fault(direct)
+            calls = [asyncio.create_task(client.call(ADD, (n, 1), timeout=6, retry=True)) for n in range(CROWD)]
+            counts = []
+            for _ in range(4):
+                before, began = taken(), time.monotonic()
+                await asyncio.sleep(1)  # A rate is what is measured.
+                counts.append((taken() - before, time.monotonic() - began))
+            mend()
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(each) for each in ends} <= {ResultTimeoutError, PublishError}  # Nobody works there.
+            await client.send_task(ADD, (1, 2))
+    check_rate(counts)

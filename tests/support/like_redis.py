@@ -30,6 +30,9 @@ class LikeRedis:
         lists: The elements of the lists, the newest last.
         refusals: The error that it gives to a command, by name.
         connections: How many connections it has taken.
+        attempts: When each attempt to connect began, by the loop's clock.
+        lasts: Seconds after which it closes each connection. None is that it does not.
+        most_answers: The commands that it answers on each connection before it closes it. None is no limit.
         peers: Its ends of the connections.
         down: Whether it takes no connections.
         stopped: Whether it takes in what comes, and does nothing until this is false.
@@ -42,6 +45,9 @@ class LikeRedis:
         self.lists: dict[bytes, list[bytes]] = {}
         self.refusals: dict[bytes, str | None] = {}
         self.connections = 0
+        self.attempts: list[float] = []
+        self.lasts: float | None = None
+        self.most_answers: int | None = None
         self.peers: list[Peer] = []
         self.down = False
         self._goes_on = asyncio.Event()
@@ -66,6 +72,8 @@ class LikeRedis:
 
     async def connect(self, factory: Callable[[], Connection]) -> tuple[Connection, int]:
         """See `Connector.connect`."""
+        loop = asyncio.get_running_loop()
+        self.attempts.append(loop.time())
         await asyncio.sleep(self.latency)
         if self.down:
             raise ConnectionRefusedError
@@ -73,7 +81,9 @@ class LikeRedis:
         await asyncio.sleep(2 * self.latency)
         self.connections += 1
         connection = factory()
-        self.peers.append(Peer(self, connection))
+        self.peers.append(peer := Peer(self, connection))
+        if self.lasts is not None:
+            loop.call_later(self.lasts, peer.cut)
         return connection, self.version
 
     def refuse(self, name: bytes, error: str | None) -> None:
@@ -122,6 +132,7 @@ class Peer:
         self._coming: deque[bytes] = deque()
         self._going: deque[bytes] = deque()
         self._waiting = 0
+        self.answered = 0
         self._loop = asyncio.get_running_loop()
 
     # Two timers for one moment go off in any order, so each takes what is first in line.
@@ -142,7 +153,12 @@ class Peer:
             return
         data = self._coming.popleft()
         if self.is_open and not self.transport.is_closing():
-            self._say(b"".join(self._run(*command) for command in self._commands.read(data)))
+            for command in self._commands.read(data):
+                if self.answered == self.redis.most_answers:
+                    self._loop.call_later(self.redis.latency, self.cut)
+                    return
+                self.answered += 1
+                self._say(self._run(*command))
 
     def _say(self, data: bytes) -> None:
         self._going.append(data)
@@ -189,7 +205,8 @@ class Peer:
             self._say(self._push(b"message", channel, value))
 
     def cut(self) -> None:
-        self.redis.peers.remove(self)
+        if self in self.redis.peers:
+            self.redis.peers.remove(self)
         if self.is_open:
             self.is_open = False
             self.transport.cut(ConnectionResetError())

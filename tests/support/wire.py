@@ -156,7 +156,7 @@ class Listener:
     def lost(self, connection: Connection, fault: Any) -> None:
         self.faults.append(fault)
 
-    def answered(self) -> None:
+    def answered(self, connection: Connection) -> None:
         self.answers += 1
 
 

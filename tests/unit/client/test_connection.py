@@ -549,11 +549,14 @@ async def test_a_reply_that_nobody_wants_is_taken_and_its_loss_told_to_nobody():
 
 
 @virtual
-async def test_one_that_failing_servers_listeners_wait_for_is_told_once_when_it_answers():
+async def test_a_listener_that_waits_for_recovery_is_told_once_of_an_answer_that_is_no_error():
     bench = Bench()
-    bench.connection.is_failing = True
-    bench.request(), bench.request()
-    await bench.feed(encode("PONG"))
+    bench.connection.reports_recovery = True
+    bench.request(), bench.request(), bench.request()
+    await bench.feed(encode(hiredis.ReplyError("READONLY no")))
+    await bench.feed(encode("PONG")[:3])
+    assert bench.listener.answers == 0
+    await bench.feed(encode("PONG")[3:])
     await bench.feed(encode("PONG"))
     assert bench.listener.answers == 1
 

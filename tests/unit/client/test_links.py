@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 from support.like_redis import LikeRedis
 
 from fibo_client.celery import CeleryClient, RedisOptions
 from fibo_client.celery.redis.connection import SUSPECT_AFTER
+from fibo_client.celery.redis.server import MOST_ATTEMPTS
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
 
 READONLY = "READONLY You can't write against a read only replica."
@@ -140,6 +141,8 @@ def test_what_is_said_of_a_task_is_true_whatever_becomes_of_the_connections(step
 
 
 @given(st.lists(STEPS, max_size=25))
+@example([("send", 1), ("sleep", 0.3), ("readonly",), ("send", 1), ("sleep", 0.01), ("send", 1)])
+@example([("send", 1), ("sleep", 0.3), ("refused token",), ("sleep", 0.01), ("send", 1)])
 def test_nobody_is_left_without_knowledge_where_the_server_answers_within_the_time_of_a_command(steps):
     async def main():
         async with running(io_timeout=1000.0) as bench:
@@ -239,3 +242,53 @@ async def test_what_is_retired_is_given_up_at_last_and_when_the_client_is_closed
     assert old.transport.is_closing()
     with pytest.raises(TransportError):
         await bench.server.sending.execute(("LLEN", "a"))
+
+
+# Attempts to connect.
+
+CROWD = 1000
+USELESS = {
+    "is closed at once": {"lasts": 0.0},
+    "is closed a moment later": {"lasts": 0.01},
+    "is closed at the first command": {"most_answers": 0},
+    "is closed after one answer": {"most_answers": 1},
+    "is closed after three answers": {"most_answers": 3},
+    "is that of a replica": {"refusals": {b"LPUSH": READONLY, b"UNLINK": READONLY}},
+}
+
+
+def most_in_a_second(moments):
+    return max(sum(begin <= each < begin + 1.0 for each in moments) for begin in moments)
+
+
+@pytest.mark.parametrize("kind", USELESS)
+@virtual
+async def test_a_crowd_makes_ten_attempts_a_second_at_most_where_each_connection(kind, caplog):
+    async with running(latency=0.0005) as bench:
+        await bench.client.send_task("a.task")
+        for name, value in USELESS[kind].items():
+            setattr(bench.redis, name, value)
+        if "refusals" not in USELESS[kind]:
+            bench.redis.cut()
+        calls = [asyncio.create_task(bench.client.call("a.task", timeout=3, retry=True)) for _ in range(CROWD)]
+        asking = [
+            asyncio.create_task(again_and_again(each)) for each in (bench.client.queue_depth, bench.client.send_task)
+        ]
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert most_in_a_second(bench.redis.attempts) <= MOST_ATTEMPTS
+        assert len(bench.redis.attempts) > 5
+        bench.redis.lasts = bench.redis.most_answers = None
+        bench.redis.refusals = {}
+        await asyncio.sleep(1.5)
+        await bench.client.send_task("a.task", timeout=5)
+        for each in asking:
+            each.cancel()
+    if kind == "is that of a replica":  # It is not gone, and it is no master.
+        assert caplog.text.count(" is gone, trying again: READONLY") == caplog.text.count(" is back after ") == 1
+
+
+async def again_and_again(ask):
+    while True:
+        with suppress(PublishError, PublishUnknownError, TransportError):
+            await (ask() if ask.__name__ == "queue_depth" else ask("a.task"))
+        await asyncio.sleep(0.001)

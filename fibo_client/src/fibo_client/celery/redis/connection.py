@@ -76,8 +76,8 @@ class Listener(Protocol):
         """Learn that the connection is gone."""
         ...
 
-    def answered(self) -> None:
-        """Learn that the server answers, where it was said not to."""
+    def answered(self, connection: Connection) -> None:
+        """Learn that the server has given an answer that is no error, where `reports_recovery` was set."""
         ...
 
 
@@ -106,8 +106,10 @@ class Connection(asyncio.BufferedProtocol):
         is_lost: Whether it is gone.
         is_usable: Whether something can be written.
         is_resp2: Whether pushes are to be expected on it that look like any other reply, as in RESP2.
-        heard: When something came last, by the loop's clock.
-        is_failing: Whether the listener wants to know that the server answers.
+        made: When it was made, by the loop's clock.
+        heard: When something came last.
+        reports_recovery: Whether the listener wants to know that the server answers. It is told once.
+        is_proven: Whether the server has answered on it, other than with errors, since it was ready for use.
         subscriber: Takes what is pushed. None is nobody.
     """
 
@@ -134,9 +136,11 @@ class Connection(asyncio.BufferedProtocol):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.is_lost: bool = False
         self.is_usable: bool = True
-        self.is_failing: bool = False
+        self.reports_recovery: bool = False
+        self.is_proven: bool = False
         self.subscriber: Subscriber | None = None
-        self.heard: float = self._loop.time()
+        self.made: float = self._loop.time()
+        self.heard: float = self.made
 
     # What asyncio calls.
 
@@ -152,9 +156,6 @@ class Connection(asyncio.BufferedProtocol):
         """See `asyncio.BufferedProtocol`."""
         self.heard = self._loop.time()
         self._feed(self._buffer, 0, nbytes)
-        if self.is_failing:
-            self.is_failing = False
-            self._listener.answered()
         try:
             is_done = self._take_replies()
         except _NONSENSE as error:
@@ -206,7 +207,11 @@ class Connection(asyncio.BufferedProtocol):
                     end = now + BUDGET
                 elif now > end:
                     return False
-        self._said = last if isinstance(last, hiredis.ReplyError) else None
+        is_error = isinstance(last, hiredis.ReplyError)
+        self._said = last if is_error else None
+        if self.reports_recovery and count and not is_error:
+            self.reports_recovery = False
+            self._listener.answered(self)
         return True
 
     def _go_on(self) -> None:

@@ -100,6 +100,8 @@ class Link:
                 raise error.again()
             if error is not None:
                 raise error
+            if connecting.result().is_lost:  # Already; then the next attempt is for those who come after.
+                raise self._server.too_late(limit)
 
     async def execute(self, *commands: Command, limit: Limit | None = None) -> list[Any]:
         """Send commands together and read their replies.
@@ -132,9 +134,11 @@ class Link:
 
     def refused(self, connection: Connection, error: hiredis.ReplyError, command: Command) -> RedisFaultError:
         """Make the error for a command that was refused on a connection of this link."""
-        if str(error).startswith("READONLY"):  # Another server is the master now.
+        fault = self._server.refusal(error, command)
+        if str(error).startswith("READONLY") and connection.is_usable:  # Another server is the master now.
             self._let_go(connection)
-        return self._server.refusal(error, command)
+            self._server.is_replica(self, connection, fault)
+        return fault
 
     # Making it.
 
@@ -190,10 +194,10 @@ class Link:
         """Have the connection show that it is well before it is used again."""
         self._is_doubted = True
 
-    def is_failing(self) -> None:
+    def watch_recovery(self) -> None:
         """Have the connection tell when the server answers."""
         if self._connection is not None:
-            self._connection.is_failing = True
+            self._connection.reports_recovery = True
 
     def keep_alive(self) -> None:
         """Ask for a sign of life where there was none for long."""
@@ -227,11 +231,13 @@ class Link:
         self._retired.discard(connection)
         if connection is self._connection:
             self._connection = None
-            self._server.lost(fault)
+            self._server.lost(connection, fault)
 
-    def answered(self) -> None:
+    def answered(self, connection: Connection) -> None:
         """See `Listener.answered`."""
-        self._server.answered()
+        is_first = not connection.is_proven
+        connection.is_proven = True
+        self._server.answered(self, is_first=is_first)
 
     # The end.
 

@@ -113,5 +113,5 @@ class _Nobody:
     def lost(self, connection: Connection, fault: RedisFaultError) -> None:
         """See `Listener`."""
 
-    def answered(self) -> None:
+    def answered(self, connection: Connection) -> None:
         """See `Listener`."""

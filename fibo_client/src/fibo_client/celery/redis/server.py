@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -28,6 +29,7 @@ from fibo_client.celery.redis.errors import (
     IS_IT_TLS,
     SAY_WHERE,
     RedisFaultError,
+    ReplyTooLargeError,
     explain,
     explain_connect,
     outcome_of,
@@ -51,6 +53,12 @@ LAST_GOODBYE: Final = 1.0
 
 _PAUSES: Final = (0.05, 0.5)
 """The longest pause after the first attempt to connect that failed, and after any, in seconds."""
+
+MOST_ATTEMPTS: Final = 10
+"""The most attempts to connect in a second, whatever becomes of them."""
+
+STEADY_AFTER: Final = 1.0
+"""Seconds after which a connection that ends was of use, if the server has answered on it."""
 
 _MARGIN: Final = 64 * 1024
 """Bytes that a reply may have beyond the largest result: what Redis writes around it."""
@@ -82,6 +90,8 @@ class RedisServer:
         self._connector = Connector(address, config.redis, config.io_timeout)
         self._closed = False
         self._renewal: Renewal | None = None
+        self._refused_link: Link | None = None
+        """Where the server, a replica, refused what was sent: only an answer there is a recovery."""
         self.sending: Link = Link(self)
         self.subscribed: Link = Link(self)
         self.reading: Link = Link(self)
@@ -117,18 +127,16 @@ class RedisServer:
         Raises:
             RedisFaultError: It could not be made.
         """
-        attempts = self.attempts
-        if not attempts.failures:
-            return await self._connect(link)
-        if attempts.under_way is not None:
+        attempts, loop = self.attempts, asyncio.get_running_loop()
+        while attempts.under_way is not None:
             fault = await asyncio.shield(attempts.under_way)
             if fault is not None:
                 raise fault.again()
+        if not attempts.failures and attempts.next_at <= loop.time():
             return await self._connect(link)
-        loop = asyncio.get_running_loop()
         fault, attempts.under_way = None, loop.create_future()
         try:
-            await asyncio.sleep(attempts.next_at - loop.time())
+            await attempts.pause(loop)
             return await self._connect(link)
         except RedisFaultError as error:
             fault = error
@@ -139,6 +147,7 @@ class RedisServer:
 
     async def _connect(self, link: Link) -> Connection:
         self._check_open()
+        self.attempts.begin(asyncio.get_running_loop().time())
         if self._renewal is None and self.address.credential_provider is not None:
             self._renewal = Renewal(self._authenticate)
             self._renewal.begin(self.address.credential_provider)
@@ -164,11 +173,10 @@ class RedisServer:
             unsaid = reason.endswith(IS_IT_RUNNING) and str(self.address) == DEFAULT_BROKER_URL
             fault, cause = self.fault("unsent", f"{reason} {SAY_WHERE}" if unsaid else reason), error
         else:
-            self.attempts.failures = 0
             if self._closed:  # Meanwhile; and nobody would close this one.
                 connection.close()
                 self._check_open()
-            connection.is_failing = self.health.failures > 0
+            connection.reports_recovery = True
             self.health.connected()
             # On the others, a list that begins like a push is a reply: of values that somebody else has stored.
             connection.is_resp2 = version < 3 and link is self.subscribed
@@ -192,22 +200,46 @@ class RedisServer:
         if self._closed:
             raise self.fault("unsent", "the client was closed")
 
-    def lost(self, fault: RedisFaultError) -> None:
+    def lost(self, connection: Connection, fault: RedisFaultError) -> None:
         """Take note that a connection is gone, and why."""
         if self._closed:
             return
+        self._note_early_end(connection, fault)
+        self._refused_link = None
         self.health.broke()
         self._note(fault, certain=isinstance(fault.__cause__, TimeoutError))
         for link in self._links:
             link.doubt()
+
+    def is_replica(self, link: Link, connection: Connection, fault: RedisFaultError) -> None:
+        """Take note that the server of a connection takes no commands that write."""
+        self._refused_link = link
+        is_early = self._note_early_end(connection, fault)
+        self._tell(self.health.failed(time.monotonic(), str(fault), certain=is_early))
+
+    def _note_early_end(self, connection: Connection, fault: RedisFaultError) -> bool:
+        """Tell whether the server took a connection in vain. That counts as a failed attempt."""
+        now = asyncio.get_running_loop().time()
+        is_early = not connection.is_proven or now < connection.made + STEADY_AFTER
+        # What the client gave up itself is no fault of the server.
+        if is_early and not fault.refused and not isinstance(fault, ReplyTooLargeError):
+            unsent = self.fault("unsent", str(fault).removeprefix(f"{self.address}: "))
+            unsent.__cause__ = fault.__cause__
+            self.attempts.failed(now, unsent)
+        return is_early
 
     def suspected(self) -> None:
         """Take note that a connection is silent: the others must show that they are well, too."""
         for link in self._links:
             link.doubt()
 
-    def answered(self) -> None:
-        """Take note that the server answers."""
+    def answered(self, link: Link, *, is_first: bool) -> None:
+        """Take note that the server answers, perhaps for the first time on a connection."""
+        if self._refused_link not in (None, link):  # A replica can be read.
+            return
+        self._refused_link = None
+        if is_first:
+            self.attempts.failures = 0
         if self.health.failures:
             self._tell(self.health.worked(time.monotonic()))
 
@@ -239,7 +271,7 @@ class RedisServer:
             return
         self._tell(self.health.failed(time.monotonic(), str(fault), certain=certain))
         for link in self._links:
-            link.is_failing()
+            link.watch_recovery()
 
     def _tell(self, line: str | None) -> None:
         if line is not None:
@@ -258,23 +290,40 @@ class RedisServer:
 
 
 class Attempts:
-    """The attempts to reach a server that cannot be reached: one at a time, after pauses that grow.
+    """The attempts to reach a server. After one that failed, they are made one at a time, after pauses that grow.
 
     Attributes:
-        failures: How many failed since one did not.
-        next_at: When the next may begin, by the loop's clock.
-        last_fault: Why the last one failed.
-        under_way: Ends with why the present one failed, or with None. None is that there is none.
+        failures: How many failed since a new connection was last of use. Those of a moment count as one.
+        last_fault: Why the last one failed. Nothing was sent then.
+        under_way: Ends with why the present one failed, or with None. None is that nobody need wait for one.
     """
 
     def __init__(self) -> None:
         self.failures: int = 0
-        self.next_at: float = 0.0
         self.last_fault: RedisFaultError | None = None
         self.under_way: asyncio.Future[RedisFaultError | None] | None = None
+        self._paused_until = -math.inf
+        self._begun: deque[float] = deque([-math.inf] * MOST_ATTEMPTS, MOST_ATTEMPTS)
+
+    @property
+    def next_at(self) -> float:
+        """When the next may begin, by the loop's clock."""
+        return max(self._paused_until, self._begun[0] + 1.0)
+
+    async def pause(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until the next may begin. Meanwhile, that may have become later."""
+        seconds = self.next_at - loop.time()
+        while seconds > 0:
+            await asyncio.sleep(seconds)
+            seconds = self.next_at - loop.time()
+
+    def begin(self, now: float) -> None:
+        """Take note of an attempt that begins."""
+        self._begun.append(now)
 
     def failed(self, now: float, fault: RedisFaultError) -> None:
-        """Take note of an attempt that failed."""
-        self.failures += 1
-        self.next_at = now + pause(self.failures, *_PAUSES)
+        """Take note of an attempt that failed, or whose connection was of no use."""
         self.last_fault = fault
+        if now >= self._paused_until or not self.failures:
+            self.failures += 1
+            self._paused_until = now + pause(self.failures, *_PAUSES)
