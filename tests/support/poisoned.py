@@ -10,6 +10,7 @@ from pathlib import Path
 
 from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.worker.control import control_command
 
 from fibo_worker.app import create_app
 
@@ -96,3 +97,14 @@ def leave(path, how):
     with Path(path).open("a") as log:
         log.write(f"{os.getpid()}\n")
     raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[how](2)
+
+
+@control_command(name="poison_echo")
+def poison_echo(state, value, **more):
+    """Answer with the arguments."""
+    return {"value": value, "more": more, "node": state.hostname}
+
+
+@control_command(name="poison_break")
+def poison_break(state):
+    raise RuntimeError("no\nline of the log")

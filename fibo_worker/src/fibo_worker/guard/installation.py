@@ -11,6 +11,7 @@ from kombu.utils.imports import symbol_by_name
 from fibo_worker.guard import connections, protections, rlimit
 from fibo_worker.guard.consumer import guarded_consumer
 from fibo_worker.guard.guard import Guard
+from fibo_worker.guard.mailbox import guarded_control
 from fibo_worker.guard.settings import GuardSettings
 from fibo_worker.guard.transport import guarded_amqp
 
@@ -47,7 +48,7 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
     if hasattr(app, "fibo_guard"):
         raise RuntimeError("protect() was called twice with the same app")
     # What Celery has made of the classes by now would go without protection.
-    if app.finalized or not {"amqp", "Task"}.isdisjoint(vars(app)):
+    if app.finalized or not {"amqp", "control", "Task"}.isdisjoint(vars(app)):
         raise RuntimeError(
             "protect() was called too late: the app's tasks or connections are in use already. "
             "Call it where the app is made: app = protect(Celery(...))"
@@ -58,6 +59,8 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
         settings = GuardSettings.from_env(os.environ)
     app.fibo_guard = Guard(settings, without)
     app.amqp_cls = guarded_amqp(symbol_by_name(app.amqp_cls))
+    if app.fibo_guard.has("remote-control"):
+        app.control_cls = guarded_control(symbol_by_name(app.control_cls))
     app.steps["worker"].add(_Start)
     _set_defaults(app)
     if "memory-limit" not in without:

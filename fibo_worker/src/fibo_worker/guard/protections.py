@@ -109,8 +109,16 @@ _ALL: Final = (
     ),
     Protection(
         name="remote-control",
-        against="a malformed message on the channels of remote control stops the worker",
-        hooks=(*_RECEIVING, *_redis("Channel._receive_one")),
+        against="a command of remote control that is malformed, or asks for too much, stops the worker",
+        hooks=(
+            *_RECEIVING,
+            *_redis("Channel._receive_one", "Channel._handle_message"),
+            *(f"kombu.pidbox:Node.{name}" for name in ("handle_message", "dispatch", "handle", "reply")),
+            "kombu.pidbox:Mailbox.node_cls",
+            "celery.app.control:Control.Mailbox",
+            "celery.worker.consumer:Consumer._update_prefetch_count",
+            *(f"celery.worker.state:{name}" for name in ("revoked", "revoked_stamps", "requests", "active_requests")),
+        ),
         redis=True,
     ),
     Protection(

@@ -33,7 +33,7 @@ from fibo_worker.guard.connections import (
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.guard.guard import BUFFER_SIZE
 from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
-from fibo_worker.guard.validation import Validation, validate
+from fibo_worker.guard.validation import Validation, validate, validate_broadcast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,6 +306,23 @@ class _ValidatingChannel(BoundedChannel):
                 *(dead_letter.queue, dead_letters.key, dead_letter.reason, dead_letter.task, dead_letter.id),
             )
 
+    def _handle_message(self, client: Any, r: Any) -> Any:
+        """Validate what comes by publish/subscribe. Kombu ignores a message without data."""
+        message = super()._handle_message(client, r)
+        if not self.guard.has("remote-control"):
+            return message
+        if not message or not message["data"] or not bytes_to_str(message["type"]).endswith("message"):
+            return message
+        data = message["data"] if isinstance(message["data"], bytes) else message["data"].encode()
+        topic = bytes_to_str(message["channel"])
+        exchange = (topic.partition(".")[2] if topic.startswith("/") else topic).split("/", 1)[0]
+        is_event = exchange == self.connection.client.app.conf.event_exchange
+        reason = validate_broadcast(data, max_body_bytes=self.guard.settings.max_body_bytes, event=is_event)
+        if reason is not None:
+            _logger.warning("ignored a message of remote control or an event on %.200r: %s", exchange, reason)
+            message["data"] = b""
+        return message
+
     def _receive_one(self, c: Any) -> Any:
         try:
             return super()._receive_one(c)
@@ -315,7 +332,7 @@ class _ValidatingChannel(BoundedChannel):
             if not self.guard.has("remote-control"):
                 raise
             # Anyone can publish anything there.
-            _logger.warning("ignored a malformed message of remote control (%s)", type(error).__name__)
+            _logger.warning("ignored a message of remote control or an event (%s)", type(error).__name__)
             return None
 
 

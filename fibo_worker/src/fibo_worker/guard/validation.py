@@ -24,12 +24,13 @@ from kombu.utils.json import loads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["MAX_DEPTH", "Validation", "validate"]
+__all__ = ["MAX_DEPTH", "Validation", "is_name", "is_text", "validate", "validate_broadcast"]
 
 MAX_DEPTH: Final = 100
 """The deepest nesting of lists and objects. CPython's own JSON parser and writer give up somewhat below 1,000."""
 
 _MAX_NAME: Final = 1024
+_MAX_CLOCK: Final = 2**53
 _JSON: Final = "application/json"
 _LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset needs; a hostile header may ask for 4 GiB.
 _ENVELOPE_ROOM: Final = 64 * 1024  # for headers and properties, beside the body
@@ -89,6 +90,63 @@ def validate(raw: bytes, *, max_body_bytes: int) -> Validation:
     return Validation(payload, None, task, id)
 
 
+def validate_broadcast(raw: bytes, *, max_body_bytes: int, event: bool) -> str | None:
+    """Validate a message that comes by publish/subscribe: a command of remote control, or an event of a worker.
+
+    Args:
+        raw: The data of the message.
+        max_body_bytes: The most bytes that its body may have when decompressed.
+        event: Whether it is an event.
+
+    Returns:
+        Why it cannot be used, without values of the message; None if it can.
+    """
+    try:
+        _check_broadcast(_envelope(raw, max_body_bytes), max_body_bytes, event)
+    except _InvalidError as error:
+        return str(error)
+    return None
+
+
+def _check_broadcast(payload: dict[str, Any], max_body_bytes: int, event: bool) -> None:
+    headers, properties = payload.get("headers"), payload.get("properties")
+    if not isinstance(headers, dict) or not isinstance(properties, dict):
+        raise _InvalidError("it has no headers or no properties")
+    if not is_name(properties.get("delivery_tag")):
+        raise _InvalidError("it has no delivery_tag")
+    if not isinstance(properties.get("delivery_info"), dict):
+        raise _InvalidError("it has no delivery_info")
+    _check_clock(headers.get("clock"))
+    body = _parsed(_body(payload, max_body_bytes), "its body")
+    if event:
+        _check_event(body, headers, properties["delivery_info"])
+
+
+def _check_clock(value: Any) -> None:
+    # Lamport's clock: the worker goes on from there, and tells all others.
+    if value is not None and not (type(value) is int and 0 <= value <= _MAX_CLOCK):
+        raise _InvalidError("its clock is not a whole number")
+
+
+def _check_event(body: Any, headers: dict[str, Any], info: dict[str, Any]) -> None:
+    """Check what a worker relies on in the events of others. It keeps them until it asks whether a node is alive."""
+    if not isinstance(body, dict) or not isinstance(info.get("routing_key"), str):
+        raise _InvalidError("it is not an event")
+    for field in ("hostname", "type", "id", "topic"):
+        if field in body and not is_name(body[field]):
+            raise _InvalidError(f"its {field} is not a text")
+    if not is_name(headers.get("hostname") or body.get("hostname")):
+        raise _InvalidError("it has no hostname")
+    _check_clock(body.get("clock"))
+    for field in ("timestamp", "local_received", "freq", "utcoffset"):
+        if field in body and not _is_finite(body[field]):
+            raise _InvalidError(f"its {field} is not a number")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
 def _envelope(raw: bytes, max_body_bytes: int) -> dict[str, Any]:
     # As base64, as Celery sends it, a body grows by a third. Plain text with many JSON escapes may grow more: refused.
     if len(raw) > max_body_bytes * 4 // 3 + _ENVELOPE_ROOM:
@@ -133,15 +191,24 @@ def _inside(value: Any) -> Iterable[Any]:
     return [each for each in value if isinstance(each, dict | list)] if isinstance(value, list) else ()
 
 
-def _name(value: Any) -> str | None:
-    """Return a name or an id if it is usable in a Redis key, else None."""
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
-        return None
+def is_name(value: Any) -> bool:
+    """Tell whether a value is a name or an id that is usable in a Redis key."""
+    return is_text(value) and value != ""
+
+
+def is_text(value: Any, longest: int = _MAX_NAME) -> bool:
+    """Tell whether a value is a text of at most so many characters that can be encoded."""
+    if not isinstance(value, str) or len(value) > longest:
+        return False
     try:
         value.encode()
     except UnicodeEncodeError:
-        return None
-    return value
+        return False
+    return True
+
+
+def _name(value: Any) -> str | None:
+    return value if is_name(value) else None
 
 
 def _check_headers(headers: Any) -> None:
