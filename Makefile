@@ -67,7 +67,7 @@ test-all: $(STAMP) ## Run every test, on every Redis server found: under twenty 
 $(TIERS:%=test-%): test-%: $(STAMP)
 	@$(PYTEST) --every-server tests/$*
 
-test-versions: $(STAMP) ## Run the client against workers of Celery 5.3 to 5.7, each in an environment of its own, and inside those
+test-versions: $(STAMP) ## Run the client against workers of Celery 5.3 to 5.7, each in an environment of its own, and inside those; harm protected ones
 	@$(BIN)/pytest --quiet tests/versions
 
 test-pythons: ## Run every test on each interpreter found, 3.11 to 3.14, each in an environment of its own

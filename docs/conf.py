@@ -55,7 +55,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?UnsupportedBackend"),
     # OpenTelemetry's, likewise in the network.
     (r"py:class", r"TracerProvider|MeterProvider|Context"),
-    # Celery's, likewise.
+    # Celery's and redis-py's, likewise.
+    (r"py:(class|exc)", r"Redis|redis\.RedisError"),
     (r"py:class", r"(celery\.app\.base\.)?Celery"),
     (r"py:exc", r"(celery\.exceptions\.)?(ImproperlyConfigured|Retry)"),
     # In a docstring a lower-case `name` may also be a parameter.

@@ -106,7 +106,7 @@ def test_what_a_page_quotes_was_really_said(block, ran):
     elif block.page == MEASURING:
         # Questions to Prometheus: of metrics that the worker has.
         metrics = re.findall(r"fibo_worker_\w+?(?=_total\b|_bucket\b|\b)", block.text)
-        source = (ROOT / "fibo_worker" / "src" / "fibo_worker" / "prometheus.py").read_text()
+        source = (ROOT / "fibo_worker" / "src" / "fibo_worker" / "guard" / "prometheus.py").read_text()
         assert metrics
         assert [name for name in metrics if f'"{name}"' not in source] == []
     elif " is gone, trying again: " in block.text:

@@ -41,6 +41,7 @@ DEPLOY = HOW_TO / "deploy.md"
 COPIES = {
     HOW_TO / "own-tasks.md": EXAMPLES,
     HOW_TO / "priorities.md": EXAMPLES,
+    HOW_TO / "protect.md": EXAMPLES,
     DOCS / "tutorial.md": EXAMPLES / "tutorial",
 }
 

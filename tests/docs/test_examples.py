@@ -36,10 +36,11 @@ PINS = {
 ELSEWHERE = (EXAMPLES / "sentry", EXAMPLES / "service", EXAMPLES / "testing", EXAMPLES / "tracing")
 PROGRAMS = [path for path in sorted(EXAMPLES.rglob("*.py")) if not {*ELSEWHERE} & {*path.parents}]
 CONNECTING = [path for path in PROGRAMS if path.name.startswith("connect_")]
-MODULES = [path for path in PROGRAMS if path.parent.name == "proj" or path.name == "service.py"]
+MODULES = [path for path in PROGRAMS if path.parent.name in ("proj", "shop") or path.name == "service.py"]
 OTHERS = [MOVING / f"{name}_before.py" for name in PINS]
 OWN_TYPES = EXAMPLES / "own_types.py"
-PLAIN = [path for path in PROGRAMS if path not in [*CONNECTING, *MODULES, *OTHERS, OWN_TYPES]]
+PROTECT = EXAMPLES / "protect.py"
+PLAIN = [path for path in PROGRAMS if path not in [*CONNECTING, *MODULES, *OTHERS, OWN_TYPES, PROTECT]]
 
 
 def ids(path):
@@ -77,6 +78,14 @@ def test_the_example_with_types_of_its_own_gets_them_back(redis_server):
     url = redis_server.fresh_url()
     with project_worker(url, app="proj.orders"):
         check(OWN_TYPES.name, CELERY_BROKER_URL=url)
+
+
+def test_the_example_that_harms_a_protected_worker_gets_its_answers(redis_server):
+    url = redis_server.fresh_url()
+    env = {"PYTHONPATH": str(EXAMPLES), "PYTHONDONTWRITEBYTECODE": "1"}
+    with WorkerProcess(url, app="shop.tasks", env=env, stop_timeout=0) as process:
+        check(PROTECT.name, CELERY_BROKER_URL=url)
+        process.check()
 
 
 def test_the_example_with_tls_checks_the_certificate_of_the_server(tmp_path):

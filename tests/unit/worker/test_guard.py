@@ -1,8 +1,11 @@
 """`protect` on apps of one's own: what of theirs stays, what is protected, and when it refuses."""
 
 import dataclasses
+import importlib
+import pkgutil
 import re
 import types
+from pathlib import Path
 
 import pytest
 from celery import Celery, Task, _state, shared_task
@@ -13,6 +16,7 @@ from celery.worker.request import Request
 from kombu.connection import Connection
 from kombu.transport import redis
 
+from fibo_worker import guard
 from fibo_worker.guard import GuardSettings, protect, protections
 from fibo_worker.guard.protections import PROTECTIONS
 from fibo_worker.guard.requests import _GuardedRequest
@@ -265,3 +269,36 @@ def test_a_worker_without_redis_does_not_start_unless_what_needs_it_is_left_out(
 
 def test_the_docstring_names_every_protection():
     assert re.findall("``([a-z-]+)``", protect.__doc__) == list(PROTECTIONS)
+
+
+def test_the_page_tells_of_every_protection_what_it_is_against_and_what_it_needs():
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "protect.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", page, re.MULTILINE))
+
+    assert list(rows) == list(PROTECTIONS)
+    for each in PROTECTIONS.values():
+        against, needs = rows[each.name].split(" | ")
+        assert against == each.against
+        assert re.findall("`([a-z_]+) = ", needs) == list(each.settings)
+        assert ("Redis" in needs) == each.redis
+
+
+def test_every_method_of_celery_and_kombu_that_the_guard_replaces_is_a_hook_of_a_protection():
+    """So that `protect` misses it in a version that has no such method, where the guard's would never be called."""
+    modules = [
+        importlib.import_module(f"fibo_worker.guard.{each.name}") for each in pkgutil.iter_modules(guard.__path__)
+    ]
+    classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
+    ours = {each for each in classes if each.__module__.startswith("fibo_worker.")}
+    replaced = {
+        name
+        for each in ours
+        for base in each.__mro__[1:]
+        if base.__module__.startswith(("celery.", "kombu."))
+        for name in vars(each).keys() & vars(base).keys()
+        if not (name.startswith("__") or base.__module__ == "celery.bootsteps")
+    }
+    hooks = {hook.rpartition(".")[2] for each in PROTECTIONS.values() for hook in each.hooks}
+
+    # Where these are missing, nothing is: the one does nothing but keep kombu 5.7 from it, the other counts.
+    assert replaced - hooks == {"maybe_check_brpop_health", "on_timeout"}

@@ -47,7 +47,9 @@ def _redis(*names: str) -> tuple[str, ...]:
     return tuple(f"kombu.transport.redis:{name}" for name in names)
 
 
-_RECEIVING: Final = _redis(
+_CONNECTING: Final = ("celery.app.amqp:AMQP.Connection", "kombu.connection:Connection.get_transport_cls")
+
+_RECEIVING: Final = _CONNECTING + _redis(
     "Transport._deliver",
     "Channel._brpop_read",
     "Channel._brpop_start",
@@ -137,12 +139,15 @@ _ALL: Final = (
         name="lost-connections",
         against="a connection that is lost in silence stops the worker, or costs a result",
         hooks=(
+            *_CONNECTING,
             *_redis(
                 "Channel._brpop_start",
+                "Channel._get_pool",
                 "Channel._in_poll",
                 "Channel._in_listen",
                 "Channel.conn_or_acquire",
                 "Channel.close",
+                "MultiChannelPoller.get",
                 "MultiChannelPoller.maybe_check_subclient_health",
                 "Transport.register_with_event_loop",
             ),

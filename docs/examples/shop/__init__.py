@@ -1,0 +1,1 @@
+"""An app of your own, protected: ``celery -A shop.tasks worker``."""
