@@ -114,3 +114,29 @@ async def test_a_reply_of_just_the_bound_is_taken_and_one_byte_more_is_not(serve
         assert await waiting[0]
         with pytest.raises(ResultTooLargeError, match="max_result_bytes"):
             await waiting[1]
+
+
+async def test_large_results_that_have_been_there_for_long_do_not_cost_the_subscription(server, hand):
+    """Together they are more than Redis takes for a subscribed connection, so they are read on another one."""
+    await hand.redis.config_set("client-output-buffer-limit", "pubsub 1mb 1mb 1")
+    async with CeleryClient(server.url) as client:
+
+        async def push(task_id):
+            waiting = asyncio.create_task(client.result(task_id).get(timeout=20))
+
+            async def subscribed():
+                return f"celery-task-meta-{task_id}".encode() in await hand.channels()
+
+            await eventually(subscribed)
+            await hand.put(task_id, result=1)
+            assert await waiting == 1
+
+        await push("before")
+        for n in range(OTHERS):
+            await hand.put(f"{n}", result="x" * (BOUND // 4))
+        pushes = client.stats().pushes
+        answers = await client.gather([client.result(f"{n}") for n in range(OTHERS)], timeout=20)
+        assert [len(answer) for answer in answers] == [BOUND // 4] * OTHERS
+        await push("after")
+        assert client.stats().pushes == pushes + 1
+        assert client.stats().reconnects == 0

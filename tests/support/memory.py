@@ -30,16 +30,16 @@ class MemorySubscription(memory.MemorySubscription):
     def subscriber(self) -> Subscriber:
         return self._subscriber
 
-    def update(self, add, remove) -> None:
+    def update(self, add, remove, *, look) -> None:
         self.backend.log.append(("subscribe", list(add), list(remove)))
-        super().update(add, remove)
+        super().update(add, remove, look=look)
 
     def break_off(self, reason: str = "connection lost") -> None:
         super().break_off(reason)
 
-    def confirm(self, task_ids) -> None:
+    def confirm(self, task_ids, look=True) -> None:
         if self.backend.looks:
-            super().confirm(task_ids)
+            super().confirm(task_ids, look)
         elif not self.backend.confirms:
             self.unconfirmed.append(task_ids)
         elif self.gone is None:

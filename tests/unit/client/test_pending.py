@@ -164,9 +164,40 @@ def test_a_deadline_passes_only_after_a_last_look(table, enter):
 def test_a_last_look_that_does_not_come_back_is_waited_for_a_moment_only(table, enter):
     waiter = enter("a", timeout=10.0)
     assert table.advance(10.0)[2:] == ([], False)
-    assert table.tasks.next_grace() == 10.0 + GRACE
+    assert table.tasks.next_moment() == 10.0 + GRACE
     table.advance(10.0 + GRACE)
     assert waiter.timed_out
+
+
+def test_a_last_look_that_begins_late_is_waited_for_as_long(table, enter):
+    waiter = enter("a", timeout=10.0)
+    assert table.advance(11.0) == (["a"], True, [], False)  # The event loop was held up.
+    table.advance(11.0 + GRACE / 2)
+    assert not waiter.timed_out
+    table.advance(11.0 + GRACE)
+    assert waiter.timed_out
+
+
+def test_an_answer_that_is_being_decoded_is_waited_for(table, enter):
+    waiter = enter("a", timeout=10.0)
+    waiter.missing["a"].is_decoding = True
+    for now in (10.0, 10.0 + GRACE, 10.0 + 2 * GRACE):
+        assert table.advance(now)[2:] == ([], False)
+    assert not waiter.over
+    waiter.missing["a"].is_decoding = False
+    table.advance(10.0 + 3 * GRACE)
+    assert waiter.timed_out
+
+
+def test_a_wait_ends_when_the_last_of_its_tasks_was_looked_at_or_has_its_answer(table, enter):
+    waiter = enter("a", "b", timeout=10.0)
+    table.advance(10.0)
+    table.looked(["a"], 9.96, absent=True)
+    assert table.advance(10.001)[2:] == ([], False)
+    table.arrive("b", success("b"))
+    assert table.advance(10.002)[2:] == (["a"], False)
+    assert waiter.timed_out
+    assert list(waiter.arrived) == ["b"]
 
 
 def test_a_last_look_that_finds_the_answer_prevents_the_timeout(table, enter):
@@ -186,6 +217,7 @@ def test_last_looks_are_asked_for_in_time_and_once(table, enter):
     assert table.advance(9.95)[:2] == (["a", "b"], True)
     assert table.advance(9.96)[:2] == ([], False)
     assert table.tasks.next_moment() == 10.0
+    table.advance(10.0)
     table.advance(10.0 + GRACE)
     assert table.tasks.next_moment() == 19.95
 
@@ -207,11 +239,12 @@ def test_a_wait_that_is_over_needs_no_last_look(table, enter):
     enter("a", timeout=10.0)
     table.arrive("a", success("a"))
     assert table.tasks.next_moment() is None
-    assert table.tasks.next_grace() is None
 
 
 def test_deadlines_pass_in_bounded_portions(table, enter):
     waiters = [enter(str(number), timeout=10.0) for number in range(10)]
+    for expected in (True, True, False):
+        assert table.advance(9.95, 4)[3] is expected
     table.looked([str(number) for number in range(10)], 9.96, absent=True)
     for expected in ((4, True), (8, True), (10, False)):
         *_, more = table.advance(10.0, 4)

@@ -11,11 +11,13 @@ from support.clock import virtual
 from support.memory import MemoryBackend
 from support.messages import messages
 
+from fibo_client.celery import reader
+from fibo_client.celery.budget import Budget
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.gather import news
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.pending import Wait
-from fibo_client.celery.reader import MAX_STALE, STALE_FOR, Reader
+from fibo_client.celery.reader import LARGE_ANSWER, MAX_STALE, STALE_FOR, Reader
 from fibo_client.celery.schedule import AFTER_PUSH
 from fibo_client.errors import ClientStateError, ReadError, ResultDecodeError, TransportError
 from fibo_client.testing.results import encode_meta
@@ -86,7 +88,7 @@ async def test_a_result_stored_between_publish_and_subscribe_is_read_shortly_aft
     async with running() as bench:
         bench.store.confirms = False
         waiting = asyncio.create_task(bench.wait("a"))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.5)
         bench.store.put("a", push=False)
         (subscription,) = bench.store.subscriptions
         began = bench.now()
@@ -377,10 +379,58 @@ async def test_what_was_stored_before_the_subscription_comes_with_its_confirmati
         bench.store.put("a", result=1)
         bench.store.put("b", "STARTED")
         began = bench.now()
-        a, b = await asyncio.gather(bench.wait("a"), bench.wait("b", timeout=0.001))
-        assert (a.arrived["a"].result, b.missing["b"].meta.state) == (1, "STARTED")
-        assert bench.now() - began == pytest.approx(0.001)
-        assert all("a" not in ids for _, ids in bench.store.read_at[reads:])
+        job = Job(messages("a", "b"), ["a", "b"], asyncio.get_running_loop().create_future(), began, 60.0, retry=False)
+        bench.reader.enter(job, job.awaits, sent=False)
+        await job.future
+        assert (job.arrived["a"].result, job.missing["b"].meta.state) == (1, "STARTED")
+        assert bench.now() == began
+        assert bench.store.read_at[reads:] == []
+        bench.reader.leave(job)
+
+
+@virtual
+async def test_what_was_sent_before_is_read_at_once_and_not_by_the_subscription():
+    async with running() as bench:
+        bench.store.looks = True
+        await bench.wait("first", timeout=0.5)
+        bench.store.put("a", result=1)
+        began = bench.now()
+        wait = await bench.wait("a")
+        assert wait.arrived["a"].result == 1
+        assert bench.now() == began
+        assert len(bench.store.reads_of("a")) == 1
+
+
+@virtual
+async def test_others_are_read_and_no_deadline_is_missed_while_a_large_answer_is_decoded(monkeypatch):
+    class SlowBudget(Budget):
+        """Takes a hundredth of a second for each slice: here, decoding takes no time by itself."""
+
+        def is_spent(self, count=1):
+            return True
+
+        async def pause(self):
+            await asyncio.sleep(0.01)
+
+    items = [{"large": ["x" * 1000]} for _ in range(2 * LARGE_ANSWER // 1000)]
+    monkeypatch.setattr(reader, "Budget", SlowBudget)
+    async with running(push=False) as bench:
+        bench.store.put("large", result=items)
+        bench.store.put("larger", result=items)
+        large = [asyncio.create_task(bench.wait(task_id, timeout=1.0)) for task_id in ("large", "larger")]
+        await asyncio.sleep(0.5)
+        began = bench.now()
+        bench.store.put("small", result=1)
+        assert (await bench.wait("small", timeout=1.0)).arrived["small"].result == 1
+        assert bench.now() - began < 0.5
+        assert (await bench.wait("nothing", timeout=1.0)).timed_out
+        assert bench.now() - began < 2.0
+        assert not any(wait.done() for wait in large)  # Their deadline has passed, but the answers are there.
+        waits = await asyncio.gather(*large)
+        assert [wait.timed_out for wait in waits] == [False, False]
+        assert [answer.result for wait in waits for answer in wait.arrived.values()] == [items] * 2
+        assert len(bench.store.reads_of("large")) <= 3
+        assert len(bench.reader.awaited) == 0
 
 
 @virtual

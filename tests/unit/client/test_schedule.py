@@ -173,7 +173,7 @@ def test_arrivals_pull_the_oldest_of_the_others_forward(schedule):
         schedule.add(str(number), 0.0)
     follow(schedule, 5.0)
     schedule.remove("0")
-    schedule.arrived(1, 100, 5.0)
+    schedule.arrived(1, 1, 100, 5.0)
     due = schedule.next_due()
     assert due <= 5.0 + PACE
     assert schedule.take(due)[:3] == ["1", "2", "3"]
@@ -182,7 +182,7 @@ def test_arrivals_pull_the_oldest_of_the_others_forward(schedule):
 def test_arrivals_never_put_a_read_off(schedule):
     schedule.add("old", 0.0)
     schedule.add("young", 0.0)
-    schedule.arrived(1, 100, 0.0)
+    schedule.arrived(1, 1, 100, 0.0)
     assert schedule.next_due() == 0.001
 
 
@@ -194,17 +194,30 @@ def test_a_read_is_never_wider_than_the_limit(schedule):
 
 def test_reads_become_narrower_when_answers_are_large_and_wider_again(schedule):
     for _ in range(20):
-        schedule.arrived(1, 2_000_000, 0.0)
+        schedule.arrived(1, 1, 2_000_000, 0.0)
     assert schedule.width == 2
     for _ in range(100):
-        schedule.arrived(1, 200, 0.0)
+        schedule.arrived(1, 1, 200, 0.0)
     assert schedule.width == MAX_WIDTH
 
 
 def test_even_an_enormous_answer_leaves_a_width_of_one(schedule):
     for _ in range(50):
-        schedule.arrived(1, 10**9, 0.0)
+        schedule.arrived(1, 1, 10**9, 0.0)
     assert schedule.width == 1
+
+
+def test_one_enormous_answer_does_not_have_the_others_read_one_by_one(schedule):
+    schedule.arrived(500, 1, 20_000_000, 0.0)
+    assert schedule.width >= 16
+
+
+def test_reads_that_find_nothing_do_not_have_a_later_one_take_too_much(schedule):
+    for _ in range(20):
+        schedule.arrived(1, 1, 8_000_000, 0.0)
+    for _ in range(100):
+        schedule.arrived(500, 0, 0, 0.0)
+    assert schedule.width == 64 * 1024 * 1024 // 8_000_000
 
 
 def test_neither_old_nor_young_starve_when_more_is_due_than_a_read_takes():
@@ -261,7 +274,7 @@ def test_everything_awaited_is_always_due_within_the_longest_pause(steps):
         elif step == "arrive" and task_id in awaited:
             schedule.remove(task_id)
             awaited.discard(task_id)
-            schedule.arrived(1, 100, now)
+            schedule.arrived(1, 1, 100, now)
         else:
             schedule.missed(schedule.take(now), now)
         now += 0.003

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibo_client.celery.protocol import slices
@@ -20,7 +20,7 @@ VALUES = st.recursive(
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False)
-    | st.text(alphabet='a"\\[]{},: \n€', max_size=20),
+    | st.text(alphabet='a"\\[]{},: \n€😀\ud83d\ude00', max_size=20),
     lambda inner: (
         st.lists(inner, max_size=8) | st.dictionaries(st.text(alphabet='a"\\,]}', max_size=5), inner, max_size=5)
     ),
@@ -44,6 +44,7 @@ def short(monkeypatch):
     """Make small what is decoded at once, so that a small text is gone through like a large one."""
     monkeypatch.setattr(slices, "SMALL", 8)
     monkeypatch.setattr(slices, "WINDOW", 24)
+    monkeypatch.setattr(slices, "_LONG", 8)
 
 
 @given(VALUES, st.sampled_from([None, 1]))
@@ -53,6 +54,7 @@ def test_the_value_is_that_of_json(value, indent):
 
 
 @given(VALUES, st.integers(0, 200), st.sampled_from(["", ",", "]", "}", '"', "x", "[", ":"]))
+@example([None, -9.158848298708198e-08, None], 29, ",")  # two commas at the end of a window
 def test_what_json_refuses_is_refused(value, place, piece):
     text = json.dumps(value)
     place = min(place, len(text))
@@ -74,6 +76,33 @@ def test_many_steps_lead_through_a_long_list_of_whatever():
         assert steps > 50
 
 
+@given(st.text(alphabet='ab"\\u8d \n€😀\ud83d\ude00', min_size=20, max_size=60), st.booleans())
+def test_a_long_string_is_decoded_in_parts_that_split_no_character(text, is_ascii):
+    text = json.dumps({text * 50: text * 50}, ensure_ascii=is_ascii)
+    value, steps = decoded(slices.decode_in_slices(text, None, 1000))
+    assert value == json.loads(text)
+    assert steps > len(text) / 2 / (256 * 256)
+
+
+@pytest.mark.parametrize("item", ["a", "\n", "\\", '"', "€", "😀", "\ud83d"])
+def test_no_step_through_a_long_string_is_a_long_one(item):
+    text = json.dumps([item * 200_000])
+    value, steps = decoded(slices.decode_in_slices(text, None, 1000))
+    assert value == [item * 200_000]
+    assert steps >= len(text) / (256 * 256)
+
+
+@pytest.mark.parametrize(
+    "text", ['"aaaaaaaaaaaaaa', '"aaaaaaaaaaaaaa\\', '"aaaaaaaaaaaaaa\\u12"', '"aaaaaaaaaaaaaa\n"', '"aaaaaaaaaa\\x"']
+)
+def test_a_long_string_that_json_refuses_is_refused(text):
+    for whole in (text, f"[{text}]", f'{{"a": {text}}}', f"{{{text}: 1}}"):
+        with pytest.raises(ValueError):
+            json.loads(whole)
+        with pytest.raises(ValueError):
+            decoded(slices.decode_in_slices(whole, None, 1000))
+
+
 @given(VALUES, st.integers(1, 6))
 def test_the_depth_is_counted_as_at_once(value, max_depth):
     text = json.dumps(value)
@@ -81,7 +110,7 @@ def test_the_depth_is_counted_as_at_once(value, max_depth):
         with pytest.raises(ValueError):
             decoded(slices.decode_in_slices(text, None, max_depth))
     else:
-        assert decoded(slices.decode_in_slices(text, None, max_depth))[0] == value
+        assert decoded(slices.decode_in_slices(text, None, max_depth))[0] == json.loads(text)
 
 
 def test_what_is_nested_too_deeply_is_refused():

@@ -585,7 +585,7 @@ def test_what_is_stored_does_not_go_to_who_subscribed_on_a_loop_that_is_closed(f
     async def subscribe():
         _, backend = fake.connect(CeleryConfig())
         subscription = await backend.subscribe(None)
-        subscription.update(["shared"], [])
+        subscription.update(["shared"], [], look=True)
 
     asyncio.run(subscribe())
     fake._memory.store("shared", b"a result")

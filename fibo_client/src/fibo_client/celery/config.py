@@ -100,7 +100,7 @@ class CeleryConfig:
     max_pending: int = 200_000
     """The most results that are waited for at once. One more raises TooManyPendingError, and is not sent."""
     max_result_bytes: int = 64 * 1024 * 1024
-    """The most bytes of one stored result. They are counted after it was read."""
+    """The most bytes of one stored result. A longer one is dropped while it arrives, and fails alone."""
     max_decompressed_bytes: int = 64 * 1024 * 1024
     """The most bytes of one decompressed result. Decompression stops there."""
     max_json_depth: int = MAX_READ_DEPTH

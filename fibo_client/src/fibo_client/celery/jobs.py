@@ -47,6 +47,7 @@ class Job(Wait):
         sending_ended: Whether nothing more will be sent of it.
         attempts: How often sending was tried.
         failure: Why the last attempt did not succeed.
+        giving_up: The timer that ends further attempts shortly before the deadline. None while there is none.
         other_waits: The waits of others for its tasks. They end, too, when these cannot be sent.
         last_deadline: The last of all deadlines, those of others included who waited for its tasks.
     """
@@ -58,6 +59,7 @@ class Job(Wait):
         "awaits",
         "ended",
         "failure",
+        "giving_up",
         "halted",
         "in_flight",
         "keep_results",
@@ -105,6 +107,7 @@ class Job(Wait):
         self.sending_ended: bool = False
         self.attempts: int = 0
         self.failure: PublishFailure | None = None
+        self.giving_up: asyncio.TimerHandle | None = None
         self.other_waits: list[Wait] = []
         self.last_deadline: float = self.deadline
 

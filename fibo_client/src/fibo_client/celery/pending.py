@@ -3,11 +3,12 @@
 Each awaited task has one record, a `PendingTask`, in one dict. Every caller who waits has one `Wait`, which ends when
 all of its tasks have an answer, or at its deadline. A deadline counts only after a last read that began shortly before
 it (`LAST_LOOK`), so that no timeout is raised over an answer that is there. If that read does not come back, the wait
-ends `GRACE` later all the same.
+ends `GRACE` later all the same, unless an answer is there and is being decoded.
 """
 
 from __future__ import annotations
 
+import enum
 import heapq
 import itertools
 import math
@@ -44,9 +45,11 @@ class PendingTask:
         waits: Who awaits it.
         meta: The last state seen, which is not final. None while nothing was.
         looked: When the last read of its result that came back began.
-        due: When it is read next. Infinity while it is being read, None before it was sent.
+        due: When it is read next. Infinity while it is being read or decoded, None before it was sent.
         pause: Seconds until the read after that.
         is_first_read: Whether the next read is the first one, from which there is something to learn.
+        is_new: Whether it is sent only now, so that there is not much to be read yet.
+        is_decoding: Whether a large answer of it is there, and is being decoded.
         pushed: Whether its result is pushed.
         pushed_at: When a state of it was pushed last.
         subscribed_at: When its subscription left, with a read behind it.
@@ -59,7 +62,9 @@ class PendingTask:
         "before",
         "due",
         "id",
+        "is_decoding",
         "is_first_read",
+        "is_new",
         "looked",
         "meta",
         "pause",
@@ -77,6 +82,8 @@ class PendingTask:
         self.due: float | None = None
         self.pause: float = 0.0
         self.is_first_read: bool = False
+        self.is_new: bool = False
+        self.is_decoding: bool = False
         self.pushed: bool = False
         self.pushed_at: float = -math.inf
         self.subscribed_at: float = -math.inf
@@ -98,6 +105,7 @@ class Wait:
         missing: The tasks that have no answer yet, by id, in order.
         arrived: The answers by id, as they came: the task's meta, or the error in its place.
         over: Whether it has ended.
+        is_overdue: Whether its deadline has passed, and its last look is under way.
         timed_out: Whether its deadline ended it.
         error: Why it ended without all answers, if not by its deadline.
         looks: How often missing results were read.
@@ -110,6 +118,7 @@ class Wait:
         "end_on_failure",
         "error",
         "future",
+        "is_overdue",
         "looks",
         "missing",
         "number",
@@ -139,6 +148,7 @@ class Wait:
         self.missing: dict[str, PendingTask] = {}
         self.arrived: dict[str, TaskMeta | Exception] = {}
         self.over: bool = False
+        self.is_overdue: bool = False
         self.timed_out: bool = False
         self.error: Exception | None = None
         self.looks: int = 0
@@ -153,6 +163,18 @@ class Wait:
     def has_looked(self) -> bool:
         """Tell whether every missing task was read at or after `read_from`."""
         return all(task.looked >= self.read_from for task in self.missing.values())
+
+    def is_decoding(self) -> bool:
+        """Tell whether an answer of a missing task is there, and is being decoded."""
+        return any(task.is_decoding for task in self.missing.values())
+
+
+class _Stage(enum.IntEnum):
+    """What becomes of a wait at a moment."""
+
+    LAST_LOOK = 0
+    DEADLINE = 1
+    END = 2
 
 
 class Due(NamedTuple):
@@ -185,8 +207,8 @@ class PendingTasks:
         # Waits with a deadline by number, and when each is due: for its last look, then for its end. The heap has only
         # numbers: one that is over stays in it for a while, and must not keep its answers alive.
         self._timed: dict[int, Wait] = {}
-        self._heap: list[tuple[float, int, bool]] = []
-        self._overdue: deque[int] = deque()
+        self._heap: list[tuple[float, int, _Stage]] = []
+        self._looked: deque[Wait] = deque()  # Overdue ones whose last look may have come back.
         self._numbers = itertools.count(1)
 
     def get(self, task_id: str) -> PendingTask | None:
@@ -250,7 +272,7 @@ class PendingTasks:
                 heapq.heapify(self._heap)
             wait.number = next(self._numbers)
             self._timed[wait.number] = wait
-            heapq.heappush(self._heap, (wait.read_from, wait.number, True))
+            heapq.heappush(self._heap, (wait.read_from, wait.number, _Stage.LAST_LOOK))
         return new
 
     def leave(self, wait: Wait) -> list[PendingTask]:
@@ -278,6 +300,7 @@ class PendingTasks:
     def looked(self, tasks: Iterable[PendingTask], began: float, *, absent: bool = False) -> list[PendingTask]:
         """Take note of a read that showed nothing final; return the tasks of which only a look was wanted."""
         free = []
+        overdue: dict[int, Wait] = {}
         for task in tasks:
             if self.get(task.id) is not task:
                 continue
@@ -287,12 +310,15 @@ class PendingTasks:
                 wait.looks += 1
                 if wait.once and began >= wait.read_from:
                     content.append(wait)
+                elif wait.is_overdue:
+                    overdue[wait.number] = wait
             for wait in content:
                 task.waits.remove(wait)
                 free += self._settle(wait, task, pending(task.id) if absent or task.meta is None else task.meta)
             if not task.waits:
                 self._remove(task)
                 free.append(task)
+        self._looked += overdue.values()
         return free
 
     def unreadable(self, tasks: Iterable[PendingTask], error: Exception) -> list[PendingTask]:
@@ -317,60 +343,58 @@ class PendingTasks:
         return free
 
     @property
-    def waits(self) -> list[Wait]:
-        """All who wait, each once."""
-        return list({id(wait): wait for task in self for wait in task.waits}.values())
+    def first_waits(self) -> list[Wait]:
+        """Those who wait for the task that is awaited longest."""
+        return [] if self._first is None else list(self._first.waits)
 
     def advance(self, now: float, limit: int) -> Due:
         """Ask for the last looks that are due, and end the waits whose deadline has passed, at most so many at a time.
 
         Args:
             now: The present.
-            limit: The most waits to end.
+            limit: The most steps of waits.
 
         Returns:
             What is due.
         """
         last_looks: dict[str, PendingTask] = {}
+        free: list[PendingTask] = []
         is_late = False
-        while (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS:
-            _, number, is_look = heapq.heappop(self._heap)
+        while limit and self._looked:
+            limit -= 1
+            wait = self._looked.popleft()
+            if not wait.over and wait.has_looked():
+                free += self._time_out(wait)
+        while limit and (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS:
+            limit -= 1
+            _, number, stage = heapq.heappop(self._heap)
             wait = self._timed[number]
-            if is_look:
+            if stage is _Stage.LAST_LOOK:
                 last_looks |= wait.missing
                 is_late = is_late or (bool(wait.missing) and not wait.once)
-                heapq.heappush(self._heap, (wait.deadline, number, False))
+                heapq.heappush(self._heap, (wait.deadline, number, _Stage.DEADLINE))
+            elif wait.has_looked() or (stage is _Stage.END and not wait.is_decoding()):
+                free += self._time_out(wait)
             else:
-                self._overdue.append(number)
-        more = moment is not None and moment <= now
-        free: list[PendingTask] = []
-        for _ in range(len(self._overdue)):
-            number = self._overdue.popleft()
-            overdue = self._timed.get(number)
-            if overdue is None:
-                continue
-            if now < overdue.deadline + GRACE and not overdue.has_looked():
-                self._overdue.append(number)
-                continue
-            overdue.timed_out = True
-            free += self._end(overdue)
-            overdue.wake()
-            limit -= 1
-            if not limit:
-                return Due(list(last_looks.values()), is_late, free, more=bool(self._overdue))
-        return Due(list(last_looks.values()), is_late, free, more=more)
+                wait.is_overdue = True
+                heapq.heappush(self._heap, (now + GRACE, number, _Stage.END))
+        moment = self.next_moment()
+        return Due(
+            list(last_looks.values()), is_late, free, more=bool(self._looked) or (moment is not None and moment <= now)
+        )
 
     def next_moment(self) -> float | None:
-        """Tell when `advance` has something to do; None is never. A wait that is overdue has `GRACE`."""
+        """Tell when `advance` has something to do; None is never."""
         heap = self._heap
         while heap and heap[0][1] not in self._timed:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def next_grace(self) -> float | None:
-        """Tell when the first of the overdue waits ends, whatever its last look does."""
-        ends = [self._timed[number].deadline + GRACE for number in self._overdue if number in self._timed]
-        return min(ends, default=None)
+    def _time_out(self, wait: Wait) -> list[PendingTask]:
+        wait.timed_out = True
+        free = self._end(wait)
+        wait.wake()
+        return free
 
     def _settle(self, wait: Wait, task: PendingTask, answer: TaskMeta | Exception) -> list[PendingTask]:
         del wait.missing[task.id]
@@ -381,6 +405,8 @@ class PendingTasks:
             self._timed.pop(wait.number, None)
         elif wait.end_on_failure and has_failed(answer):
             return self._end(wait)
+        elif wait.is_overdue:
+            self._looked.append(wait)
         return []
 
     def _end(self, wait: Wait) -> list[PendingTask]:

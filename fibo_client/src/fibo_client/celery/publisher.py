@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
-from fibo_client.celery.budget import Budget
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
 
 if TYPE_CHECKING:
@@ -92,8 +92,12 @@ class Publisher:
                 self._preparing.cancel()
                 await asyncio.gather(self._preparing, return_exceptions=True)
         finally:
-            for job in list(self._unfinished):
+            budget = Budget()
+            while self._unfinished:
+                job = next(iter(self._unfinished))
                 self._finish(job, job.publish_error(reason))
+                if budget.is_spent(EACH):
+                    await budget.pause()
 
     def put(self, job: Job) -> None:
         """Leave a job's messages to be sent."""
@@ -166,18 +170,24 @@ class Publisher:
         except Exception as fault:
             logger.exception("publishing failed")
             error = TransportError(f"{type(fault).__name__}: {fault}")
+        try:
+            if error is not None:
+                await self._fail_queued(error)
         finally:
             self._preparing = None
-        if error is not None:
-            jobs = [*self._small, *self._large]
-            self._small.clear()
-            self._large.clear()
-            for job in jobs:
+        self._flush()
+
+    async def _fail_queued(self, error: TransportError) -> None:
+        """End an attempt to send what waits at this moment."""
+        budget = Budget()
+        for jobs in (self._small, self._large):
+            for job in [jobs.popleft() for _ in range(len(jobs))]:
                 job.queued = False
                 if not job.sending_ended:
                     job.failure = PublishError(str(error), [], refused=error.refused)
                     self._settle_if_over(job)
-        self._flush()
+                if budget.is_spent(EACH):
+                    await budget.pause()
 
     def _take(self) -> list[TaskMessage]:
         """Take a portion of the jobs in order, the small ones first, as far as there is room."""
@@ -269,7 +279,7 @@ class Publisher:
             if job.attempts == 1:
                 logger.debug("sending tasks failed, trying again: %s", reason)
                 if job.retry_until < math.inf:
-                    self._loop.call_at(job.retry_until - _GIVE_UP, self._give_up, job)
+                    job.giving_up = self._loop.call_at(job.retry_until - _GIVE_UP, self._give_up, job)
             self._loop.call_later(seconds, self._again, job)
         else:
             self._finish(job, job.publish_error(reason))
@@ -308,6 +318,9 @@ class Publisher:
 
     def _end(self, job: Job, error: PublishFailure | None) -> None:
         job.sending_ended = True
+        if job.giving_up is not None:
+            job.giving_up.cancel()  # Or it keeps the job and its answers until then.
+            job.giving_up = None
         self._unfinished.discard(job)
         left = len(job.uncertain) + len(job.messages) - job.next
         was_tried = job.next > 0 or job.failure is not None

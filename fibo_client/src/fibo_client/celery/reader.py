@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import logging
 import math
+from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,7 +86,8 @@ class Reader:
             "max_depth": config.max_json_depth,
             "types": types,
         }
-        self._decoding: set[asyncio.Task[None]] = set()
+        self._large: deque[tuple[PendingTask, bytes, float | None]] = deque()  # Answers that are to be decoded.
+        self._decoding: asyncio.Task[None] | None = None
         self._config = config
         self._on_late = on_late
         self.awaited: PendingTasks = PendingTasks()
@@ -129,11 +131,11 @@ class Reader:
 
     async def aclose(self, error: Exception) -> None:
         """Stop the tasks. Whoever still waits gets an error."""
-        self.fail(self.awaited.waits, error)
+        await self._fail_all(error)
         self._deadline_timer.cancel()
         self._read_timer.cancel()
         self._update_timer.cancel()
-        tasks = [*self._tasks, *self._decoding]
+        tasks = [*self._tasks, *([self._decoding] if self._decoding else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -155,6 +157,8 @@ class Reader:
                 self._schedule.hurry(task, now)
             self._reading.set()
         else:
+            for task in new:
+                task.is_new = not sent
             if self._config.push:
                 # Others may look at some of them at this moment, and have not subscribed.
                 if len(new) < len(wait.missing):
@@ -181,6 +185,14 @@ class Reader:
         """End waits with an error."""
         self._forget(self.awaited.fail(waits, error))
 
+    async def _fail_all(self, error: Exception) -> None:
+        """End all waits with an error, the oldest first."""
+        budget = Budget()
+        for _ in range(len(self.awaited)):
+            self.fail(self.awaited.first_waits, error)
+            if budget.is_spent(EACH):
+                await budget.pause()
+
     # Reading.
 
     def _begin(self, tasks: Iterable[PendingTask], first: float | None) -> None:
@@ -189,8 +201,10 @@ class Reader:
             moment = first
             if task.pushed:  # What nobody has looked at since may have been there for long.
                 moment = self._config.longest_poll if task.looked > -math.inf else first or AFTER_PUSH
-            elif self._subscription is not None and (
-                task.id in self._to_subscribe or self._subscribed.get(task.id) is task
+            elif (
+                first is None
+                and self._subscription is not None
+                and (task.id in self._to_subscribe or self._subscribed.get(task.id) is task)
             ):
                 moment = _FIRST_READ_WHEN_SUBSCRIBING
             self._schedule.add(task, now, first=moment, place=place)
@@ -224,7 +238,7 @@ class Reader:
                 logger.exception("the reader of results failed; everybody who waits is told")
                 told = ReadError(f"{type(error).__name__}: {error}")
                 told.__cause__ = error
-                self.fail(self.awaited.waits, told)
+                await self._fail_all(told)
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE[1])
                 self._reading.set()
 
@@ -243,7 +257,11 @@ class Reader:
             self.unreadable_reason = None
             logger.debug("results can be read again")
         absent = [task for task, payload in zip(batch, replies, strict=True) if payload is None]
-        unfinished = await self._settle(batch, replies, began) if len(absent) < len(batch) else []
+        if len(absent) < len(batch):
+            unfinished = await self._settle(batch, replies, began)
+        else:
+            unfinished = []
+            self._schedule.arrived(len(batch), 0, 0, self._loop.time())
         if len(batch) > SLICE:
             await asyncio.sleep(0)
         budget = Budget()
@@ -271,13 +289,10 @@ class Reader:
                 await budget.pause()
             count += 1
             size += length
-            if length >= LARGE_ANSWER and isinstance(payload, bytes) and self.awaited.has(task):
-                await self._decode(task, payload, began)
-            else:
-                self._arrive(task.id, payload, began)
-            if self.awaited.has(task):
+            self._arrive(task.id, payload, began)
+            if self.awaited.has(task) and not task.is_decoding:
                 unfinished.append(task)
-        self._schedule.arrived(count, size, self._loop.time())
+        self._schedule.arrived(len(batch), count, size, self._loop.time())
         return unfinished
 
     def _arrive(self, task_id: str, payload: bytes | ResultTooLargeError, began: float | None = None) -> None:
@@ -288,11 +303,13 @@ class Reader:
         if isinstance(payload, ResultTooLargeError):
             self._give(task, payload, began)
         elif len(payload) >= LARGE_ANSWER:
-            decoding = self._loop.create_task(
-                self._decode(task, payload, began), name="fibo_client.decoding", context=contextvars.Context()
-            )
-            self._decoding.add(decoding)
-            decoding.add_done_callback(self._decoding.discard)
+            if not task.is_decoding:  # A read may show once more what was pushed.
+                task.is_decoding = True
+                self._large.append((task, payload, began))
+                if self._decoding is None:
+                    self._decoding = self._loop.create_task(
+                        self._decode_large(), name="fibo_client.decoding", context=contextvars.Context()
+                    )
         else:
             try:
                 answer: TaskMeta | Exception = decode_meta(payload, task_id, **self._bounds)
@@ -300,9 +317,26 @@ class Reader:
                 answer = error
             self._give(task, answer, began)
 
-    async def _decode(self, task: PendingTask, payload: bytes, began: float | None) -> None:
-        """Decode a large answer while the event loop goes on."""
-        decoding = decode_meta_in_slices(payload, task.id, **self._bounds)
+    async def _decode_large(self) -> None:
+        """Decode large answers, one after the other, while the event loop and the reading of others go on."""
+        try:
+            while self._large:
+                task, payload, began = self._large.popleft()
+                if self.awaited.has(task):
+                    answer = await self._decode(task.id, payload)
+                    task.is_decoding = False
+                    if self.awaited.has(task):
+                        self._give(task, answer, began)
+                    if self.awaited.has(task):  # Its state is not final.
+                        now = self._loop.time()
+                        self._forget(self.awaited.looked([task], now if began is None else began))
+                        self._schedule.missed([task], now)
+                    self._advance()
+        finally:
+            self._decoding = None
+
+    async def _decode(self, task_id: str, payload: bytes) -> TaskMeta | Exception:
+        decoding = decode_meta_in_slices(payload, task_id, **self._bounds)
         budget = Budget()
         try:
             while True:
@@ -310,11 +344,13 @@ class Reader:
                 if budget.is_spent():
                     await budget.pause()
         except StopIteration as end:
-            answer: TaskMeta | Exception = end.value
+            answer: TaskMeta = end.value
+            return answer
         except FiboError as error:
-            answer = error
-        if self.awaited.has(task):
-            self._give(task, answer, began)
+            return error
+        except Exception as error:
+            logger.exception("decoding a large answer failed; who waits for it is told")
+            return ReadError(f"{type(error).__name__}: {error}")
 
     def _give(self, task: PendingTask, answer: TaskMeta | Exception, began: float | None) -> None:
         if isinstance(answer, FiboError):
@@ -365,7 +401,6 @@ class Reader:
             self._deadline_timer.set(now)
         else:
             self._deadline_timer.set_by(self.awaited.next_moment())
-            self._deadline_timer.set_by(self.awaited.next_grace())
 
     # Push.
 
@@ -427,11 +462,17 @@ class Reader:
         if not add and not drop:
             return
         self._subscribed |= add
-        for task in add.values():
+        new: list[str] = []
+        old: list[str] = []  # Much may be stored of these: they are read apart, as much as is good at a time.
+        for task_id, task in add.items():
             task.subscribed_at = now
-        self._looks += bool(add)
+            (new if task.is_new else old).append(task_id)
+        self._looks += bool(new) + bool(old)
         try:
-            subscription.update(list(add), drop)
+            if new or drop:
+                subscription.update(new, drop, look=True)
+            if old:
+                subscription.update(old, (), look=False)
         except TransportError as error:
             self.lost(error)
 
@@ -475,6 +516,7 @@ class Reader:
         self._gone.set_result(error)
         now = self._loop.time()
         for task_id, task in self._subscribed.items():
+            task.is_new = False
             if task_id not in self._stale:
                 self._to_subscribe[task_id] = task
                 self._schedule.set_pushed(task, now, pushed=False)

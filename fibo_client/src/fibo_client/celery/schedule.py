@@ -45,7 +45,7 @@ RECHECK: Final = 5.0
 """Seconds after which a plan is looked at, though its time may come later."""
 
 PUSHED_LONGER: Final = 5
-"""How many times longer than of another the longest pause of a result is that is pushed. It grows to that, too."""
+"""The longest pause of a pushed result is this many times ``poll_max``. It grows to that, too."""
 
 MOST_PULLED: Final = 256
 """The most results that are pulled forward at a time."""
@@ -54,6 +54,11 @@ MAX_WIDTH: Final = 1000
 """The most results in one read."""
 
 _REPLY_BYTES: Final = 4 * 1024 * 1024
+"""The bytes of a read, if as many results are there as usual."""
+
+_MOST_BYTES: Final = 16 * _REPLY_BYTES
+"""The bytes of a read, if all results are there."""
+
 _HEAD: Final = 8
 _SMOOTHING: Final = 0.2
 _SOONER: Final = 0.98  # What the pause before a first read is multiplied by after one that showed an answer,
@@ -75,13 +80,15 @@ class Schedule:
         self._poll_max = poll_max
         self._heap: list[tuple[float, int, float, PendingTask]] = []
         self._count = itertools.count()
-        self._bytes = 0.0
+        self._asked_bytes = 0.0
+        self._answer_bytes = 0.0
         self._first = poll_min
 
     @property
     def width(self) -> int:
-        """How many results the next read may ask for: fewer, the larger the answers have been."""
-        return max(1, min(MAX_WIDTH, int(_REPLY_BYTES / max(self._bytes, 1.0))))
+        """How many results the next read may ask for: fewer, the larger the replies and the answers have been."""
+        usual, most = _REPLY_BYTES / max(self._asked_bytes, 1.0), _MOST_BYTES / max(self._answer_bytes, 1.0)
+        return max(1, min(MAX_WIDTH, int(usual), int(most)))
 
     def add(self, task: PendingTask, now: float, *, first: float | None = None, place: int = 0) -> None:
         """Begin to read a result.
@@ -115,15 +122,16 @@ class Schedule:
     def set_pushed(self, task: PendingTask, now: float, *, pushed: bool, looked: bool = False) -> None:
         """Tell whether a result is pushed. It is read once more, for it may have been stored before.
 
-        At once if it is not pushed; if it is, after a moment in which most of them come by push; and as a safety net
-        only, if it was read since it is pushed.
+        At once if it is not pushed; if it is, after a moment in which most of them come by push, or sooner if that is
+        planned; and as a safety net only, if it was read since it is pushed.
         """
         task.pushed = pushed
         if task.due is not None:
             task.is_first_read = False
             task.pause = self._poll_max if looked else self._poll_min
-            first = self._poll_max if looked else AFTER_PUSH
-            self._plan(task, now + first if pushed else now, now)
+            due = now + (self._poll_max if looked else AFTER_PUSH) if pushed else now
+            if looked or due < task.due:
+                self._plan(task, due, now)
 
     def take(self, now: float) -> list[PendingTask]:
         """Choose what the next read asks for.
@@ -168,15 +176,19 @@ class Schedule:
             self._plan(task, _on_grid(now + task.pause, task.pause), now)
             task.pause = min(task.pause * GROWTH, longest)
 
-    def arrived(self, count: int, size: int, now: float) -> None:
-        """Learn from results that came: pull the oldest of the others forward, and fit the width to their size.
+    def arrived(self, asked: int, count: int, size: int, now: float) -> None:
+        """Learn from a read: fit the width to what came, and pull the oldest of the others forward.
 
         Args:
+            asked: How many results were asked for.
             count: How many came.
             size: How many bytes they had together.
             now: The present.
         """
-        self._bytes += _SMOOTHING * (size / count - self._bytes)
+        self._asked_bytes += _SMOOTHING * (size / asked - self._asked_bytes)
+        if not count:
+            return
+        self._answer_bytes += _SMOOTHING * (size / count - self._answer_bytes)
         pace = min(PACE, self._poll_max)
         due = math.ceil(now / pace + 1) * pace  # The same for all that are pulled forward meanwhile: one read for many.
         for task in itertools.islice(self._tasks, min(2 * count + _HEAD, MOST_PULLED)):

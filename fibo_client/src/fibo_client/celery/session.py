@@ -149,8 +149,11 @@ class Session:
         self._keep_alive_timer.cancel()
         await self._publisher.aclose("the client was closed")
         await self._reader.aclose(ClientStateError("the client was closed while this call was waiting"))
+        budget = Budget()
         for job in list(self._owned):  # Their callers may come too late for the cleaner, or not at all.
             self.end(job)
+            if budget.is_spent(EACH):
+                await budget.pause()
         await self._probe.aclose()
         await self.cleaner.aclose(self.config.io_timeout)
         await self.broker.aclose()

@@ -307,19 +307,19 @@ class MemorySubscription:
         self.ids: set[str] = set()
         self.gone: str | None = None
 
-    def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+    def update(self, add: Sequence[str], remove: Sequence[str], *, look: bool) -> None:
         """See `Subscription.update`."""
         if self.gone is not None:
             raise TransportError(f"the subscription's connection is gone: {self.gone}")
         self.ids.difference_update(remove)
         self.ids.update(add)
         if add:
-            self._loop.call_soon(self.confirm, add)
+            self._loop.call_soon(self.confirm, add, look)
 
-    def confirm(self, task_ids: Sequence[str]) -> None:
-        """Say that these are subscribed to, and what is stored under them."""
+    def confirm(self, task_ids: Sequence[str], look: bool) -> None:
+        """Say that these are subscribed to, and what is stored under them, if that is wanted."""
         if self.gone is None:
-            self._subscriber.looked(task_ids, [*map(self._memory.results.get, task_ids)])
+            self._subscriber.looked(task_ids, [*map(self._memory.results.get, task_ids)] if look else None)
 
     def push(self, task_id: str, payload: bytes) -> None:
         """Tell of a result. A worker may do so from another client's event loop."""

@@ -43,12 +43,14 @@ class Subscriber(Protocol):
 class Subscription(Protocol):
     """Has results pushed, over one connection."""
 
-    def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+    def update(self, add: Sequence[str], remove: Sequence[str], *, look: bool) -> None:
         """Change what is subscribed to. Nothing is waited for: the subscriber is told.
 
         Args:
             add: Ids to subscribe to.
             remove: Ids to drop.
+            look: Whether to read as well what is stored of those that are added, once they are subscribed to. Of tasks
+                that were not sent just now, that may be more than a server takes on a subscribed connection.
 
         Raises:
             TransportError: The connection is gone.

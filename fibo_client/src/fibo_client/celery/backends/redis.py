@@ -160,7 +160,7 @@ class RedisSubscription:
         self._server = server
         self._fault: RedisFaultError | None = None
 
-    def update(self, add: Sequence[str], remove: Sequence[str]) -> None:
+    def update(self, add: Sequence[str], remove: Sequence[str], *, look: bool) -> None:
         """See `Subscription.update`. One write: the read runs behind the subscription, and SET comes before PUBLISH."""
         connection = self.connection
         if self._fault is not None or not connection.is_usable:
@@ -172,12 +172,13 @@ class RedisSubscription:
             owed.append(Confirmations(len(remove), _ignore))
         if add:
             keys = list(map(self._prefix.__add__, add))
-            look = _Look(self, self._subscriber, add)
+            reads = look and not connection.is_resp2  # There, a subscribed connection takes no other commands.
+            added = _Added(self, self._subscriber, add, reads=reads)
             data += pack(("SUBSCRIBE", *keys))
-            owed.append(Confirmations(len(add), look.confirmed))
-            if not connection.is_resp2:  # There, a subscribed connection takes no other commands.
+            owed.append(Confirmations(len(add), added.confirmed))
+            if reads:
                 data += pack(("MGET", *keys))
-                owed.append(look)
+                owed.append(added)
         if data:
             connection.write(data, owed)
 
@@ -207,12 +208,15 @@ def _ignore(_: object) -> None:
     """Take the end of UNSUBSCRIBE."""
 
 
-class _Look:
-    """Waits for SUBSCRIBE to be confirmed, and is owed what is stored then."""
+class _Added:
+    """Waits for SUBSCRIBE to be confirmed, and is owed what is stored then, where that is read."""
 
-    __slots__ = ("_subscriber", "_subscription", "_task_ids")
+    __slots__ = ("_reads", "_subscriber", "_subscription", "_task_ids")
 
-    def __init__(self, subscription: RedisSubscription, subscriber: Subscriber, task_ids: Sequence[str]) -> None:
+    def __init__(
+        self, subscription: RedisSubscription, subscriber: Subscriber, task_ids: Sequence[str], *, reads: bool
+    ) -> None:
+        self._reads = reads
         self._subscription = subscription
         self._subscriber = subscriber
         self._task_ids = task_ids
@@ -221,11 +225,11 @@ class _Look:
         """Take the end of SUBSCRIBE: None, or an error."""
         if isinstance(reply, hiredis.ReplyError):
             self._subscription.refused(reply)
-        elif self._subscription.connection.is_resp2:
+        elif not self._reads:
             self._subscriber.looked(self._task_ids, None)
 
     def set_result(self, reply: Any, /) -> None:
-        """See `Owed`. Who may not read, or not so, is told when that is tried in the usual way."""
+        """See `Owed`. An error is dropped here: the ordinary read meets it, too, and reports it."""
         self._subscriber.looked(self._task_ids, reply if isinstance(reply, list) else None)
 
     def set_exception(self, _: BaseException, /) -> None:

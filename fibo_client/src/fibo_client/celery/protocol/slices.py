@@ -2,13 +2,14 @@
 
 A thread does not help: ``json.loads`` holds the interpreter's lock until it is done, 15 ms for a megabyte.
 
-Lists and dicts are gone through here, and whatever is small in them is left to `json`. That takes two to four times as
-long as to decode all at once, so it is for large texts only.
+Lists, dicts and long strings are gone through here, and whatever is small in them is left to `json`. That takes two to
+four times as long as to decode all at once, so it is for large texts only.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ WINDOW: Final = 4096
 
 _TRIES: Final = 8
 """So often that fails for a list before it is not tried any more."""
+
+_LONG: Final = 64 * 1024
+"""A string that ends within so many characters, with no quote in it, is decoded at once. Of others, so many are."""
+
+_PART: Final = re.compile(
+    r"""(?: [^"\\]{1,256}
+        | \\[^u]
+        | \\u[dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2}  # the two halves of one character
+        | \\u[0-9a-fA-F]{4}
+        ){1,256}""",
+    re.VERBOSE,
+)
+"""The next characters of a string, and no part of an escape or of a character."""
 
 _SPACE: Final = " \t\n\r"
 _CLOSING: Final = {"[": "]", "{": "}"}
@@ -59,6 +73,10 @@ def _value(
     text: str, start: int, scan: Scan, hook: Callable[[dict[str, Any]], Any] | None, depth: int
 ) -> Generator[None, None, tuple[Any, int]]:
     opening = text[start : start + 1]
+    if opening == '"':
+        end = text.find('"', start + 1, start + _LONG)
+        if end < 0 or text[end - 1] == "\\":
+            return (yield from _long_string(text, start, scan))
     closing = _CLOSING.get(opening)
     if closing is None or _is_small(text, start, opening, closing):
         yield
@@ -72,8 +90,27 @@ def _value(
     return (yield from _dict(text, start, scan, hook, depth - 1))
 
 
+def _long_string(text: str, start: int, scan: Scan) -> Generator[None, None, tuple[str, int]]:
+    parts: list[str] = []
+    at, end = start + 1, len(text)
+    while at < end and text[at] != '"':
+        if text.find("\\", at, at + _LONG) < 0:
+            quote = text.find('"', at, at + _LONG)
+            stop = at + _LONG if quote < 0 else quote
+        elif match := _PART.match(text, at):
+            stop = match.end()
+        else:
+            break
+        parts.append(scan(f'"{text[at:stop]}"', 0)[0])
+        at = stop
+        yield
+    if text[at : at + 1] != '"':
+        raise ValueError("a string does not end")
+    return "".join(parts), at + 1
+
+
 def _is_small(text: str, start: int, opening: str, closing: str) -> bool:
-    """Guess whether a list or dict ends soon, with nothing of its kind in it. Whatever ends within it is no matter."""
+    """Guess whether a list or dict ends soon, with nothing of its kind in it. A wrong guess costs time only."""
     end = text.find(closing, start, start + SMALL)
     return end >= 0 and text.count(opening, start, end) == 1
 
@@ -119,7 +156,8 @@ def _window(text: str, start: int, scan: Scan) -> tuple[list[Any], int] | None:
     except ValueError:
         return None
     # What stands before a comma, and is a list to its end, is elements of this list and nothing else.
-    return (values, end) if length == len(some) and isinstance(values, list) else None
+    # Nothing before a comma is no element at all.
+    return (values, end) if length == len(some) and isinstance(values, list) and values else None
 
 
 def _dict(
@@ -130,7 +168,7 @@ def _dict(
     if text[at : at + 1] == "}":
         return (members if hook is None else hook(members)), at + 1
     while True:
-        name, at = scan(text, at)
+        name, at = yield from _value(text, at, scan, hook, depth)
         at = _skip(text, at)
         if not isinstance(name, str) or text[at : at + 1] != ":":
             raise ValueError("a name is missing")
