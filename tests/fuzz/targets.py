@@ -134,7 +134,7 @@ async def _listen(data: bytes, *, resp2: bool, size: int) -> None:
     broker, sender = RedisBroker(server, keys), Outcomes()
     assert broker.ready
     asked = [end.request([("PING",), ("MGET", "a")])]
-    subscription.update(["a", "b"], ["c"])
+    subscription.update(["a", "b"], ["c"], look=True)
     broker.publish(messages("a", "b"), sender)
     asked.append(end.request([("GET", "a")]))
     for start in range(0, len(data), size):
@@ -167,7 +167,7 @@ class _Subscriber:
     def pushed(self, task_id: str, payload: bytes) -> None:
         assert (type(task_id), type(payload)) == (str, bytes)
 
-    def looked(self, task_ids: Sequence[str], stored: Sequence[Any] | None) -> None:
+    def subscribed(self, task_ids: Sequence[str], stored: Sequence[Any] | None) -> None:
         assert list(task_ids) == ["a", "b"]
         assert stored is None or isinstance(stored, list)
 

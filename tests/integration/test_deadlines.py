@@ -25,7 +25,7 @@ from support.waiting import eventually
 from fibo_client import FiboClient, FiboError, PublishUnknownError
 from fibo_client.celery import CeleryClient, RedisOptions, RemoteTask
 from fibo_client.celery.brokers.redis import GRACE
-from fibo_client.celery.cleaner import LAST_WORD
+from fibo_client.celery.cleaner import LAST_COMMAND_TIMEOUT
 from fibo_client.celery.redis.server import LAST_GOODBYE
 from fibo_client.errors import TransportError
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 TIMEOUT = 0.3
 LATEST = 10 * (TIMEOUT + GRACE)
 NEVER = 300.0
-CLOSED = 10 * (LAST_WORD + LAST_GOODBYE)
+CLOSED = 10 * (LAST_COMMAND_TIMEOUT + LAST_GOODBYE)
 ADD = RemoteTask[[int, int], int]("proj.add")
 
 

@@ -43,7 +43,7 @@ class MemorySubscription(memory.MemorySubscription):
         elif not self.backend.confirms:
             self.unconfirmed.append(task_ids)
         elif self.gone is None:
-            self.subscriber.looked(task_ids, None)
+            self.subscriber.subscribed(task_ids, None)
 
 
 class MemoryBackend(memory.MemoryBackend):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from support.clock import virtual
 from support.memory import MemoryBackend, MemoryBroker
 
-from fibo_client.celery.cleaner import LAST_REVOCATIONS, LAST_WORD, MAX_DELETED, MAX_REVOKED, Cleaner
+from fibo_client.celery.cleaner import LAST_COMMAND_TIMEOUT, LAST_REVOCATIONS, MAX_DELETED, MAX_REVOKED, Cleaner
 from fibo_client.celery.stats import RevocationCounts
 from fibo_client.errors import TransportError
 
@@ -188,7 +188,7 @@ async def test_closing_gives_a_silent_redis_one_chance_to_answer(monkeypatch):
         cleaner.revoke(map(str, range(2 * MAX_REVOKED)))
         cleaner.delete(map(str, range(2 * MAX_DELETED)), 100.0)
         began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began <= LAST_WORD + 0.01
+    assert asyncio.get_running_loop().time() - began <= LAST_COMMAND_TIMEOUT + 0.01
 
 
 @virtual
@@ -197,7 +197,7 @@ async def test_closing_has_patience_with_a_redis_that_is_slow_and_answers(monkey
         quick = store.delete_many
 
         async def slow(task_ids):
-            await asyncio.sleep(LAST_WORD - 0.5)
+            await asyncio.sleep(LAST_COMMAND_TIMEOUT - 0.5)
             await quick(task_ids)
 
         monkeypatch.setattr(store, "delete_many", slow)

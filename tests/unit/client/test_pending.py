@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fibo_client.celery.pending import GRACE, PendingTasks, Wait
+from fibo_client.celery.pending import DEADLINE_GRACE, PendingTasks, Wait
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta, pending
 from fibo_client.errors import ReadError, ResultDecodeError
 
@@ -37,8 +37,8 @@ class Table:
     def leave(self, wait):
         return ids(self.tasks.leave(wait))
 
-    def looked(self, task_ids, began, *, absent=False):
-        return ids(self.tasks.looked([self.tasks.get(task_id) for task_id in task_ids], began, absent=absent))
+    def note_read(self, task_ids, began, *, absent=False):
+        return ids(self.tasks.note_read([self.tasks.get(task_id) for task_id in task_ids], began, absent=absent))
 
     def advance(self, now, limit=100):
         due = self.tasks.advance(now, limit)
@@ -152,10 +152,10 @@ def test_an_abandoned_wait_frees_only_what_nobody_else_waits_for(table, enter):
 
 def test_a_deadline_passes_only_after_a_last_look(table, enter):
     waiter = enter("a", timeout=10.0)
-    table.looked(["a"], 9.0, absent=True)
+    table.note_read(["a"], 9.0, absent=True)
     assert table.advance(10.0)[2:] == ([], False)
     assert not waiter.timed_out
-    table.looked(["a"], 9.96, absent=True)
+    table.note_read(["a"], 9.96, absent=True)
     assert table.advance(10.001)[2:] == (["a"], False)
     assert waiter.timed_out
     assert waiter.future.rings == 1
@@ -164,35 +164,35 @@ def test_a_deadline_passes_only_after_a_last_look(table, enter):
 def test_a_last_look_that_does_not_come_back_is_waited_for_a_moment_only(table, enter):
     waiter = enter("a", timeout=10.0)
     assert table.advance(10.0)[2:] == ([], False)
-    assert table.tasks.next_moment() == 10.0 + GRACE
-    table.advance(10.0 + GRACE)
+    assert table.tasks.next_moment() == 10.0 + DEADLINE_GRACE
+    table.advance(10.0 + DEADLINE_GRACE)
     assert waiter.timed_out
 
 
 def test_a_last_look_that_begins_late_is_waited_for_as_long(table, enter):
     waiter = enter("a", timeout=10.0)
     assert table.advance(11.0) == (["a"], True, [], False)  # The event loop was held up.
-    table.advance(11.0 + GRACE / 2)
+    table.advance(11.0 + DEADLINE_GRACE / 2)
     assert not waiter.timed_out
-    table.advance(11.0 + GRACE)
+    table.advance(11.0 + DEADLINE_GRACE)
     assert waiter.timed_out
 
 
 def test_an_answer_that_is_being_decoded_is_waited_for(table, enter):
     waiter = enter("a", timeout=10.0)
     waiter.missing["a"].is_decoding = True
-    for now in (10.0, 10.0 + GRACE, 10.0 + 2 * GRACE):
+    for now in (10.0, 10.0 + DEADLINE_GRACE, 10.0 + 2 * DEADLINE_GRACE):
         assert table.advance(now)[2:] == ([], False)
     assert not waiter.over
     waiter.missing["a"].is_decoding = False
-    table.advance(10.0 + 3 * GRACE)
+    table.advance(10.0 + 3 * DEADLINE_GRACE)
     assert waiter.timed_out
 
 
 def test_a_wait_ends_when_the_last_of_its_tasks_was_looked_at_or_has_its_answer(table, enter):
     waiter = enter("a", "b", timeout=10.0)
     table.advance(10.0)
-    table.looked(["a"], 9.96, absent=True)
+    table.note_read(["a"], 9.96, absent=True)
     assert table.advance(10.001)[2:] == ([], False)
     table.arrive("b", success("b"))
     assert table.advance(10.002)[2:] == (["a"], False)
@@ -218,7 +218,7 @@ def test_last_looks_are_asked_for_in_time_and_once(table, enter):
     assert table.advance(9.96)[:2] == ([], False)
     assert table.tasks.next_moment() == 10.0
     table.advance(10.0)
-    table.advance(10.0 + GRACE)
+    table.advance(10.0 + DEADLINE_GRACE)
     assert table.tasks.next_moment() == 19.95
 
 
@@ -245,7 +245,7 @@ def test_deadlines_pass_in_bounded_portions(table, enter):
     waiters = [enter(str(number), timeout=10.0) for number in range(10)]
     for expected in (True, True, False):
         assert table.advance(9.95, 4)[3] is expected
-    table.looked([str(number) for number in range(10)], 9.96, absent=True)
+    table.note_read([str(number) for number in range(10)], 9.96, absent=True)
     for expected in ((4, True), (8, True), (10, False)):
         *_, more = table.advance(10.0, 4)
         assert (sum(waiter.timed_out for waiter in waiters), more) == expected
@@ -260,9 +260,9 @@ def test_a_timeout_keeps_the_last_state_seen(table, enter):
 
 def test_one_look_is_enough_for_who_asks_for_one(table, enter):
     waiter, patient = enter("a", "b", once=True, now=5.0), enter("a")
-    assert table.looked(["a"], 5.0, absent=True) == []
+    assert table.note_read(["a"], 5.0, absent=True) == []
     assert not waiter.over
-    assert table.looked(["b"], 5.0, absent=True) == ["b"]
+    assert table.note_read(["b"], 5.0, absent=True) == ["b"]
     assert waiter.over
     assert waiter.arrived == {"a": pending("a"), "b": pending("b")}
     assert not patient.over
@@ -270,7 +270,7 @@ def test_one_look_is_enough_for_who_asks_for_one(table, enter):
 
 def test_a_look_that_began_before_the_question_does_not_answer_it(table, enter):
     waiter = enter("a", once=True, now=5.0)
-    table.looked(["a"], 4.9, absent=True)
+    table.note_read(["a"], 4.9, absent=True)
     assert not waiter.over
 
 
@@ -286,10 +286,11 @@ def test_who_asks_for_one_look_is_told_when_it_failed_and_the_others_wait_on(tab
 def test_failing_everybody_ends_everybody_once(table, enter):
     waiters = [enter("a", "b"), enter("b")]
     error = RuntimeError("closed")
-    assert sorted(ids(table.tasks.fail(table.tasks.waits, error))) == ["a", "b"]
+    assert ids(table.tasks.fail(table.tasks.first_waits, error)) == ["a"]
+    assert ids(table.tasks.fail(table.tasks.first_waits, error)) == ["b"]
     assert [waiter.error for waiter in waiters] == [error, error]
     assert [waiter.future.rings for waiter in waiters] == [1, 1]
-    assert table.tasks.waits == []
+    assert table.tasks.first_waits == []
 
 
 def test_memory_follows_what_is_awaited_now(table, enter):
@@ -315,7 +316,7 @@ def test_one_look_at_a_result_that_is_gone_does_not_tell_an_old_state(table, ent
     enter("a")
     table.arrive("a", TaskMeta(task_id="a", state="STARTED"))
     waiter = enter("a", once=True)
-    table.looked(["a"], 1.0, absent=True)
+    table.note_read(["a"], 1.0, absent=True)
     assert waiter.arrived["a"].state == "PENDING"
 
 

@@ -268,7 +268,7 @@ async def test_after_a_lost_connection_the_rest_of_a_job_is_not_tried():
         job = sender.put(*map(str, range(3 * PORTION)), size=MAX_BYTES // PORTION)
         await asyncio.sleep(0.01)
         assert isinstance(sender.told[0], PublishUnknownError)
-        assert len(job.unknown) == PORTION
+        assert len(job.maybe_sent) == PORTION
         assert len(broker.commands) == 1
 
 
@@ -280,7 +280,7 @@ async def test_so_many_small_jobs_at_most_do_not_know_whether_they_were_sent():
         for number, each in enumerate(senders):
             each.put(str(number))
         await asyncio.sleep(1)
-        assert sum(bool(job.unknown) for each in senders for job in each.jobs) == MAX_IN_FLIGHT
+        assert sum(bool(job.maybe_sent) for each in senders for job in each.jobs) == MAX_IN_FLIGHT
         assert len(broker.commands) == 2
         await asyncio.sleep(5)
         assert [each.told for each in senders] == [[None]] * 1000

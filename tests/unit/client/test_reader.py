@@ -92,7 +92,7 @@ async def test_a_result_stored_between_publish_and_subscribe_is_read_shortly_aft
         bench.store.put("a", push=False)
         (subscription,) = bench.store.subscriptions
         began = bench.now()
-        subscription.subscriber.looked(subscription.unconfirmed.pop(), None)
+        subscription.subscriber.subscribed(subscription.unconfirmed.pop(), None)
         await waiting
         assert bench.now() == pytest.approx(began + AFTER_PUSH)
 

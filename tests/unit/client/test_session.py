@@ -14,7 +14,7 @@ from support.messages import messages
 
 from fibo_client.celery.config import EXPIRY_MARGIN, UNSET, CeleryConfig
 from fibo_client.celery.gather import news
-from fibo_client.celery.pending import GRACE
+from fibo_client.celery.pending import DEADLINE_GRACE
 from fibo_client.celery.publisher import MAX_BYTES
 from fibo_client.celery.session import Session
 from fibo_client.errors import ClientStateError, PublishError, PublishUnknownError, ReadError
@@ -113,7 +113,7 @@ async def test_that_no_worker_listens_is_known_by_the_deadline_and_does_not_dela
         began = bench.now()
         outcome = await bench.run("a", timeout=3.0)
         assert outcome.no_worker
-        assert bench.now() - began <= 3.0 + GRACE
+        assert bench.now() - began <= 3.0 + DEADLINE_GRACE
         bench.broker.listening = 1
         assert not (await bench.run("b", timeout=3.0)).no_worker
 
@@ -295,8 +295,8 @@ async def test_a_timeout_counts_from_the_call_and_the_outcome_says_all_of_it():
             await bench.run("a", timeout=3.0, spent=1.0),
             await bench.wait("b", timeout=3.0, began=bench.now() - 1.0),
         ]
-        assert bench.now() - start == pytest.approx(4.0, abs=2 * GRACE)
-        assert [outcome.waited for outcome in outcomes] == [pytest.approx(3.0, abs=GRACE)] * 2
+        assert bench.now() - start == pytest.approx(4.0, abs=2 * DEADLINE_GRACE)
+        assert [outcome.waited for outcome in outcomes] == [pytest.approx(3.0, abs=DEADLINE_GRACE)] * 2
         assert all(outcome.timed_out for outcome in outcomes)
 
 

@@ -37,7 +37,7 @@ MAX_REVOKED: Final = 100
 REVOKE_PAUSE: Final = 0.1
 """Seconds between two revocations."""
 
-LAST_WORD: Final = 2.0
+LAST_COMMAND_TIMEOUT: Final = 2.0
 """The most seconds that a client which closes waits for one answer. A server that takes longer is held to be silent."""
 
 LAST_REVOCATIONS: Final = 1.0
@@ -46,10 +46,10 @@ LAST_REVOCATIONS: Final = 1.0
 DELETE_DELAY: Final = 1.0
 """Seconds between the arrival of a result and its deletion: they are deleted in batches."""
 
-TOGETHER: Final = 0.5
+DELETE_WINDOW: Final = 0.5
 """Seconds within which what is to be deleted goes into one command: each costs as much as a call."""
 
-EARLY: Final = 0.001
+CLOCK_SLACK: Final = 0.001
 """Seconds by which something may be done before its time."""
 
 MAX_DELETED: Final = 500
@@ -94,7 +94,9 @@ class Cleaner:
         )
 
     async def aclose(self, seconds: float) -> None:
-        """Do once what is left to do, then stop. The first command without an answer is the last of its kind.
+        """Do once what is left to do, then stop.
+
+        After a deletion without an answer, no more deletions are sent; nor are revocations after such a one.
 
         Args:
             seconds: The most time to spend on it.
@@ -151,7 +153,7 @@ class Cleaner:
         """
         if self._closed:
             return
-        moment = math.ceil((self._loop.time() + delay) / TOGETHER) * TOGETHER
+        moment = math.ceil((self._loop.time() + delay) / DELETE_WINDOW) * DELETE_WINDOW
         for task_id in islice(task_ids, max(0, MAX_BACKLOG - len(self._deleted))):
             heapq.heappush(self._deleted, (moment, task_id))
         self._plan()
@@ -167,7 +169,7 @@ class Cleaner:
             await self._work.wait()
             self._work.clear()
             # A timer may go off a little early: the loop's clock has a resolution. What is due then is done.
-            now = self._loop.time() + EARLY
+            now = self._loop.time() + CLOCK_SLACK
             try:
                 if self._revoked and now >= self._next_revocation:
                     await self._revoke()
@@ -220,7 +222,7 @@ class Cleaner:
 async def _in_time(step: Awaitable[bool]) -> bool:
     """Do a step of the last cleaning. Give what it gives, and False where that cannot be had."""
     try:
-        with anyio.move_on_after(LAST_WORD):
+        with anyio.move_on_after(LAST_COMMAND_TIMEOUT):
             return await step
     except Exception:
         logger.exception("cleaning up failed; what is left expires")

@@ -194,7 +194,7 @@ def _publish_error(jobs: Sequence[Job]) -> PublishFailure:
     """Join what is to be said of jobs that were sent together."""
     first = next(job.error for job in jobs if isinstance(job.error, PublishError | PublishUnknownError))
     remaining = [task_id for job in jobs for task_id in job.remaining]
-    if any(job.unknown for job in jobs):
+    if any(job.maybe_sent for job in jobs):
         return PublishUnknownError(first.reason, remaining)
     return PublishError(first.reason, remaining, refused=first.refused)
 

@@ -37,9 +37,9 @@ class Job(Wait):
         ended: Whether its caller, and all others, wait for it no longer.
         span: The span of the messages, which ends when their sending has.
         next: The index of the first message that was never given to the broker.
-        uncertain: The messages that the broker was given, and has not taken for certain, by task id.
-        unknown: The ids among them that may have been sent.
-        again: Those of them that are to be given to the broker once more.
+        unconfirmed: The messages that the broker was given, and has not taken for certain, by task id.
+        maybe_sent: The ids among them that may have been sent.
+        to_resend: Those of them that are to be given to the broker once more.
         in_flight: How many portions the broker has, without a word on them so far.
         queued: Whether it waits for the broker to be given more of it.
         halted: Whether the rest is not tried in this attempt: it would fail like what was.
@@ -54,7 +54,6 @@ class Job(Wait):
 
     __slots__ = (
         "__weakref__",
-        "again",
         "attempts",
         "awaits",
         "ended",
@@ -64,6 +63,7 @@ class Job(Wait):
         "in_flight",
         "keep_results",
         "last_deadline",
+        "maybe_sent",
         "messages",
         "next",
         "other_waits",
@@ -71,8 +71,8 @@ class Job(Wait):
         "retry",
         "sending_ended",
         "span",
-        "uncertain",
-        "unknown",
+        "to_resend",
+        "unconfirmed",
         "withdrawn",
     )
 
@@ -97,9 +97,9 @@ class Job(Wait):
         self.ended: bool = False
         self.span: SendSpan = span
         self.next: int = 0
-        self.uncertain: dict[str, TaskMessage] = {}
-        self.unknown: set[str] = set()
-        self.again: list[TaskMessage] = []
+        self.unconfirmed: dict[str, TaskMessage] = {}
+        self.maybe_sent: set[str] = set()
+        self.to_resend: list[TaskMessage] = []
         self.in_flight: int = 0
         self.queued: bool = False
         self.halted: bool = False
@@ -119,17 +119,17 @@ class Job(Wait):
     @property
     def is_sent(self) -> bool:
         """Whether all of it was sent for certain."""
-        return self.next == len(self.messages) and not self.uncertain
+        return self.next == len(self.messages) and not self.unconfirmed
 
     @property
     def remaining(self) -> list[str]:
         """The ids of the messages that have not been sent for certain."""
-        return [*self.uncertain, *map(_id_of, self.messages[self.next :])]
+        return [*self.unconfirmed, *map(_id_of, self.messages[self.next :])]
 
     @property
     def unsent(self) -> set[str]:
         """The ids of the messages that have certainly not been sent."""
-        return set(self.remaining) - self.unknown
+        return set(self.remaining) - self.maybe_sent
 
     def take(self, count: int, size: int) -> Part:
         """Take what is to be given to the broker next. It may have been sent, until the broker says something else.
@@ -141,9 +141,9 @@ class Job(Wait):
         Returns:
             The messages; at least one.
         """
-        source = self.again or self.messages
-        start = 0 if self.again else self.next
-        uncertain, unknown = self.uncertain, self.unknown
+        source = self.to_resend or self.messages
+        start = 0 if self.to_resend else self.next
+        unconfirmed, maybe_sent = self.unconfirmed, self.maybe_sent
         part = Part(self)
         for message in source[start : start + count]:
             length = len(message.body)
@@ -152,13 +152,13 @@ class Job(Wait):
             part.size += length
             part.messages.append(message)
             task_id = message.id
-            if task_id not in unknown:
-                part.new.add(task_id)
-                unknown.add(task_id)
-            uncertain[task_id] = message
+            if task_id not in maybe_sent:
+                part.first_tries.add(task_id)
+                maybe_sent.add(task_id)
+            unconfirmed[task_id] = message
         part.left = len(part.messages)
-        if self.again:
-            del self.again[: part.left]
+        if self.to_resend:
+            del self.to_resend[: part.left]
         else:
             self.next += part.left
         self.in_flight += 1
@@ -176,10 +176,12 @@ class Job(Wait):
 
     def note_answered(self) -> None:
         """Count as sent what may have been, where its task has an answer."""
-        answered = self.unknown.intersection(self.awaits).difference(self.missing) if self.missing else self.unknown
+        answered = (
+            self.maybe_sent.intersection(self.awaits).difference(self.missing) if self.missing else self.maybe_sent
+        )
         for task_id in list(answered) if self.awaits else ():
-            self.unknown.remove(task_id)
-            del self.uncertain[task_id]
+            self.maybe_sent.remove(task_id)
+            del self.unconfirmed[task_id]
 
     @property
     def was_nothing_sent(self) -> bool:
@@ -208,7 +210,7 @@ class Job(Wait):
 
     def publish_error(self, reason: str) -> PublishFailure:
         """Make the error that names what has not been sent for certain, and tells whether it may have been."""
-        if self.unknown:
+        if self.maybe_sent:
             return PublishUnknownError(reason, self.remaining)
         refused = self.failure is not None and self.failure.refused
         return PublishError(reason, self.remaining, refused=refused)
@@ -221,15 +223,15 @@ class Part:
         job: The job.
         messages: The messages.
         size: The bytes in their bodies.
-        new: The ids of those that had certainly not been sent before.
+        first_tries: The ids of those that had certainly not been sent before.
         left: Of how many it is not known what became of them.
     """
 
-    __slots__ = ("job", "left", "messages", "new", "size")
+    __slots__ = ("first_tries", "job", "left", "messages", "size")
 
     def __init__(self, job: Job) -> None:
         self.job: Job = job
         self.messages: list[TaskMessage] = []
         self.size: int = 0
-        self.new: set[str] = set()
+        self.first_tries: set[str] = set()
         self.left: int = 0

@@ -3,7 +3,7 @@
 Each awaited task has one record, a `PendingTask`, in one dict. Every caller who waits has one `Wait`, which ends when
 all of its tasks have an answer, or at its deadline. A deadline counts only after a last read that began shortly before
 it (`LAST_LOOK`), so that no timeout is raised over an answer that is there. If that read does not come back, the wait
-ends `GRACE` later all the same, unless an answer is there and is being decoded.
+ends `DEADLINE_GRACE` later all the same, unless an answer is there and is being decoded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LAST_LOOK: Final = 0.05
 MAX_LOOKS: Final = 500
 """About how many last reads are asked for before the event loop gets its turn."""
 
-GRACE: Final = 0.04
+DEADLINE_GRACE: Final = 0.04
 """How long after a deadline a last read that is under way is waited for, in seconds."""
 
 
@@ -44,13 +44,13 @@ class PendingTask:
         id: The task's id.
         waits: Who awaits it.
         meta: The last state seen, which is not final. None while nothing was.
-        looked: When the last read of its result that came back began.
+        last_read: When the last read of its result that came back began.
         due: When it is read next. Infinity while it is being read or decoded, None before it was sent.
         pause: Seconds until the read after that.
         is_first_read: Whether the next read is the first one, from which there is something to learn.
         is_new: Whether it is sent only now, so that there is not much to be read yet.
         is_decoding: Whether a large answer of it is there, and is being decoded.
-        pushed: Whether its result is pushed.
+        is_pushed: Whether its result is pushed.
         pushed_at: When a state of it was pushed last.
         subscribed_at: When its subscription left, with a read behind it.
         before: The one that somebody began to await before it, among those that are awaited still.
@@ -65,10 +65,10 @@ class PendingTask:
         "is_decoding",
         "is_first_read",
         "is_new",
-        "looked",
+        "is_pushed",
+        "last_read",
         "meta",
         "pause",
-        "pushed",
         "pushed_at",
         "subscribed_at",
         "waits",
@@ -78,13 +78,13 @@ class PendingTask:
         self.id: str = task_id
         self.waits: list[Wait] = []
         self.meta: TaskMeta | None = None
-        self.looked: float = -math.inf
+        self.last_read: float = -math.inf
         self.due: float | None = None
         self.pause: float = 0.0
         self.is_first_read: bool = False
         self.is_new: bool = False
         self.is_decoding: bool = False
-        self.pushed: bool = False
+        self.is_pushed: bool = False
         self.pushed_at: float = -math.inf
         self.subscribed_at: float = -math.inf
         self.before: PendingTask | None = None
@@ -162,7 +162,7 @@ class Wait:
 
     def has_looked(self) -> bool:
         """Tell whether every missing task was read at or after `read_from`."""
-        return all(task.looked >= self.read_from for task in self.missing.values())
+        return all(task.last_read >= self.read_from for task in self.missing.values())
 
     def is_decoding(self) -> bool:
         """Tell whether an answer of a missing task is there, and is being decoded."""
@@ -297,14 +297,14 @@ class PendingTasks:
             free += self._settle(wait, task, answer)
         return free
 
-    def looked(self, tasks: Iterable[PendingTask], began: float, *, absent: bool = False) -> list[PendingTask]:
+    def note_read(self, tasks: Iterable[PendingTask], began: float, *, absent: bool = False) -> list[PendingTask]:
         """Take note of a read that showed nothing final; return the tasks of which only a look was wanted."""
         free = []
         overdue: dict[int, Wait] = {}
         for task in tasks:
             if self.get(task.id) is not task:
                 continue
-            task.looked = began
+            task.last_read = began
             content = []
             for wait in task.waits:
                 wait.looks += 1
@@ -377,7 +377,7 @@ class PendingTasks:
                 free += self._time_out(wait)
             else:
                 wait.is_overdue = True
-                heapq.heappush(self._heap, (now + GRACE, number, _Stage.END))
+                heapq.heappush(self._heap, (now + DEADLINE_GRACE, number, _Stage.END))
         moment = self.next_moment()
         return Due(
             list(last_looks.values()), is_late, free, more=bool(self._looked) or (moment is not None and moment <= now)

@@ -130,7 +130,7 @@ class Publisher:
     @property
     def unsent(self) -> int:
         """How many messages have not been sent for certain, and may yet be."""
-        return sum(len(job.uncertain) + len(job.messages) - job.next for job in self._unfinished)
+        return sum(len(job.unconfirmed) + len(job.messages) - job.next for job in self._unfinished)
 
     def _flush(self) -> None:
         """Give the broker what there is room for."""
@@ -201,7 +201,7 @@ class Publisher:
                     self._settle_if_over(job)
                     continue
                 part = job.take(PORTION - len(messages), MAX_BYTES - self._bytes)
-                if not job.again and job.next == len(job.messages):
+                if not job.to_resend and job.next == len(job.messages):
                     jobs.popleft().queued = False
                 elif jobs is self._large:
                     jobs.rotate(-1)
@@ -222,8 +222,8 @@ class Publisher:
         for message in messages:
             part = given.pop(id(message))
             job, task_id = part.job, message.id
-            job.unknown.discard(task_id)
-            job.uncertain.pop(task_id, None)
+            job.maybe_sent.discard(task_id)
+            job.unconfirmed.pop(task_id, None)
             recent[task_id] = message.template.queue
             part.left -= 1
             if not part.left:
@@ -242,8 +242,8 @@ class Publisher:
             job = part.job
             job.failure = error
             job.halted = job.halted or not error.refused
-            if not was_sent and message.id in part.new:
-                job.unknown.discard(message.id)
+            if not was_sent and message.id in part.first_tries:
+                job.maybe_sent.discard(message.id)
             part.left -= 1
             if not part.left:
                 self._came_back(part)
@@ -256,7 +256,7 @@ class Publisher:
         self._parts -= 1
         self._bytes -= part.size
         job.in_flight -= 1
-        if not (job.in_flight or job.queued or job.uncertain or job.sending_ended):
+        if not (job.in_flight or job.queued or job.unconfirmed or job.sending_ended):
             self._finish(job, None)
         else:
             self._settle_if_over(job)
@@ -289,7 +289,7 @@ class Publisher:
             return False
         if isinstance(job.failure, PublishError):
             # A client that never reached the broker has most likely been told a wrong address: say so at once.
-            return not job.failure.refused and (self._reached or bool(job.unknown))
+            return not job.failure.refused and (self._reached or bool(job.maybe_sent))
         return True
 
     def _again(self, job: Job) -> None:
@@ -300,7 +300,7 @@ class Publisher:
             self._finish(job, None)
             return
         self.retries += 1
-        job.again = list(job.uncertain.values())
+        job.to_resend = list(job.unconfirmed.values())
         self._add(job)
 
     def _give_up(self, job: Job) -> None:
@@ -322,6 +322,6 @@ class Publisher:
             job.giving_up.cancel()  # Or it keeps the job and its answers until then.
             job.giving_up = None
         self._unfinished.discard(job)
-        left = len(job.uncertain) + len(job.messages) - job.next
+        left = len(job.unconfirmed) + len(job.messages) - job.next
         was_tried = job.next > 0 or job.failure is not None
         job.span.end(sent=len(job.messages) - left, failed=left if was_tried else 0, error=error)

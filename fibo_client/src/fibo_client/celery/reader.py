@@ -59,7 +59,7 @@ _FIRST_READ_WHEN_SUBSCRIBING: Final = 0.05
 _PAUSE_AFTER_FAILURE: Final = (0.02, 0.5)
 
 _LOST_TWICE_WITHIN: Final = 10.0
-_AWAY: Final = 60.0
+_PUSH_RETRY_AFTER: Final = 60.0
 """Where push is refused, or lost twice within so many seconds, it is not tried for so many. Results are polled."""
 
 
@@ -114,7 +114,7 @@ class Reader:
         self._subscription: Subscription | None = None
         self._gone: asyncio.Future[TransportError]
         self._is_update_scheduled = False
-        self._looks = 0  # How many updates have not been confirmed.
+        self._unconfirmed = 0  # How many updates have not been confirmed.
         self._update_timer = Timer(self._update)
         self._context = contextvars.Context()  # What is done for all is not done in the context of one.
 
@@ -199,8 +199,8 @@ class Reader:
         now, soonest = self._loop.time(), math.inf
         for place, task in enumerate(tasks):
             moment = first
-            if task.pushed:  # What nobody has looked at since may have been there for long.
-                moment = self._config.longest_poll if task.looked > -math.inf else first or AFTER_PUSH
+            if task.is_pushed:  # What nobody has looked at since may have been there for long.
+                moment = self._config.longest_poll if task.last_read > -math.inf else first or AFTER_PUSH
             elif (
                 first is None
                 and self._subscription is not None
@@ -268,7 +268,7 @@ class Reader:
         for tasks, is_absent in ((absent, True), (unfinished, False)):
             for start in range(0, len(tasks), SLICE):
                 some = tasks[start : start + SLICE]
-                self._forget(self.awaited.looked(some, began, absent=is_absent))
+                self._forget(self.awaited.note_read(some, began, absent=is_absent))
                 self._schedule.missed(some, self._loop.time())
                 if budget.is_spent(len(some)):
                     await budget.pause()
@@ -329,7 +329,7 @@ class Reader:
                         self._give(task, answer, began)
                     if self.awaited.has(task):  # Its state is not final.
                         now = self._loop.time()
-                        self._forget(self.awaited.looked([task], now if began is None else began))
+                        self._forget(self.awaited.note_read([task], now if began is None else began))
                         self._schedule.missed([task], now)
                     self._advance()
         finally:
@@ -417,13 +417,13 @@ class Reader:
             if before is None:
                 self._to_subscribe[task.id] = task
             else:  # It is awaited again.
-                task.pushed, task.subscribed_at = before.pushed, before.subscribed_at
+                task.is_pushed, task.subscribed_at = before.is_pushed, before.subscribed_at
                 self._subscribed[task.id] = task
                 self._stale.pop(task.id, None)
         if self._subscription is None:
             self._wanted.set()
         elif self._to_subscribe:
-            if self._looks:
+            if self._unconfirmed:
                 self._schedule_update()
             elif not self._is_update_scheduled:
                 self._update()  # A turn of the event loop is saved. Those who come while it looks go together.
@@ -467,7 +467,7 @@ class Reader:
         for task_id, task in add.items():
             task.subscribed_at = now
             (new if task.is_new else old).append(task_id)
-        self._looks += bool(new) + bool(old)
+        self._unconfirmed += bool(new) + bool(old)
         try:
             if new or drop:
                 subscription.update(new, drop, look=True)
@@ -476,11 +476,11 @@ class Reader:
         except TransportError as error:
             self.lost(error)
 
-    def looked(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
-        """See `Subscriber.looked`."""
+    def subscribed(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
+        """See `Subscriber.subscribed`."""
         if self._subscription is None:
             return  # It is lost, or was refused.
-        self._looks -= 1
+        self._unconfirmed -= 1
         now = self._loop.time()
         if stored is None:
             for task_id in task_ids:
@@ -499,7 +499,7 @@ class Reader:
                 absent.append(task)
             else:
                 self._arrive(task_id, payload, task.subscribed_at)
-        if absent and (free := self.awaited.looked(absent, absent[0].subscribed_at, absent=True)):
+        if absent and (free := self.awaited.note_read(absent, absent[0].subscribed_at, absent=True)):
             self._forget(free)
 
     def pushed(self, task_id: str, payload: bytes) -> None:
@@ -512,7 +512,7 @@ class Reader:
         if self._subscription is None:
             return
         self._subscription = None
-        self._looks = 0
+        self._unconfirmed = 0
         self._gone.set_result(error)
         now = self._loop.time()
         for task_id, task in self._subscribed.items():
@@ -542,7 +542,7 @@ class Reader:
                     subscription.abort()
                 failures = 0 if self._loop.time() > began + _LOST_TWICE_WITHIN else failures + 1
                 if error.refused or self._loop.time() < lost_at + _LOST_TWICE_WITHIN:
-                    away = _AWAY
+                    away = _PUSH_RETRY_AFTER
                 lost_at = self._loop.time()
                 self._note_loss(error, is_first=error.refused)
             except TransportError as error:

@@ -125,7 +125,7 @@ class Schedule:
         At once if it is not pushed; if it is, after a moment in which most of them come by push, or sooner if that is
         planned; and as a safety net only, if it was read since it is pushed.
         """
-        task.pushed = pushed
+        task.is_pushed = pushed
         if task.due is not None:
             task.is_first_read = False
             task.pause = self._poll_max if looked else self._poll_min
@@ -167,7 +167,7 @@ class Schedule:
             if task.due != math.inf:  # Gone, or planned anew while it was being read.
                 continue
             longest = self._poll_max
-            if task.pushed:
+            if task.is_pushed:
                 task.pause = max(task.pause, self._poll_max)
                 longest *= PUSHED_LONGER
             if task.is_first_read:
@@ -192,7 +192,7 @@ class Schedule:
         pace = min(PACE, self._poll_max)
         due = math.ceil(now / pace + 1) * pace  # The same for all that are pulled forward meanwhile: one read for many.
         for task in itertools.islice(self._tasks, min(2 * count + _HEAD, MOST_PULLED)):
-            if task.pushed or task.due is None:
+            if task.is_pushed or task.due is None:
                 continue
             task.pause = min(task.pause, pace)
             if due < task.due < math.inf:

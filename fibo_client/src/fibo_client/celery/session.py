@@ -362,7 +362,7 @@ class Session:
         now = asyncio.get_running_loop().time()
         if abandoned and now < job.last_deadline and self.config.revoke_on_cancel:
             # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
-            spared = job.unknown if job.error is not None else ()
+            spared = job.maybe_sent if job.error is not None else ()
             self.cleaner.revoke([task_id for task_id in abandoned if task_id not in spared])
         if job.keep_results:
             return

@@ -319,7 +319,7 @@ class MemorySubscription:
     def confirm(self, task_ids: Sequence[str], look: bool) -> None:
         """Say that these are subscribed to, and what is stored under them, if that is wanted."""
         if self.gone is None:
-            self._subscriber.looked(task_ids, [*map(self._memory.results.get, task_ids)] if look else None)
+            self._subscriber.subscribed(task_ids, [*map(self._memory.results.get, task_ids)] if look else None)
 
     def push(self, task_id: str, payload: bytes) -> None:
         """Tell of a result. A worker may do so from another client's event loop."""

@@ -25,7 +25,7 @@ class Subscriber(Protocol):
         """Take what was stored under an id just now."""
         ...
 
-    def looked(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
+    def subscribed(self, task_ids: Sequence[str], stored: Sequence[Stored] | None) -> None:
         """Learn that ids are subscribed to.
 
         Args:

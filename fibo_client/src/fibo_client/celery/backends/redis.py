@@ -226,11 +226,11 @@ class _Added:
         if isinstance(reply, hiredis.ReplyError):
             self._subscription.refused(reply)
         elif not self._reads:
-            self._subscriber.looked(self._task_ids, None)
+            self._subscriber.subscribed(self._task_ids, None)
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`. An error is dropped here: the ordinary read meets it, too, and reports it."""
-        self._subscriber.looked(self._task_ids, reply if isinstance(reply, list) else None)
+        self._subscriber.subscribed(self._task_ids, reply if isinstance(reply, list) else None)
 
     def set_exception(self, _: BaseException, /) -> None:
         """See `Owed`. The subscriber learns that the connection is gone."""
