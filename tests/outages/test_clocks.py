@@ -1,18 +1,31 @@
-"""The clock of the caller's machine is wrong.
+"""The clock of a machine is wrong: the caller's, or a worker's.
 
-The caller is a program of its own, under Debian's `faketime`, which shifts what the system says of the time.
+Each is a program of its own, under Debian's `faketime`, which shifts what the system says of the time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from support.outages import outage
 from support.programs import run
+from support.servers import TESTS
+from support.waiting import eventually
+
+from fibo_client.celery import CeleryClient
+from fibo_worker.dev import WorkerProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis
 
 pytestmark = pytest.mark.skipif(
     shutil.which("faketime") is None,
@@ -107,3 +120,68 @@ def test_a_countdown_that_is_over_already_is_none(witness, stock):
     witness.saw(name, took)
     assert (name, text) == ("the answer", "3")
     assert took < 8
+
+
+QUICK = {"FIBO_SOFT_TIME_LIMIT": "8", "FIBO_TIME_LIMIT": "9", "FIBO_VISIBILITY_TIMEOUT": "10"}
+"""With these, a worker looks for lost messages every second."""
+
+
+def shifted(url: str, shift: int, *, name: str, queue: str = "celery") -> WorkerProcess:
+    """A worker whose clock is shifted."""
+    done = run("faketime", "-f", "+0s", sys.executable, "-c", "import os; print(os.environ['LD_PRELOAD'])")
+    assert done.returncode == 0, done.stderr
+    env = {"PYTHONPATH": str(TESTS), **QUICK, "LD_PRELOAD": done.stdout.strip()}
+    env |= {"FAKETIME": f"{shift:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return WorkerProcess(url, app="support.poisoned", name=name, concurrency=3, queues=[queue], env=env, stop_timeout=0)
+
+
+def runs(log: Path) -> int:
+    return len(log.read_text().split()) if log.exists() else 0
+
+
+@pytest.mark.parametrize(("takes", "looks"), [(-600, 0), (0, 600), (600, 0), (0, -600)])
+@outage(
+    "The clocks of two workers differ by more than the visibility timeout, or that of a worker and of Redis do",
+    sees="the answer",
+    within="`timeout`",
+    submitted="yes; it runs once",
+    retry="not needed",
+)
+@pytest.mark.timeout(120)
+async def test_no_worker_takes_the_task_of_another_for_lost_by_a_wrong_clock(
+    witness, redis_server, tmp_path, takes, looks
+):
+    url, log = redis_server.fresh_url(), tmp_path / "log"
+    # The other one serves another queue, so that what it took for lost would come back to the first one, and be buried.
+    with shifted(url, takes, name="takes"), shifted(url, looks, name="looks", queue="other"):
+        async with CeleryClient(url) as celery:
+            handle = await celery.send_task("poison.count", (str(log), 3))
+            assert await witness.see(handle.get(timeout=50), deadline=50) == "done"
+    assert runs(log) == 1
+
+
+@outage(
+    "A worker whose clock is ahead is killed (SIGKILL) while its task runs",
+    sees="the answer",
+    within="the visibility timeout, and up to 10 s more",
+    submitted="yes; computed again",
+    retry="not needed",
+)
+@pytest.mark.timeout(120)
+async def test_the_task_of_a_lost_worker_comes_again_in_time_whatever_its_clock_was(witness, redis_server, tmp_path):
+    url, log = redis_server.fresh_url(), tmp_path / "log"
+    async with CeleryClient(url) as celery:
+        handle = await celery.send_task("poison.count", (str(log), 3))
+        with shifted(url, 600, name="lost") as worker, redis_server.client(url) as direct:
+            await eventually(log.exists)
+            (at_start,) = scores(direct)
+            await eventually(lambda: scores(direct) > [at_start])  # Only now has the worker renewed it.
+            os.killpg(worker.pid, signal.SIGKILL)
+        with shifted(url, 0, name="next"):
+            assert await witness.see(handle.get(timeout=50), deadline=50) == "done"
+    assert runs(log) == 2
+
+
+def scores(direct: redis.Redis) -> list[float]:
+    """The times at which the messages were renewed that workers have taken."""
+    return [score for _, score in direct.zrange("unacked_index", 0, -1, withscores=True)]

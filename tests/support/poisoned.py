@@ -4,6 +4,7 @@
 """
 
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def count(path, seconds):
     """Record the run, and take a while."""
     with Path(path).open("a") as log:
         log.write(f"{os.getpid()}\n")
-    time.sleep(seconds)  # Stands for work.
+    select.select([], [], [], seconds)  # Stands for work. time.sleep fails under faketime.
     return "done"
 
 
@@ -108,3 +109,20 @@ def poison_echo(state, value, **more):
 @control_command(name="poison_break")
 def poison_break(state):
     raise RuntimeError("no\nline of the log")
+
+
+@app.task(name="poison.kill_all")
+def kill_all(gate=None):
+    """Kill the whole worker: at once, or when there is a file of this name."""
+    while gate is not None and not Path(gate).exists():
+        time.sleep(0.01)
+    os.killpg(0, signal.SIGKILL)
+
+
+@app.task(name="poison.wait")
+def wait(log, gate):
+    """Record the run, and wait for a file of this name."""
+    count(log, 0)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return "done"

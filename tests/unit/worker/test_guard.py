@@ -191,6 +191,7 @@ def test_lost_messages_are_looked_for_often_whatever_the_app_says_of_the_transpo
                 "visibility_timeout": 30,
                 "unacked_restore_interval": 3.0,
                 "unacked_restore_throttle": 1,
+                "unacked_mutex_expire": 3.0,
             }.items()
         )
     app.conf.broker_transport_options = {"unacked_restore_interval": 1}

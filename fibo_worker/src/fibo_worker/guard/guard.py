@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from fibo_worker.guard.metrics import Metrics
+from fibo_worker.guard.started import StartMarks
 
 if TYPE_CHECKING:
     from fibo_worker.guard.connections import BoundedChannel
@@ -25,6 +26,7 @@ class Guard:
     Attributes:
         settings: The settings of the protections.
         without: The names of the protections that the app goes without.
+        started: Marks the deliveries whose task has started.
         metrics: Counts what happens. The no-op metrics, while no worker serves any.
         dead_letters: The dead letters that Redis refuses at the moment.
         serving: Whether this process, or the one that made it, is a worker.
@@ -35,6 +37,7 @@ class Guard:
     def __init__(self, settings: GuardSettings, without: frozenset[str]) -> None:
         self.settings: Final = settings
         self.without: Final = without
+        self.started: Final = StartMarks()
         self.metrics = Metrics()
         self.serving = False
         self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from kombu.utils.imports import symbol_by_name
 
-from fibo_worker.guard import connections, protections, rlimit
+from fibo_worker.guard import connections, protections, rlimit, started
 from fibo_worker.guard.consumer import guarded_consumer
 from fibo_worker.guard.guard import Guard
 from fibo_worker.guard.mailbox import guarded_control
@@ -65,6 +65,8 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
     _set_defaults(app)
     if "memory-limit" not in without:
         rlimit.limit_memory(app)
+    if "loss-limit" not in without:
+        started.mark_when_started()
     if settings.metrics_port is not None:
         from fibo_worker.guard import prometheus
 

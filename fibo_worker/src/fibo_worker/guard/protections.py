@@ -84,7 +84,15 @@ _ALL: Final = (
         against="a task that kills its process, or its worker, is run again without end",
         hooks=(
             *_RECEIVING,
-            *_redis("Channel._do_restore_message", "QoS.reject", "QoS.restore_visible"),
+            *_redis(
+                "Channel._do_restore_message",
+                "QoS.reject",
+                "QoS.restore_visible",
+                "QoS.restore_by_tag",
+                "QoS._remove_from_indices",
+                "QoS.visibility_timeout",
+            ),
+            "celery.signals:task_prerun",
             "celery.worker.request:Request.on_failure",
             "celery.worker.consumer:Consumer.update_strategies",
         ),

@@ -21,7 +21,7 @@ from celery.states import FAILURE
 from kombu.connection import Connection
 from kombu.transport.redis import Channel, QoS, Transport
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 
 from fibo_worker.guard.connections import (
     TEMPORARY_ERRORS,
@@ -33,6 +33,8 @@ from fibo_worker.guard.connections import (
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.guard.guard import BUFFER_SIZE
 from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
+from fibo_worker.guard.server_clock import ServerClock
+from fibo_worker.guard.started import mark_key
 from fibo_worker.guard.validation import Validation, validate, validate_broadcast
 
 if TYPE_CHECKING:
@@ -48,28 +50,44 @@ _REPLY_SUFFIX: Final = ".reply.celery.pidbox"
 
 
 class _LossCountingQoS(QoS):
-    """Counts in each message how often it was lost. A requeue, or a restore at shutdown, does not count."""
+    """Counts in each message how often it was lost after its task had started, by the clock of the Redis server.
+
+    A requeue, or a restore at shutdown, does not count.
+    """
 
     losing: bool = False
-    """Whether the messages that are being restored were lost."""
+    """Whether the message that is being restored was lost."""
     last_unacked: str | None = None
     """The delivery tag that was last written to Redis's unacked messages."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._clock = ServerClock()
         self._lost: set[str] = set()
+        self._sweeping = False
+        """Whether messages are being restored whose worker has not renewed them."""
         self._unsettled: dict[str, Callable[[], None]] = {}
         """By delivery tag, the acknowledgements and rejections that Redis refused."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        super().append(message, delivery_tag)
+        # Kombu's own, but for the time: by this machine's clock, other workers could take the message for lost.
+        info = message.delivery_info
+        with self.channel.conn_or_acquire() as client, client.pipeline() as pipe:
+            pipe.zadd(self.unacked_index_key, {delivery_tag: self._clock.now(client)})
+            pipe.hset(
+                self.unacked_key,
+                delivery_tag,
+                dumps([message._raw, info["exchange"], info["routing_key"]]),  # noqa: SLF001 # as kombu stores it
+            )
+            pipe.execute()
+        super(QoS, self).append(message, delivery_tag)
         self.last_unacked = delivery_tag
 
     def ack(self, delivery_tag: str) -> None:
         self._settle(delivery_tag, partial(super().ack, delivery_tag))
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        self._settle(delivery_tag, partial(self._reject, delivery_tag, requeue))
+        self._settle(delivery_tag, partial(super().reject, delivery_tag, requeue=requeue))
 
     def settle_late(self) -> None:
         """Retry the acknowledgements and rejections that Redis refused, until it refuses again."""
@@ -97,26 +115,38 @@ class _LossCountingQoS(QoS):
         """Mark a message as lost with its process, before Celery requeues it."""
         self._lost.add(delivery_tag)
 
-    def _reject(self, delivery_tag: str, requeue: bool) -> None:
-        self.losing = delivery_tag in self._lost
-        try:
-            super().reject(delivery_tag, requeue=requeue)
-            self._lost.discard(delivery_tag)
-        finally:
-            self.losing = False
-
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 1) -> None:
-        # This worker's own messages are not lost, even if they wait long for their ETA or run long. Renew them.
-        unacked = [tag for tag in list(self._delivered) if tag not in self._dirty]
-        if unacked and self.channel.guard.has("renewal"):
-            with self.channel.conn_or_acquire() as client:
-                client.zadd(self.unacked_index_key, dict.fromkeys(unacked, time()), xx=True)
-        self.losing = True
+        with self.channel.conn_or_acquire() as client:
+            now = self._clock.ask(client)
+            # This worker's own messages are not lost, even if they wait long for their ETA or run long. Renew them.
+            unacked = [tag for tag in list(self._delivered) if tag not in self._dirty]
+            if unacked and self.channel.guard.has("renewal"):
+                client.zadd(self.unacked_index_key, dict.fromkeys(unacked, now), xx=True)
+        # Kombu subtracts this from this machine's time.
+        self.visibility_timeout = self.channel.visibility_timeout + time() - now
+        self._sweeping = True
         try:
             # Kombu 5.5 and 5.6 pass no interval. Their own default restores at every tenth call only.
             super().restore_visible(start, num, interval)
         finally:
-            self.losing = False
+            self._sweeping = False
+
+    def restore_by_tag(self, tag: bytes | str, client: Any = None, leftmost: bool = False) -> None:
+        delivery_tag = bytes_to_str(tag)
+        with self.channel.conn_or_acquire(client) as client:
+            self.losing = delivery_tag in self._lost or (self._sweeping and self._has_started(delivery_tag, client))
+            try:
+                super().restore_by_tag(delivery_tag, client, leftmost)
+            finally:
+                self.losing = False
+        self._lost.discard(delivery_tag)
+
+    def _has_started(self, delivery_tag: str, client: Any) -> bool:
+        # Kombu's client adds the prefix to the keys of some commands; GET is not among them.
+        return client.get(self.channel.global_keyprefix + mark_key(self.unacked_key, delivery_tag)) is not None
+
+    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
+        return super()._remove_from_indices(delivery_tag, pipe).delete(mark_key(self.unacked_key, delivery_tag))
 
 
 class _ValidatingChannel(BoundedChannel):
@@ -380,10 +410,13 @@ class _ValidatingConnection(BoundedConnection):
         if issubclass(self.get_transport_cls(), Transport):
             given = self.transport_options or {}
             timeout = given.get("visibility_timeout", Channel.visibility_timeout)
+            interval = min(10.0, timeout / 10)
             self.transport_options = {
                 # By default, kombu looks for lost tasks only every tenth time, that is every 100 seconds.
-                "unacked_restore_interval": min(10.0, timeout / 10),
+                "unacked_restore_interval": interval,
                 "unacked_restore_throttle": 1,
+                # A worker that is killed while it looks keeps the others from looking for so long: by default, 300 s.
+                "unacked_mutex_expire": interval,
                 **given,
             }
 
