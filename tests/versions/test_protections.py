@@ -320,3 +320,16 @@ def test_a_protected_worker_withstands_the_fault(workers, tmp_path, name):
 def test_stock_does_not(server, tmp_path, version, name):
     with opened(Workers(version, "prefork", server), "stock", name, tmp_path) as shop:
         assert not FAULTS[name](shop)
+
+
+def test_the_processes_of_a_pool_that_does_not_fork_are_protected_too(server, tmp_path):
+    workers, url = Workers("5.7", "prefork", server), server.fresh_url()
+    with (
+        workers.start(url, "guarded", {"worker_pool_start_method": "spawn"}, "spawned") as process,
+        server.client(url) as direct,
+        celery_client(url) as celery,
+    ):
+        shop = Shop(workers, True, url, direct, celery, tmp_path, process)
+        # They start from nothing, which takes them long, and until then none takes a task.
+        assert shop.answer(shop.send("add", 2, 3), timeout=4 * SOON)
+        assert greedy_task(shop)

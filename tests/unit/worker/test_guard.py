@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import pickle
 import pkgutil
 import re
 import types
@@ -84,12 +85,12 @@ def requests(app):
     return {name: task.Request for name, task in app.tasks.items()}
 
 
-def test_it_returns_the_same_app_with_one_object_more(made):
+def test_it_returns_the_same_app_with_one_object_more_beside_how_it_is_pickled(made):
     app, settings = made(), GuardSettings(max_memory=100)
     before = set(vars(app))
 
     assert protect(app, settings=settings) is app
-    assert set(vars(app)) - before == {"fibo_guard"}
+    assert set(vars(app)) - before == {"fibo_guard", "__reduce__"}
     assert app.fibo_guard.settings is settings
 
 
@@ -196,6 +197,20 @@ def test_lost_messages_are_looked_for_often_whatever_the_app_says_of_the_transpo
         )
     app.conf.broker_transport_options = {"unacked_restore_interval": 1}
     assert app.connection_for_read().transport_options["unacked_restore_interval"] == 1
+
+
+def test_an_app_that_is_handed_to_another_process_is_protected_there(made):
+    app = protect(made(amqp=OwnAMQP), settings=GuardSettings(max_memory=321), without={"validation"})
+    app.conf.task_time_limit = 7
+    again = pickle.loads(pickle.dumps(app))
+
+    assert again is not app
+    assert isinstance(again.amqp, OwnAMQP)
+    assert issubclass(again.connection_for_read().get_transport_cls().Channel, _ValidatingChannel)
+    assert (again.fibo_guard.settings, again.fibo_guard.without) == (app.fibo_guard.settings, {"validation"})
+    assert (again.conf.task_time_limit, again.conf.worker_max_memory_per_child) == (7, 321 * 1024 // 4)
+    assert again.conf.broker_url == app.conf.broker_url
+    again.close()
 
 
 def test_a_second_protection_is_refused(made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -58,6 +59,7 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
     if settings is None:
         settings = GuardSettings.from_env(os.environ)
     app.fibo_guard = Guard(settings, without)
+    app.__reduce__ = partial(_reduce, app, app.amqp_cls, app.control_cls)
     app.amqp_cls = guarded_amqp(symbol_by_name(app.amqp_cls))
     if app.fibo_guard.has("remote-control"):
         app.control_cls = guarded_control(symbol_by_name(app.control_cls))
@@ -71,6 +73,25 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
         from fibo_worker.guard import prometheus
 
         prometheus.expose(app)
+    return app
+
+
+def _reduce(app: Celery, amqp_cls: Any, control_cls: Any) -> tuple[Any, ...]:
+    """Pickle an app for a process of the pool that is not forked, where it is protected once more."""
+    guarded = app.amqp_cls, app.control_cls
+    app.amqp_cls, app.control_cls = amqp_cls, control_cls  # Pickle finds these, but not what is made of them.
+    try:
+        reduced = type(app).__reduce__(app)  # type: ignore[call-arg] # Celery has no types
+    finally:
+        app.amqp_cls, app.control_cls = guarded
+    return _remake, (reduced, app.fibo_guard.settings, app.fibo_guard.without, app.fibo_guard.serving)
+
+
+def _remake(reduced: tuple[Any, ...], settings: GuardSettings, without: frozenset[str], serving: bool) -> Celery:
+    make, arguments = reduced
+    app = protect(make(*arguments), settings=settings, without=without)
+    if serving and app.fibo_guard.has("lost-connections"):
+        connections.start_worker(app)
     return app
 
 
