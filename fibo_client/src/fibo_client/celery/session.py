@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-import enum
 import math
-import os
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -24,6 +22,7 @@ from fibo_client.celery.cleaner import Cleaner
 from fibo_client.celery.config import EXPIRY_MARGIN
 from fibo_client.celery.encoder import Encoder
 from fibo_client.celery.jobs import Job
+from fibo_client.celery.lifetime import Lifetime
 from fibo_client.celery.outcome import Facts, outage_hint
 from fibo_client.celery.pending import Wait
 from fibo_client.celery.protocol.jsontypes import JSONCodec
@@ -36,7 +35,7 @@ from fibo_client.errors import ClientStateError, ConfigError, ReadError, TooMany
 from fibo_client.telemetry.tracer import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
@@ -46,20 +45,9 @@ if TYPE_CHECKING:
     from fibo_client.telemetry.tracer import SendSpan, Tracer
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
-_LOOP_CLOSED: Final = (
-    "the event loop that this client was opened on has been closed; open another client, and close it before its loop "
-    "(each asyncio.run() has a loop of its own: do everything in one)"
-)
-
 
 KEEP_ALIVE: Final = 2.5
 """Seconds between two looks at whether connections are well, while somebody waits."""
-
-
-class _State(enum.Enum):
-    UNOPENED = "not opened yet"
-    OPENED = "open already"
-    CLOSED = "closed"
 
 
 class Session:
@@ -82,10 +70,10 @@ class Session:
         self._probe = WorkerProbe(broker)
         self._reader = Reader(backend, config, self._probe.ask, types)
         self._publisher = Publisher(broker, self._reader)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._keep_alive_timer = Timer(self._keep_alive)
-        self._pid = 0
-        self._state = _State.UNOPENED
+        self._lifetime = Lifetime()
+        self.check: Callable[[], asyncio.AbstractEventLoop] = self._lifetime.check
+        """See `Lifetime.check`."""
         self._closing: asyncio.Task[None] | None = None
         self._owned: weakref.WeakSet[Job] = weakref.WeakSet()
 
@@ -95,19 +83,7 @@ class Session:
         Raises:
             ClientStateError: It was opened before.
         """
-        if self._state is not _State.UNOPENED:
-            if self._state is _State.OPENED:
-                self.check()  # It may be open elsewhere.
-            advice = "use it as it is" if self._state is _State.OPENED else "make a new one"
-            raise ClientStateError(f"this client is {self._state.value}, and can be opened once only; {advice}")
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise ClientStateError(
-                "no asyncio event loop runs here, and the client needs one; trio will not do"
-            ) from None
-        self._pid = os.getpid()
-        self._state = _State.OPENED
+        self._lifetime.open()
         self._publisher.start()
         self._reader.start()
         self.cleaner.start()
@@ -120,20 +96,11 @@ class Session:
         Raises:
             ClientStateError: It runs on another event loop.
         """
-        if self._forked:
-            self._state = _State.CLOSED
-            return
-        if self._state is _State.OPENED and self._loop is not None:
-            if self._loop.is_closed():
-                raise ClientStateError(_LOOP_CLOSED)
-            if asyncio.get_running_loop() is not self._loop:
-                raise ClientStateError("this client was opened on another event loop; close it there")
-            self._state = _State.CLOSED
+        if self._lifetime.close():
             self._closing = asyncio.create_task(
                 self._close(), name="fibo_client.closing", context=contextvars.Context()
             )
-        self._state = _State.CLOSED
-        if self._closing is not None and not self._closing.done():
+        if self._closing is not None and not self._closing.done() and not self._lifetime.is_forked:
             # Closing goes on although its caller is cancelled; a caller whose scope has expired still waits.
             with anyio.CancelScope(shield=True):
                 await asyncio.shield(self._closing)
@@ -158,48 +125,6 @@ class Session:
         await self.cleaner.aclose(self.config.io_timeout)
         await self.broker.aclose()
         await self.backend.aclose()
-
-    @property
-    def _forked(self) -> bool:
-        return self._state is not _State.UNOPENED and self._pid != os.getpid()
-
-    def check(self) -> asyncio.AbstractEventLoop:
-        """Check that the client can be used here and now.
-
-        Returns:
-            The event loop that it runs on.
-
-        Raises:
-            ClientStateError: It is not open, runs on another event loop, or is a forked copy of the parent's.
-        """
-        loop = self._loop
-        try:
-            is_here = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            is_here = False
-        if loop is None or not is_here or self._state is not _State.OPENED or self._pid != os.getpid():
-            self._refuse()
-        return loop
-
-    def _refuse(self) -> NoReturn:
-        """Say why the client cannot be used here and now."""
-        if self._forked:
-            # Before the loop is looked at: the copy of a loop that was running is not running in the child.
-            raise ClientStateError(
-                "this client was opened before this process was forked, and is the parent's; open one in each process"
-            )
-        if self._state is not _State.OPENED or self._loop is None:
-            advice = (
-                "use it inside `async with`, or await its open() first"
-                if self._state is _State.UNOPENED
-                else "make a new one: it cannot reopen"
-            )
-            raise ClientStateError(f"this client is {self._state.value}; {advice}")
-        if self._loop.is_closed():
-            raise ClientStateError(_LOOP_CLOSED)
-        raise ClientStateError(
-            "this client was opened on another event loop; open one client on each loop that uses it"
-        )
 
     def queue_of(self, task_id: str) -> str | None:
         """Tell which queue a task was sent to. The last thousand that this client sent are remembered.
@@ -541,7 +466,7 @@ class Session:
         )
 
     def __del__(self) -> None:
-        if self._state is _State.OPENED and not self._forked:
+        if self._lifetime.was_left_open:
             warnings.warn(
                 "a fibo_client client was not closed; use `async with`, or await its aclose()",
                 ResourceWarning,
