@@ -222,7 +222,7 @@ def test_the_environment_of_the_unit_has_settings_that_the_worker_takes():
     settings_from(dict(line.split("=", 1) for line in lines if line and not line.startswith("#")))
 
 
-def test_the_compose_file_starts_workers_with_settings_and_arguments_that_they_take():
+def test_the_compose_file_starts_workers_with_settings_and_arguments_that_they_take(tmp_path):
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     worker = compose["services"]["worker"]
     settings_from(worker["environment"])
@@ -232,9 +232,15 @@ def test_the_compose_file_starts_workers_with_settings_and_arguments_that_they_t
     # To serve metrics takes what the image installs.
     assert "FIBO_METRICS_PORT" in worker["environment"]
     assert "/src/fibo_worker[metrics]" in (DEPLOY / "Dockerfile").read_text()
-    program, *arguments = worker["healthcheck"]["test"][1].split()
-    assert program == "fibo-worker"
-    assert run(sys.executable, "-m", "fibo_worker", *arguments, "--help").returncode == 0
+    kind, check = worker["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    assert "FIBO_READINESS_FILE" in worker["environment"]
+    (old := tmp_path / "old").touch()
+    os.utime(old, (0, 0))
+    (new := tmp_path / "new").touch()
+    for file, status in ((old, 1), (tmp_path / "missing", 1), (new, 0)):
+        command = ["env", f"FIBO_READINESS_FILE={file}", "sh", "-c", check.replace("$$", "$")]
+        assert run(*command).returncode == status
     assert int(worker["stop_grace_period"].removesuffix("s")) > WorkerSettings().time_limit
     context = (DEPLOY / worker["build"]["context"]).resolve()
     assert context == ROOT

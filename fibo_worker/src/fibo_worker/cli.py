@@ -74,6 +74,11 @@ main.add_command(dead)
     metavar="ADDRESS",
     help="The address of this machine to serve them on. [default: FIBO_METRICS_HOST, else 127.0.0.1]",
 )
+@click.option(
+    "--readiness-file",
+    metavar="PATH",
+    help="Touch this file every second while tasks are taken. [default: FIBO_READINESS_FILE, else none]",
+)
 @click.argument("arguments", metavar="[-- CELERY_ARGUMENTS...]", nargs=-1, type=click.UNPROCESSED)
 def start(
     concurrency: int | None,
@@ -82,6 +87,7 @@ def start(
     hostname: str | None,
     metrics_port: int | None,
     metrics_host: str | None,
+    readiness_file: str | None,
     arguments: tuple[str, ...],
 ) -> None:
     """Start a worker, on the Redis of CELERY_BROKER_URL.
@@ -97,7 +103,11 @@ def start(
     """
     # Celery's command also reads these two, and prefers them to CELERY_BROKER_URL.
     env = {name: value for name, value in os.environ.items() if name not in ("BROKER_URL", "RESULT_BACKEND")}
-    for variable, given in (("FIBO_METRICS_PORT", metrics_port), ("FIBO_METRICS_HOST", metrics_host)):
+    for variable, given in (
+        ("FIBO_METRICS_PORT", metrics_port),
+        ("FIBO_METRICS_HOST", metrics_host),
+        ("FIBO_READINESS_FILE", readiness_file),
+    ):
         if given is not None:
             env[variable] = str(given)
     settings = _settings(env)  # a wrong variable gives one line here, but a traceback in Celery
@@ -204,14 +214,34 @@ def demo(batch: int, timeout: float, numbers: tuple[str, ...]) -> None:
     help="Seconds to wait for an answer.",
 )
 @click.option("-n", "--hostname", metavar="NODE", help="The node that must answer, such as celery@web1. [default: any]")
-def health(timeout: float, hostname: str | None) -> None:
+@click.option(
+    "--file",
+    "path",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value="",
+    help="Ask nobody, but look at the readiness file of a worker on this machine. [default: FIBO_READINESS_FILE]",
+)
+@click.option(
+    "--max-age",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    default=30.0,
+    show_default=True,
+    help="The most seconds since the worker touched its readiness file.",
+)
+def health(timeout: float, hostname: str | None, path: str | None, max_age: float) -> None:
     """Exit with status 0 if a worker answers, else with 1.
 
     \b
     Examples:
       fibo-worker health
       fibo-worker health --timeout 10 --hostname celery@web1
+      fibo-worker health --file /run/fibo/ready
     """
+    if path is not None:
+        _check_file(path or os.environ.get("FIBO_READINESS_FILE"), max_age)
+        return
     settings = _settings()  # before the app is imported, which reads the variables, too
 
     import faulthandler
@@ -227,6 +257,16 @@ def health(timeout: float, hostname: str | None) -> None:
     except UnhealthyError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{', '.join(nodes)} answered")
+
+
+def _check_file(path: str | None, max_age: float) -> None:
+    if not path:
+        raise click.UsageError("--file needs a path, or FIBO_READINESS_FILE")
+    from fibo_worker.readiness import ReadinessFile
+
+    if problem := ReadinessFile(path).problem(max_age=max_age):
+        raise click.ClickException(problem)
+    click.echo("the worker takes tasks")
 
 
 def _settings(env: Mapping[str, str] | None = None) -> WorkerSettings:

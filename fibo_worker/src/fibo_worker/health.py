@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from celery.app.control import Control
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
+from kombu.pidbox import Mailbox
 
 from fibo_worker.app import create_app
+from fibo_worker.readiness import ReadinessFile
 
 if TYPE_CHECKING:
     from kombu.connection import Connection
@@ -15,6 +20,28 @@ if TYPE_CHECKING:
     from fibo_worker.settings import WorkerSettings
 
 __all__ = ["UnhealthyError", "check"]
+
+
+class _Mailbox(Mailbox):
+    """Has the replies sent to a queue by its name.
+
+    By default, Celery binds that queue to an exchange. If this process is killed, the binding stays in Redis.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.reply_exchange = Exchange("", type="direct")
+
+    @property
+    def oid(self) -> str:
+        return f"{super().oid}.reply.celery.pidbox"
+
+    def get_reply_queue(self) -> Queue:
+        return Queue(self.oid, exchange=self.reply_exchange, routing_key=self.oid, durable=False, auto_delete=True)
+
+
+class _Control(Control):
+    Mailbox = _Mailbox
 
 
 class UnhealthyError(Exception):
@@ -47,6 +74,7 @@ def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = 
         UnhealthyError: The broker cannot be reached, or no worker answered.
     """
     app = create_app(settings)
+    app.control_cls = _Control
     app.conf.broker_transport_options |= {"socket_connect_timeout": timeout, "socket_timeout": timeout}
     deadline = time.monotonic() + timeout
     with app.connection_for_read() as connection:
@@ -62,6 +90,8 @@ def check(settings: WorkerSettings, *, timeout: float = 3.0, node: str | None = 
         except (OperationalError, OSError, *connection.connection_errors) as error:
             raise UnhealthyError(f"the broker {url} cannot be reached: {error} {HINT}") from error
     if not replies:
+        if settings.readiness_file and (problem := ReadinessFile(settings.readiness_file).problem(max_age=math.inf)):
+            raise UnhealthyError(problem)
         who = "no worker" if node is None else f"no worker named {node}"
         raise UnhealthyError(
             f"the broker {url} can be reached, but {who} answered in {timeout:g} seconds. "

@@ -16,6 +16,7 @@
 | `FIBO_MASTER_NAME`        | none                       | the Sentinels' name for the master           |
 | `FIBO_METRICS_PORT`       | none                       | where metrics are served for Prometheus      |
 | `FIBO_METRICS_HOST`       | `127.0.0.1`                | the address of this machine for that         |
+| `FIBO_READINESS_FILE`     | none                       | touched every second while tasks are taken   |
 
 The soft time limit must be less than the time limit, and the visibility timeout more. All workers on one broker need
 the same visibility timeout.

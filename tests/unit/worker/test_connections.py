@@ -53,6 +53,13 @@ def test_connections_for_sending_and_clones_are_bounded_too(made):
         assert connection.transport_options["socket_timeout"] == 7
 
 
+def test_connections_of_the_pool_are_guarded_too(made):
+    app = made()
+    pooled, plain = app.pool.new(), app.connection_for_write()
+    assert pooled.transport_options == plain.transport_options
+    assert pooled.get_transport_cls() is plain.get_transport_cls()
+
+
 def test_what_an_app_says_itself_wins(made):
     app = made(
         broker_transport_options={"socket_timeout": 90, "socket_keepalive": False},

@@ -250,9 +250,8 @@ class BoundedChannel(Channel):
                 raise
             raise RefusedError(str(error)) from error
         except redis.TimeoutError:
-            for reference in self.guard.channels.valuerefs():  # a list: threads may add to it
-                if channel := reference():
-                    channel.drop_idle_connections()
+            for channel in self.guard.open_channels():
+                channel.drop_idle_connections()
             raise
 
     def wrong_keys(self, queues: Iterable[str]) -> list[str]:

@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.worker.consumer import Consumer
 from kombu.utils.imports import symbol_by_name
 
 from fibo_worker.guard.refusals import PatientConsumer
 from fibo_worker.guard.requests import guarded_request
+from fibo_worker.readiness import INTERVAL
+
+if TYPE_CHECKING:
+    from fibo_worker.guard.guard import Guard
 
 __all__ = ["guarded_consumer"]
 
 
 class _GuardedConsumer(PatientConsumer):
-    """Guards the requests of all tasks, whatever their base classes and their own ``Request`` are."""
+    """Guards the requests of all tasks, whatever their base classes and their own ``Request`` are.
+
+    Keeps the readiness file, too.
+    """
+
+    _touches: Any = None
 
     def update_strategies(self) -> None:
         for task in self.app.tasks.values():
             task.Request = guarded_request(symbol_by_name(task.Request))
         super().update_strategies()
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        if self.app.fibo_guard.readiness is None:
+            return
+        if self._touches is not None:  # Before 5.7, Celery leaves the timers of a connection that was lost.
+            self._touches.cancel()
+        self._touches = hub.call_repeatedly(INTERVAL, self._touch)
+
+    def _touch(self) -> None:
+        guard: Guard = self.app.fibo_guard
+        overdue = any(channel.overdue() for channel in guard.open_channels())
+        if guard.readiness is not None and self.connection and not overdue:
+            guard.readiness.touch()
+
+    def stop(self) -> None:
+        if self._touches is not None:
+            self._touches.cancel()
+        if (readiness := self.app.fibo_guard.readiness) is not None:
+            readiness.stop()
+        super().stop()
 
 
 @cache

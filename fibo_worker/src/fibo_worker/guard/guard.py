@@ -8,8 +8,11 @@ from weakref import WeakValueDictionary
 
 from fibo_worker.guard.metrics import Metrics
 from fibo_worker.guard.started import StartMarks
+from fibo_worker.readiness import ReadinessFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fibo_worker.guard.connections import BoundedChannel
     from fibo_worker.guard.dead_letters import DeadLetter
     from fibo_worker.guard.settings import GuardSettings
@@ -30,6 +33,7 @@ class Guard:
         metrics: Counts what happens. The no-op metrics, while no worker serves any.
         dead_letters: The dead letters that Redis refuses at the moment.
         serving: Whether this process, or the one that made it, is a worker.
+        readiness: The readiness file, if there is one.
         channels: The channels of this process, by their ids.
         popped: The messages, each with its key, that were popped, but that Redis did not record as taken.
     """
@@ -40,9 +44,14 @@ class Guard:
         self.started: Final = StartMarks()
         self.metrics = Metrics()
         self.serving = False
+        self.readiness: Final = ReadinessFile(settings.readiness_file) if settings.readiness_file else None
         self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()
         self.dead_letters: Final[deque[DeadLetter]] = deque(maxlen=BUFFER_SIZE)
         self.popped: Final[deque[tuple[str, bytes]]] = deque(maxlen=BUFFER_SIZE)
+
+    def open_channels(self) -> Iterator[BoundedChannel]:
+        """Yield the channels of this process, to which other threads may add some."""
+        return filter(None, (reference() for reference in self.channels.valuerefs()))
 
     def has(self, protection: str) -> bool:
         """Tell whether the app has a protection."""

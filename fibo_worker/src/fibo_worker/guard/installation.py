@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,9 @@ class _Start(bootsteps.Step):
         protections.check_start(worker.app, worker.app.fibo_guard.without)
         if worker.app.fibo_guard.has("lost-connections"):
             connections.start_worker(worker.app)
+        if (readiness := worker.app.fibo_guard.readiness) is not None:
+            # At the very end, after the pool's. The processes of the pool end without it.
+            atexit.register(readiness.remove)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))
 
 

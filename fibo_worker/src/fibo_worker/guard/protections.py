@@ -122,7 +122,7 @@ _ALL: Final = (
         against="a command of remote control that is malformed, or asks for too much, stops the worker",
         hooks=(
             *_RECEIVING,
-            *_redis("Channel._receive_one", "Channel._handle_message"),
+            *_redis("Channel._receive_one", "Channel._handle_message", "Channel._put"),
             *(f"kombu.pidbox:Node.{name}" for name in ("handle_message", "dispatch", "handle", "reply")),
             "kombu.pidbox:Mailbox.node_cls",
             "celery.app.control:Control.Mailbox",
@@ -159,6 +159,8 @@ _ALL: Final = (
                 "MultiChannelPoller.maybe_check_subclient_health",
                 "Transport.register_with_event_loop",
             ),
+            "kombu.connection:Connection.Pool",
+            "kombu.connection:ConnectionPool.new",
             "celery.backends.redis:RedisBackend.ensure",
             "celery.backends.redis:SentinelBackend._transport_options",
         ),

@@ -43,6 +43,8 @@ class GuardSettings:
     than a quarter of that."""
     socket_timeout: int = 5
     """Seconds that Redis may take to accept a connection, or to answer. After that, the connection counts as lost."""
+    readiness_file: str | None = None
+    """The path of a file that the worker touches every second while it takes tasks. None is no file."""
     metrics_port: int | None = None
     """The port of the metrics for Prometheus. With None, the worker serves none."""
     metrics_host: str = "127.0.0.1"
@@ -80,6 +82,8 @@ class GuardSettings:
         }
         if port := env.get("FIBO_METRICS_PORT"):
             fields["metrics_port"] = _whole("FIBO_METRICS_PORT", port)
+        if path := env.get("FIBO_READINESS_FILE"):
+            fields["readiness_file"] = path
         if host := env.get("FIBO_METRICS_HOST"):
             fields["metrics_host"] = host
         return fields

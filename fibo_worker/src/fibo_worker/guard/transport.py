@@ -18,7 +18,7 @@ from billiard.exceptions import WorkerLostError
 from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 from celery.states import FAILURE
-from kombu.connection import Connection
+from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.transport.redis import Channel, QoS, Transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
@@ -47,6 +47,9 @@ _logger: Final = logging.getLogger(__name__)
 
 _REPLY_SUFFIX: Final = ".reply.celery.pidbox"
 """The suffix of the queues for replies to remote control."""
+
+_REPLY_TTL: Final = 300_000
+"""Milliseconds for which a reply to remote control is kept: as long as Celery keeps the question, by default."""
 
 
 class _LossCountingQoS(QoS):
@@ -260,6 +263,17 @@ class _ValidatingChannel(BoundedChannel):
             )
             self.qos.ack(self.qos.last_unacked)
 
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        if not queue.endswith(_REPLY_SUFFIX):
+            super()._put(queue, message, **kwargs)
+            return
+        # Whoever asked may have been killed, and would never read it.
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        with self.conn_or_acquire() as client, client.pipeline() as pipeline:
+            pipeline.lpush(key, dumps(message))
+            pipeline.pexpire(key, _REPLY_TTL)
+            pipeline.execute()
+
     def _requeue_popped(self) -> None:
         """Requeue the messages that were popped but not recorded as unacked, before popping more."""
         popped = self.guard.popped
@@ -420,8 +434,25 @@ class _ValidatingConnection(BoundedConnection):
                 **given,
             }
 
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:  # noqa: N802 - kombu's name
+        return _ValidatingPool(self, limit, **kwargs)
+
     def get_transport_cls(self) -> type:
         return _validating(super().get_transport_cls(), refusals=self.app.fibo_guard.has("refusals"))
+
+
+@cache
+def _pooled(found: type) -> type:
+    return type(found.__name__, (PooledConnection, found), {})
+
+
+class _ValidatingPool(ConnectionPool):
+    """A pool of validating connections, from which the replies to remote control, say, are sent."""
+
+    def new(self) -> Any:
+        # Kombu makes a connection of its own class here, whatever that of the pool's first connection is.
+        found: Any = type(self.connection)
+        return _pooled(found)(self, **dict(self.connection._info(resolve=False)))  # noqa: SLF001
 
 
 class _ValidatingAMQP(AMQP):
