@@ -22,7 +22,7 @@ NEWCOMERS := unit contract integration acceptance
 TIERS := $(NEWCOMERS) outages docs interop endurance typing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-bare test-all $(TIERS:%=test-%) test-versions test-pythons coverage check bench fuzz soak outages \
+.PHONY: help setup demo test test-bare test-all $(TIERS:%=test-%) test-versions test-pythons coverage check bench fuzz soak soak-workers outages \
 	docs docs-serve build check-dist clean
 
 help: ## Say what each target does
@@ -96,7 +96,10 @@ fuzz: $(STAMP) $(FUZZ_STAMP) ## Fuzz all that decodes, a minute each; FUZZ="--se
 	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 soak: $(STAMP) ## Do everything at once for five minutes, then 200 rounds while Redis kills the connections
-	@PYTHONPATH=tests $(BIN)/python -m soak
+	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
+
+soak-workers: $(STAMP) ## Kill, cut off and restart workers and Redis for ten minutes while clients call
+	@PYTHONPATH=tests $(BIN)/python -m soak_workers $(SOAK)
 
 outages: $(STAMP) ## Cause every outage of the contract, and write down in docs/explanation/outages.md what was seen
 	@$(BIN)/pytest --quiet tests/outages --write-outages --deselect tests/outages/test_page.py

@@ -8,10 +8,12 @@ import random
 import signal
 
 from support.outages import outage
-from support.servers import RedisServer
+from support.servers import TESTS, RedisServer
 from support.serving import ended, sooner_or_later, worker_of
+from support.waiting import eventually
 
 from fibo_client.celery import CeleryClient, Signature
+from fibo_worker.dev import WorkerProcess
 
 KILLS = 5
 TASKS = 200
@@ -49,3 +51,30 @@ async def test_a_worker_stays_whenever_redis_is_killed_while_tasks_end(witness):
                 async with CeleryClient(url) as client:
                     await sooner_or_later(lambda: client.call("fibo.fibonacci", (10,), timeout=1))
                 await ended(worker)
+
+
+@outage(
+    "Redis is killed (SIGKILL) while a task runs, and comes back with its data when the worker has ended the process",
+    sees="the answer",
+    within="the visibility timeout after it has come back, and the time of the task",
+    submitted="yes",
+    retry="not needed",
+    lost="nothing with `appendfsync always`; else what Redis had not yet written to disk",
+)
+async def test_a_task_whose_worker_lost_redis_runs_again_and_is_not_told_as_revoked(witness, tmp_path):
+    disk = {"dir": str(tmp_path), "appendonly": "yes", "appendfsync": "always"}
+    began = tmp_path / "began"
+    env = {"PYTHONPATH": str(TESTS), "SOAKING_BEGAN": str(began)}
+    with RedisServer(options=disk) as first:
+        port, url = first.port, first.url
+        with WorkerProcess(url, app="support.soaking", env=env, stop_timeout=20) as worker:
+            async with CeleryClient(url) as client:
+                call = client.call("soaking.add", (1, 2), {"seconds": 3.0}, timeout=60)
+                calling = asyncio.create_task(witness.see(call, deadline=60))
+                await eventually(began.exists)
+                first.stop()
+                # It ends what runs at the first try to connect that fails.
+                await eventually(lambda: "Cannot connect" in worker.log.read_text())
+                with RedisServer(port=port, options=disk):
+                    assert await calling == 3
+                    assert len(began.read_text().split()) == 2

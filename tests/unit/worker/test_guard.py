@@ -316,6 +316,6 @@ def test_every_method_of_celery_and_kombu_that_the_guard_replaces_is_a_hook_of_a
     }
     hooks = {hook.rpartition(".")[2] for each in PROTECTIONS.values() for hook in each.hooks}
 
-    # Where these are missing, no protection is: the first does nothing but keep kombu 5.7 from it, the second counts, and
-    # the third is for the readiness file.
+    # Where these are missing, no protection is: the first does nothing but keep kombu 5.7 from it, the second counts,
+    # and the third is for the readiness file.
     assert replaced - hooks == {"maybe_check_brpop_health", "on_timeout", "stop"}

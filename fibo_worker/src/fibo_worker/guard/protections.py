@@ -76,6 +76,7 @@ _ALL: Final = (
     Protection(
         name="cancellation",
         against="a task goes on after a lost connection, while another worker runs it, too",
+        hooks=("celery.worker.request:Request.cancel", "celery.worker.consumer:Consumer.update_strategies"),
         settings={"worker_cancel_long_running_tasks_on_connection_loss": True},
         pools=PREFORK,
     ),

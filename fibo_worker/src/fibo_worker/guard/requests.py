@@ -48,6 +48,14 @@ class _GuardedRequest(Request):
                 self._seconds = time.time() - self.time_start
             self._app.fibo_guard.metrics.task_ended(self.name, state, self._seconds)
 
+    def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
+        """Cancel the task as Celery does after a lost connection, so that it runs again."""
+        if self.time_start:
+            # Celery notes it only after the result backend, which may be gone as well, has taken a RETRY. Without the
+            # note, the end of the process is taken for a revocation: told to the caller, and never run again.
+            self._already_cancelled = True
+        super().cancel(pool, signal, **options)
+
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Handle a time limit as Celery does. Report the end of the task at the hard limit."""
         if not soft:
