@@ -126,3 +126,8 @@ def wait(log, gate):
     while not Path(gate).exists():
         time.sleep(0.01)
     return "done"
+
+
+@app.task(name="poison.raise")
+def raise_error(text):
+    raise ValueError(text)

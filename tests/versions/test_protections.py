@@ -260,6 +260,33 @@ def swallowed_connections(shop: Shop) -> bool:
     return False
 
 
+def generous_sender(shop: Shop) -> bool:
+    with shop.worker() as process:
+        sent = shop.celery.send_task("shop.wrap", (str(shop.notes),), time_limit=60, soft_time_limit=60)
+        answer = shop.answer(sent.id, process, timeout=10)
+        shop.end_packing()
+        return "TimeLimitExceeded" in str(answer) and shop.serves(process)
+
+
+def impatient_chord(shop: Shop) -> bool:
+    with shop.worker() as process:
+        callback = shop.celery.signature("shop.add", (1, 2))
+        arguments = {"interval": 0, "max_retries": None, "result": [[["never-sent", None], None]]}
+        sent = shop.celery.send_task("celery.chord_unlock", ("a-group", callback), arguments)
+        started = time.monotonic()
+        with contextlib.suppress(AssertionError):
+            until(lambda: process.log.read_text().count(f"celery.chord_unlock[{sent.id}] received") > 20, timeout=5)
+        return time.monotonic() - started > 4 and shop.serves(process)
+
+
+def forged_line(shop: Shop) -> bool:
+    with shop.worker() as process:
+        sent = shop.celery.send_task("shop.add", (2, 3), shadow="add\nforged line")
+        assert shop.answer(sent.id, process)
+        until(lambda: "succeeded" in process.log.read_text(), process.log.read_text)
+        return "\nforged line" not in process.log.read_text() and shop.serves(process)
+
+
 FAULTS: dict[str, Callable[[Shop], bool]] = {
     "validation": unreadable,
     "redelivery": killed_worker,
@@ -271,6 +298,9 @@ FAULTS: dict[str, Callable[[Shop], bool]] = {
     "task-errors": memory_error,
     "memory-limit": greedy_task,
     "lost-connections": swallowed_connections,
+    "time-limits": generous_sender,
+    "chord-polling": impatient_chord,
+    "log-lines": forged_line,
 }
 """By the name of the protection, a fault that a worker without it does not withstand."""
 

@@ -30,6 +30,7 @@ class Guard:
         settings: The settings of the protections.
         without: The names of the protections that the app goes without.
         started: Marks the deliveries whose task has started.
+        time_limits: The worker's hard and soft limit, in seconds, for a task without its own. None is no limit.
         metrics: Counts what happens. The no-op metrics, while no worker serves any.
         dead_letters: The dead letters that Redis refuses at the moment.
         serving: Whether this process, or the one that made it, is a worker.
@@ -43,6 +44,7 @@ class Guard:
         self.without: Final = without
         self.started: Final = StartMarks()
         self.metrics = Metrics()
+        self.time_limits: tuple[float | None, float | None] = (None, None)
         self.serving = False
         self.readiness: Final = ReadinessFile(settings.readiness_file) if settings.readiness_file else None
         self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()

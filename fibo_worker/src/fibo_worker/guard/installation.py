@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from kombu.utils.imports import symbol_by_name
 
-from fibo_worker.guard import connections, protections, rlimit, started
+from fibo_worker.guard import chords, connections, logs, protections, rlimit, started
 from fibo_worker.guard.consumer import guarded_consumer
 from fibo_worker.guard.guard import Guard
 from fibo_worker.guard.mailbox import guarded_control
@@ -37,7 +37,7 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
         settings: The settings of the protections. None reads the ``FIBO_*`` variables of the environment.
         without: The names of the protections to do without: ``validation``, ``redelivery``, ``cancellation``,
             ``loss-limit``, ``renewal``, ``refusals``, ``remote-control``, ``task-errors``, ``memory-limit``,
-            ``lost-connections``.
+            ``lost-connections``, ``time-limits``, ``chord-polling``, ``log-lines``.
 
     Returns:
         The same app.
@@ -109,6 +109,11 @@ class _Start(bootsteps.Step):
         if (readiness := worker.app.fibo_guard.readiness) is not None:
             # At the very end, after the pool's. The processes of the pool end without it.
             atexit.register(readiness.remove)
+        if worker.app.fibo_guard.has("log-lines"):
+            logs.escape_controls()
+        if worker.app.fibo_guard.has("chord-polling"):
+            chords.bound_polling(worker.app)  # before the pool's processes get their copies of the tasks
+        worker.app.fibo_guard.time_limits = (worker.time_limit, worker.soft_time_limit)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))
 
 

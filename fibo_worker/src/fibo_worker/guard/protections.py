@@ -167,6 +167,22 @@ _ALL: Final = (
         ),
         redis=True,
     ),
+    Protection(
+        name="time-limits",
+        against="a sender gives its task more time than the settings do",
+        hooks=("celery.worker.request:Request.time_limits", "celery.worker.consumer:Consumer.update_strategies"),
+        pools=PREFORK,
+    ),
+    Protection(
+        name="chord-polling",
+        against="one message has the worker ask without pause or end whether a chord is complete",
+        hooks=("celery.app.builtins:add_unlock_chord_task", "celery.app.task:Task.run"),
+    ),
+    Protection(
+        name="log-lines",
+        against="a sender writes lines of its own into the worker's log",
+        hooks=("celery.utils.log:ColorFormatter", "celery.app.log:TaskFormatter"),
+    ),
 )
 
 PROTECTIONS: Final[Mapping[str, Protection]] = {each.name: each for each in _ALL}

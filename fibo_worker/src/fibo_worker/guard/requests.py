@@ -32,6 +32,7 @@ class _GuardedRequest(Request):
     """A task that a worker has received. It can kill two processes of the pool at most, and never the worker itself."""
 
     on_success: Callable[..., Any]
+    time_limits: Any
     _seconds: float | None = None
     _ended = False
 
@@ -39,6 +40,13 @@ class _GuardedRequest(Request):
         # Celery makes a subclass for each task. Its on_success does not call super().
         super().__init_subclass__(**options)
         cls.on_success = _with_metrics(cls.on_success)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        guard: Guard = self._app.fibo_guard
+        if guard.has("time-limits"):
+            own = (self.task.time_limit, self.task.soft_time_limit)
+            self.time_limits = tuple(map(_lower_limit, self.time_limits, own, guard.time_limits))
 
     def report_end(self, state: str) -> None:
         """Report to the app's metrics that the task has ended in a state. Only the first report counts."""
@@ -103,6 +111,12 @@ class _GuardedRequest(Request):
         )
         self.acknowledge()
         self.send_event("task-failed", exception=repr(error), traceback=None)
+
+
+def _lower_limit(wanted: float | None, own: float | None, general: float | None) -> float | None:
+    """Return the limit for a task: the sender's, if it is no more than that of the task, or else of the worker."""
+    most = own or general
+    return min(wanted, most) if wanted and most else wanted or most
 
 
 def _with_metrics(on_success: Callable[..., Any]) -> Callable[..., Any]:

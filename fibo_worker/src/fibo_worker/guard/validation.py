@@ -13,6 +13,7 @@ import bz2
 import json
 import lzma
 import math
+import re
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,7 @@ MAX_DEPTH: Final = 100
 """The deepest nesting of lists and objects. CPython's own JSON parser and writer give up somewhat below 1,000."""
 
 _MAX_NAME: Final = 1024
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _MAX_CLOCK: Final = 2**53
 _JSON: Final = "application/json"
 _LZMA_MEMORY: Final = 128 * 1024 * 1024  # Twice what the highest preset needs; a hostile header may ask for 4 GiB.
@@ -219,6 +221,9 @@ def _check_headers(headers: Any) -> None:
             raise _InvalidError(f"its headers have no {field!r}; a message of Celery's protocol version 2 has")
         if _name(headers[field]) is None:
             raise _InvalidError(f"its header {field!r} is not a text of 1 to {_MAX_NAME} characters")
+        # They stand in every line of the log about the task, and in keys.
+        if _CONTROLS.search(headers[field]):
+            raise _InvalidError(f"its header {field!r} has control characters")
     for field in ("shadow", "root_id", "parent_id", "group"):
         value = headers.get(field)
         if value is not None and _name(value) is None and value != "":
