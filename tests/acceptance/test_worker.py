@@ -127,6 +127,18 @@ def test_a_worker_that_is_stopped_ends_the_task_that_runs_and_leaves_no_process_
     assert not log.parent.exists()
 
 
+def test_a_worker_with_a_limit_leaves_tasks_that_are_due_later_to_others(redis_server):
+    url, env = redis_server.fresh_url(), {"CELERY_WORKER_ETA_TASK_LIMIT": "4"}
+    with celery_client(url) as app, redis_server.client(url) as direct:
+        for _ in range(12):
+            app.send_task("fibo.fibonacci", (10,), countdown=600)
+        with WorkerProcess(url, env=env, stop_timeout=0):
+            until(lambda: direct.hlen("unacked") == 4)
+            with WorkerProcess(url, env=env, name="other", stop_timeout=0):
+                until(lambda: direct.hlen("unacked") == 8)
+                assert direct.llen("celery") == 4
+
+
 def test_a_worker_that_fails_to_start_shows_the_end_of_its_log(redis_server):
     with pytest.raises(StartError) as caught:
         WorkerProcess(redis_server.fresh_url(), env={"FIBO_MAX_N": "many"}).start()

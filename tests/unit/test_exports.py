@@ -129,7 +129,11 @@ def test_importing_the_guard_loads_neither_the_tasks_nor_what_they_need():
         "print(*sorted(name for name in sys.modules if name.startswith('fibo_worker.') and '.guard' not in name))"
     )
     done = run(sys.executable, "-W", "error", "-c", program)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "fibo_worker._version fibo_worker.tasks\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "fibo_worker._version fibo_worker.readiness fibo_worker.tasks\n",
+        "",
+    )
 
 
 def test_no_client_that_talks_to_the_double_loads_redis_py():

@@ -34,6 +34,7 @@ from celery.exceptions import ImproperlyConfigured
 from fibo_client.contract import DEFAULT_MAX_N
 from fibo_client.errors import ConfigError
 from fibo_worker.guard.settings import VARIABLES, GuardSettings
+from fibo_worker.passed import passed_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +80,8 @@ class WorkerSettings(GuardSettings):
     """How long Redis keeps a result."""
     master_name: str | None = None
     """The Sentinels' name for the master. ``sentinel://`` needs it, and uses it for tasks and results."""
+    celery: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """More of Celery's settings, by their names. They win, but for those that a protection of the guard needs."""
 
     def __post_init__(self) -> None:
         try:
@@ -134,7 +137,7 @@ class WorkerSettings(GuardSettings):
             fields["result_backend"] = backend
         if name := env.get("FIBO_MASTER_NAME"):
             fields["master_name"] = name
-        settings = cls(**fields)
+        settings = cls(**fields, celery=passed_settings(env))
         if write := env.get("CELERY_BROKER_WRITE_URL"):
             _check_url("CELERY_BROKER_WRITE_URL", write)
             if _is_tls(write) != _is_tls(settings.broker_url):
@@ -170,6 +173,9 @@ class WorkerSettings(GuardSettings):
             conf["broker_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         if _is_tls(backend):
             conf["redis_backend_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        for name, value in self.celery.items():
+            ours = conf.get(name)
+            conf[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
         return conf
 
 

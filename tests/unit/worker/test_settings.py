@@ -229,3 +229,50 @@ class TestTls:
 
     def test_a_plain_url_uses_no_tls(self):
         assert not {"broker_use_ssl", "redis_backend_use_ssl"} & set(conf(CELERY_BROKER_URL="redis://h"))
+
+
+def test_celerys_own_settings_pass_through_by_their_names_and_types():
+    app = create_app(
+        WorkerSettings.from_env(
+            {
+                "CELERY_WORKER_ETA_TASK_LIMIT": "10",
+                "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "12.5",
+                "CELERY_WORKER_SEND_TASK_EVENTS": "true",
+                "CELERY_WORKER_PREFETCH_MULTIPLIER": "4",
+                "CELERY_TASK_DEFAULT_QUEUE": "math",
+                "CELERY_REDIS_SOCKET_TIMEOUT": "20",
+                "CELERY_BROKER_TRANSPORT_OPTIONS": '{"global_keyprefix": "mine:"}',
+                "CELERY_BROKER_POOL_LIMIT": "",
+            }
+        )
+    )
+    assert app.conf.worker_eta_task_limit == 10
+    assert app.conf.worker_soft_shutdown_timeout == 12.5
+    assert app.conf.worker_send_task_events is True
+    assert app.conf.worker_prefetch_multiplier == 4
+    assert app.conf.task_default_queue == "math"
+    assert app.conf.redis_socket_timeout == 20
+    assert app.conf.broker_transport_options == {"visibility_timeout": 180, "global_keyprefix": "mine:"}
+    assert app.conf.broker_pool_limit == Celery(set_as_current=False).conf.broker_pool_limit
+
+
+def test_a_variable_of_no_setting_is_no_matter():
+    assert not WorkerSettings.from_env(
+        {"CELERY_WORKER_PORT": "tcp://10.0.0.1:80", "CELERY_WORKER_NONSENSE": "1"}
+    ).celery
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "what"),
+    [
+        ("CELERY_WORKER_ETA_TASK_LIMIT", "secret", "must be a whole number"),
+        ("CELERY_WORKER_SEND_TASK_EVENTS", "secret", "must be true or false"),
+        ("CELERY_BROKER_TRANSPORT_OPTIONS", "[1]", "must be a JSON object"),
+        ("CELERY_TASK_TIME_LIMIT", "5", "is FIBO_TIME_LIMIT here"),
+        ("CELERY_TASK_SERIALIZER", "pickle", "nothing but JSON"),
+    ],
+)
+def test_a_setting_of_celery_that_cannot_be_had_is_refused_without_its_value(variable, text, what):
+    with pytest.raises(ConfigError, match=f"^{variable} .*{what}") as caught:
+        WorkerSettings.from_env({variable: text})
+    assert "secret" not in str(caught.value)
