@@ -180,11 +180,11 @@ def test_a_worker_may_not_touch_what_is_not_its_own(server, command):
 
 def test_a_worker_s_user_may_look_at_dead_letters_and_put_them_back(server):
     with server.client(make_users(server)[WORKER]) as limited:
-        dead_letters = DeadLetters(limited, "celery")
-        for number in range(2):
+        dead_letters = DeadLetters(limited, "celery", limit=2)
+        for number in range(3):
             dead_letters.push(DeadLetter.now("it is no good", b"%d" % number, queue="celery"))
         assert dead_letters.requeue(dead_letters.stored(0, 0)) == 1
-        assert (dead_letters.kept(), dead_letters.total(), dead_letters.purge()) == (1, 2, 1)
+        assert (dead_letters.kept(), dead_letters.total(), dead_letters.purge()) == (1, 3, 1)
     assert refusals(server) == []
 
 

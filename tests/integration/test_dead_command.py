@@ -1,6 +1,7 @@
 """``fibo-worker dead`` and the list under it, on a real Redis."""
 
 import asyncio
+import hashlib
 import json
 
 import pytest
@@ -13,6 +14,8 @@ from support.silent import listening
 from fibo_client.text import LONGEST
 from fibo_worker import cli
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
+
+WRONG_SIZE = b'{"reason":"","at":"","queue":"","task":null,"id":null,"raw":"","size":"1","sha256":null}'
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def dead(redis_url):
 
 def push(dead_letters, *raws):
     for raw in raws:
-        dead_letters.push(DeadLetter.now("it is no good", raw, queue="celery", task="t", id=raw.decode("latin-1")))
+        dead_letters.push(DeadLetter.now("it is no good", raw, queue="celery", task="t", id=raw[:20].decode("latin-1")))
 
 
 def test_the_list_keeps_the_newest_and_counts_all(dead_letters):
@@ -51,18 +54,103 @@ def test_a_key_prefix_is_in_front_of_every_key(client):
     dead_letters = DeadLetters(client, "celery", prefix="p:")
     push(dead_letters, b"x")
 
-    assert sorted(client.keys()) == [b"p:celery.dead", b"p:celery.dead.count"]
+    beside = [b"p:celery.dead.bytes", b"p:celery.dead.count"]
+    assert sorted(client.keys()) == [b"p:celery.dead", *beside]
     assert dead_letters.requeue(dead_letters.stored()) == 1
-    assert sorted(client.keys()) == [b"p:celery", b"p:celery.dead.count"]
+    assert sorted(client.keys()) == [b"p:celery", *beside]
+
+
+def test_all_expires_some_time_after_the_last_one(client):
+    push(DeadLetters(client, "celery", expires=1000), b"x")
+    push(DeadLetters(client, "celery", expires=50), b"x")
+
+    assert {client.ttl(f"celery.dead{end}") for end in ("", ".count", ".bytes")} <= {49, 50}
+
+
+def test_the_list_keeps_the_newest_that_fit_into_its_bytes(client):
+    dead_letters = DeadLetters(client, "celery", max_bytes=100_000)
+    push(dead_letters, *(b"%d" % n + b"x" * 20_000 for n in range(8)))
+
+    kept = dead_letters.stored()
+    assert [DeadLetter.decode(each).raw[:1] for each in kept] == [b"7", b"6", b"5"]
+    assert sum(map(len, kept)) <= 100_000
+
+
+def test_the_bytes_of_the_list_are_known_also_after_others_have_changed_it(client):
+    dead_letters = DeadLetters(client, "celery", max_bytes=100_000)
+    push(dead_letters, *(b"x" * 20_000 for _ in range(3)))
+    client.ltrim("celery.dead", 0, 0)
+    push(dead_letters, b"x" * 20_000, b"x" * 20_000)
+    assert dead_letters.kept() == 3
+
+    client.rpush("celery.dead", *[b"y" * 1000] * 300)
+    push(dead_letters, b"x" * 20_000)
+    assert sum(map(len, dead_letters.stored())) <= 100_000
+    assert DeadLetter.decode(dead_letters.stored(0, 0)[0]).raw == b"x" * 20_000
+
+
+@pytest.mark.parametrize("key", ["celery.dead.bytes", "celery.dead.count"])
+def test_a_key_of_a_wrong_type_beside_the_list_keeps_no_dead_letter_out(client, dead_letters, key):
+    client.rpush(key, "a list")
+    push(dead_letters, *(b"%d" % n for n in range(8)))
+
+    assert dead_letters.kept() == 5
+
+
+def test_one_that_would_take_more_than_half_of_the_bytes_is_cut(client):
+    dead_letters = DeadLetters(client, "celery", max_bytes=100_000)
+    raw = bytes(range(256)) * 200
+    push(dead_letters, raw)
+
+    dead_letter = DeadLetter.decode(dead_letters.stored()[0])
+    assert dead_letter.raw == raw[:4096]
+    assert (dead_letter.size, dead_letter.sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def push_cut(dead_letters):
+    """Push one whose message is cut, and give the digest of that."""
+    raw = b"x" * 10_000
+    dead_letters.push(DeadLetter.now("it is no good", raw, queue="celery", task="t", id="large").cut())
+    return hashlib.sha256(raw).hexdigest()
+
+
+def test_one_that_was_cut_is_shown_as_such(dead, dead_letters):
+    digest = push_cut(dead_letters)
+
+    assert dead("list").output.splitlines()[0].endswith("t large  it is no good  (cut: 4096 of 10000 bytes)")
+    shown = dead("show", "0").output
+    assert "cut:    of the message's 10000 bytes, only the first 4096 were kept\n" in shown
+    assert f"sha256: {digest}\n" in shown
+
+
+def test_one_that_was_cut_is_not_put_back(dead, dead_letters, client):
+    push_cut(dead_letters)
+    push(dead_letters, b"whole")
+
+    result = dead("requeue", "--yes", "0", "1")
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: the message of t large cannot be put back: of its 10000 bytes, only the first 4096 were kept\n"
+    )
+    assert not client.exists("celery")
+    with pytest.raises(ValueError, match="bytes of the message are missing"):
+        dead_letters.requeue(dead_letters.stored())
+    assert not client.exists("celery")
+
+    assert dead("requeue", "--yes", "--all").output.endswith("1 put back. 1 stay: they were cut.\n")
+    assert client.lrange("celery", 0, -1) == [b"whole"]
+    assert dead_letters.kept() == 1
 
 
 def test_a_dead_letter_reads_back_as_it_was_written():
     dead_letter = DeadLetter.now("why", b"\xff\x00", queue="q")
 
     assert DeadLetter.decode(dead_letter.encode()) == dead_letter
+    large = DeadLetter.now("why", b"x" * 10_000, queue="q").cut()
+    assert DeadLetter.decode(large.encode()) == large
 
 
-@pytest.mark.parametrize("stored", [b"", b"\xff", b"[]", b"{}", b"null", b'{"raw":5}', b"[" * 100_000])
+@pytest.mark.parametrize("stored", [b"", b"\xff", b"[]", b"{}", b"null", b'{"raw":5}', WRONG_SIZE, b"[" * 100_000])
 def test_what_is_no_dead_letter_is_refused(stored):
     with pytest.raises(ValueError, match="not a dead letter"):
         DeadLetter.decode(stored)
@@ -189,4 +277,6 @@ def test_a_broker_that_is_not_there_is_said_plainly(dead):
 def test_a_dead_letter_is_json_that_other_programs_can_read(dead_letters):
     push(dead_letters, b"a")
 
-    assert json.loads(dead_letters.stored()[0]).keys() == {"reason", "at", "queue", "task", "id", "raw"}
+    assert json.loads(dead_letters.stored()[0]).keys() == {
+        *("reason", "at", "queue", "task", "id", "raw", "size", "sha256")
+    }

@@ -38,6 +38,7 @@ def test_the_failure_is_stored_also_when_redis_is_gone_and_the_dead_letter_is_bu
         raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(DeadLetters, "push", gone)
+    monkeypatch.setattr(DeadLetters, "ping", gone)
     buffered = []
     with pytest.raises(redis.ConnectionError):
         channel.dead_letter(DEAD_LETTER, store=lambda: buffered.append(list(app.fibo_guard.dead_letters)))

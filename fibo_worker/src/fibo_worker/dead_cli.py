@@ -57,7 +57,8 @@ def list_(queue: str, number: int) -> None:
             click.echo(f"{index}  not a dead letter")
         else:
             name = f"{_safe(dead_letter.task or '-')} {_safe(dead_letter.id or '-')}"
-            click.echo(f"{index}  {_safe(dead_letter.at)}  {name}  {_safe(dead_letter.reason)}")
+            cut = f"  (cut: {len(dead_letter.raw)} of {dead_letter.size} bytes)" if dead_letter.is_cut else ""
+            click.echo(f"{index}  {_safe(dead_letter.at)}  {name}  {_safe(dead_letter.reason)}{cut}")
     click.echo(f"{len(stored)} of {kept} dead letters of the queue {_safe(queue)}; {total} came since counting began.")
 
 
@@ -78,6 +79,11 @@ def show(queue: str, index: int) -> None:
         raise click.ClickException(f"the element at {index} is not a dead letter: {stored[0]!r:.200}")
     for name in ("reason", "at", "queue", "task", "id"):
         click.echo(f"{name + ':':8}{_safe(getattr(dead_letter, name) or '-')}")
+    if dead_letter.is_cut:
+        click.echo(
+            f"cut:    of the message's {dead_letter.size} bytes, only the first {len(dead_letter.raw)} were kept"
+        )
+        click.echo(f"sha256: {_safe(dead_letter.sha256 or '-')}")
     click.echo(f"raw:    {repr(dead_letter.raw)[2:-1]}")
 
 
@@ -89,7 +95,8 @@ def show(queue: str, index: int) -> None:
 def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> None:
     """Put messages back into their queue, unchanged. INDEXES are those that 'list' prints.
 
-    They go to the end of the queue. A message that still cannot be run becomes a dead letter again.
+    They go to the end of the queue. A message that still cannot be run becomes a dead letter again. One that was too
+    large to be kept whole cannot be put back.
     """
     if every == bool(indexes):
         raise click.UsageError("name the indexes of the dead letters to put back, or say --all")
@@ -101,7 +108,21 @@ def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> Non
             stored = [each for index in sorted(set(indexes)) for each in dead_letters.stored(index, index)]
             if len(stored) < len(set(indexes)):
                 raise click.ClickException(f"the queue {_safe(queue)} does not have all of these dead letters")
-        sound = [each for each in stored if _read(each) is not None]
+        sound, cut = [], 0
+        for each in stored:
+            dead_letter = _read(each)
+            if dead_letter is None:
+                continue
+            if not dead_letter.is_cut:
+                sound.append(each)
+            elif every:
+                cut += 1
+            else:
+                name = f"{_safe(dead_letter.task or '-')} {_safe(dead_letter.id or '-')}"
+                raise click.ClickException(
+                    f"the message of {name} cannot be put back: of its {dead_letter.size} bytes, "
+                    f"only the first {len(dead_letter.raw)} were kept"
+                )
         for each in sound[:20]:
             dead_letter = _read(each)
             if dead_letter is not None:
@@ -115,7 +136,7 @@ def requeue(queue: str, every: bool, yes: bool, indexes: tuple[int, ...]) -> Non
         # The oldest first, so that they run in the order in which they came.
         sound.reverse()
         moved = sum(dead_letters.requeue(sound[start : start + _BATCH]) for start in range(0, len(sound), _BATCH))
-    click.echo(f"{moved} put back.")
+    click.echo(f"{moved} put back." + (f" {cut} stay: they were cut." if cut else ""))
 
 
 @dead.command()

@@ -10,6 +10,8 @@
 | `FIBO_VISIBILITY_TIMEOUT` | 180                        | seconds until a lost task runs again         |
 | `FIBO_RESULT_EXPIRES`     | 3600                       | seconds for which a result is kept           |
 | `FIBO_DEAD_LETTER_LIMIT`  | 10000                      | dead letters that are kept for each queue    |
+| `FIBO_DEAD_LETTER_BYTES`  | 67108864                   | bytes of a queue's dead letters in Redis     |
+| `FIBO_DEAD_LETTER_EXPIRES` | 2592000                   | seconds until dead letters expire            |
 | `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
 | `FIBO_MAX_MEMORY`         | 4096                       | MiB of address space for each of its processes |
 | `FIBO_SOCKET_TIMEOUT`     | 5                          | seconds until a connection counts as lost    |

@@ -104,6 +104,8 @@ def test_celery_knows_every_setting_and_nothing_but_json_is_accepted():
         "FIBO_VISIBILITY_TIMEOUT",
         "FIBO_RESULT_EXPIRES",
         "FIBO_DEAD_LETTER_LIMIT",
+        "FIBO_DEAD_LETTER_BYTES",
+        "FIBO_DEAD_LETTER_EXPIRES",
         "FIBO_MAX_BODY_BYTES",
     ],
 )
@@ -111,6 +113,11 @@ def test_celery_knows_every_setting_and_nothing_but_json_is_accepted():
 def test_a_number_that_is_none_is_refused_by_the_name_of_its_variable(variable, text):
     with pytest.raises(ConfigError, match=f"^{variable} must be a whole number"):
         WorkerSettings.from_env({variable: text})
+
+
+def test_a_bound_of_bytes_that_is_too_small_for_one_dead_letter_is_refused():
+    with pytest.raises(ConfigError, match=r"^FIBO_DEAD_LETTER_BYTES must be at least 65536, not 65535$"):
+        WorkerSettings.from_env({"FIBO_DEAD_LETTER_BYTES": "65535"})
 
 
 def test_a_limit_beyond_what_a_result_can_hold_is_refused():

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from fibo_worker.guard.dead_letter_buffer import DeadLetterBuffer
 from fibo_worker.guard.metrics import Metrics
 from fibo_worker.guard.started import StartMarks
 from fibo_worker.readiness import ReadinessFile
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fibo_worker.guard.connections import BoundedChannel
-    from fibo_worker.guard.dead_letters import DeadLetter
     from fibo_worker.guard.settings import GuardSettings
 
-__all__ = ["BUFFER_SIZE", "Guard"]
+__all__ = ["Guard"]
 
-BUFFER_SIZE: Final = 100
-"""The most dead letters, and the most popped messages, that wait in memory for Redis to take them."""
+_BUFFER_SIZE: Final = 100
+"""The most popped messages that wait in memory for Redis to take them back."""
 
 
 class Guard:
@@ -32,7 +32,7 @@ class Guard:
         started: Marks the deliveries whose task has started.
         time_limits: The worker's hard and soft limit, in seconds, for a task without its own. None is no limit.
         metrics: Counts what happens. The no-op metrics, while no worker serves any.
-        dead_letters: The dead letters that Redis refuses at the moment.
+        dead_letters: The dead letters that Redis has not taken yet.
         serving: Whether this process, or the one that made it, is a worker.
         readiness: The readiness file, if there is one.
         channels: The channels of this process, by their ids.
@@ -48,8 +48,8 @@ class Guard:
         self.serving = False
         self.readiness: Final = ReadinessFile(settings.readiness_file) if settings.readiness_file else None
         self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()
-        self.dead_letters: Final[deque[DeadLetter]] = deque(maxlen=BUFFER_SIZE)
-        self.popped: Final[deque[tuple[str, bytes]]] = deque(maxlen=BUFFER_SIZE)
+        self.dead_letters: Final = DeadLetterBuffer(settings.dead_letter_bytes)
+        self.popped: Final[deque[tuple[str, bytes]]] = deque(maxlen=_BUFFER_SIZE)
 
     def open_channels(self) -> Iterator[BoundedChannel]:
         """Yield the channels of this process, to which other threads may add some."""

@@ -15,6 +15,8 @@ __all__ = ["VARIABLES", "GuardSettings"]
 
 VARIABLES: Final = {
     "dead_letter_limit": "FIBO_DEAD_LETTER_LIMIT",
+    "dead_letter_bytes": "FIBO_DEAD_LETTER_BYTES",
+    "dead_letter_expires": "FIBO_DEAD_LETTER_EXPIRES",
     "max_body_bytes": "FIBO_MAX_BODY_BYTES",
     "max_memory": "FIBO_MAX_MEMORY",
     "socket_timeout": "FIBO_SOCKET_TIMEOUT",
@@ -22,6 +24,7 @@ VARIABLES: Final = {
 """The variables of the settings that are whole numbers, 1 or more."""
 
 _LARGEST_PORT: Final = 65535
+_LEAST_BYTES: Final = 65536  # More than any dead letter has whose message is cut.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,11 @@ class GuardSettings:
 
     dead_letter_limit: int = 10_000
     """The most dead letters of each queue. The oldest are dropped."""
+    dead_letter_bytes: int = 64 * 1024 * 1024
+    """The most bytes of each queue's dead letters in Redis. The oldest are dropped. One that would take more than half
+    of that is cut."""
+    dead_letter_expires: int = 30 * 24 * 3600
+    """Seconds after the last dead letter of a queue, at which all of them expire."""
     max_body_bytes: int = 16 * 1024 * 1024
     """The most bytes that the body of a message may have when decompressed."""
     max_memory: int = 4096
@@ -55,6 +63,10 @@ class GuardSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ImproperlyConfigured(f"{variable} must be a whole number, 1 or more, not {value!r}")
+        if self.dead_letter_bytes < _LEAST_BYTES:
+            raise ImproperlyConfigured(
+                f"FIBO_DEAD_LETTER_BYTES must be at least {_LEAST_BYTES}, not {self.dead_letter_bytes}"
+            )
         port: object = self.metrics_port
         if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _LARGEST_PORT):
             raise ImproperlyConfigured(f"FIBO_METRICS_PORT must be a port, 1 to {_LARGEST_PORT}, not {port!r}")

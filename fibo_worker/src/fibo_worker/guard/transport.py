@@ -30,8 +30,8 @@ from fibo_worker.guard.connections import (
     BoundedTransport,
     RefusedError,
 )
+from fibo_worker.guard.dead_letter_buffer import is_closing
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
-from fibo_worker.guard.guard import BUFFER_SIZE
 from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
 from fibo_worker.guard.server_clock import ServerClock
 from fibo_worker.guard.started import mark_key
@@ -50,6 +50,13 @@ _REPLY_SUFFIX: Final = ".reply.celery.pidbox"
 
 _REPLY_TTL: Final = 300_000
 """Milliseconds for which a reply to remote control is kept: as long as Celery keeps the question, by default."""
+
+_LARGE: Final = 1024 * 1024  # A message of so many bytes may be the reason why Redis closes the connection.
+_TRIES: Final = 3
+
+
+class _UnrecordableError(Exception):
+    """Redis cannot record a message as taken, since it closes the connection over it."""
 
 
 class _LossCountingQoS(QoS):
@@ -245,7 +252,10 @@ class _ValidatingChannel(BoundedChannel):
         except OverflowError:  # It is infinite. Kombu could not restore such a message.
             properties["priority"] = 0
         try:
-            self.connection._deliver(payload, queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
+            self._record_and_deliver(payload, queue, raw)
+        except _UnrecordableError as error:
+            self.qos.ack(properties["delivery_tag"])  # It may have been recorded all the same.
+            self.dead_letter(DeadLetter.now(str(error), raw, queue=queue, task=validation.task, id=validation.id))
         except (redis.RedisError, OSError) as error:
             if not self.guard.has("refusals"):
                 raise
@@ -273,6 +283,21 @@ class _ValidatingChannel(BoundedChannel):
             pipeline.lpush(key, dumps(message))
             pipeline.pexpire(key, _REPLY_TTL)
             pipeline.execute()
+
+    def _record_and_deliver(self, payload: Any, queue: str, raw: bytes) -> None:
+        """Let kombu record a message as taken, and deliver it. Raise _UnrecordableError if it is too large for that."""
+        for _ in range(_TRIES):
+            try:
+                self.connection._deliver(payload, queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
+            except (redis.RedisError, OSError) as error:
+                # What is recorded is a little longer than the message. Near its limit, Redis hangs up over it.
+                cause = error.__cause__ if isinstance(error, RefusedError) else error
+                if self.qos.last_unacked is not None or len(raw) < _LARGE or not is_closing(cause):
+                    raise
+                redis.Redis(connection_pool=self.pool).ping()  # It raises if Redis is gone.
+            else:
+                return
+        raise _UnrecordableError(f"Redis closes the connection when its {len(raw)} bytes are to be recorded as taken")
 
     def _requeue_popped(self) -> None:
         """Requeue the messages that were popped but not recorded as unacked, before popping more."""
@@ -311,12 +336,7 @@ class _ValidatingChannel(BoundedChannel):
             error: The failure. None is an InvalidTaskError with the reason.
             store: Stores the failure in place of the backend's ``store_result``.
         """
-        if len(self.guard.dead_letters) == BUFFER_SIZE:
-            lost = self.guard.dead_letters.popleft()
-            _logger.error(
-                "too many messages wait to be dead-lettered; one is lost (task %.100r, id %.100r)", lost.task, lost.id
-            )
-        self.guard.dead_letters.append(dead_letter)
+        self.guard.dead_letters.add(dead_letter)
         try:
             self._flush_dead_letters()
         finally:  # Even if the broker is gone: the result backend may be another server.
@@ -330,25 +350,28 @@ class _ValidatingChannel(BoundedChannel):
                     _logger.exception("the failure of task %.100r could not be stored", dead_letter.id)
 
     def _flush_dead_letters(self) -> None:
-        """Push the buffered dead letters. Those that Redis refuses stay in the buffer, and the worker goes on."""
-        guard = self.guard
-        while guard.dead_letters:
-            dead_letter = guard.dead_letters[0]
+        """Push the dead letters that wait. Those that Redis refuses go on waiting, and the worker goes on."""
+        self.guard.dead_letters.flush(self._dead_letters, self._report_dead_letter)
+
+    def _dead_letters(self, queue: str) -> DeadLetters:
+        settings = self.guard.settings
+        return DeadLetters(
             # Not kombu's own client: that adds the prefix to the keys of some commands only.
-            client = redis.Redis(connection_pool=self.pool)
-            limit = guard.settings.dead_letter_limit
-            dead_letters = DeadLetters(client, dead_letter.queue, prefix=self.global_keyprefix, limit=limit)
-            try:
-                dead_letters.push(dead_letter)
-            except redis.ResponseError as refusal:  # full or read-only: the next flush tries again
-                _logger.error("a message that cannot be run could not be put into %s: %s", dead_letters.key, refusal)  # noqa: TRY400 # it says why; a traceback adds nothing
-                return
-            guard.dead_letters.popleft()
-            guard.metrics.message_dead_lettered(dead_letter.queue)
-            _logger.warning(
-                "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)",
-                *(dead_letter.queue, dead_letters.key, dead_letter.reason, dead_letter.task, dead_letter.id),
-            )
+            redis.Redis(connection_pool=self.pool),
+            queue,
+            prefix=self.global_keyprefix,
+            limit=settings.dead_letter_limit,
+            max_bytes=settings.dead_letter_bytes,
+            expires=settings.dead_letter_expires,
+        )
+
+    def _report_dead_letter(self, dead_letter: DeadLetter, key: str) -> None:
+        self.guard.metrics.message_dead_lettered(dead_letter.queue)
+        _logger.warning(
+            "a message of the queue %.200r cannot be run, and is kept in %.200r: %s (task %.100r, id %.100r)%s",
+            *(dead_letter.queue, key, dead_letter.reason, dead_letter.task, dead_letter.id),
+            f"; of its {dead_letter.size} bytes, only the first are kept" if dead_letter.is_cut else "",
+        )
 
     def _handle_message(self, client: Any, r: Any) -> Any:
         """Validate what comes by publish/subscribe. Kombu ignores a message without data."""
