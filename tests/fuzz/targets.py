@@ -105,8 +105,9 @@ def urls(data: bytes) -> None:
             assert address.password not in f"{address!r}{address}"
 
 
-_HUGE = re.compile(rb"[*~>|%][+ ]?\d{6}")
-"""hiredis makes room for what a list is said to have, before it has come. It cannot be told not to."""
+_HUGE = re.compile(rb"[*~>|%][+ ]?0*[1-9]\d{8}")
+"""hiredis makes room for what a list is said to have, before it has come. It cannot be told not to: up to here, that
+room is reserved and not taken up."""
 
 
 def connection(data: bytes) -> None:

@@ -140,3 +140,31 @@ async def test_large_results_that_have_been_there_for_long_do_not_cost_the_subsc
         await push("after")
         assert client.stats().pushes == pushes + 1
         assert client.stats().reconnects == 0
+
+
+async def test_questions_and_deletions_beside_replies_beyond_the_bound_are_answered(server, hand):
+    """None of what is asked at the same time fails, however often a connection is given up."""
+
+    async def again_and_again(ask):
+        while not is_over:
+            await ask()
+
+    is_over = False
+    async with CeleryClient(server.url, push=False, max_result_bytes=BOUND) as client:
+        asking = [
+            asyncio.create_task(again_and_again(each))
+            for each in (
+                lambda: client.ping(timeout=1),
+                lambda: client.inspect(timeout=1).active_queues(),
+                client.queue_depth,
+                client.result("nothing-of-anybody").forget,
+            )
+            for _ in range(3)
+        ]
+        for n in range(10):
+            await store(hand, f"large {n}")
+            with pytest.raises(ResultTooLargeError):
+                await client.result(f"large {n}").get(timeout=10)
+        is_over = True
+        await asyncio.gather(*asking)
+        assert client.stats().reconnects >= 10

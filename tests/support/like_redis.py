@@ -194,8 +194,11 @@ class Peer:
                 elements = self.redis.lists.setdefault(arguments[0], [])
                 elements += arguments[1:]
                 return encode(len(elements))
-            case b"LLEN":
-                return encode(len(self.redis.lists.get(arguments[0], ())))
+            case b"UNLINK":
+                return encode(sum(self.redis.values.pop(key, None) is not None for key in arguments))
+            case b"LLEN" | b"STRLEN":
+                stored = self.redis.lists if name == b"LLEN" else self.redis.values
+                return encode(len(stored.get(arguments[0], ())))
             case b"AUTH":
                 return encode("OK")
         return encode(hiredis.ReplyError(f"ERR unknown command {name!r}"))

@@ -18,8 +18,17 @@ from support.wire import Commands, FakeTransport, Listener, Push, Pushes, encode
 from fibo_client.celery.brokers.redis import RedisBroker
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.redis import connection as module
-from fibo_client.celery.redis.connection import IGNORED, SUSPECT_AFTER, Confirmations, Connection, pack
-from fibo_client.celery.redis.errors import RedisFaultError, ReplyTooLargeError
+from fibo_client.celery.redis.connection import (
+    IGNORED,
+    MOST_STRINGS,
+    PATIENCE,
+    SLOWEST,
+    SUSPECT_AFTER,
+    Confirmations,
+    Connection,
+    pack,
+)
+from fibo_client.celery.redis.errors import GivenUpError, RedisFaultError, ReplyTooLargeError
 from fibo_client.celery.redis.keys import BrokerKeys
 from fibo_client.celery.redis.server import RedisServer
 from fibo_client.celery.redis.urls import parse_url
@@ -322,6 +331,25 @@ async def test_what_a_server_says_before_it_closes_is_the_reason():
     assert "Raise its maxclients" in str(bench.listener.faults[0])
 
 
+@virtual
+async def test_what_a_server_says_to_one_command_is_no_reason_for_the_end_of_the_connection():
+    bench = Bench()
+    asked = bench.request(("CLIENT", "SETINFO", "LIB-NAME", "x"))
+    await bench.feed(encode(hiredis.ReplyError("ERR Unknown subcommand")))
+    assert asked.done()
+    bench.transport.cut()
+    assert "Unknown" not in str(bench.listener.faults[0])
+
+
+@virtual
+async def test_what_a_server_says_in_place_of_replies_is_the_reason():
+    bench = Bench()
+    asked = [bench.request(), bench.request()]
+    await bench.feed(encode(hiredis.ReplyError("DENIED Redis is running in protected mode")))
+    bench.transport.cut()
+    assert "protected mode" in str(asked[1].exception())
+
+
 # Large replies and many.
 
 
@@ -353,6 +381,66 @@ def test_a_reply_that_is_too_large_ends_the_connection_before_it_is_in_memory(si
             assert not bench.connection.is_lost
 
     run(main())
+
+
+@pytest.mark.parametrize("count", [1000, 1_000_000, 10_000_000])
+@virtual
+async def test_a_reply_of_many_small_strings_is_bounded_too(count):
+    bench = Bench()
+    large, after = bench.request(("MGET", "a", "b")), bench.request()
+    bench.transport.feed(b"*%d\r\n" % count)
+    fed = 0
+    while not bench.connection.is_lost:
+        bench.transport.feed(b"$20\r\n01234567890123456789\r\n" * 10)
+        fed += 280
+        assert fed < (MOST_STRINGS + 1) * MAX_REPLY or count == 1000
+        if fed == 28 * count:
+            break
+    await settle()
+    assert isinstance(large.exception(), RedisFaultError)
+    if count > 1000:
+        assert isinstance(large.exception(), ReplyTooLargeError)
+        assert isinstance(after.exception(), GivenUpError)
+
+
+@virtual
+async def test_many_large_strings_in_one_reply_are_bounded_and_as_many_in_several_are_not():
+    several = Bench()
+    asked = [several.request(("GET", "a")) for _ in range(20)]
+    for each in asked:
+        await several.feed(encode(bytes(MAX_REPLY - 100)))
+        assert each.done()
+    assert not several.connection.is_lost
+    together = Bench()
+    large = together.request(("MGET", *"abcdef"))
+    together.transport.feed(encode([bytes(MAX_REPLY - 100)] * 6))
+    assert isinstance(large.exception(), ReplyTooLargeError)
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        (("LLEN", "a"), [b"ttl", 3600]),
+        (("LLEN", "a"), b"1"),
+        (("LLEN", "a"), None),
+        (("PUBLISH", "a", "b"), "OK"),
+        (("MGET", "a", "b"), [b"1"]),
+        (("MGET", "a", "b"), [b"1", 2]),
+        (("MGET", "a", "b"), 5),
+        (("GET", "a"), 5),
+        (("LRANGE", "a", 0, 1), [None]),
+    ],
+)
+@virtual
+async def test_a_reply_that_a_command_does_not_have_ends_the_connection_before_another_is_given_it(command, reply):
+    bench = Bench()
+    answered, asked, other = bench.request(command), bench.request(command), bench.request(("PING",))
+    await bench.feed(encode(hiredis.ReplyError("ERR no")) + encode(reply) + encode("PONG") * 2)
+    assert isinstance(answered.result()[0], hiredis.ReplyError)
+    for each in (asked, other):
+        assert each.exception().outcome == "unknown"
+        assert "Protocol error" in str(each.exception())
+    assert bench.connection.is_lost
 
 
 @virtual
@@ -445,6 +533,31 @@ async def test_whatever_comes_counts_as_a_sign_of_life():
     assert bench.listener.suspicions == 0
     await bench.feed(encode("PONG"))
     assert asked.done()
+
+
+@virtual
+async def test_a_reply_that_comes_byte_by_byte_is_not_waited_for_without_end():
+    bench = Bench()
+    asked, began = bench.request(), asyncio.get_running_loop().time()
+    bench.transport.feed(b"$60000\r\n")
+    while not bench.connection.is_lost:
+        bench.transport.feed(b"x")
+        await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() < began + (PATIENCE + 1) * IO_TIMEOUT
+    assert "no whole answer" in str(asked.exception())
+    assert asked.exception().outcome == "unknown"
+
+
+@virtual
+async def test_a_large_reply_over_a_slow_line_is_waited_for():
+    bench = Bench()
+    asked = bench.request(("MGET", "a", "b", "c"))
+    data = encode([bytes(MAX_REPLY)] * 3)
+    for start in range(0, len(data), SLOWEST):
+        await asyncio.sleep(0.9)
+        bench.transport.feed(data[start : start + SLOWEST])
+    assert asked.done()
+    assert asked.exception() is None
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.2, 3.0, 100.0])

@@ -13,8 +13,9 @@ from support.like_redis import LikeRedis
 
 from fibo_client.celery import CeleryClient, RedisOptions
 from fibo_client.celery.redis.connection import SUSPECT_AFTER
+from fibo_client.celery.redis.errors import GivenUpError, ReplyTooLargeError
 from fibo_client.celery.redis.server import MOST_ATTEMPTS
-from fibo_client.errors import PublishError, PublishUnknownError, TransportError
+from fibo_client.errors import PublishError, PublishUnknownError, ResultTooLargeError, TransportError
 
 READONLY = "READONLY You can't write against a read only replica."
 WRONGPASS = "WRONGPASS invalid username-password pair or user is disabled."
@@ -292,3 +293,57 @@ async def again_and_again(ask):
         with suppress(PublishError, PublishUnknownError, TransportError):
             await (ask() if ask.__name__ == "queue_depth" else ask("a.task"))
         await asyncio.sleep(0.001)
+
+
+# Replies that are too large.
+
+BOUND = 100_000
+
+
+@virtual
+async def test_a_reply_that_is_too_large_fails_nobody_but_who_asked_for_it():
+    async with running(latency=0.0005, push=False, max_result_bytes=BOUND) as bench:
+        bench.redis.values[b"celery-task-meta-large"] = bytes(20 * BOUND)
+        bench.redis.lists[QUEUE] = [b""] * 7
+        await bench.client.queue_depth()
+        for n in range(5):
+            large = asyncio.create_task(bench.client.result("large").get(timeout=5))
+            others = [asyncio.create_task(bench.client.queue_depth()) for _ in range(5)]
+            others += [asyncio.create_task(bench.client.result(f"other {n}").forget()) for _ in range(5)]
+            await asyncio.sleep(0.001 * n)
+            others += [asyncio.create_task(bench.client.queue_depth()) for _ in range(5)]
+            with pytest.raises(ResultTooLargeError):
+                await large
+            assert await asyncio.gather(*others) == [7] * 5 + [None] * 5 + [7] * 5
+    assert bench.redis.connections > 1
+
+
+@virtual
+async def test_what_must_not_be_sent_twice_is_not_sent_again_when_a_connection_is_given_up():
+    async with running(latency=0.0005, max_result_bytes=BOUND) as bench:
+        bench.redis.values[b"large"] = bytes(20 * BOUND)
+        link = bench.server.reading
+        large = asyncio.create_task(link.execute(("MGET", "large")))
+        other = asyncio.create_task(link.execute(("LPUSH", "a", "b")))
+        with pytest.raises(ReplyTooLargeError):
+            await large
+        with pytest.raises(GivenUpError) as caught:
+            await other
+        assert caught.value.outcome == "unknown"
+        assert bench.redis.lists[b"a"] == [b"b"]
+
+
+@virtual
+async def test_results_that_are_too_large_only_together_are_read_in_several_replies():
+    async with running(latency=0.0005, max_result_bytes=BOUND) as bench:
+        sizes = {f"{n}": BOUND - n if n % 7 else BOUND + 1 for n in range(30)} | {"none": 0}
+        for task_id, size in sizes.items():
+            if size:
+                bench.redis.values[f"celery-task-meta-{task_id}".encode()] = bytes(size)
+        stored = await bench.client._session.backend.get_many(list(sizes))
+        for each, size in zip(stored, sizes.values(), strict=True):
+            if size > BOUND:
+                assert isinstance(each, ResultTooLargeError)
+            else:
+                assert each == (bytes(size) or None)
+        assert bench.redis.connections == 2

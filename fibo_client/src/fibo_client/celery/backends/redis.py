@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import hiredis
 
-from fibo_client.celery.redis.connection import Confirmations, pack
+from fibo_client.celery.redis.commands import VALUES
+from fibo_client.celery.redis.connection import MOST_STRINGS, Confirmations, WrongReplyError, pack
 from fibo_client.celery.redis.errors import RedisFaultError, ReplyTooLargeError, translated, translated_errors
 from fibo_client.celery.redis.keys import RESULT, result_key_prefix
 from fibo_client.celery.redis.sharing import shared_server
@@ -75,12 +76,19 @@ class RedisBackend:
                 *await self._read_bounded(keys[:half], task_ids[:half]),
                 *await self._read_bounded(keys[half:], task_ids[half:]),
             ]
-        small = [key for key, length in zip(keys, lengths, strict=True) if length <= self._max_bytes]
-        values = iter(await self._read(small) if small else ())
-        return [
-            next(values) if length <= self._max_bytes else self._too_large(f"{length} bytes, more than", task_id)
-            for task_id, length in zip(task_ids, lengths, strict=True)
-        ]
+        stored: list[Stored] = []
+        some: list[str] = []
+        size = 0
+        for key, task_id, length in zip(keys, task_ids, lengths, strict=True):
+            if some and (length > self._max_bytes or size + length > MOST_STRINGS // 2 * self._max_bytes):
+                stored += await self._read(some)  # They may have grown meanwhile: there is room for as much again.
+                some, size = [], 0
+            if length > self._max_bytes:
+                stored.append(self._too_large(f"{length} bytes, more than", task_id))
+            else:
+                some.append(key)
+                size += length
+        return [*stored, *(await self._read(some) if some else ())]
 
     def _too_large(self, how: str, task_id: str) -> ResultTooLargeError:
         return ResultTooLargeError(f"it has {how} {self._max_bytes} (max_result_bytes)", task_id)
@@ -230,7 +238,12 @@ class _Added:
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`. An error is dropped here: the ordinary read meets it, too, and reports it."""
-        self._subscriber.subscribed(self._task_ids, reply if isinstance(reply, list) else None)
+        if isinstance(reply, hiredis.ReplyError):
+            self._subscriber.subscribed(self._task_ids, None)
+        elif type(reply) is list and len(reply) == len(self._task_ids) and VALUES.issuperset(map(type, reply)):
+            self._subscriber.subscribed(self._task_ids, reply)
+        else:
+            raise WrongReplyError(self, ("MGET",))
 
     def set_exception(self, _: BaseException, /) -> None:
         """See `Owed`. The subscriber learns that the connection is gone."""

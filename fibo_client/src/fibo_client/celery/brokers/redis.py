@@ -12,7 +12,7 @@ import hiredis
 from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.redis import envelope
-from fibo_client.celery.redis.connection import IGNORED, pack
+from fibo_client.celery.redis.connection import IGNORED, WrongReplyError, pack
 from fibo_client.celery.redis.encoder import SURE_BYTES, RedisEncoder
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
 from fibo_client.celery.redis.keys import BrokerKeys
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connection import Command, Connection
+    from fibo_client.celery.redis.commands import Command
+    from fibo_client.celery.redis.connection import Connection
     from fibo_client.celery.redis.link import Limit
     from fibo_client.celery.redis.server import RedisServer
     from fibo_client.celery.server_health import ServerHealth
@@ -169,7 +170,8 @@ class RedisBroker:
         command = self._publish_command(encode_request(request), None)
         with translated_errors():
             (heard,) = await self._redis.sending.execute(command)
-            return int(heard)
+            count: int = heard
+            return count
 
     async def ask(self, request: ControlRequest, *, timeout: float, limit: int | None = None) -> dict[str, Any]:
         """See `Broker.ask`."""
@@ -188,7 +190,8 @@ class RedisBroker:
         )
         deadline = asyncio.get_running_loop().time() + timeout
         with translated_errors():
-            *_, listening = await self._redis.reading.execute(
+            # Not by the connection for reading: nothing large comes by this one, over which it might be given up.
+            *_, listening = await self._redis.sending.execute(
                 *asking, limit=self._redis.limit(deadline + GRACE, timeout)
             )
             wanted = listening if limit is None else min(listening, limit)
@@ -251,10 +254,12 @@ class _Pushed:
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
-        if isinstance(reply, hiredis.ReplyError):
+        if type(reply) is int:
+            self._sender.sent(self._messages)
+        elif isinstance(reply, hiredis.ReplyError):
             self.set_exception(self._redis.sending.refused(self._connection, reply, ("LPUSH",)))
         else:
-            self._sender.sent(self._messages)
+            raise WrongReplyError(self, ("LPUSH",))
 
     def set_exception(self, error: BaseException, /) -> None:
         """See `Owed`."""

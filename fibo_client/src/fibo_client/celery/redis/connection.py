@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import hiredis
 
+from fibo_client.celery.redis.commands import ITEMS, KINDS, Command
 from fibo_client.celery.redis.errors import (
     CLOSED,
     IS_IT_WELL,
+    GivenUpError,
     RedisFaultError,
     ReplyTooLargeError,
     explain,
@@ -35,6 +37,15 @@ BUDGET: Final = 0.0005
 SUSPECT_AFTER: Final = 1.0
 """Seconds without an answer after which another connection is tried: this one may have died without a word."""
 
+MOST_STRINGS: Final = 4
+"""A reply may have so many times the bytes that one string of it may have."""
+
+PATIENCE: Final = 2
+"""A reply must be whole after so many times the time limit, though bytes come all the time;"""
+
+SLOWEST: Final = 64 * 1024
+"""a second later for each of so many bytes of it that have come."""
+
 _EACH: Final = 16
 """So many replies are taken between two looks at the clock, which costs as much as a reply."""
 
@@ -46,8 +57,6 @@ _NONSENSE: Final = (hiredis.ProtocolError, TypeError, MemoryError)
 
 _LIKE_PUSHES: Final = (b"message", b"subscribe", b"unsubscribe")
 
-Command = tuple[bytes | str | int | float, ...]
-
 # hiredis declares commands of one word.
 pack: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 """Write a command as Redis reads it."""
@@ -57,7 +66,11 @@ class Owed(Protocol):
     """Whoever is owed a reply."""
 
     def set_result(self, reply: Any, /) -> None:
-        """Take the reply: bytes, a number, a list, None, or a `hiredis.ReplyError`."""
+        """Take the reply: bytes, a number, a list, None, or a `hiredis.ReplyError`.
+
+        Raises:
+            WrongReplyError: The command has no such replies. The connection is given up, and `set_exception` is told.
+        """
         ...
 
     def set_exception(self, error: BaseException, /) -> None:
@@ -100,7 +113,8 @@ class Connection(asyncio.BufferedProtocol):
         listener: Whoever has it.
         name: The server, for errors.
         io_timeout: Seconds without any answer, while one is due, after which it is given up.
-        max_reply: The most bytes in one string of a reply. The connection is given up over a longer one.
+        max_reply: The most bytes in one string of a reply; the reply may have `MOST_STRINGS` times as many. The
+            connection is given up over a longer one.
 
     Attributes:
         is_lost: Whether it is gone.
@@ -128,6 +142,10 @@ class Connection(asyncio.BufferedProtocol):
         self._owed: deque[Owed] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._asked = 0.0
+        self._replied = 0.0
+        """When a whole reply came last."""
+        self._incomplete = 0
+        """How many bytes have come since."""
         self._suspected = -math.inf
         """Since when it was silent when it was suspected last."""
         self.is_resp2: bool = False
@@ -155,15 +173,18 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
         self.heard = self._loop.time()
+        self._incomplete += nbytes
         self._feed(self._buffer, 0, nbytes)
         try:
             is_done = self._take_replies()
         except _NONSENSE as error:
+            if isinstance(error, WrongReplyError):
+                self._owed.appendleft(error.owed)  # It is told what the others are told.
             self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
             return
         if self.is_lost:
             return
-        if self._parser.len() > self._max_reply:
+        if self._parser.len() > self._max_reply or self._incomplete > MOST_STRINGS * self._max_reply:
             self._refuse_reply()
         elif not is_done:
             self._transport.pause_reading()
@@ -189,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
     def _take_replies(self) -> bool:
         """Take what has come; tell whether that is all, or else the event loop should have its turn."""
         gets, owed = self._parser.gets, self._owed
-        count, end, last = 0, 0.0, None
+        count, end, last, is_unasked, is_done = 0, 0.0, None, False, True
         while (reply := gets()) is not _NOTHING:
             if type(reply) is hiredis.PushNotification or (self.is_resp2 and _is_like_push(reply)):
                 if not reply or reply[0] != b"message":
@@ -198,7 +219,9 @@ class Connection(asyncio.BufferedProtocol):
                     self.subscriber.pushed(reply)
             elif owed:
                 owed.popleft().set_result(reply)
-            elif not isinstance(reply, hiredis.ReplyError):
+            elif isinstance(reply, hiredis.ReplyError):
+                is_unasked = True
+            else:
                 raise hiredis.ProtocolError("an answer that nobody asked for")
             count, last = count + 1, reply
             if not count % _EACH:
@@ -206,13 +229,17 @@ class Connection(asyncio.BufferedProtocol):
                 if not end:
                     end = now + BUDGET
                 elif now > end:
-                    return False
+                    is_done = False
+                    break
+        if count:
+            self._incomplete, self._replied = 0, self.heard
         is_error = isinstance(last, hiredis.ReplyError)
-        self._said = last if is_error else None
+        # Who was answered with the last error was refused that one thing. It says nothing of the connection.
+        self._said = last if is_error and (owed or is_unasked) else None
         if self.reports_recovery and count and not is_error:
             self.reports_recovery = False
             self._listener.answered(self)
-        return True
+        return is_done
 
     def _go_on(self) -> None:
         if not self.is_lost:
@@ -235,9 +262,11 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse_reply(self) -> None:
         """Give the connection up over a reply that is too large: none of it shall be in memory."""
         reason = f"an answer has more than the {self._max_reply} bytes that are taken"
+        if self._incomplete > MOST_STRINGS * self._max_reply:
+            reason = f"an answer has more than the {MOST_STRINGS * self._max_reply} bytes that are taken together"
         if self._owed:
             self._owed.popleft().set_exception(ReplyTooLargeError("refused", f"{self._name}: {reason}"))
-        self.abort(ReplyTooLargeError("unknown", f"{self._name}: the connection was given up: {reason}"))
+        self.abort(GivenUpError("unknown", f"{self._name}: the connection was given up: {reason}"))
 
     # Commands.
 
@@ -269,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
         Returns:
             Their replies, in order. One that is an error is a `hiredis.ReplyError`.
         """
-        answers = Answers(self._loop.create_future(), len(commands))
+        answers = Answers(self._loop.create_future(), commands)
         self.write(b"".join(map(pack, commands)), [answers] * len(commands))
         return answers.future
 
@@ -282,6 +311,10 @@ class Connection(asyncio.BufferedProtocol):
         silent = now - since
         if silent >= self._io_timeout - 0.001:
             self.abort(self.fault("unknown", f"no answer within {self._io_timeout:g} s. {IS_IT_WELL}"), TimeoutError())
+            return
+        patience = PATIENCE * self._io_timeout + self._incomplete / SLOWEST
+        if now - max(self._replied, self._asked) >= patience:
+            self.abort(self.fault("unknown", f"no whole answer within {patience:g} s. {IS_IT_WELL}"), TimeoutError())
             return
         end = since + SUSPECT_AFTER
         if silent >= SUSPECT_AFTER - 0.001:
@@ -332,22 +365,42 @@ class Connection(asyncio.BufferedProtocol):
             self.subscriber.lost(fault)
 
 
+class WrongReplyError(hiredis.ProtocolError):
+    """A command was given a reply that it does not have: some replies may have gone to others.
+
+    Attributes:
+        owed: Who was owed another reply.
+    """
+
+    def __init__(self, owed: Owed, command: Command) -> None:
+        self.owed = owed
+        super().__init__(f"an answer that {command[0]!s} does not have")
+
+
 class Answers:
     """The replies to several commands that were written together."""
 
-    __slots__ = ("_left", "_replies", "future")
+    __slots__ = ("_commands", "_replies", "future")
 
-    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
+    def __init__(self, future: asyncio.Future[list[Any]], commands: Sequence[Command]) -> None:
         self.future: asyncio.Future[list[Any]] = future
         self._replies: list[Any] = []
-        self._left = count
+        self._commands = commands
 
     def set_result(self, reply: Any, /) -> None:
         """See `Owed`."""
-        self._replies.append(reply)
-        self._left -= 1
-        if not self._left and not self.future.done():
-            self.future.set_result(self._replies)
+        replies, commands = self._replies, self._commands
+        command = commands[len(replies)]
+        name, kind = command[0], type(reply)
+        if kind not in KINDS.get(name, (kind,)):
+            raise WrongReplyError(self, command)
+        if kind is list and name in ITEMS:
+            is_short = name == "MGET" and len(reply) != len(command) - 1
+            if is_short or not ITEMS[name].issuperset(map(type, reply)):
+                raise WrongReplyError(self, command)
+        replies.append(reply)
+        if len(replies) == len(commands) and not self.future.done():
+            self.future.set_result(replies)
 
     def set_exception(self, error: BaseException, /) -> None:
         """See `Owed`."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connection import Command, Connection
+    from fibo_client.celery.redis.commands import Command
+    from fibo_client.celery.redis.connection import Connection
     from fibo_client.celery.redis.options import RedisOptions
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
@@ -67,27 +68,25 @@ class Connector:
             RedisFaultError: It closed the connection.
             ConfigError: A file for TLS cannot be read.
         """
-        connection = await self._open(factory)
+        transport, connection = await self._open(factory)
         try:
+            if self._address.keepalive:
+                _keep_alive(transport.get_extra_info("socket"), self._io_timeout)
             return connection, await self._greet(connection)
         except BaseException:
             connection.close()
             raise
 
-    async def _open(self, factory: Callable[[], Connection]) -> Connection:
+    async def _open(self, factory: Callable[[], Connection]) -> tuple[asyncio.BaseTransport, Connection]:
         address, loop = self._address, asyncio.get_running_loop()
         if address.kind == "unix":
-            _, connection = await loop.create_unix_connection(factory, address.path)
-            return connection
+            return await loop.create_unix_connection(factory, address.path)
         host, port = address.host, address.port
         if address.ssl is not None and self._tls is None:
             self._tls = tls_context(address.ssl)
         if address.kind == "sentinel":
             host, port = await find_master(address, self._options, self._io_timeout, self._tls)
-        transport, connection = await loop.create_connection(factory, host, port, ssl=self._tls)
-        if address.keepalive:
-            _keep_alive(transport.get_extra_info("socket"), self._io_timeout)
-        return connection
+        return await loop.create_connection(factory, host, port, ssl=self._tls)
 
     async def _greet(self, connection: Connection) -> int:
         """Say who is there, in one write. Give the version of the protocol."""

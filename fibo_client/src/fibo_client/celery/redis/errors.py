@@ -42,6 +42,10 @@ class ReplyTooLargeError(RedisFaultError):
     """The reply was larger than what is taken."""
 
 
+class GivenUpError(RedisFaultError):
+    """The client gave a connection up, and not because of this command: another connection may well take it."""
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Raise the public error for a fault, with what was met as its cause.

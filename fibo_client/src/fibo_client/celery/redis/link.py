@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import hiredis
 
+from fibo_client.celery.redis.commands import can_be_repeated
 from fibo_client.celery.redis.connection import IGNORED, Connection, pack
-from fibo_client.celery.redis.errors import IS_IT_WELL, RedisFaultError
+from fibo_client.celery.redis.errors import IS_IT_WELL, GivenUpError, RedisFaultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fibo_client.celery.redis.connection import Command
+    from fibo_client.celery.redis.commands import Command
     from fibo_client.celery.redis.credentials import Credentials
     from fibo_client.celery.redis.server import RedisServer
 
@@ -114,23 +115,31 @@ class Link:
             The replies, in order: bytes, int, lists, None.
 
         Raises:
+            GivenUpError: The connection was given up, and they must not be sent again.
             RedisFaultError: One failed; the outcome says how.
         """
-        connection = self.ready or await self.prepare(limit or self._server.limit())
-        future = connection.request(commands)
-        if limit is None:
-            replies = await future
-        else:
+        while True:
+            connection = self.ready or await self.prepare(limit or self._server.limit())
+            future = connection.request(commands)
             try:
-                async with asyncio.timeout_at(limit.at):
-                    replies = await future
-            except TimeoutError:
-                fault = self._server.fault("unknown", f"no answer within {limit.seconds:g} s. {IS_IT_WELL}")
-                raise fault from None
+                replies = await (future if limit is None else self._within(limit, future))
+                break
+            except GivenUpError:
+                if not can_be_repeated(commands):
+                    raise
+                limit = limit or self._server.limit()
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, hiredis.ReplyError):
                 raise self.refused(connection, reply, command)
         return replies
+
+    async def _within(self, limit: Limit, future: asyncio.Future[list[Any]]) -> list[Any]:
+        try:
+            async with asyncio.timeout_at(limit.at):
+                return await future
+        except TimeoutError:
+            fault = self._server.fault("unknown", f"no answer within {limit.seconds:g} s. {IS_IT_WELL}")
+            raise fault from None
 
     def refused(self, connection: Connection, error: hiredis.ReplyError, command: Command) -> RedisFaultError:
         """Make the error for a command that was refused on a connection of this link."""
@@ -178,7 +187,7 @@ class Link:
             self._server.health.broke()
             self._let_go(silent)
             if self is not self._server.sending:  # There, what was sent may have arrived, and the answer may come.
-                silent.abort(self._server.fault("unknown", _SILENCE))
+                silent.abort(GivenUpError("unknown", str(self._server.fault("unknown", _SILENCE))))
         self._connection = new
         return new
 

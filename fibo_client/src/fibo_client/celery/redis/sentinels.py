@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connection import Command
+    from fibo_client.celery.redis.commands import Command
     from fibo_client.celery.redis.options import RedisOptions
 
 _MAX_REPLY: Final = 4 * 1024 * 1024

@@ -28,8 +28,8 @@ from fibo_client.celery.redis.errors import (
     IS_IT_RUNNING,
     IS_IT_TLS,
     SAY_WHERE,
+    GivenUpError,
     RedisFaultError,
-    ReplyTooLargeError,
     explain,
     explain_connect,
     outcome_of,
@@ -42,7 +42,7 @@ from fibo_client.errors import ConfigError
 if TYPE_CHECKING:
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connection import Command
+    from fibo_client.celery.redis.commands import Command
     from fibo_client.celery.redis.credentials import Credentials
     from fibo_client.celery.redis.errors import Outcome
 
@@ -221,8 +221,9 @@ class RedisServer:
         """Tell whether the server took a connection in vain. That counts as a failed attempt."""
         now = asyncio.get_running_loop().time()
         is_early = not connection.is_proven or now < connection.made + STEADY_AFTER
-        # What the client gave up itself is no fault of the server.
-        if is_early and not fault.refused and not isinstance(fault, ReplyTooLargeError):
+        if isinstance(fault, GivenUpError):  # That is no fault of the server.
+            self.attempts.forgive()
+        elif is_early and not fault.refused:
             unsent = self.fault("unsent", str(fault).removeprefix(f"{self.address}: "))
             unsent.__cause__ = fault.__cause__
             self.attempts.failed(now, unsent)
@@ -320,6 +321,11 @@ class Attempts:
     def begin(self, now: float) -> None:
         """Take note of an attempt that begins."""
         self._begun.append(now)
+
+    def forgive(self) -> None:
+        """Forget when the last one began: another may begin instead."""
+        self._begun.pop()
+        self._begun.appendleft(-math.inf)
 
     def failed(self, now: float, fault: RedisFaultError) -> None:
         """Take note of an attempt that failed, or whose connection was of no use."""
