@@ -114,6 +114,35 @@ async def test_a_provider_that_blocks_holds_nobody_up(server, user):
     assert threading.main_thread() not in provider.threads
 
 
+async def test_a_provider_that_hangs_is_called_once_and_takes_no_thread_of_the_application(server, user):
+    class Hanging(Sync):
+        def get_credentials(self):
+            super().get_credentials()
+            assert may_go_on.wait(60)
+            return self.credentials
+
+    may_go_on = threading.Event()
+    provider = Hanging(USER, "first-secret")
+    async with (
+        client_of(server, provider, io_timeout=0.05) as client,
+        client_of(server, provider, io_timeout=0.05) as other,
+    ):
+        for _ in range(20):
+            with pytest.raises(TransportError, match="no connection within"):
+                await client.queue_depth()
+        with pytest.raises(TransportError, match="no connection within"):
+            await other.queue_depth()
+        assert len(provider.threads) == 1
+        assert provider.threads[0].daemon
+        await asyncio.wait_for(asyncio.to_thread(int), 10)
+        may_go_on.set()
+        provider.threads[0].join(10)
+
+    async with client_of(server, provider) as client:
+        assert await client.queue_depth() == 0
+    assert len(provider.threads) == 2
+
+
 async def test_a_provider_that_takes_too_long_costs_the_time_limit_only(server, user):
     class Slow(Async):
         async def get_credentials_async(self):
@@ -242,6 +271,30 @@ async def test_a_token_that_is_refused_closes_the_connections_and_new_ones_have_
         await eventually(gone)
         await used(client)
         assert len(await ids(hand)) == MOST_CONNECTIONS
+
+
+async def test_a_token_that_comes_while_a_connection_is_made_is_sent_on_it_too(server, hand, user):
+    class Renewing(Streaming):
+        """Gives credentials that are renewed before they are used."""
+
+        async def get_credentials_async(self):
+            given = self.get_credentials()
+            if self.password == "first-secret":
+                self.tell("second-secret")
+                await asyncio.sleep(0.01)  # The word of it arrives.
+            return given
+
+    provider = Renewing("first-secret")
+    await hand.redis.acl_setuser(USER, enabled=True, passwords=["+second-secret"])
+
+    async def auth_calls():
+        return (await hand.redis.info("commandstats")).get("cmdstat_auth", {}).get("calls", 0)
+
+    before = await auth_calls()
+    async with client_of(server, provider) as client:
+        await client.queue_depth()
+        assert await auth_calls() == before + 2
+        assert len(await ids(hand)) == 1
 
 
 async def test_two_clients_that_share_a_provider_are_both_told(server, hand, user):

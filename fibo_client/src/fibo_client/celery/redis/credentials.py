@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +22,10 @@ Credentials = tuple[str, ...]
 
 _ASKS_THE_OTHER: Final = getattr(CredentialProvider, "get_credentials_async", None)
 """It calls `get_credentials`, which may block. redis-py has it from 5.3 on."""
+
+_calling: Final = threading.Lock()
+_called: Final[dict[int, concurrent.futures.Future[Any]]] = {}
+"""The calls of providers that are under way in threads, by the identity of the provider."""
 
 _renewed: Final[weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]]] = weakref.WeakKeyDictionary()
 """Who wants to be told, by provider. A provider that streams tells one listener only, and clients may share it."""
@@ -55,8 +61,35 @@ async def credentials_of(address: RedisAddress) -> Credentials:
 async def _ask(provider: Any) -> Any:
     own = getattr(type(provider), "get_credentials_async", None)
     if own is None or own is _ASKS_THE_OTHER:
-        return await asyncio.to_thread(provider.get_credentials)
+        return await asyncio.wrap_future(_in_thread(provider))
     return await provider.get_credentials_async()
+
+
+def _in_thread(provider: Any) -> concurrent.futures.Future[Any]:
+    """Call a provider, which may block, in a thread of its own, unless it is being called already."""
+    # One that hangs costs one thread, however often it is tried to connect, and none that the application needs.
+    with _calling:
+        called = _called.get(id(provider))
+        if called is None:
+            called = _called[id(provider)] = concurrent.futures.Future()
+            called.set_running_or_notify_cancel()  # Who waits no longer cannot cancel it.
+            threading.Thread(target=_call, args=(provider, called), name="fibo_client.credentials", daemon=True).start()
+    return called
+
+
+def _call(provider: Any, called: concurrent.futures.Future[Any]) -> None:
+    given: Any = None
+    error: BaseException | None = None
+    try:
+        given = provider.get_credentials()
+    except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
+        error = raised
+    with _calling:
+        del _called[id(provider)]
+    if error is None:
+        called.set_result(given)
+    else:
+        called.set_exception(error)
 
 
 class Renewal:

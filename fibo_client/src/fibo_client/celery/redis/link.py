@@ -64,6 +64,11 @@ class Link:
     # Use.
 
     @property
+    def connection(self) -> Connection | None:
+        """The connection, where there is one."""
+        return self._connection
+
+    @property
     def ready(self) -> Connection | None:
         """The connection, where something can be written to it at once."""
         connection = self._connection
@@ -216,10 +221,9 @@ class Link:
         if self._is_doubted or asyncio.get_running_loop().time() >= connection.heard + IDLE:
             connection.write(_PING, (IGNORED,))
 
-    def authenticate(self, credentials: Credentials) -> None:
-        """Have the connection use new credentials. One that cannot is replaced."""
-        connection = self._connection
-        if connection is not None and connection.is_usable:
+    def authenticate(self, connection: Connection, credentials: Credentials) -> None:
+        """Have a connection of this link use new credentials. One that cannot is replaced."""
+        if connection.is_usable:
             checked = connection.request([("AUTH", *credentials)])
             checked.add_done_callback(partial(self._authenticated, connection))
 

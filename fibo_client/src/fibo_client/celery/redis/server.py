@@ -90,6 +90,8 @@ class RedisServer:
         self._connector = Connector(address, config.redis, config.io_timeout)
         self._closed = False
         self._renewal: Renewal | None = None
+        self._renewed: Credentials | None = None
+        """The credentials that a provider told of last."""
         self._refused_link: Link | None = None
         """Where the server, a replica, refused what was sent: only an answer there is a recovery."""
         self.sending: Link = Link(self)
@@ -151,6 +153,7 @@ class RedisServer:
         if self._renewal is None and self.address.credential_provider is not None:
             self._renewal = Renewal(self._authenticate)
             self._renewal.begin(self.address.credential_provider)
+        renewed = self._renewed
         try:
             async with asyncio.timeout(self._io_timeout):
                 connection, version = await self._connector.connect(
@@ -178,6 +181,8 @@ class RedisServer:
                 self._check_open()
             connection.reports_recovery = True
             self.health.connected()
+            if self._renewed is not None and self._renewed is not renewed:  # Meanwhile.
+                link.authenticate(connection, self._renewed)
             # On the others, a list that begins like a push is a reply: of values that somebody else has stored.
             connection.is_resp2 = version < 3 and link is self.subscribed
             return connection
@@ -250,9 +255,11 @@ class RedisServer:
             link.keep_alive()
 
     def _authenticate(self, credentials: Credentials) -> None:
-        """Have the open connections use new credentials."""
+        """Have the open connections use new credentials. Those that are being made do later."""
+        self._renewed = credentials
         for link in self._links:
-            link.authenticate(credentials)
+            if link.connection is not None:
+                link.authenticate(link.connection, credentials)
 
     def fault(self, outcome: Outcome, reason: str) -> RedisFaultError:
         """Make an error of this server."""
