@@ -97,7 +97,7 @@ def start(
       fibo-worker start
       fibo-worker start --concurrency 4 --queues celery,math
       fibo-worker start --metrics-port 9090
-      fibo-worker start -- --pool threads
+      fibo-worker start -- --max-tasks-per-child 1000
 
     Arguments after -- go to 'celery worker' unchanged. At Ctrl-C or SIGTERM, the worker finishes its running tasks.
     """

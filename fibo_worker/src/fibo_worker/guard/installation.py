@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from kombu.utils.imports import symbol_by_name
 
-from fibo_worker.guard import chords, connections, logs, protections, rlimit, started
+from fibo_worker.guard import chords, connections, logs, pools, protections, rlimit, started
 from fibo_worker.guard.consumer import guarded_consumer
 from fibo_worker.guard.guard import Guard
 from fibo_worker.guard.mailbox import guarded_control
@@ -113,6 +113,7 @@ class _Start(bootsteps.Step):
             logs.escape_controls()
         if worker.app.fibo_guard.has("chord-polling"):
             chords.bound_polling(worker.app)  # before the pool's processes get their copies of the tasks
+        pools.start_pool(worker.app, worker.pool_cls)
         worker.app.fibo_guard.time_limits = (worker.time_limit, worker.soft_time_limit)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["PROTECTIONS", "Protection", "check_hooks", "check_names", "check_start"]
 
 PREFORK: Final = frozenset({"prefork"})
-EVENT_LOOP: Final = frozenset({"prefork", "threads"})
 ALL_POOLS: Final = frozenset({"prefork", "threads", "solo"})
 
 
@@ -103,7 +102,6 @@ _ALL: Final = (
         name="renewal",
         against="a task that takes longer than the visibility timeout, or waits longer, is run twice",
         hooks=_redis("QoS.restore_visible", "QoS._delivered", "QoS._dirty", "Transport.register_with_event_loop"),
-        pools=EVENT_LOOP,
         redis=True,
     ),
     Protection(

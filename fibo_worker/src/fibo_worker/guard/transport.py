@@ -126,12 +126,7 @@ class _LossCountingQoS(QoS):
         self._lost.add(delivery_tag)
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 1) -> None:
-        with self.channel.conn_or_acquire() as client:
-            now = self._clock.ask(client)
-            # This worker's own messages are not lost, even if they wait long for their ETA or run long. Renew them.
-            unacked = [tag for tag in list(self._delivered) if tag not in self._dirty]
-            if unacked and self.channel.guard.has("renewal"):
-                client.zadd(self.unacked_index_key, dict.fromkeys(unacked, now), xx=True)
+        now = self.renew()
         # Kombu subtracts this from this machine's time.
         self.visibility_timeout = self.channel.visibility_timeout + time() - now
         self._sweeping = True
@@ -140,6 +135,15 @@ class _LossCountingQoS(QoS):
             super().restore_visible(start, num, interval)
         finally:
             self._sweeping = False
+
+    def renew(self) -> float:
+        """Renew this worker's own messages, which are not lost, however long they wait or run. Return Redis's time."""
+        with self.channel.conn_or_acquire() as client:
+            now = self._clock.ask(client)
+            unacked = [tag for tag in list(self._delivered) if tag not in self._dirty]
+            if unacked and self.channel.guard.has("renewal"):
+                client.zadd(self.unacked_index_key, dict.fromkeys(unacked, now), xx=True)
+        return now
 
     def restore_by_tag(self, tag: bytes | str, client: Any = None, leftmost: bool = False) -> None:
         delivery_tag = bytes_to_str(tag)
