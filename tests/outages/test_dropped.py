@@ -90,7 +90,7 @@ async def test_a_client_that_was_idle_for_twelve_seconds_goes_on_although_its_co
 def proven_for(monkeypatch):
     """How long a connection is taken to be alive after the last word: a moment here, not ten seconds."""
     seconds = 0.2
-    monkeypatch.setattr("fibo_client.celery.redis.link.PROVEN_FOR", seconds)
+    monkeypatch.setattr("fibo_client.celery.redis.link.FRESH_FOR", seconds)
     return seconds
 
 

@@ -24,8 +24,8 @@ from fibo_client.celery.redis.connection import (
     PATIENCE,
     SLOWEST,
     SUSPECT_AFTER,
-    Confirmations,
     Connection,
+    SubscribeReply,
     pack,
 )
 from fibo_client.celery.redis.errors import GivenUpError, RedisFaultError, ReplyTooLargeError
@@ -176,7 +176,7 @@ def write(bench, item):
             item.future.cancel()
         return
     left = 1 if isinstance(item.replies[0], hiredis.ReplyError) else len(item.replies)
-    owed = Confirmations(left, item.end.append)
+    owed = SubscribeReply(left, item.end.append)
     bench.connection.write(pack((item.kind, *map(str, range(left)))), [owed])
 
 

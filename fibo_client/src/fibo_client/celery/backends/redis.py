@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import hiredis
 
 from fibo_client.celery.redis.commands import VALUES
-from fibo_client.celery.redis.connection import MOST_STRINGS, Confirmations, WrongReplyError, pack
+from fibo_client.celery.redis.connection import MOST_STRINGS, SubscribeReply, WrongReplyError, pack
 from fibo_client.celery.redis.errors import RedisFaultError, ReplyTooLargeError, translated, translated_errors
 from fibo_client.celery.redis.keys import RESULT, result_key_prefix
 from fibo_client.celery.redis.sharing import shared_server
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.backends.base import Stored, Subscriber
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connection import Connection, Owed
+    from fibo_client.celery.redis.connection import Connection, ReplyHandler
     from fibo_client.celery.redis.server import RedisServer
     from fibo_client.celery.server_health import ServerHealth
 
@@ -174,16 +174,16 @@ class RedisSubscription:
         if self._fault is not None or not connection.is_usable:
             raise TransportError(str(self._fault or self._server.fault("unsent", _GONE)))
         data = b""
-        owed: list[Owed] = []
+        owed: list[ReplyHandler] = []
         if remove:
             data = pack(("UNSUBSCRIBE", *map(self._prefix.__add__, remove)))
-            owed.append(Confirmations(len(remove), _ignore))
+            owed.append(SubscribeReply(len(remove), _ignore))
         if add:
             keys = list(map(self._prefix.__add__, add))
             reads = look and not connection.is_resp2  # There, a subscribed connection takes no other commands.
             added = _Added(self, self._subscriber, add, reads=reads)
             data += pack(("SUBSCRIBE", *keys))
-            owed.append(Confirmations(len(add), added.confirmed))
+            owed.append(SubscribeReply(len(add), added.confirmed))
             if reads:
                 data += pack(("MGET", *keys))
                 owed.append(added)
@@ -237,7 +237,7 @@ class _Added:
             self._subscriber.subscribed(self._task_ids, None)
 
     def set_result(self, reply: Any, /) -> None:
-        """See `Owed`. An error is dropped here: the ordinary read meets it, too, and reports it."""
+        """See `ReplyHandler`. An error is dropped here: the ordinary read meets it, too, and reports it."""
         if isinstance(reply, hiredis.ReplyError):
             self._subscriber.subscribed(self._task_ids, None)
         elif type(reply) is list and len(reply) == len(self._task_ids) and VALUES.issuperset(map(type, reply)):
@@ -246,4 +246,4 @@ class _Added:
             raise WrongReplyError(self, ("MGET",))
 
     def set_exception(self, _: BaseException, /) -> None:
-        """See `Owed`. The subscriber learns that the connection is gone."""
+        """See `ReplyHandler`. The subscriber learns that the connection is gone."""

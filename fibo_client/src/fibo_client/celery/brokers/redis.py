@@ -253,7 +253,7 @@ class _Pushed:
         self._sender = sender
 
     def set_result(self, reply: Any, /) -> None:
-        """See `Owed`."""
+        """See `ReplyHandler`."""
         if type(reply) is int:
             self._sender.sent(self._messages)
         elif isinstance(reply, hiredis.ReplyError):
@@ -262,7 +262,7 @@ class _Pushed:
             raise WrongReplyError(self, ("LPUSH",))
 
     def set_exception(self, error: BaseException, /) -> None:
-        """See `Owed`."""
+        """See `ReplyHandler`."""
         task_ids = [message.id for message in self._messages]
         failure: PublishError | PublishUnknownError
         if isinstance(error, RedisFaultError) and error.outcome != "unknown":

@@ -32,7 +32,8 @@ READ_SIZE: Final = 64 * 1024
 """The most bytes that are read at a time. hiredis moves what it has not parsed, which takes long for much."""
 
 BUDGET: Final = 0.0005
-"""Seconds that replies may take before the event loop has its turn."""
+"""Seconds that replies may take before the event loop has its turn. They are more than a `Budget` gives, whose methods
+would cost a call a reply: to stop reading and begin anew takes two calls of the system."""
 
 SUSPECT_AFTER: Final = 1.0
 """Seconds without an answer after which another connection is tried: this one may have died without a word."""
@@ -52,7 +53,7 @@ _EACH: Final = 16
 _NOTHING: Final = object()
 """What hiredis returns while a reply is incomplete."""
 
-_NONSENSE: Final = (hiredis.ProtocolError, TypeError, MemoryError)
+_PROTOCOL_ERRORS: Final = (hiredis.ProtocolError, TypeError, MemoryError)
 """What hiredis raises over bytes that no Redis writes: also over a list as the key of a dict, and over a huge list."""
 
 _LIKE_PUSHES: Final = (b"message", b"subscribe", b"unsubscribe")
@@ -62,7 +63,7 @@ pack: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 """Write a command as Redis reads it."""
 
 
-class Owed(Protocol):
+class ReplyHandler(Protocol):
     """Whoever is owed a reply."""
 
     def set_result(self, reply: Any, /) -> None:
@@ -139,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(READ_SIZE)
         self._view = memoryview(self._buffer)
         self._transport: asyncio.Transport
-        self._owed: deque[Owed] = deque()
+        self._unanswered: deque[ReplyHandler] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._asked = 0.0
         self._replied = 0.0
@@ -147,9 +148,9 @@ class Connection(asyncio.BufferedProtocol):
         self._incomplete = 0
         """How many bytes have come since."""
         self._suspected = -math.inf
-        """Since when it was silent when it was suspected last."""
+        """The start of the silence that was reported last, so that each silence is reported once."""
         self.is_resp2: bool = False
-        self._said: hiredis.ReplyError | None = None
+        self._last_error_reply: hiredis.ReplyError | None = None
         self._is_retired = False
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.is_lost: bool = False
@@ -177,9 +178,9 @@ class Connection(asyncio.BufferedProtocol):
         self._feed(self._buffer, 0, nbytes)
         try:
             is_done = self._take_replies()
-        except _NONSENSE as error:
+        except _PROTOCOL_ERRORS as error:
             if isinstance(error, WrongReplyError):
-                self._owed.appendleft(error.owed)  # It is told what the others are told.
+                self._unanswered.appendleft(error.owed)  # It is told what the others are told.
             self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
             return
         if self.is_lost:
@@ -189,7 +190,7 @@ class Connection(asyncio.BufferedProtocol):
         elif not is_done:
             self._transport.pause_reading()
             self._loop.call_soon(self._go_on)
-        elif self._is_retired and not self._owed:
+        elif self._is_retired and not self._unanswered:
             self.close()
 
     def eof_received(self) -> bool:
@@ -200,7 +201,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
         # A server may say why it closes the connection, right before.
-        cause = self._said if self._said and self._loop.time() < self.heard + SUSPECT_AFTER else exc
+        cause = (
+            self._last_error_reply if self._last_error_reply and self._loop.time() < self.heard + SUSPECT_AFTER else exc
+        )
         self._lose(self.fault("unknown", explain(cause) if cause else CLOSED), cause)
         if not self._closed.done():
             self._closed.set_result(None)
@@ -209,7 +212,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take_replies(self) -> bool:
         """Take what has come; tell whether that is all, or else the event loop should have its turn."""
-        gets, owed = self._parser.gets, self._owed
+        gets, owed = self._parser.gets, self._unanswered
         count, end, last, is_unasked, is_done = 0, 0.0, None, False, True
         while (reply := gets()) is not _NOTHING:
             if type(reply) is hiredis.PushNotification or (self.is_resp2 and _is_like_push(reply)):
@@ -235,7 +238,7 @@ class Connection(asyncio.BufferedProtocol):
             self._incomplete, self._replied = 0, self.heard
         is_error = isinstance(last, hiredis.ReplyError)
         # Who was answered with the last error was refused that one thing. It says nothing of the connection.
-        self._said = last if is_error and (owed or is_unasked) else None
+        self._last_error_reply = last if is_error and (owed or is_unasked) else None
         if self.reports_recovery and count and not is_error:
             self.reports_recovery = False
             self._listener.answered(self)
@@ -251,12 +254,12 @@ class Connection(asyncio.BufferedProtocol):
             raise hiredis.ProtocolError("an empty push")
         if push[0] not in (b"subscribe", b"unsubscribe"):
             return
-        entry = self._owed[0] if self._owed else None
-        if not isinstance(entry, Confirmations):
+        entry = self._unanswered[0] if self._unanswered else None
+        if not isinstance(entry, SubscribeReply):
             raise hiredis.ProtocolError("a confirmation that nobody asked for")
         entry.left -= 1
         if not entry.left:
-            self._owed.popleft()
+            self._unanswered.popleft()
             entry.end(None)
 
     def _refuse_reply(self) -> None:
@@ -264,8 +267,8 @@ class Connection(asyncio.BufferedProtocol):
         reason = f"an answer has more than the {self._max_reply} bytes that are taken"
         if self._incomplete > MOST_STRINGS * self._max_reply:
             reason = f"an answer has more than the {MOST_STRINGS * self._max_reply} bytes that are taken together"
-        if self._owed:
-            self._owed.popleft().set_exception(ReplyTooLargeError("refused", f"{self._name}: {reason}"))
+        if self._unanswered:
+            self._unanswered.popleft().set_exception(ReplyTooLargeError("refused", f"{self._name}: {reason}"))
         self.abort(GivenUpError("unknown", f"{self._name}: the connection was given up: {reason}"))
 
     # Commands.
@@ -273,20 +276,20 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no answer is due."""
-        return not self._owed
+        return not self._unanswered
 
-    def write(self, data: bytes, owed: Iterable[Owed]) -> None:
+    def write(self, data: bytes, owed: Iterable[ReplyHandler]) -> None:
         """Send packed commands. It must be usable.
 
         Args:
             data: The commands.
             owed: Who is owed their replies, in order.
         """
-        if not self._owed:
+        if not self._unanswered:
             self._asked = self._loop.time()
             if self._timer is None:
                 self._timer = self._loop.call_later(min(SUSPECT_AFTER, self._io_timeout), self._look)
-        self._owed.extend(owed)
+        self._unanswered.extend(owed)
         self._transport.write(data)
 
     def request(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
@@ -298,14 +301,14 @@ class Connection(asyncio.BufferedProtocol):
         Returns:
             Their replies, in order. One that is an error is a `hiredis.ReplyError`.
         """
-        answers = Answers(self._loop.create_future(), commands)
+        answers = PipelineReplies(self._loop.create_future(), commands)
         self.write(b"".join(map(pack, commands)), [answers] * len(commands))
         return answers.future
 
     def _look(self) -> None:
         """Look whether an answer has been due for too long."""
         self._timer = None
-        if self.is_lost or not self._owed:
+        if self.is_lost or not self._unanswered:
             return
         since, now = max(self.heard, self._asked), self._loop.time()
         silent = now - since
@@ -343,7 +346,7 @@ class Connection(asyncio.BufferedProtocol):
     def retire(self) -> None:
         """Write nothing more, and close the connection once nobody is owed a reply."""
         self._is_retired, self.is_usable = True, False
-        if not self._owed:
+        if not self._unanswered:
             self.close()
 
     async def wait_closed(self) -> None:
@@ -358,8 +361,8 @@ class Connection(asyncio.BufferedProtocol):
             self._timer.cancel()
         if isinstance(cause, Exception):
             fault.__cause__ = without_traceback(cause)
-        while self._owed:
-            self._owed.popleft().set_exception(fault.again())
+        while self._unanswered:
+            self._unanswered.popleft().set_exception(fault.again())
         self._listener.lost(self, fault)
         if self.subscriber is not None:
             self.subscriber.lost(fault)
@@ -372,12 +375,12 @@ class WrongReplyError(hiredis.ProtocolError):
         owed: Who was owed another reply.
     """
 
-    def __init__(self, owed: Owed, command: Command) -> None:
+    def __init__(self, owed: ReplyHandler, command: Command) -> None:
         self.owed = owed
         super().__init__(f"an answer that {command[0]!s} does not have")
 
 
-class Answers:
+class PipelineReplies:
     """The replies to several commands that were written together."""
 
     __slots__ = ("_commands", "_replies", "future")
@@ -388,7 +391,7 @@ class Answers:
         self._commands = commands
 
     def set_result(self, reply: Any, /) -> None:
-        """See `Owed`."""
+        """See `ReplyHandler`."""
         replies, commands = self._replies, self._commands
         command = commands[len(replies)]
         name, kind = command[0], type(reply)
@@ -403,12 +406,12 @@ class Answers:
             self.future.set_result(replies)
 
     def set_exception(self, error: BaseException, /) -> None:
-        """See `Owed`."""
+        """See `ReplyHandler`."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
-class Confirmations:
+class SubscribeReply:
     """What SUBSCRIBE or UNSUBSCRIBE is owed: a push for each channel, or one error for all of them.
 
     Attributes:
@@ -423,21 +426,21 @@ class Confirmations:
         self.end: Callable[[object], None] = end
 
     def set_result(self, reply: object, /) -> None:
-        """See `Owed`."""
+        """See `ReplyHandler`."""
         self.end(reply)
 
     def set_exception(self, error: BaseException, /) -> None:
-        """See `Owed`. The listener learns of it, too."""
+        """See `ReplyHandler`. The listener learns of it, too."""
 
 
 class _Ignored:
     """Is owed a reply that nobody wants."""
 
     def set_result(self, reply: Any, /) -> None:
-        """See `Owed`."""
+        """See `ReplyHandler`."""
 
     def set_exception(self, error: BaseException, /) -> None:
-        """See `Owed`."""
+        """See `ReplyHandler`."""
 
 
 IGNORED: Final = _Ignored()

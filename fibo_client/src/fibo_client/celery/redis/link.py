@@ -1,4 +1,4 @@
-"""One of the connections to a Redis server: made when it is first needed, and made anew when it is lost."""
+"""Which connection to use: a fresh one at once, one that was idle after a PING, and another in place of a lost one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from fibo_client.celery.redis.credentials import Credentials
     from fibo_client.celery.redis.server import RedisServer
 
-PROVEN_FOR: Final = 10.0
-"""Seconds after a sign of life for which a connection is held to be well."""
+FRESH_FOR: Final = 10.0
+"""For so many seconds after the last bytes from Redis, a connection is used without a PING first."""
 
-PROOF: Final = 1.0
+PING_TIMEOUT: Final = 1.0
 """The most seconds that an idle connection has to show that it is well, before another is made."""
 
 IDLE: Final = 5.0
@@ -59,7 +59,7 @@ class Link:
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._retired: set[Connection] = set()
-        self._is_doubted = False
+        self._needs_ping = False
 
     # Use.
 
@@ -72,9 +72,9 @@ class Link:
     def ready(self) -> Connection | None:
         """The connection, where something can be written to it at once."""
         connection = self._connection
-        if connection is None or not connection.is_usable or self._is_doubted:
+        if connection is None or not connection.is_usable or self._needs_ping:
             return None
-        return connection if asyncio.get_running_loop().time() <= connection.heard + PROVEN_FOR else None
+        return connection if asyncio.get_running_loop().time() <= connection.heard + FRESH_FOR else None
 
     async def prepare(self, limit: Limit) -> Connection:
         """Give the connection, after making it, or after finding it well, where that is needed.
@@ -174,9 +174,9 @@ class Link:
         connection = self._connection
         if connection is not None and connection.is_usable:
             with contextlib.suppress(TimeoutError, RedisFaultError):
-                async with asyncio.timeout(PROOF):
+                async with asyncio.timeout(PING_TIMEOUT):
                     await connection.request([("PING",)])
-                self._is_doubted = False
+                self._needs_ping = False
                 return connection
         return await self._replace()
 
@@ -184,7 +184,7 @@ class Link:
         """Make a connection, perhaps beside one that is silent. If it can be had, that one has died."""
         silent, began = self._connection, asyncio.get_running_loop().time()
         new = await self._server.connect(self)
-        self._is_doubted = False
+        self._needs_ping = False
         if silent is not None and silent.is_usable and silent.heard > began:
             self._let_go(new)
             return silent
@@ -204,9 +204,9 @@ class Link:
             self._retired.add(connection)
             connection.retire()
 
-    def doubt(self) -> None:
+    def require_ping(self) -> None:
         """Have the connection show that it is well before it is used again."""
-        self._is_doubted = True
+        self._needs_ping = True
 
     def watch_recovery(self) -> None:
         """Have the connection tell when the server answers."""
@@ -218,7 +218,7 @@ class Link:
         connection = self._connection
         if connection is None or not connection.is_usable or not connection.is_idle:
             return
-        if self._is_doubted or asyncio.get_running_loop().time() >= connection.heard + IDLE:
+        if self._needs_ping or asyncio.get_running_loop().time() >= connection.heard + IDLE:
             connection.write(_PING, (IGNORED,))
 
     def authenticate(self, connection: Connection, credentials: Credentials) -> None:

@@ -1,7 +1,8 @@
-"""A Redis server as one client sees it: at most three connections, each made when it is first needed.
+"""A Redis server as one client sees it: at most three connections a database, each made when it is first needed.
 
 What is sent goes by one, what is pushed comes by another, and everything else is asked on the third: a subscribed
-connection falls under ``client-output-buffer-limit pubsub``, and Redis cuts it with all that is under way on it.
+connection falls under ``client-output-buffer-limit pubsub``, and Redis cuts it with all that is under way on it. Of two
+databases, one for tasks and one for results, there are four in all: of each, what it is for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fibo_client.celery.redis.errors import (
     IS_IT_REDIS_AT_ALL,
     IS_IT_RUNNING,
     IS_IT_TLS,
+    IS_IT_WELL,
     SAY_WHERE,
     GivenUpError,
     RedisFaultError,
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("fibo_client")
 
-LAST_GOODBYE: Final = 1.0
+CLOSE_TIMEOUT: Final = 1.0
 """The most seconds that closing waits for the other side, which TLS does. Then connections are cut."""
 
 _PAUSES: Final = (0.05, 0.5)
@@ -70,7 +72,7 @@ class RedisServer:
     Args:
         address: The database.
         config: The client's settings.
-        beside: The same server's other database, with which this one shares what is known of the server.
+        same_server: The same server's other database, with which this one shares what is known of the server.
 
     Attributes:
         address: See above.
@@ -81,10 +83,12 @@ class RedisServer:
         reading: What is asked goes here.
     """
 
-    def __init__(self, address: RedisAddress, config: CeleryConfig, beside: RedisServer | None = None) -> None:
+    def __init__(self, address: RedisAddress, config: CeleryConfig, same_server: RedisServer | None = None) -> None:
         self.address = address
-        self.health: ServerHealth = beside.health if beside else ServerHealth(str(address), IS_IT_REDIS_AT_ALL)
-        self.attempts: Attempts = beside.attempts if beside else Attempts()
+        self.health: ServerHealth = (
+            same_server.health if same_server else ServerHealth(str(address), IS_IT_REDIS_AT_ALL)
+        )
+        self.attempts: Attempts = same_server.attempts if same_server else Attempts()
         self._io_timeout = config.io_timeout
         self._max_reply = config.max_result_bytes + _MARGIN
         self._connector = Connector(address, config.redis, config.io_timeout)
@@ -192,6 +196,8 @@ class RedisServer:
 
     @property
     def _advice(self) -> str:
+        if self.health.reached:
+            return IS_IT_WELL
         return IS_IT_REDIS if self.address.ssl is None else IS_IT_TLS
 
     def too_late(self, limit: Limit) -> RedisFaultError:
@@ -214,7 +220,7 @@ class RedisServer:
         self.health.broke()
         self._note(fault, certain=isinstance(fault.__cause__, TimeoutError))
         for link in self._links:
-            link.doubt()
+            link.require_ping()
 
     def is_replica(self, link: Link, connection: Connection, fault: RedisFaultError) -> None:
         """Take note that the server of a connection takes no commands that write."""
@@ -237,7 +243,7 @@ class RedisServer:
     def suspected(self) -> None:
         """Take note that a connection is silent: the others must show that they are well, too."""
         for link in self._links:
-            link.doubt()
+            link.require_ping()
 
     def answered(self, link: Link, *, is_first: bool) -> None:
         """Take note that the server answers, perhaps for the first time on a connection."""
@@ -288,7 +294,7 @@ class RedisServer:
     async def aclose(self) -> None:
         """Close all connections, and make no more."""
         self._closed = True
-        with anyio.move_on_after(LAST_GOODBYE):
+        with anyio.move_on_after(CLOSE_TIMEOUT):
             await asyncio.gather(*(link.aclose() for link in self._links))
         for link in self._links:
             link.abort()

@@ -24,7 +24,6 @@ def shared_server(address: RedisAddress, config: CeleryConfig, shared: dict[Redi
         The server. Two databases of one share what is known of it, so an outage is logged once.
     """
     if address not in shared:
-        same_server = (each for each in shared if dataclasses.replace(each, db=address.db) == address)
-        beside = next(same_server, None)
-        shared[address] = RedisServer(address, config, None if beside is None else shared[beside])
+        others = (shared[each] for each in shared if dataclasses.replace(each, db=address.db) == address)
+        shared[address] = RedisServer(address, config, same_server=next(others, None))
     return shared[address]
