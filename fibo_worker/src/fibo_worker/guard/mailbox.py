@@ -310,9 +310,10 @@ def _contained(consumer: Any, queue: str, change: Callable[[], object]) -> None:
     known = queue in queues
     try:
         change()
-    except consumer.connection_errors:
-        raise
-    except Exception as error:  # noqa: BLE001 - the key is no list, the exchange is of another type, ...
+    except Exception as error:
+        # At a lost connection Celery reconnects, as it would for ever at a key that is no list.
+        if isinstance(error, consumer.connection_errors) and "WRONGTYPE" not in str(error):
+            raise
         _logger.warning("cannot consume from the queue %.200r: %s", queue, error)
         queues.deselect(queue)
         if not known:
