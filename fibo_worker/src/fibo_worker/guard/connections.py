@@ -62,6 +62,9 @@ _HASTY_RETRIES: Final = 2
 _CHECK_INTERVAL: Final = 1.0
 """Seconds between two looks for overdue answers."""
 
+_SILENCE: Final = 30.0
+"""Seconds for which a worker that has to end does not ask a Redis again that did not answer."""
+
 _SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _TRUE: Final = ("1", "true", "t", "yes", "y", "on")
 _FALSE: Final = ("0", "false", "f", "no", "n", "off")
@@ -160,6 +163,14 @@ class BoundedConnection(Connection):
                 **(transport_options or {}),
             }
 
+    def ensure(self, *args: Any, **options: Any) -> Any:
+        """Retry as kombu does, but not in the event loop of a worker, which it would hold up until Redis is back."""
+        guard = self.app.fibo_guard
+        if guard.serving and guard.has("lost-connections") and not current_task:
+            # Heartbeats, for one, are sent with retries without end. Celery keeps those that fail, and reconnects.
+            options["max_retries"] = 0
+        return super().ensure(*args, **options)
+
 
 _DROPS_SINGLE_ONES: Final = hasattr(MultiChannelPoller, "maybe_check_brpop_health")
 """Whether kombu can replace a single connection that it waits on: from 5.7 on. Before, its event loop stopped polling,
@@ -242,6 +253,8 @@ class BoundedChannel(Channel):
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
         """Give a client. If an answer to it is overdue, the idle connections of this process count as lost, too."""
+        if self.guard.stopping and monotonic() - self.guard.lost_at < _SILENCE:
+            raise redis.ConnectionError("Redis did not answer just now, and the worker has to end")
         try:
             with super().conn_or_acquire(client) as acquired:
                 yield acquired
@@ -250,6 +263,7 @@ class BoundedChannel(Channel):
                 raise
             raise RefusedError(str(error)) from error
         except redis.TimeoutError:
+            self.guard.lost_at = monotonic()
             for channel in self.guard.open_channels():
                 channel.drop_idle_connections()
             raise

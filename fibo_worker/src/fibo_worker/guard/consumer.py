@@ -46,6 +46,7 @@ class _GuardedConsumer(PatientConsumer):
             guard.readiness.touch()
 
     def stop(self) -> None:
+        self.app.fibo_guard.stopping = True
         if self._touches is not None:
             self._touches.cancel()
         if (readiness := self.app.fibo_guard.readiness) is not None:

@@ -35,6 +35,8 @@ class Guard:
         dead_letters: The dead letters that Redis has not taken yet.
         serving: Whether this process, or the one that made it, is a worker.
         readiness: The readiness file, if there is one.
+        stopping: Whether this worker was told to end.
+        lost_at: When an answer of Redis was overdue, by the monotonic clock.
         channels: The channels of this process, by their ids.
         popped: The messages, each with its key, that were popped, but that Redis did not record as taken.
     """
@@ -46,6 +48,8 @@ class Guard:
         self.metrics = Metrics()
         self.time_limits: tuple[float | None, float | None] = (None, None)
         self.serving = False
+        self.stopping = False
+        self.lost_at = float("-inf")
         self.readiness: Final = ReadinessFile(settings.readiness_file) if settings.readiness_file else None
         self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()
         self.dead_letters: Final = DeadLetterBuffer(settings.dead_letter_bytes)

@@ -159,6 +159,7 @@ _ALL: Final = (
                 "Transport.register_with_event_loop",
             ),
             "kombu.connection:Connection.Pool",
+            "kombu.connection:Connection.ensure",
             "kombu.connection:ConnectionPool.new",
             "celery.backends.redis:RedisBackend.ensure",
             "celery.backends.redis:SentinelBackend._transport_options",
