@@ -106,7 +106,7 @@ class Listener:
         self.looks = asyncio.Queue()
         self.gone = asyncio.Queue()
 
-    def looked(self, task_ids, stored) -> None:
+    def subscribed(self, task_ids, stored) -> None:
         self.looks.put_nowait(stored)
 
     def pushed(self, task_id, payload) -> None:
@@ -120,7 +120,7 @@ async def subscribed(backend, task_ids):
     """Subscribe to ids; give the listener, and what was stored, or None."""
     listener = Listener()
     subscription = await backend.subscribe(listener)
-    subscription.update(task_ids, [])
+    subscription.update(task_ids, [], look=True)
     return listener, await asyncio.wait_for(listener.looks.get(), SOON)
 
 
@@ -264,7 +264,7 @@ async def test_over_resp2_what_may_not_be_subscribed_to_is_refused(old):
         broker, backend = connect(CeleryConfig(broker_url=url.replace("://", "://deaf:any@")))
         listener = Listener()
         subscription = await backend.subscribe(listener)
-        subscription.update(["a", "b"], [])
+        subscription.update(["a", "b"], [], look=True)
         error = await asyncio.wait_for(listener.gone.get(), SOON)
         assert isinstance(error, TransportError)
         assert error.refused

@@ -99,7 +99,7 @@ class Listener:
     def pushed(self, task_id, payload) -> None:
         """Do nothing."""
 
-    def looked(self, task_ids, stored) -> None:
+    def subscribed(self, task_ids, stored) -> None:
         """Do nothing."""
 
     def lost(self, error) -> None:

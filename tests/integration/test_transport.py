@@ -112,7 +112,7 @@ class Listener:
     def pushed(self, task_id, payload) -> None:
         self.events.put_nowait((task_id, payload))
 
-    def looked(self, task_ids, stored) -> None:
+    def subscribed(self, task_ids, stored) -> None:
         self.looks.put_nowait((task_ids, stored))
 
     def lost(self, error) -> None:
@@ -128,7 +128,7 @@ class Listener:
 async def subscribed(backend, *task_ids):
     listener = Listener()
     subscription = await backend.subscribe(listener)
-    subscription.update(task_ids, [])
+    subscription.update(task_ids, [], look=True)
     await asyncio.wait_for(listener.looks.get(), SOON)
     return subscription, listener
 
@@ -251,7 +251,7 @@ async def test_what_was_stored_before_is_told_with_the_confirmation(side):
     await side.put("b", b"B")
     listener = Listener()
     subscription = await backend.subscribe(listener)
-    subscription.update(["a", "b"], [])
+    subscription.update(["a", "b"], [], look=True)
     assert await asyncio.wait_for(listener.looks.get(), SOON) == (["a", "b"], [None, b"B"])
 
 
@@ -279,7 +279,7 @@ async def test_each_of_two_subscriptions_is_told(side):
 async def test_what_is_dropped_is_no_longer_pushed(side):
     _, backend = side.connect()
     subscription, listener = await subscribed(backend, "a", "b")
-    subscription.update(["c"], ["a"])
+    subscription.update(["c"], ["a"], look=True)
     await asyncio.wait_for(listener.looks.get(), SOON)
     for task_id in "abc":
         await side.put(task_id, task_id.encode())
@@ -292,7 +292,7 @@ async def test_a_subscription_that_broke_says_so_and_does_not_come_back_in_silen
     await side.break_subscriptions()
     assert isinstance(await asyncio.wait_for(listener.gone.get(), SOON), TransportError)
     with pytest.raises(TransportError):
-        subscription.update(["b"], [])
+        subscription.update(["b"], [], look=True)
     _, listener = await subscribed(backend, "a")  # The backend has others.
     await side.put("a", b"A")
     assert await listener.next() == ("a", b"A")
@@ -304,7 +304,7 @@ async def test_a_subscription_that_was_broken_off_cannot_be_used_and_tells_nobod
     for _ in range(2):
         subscription.abort()
         with pytest.raises(TransportError, match="gone"):
-            subscription.update(["b"], [])
+            subscription.update(["b"], [], look=True)
     await side.put("a", b"A")
     assert await backend.get_many(["a"]) == [b"A"]
     assert (listener.so_far(), listener.gone.qsize()) == ([], 0)

@@ -152,7 +152,7 @@ class BoundedConnection(Connection):
         super().__init__(_without_options(hostname, of_url), *args, **params)
         if self.app.fibo_guard.has("lost-connections") and issubclass(self.get_transport_cls(), Transport):
             seconds = self.app.fibo_guard.settings.socket_timeout
-            self.transport_options = {
+            self.transport_options: dict[str, Any] = {
                 "socket_timeout": seconds,
                 "socket_connect_timeout": seconds,
                 "socket_keepalive": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -45,11 +46,11 @@ class Guard:
         self.settings: Final = settings
         self.without: Final = without
         self.started: Final = StartMarks()
-        self.metrics = Metrics()
+        self.metrics: Metrics = Metrics()
         self.time_limits: tuple[float | None, float | None] = (None, None)
-        self.serving = False
-        self.stopping = False
-        self.lost_at = float("-inf")
+        self.serving: bool = False
+        self.stopping: bool = False
+        self.lost_at: float = -math.inf
         self.readiness: Final = ReadinessFile(settings.readiness_file) if settings.readiness_file else None
         self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()
         self.dead_letters: Final = DeadLetterBuffer(settings.dead_letter_bytes)

@@ -49,9 +49,8 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         Raises:
             OSError: The address cannot be used.
         """
-        self.address_family, *_, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        self.address_family: int = family
         self._open: OrderedDict[socket.socket, None] = OrderedDict()
         self._lock = threading.Lock()
         super().__init__(address, _Handler)  # type: ignore[arg-type] # of IPv6, it has four parts

@@ -178,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
         self._feed(self._buffer, 0, nbytes)
         try:
             is_done = self._take_replies()
-        except _PROTOCOL_ERRORS as error:
+        except (WrongReplyError, *_PROTOCOL_ERRORS) as error:
             if isinstance(error, WrongReplyError):
                 self._unanswered.appendleft(error.owed)  # It is told what the others are told.
             self.abort(self.fault("unknown", f"Protocol error: {explain(error)}"), error)
@@ -368,7 +368,7 @@ class Connection(asyncio.BufferedProtocol):
             self.subscriber.lost(fault)
 
 
-class WrongReplyError(hiredis.ProtocolError):
+class WrongReplyError(Exception):
     """A command was given a reply that it does not have: some replies may have gone to others.
 
     Attributes:
@@ -376,7 +376,7 @@ class WrongReplyError(hiredis.ProtocolError):
     """
 
     def __init__(self, owed: ReplyHandler, command: Command) -> None:
-        self.owed = owed
+        self.owed: ReplyHandler = owed
         super().__init__(f"an answer that {command[0]!s} does not have")
 
 
