@@ -19,7 +19,7 @@ NEEDS_TAG := import platform, sys; \
 # they share their workers and servers.
 PYTEST := $(BIN)/pytest --quiet --numprocesses 4 --dist loadfile
 NEWCOMERS := unit contract integration acceptance
-TIERS := $(NEWCOMERS) outages docs interop endurance typing
+TIERS := $(NEWCOMERS) guard outages docs interop endurance typing
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-bare test-all $(TIERS:%=test-%) test-versions test-pythons coverage check bench fuzz soak soak-workers outages \

@@ -121,7 +121,7 @@ def _revoke(state: Any, task_id: Any, terminate: Any = False, signal: Any = None
         number = signals.signum(signal or "TERM")
         for request in [worker_state.requests[id] for id in ids if id in worker_state.requests]:
             request.terminate(pool, signal=number)
-    _logger.info("%d tasks are revoked, such as %s", len(ids), ids[0])
+    _logger.info("Tasks flagged as revoked: %d, such as %s", len(ids), ids[0])
     _store_later(state, ids)
     return {"ok": f"{len(ids)} tasks flagged as revoked"}
 
