@@ -184,7 +184,7 @@ class DeadLetters:
             dead_letter: The dead letter.
 
         Returns:
-            What was added: that one, or if it is too large, that one cut.
+            The dead letter as it was added, which is cut if it is too large.
 
         Raises:
             redis.RedisError: Redis cannot be reached, or refuses it.
