@@ -151,7 +151,8 @@ class Soak:
                         self.wrong.append(f"{x} + 1 came as {answer}")
                 case PublishError() | PublishUnknownError() | ResultTimeoutError():  # What the contract names.
                     self.outcomes[type(answer).__name__] += 1
-                case TaskFailedError(exc_type="WorkerLostError"):  # Two workers were killed while they ran it.
+                # Two workers were killed while they ran it; or its result could not be stored within its time limit.
+                case TaskFailedError(exc_type="WorkerLostError" | "TimeLimitExceeded"):
                     self.outcomes[answer.exc_type] += 1
                 case _:
                     self.wrong.append(f"a call ended with {answer!r:.300}")
