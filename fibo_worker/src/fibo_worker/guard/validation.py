@@ -132,17 +132,21 @@ def _check_clock(value: Any) -> None:
 
 def _check_event(body: Any, headers: dict[str, Any], info: dict[str, Any]) -> None:
     """Check what a worker relies on in the events of others. It keeps them until it asks whether a node is alive."""
-    if not isinstance(body, dict) or not isinstance(info.get("routing_key"), str):
+    key = info.get("routing_key")
+    # Workers send what happens to tasks in batches, which monitors read, and no worker does.
+    events = body if isinstance(body, list) and key == "task.multi" else [body]
+    if not isinstance(key, str) or not all(isinstance(each, dict) for each in events):
         raise _InvalidError("it is not an event")
-    for field in ("hostname", "type", "id", "topic"):
-        if field in body and not is_name(body[field]):
-            raise _InvalidError(f"its {field} is not a text")
-    if not is_name(headers.get("hostname") or body.get("hostname")):
-        raise _InvalidError("it has no hostname")
-    _check_clock(body.get("clock"))
-    for field in ("timestamp", "local_received", "freq", "utcoffset"):
-        if field in body and not _is_finite(body[field]):
-            raise _InvalidError(f"its {field} is not a number")
+    for each in events:
+        for field in ("hostname", "type", "id", "topic"):
+            if field in each and not is_name(each[field]):
+                raise _InvalidError(f"its {field} is not a text")
+        if not is_name(headers.get("hostname") or each.get("hostname")):
+            raise _InvalidError("it has no hostname")
+        _check_clock(each.get("clock"))
+        for field in ("timestamp", "local_received", "freq", "utcoffset"):
+            if field in each and not _is_finite(each[field]):
+                raise _InvalidError(f"its {field} is not a number")
 
 
 def _is_finite(value: Any) -> bool:
