@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError
@@ -113,14 +112,17 @@ def unusable(pool):
 
 
 def survives(pool):
-    pool.app.send_task("poison.kill")
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and pool.redis.llen("celery.dead") == 0:
+    def has_ended():
         try:
             pool.process.check()
         except StartError:
-            return False
-        time.sleep(0.1)
+            return True
+        return False
+
+    pool.app.send_task("poison.kill")
+    until(lambda: has_ended() or pool.redis.llen("celery.dead") > 0)
+    if has_ended():
+        return False
     pool.serves()
     return True
 

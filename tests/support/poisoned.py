@@ -111,11 +111,17 @@ def poison_break(state):
     raise RuntimeError("no\nline of the log")
 
 
+def wait_for(gate):
+    """Wait for a file: the test, in another process, has no other way to tell a task to go on."""
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
 @app.task(name="poison.kill_all")
 def kill_all(gate=None):
     """Kill the whole worker: at once, or when there is a file of this name."""
-    while gate is not None and not Path(gate).exists():
-        time.sleep(0.01)
+    if gate is not None:
+        wait_for(gate)
     os.killpg(0, signal.SIGKILL)
 
 
@@ -123,8 +129,7 @@ def kill_all(gate=None):
 def wait(log, gate):
     """Record the run, and wait for a file of this name."""
     count(log, 0)
-    while not Path(gate).exists():
-        time.sleep(0.01)
+    wait_for(gate)
     return "done"
 
 

@@ -46,7 +46,7 @@ def pack(path):
     """Note the beginning and the end, which is when another file says so."""
     note(path, "begins")
     while not Path(path).with_name("packed").exists():
-        time.sleep(0.01)  # The test, in another process, has no other way to let it end.
+        time.sleep(0.01)  # The test, in another process, says by a file when it is to end.
     note(path, "ends")
 
 

@@ -55,7 +55,7 @@ class ReadinessFile:
                 path.write_text(f"{os.getpid()}\n")
         except OSError as error:
             if not self._failed:  # Once is enough.
-                _logger.error("the readiness file %s cannot be written: %s", path, error.strerror)  # noqa: TRY400 # it says why
+                _logger.warning("the readiness file %s cannot be written: %s", path, error.strerror)
             self._failed = True
         else:
             self._failed = False

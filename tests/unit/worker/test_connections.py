@@ -5,8 +5,10 @@ import socket
 import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
+from kombu import Connection as KombuConnection
 
 from fibo_worker.guard import GuardSettings, protect
+from fibo_worker.guard.connections import _KOMBUS_URL_OPTIONS
 
 URL = "redis://localhost:1"
 BOUNDS = ("socket_timeout", "socket_connect_timeout")
@@ -110,6 +112,12 @@ def test_what_else_a_url_says_stays(made):
     connection = made("redis+socket:///tmp/r.sock?socket_timeout=2&virtual_host=3", backend=URL).connection_for_read()
     assert connection.hostname == "socket:///tmp/r.sock?virtual_host=3"
     assert made("rediss://a?ssl_cert_reqs=none", backend=URL).connection_for_read().ssl
+
+
+@pytest.mark.parametrize("option", _KOMBUS_URL_OPTIONS)
+def test_an_option_that_kombu_reads_is_left_to_kombu(made, option):
+    url = f"{URL}/0?{option}=1"
+    assert KombuConnection(url).hostname == made(url, backend=URL).connection_for_read().hostname == "localhost"
 
 
 @pytest.mark.parametrize("query", ["socket_timeout=soon-secret", "socket_keepalive=secret", "secret=1"])

@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.cli.daemon_thread import to_daemon_thread
+from fibo_client.daemon_thread import to_daemon_thread
 from fibo_client.text import printable
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from fibo_client.celery.config import expiry_of
 from fibo_client.cli.backpressure import Backpressure
 from fibo_client.cli.big_integers import decimal_digits, shortened
 from fibo_client.cli.console import json_line
-from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.parsing import StandardInput
 from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import Expiry, revocation_summary
 from fibo_client.cli.runner import report_error, report_timeout
 from fibo_client.contract import FIBONACCI, SQRT_TASK, check_n
+from fibo_client.daemon_thread import to_daemon_thread
 from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError
 
 if TYPE_CHECKING:

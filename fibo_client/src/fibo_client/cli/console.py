@@ -13,8 +13,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.cli.bar import Bar
-from fibo_client.cli.daemon_thread import to_daemon_thread
 from fibo_client.cli.wrapping import columns, wrapped
+from fibo_client.daemon_thread import to_daemon_thread
 from fibo_client.text import printable
 
 if TYPE_CHECKING:

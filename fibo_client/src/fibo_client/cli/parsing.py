@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fibo_client.cli.daemon_thread import to_daemon_thread
+from fibo_client.daemon_thread import to_daemon_thread
 from fibo_client.text import printable
 
 if TYPE_CHECKING:

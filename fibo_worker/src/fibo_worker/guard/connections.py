@@ -6,7 +6,6 @@ waits for an answer on it then waits for ever: by default, kombu and Celery set 
 
 from __future__ import annotations
 
-import inspect
 import logging
 import socket
 from contextlib import contextmanager
@@ -87,7 +86,8 @@ _URL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
 }
 """What redis-py, and so Celery's result backend, reads from a URL, and kombu from its transport options alone."""
 
-_KOMBUS_URL_OPTIONS: Final = frozenset(inspect.signature(Connection._init_params).parameters)  # noqa: SLF001 # kombu raises a TypeError for all others
+_KOMBUS_URL_OPTIONS: Final = ("connect_timeout", "heartbeat", "insist", "login_method")
+"""What kombu itself reads from a URL. For other options than these and TLS's, it raises a TypeError."""
 
 
 def keepalive() -> dict[int, int]:
@@ -333,7 +333,8 @@ def _is_readable(connection: Any, timeout: float = 0) -> bool:
     """Tell whether something arrives in some seconds, and leave it where the event loop sees it."""
     poller = poll()
     try:
-        poller.register(connection._sock, READ)  # noqa: SLF001 # as kombu does
+        # redis-py's `can_read` takes what is there, and the event loop, which kombu registers this with, never sees it.
+        poller.register(connection._sock, READ)  # noqa: SLF001 # redis-py gives no public access to the socket
         return bool(poller.poll(timeout))
     except (AttributeError, OSError, TypeError, ValueError):  # It is closed.
         return True

@@ -82,7 +82,8 @@ class DeadLetterBuffer:
             except redis.ResponseError as refusal:  # Redis is full or read-only, or the key is no list.
                 refused = True
                 each.refusals += 1
-                _logger.error("%s could not be put into %.200r yet: %s", _name(each.letter), dead_letters.key, refusal)  # noqa: TRY400 # it says why; a traceback adds nothing
+                name = _name(each.letter)
+                _logger.warning("%s could not be put into %.200r yet: %s", name, dead_letters.key, refusal)
                 if each.refusals == _TRIES and len(each.letter.raw) > _LARGE:
                     each.letter = each.letter.cut()
                 continue

@@ -82,7 +82,7 @@ def _reduce(app: Celery, amqp_cls: Any, control_cls: Any) -> tuple[Any, ...]:
     guarded = app.amqp_cls, app.control_cls
     app.amqp_cls, app.control_cls = amqp_cls, control_cls  # Pickle finds these, but not what is made of them.
     try:
-        reduced = type(app).__reduce__(app)  # type: ignore[call-arg] # Celery has no types
+        reduced = app.__class__.__reduce__(app)
     finally:
         app.amqp_cls, app.control_cls = guarded
     return _remake, (reduced, app.fibo_guard.settings, app.fibo_guard.without, app.fibo_guard.serving)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 from collections import deque
 from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+import redis
 from celery import states
 from celery.concurrency.base import BasePool
 from celery.platforms import signals
 from celery.worker import control
 from celery.worker import state as worker_state
+from kombu.exceptions import EncodeError, OperationalError
+from kombu.matcher import MatcherNotInstalled
 from kombu.pidbox import Mailbox, Node
 
 from fibo_worker.guard.control import CommandError, check_address, check_arguments, check_method, check_reply_to
@@ -61,8 +65,10 @@ class _GuardedNode(Node):
             return super().handle_message({field: body.get(field) for field in _FIELDS}, message)
         except CommandError as error:
             _logger.warning("refused a command of remote control: %s", error)
-        except Exception as error:  # noqa: BLE001 - no such matcher, or it does not take the pattern
+        except (MatcherNotInstalled, re.error) as error:
             _logger.warning("refused a command of remote control (%s)", type(error).__name__)
+        except Exception:
+            _logger.exception("a command of remote control failed")
         return None
 
     def dispatch(self, method: Any, arguments: Any = None, reply_to: Any = None, ticket: Any = None, **_: Any) -> Any:
@@ -90,7 +96,7 @@ class _GuardedNode(Node):
     def _answer(self, reply: Any, reply_to: Any, ticket: Any) -> None:
         try:
             self.reply({self.hostname: reply}, reply_to["exchange"], reply_to["routing_key"], ticket)
-        except Exception as error:  # noqa: BLE001 - Redis refuses it or is gone, or the reply is no JSON
+        except (redis.RedisError, OSError, OperationalError, EncodeError) as error:
             # It goes by a connection of its own. If the other one is lost, too, Celery finds out there.
             _logger.warning("a reply to remote control could not be sent: %s", type(error).__name__)
 
@@ -150,8 +156,8 @@ def _store_revoked(state: Any, waiting: deque[str]) -> None:
     try:
         while waiting and monotonic() < end:
             _store_slice(state.app, [waiting.popleft() for _ in range(min(_SLICE, len(waiting)))])
-    except Exception as error:  # noqa: BLE001 - the backend's; they stay revoked
-        _logger.warning("could not store of %d tasks or more that they were revoked: %s", len(waiting) + 1, error)
+    except Exception:
+        _logger.exception("%d tasks or more are revoked, but the results could not be stored", len(waiting) + 1)
         waiting.clear()
     if waiting:
         state.consumer.timer.call_after(_SPARE, _store_revoked, (state, waiting))
@@ -170,7 +176,7 @@ def _store_slice(app: Any, ids: list[str]) -> None:
 def _stored_states(backend: Any, ids: list[str]) -> Iterable[str]:
     try:
         stored = backend.mget([backend.get_key_for_task(id) for id in ids])
-    except Exception:  # noqa: BLE001 - it has no keys, or may read one at a time only
+    except (AttributeError, NotImplementedError, redis.ResponseError):  # It has no keys, or may not read many at once.
         return [backend.get_state(id) for id in ids]
     return [states.PENDING if each is None else backend.decode_result(each)["status"] for each in stored]
 
@@ -218,7 +224,8 @@ def _pool_shrink(state: Any, n: int = 1, **_: Any) -> Any:
     except ValueError:  # from billiard, after it has ended those that it could
         gone = size - pool.num_processes
         if gone:
-            state.consumer._update_prefetch_count(-gone)  # noqa: SLF001 # what Celery has not come to
+            # Celery's command calls this, too, but not when billiard raises.
+            state.consumer._update_prefetch_count(-gone)  # noqa: SLF001 # there is no public way
         raise CommandError(f"{gone} of {size} end; the others are busy") from None
 
 
@@ -226,17 +233,18 @@ def _largest_pool(state: Any) -> int:
     return int(_GROWTH * max(os.cpu_count() or 1, state.consumer.controller.concurrency))
 
 
-def _autoscale(state: Any, max: int | None = None, min: int | None = None) -> Any:  # noqa: A002 - Celery's names
+def _autoscale(state: Any, **limits: int | None) -> Any:
     scaler = state.consumer.controller.autoscaler
     if not scaler:
         raise CommandError("this worker does not scale its pool")
-    most = scaler.max_concurrency if max is None else max
-    least = scaler.min_concurrency if min is None else min
+    most, least = limits.get("max"), limits.get("min")
+    most = scaler.max_concurrency if most is None else most
+    least = scaler.min_concurrency if least is None else least
     if least > most:
         raise CommandError(f"min would be {least}, and max {most}")
     if most > _largest_pool(state):
         raise CommandError(f"max may be {_largest_pool(state)} at most")
-    return control.autoscale(state, max, min)
+    return control.autoscale(state, **limits)
 
 
 def _pool_restart(state: Any, **arguments: Any) -> Any:

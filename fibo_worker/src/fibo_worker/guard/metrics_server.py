@@ -49,11 +49,11 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         Raises:
             OSError: The address cannot be used.
         """
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        self.address_family: int = family
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family: int = found[0][0]
         self._open: OrderedDict[socket.socket, None] = OrderedDict()
         self._lock = threading.Lock()
-        super().__init__(address, _Handler)  # type: ignore[arg-type] # of IPv6, it has four parts
+        super().__init__((host, port), _Handler)
         self.set_app(app)
         self._thread = threading.Thread(target=self.serve_forever, name="fibo-metrics", daemon=True)
         self._thread.start()

@@ -6,6 +6,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+import redis
+
 from fibo_worker.guard.protections import PROTECTIONS
 
 if TYPE_CHECKING:
@@ -53,5 +55,7 @@ def _renew(guard: Guard, seconds: float) -> None:
                 continue
             try:
                 channel.qos.renew()
-            except Exception as error:  # noqa: BLE001 - Redis is gone, or a message was taken meanwhile: the next round
+            except (redis.RedisError, OSError) as error:  # It is logged where the worker itself meets it.
                 _logger.debug("the messages could not be renewed: %s", error)
+            except Exception:
+                _logger.exception("renewing the messages failed")

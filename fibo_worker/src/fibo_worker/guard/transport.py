@@ -87,7 +87,8 @@ class _LossCountingQoS(QoS):
             pipe.hset(
                 self.unacked_key,
                 delivery_tag,
-                dumps([message._raw, info["exchange"], info["routing_key"]]),  # noqa: SLF001 # as kombu stores it
+                # Workers restore what is in here, so it is what kombu's own `append` writes.
+                dumps([message._raw, info["exchange"], info["routing_key"]]),  # noqa: SLF001 # it has no public name
             )
             pipe.execute()
         super(QoS, self).append(message, delivery_tag)
@@ -205,7 +206,7 @@ class _ValidatingChannel(BoundedChannel):
         raw = item if isinstance(item, bytes) else item.encode()
         if queue.endswith(_REPLY_SUFFIX):
             try:
-                self.connection._deliver(loads(bytes_to_str(raw)), queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
+                self._hand_on(loads(bytes_to_str(raw)), queue)
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if not self.guard.has("remote-control"):
                     raise
@@ -288,11 +289,15 @@ class _ValidatingChannel(BoundedChannel):
             pipeline.pexpire(key, _REPLY_TTL)
             pipeline.execute()
 
+    def _hand_on(self, payload: Any, queue: str) -> None:
+        # What kombu's own `_brpop_read` does with a message. There is no public way to its consumers.
+        self.connection._deliver(payload, queue)  # noqa: SLF001 # the transport's, for its channels
+
     def _record_and_deliver(self, payload: Any, queue: str, raw: bytes) -> None:
         """Let kombu record a message as taken, and deliver it. Raise _UnrecordableError if it is too large for that."""
         for _ in range(_TRIES):
             try:
-                self.connection._deliver(payload, queue)  # noqa: SLF001 # the channel's own transport, as kombu calls it
+                self._hand_on(payload, queue)
             except (redis.RedisError, OSError) as error:
                 # What is recorded is a little longer than the message. Near its limit, Redis hangs up over it.
                 cause = error.__cause__ if isinstance(error, RefusedError) else error
@@ -479,7 +484,7 @@ class _ValidatingPool(ConnectionPool):
     def new(self) -> Any:
         # Kombu makes a connection of its own class here, whatever that of the pool's first connection is.
         found: Any = type(self.connection)
-        return _pooled(found)(self, **dict(self.connection._info(resolve=False)))  # noqa: SLF001
+        return _pooled(found)(self, **self.connection.info())
 
 
 class _ValidatingAMQP(AMQP):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.credentials import CredentialProvider
 
+from fibo_client.daemon_thread import call_in_daemon_thread
 from fibo_client.errors import ConfigError
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable, Generator
 
     from fibo_client.celery.redis.address import RedisAddress
@@ -71,25 +72,9 @@ def _in_thread(provider: Any) -> concurrent.futures.Future[Any]:
     with _calling:
         called = _called.get(id(provider))
         if called is None:
-            called = _called[id(provider)] = concurrent.futures.Future()
-            called.set_running_or_notify_cancel()  # Who waits no longer cannot cancel it.
-            threading.Thread(target=_call, args=(provider, called), name="fibo_client.credentials", daemon=True).start()
+            called = _called[id(provider)] = call_in_daemon_thread(provider.get_credentials)
+            called.add_done_callback(lambda _: _called.pop(id(provider)))
     return called
-
-
-def _call(provider: Any, called: concurrent.futures.Future[Any]) -> None:
-    given: Any = None
-    error: BaseException | None = None
-    try:
-        given = provider.get_credentials()
-    except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
-        error = raised
-    with _calling:
-        del _called[id(provider)]
-    if error is None:
-        called.set_result(given)
-    else:
-        called.set_exception(error)
 
 
 class Renewal:
