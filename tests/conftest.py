@@ -101,7 +101,7 @@ def stock(redis_server: RedisServer) -> Iterator[RunningWorker]:
 def proj(redis_server: RedisServer) -> Iterator[RunningWorker]:
     """One worker of the project that the documentation's examples call, beside the one of `fibo-worker dev`."""
     url = redis_server.fresh_url()
-    with project_worker(url) as process, WorkerProcess(url, pool="solo", stop_timeout=0):
+    with project_worker(url) as process, WorkerProcess(url, stop_timeout=0):
         yield RunningWorker(url, process, url)
 
 

@@ -18,6 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.acl import CLIENT, WORKER, make_users, refusals
 from support.clients import celery_client
+from support.pools import POOLS, without
 from support.programs import FIBO_WORKER, run, started, wait_until_gone
 from support.servers import TESTS, RedisServer, free_port
 from support.waiting import until
@@ -160,10 +161,10 @@ def test_a_message_that_cannot_be_run_is_a_dead_letter(server, worker, port):
     assert found(counts[1], queue="celery") == before(counts[1], queue="celery") + 2
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
+@pytest.mark.parametrize("pool", POOLS[1:])
 def test_pools_without_processes_are_counted_likewise(server, pool):
     url = server.fresh_url()
-    with measured(url, app="fibo_worker.app", pool=pool) as (_, port), celery_client(url) as celery:
+    with measured(url, app="fibo_worker.app", env=without(pool), pool=pool) as (_, port), celery_client(url) as celery:
         celery.send_task("tasks.sqrt_task", (-1,)).get(timeout=20, propagate=False)
         celery.send_task("tasks.sqrt_task", (4,)).get(timeout=20)
         found = scraped_when(port, lambda found: found.tasks("tasks.sqrt_task").get("SUCCESS"))

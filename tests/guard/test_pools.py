@@ -8,13 +8,12 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError
 from support.clients import celery_client
 from support.pages import DOCS
+from support.pools import POOLS, lacking, without
 from support.servers import TESTS
 from support.waiting import until
 
 from fibo_worker.dev import StartError, WorkerProcess
-from fibo_worker.guard.protections import PROTECTIONS
 
-POOLS = ("prefork", "threads", "solo")
 VISIBILITY_TIMEOUT = 4
 
 
@@ -47,6 +46,7 @@ def pool(request, redis_server, tmp_path_factory):
         "FIBO_TIME_LIMIT": "3",
         "FIBO_SOFT_TIME_LIMIT": "2",
         "FIBO_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
+        **without(request.param),
     }
     options = {"app": "support.poisoned", "pool": request.param, "concurrency": 2, "env": env, "stop_timeout": 0}
     with (
@@ -144,12 +144,20 @@ def told(promise, pool):
     return {"yes": True, "no": False}[row.split(" | ")[POOLS.index(pool)]]
 
 
-def test_the_log_names_what_the_pool_takes_away(pool):
-    log = pool.process.log.read_text()
-    named = re.findall(r"the pool (\w+) has no ([a-z-]+): ", log)
+@pytest.mark.parametrize("pool", POOLS[1:])
+def test_a_worker_does_not_start_with_a_pool_that_takes_protections_away(redis_server, pool):
+    with pytest.raises(StartError) as caught, WorkerProcess(redis_server.fresh_url(), pool=pool):
+        pass
 
-    assert named == [(pool.name, each.name) for each in PROTECTIONS.values() if pool.name not in each.pools]
-    assert ("keeps no time limits" in log) == (pool.name != "prefork")
+    assert re.findall(rf"'([a-z-]+)' cannot be had: it needs the pool prefork, not {pool}", str(caught.value)) == (
+        lacking(pool)
+    )
+    assert without(pool)["FIBO_WITHOUT"].split(",") == lacking(pool)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_the_log_says_that_the_pool_keeps_no_limits(pool):
+    assert ("keeps no time limits" in pool.process.log.read_text()) == (pool.name != "prefork")
 
 
 @pytest.mark.parametrize("promise", PROMISES)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.outages import outage
+from support.pools import POOLS, without
 from support.servers import TESTS, RedisServer
 from support.waiting import eventually, until
 
@@ -45,7 +46,7 @@ def direct(server) -> Iterator[redis.Redis]:
 
 def poisoned(url: str, *, pool: str = "prefork", prefetch: int = 1) -> WorkerProcess:
     arguments = ["--prefetch-multiplier", str(prefetch)]
-    env = {"PYTHONPATH": str(TESTS)}
+    env = {"PYTHONPATH": str(TESTS), **without(pool)}
     return WorkerProcess(url, app="support.poisoned", pool=pool, arguments=arguments, env=env, stop_timeout=0)
 
 
@@ -121,7 +122,7 @@ async def test_tasks_that_wait_for_their_time_are_run_however_often_their_worker
             nothing_is_left(direct)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", POOLS)
 @outage(
     "A task kills its whole worker as soon as it starts, twice",
     sees="`TaskFailedError`",

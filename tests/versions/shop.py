@@ -1,7 +1,8 @@
 """An app of somebody's own, protected or as Celery makes it, with tasks that harm their worker.
 
 ``celery -A versions.shop worker``, with CELERY_BROKER_URL and CELERY_RESULT_BACKEND as Celery reads them, SHOP_CONF
-with more of Celery's settings as JSON, and SHOP_IS with ``stock`` for an app without the guard.
+with more of Celery's settings as JSON, SHOP_IS with ``stock`` for an app without the guard, and SHOP_WITHOUT with the
+protections to leave out.
 """
 
 import json
@@ -21,7 +22,7 @@ app = Celery("shop", broker="redis://localhost", backend="redis://localhost")
 if os.environ.get("SHOP_IS") != "stock":
     from fibo_worker.guard import protect
 
-    app = protect(app)
+    app = protect(app, without=os.environ.get("SHOP_WITHOUT", "").split())
 app.conf.broker_connection_retry_on_startup = True
 app.conf.update(json.loads(os.environ.get("SHOP_CONF") or "{}"))
 

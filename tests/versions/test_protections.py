@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 from anyio.from_thread import start_blocking_portal
 from support.clients import celery_client
+from support.pools import POOLS, lacking
 from support.proxy import Proxy
 from support.servers import RedisServer
 from support.waiting import until
 from versions.conftest import ROOT, python_of
 
-from fibo_worker.dev import WorkerProcess
+from fibo_worker.dev import StartError, WorkerProcess
 from fibo_worker.guard.protections import PROTECTIONS
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 
 VERSIONS = ("5.5", "5.6", "5.7")
-POOLS = ("prefork", "threads", "solo")
 VISIBILITY_TIMEOUT = 2
 """Seconds after which a message that nobody renews is another worker's."""
 SOON = 15.0
@@ -58,6 +59,7 @@ class Workers:
             "FIBO_MAX_MEMORY": "700",
             "SHOP_CONF": json.dumps(conf),
             "SHOP_IS": kind,
+            "SHOP_WITHOUT": " ".join(lacking(self.pool)),
         }
         options = {"python": python_of(self.version), "pool": self.pool, "concurrency": 2, "env": env}
         return WorkerProcess(url, app="versions.shop", name=name, stop_timeout=0, **options)
@@ -316,7 +318,16 @@ def server() -> Iterator[RedisServer]:
         yield started
 
 
-@pytest.fixture(scope="module", params=itertools.product(VERSIONS, POOLS), ids="-".join)
+CELLS = [
+    pytest.param((version, pool), each.name, id=f"{version}-{pool}-{each.name}")
+    for version, pool in itertools.product(VERSIONS, POOLS)
+    for each in PROTECTIONS.values()
+    if pool in each.pools
+]
+"""The table of protections by versions and pools, without those that the pool takes away."""
+
+
+@pytest.fixture(scope="module")
 def workers(request, server) -> Iterator[Workers]:
     with contextlib.closing(Workers(*request.param, server)) as made:
         yield made
@@ -333,14 +344,27 @@ def opened(workers: Workers, kind: str, name: str, folder: Path) -> Iterator[Sho
         direct.delete("celery.dead")
 
 
+@pytest.mark.parametrize("pool", POOLS[1:])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_worker_whose_pool_takes_protections_away_does_not_start(server, version, pool):
+    worker = WorkerProcess(
+        server.fresh_url(),
+        app="versions.shop",
+        pool=pool,
+        python=python_of(version),
+        env={"PYTHONPATH": str(ROOT / "tests")},
+    )
+    with pytest.raises(StartError) as caught, worker:
+        pass
+    assert re.findall("The protection '([a-z-]+)' cannot be had", str(caught.value)) == lacking(pool)
+
+
 def test_every_protection_has_a_fault():
     assert list(FAULTS) == list(PROTECTIONS)
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(("workers", "name"), CELLS, indirect=["workers"])
 def test_a_protected_worker_withstands_the_fault(workers, tmp_path, name):
-    if workers.pool not in PROTECTIONS[name].pools:
-        pytest.skip("not with this pool")
     with opened(workers, "guarded", name, tmp_path) as shop:
         assert FAULTS[name](shop)
 

@@ -32,7 +32,7 @@ def create_app(settings: WorkerSettings | None = None) -> Celery:
     """
     if settings is None:
         settings = WorkerSettings.from_env(os.environ)
-    app = protect(Celery("fibo_worker"), settings=settings)
+    app = protect(Celery("fibo_worker"), settings=settings, without=settings.without)
     app.conf.update(settings.celery_conf())
     register(app, max_n=settings.max_n)
     return app

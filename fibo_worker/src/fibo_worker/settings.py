@@ -1,25 +1,5 @@
 """The worker's settings: from the environment to a Celery configuration.
 
-| variable                  | default                    | meaning                                      |
-|---------------------------|----------------------------|----------------------------------------------|
-| `CELERY_BROKER_URL`       | `redis://localhost:6379/0` | where tasks come from                        |
-| `CELERY_RESULT_BACKEND`   | the broker's URL           | where results are stored                     |
-| `FIBO_MAX_N`              | 10000000                   | the largest n that is computed               |
-| `FIBO_TIME_LIMIT`         | 120                        | seconds until a task is killed               |
-| `FIBO_SOFT_TIME_LIMIT`    | 110                        | seconds until a task gets an exception       |
-| `FIBO_VISIBILITY_TIMEOUT` | 180                        | seconds until a lost task runs again         |
-| `FIBO_RESULT_EXPIRES`     | 3600                       | seconds for which a result is kept           |
-| `FIBO_DEAD_LETTER_LIMIT`  | 10000                      | dead letters that are kept for each queue    |
-| `FIBO_DEAD_LETTER_BYTES`  | 67108864                   | bytes of a queue's dead letters in Redis     |
-| `FIBO_DEAD_LETTER_EXPIRES` | 2592000                   | seconds until dead letters expire            |
-| `FIBO_MAX_BODY_BYTES`     | 16777216                   | bytes of a message's body, decompressed      |
-| `FIBO_MAX_MEMORY`         | 4096                       | MiB of address space for each of its processes |
-| `FIBO_SOCKET_TIMEOUT`     | 5                          | seconds until a connection counts as lost    |
-| `FIBO_MASTER_NAME`        | none                       | the Sentinels' name for the master           |
-| `FIBO_METRICS_PORT`       | none                       | where metrics are served for Prometheus      |
-| `FIBO_METRICS_HOST`       | `127.0.0.1`                | the address of this machine for that         |
-| `FIBO_READINESS_FILE`     | none                       | touched every second while tasks are taken   |
-
 The soft time limit must be less than the time limit, and the visibility timeout more. All workers on one broker need
 the same visibility timeout.
 """
@@ -35,6 +15,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from fibo_client.contract import DEFAULT_MAX_N
 from fibo_client.errors import ConfigError
+from fibo_worker.guard.protections import check_names
 from fibo_worker.guard.settings import VARIABLES, GuardSettings
 from fibo_worker.passed import passed_settings
 
@@ -82,12 +63,15 @@ class WorkerSettings(GuardSettings):
     """How long Redis keeps a result."""
     master_name: str | None = None
     """The Sentinels' name for the master. ``sentinel://`` needs it, and uses it for tasks and results."""
+    without: frozenset[str] = frozenset()
+    """The names of the protections to do without: see `fibo_worker.guard.protect`."""
     celery: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """More of Celery's settings, by their names. They win, but for those that a protection of the guard needs."""
 
     def __post_init__(self) -> None:
         try:
             GuardSettings.__post_init__(self)  # super() does not work in a dataclass with slots
+            check_names(self.without)
         except ImproperlyConfigured as error:
             raise ConfigError(str(error)) from None
         if self.max_n > _LARGEST_MAX_N:
@@ -139,6 +123,8 @@ class WorkerSettings(GuardSettings):
             fields["result_backend"] = backend
         if name := env.get("FIBO_MASTER_NAME"):
             fields["master_name"] = name
+        if names := env.get("FIBO_WITHOUT"):
+            fields["without"] = frozenset(each.strip() for each in names.split(","))
         settings = cls(**fields, celery=passed_settings(env))
         if write := env.get("CELERY_BROKER_WRITE_URL"):
             _check_url("CELERY_BROKER_WRITE_URL", write)

@@ -16,10 +16,11 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from kombu.connection import Connection
 from kombu.transport import redis
+from support.pools import lacking
 
 from fibo_worker import guard
 from fibo_worker.guard import GuardSettings, protect, protections
-from fibo_worker.guard.protections import PROTECTIONS
+from fibo_worker.guard.protections import PROTECTIONS, check_start
 from fibo_worker.guard.requests import _GuardedRequest
 from fibo_worker.guard.transport import _LossCountingQoS, _ValidatingChannel
 
@@ -232,7 +233,7 @@ def test_an_app_that_is_in_use_is_refused(made, use):
 @pytest.mark.parametrize("without", ["no-such", {"no-such"}, ["validation", "no-such"]])
 def test_an_unknown_protection_cannot_be_left_out(made, without):
     with pytest.raises(
-        ImproperlyConfigured, match=r"^unknown in without=: no-such; known are: validation, redelivery, "
+        ImproperlyConfigured, match=r"^no such protection: no-such. There are: validation, redelivery, "
     ):
         protect(made(), without=without)
 
@@ -247,7 +248,7 @@ def test_a_protection_that_lacks_something_in_celery_or_kombu_is_missed_at_once_
     with pytest.raises(ImproperlyConfigured) as caught:
         protect(made())
     assert str(caught.value).startswith(
-        f"the protection {name!r} cannot be had: kombu.transport.redis:Channel.gone is missing in celery 5."
+        f"The protection {name!r} cannot be had: kombu.transport.redis:Channel.gone is missing in celery 5."
     )
     assert f"protect(app, without={{{name!r}}})" in str(caught.value)
     assert not protect(made(), without={name}).fibo_guard.has(name)
@@ -261,7 +262,7 @@ def test_a_worker_whose_settings_take_a_protection_away_does_not_start_unless_it
     app = protect(made())
     app.conf[setting] = value
     with pytest.raises(
-        ImproperlyConfigured, match=rf"^the protection '{name}' cannot .* needs the setting {setting} ="
+        ImproperlyConfigured, match=rf"^The protection '{name}' cannot .* needs the setting {setting} ="
     ):
         app.WorkController(concurrency=1)
 
@@ -275,12 +276,38 @@ def test_a_worker_without_redis_does_not_start_unless_what_needs_it_is_left_out(
     needs_redis = [each.name for each in PROTECTIONS.values() if each.redis]
     app = protect(made())
     app.conf.broker_url = "memory://"
-    with pytest.raises(ImproperlyConfigured, match=r"'validation' cannot be had: it needs Redis .* not memory"):
+    with pytest.raises(ImproperlyConfigured) as caught:
         app.WorkController(concurrency=1)
+    assert re.findall("'([a-z-]+)' cannot be had: it needs Redis as the broker, not memory", str(caught.value)) == (
+        needs_redis
+    )
 
     app = protect(made(), without=needs_redis)
     app.conf.broker_url = "memory://"
     assert app.WorkController(concurrency=1)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
+def test_a_worker_whose_pool_takes_protections_away_does_not_start_unless_they_are_left_out(made, pool):
+    with pytest.raises(ImproperlyConfigured) as caught:
+        check_start(protect(made()), (), pool)
+    *lines, advice = str(caught.value).splitlines()
+    names = [line.split("'")[1] for line in lines]
+    assert names == lacking(pool)
+    for name, line in zip(names, lines, strict=True):
+        assert line.endswith(f", not {pool}. Without it, {PROTECTIONS[name].against}.")
+    assert advice.endswith(f"FIBO_WITHOUT={','.join(lacking(pool))}")
+
+    check_start(protect(made()), lacking(pool), pool)
+
+
+@pytest.mark.filterwarnings("ignore:You're running the worker with superuser privileges")
+def test_celerys_command_tells_what_a_worker_lacks_without_a_traceback(made, capsys):
+    app = protect(made())
+    assert app.worker_main(["worker", "--pool", "solo"])
+    told = capsys.readouterr().err
+    assert "The protection 'memory-limit' cannot be had: it needs the pool prefork, not solo." in told
+    assert "Traceback" not in told
 
 
 def test_the_docstring_names_every_protection():
@@ -297,6 +324,7 @@ def test_the_page_tells_of_every_protection_what_it_is_against_and_what_it_needs
         assert against == each.against
         assert re.findall("`([a-z_]+) = ", needs) == list(each.settings)
         assert ("Redis" in needs) == each.redis
+        assert ("`prefork`" in needs) == (each.pools == {"prefork"})
 
 
 def test_every_method_of_celery_and_kombu_that_the_guard_replaces_is_a_hook_of_a_protection():

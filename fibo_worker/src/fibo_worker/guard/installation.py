@@ -29,8 +29,8 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
     """Protect the workers of a Celery app.
 
     Call it before anything uses the app: ``app = protect(Celery("shop", ...))``. Its tasks, its base classes for tasks
-    and its settings may come later. What a protection needs of Celery's settings becomes their default. A worker whose
-    app has another value there, or a broker that is not Redis, does not start.
+    and its settings may come later. What a protection needs of Celery's settings becomes their default. A worker does
+    not start whose app has another value there, or a broker that is not Redis, or whose pool takes a protection away.
 
     Args:
         app: The app.
@@ -44,7 +44,8 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
 
     Raises:
         ImproperlyConfigured: A variable of the environment or a name in `without` is wrong, or a protection cannot be
-            had on the installed Celery and kombu. A worker raises it at its start for what its settings take away.
+            had on the installed Celery and kombu. A worker raises it at its start for what its settings or its pool
+            take away.
         RuntimeError: The app is protected already, or something has used it before.
     """
     if hasattr(app, "fibo_guard"):
@@ -103,7 +104,8 @@ class _Start(bootsteps.Step):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        protections.check_start(worker.app, worker.app.fibo_guard.without)
+        pool = pools.name_of(worker.pool_cls)
+        protections.check_start(worker.app, worker.app.fibo_guard.without, pool)
         if worker.app.fibo_guard.has("lost-connections"):
             connections.start_worker(worker.app)
         if (readiness := worker.app.fibo_guard.readiness) is not None:
@@ -113,7 +115,7 @@ class _Start(bootsteps.Step):
             logs.escape_controls()
         if worker.app.fibo_guard.has("chord-polling"):
             chords.bound_polling(worker.app)  # before the pool's processes get their copies of the tasks
-        pools.start_pool(worker.app, worker.pool_cls)
+        pools.start_pool(worker.app, pool)
         worker.app.fibo_guard.time_limits = (worker.time_limit, worker.soft_time_limit)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from fibo_worker.guard.protections import PROTECTIONS
-
 if TYPE_CHECKING:
     from celery import Celery
 
     from fibo_worker.guard.guard import Guard
 
-__all__ = ["start_pool"]
+__all__ = ["name_of", "start_pool"]
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -23,20 +21,21 @@ _NAMES: Final = {"thread": "threads"}
 """By the last part of a pool's module, the name of the pool on the command line, where it differs."""
 
 
-def start_pool(app: Celery, pool: Any) -> None:
+def name_of(pool: Any) -> str:
+    """Return the name of a pool on the command line, from its class or the path of that."""
+    module = pool if isinstance(pool, str) else pool.__module__
+    last = module.partition(":")[0].rpartition(".")[2]
+    return _NAMES.get(last, last)
+
+
+def start_pool(app: Celery, name: str) -> None:
     """Prepare for the pool of a worker that starts.
 
     Args:
         app: The worker's app.
-        pool: The class of the pool, or its name.
+        name: The name of the pool.
     """
     guard: Guard = app.fibo_guard
-    module = pool if isinstance(pool, str) else pool.__module__
-    last = module.partition(":")[0].rpartition(".")[2]
-    name = _NAMES.get(last, last)
-    for each in PROTECTIONS.values():
-        if guard.has(each.name) and name not in each.pools:
-            _logger.warning("the pool %s has no %s: %s", name, each.name, each.against)
     if name != "prefork":
         _logger.warning("the pool %s keeps no time limits, and cannot terminate a task that runs", name)
     if name == "solo" and guard.has("renewal"):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import ImproperlyConfigured, SecurityError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from celery import Celery
 
@@ -21,7 +21,7 @@ PREFORK: Final = frozenset({"prefork"})
 ALL_POOLS: Final = frozenset({"prefork", "threads", "solo"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Protection:
     """A protection.
 
@@ -191,39 +191,64 @@ def check_names(without: Collection[str]) -> frozenset[str]:
     """Return the names of protections to do without. Raise ImproperlyConfigured if one is unknown."""
     names = frozenset({without} if isinstance(without, str) else without)
     if unknown := sorted(map(str, names - PROTECTIONS.keys())):
-        raise ImproperlyConfigured(f"unknown in without=: {', '.join(unknown)}; known are: {', '.join(PROTECTIONS)}")
+        raise ImproperlyConfigured(f"no such protection: {', '.join(unknown)}. There are: {', '.join(PROTECTIONS)}")
     return names
 
 
 def check_hooks(without: Collection[str]) -> None:
     """Raise ImproperlyConfigured if the installed Celery and kombu lack what a protection needs."""
-    for each in _wanted(without):
-        if missing := [hook for hook in each.hooks if not _exists(hook)]:
-            installed = ", ".join(f"{package} {version(package)}" for package in ("celery", "kombu"))
-            raise _lacking(each, f"{', '.join(missing)} is missing in {installed}")
+    installed = ", ".join(f"{package} {version(package)}" for package in ("celery", "kombu"))
+    _check(
+        (each, f"{', '.join(missing)} is missing in {installed}")
+        for each in _wanted(without)
+        if (missing := [hook for hook in each.hooks if not _exists(hook)])
+    )
 
 
-def check_start(app: Celery, without: Collection[str]) -> None:
-    """Raise ImproperlyConfigured if the broker, or a setting of the app, takes a protection away from its worker."""
-    transport = app.connection_for_read().get_transport_cls()
+def check_start(app: Celery, without: Collection[str], pool: str) -> None:
+    """Raise ImproperlyConfigured if a worker's broker, its pool or a setting of its app takes a protection away.
+
+    Args:
+        app: The worker's app.
+        without: The names of the protections to do without.
+        pool: The name of the worker's pool.
+    """
+    _check(_lost_at_start(app, without, pool))
+
+
+def _lost_at_start(app: Celery, without: Collection[str], pool: str) -> Iterator[tuple[Protection, str]]:
+    """Yield what takes each protection away."""
+    driver = app.connection_for_read().get_transport_cls().driver_type
     for each in _wanted(without):
-        if each.redis and transport.driver_type != "redis":
-            raise _lacking(each, f"it needs Redis as the broker, not {transport.driver_type}")
+        if each.redis and driver != "redis":
+            yield each, f"it needs Redis as the broker, not {driver}"
+        if pool not in each.pools:
+            yield each, f"it needs the pool {' or '.join(sorted(each.pools))}, not {pool}"
         for setting, wanted in each.settings.items():
-            found = app.conf[setting]
-            if found != wanted:
-                raise _lacking(each, f"it needs the setting {setting} = {wanted!r}, which is {found!r}")
+            if (found := app.conf[setting]) != wanted:
+                yield each, f"it needs the setting {setting} = {wanted!r}, which is {found!r}"
+
+
+class _UnprotectedError(ImproperlyConfigured, SecurityError):
+    """Both, as Celery's command prints a SecurityError alone without a traceback."""
+
+
+def _check(problems: Iterable[tuple[Protection, str]]) -> None:
+    """Raise an error that tells each problem in a line, and how to do without these protections."""
+    found = list(problems)
+    if not found:
+        return
+    lines = [f"The protection {each.name!r} cannot be had: {why}. Without it, {each.against}." for each, why in found]
+    names = list(dict.fromkeys(each.name for each, _ in found))
+    lines.append(
+        f"If that must be: protect(app, without={{{', '.join(map(repr, names))}}}); "
+        f"with the app of fibo-worker, FIBO_WITHOUT={','.join(names)}"
+    )
+    raise _UnprotectedError("\n".join(lines))
 
 
 def _wanted(without: Collection[str]) -> Iterator[Protection]:
     return (each for each in PROTECTIONS.values() if each.name not in without)
-
-
-def _lacking(protection: Protection, why: str) -> ImproperlyConfigured:
-    return ImproperlyConfigured(
-        f"the protection {protection.name!r} cannot be had: {why}. Without it, {protection.against}. "
-        f"If that must be: protect(app, without={{{protection.name!r}}})"
-    )
 
 
 def _exists(hook: str) -> bool:
