@@ -13,6 +13,8 @@ from support.waiting import eventually
 from fibo_client import ResultTimeoutError
 from fibo_client.celery import CeleryClient
 
+pytestmark = pytest.mark.timeout(150)  # Each starts a worker, and has bounds of its own for all that follows.
+
 
 @outage(
     "A worker's connections to Redis are dropped in silence, and new ones are to be had",
