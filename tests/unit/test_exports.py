@@ -31,10 +31,10 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
         (
             fibo_client,
             """
-            AsyncResult ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient FiboConfig FiboError
-            MessageError PublishError PublishUnknownError ReadError RedisOptions ResultDecodeError ResultInflatesError
-            ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK Stream TaskError TaskFailedError
-            TaskRevokedError TooManyPendingError TransportError UNSET __version__
+            AsyncResult ChunkRetriedError ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient
+            FiboConfig FiboError MessageError PublishError PublishUnknownError ReadError RedisOptions ResultDecodeError
+            ResultInflatesError ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK Stream TaskError
+            TaskFailedError TaskRevokedError TooManyPendingError TransportError UNSET __version__
             """,
         ),
         (
@@ -42,6 +42,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             """
             AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType OwnedResult RedisOptions
             RemoteTask RevocationCounts SendOptions Signature TaskFailure TaskMeta UNSET WorkerInfo
+            remote_task
             """,
         ),
         (fibo_client.telemetry, "SendSpan Server Tracer"),

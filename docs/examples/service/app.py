@@ -69,7 +69,7 @@ async def not_again(last_event_id: Annotated[str | None, Header(include_in_schem
 
 async def open_stream(
     client: Client, numbers: Annotated[list[int], Depends(expand)]
-) -> AsyncIterator[Stream[int | Exception]]:
+) -> AsyncIterator[Stream[int, int | Exception]]:
     """Open a stream that is closed when the response has ended, however that came.
 
     A caller who reads slowly slows the stream down. For one who leaves, what is unfinished is revoked.
@@ -86,7 +86,7 @@ async def open_stream(
 )
 async def stream_fibonacci(
     numbers: Annotated[list[int], Depends(expand)],
-    results: Annotated[Stream[int | Exception], Depends(open_stream)],
+    results: Annotated[Stream[int, int | Exception], Depends(open_stream)],
 ) -> AsyncIterator[ServerSentEvent]:
     """Send each number as soon as it is finished.
 

@@ -13,6 +13,7 @@ import typing as _typing
 
 from fibo_client._version import __version__
 from fibo_client.errors import (
+    ChunkRetriedError,
     ClientStateError,
     ConfigError,
     FiboError,
@@ -33,10 +34,10 @@ from fibo_client.errors import (
 )
 
 if _typing.TYPE_CHECKING:
-    from fibo_client.batching.stream import Stream
     from fibo_client.celery.config import UNSET
     from fibo_client.celery.redis.options import RedisOptions
     from fibo_client.celery.result import AsyncResult
+    from fibo_client.celery.stream import Stream
     from fibo_client.client import FiboClient
     from fibo_client.config import FiboConfig
     from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
@@ -48,6 +49,7 @@ __all__ = [
     "SQRT_TASK",
     "UNSET",
     "AsyncResult",
+    "ChunkRetriedError",
     "ClientStateError",
     "ConfigError",
     "FiboClient",
@@ -82,7 +84,7 @@ _HOMES = {
     "FiboClient": "client",
     "FiboConfig": "config",
     "RedisOptions": "celery.redis.options",
-    "Stream": "batching.stream",
+    "Stream": "celery.stream",
 }
 
 

@@ -7,12 +7,12 @@ import math
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fibo_client.batching.chunk import BatchOptions
-from fibo_client.batching.concurrent import Batcher
+from fibo_client.batching.concurrent import Batcher, NumberRequests
 from fibo_client.batching.many import compute_many
-from fibo_client.batching.stream import Stream
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.protocol.options import check_name, check_priority
+from fibo_client.celery.stream import Stream
 from fibo_client.config import FiboConfig
 from fibo_client.contract import FIBO_TASK, FIBONACCI, SQRT_TASK, check_chunk_size, check_sqrt
 from fibo_client.validation import check_index, check_indexes
@@ -238,7 +238,7 @@ class FiboClient:
         timeout: float | Unset | None = ...,
         queue: str | None = ...,
         priority: int | None = ...,
-    ) -> Stream[int]: ...
+    ) -> Stream[int, int]: ...
     @overload
     def stream(
         self,
@@ -250,7 +250,7 @@ class FiboClient:
         timeout: float | Unset | None = ...,
         queue: str | None = ...,
         priority: int | None = ...,
-    ) -> Stream[int | Exception]: ...
+    ) -> Stream[int, int | Exception]: ...
     def stream(
         self,
         source: Iterable[int] | AsyncIterable[int],
@@ -291,13 +291,11 @@ class FiboClient:
             TypeError: The source or `max_in_flight` is of a wrong type.
             ValueError: `max_in_flight` is less than 1. MessageError, if it is the queue or the priority that is wrong.
         """
-        max_n = self.config.max_n
         self.celery.check_results()
+        options = self._options(queue, priority)._replace(stream=True)
         return Stream(
-            self._batcher,
-            self._options(queue, priority)._replace(stream=True),
+            NumberRequests(self._batcher, options, self.config.max_n),
             source,
-            check=lambda n: check_index(n, max_n),
             seconds=self.config.seconds(timeout),
             max_in_flight=max_in_flight,
             ordered=ordered,

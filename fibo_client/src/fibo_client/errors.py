@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "ChunkRetriedError",
     "ClientStateError",
     "ConfigError",
     "FiboError",
@@ -376,6 +377,25 @@ class TaskRevokedError(TaskError):
 
 
 _STOPPED = {"expired": "expired before it ran", "terminated": "was terminated while it ran"}
+
+
+class ChunkRetriedError(TaskError):
+    """A task in a chunk called ``self.retry()``, which runs the whole chunk again and stores no answer of any of it.
+
+    Attributes:
+        task_id: The id of the chunk's task.
+        task: The name of the task that is called in the chunk.
+        info: What the worker stored about the retry.
+    """
+
+    def __init__(self, *, task_id: str, task: str, info: Any = None) -> None:
+        self.task_id = task_id
+        self.task = task
+        self.info = info
+        super().__init__(
+            f"{printable(task, _LONGEST_NAME)} was retried in the chunk [{task_id}]; a task that retries must be sent "
+            "alone, with chunk_size=1"
+        )
 
 
 def _tasks(task_ids: tuple[str, ...]) -> str:

@@ -287,7 +287,7 @@ STATEMENTS = [
     ),
     ("await client.submit_many(5)", TypeError, ["such as [4, 3, 8], not int"]),
     ("await client.submit([5])", TypeError, ["n must be an integer, not list", "fibonacci_many()"]),
-    ("client.stream(5)", TypeError, ["source must be an iterable or async iterable of integers, not int"]),
+    ("client.stream(5)", TypeError, ["source must be an iterable or async iterable, not int"]),
     ("await client.sqrt('4')", TypeError, ["value must be a number, not str"]),
     ("await client.fibonacci(5, timeout='5')", TypeError, ["timeout must be a number of seconds or None"]),
     ("await client.fibonacci(5, timeout=-5)", ValueError, ["must be 0 or more; None is no limit"]),

@@ -23,6 +23,7 @@ from fibo_client.batching.chunk import decode, signature
 from fibo_client.batching.packing import is_large, pack
 from fibo_client.contract import MAX_CHUNK
 from fibo_client.errors import ClientStateError, FiboError, ResultTimeoutError
+from fibo_client.validation import check_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -421,6 +422,40 @@ class Batcher:
                 receiver.set_exception(answer)
             else:
                 receiver.set_result(answer)
+
+
+class NumberRequests:
+    """The requests of one stream of numbers.
+
+    Args:
+        batcher: What answers them.
+        options: How they are sent.
+        max_n: The largest index that is allowed.
+    """
+
+    def __init__(self, batcher: Batcher, options: BatchOptions, max_n: int) -> None:
+        self._batcher = batcher
+        self._options = options
+        self._max_n = max_n
+        self.leave: Callable[[Request], None] = batcher.leave
+
+    def join(self, value: int, deadline: float, receiver: Callable[[Answer], None]) -> Request:
+        """Request a number. See `Batcher.join`.
+
+        Args:
+            value: Its index.
+            deadline: When to give up, by the loop's clock. Infinity is never.
+            receiver: Gets the number or an error of its own, once and never during this call.
+
+        Returns:
+            The request.
+
+        Raises:
+            TypeError: It is not an integer.
+            ValueError: It is negative or too large.
+            ClientStateError: The client is not open here.
+        """
+        return self._batcher.join(check_index(value, self._max_n), self._options, deadline, receiver)
 
 
 def _outcome(waiting: asyncio.Task[list[Any]]) -> list[Any] | Exception:

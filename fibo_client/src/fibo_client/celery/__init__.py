@@ -9,7 +9,7 @@ from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.redis.options import RedisOptions
 from fibo_client.celery.result import AsyncResult
-from fibo_client.celery.signature import RemoteTask, SendOptions, Signature
+from fibo_client.celery.signature import RemoteTask, SendOptions, Signature, remote_task
 from fibo_client.celery.stats import ClientStats, RevocationCounts
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "TaskFailure",
     "TaskMeta",
     "WorkerInfo",
+    "remote_task",
 ]

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import math
+from contextlib import aclosing
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
 from fibo_client.celery.budget import Budget, free
+from fibo_client.celery.calls import Calls, call_in_chunks
+from fibo_client.celery.chunk import check_chunk_size, check_chunkable
 from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
-from fibo_client.celery.config import UNSET, CeleryConfig, Unset, expiry_of
+from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
-from fibo_client.celery.gather import call_many, conclude, gather, look, look_at_metas
+from fibo_client.celery.gather import as_completed, call_many, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
-from fibo_client.celery.owned_result import OwnedResult
+from fibo_client.celery.owned_result import OwnedResult, prepare_owned, start_owned
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revocation
 from fibo_client.celery.session import Session
 from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature
+from fibo_client.celery.stream import Stream
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -383,6 +387,36 @@ class CeleryClient:
             return_exceptions=return_exceptions,
         )
 
+    async def as_completed(
+        self, results: Iterable[AsyncResult[T]], *, timeout: float | Unset | None = UNSET
+    ) -> AsyncGenerator[AsyncResult[T], None]:
+        """Give tasks that were sent before, as they end.
+
+        ::
+
+            async for result in client.as_completed(results):
+                print(await result)
+
+        Args:
+            results: The handles.
+            timeout: Seconds for all of them. UNSET is the client's default, None is no limit, 0 is one read.
+
+        Yields:
+            Each handle once its task is over. Its `get` then answers, or raises the task's error, without asking.
+
+        Raises:
+            TypeError: One of them is no handle.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
+            ResultTimeoutError: Not all ended in time. Those that did were given before.
+            ReadError: The results could not be read (with ``timeout=0``; else it is tried until the deadline).
+            ClientStateError: The client is not open here, or was closed meanwhile.
+        """
+        seconds = self._session.config.seconds(timeout)
+        async with aclosing(as_completed(self._session, check_handles(results), timeout=seconds)) as completed:
+            async for result in completed:
+                yield result
+
     # Owning work.
 
     @overload
@@ -453,7 +487,7 @@ class CeleryClient:
         began = session.check().time()
         seconds = session.config.seconds(timeout)
         signature = bind(task, args, kwargs)
-        defaults, own_expiry = _prepare_owned((signature,), options, seconds)
+        defaults, own_expiry = prepare_owned((signature,), options, seconds)
         span = session.start_send(signature, options, batch=False)
         message = session.encoder.one(signature, options, span, defaults)
         job = session.submit(
@@ -537,26 +571,8 @@ class CeleryClient:
             TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ClientStateError: The client is not open here.
         """
-        session = self._session
-        began = session.check().time()
-        seconds = session.config.seconds(timeout)
-        signature = bind(task, args, kwargs)
-        defaults, own_expiry = _prepare_owned((signature,), options, seconds)
-        expires = {**defaults, **signature.options, **options}.get("expires")
-        span = session.start_send(signature, options, batch=False)
-        message = session.encoder.one(signature, options, span, defaults)
-        job = session.submit(
-            (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
-        )
-        return OwnedResult(
-            session,
-            job,
-            began,
-            expires_at=began + expires if isinstance(expires, (int, float)) else math.inf,
-            expiry_is_timeout=not own_expiry,
-            task=signature.task,
-            queue=message.template.queue,
-            decode=signature.decode,
+        return start_owned(
+            self._session, bind(task, args, kwargs), options, timeout=timeout, retry=retry, keep_result=keep_result
         )
 
     @overload
@@ -567,6 +583,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         return_exceptions: Literal[False] = ...,
+        chunk_size: int = ...,
         keep_results: bool = ...,
         **options: Unpack[SendOptions],
     ) -> list[R]: ...
@@ -578,6 +595,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         return_exceptions: bool,
+        chunk_size: int = ...,
         keep_results: bool = ...,
         **options: Unpack[SendOptions],
     ) -> list[R | FiboError]: ...
@@ -588,6 +606,7 @@ class CeleryClient:
         timeout: float | Unset | None = UNSET,
         retry: bool = False,
         return_exceptions: bool = False,
+        chunk_size: int = 1,
         keep_results: bool = False,
         **options: Unpack[SendOptions],
     ) -> Any:
@@ -599,7 +618,8 @@ class CeleryClient:
             retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
             return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place
                 of its answer.
-            keep_results: Whether the stored results stay until they expire.
+            chunk_size: The most calls in one message, for tasks that are declared as ``chunkable``: see `stream`.
+            keep_results: Whether the stored results stay until they expire. Not with chunks.
             **options: See `SendOptions`; they go for all, and win over those of the signatures. ``task_id`` cannot be
                 among them.
 
@@ -626,9 +646,21 @@ class CeleryClient:
         signatures = list(signatures)
         for signature in signatures:
             check_signature(signature)
-        defaults, own_expiry = _prepare_owned(signatures, options, seconds)
+        defaults, own_expiry = prepare_owned(signatures, options, seconds)
         if not signatures:
             return []
+        if check_chunk_size(chunk_size) > 1:
+            if keep_results:
+                raise MessageError("keep_results is not for chunks: what is stored there is not the result of one call")
+            return await call_in_chunks(
+                session,
+                signatures,
+                options,
+                chunk_size=chunk_size,
+                timeout=seconds,
+                retry=retry,
+                return_exceptions=return_exceptions,
+            )
         span = session.start_send(signatures[0], options, batch=len(signatures) > 1)
         messages = await session.encoder.many(signatures, options, span, defaults)
         session.check()
@@ -650,6 +682,115 @@ class CeleryClient:
             expiry_is_timeout=not own_expiry,
             retry=retry,
             keep_results=keep_results,
+        )
+
+    @overload
+    def stream(
+        self,
+        task: RemoteTask[[T], R] | Callable[[T], Signature[R]],
+        source: Iterable[T] | AsyncIterable[T],
+        *,
+        max_in_flight: int | None = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        chunk_size: int = ...,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> Stream[T, R]: ...
+    @overload
+    def stream(
+        self,
+        task: RemoteTask[[T], R] | Callable[[T], Signature[R]],
+        source: Iterable[T] | AsyncIterable[T],
+        *,
+        max_in_flight: int | None = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        chunk_size: int = ...,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> Stream[T, R | Exception]: ...
+    @overload
+    def stream(
+        self,
+        task: str,
+        source: Iterable[T] | AsyncIterable[T],
+        *,
+        max_in_flight: int | None = ...,
+        ordered: bool = ...,
+        return_exceptions: bool = ...,
+        chunk_size: int = ...,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> Stream[T, Any]: ...
+    def stream(
+        self,
+        task: Any,
+        source: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_in_flight: int | None = None,
+        ordered: bool = False,
+        return_exceptions: bool = False,
+        chunk_size: int = 1,
+        timeout: float | Unset | None = UNSET,
+        retry: bool = False,
+        **options: Unpack[SendOptions],
+    ) -> Any:
+        """Call a task for each input of a source that may never end, in bounded memory.
+
+        ::
+
+            async with client.stream(resize, names) as answers:
+                async for name, path in answers:
+                    ...
+
+        The tasks are owned, as with `call`. With a `chunk_size`, many calls share a message, as Celery's own
+        ``celery.starmap``, which makes small tasks many times faster on workers that nobody changed. Only a task that
+        is declared as ``chunkable`` is called so. All calls of a chunk fail when one of them raises, and share its time
+        limit; the chunk is not sent again.
+
+        Args:
+            task: A `RemoteTask`, or a task's name: it gets each input as its only argument. For a task with several
+                arguments, a function that makes the call of an input: ``lambda pair: add(*pair)``.
+            source: The inputs. A plain iterable is pulled on the event loop, so it must not block.
+            max_in_flight: The most inputs that have been pulled from the source and not yet been taken from the stream.
+                None is 1,000, or eight chunks if these are more.
+            ordered: Whether answers come in the order of the source, rather than as they are finished.
+            return_exceptions: Whether an input that fails, or cannot be sent, gives its error in place of an answer. If
+                not, the first error is raised, with a note that names the input.
+            chunk_size: The most calls in one message. 1 is a message for each.
+            timeout: Seconds for each input, from when it was pulled. UNSET is the client's default, None is no limit.
+            retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
+            **options: See `SendOptions`; they go for all, and win over those of the task. ``task_id`` cannot be among
+                them.
+
+        Returns:
+            An async iterator of pairs of an input and its answer, and an async context manager: leaving it revokes what
+            is unfinished.
+
+        Raises:
+            ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
+            TypeError: The task, the source, `max_in_flight` or `chunk_size` is of a wrong type.
+            ValueError: `max_in_flight` or `chunk_size` is less than 1. MessageError, if the task cannot be called in
+                chunks.
+        """
+        self.check_results()
+        _check_no_id("stream", options)
+        check_chunk_size(chunk_size)
+        call = task if callable(task) else partial(_call_of_one, check_name("task", task))
+        if chunk_size > 1 and isinstance(task, (str, RemoteTask)):
+            check_chunkable(task)
+        prepare_owned((), options, None)
+        return Stream(
+            Calls(self._session, call, options, chunk_size=chunk_size, retry=retry),
+            source,
+            seconds=self.config.seconds(timeout),
+            max_in_flight=max(1000, 8 * chunk_size) if max_in_flight is None else max_in_flight,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
         )
 
     # Asking workers.
@@ -796,20 +937,6 @@ def _check_transport(transport: object) -> None:
         raise ConfigError(f"transport must have a connect(), as FakeCelery() has, not be {type(transport).__name__}")
 
 
-def _prepare_owned(
-    signatures: Iterable[Signature[Any]], options: SendOptions, seconds: float | None
-) -> tuple[dict[str, Any], bool]:
-    """Prepare a call that owns its tasks: give the default options, and whether somebody says when a task expires."""
-    says = "expires" in options
-    for signature in signatures:
-        if options.get("ignore_result", signature.options.get("ignore_result")):
-            raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
-        says = says or "expires" in signature.options
-    options["ignore_result"] = False
-    expires = expiry_of(seconds)
-    return {} if expires is None else {"expires": expires}, says
-
-
 def _check_no_id(verb: str, options: SendOptions) -> None:
     if "task_id" in options:
         raise MessageError(f"{verb} makes an id for each task; choose one by with_options(task_id=...)")
@@ -821,3 +948,8 @@ def _checked(signatures: Iterable[Signature[R]], taken: list[Signature[R]]) -> I
         check_signature(signature)
         taken.append(signature)
         yield signature
+
+
+def _call_of_one(task: str, value: Any) -> Signature[Any]:
+    """Make the call of a task that is known by its name alone."""
+    return Signature(task, (value,))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.jobs import Job
@@ -15,7 +16,7 @@ from fibo_client.errors import PublishError, PublishUnknownError, TaskRevokedErr
 from fibo_client.telemetry.tracer import SharedSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from fibo_client.celery.jobs import PublishFailure
     from fibo_client.celery.outcome import Awaited
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.session import Session
     from fibo_client.telemetry.tracer import SendSpan
 
+A = TypeVar("A", bound="Awaited")
+E = TypeVar("E", bound="_Entered")
 
 PIECE: Final = 256
 """So many results are entered, and left, in one go."""
@@ -178,7 +181,7 @@ async def call_many(
                     **options,
                 )
             )
-            pieces.append(_Piece(start, outcomes, jobs[-1], [], jobs[-1]))
+            pieces.append(_Piece(jobs[-1], [], start, outcomes, jobs[-1]))
         await _follow(pieces)
         if len(jobs) > 1 and any(isinstance(job.error, PublishError | PublishUnknownError) for job in jobs):
             error = _publish_error(jobs)
@@ -199,6 +202,77 @@ def _publish_error(jobs: Sequence[Job]) -> PublishFailure:
     return PublishError(first.reason, remaining, refused=first.refused)
 
 
+async def as_completed(session: Session, results: Sequence[A], *, timeout: float | None) -> AsyncGenerator[A, None]:
+    """Give tasks as they end.
+
+    Args:
+        session: The client's running parts.
+        results: The handles.
+        timeout: Seconds for all of them. None is no limit, 0 is one read.
+
+    Yields:
+        Each handle once its task is over; its answer is known then.
+
+    Raises:
+        ResultTimeoutError: Not all came in time.
+        ReadError: With ``timeout=0``: the results could not be read.
+        PublishError: One that `CeleryClient.start` gave was not sent.
+        PublishUnknownError: One that `CeleryClient.start` gave may or may not have been sent.
+        ClientStateError: One of them, or the client, was closed.
+    """
+    began = session.check().time()
+    handles: dict[str, list[A]] = {}
+    for result in results:
+        if result.cached is None or not result.cached.ready:
+            handles.setdefault(result.id, []).append(result)
+    entered: list[_Entered] = []
+    try:
+        await _enter_many(session, [each[0] for each in handles.values()], timeout, began, entered)
+        for result in results:
+            if result.id not in handles:
+                yield result
+        async with aclosing(_with_news(entered)) as with_news:
+            async for piece in with_news:
+                for task_id, answer in piece.take().items():
+                    for result in handles.pop(task_id, ()) if is_final(answer) else ():
+                        result.learn(answer)
+                        yield result
+        if handles:
+            for piece in entered:
+                session.check_error(piece.wait)
+            late = next(piece.wait for piece in entered if piece.wait.missing or piece.wait.timed_out)
+            facts = session.facts(late, asyncio.get_running_loop().time() - began)
+            missing = [index for index, result in enumerate(results) if result.id in handles]
+            timed_out = timeout_error(late, facts, results, missing, {})
+            raise timed_out
+    finally:
+        session.leave_in_turns([(piece.wait, piece.jobs) for piece in entered])
+
+
+async def _enter_many(
+    session: Session, results: Sequence[Awaited], timeout: float | None, began: float, entered: list[_Entered]
+) -> None:
+    """Let a caller wait for any number of results. What was entered is noted, also if not all could be."""
+    if len(results) > PIECE and timeout != 0:
+        session.check_room(len(results))  # Before any of them is awaited.
+    budget = Budget()
+    for start in range(0, len(results), PIECE):
+        if start and budget.is_spent(EACH):
+            await budget.pause()
+        entered.append(_enter(session, results[start : start + PIECE], timeout, began))
+
+
+def _enter(
+    session: Session, results: Iterable[Awaited], timeout: float | None, began: float, *, end_on_failure: bool = False
+) -> _Entered:
+    """Let a caller wait for results that were sent before, and have no answer yet."""
+    unsettled = {result.id: None for result in results}
+    jobs = [job for job in {each.job for each in results} if job]
+    return _Entered(
+        session.enter(unsettled, timeout=timeout, end_on_failure=end_on_failure, began=began, jobs=jobs), jobs
+    )
+
+
 def _awaited_piece(
     session: Session,
     start: int,
@@ -210,46 +284,61 @@ def _awaited_piece(
     """Let a caller wait for results that were sent before."""
     known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
     outcomes.take(known)
-    unsettled = {} if outcomes.must_end else {result.id: None for result in results if result.id not in known}
-    jobs = [job for job in {each.job for each in results if each.id in unsettled} if job]
-    wait = session.enter(
-        unsettled, timeout=timeout, end_on_failure=not outcomes.return_exceptions, began=began, jobs=jobs
-    )
-    return _Piece(start, outcomes, wait, jobs, None)
+    unsettled = [] if outcomes.must_end else [result for result in results if result.id not in known]
+    entered = _enter(session, unsettled, timeout, began, end_on_failure=not outcomes.return_exceptions)
+    return _Piece(entered.wait, entered.jobs, start, outcomes, None)
 
 
 @dataclass(slots=True)
-class _Piece:
+class _Entered:
     """Some of the results that are awaited together. Many at once would hold up the event loop.
 
     Attributes:
-        start: The index of the first.
-        outcomes: Their values and errors.
         wait: The wait for them.
         jobs: The jobs that they are of, where another caller started them.
-        job: The job that they are of, where this caller did.
     """
 
-    start: int
-    outcomes: Outcomes
     wait: Wait
     jobs: list[Job]
-    job: Job | None
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more is awaited."""
         return self.wait.over or not self.wait.missing
 
-    def take(self) -> None:
-        """Turn what has arrived into values and errors."""
+    def take(self) -> dict[str, TaskMeta | Exception]:
+        """Take what has arrived."""
         wait = self.wait
         arrived, wait.arrived = wait.arrived, {}
-        self.outcomes.take(arrived)
+        return arrived
+
+
+@dataclass(slots=True)
+class _Piece(_Entered):
+    """Some of the results whose values are gathered.
+
+    Attributes:
+        start: The index of the first.
+        outcomes: Their values and errors.
+        job: The job that they are of, where this caller started them.
+    """
+
+    start: int
+    outcomes: Outcomes
+    job: Job | None
 
 
 async def _follow(pieces: Sequence[_Piece]) -> None:
     """Turn answers into values as they come, until no more is awaited, or an error ends it."""
+    async with aclosing(_with_news(pieces)) as with_news:
+        async for piece in with_news:
+            piece.outcomes.take(piece.take())
+            if piece.outcomes.must_end:
+                return
+
+
+async def _with_news(pieces: Sequence[E]) -> AsyncGenerator[E, None]:
+    """Yield each piece that has answers, for the caller to take, until no more is awaited, or an error ends a wait."""
     loop = asyncio.get_running_loop()
     going = list(pieces)
     while going:
@@ -258,8 +347,8 @@ async def _follow(pieces: Sequence[_Piece]) -> None:
             if piece.wait.arrived:
                 if budget.is_spent(EACH):
                     await budget.pause()
-                piece.take()
-            if piece.outcomes.must_end or piece.wait.error is not None:
+                yield piece
+            if piece.wait.error is not None:
                 return
         going = [piece for piece in going if piece.wait.arrived or not piece.is_over]
         news = loop.create_future()

@@ -105,13 +105,31 @@ def value_of(
             queue=queue,
             info=answer.result,
         )
+    return decoded(answer.result, answer.task_id, task, decode)
+
+
+def decoded(result: Any, task_id: str, task: str | None, decode: Callable[[Any], T] | None) -> T:
+    """Turn what a task returned into the value.
+
+    Args:
+        result: What it returned.
+        task_id: Its id, for the error.
+        task: Its name, for the error.
+        decode: Turns the one into the other. None leaves it as it is.
+
+    Returns:
+        The value.
+
+    Raises:
+        ResultDecodeError: It is not what the task should answer.
+    """
     if decode is None:
-        value: T = answer.result
+        value: T = result
         return value
     try:
-        return decode(answer.result)
+        return decode(result)
     except (TypeError, ValueError) as error:
-        raise ResultDecodeError(f"{task or 'the task'} answered something else: {error}", answer.task_id) from error
+        raise ResultDecodeError(f"{task or 'the task'} answered something else: {error}", task_id) from error
 
 
 def has_expired(error: Exception) -> bool:

@@ -6,20 +6,22 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fibo_client.celery.config import UNSET, Unset
+from fibo_client.celery.config import UNSET, Unset, expiry_of
 from fibo_client.celery.gather import conclude
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.celery.result import AsyncResult
+from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
     from types import TracebackType
     from typing import NoReturn, Self
 
     from fibo_client.celery.jobs import Job
     from fibo_client.celery.pending import Wait
     from fibo_client.celery.session import Session
+    from fibo_client.celery.signature import SendOptions, Signature
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -141,3 +143,78 @@ class OwnedResult(AsyncResult[T_co]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def start_owned(
+    session: Session,
+    signature: Signature[T_co],
+    options: SendOptions,
+    *,
+    timeout: float | Unset | None,
+    retry: bool = False,
+    keep_result: bool = False,
+) -> OwnedResult[T_co]:
+    """Start a task that is owned. See `CeleryClient.start`.
+
+    Args:
+        session: The client's running parts.
+        signature: The task with its arguments.
+        options: The options of the call, which win over those of the signature.
+        timeout: Seconds until the deadline. UNSET is the client's default, None is no limit.
+        retry: Whether to send the message again, until the deadline, if sending fails.
+        keep_result: Whether the stored result stays until it expires.
+
+    Returns:
+        The handle of the task, which must be closed.
+
+    Raises:
+        ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
+        MessageError: A worker could not take the message. Nothing was sent.
+        TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
+        ClientStateError: The client is not open here.
+    """
+    began = session.check().time()
+    seconds = session.config.seconds(timeout)
+    defaults, own_expiry = prepare_owned((signature,), options, seconds)
+    expires = {**defaults, **signature.options, **options}.get("expires")
+    span = session.start_send(signature, options, batch=False)
+    message = session.encoder.one(signature, options, span, defaults)
+    job = session.submit(
+        (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
+    )
+    return OwnedResult(
+        session,
+        job,
+        began,
+        expires_at=began + expires if isinstance(expires, (int, float)) else math.inf,
+        expiry_is_timeout=not own_expiry,
+        task=signature.task,
+        queue=message.template.queue,
+        decode=signature.decode,
+    )
+
+
+def prepare_owned(
+    signatures: Iterable[Signature[Any]], options: SendOptions, seconds: float | None
+) -> tuple[dict[str, Any], bool]:
+    """Prepare a call that owns its tasks.
+
+    Args:
+        signatures: The tasks.
+        options: The options of the call, which gets one more: the results are wanted.
+        seconds: The time of the call. None is no limit.
+
+    Returns:
+        The default options, and whether somebody says when a task expires.
+
+    Raises:
+        MessageError: The result of one is to be ignored.
+    """
+    says = "expires" in options
+    for signature in signatures:
+        if options.get("ignore_result", signature.options.get("ignore_result")):
+            raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
+        says = says or "expires" in signature.options
+    options["ignore_result"] = False
+    expires = expiry_of(seconds)
+    return {} if expires is None else {"expires": expires}, says

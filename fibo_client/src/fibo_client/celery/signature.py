@@ -1,10 +1,12 @@
-"""References to tasks by name, and the options that a call may carry."""
+"""References to tasks by name, calls of them, and the options that a call may carry."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, cast
+import inspect
+from dataclasses import dataclass, field
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, cast, overload
 
 from fibo_client.errors import MessageError
 from fibo_client.text import listed, printable, short_repr
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -64,6 +67,7 @@ class SendOptions(TypedDict, total=False):
 
 
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -76,6 +80,7 @@ class Signature(Generic[R_co]):
         kwargs: Its keyword arguments.
         decode: Turns the stored result into the value that the caller gets, or None to leave it as it is.
         options: The options that it is sent with, where the call that sends it does not say otherwise.
+        remote_task: The `RemoteTask` that it was made by. None is by its name.
     """
 
     task: str
@@ -83,6 +88,7 @@ class Signature(Generic[R_co]):
     kwargs: Mapping[str, Any] | None
     decode: Callable[[Any], R_co] | None
     options: Mapping[str, Any]
+    remote_task: RemoteTask[..., R_co] | None = field(compare=False)
 
     def __init__(
         self,
@@ -91,9 +97,12 @@ class Signature(Generic[R_co]):
         kwargs: Mapping[str, Any] | None = None,
         decode: Callable[[Any], R_co] | None = None,
         options: Mapping[str, Any] = _NO_OPTIONS,
+        remote_task: RemoteTask[..., R_co] | None = None,
     ) -> None:
         # A frozen dataclass sets each field by a call of its own. A program may make many of these.
-        self.__dict__.update(task=task, args=args, kwargs=kwargs, decode=decode, options=options)
+        self.__dict__.update(
+            task=task, args=args, kwargs=kwargs, decode=decode, options=options, remote_task=remote_task
+        )
 
     def with_options(self, **options: Unpack[SendOptions]) -> Signature[R_co]:
         """Make another with options.
@@ -127,27 +136,42 @@ class RemoteTask(Generic[P, R]):
     """A typed reference to a task by its name. The worker's code is not imported.
 
     ``RemoteTask[[int, int], int]("proj.tasks.add")`` is a task that takes two integers and gives one. Calling it
-    binds arguments, so that a type checker can compare them: ``add(2, 3)`` is a `Signature`. Of arguments by keyword
-    nothing is known, so for ``add(2, y=3)`` it is ``RemoteTask[..., int]``.
+    binds arguments, so that a type checker can compare them: ``add(2, 3)`` is a `Signature`. `remote_task` declares
+    one by a stub, whose defaults and keywords a type checker knows, too, and which arguments are compared with.
 
     Args:
         name: The name under which the worker registered it.
         decode: Turns the stored result into the value that the caller gets. None leaves it as JSON gave it. Raise
             ValueError or TypeError in it for a result that is not what it should be.
+        parameters: What the task's arguments are compared with when it is called. None compares nothing.
+        chunkable: Whether many calls of it may share one message, with the ``chunk_size`` of `CeleryClient.stream` and
+            `CeleryClient.call_many`. That is for a task that may run twice and uses nothing of its own request: no
+            ``bind=True``, no retry, no ``Ignore``, no progress and no limits of its own.
         **options: Options that each call of it is sent with, unless the call says otherwise. See `SendOptions`.
 
     Attributes:
         name: See above.
         decode: See above.
+        parameters: See above.
+        chunkable: See above.
         options: See above.
     """
 
-    __slots__ = ("decode", "name", "options")
-
-    def __init__(self, name: str, decode: Callable[[Any], R] | None = None, **options: Unpack[SendOptions]) -> None:
+    def __init__(
+        self,
+        name: str,
+        decode: Callable[[Any], R] | None = None,
+        *,
+        parameters: inspect.Signature | None = None,
+        chunkable: bool = False,
+        **options: Unpack[SendOptions],
+    ) -> None:
         self.name: str = name
         self.decode: Callable[[Any], R] | None = decode
+        self.parameters: inspect.Signature | None = parameters
+        self.chunkable: bool = chunkable
         self.options: Mapping[str, Any] = options or _NO_OPTIONS
+        self._counts = range(0) if parameters is None else _positional_counts(parameters)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Bind arguments.
@@ -158,11 +182,92 @@ class RemoteTask(Generic[P, R]):
 
         Returns:
             What ``call`` and ``send`` take. Nothing is sent yet.
+
+        Raises:
+            TypeError: They do not fit the task's parameters, where these are known.
         """
-        return Signature(self.name, args, kwargs, self.decode, self.options)
+        if self.parameters is not None:
+            self.check_arguments(args, kwargs)
+        return Signature(self.name, args, kwargs, self.decode, self.options, self)
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Compare arguments with the task's parameters, where these are known.
+
+        Args:
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+
+        Raises:
+            TypeError: They do not fit.
+        """
+        if self.parameters is None or (not kwargs and len(args) in self._counts):
+            return
+        try:
+            self.parameters.bind(*args, **kwargs)
+        except TypeError as error:
+            takes = self.parameters.replace(return_annotation=inspect.Signature.empty)
+            raise TypeError(f"{self.name}{takes}: {error}") from None
 
     def __repr__(self) -> str:
         return f"RemoteTask({short_repr(self.name)})"
+
+
+def _positional_counts(parameters: inspect.Signature) -> range:
+    """Tell how many positional arguments fit where there are no others."""
+    listed = parameters.parameters.values()
+    if any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in listed):
+        return range(0)
+    positional = [each for each in listed if each.kind in _POSITIONAL]
+    fewest = sum(each.default is each.empty for each in positional)
+    endless = any(each.kind is each.VAR_POSITIONAL for each in listed)
+    return range(fewest, 2**31 if endless else len(positional) + 1)
+
+
+@overload
+def remote_task(
+    name: str, decode: None = ..., *, chunkable: bool = ..., **options: Unpack[SendOptions]
+) -> Callable[[Callable[P, R]], RemoteTask[P, R]]: ...
+@overload
+def remote_task(
+    name: str, decode: Callable[[Any], S], *, chunkable: bool = ..., **options: Unpack[SendOptions]
+) -> Callable[[Callable[P, Any]], RemoteTask[P, S]]: ...
+def remote_task(
+    name: str, decode: Any = None, *, chunkable: bool = False, **options: Unpack[SendOptions]
+) -> Callable[[Callable[..., Any]], RemoteTask[..., Any]]:
+    """Declare a task by a stub: a function with its parameters and its result, whose body is ``...``.
+
+    ::
+
+        @remote_task("shop.tasks.resize", queue="media")
+        def resize(name: str, steps: int = 5) -> str: ...
+
+        await client.call(resize("dog", steps=3))
+
+    ``fibo stubs`` writes such stubs from a Celery app.
+
+    Args:
+        name: The name under which the worker registered the task.
+        decode: As for `RemoteTask`. The task's value is then what this returns.
+        chunkable: As for `RemoteTask`.
+        **options: Options that each call of it is sent with, unless the call says otherwise. See `SendOptions`.
+
+    Returns:
+        The decorator, which makes the `RemoteTask`.
+
+    Raises:
+        TypeError: The name is missing, or the stub is a coroutine function.
+    """
+    if not isinstance(name, str):
+        raise TypeError('remote_task needs the name of the task: write @remote_task("proj.tasks.add")')
+
+    def declare(stub: Callable[..., Any]) -> RemoteTask[..., Any]:
+        if inspect.iscoroutinefunction(stub):
+            raise TypeError(f"the stub of {name} must be a plain function: write `def`, not `async def`")
+        task = RemoteTask[..., Any](name, decode, parameters=inspect.signature(stub), chunkable=chunkable, **options)
+        update_wrapper(task, stub)
+        return task
+
+    return declare
 
 
 def bind(
@@ -180,14 +285,17 @@ def bind(
 
     Raises:
         MessageError: It is none of these, or a signature was given arguments beside its own.
+        TypeError: The arguments do not fit the task's parameters, where these are known.
     """
     if isinstance(task, Signature):
         if args or kwargs:
             raise MessageError(f"the signature of {task.task} has its arguments already; make another one")
         return task
-    arguments = cast("tuple[Any, ...]", args)  # Checked when they are encoded.
+    arguments = cast("tuple[Any, ...]", args)  # Their types are checked when they are encoded.
     if isinstance(task, RemoteTask):
-        return Signature(task.name, arguments, kwargs, task.decode, task.options)
+        if task.parameters is not None and isinstance(args, (list, tuple)) and isinstance(kwargs, dict | None):
+            task.check_arguments(args, kwargs or {})
+        return Signature(task.name, arguments, kwargs, task.decode, task.options, task)
     if not isinstance(task, str):
         raise MessageError(f"task must be a task's name, a RemoteTask or a Signature, not {type(task).__name__}")
     return Signature(task, arguments, kwargs)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from fibo_client.celery.chunk import STARMAP
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.testing.messages import SentTask, open_message
@@ -173,7 +174,7 @@ class Worker:
         self._queues = None if queues is None else tuple(queues)
         self._nodes = tuple(nodes)
         self._concurrency = math.inf if concurrency is None else concurrency
-        self.scripts: dict[str, Script] = {}
+        self.scripts: dict[str, Script] = {STARMAP: Script(self._starmap, bind=True)}
         self.sent: list[SentTask] = []
         self.revoked: list[str] = []
         self.up: bool = True
@@ -342,6 +343,19 @@ class Worker:
                 raise fault from None
             raise
 
+    async def _starmap(self, own: FakeTask, /, task: dict[str, Any], it: list[list[Any]]) -> list[Any]:
+        """Call a task with each of many lists of arguments, in the name of one, as Celery's own task does."""
+        name = task["task"]
+        if name not in self.scripts:
+            raise _fault("celery.exceptions", "NotRegistered", name)
+        script = self.scripts[name]
+        values = []
+        for args in it:
+            await asyncio.sleep(script.delay)
+            value = script.function(*([own] if script.bind else []), *args)
+            values.append(await value if inspect.isawaitable(value) else value)
+        return values
+
     def _succeed(self, sent: SentTask, value: Any) -> None:
         try:
             self.store(sent, states.SUCCESS, value)
@@ -431,6 +445,7 @@ class Worker:
                 return [
                     f"{task} [ignore_result={script.ignore_result}]" if told else task
                     for task, script in sorted(self.scripts.items())
+                    if task != STARMAP  # Of its own tasks Celery does not tell.
                 ]
             case "active_queues":
                 queues = self._memory.queues if self._queues is None else self._queues

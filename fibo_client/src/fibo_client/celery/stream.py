@@ -1,7 +1,7 @@
-"""A stream of answers: a bounded window that moves over a source of numbers, which may never end.
+"""A stream of answers: a bounded window that moves over a source of inputs, which may never end.
 
-One task a stream, the feeder, pulls numbers from the source and requests each from the batcher; the answers come back
-by callbacks. Everything that runs belongs to a `_Window`, which knows nothing of the `Stream` that owns it: so a
+One task a stream, the feeder, pulls inputs from the source and requests the answer of each; the answers come back by
+callbacks. Everything that runs belongs to a `_Window`, which knows nothing of the `Stream` that owns it: so a
 stream that is dropped halfway (a ``break`` without ``async with``) is collected, and its finaliser stops the rest.
 """
 
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream"]
 
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 V = TypeVar("V")
 
 SLICE: Final = 256
-"""The most numbers that are pulled, and the most answers that are delivered, before the event loop gets its turn."""
+"""The most inputs that are pulled, and the most answers that are delivered, before the event loop gets its turn."""
 
 _LONGEST_REPR: Final = 100
 
@@ -39,26 +41,41 @@ _LONGEST_REPR: Final = 100
 _FEEDERS: Final[set[asyncio.Task[None]]] = set()
 
 
-class _Batcher(Protocol):
-    """What answers the numbers. A stream hands options and requests on, and does not look into them."""
-
-    def join(self, n: int, options: Any, deadline: float, receiver: Callable[[int | Exception], None]) -> Any: ...
-
-    def leave(self, request: Any) -> None: ...
+_NO_ANSWER: Final = object()
+"""Stands in the place of an answer that has not come. None may be one."""
 
 
-class Stream(Generic[V]):
-    """The answers for a source of numbers, as pairs of a number and its answer, as they come.
+class Requests(Protocol[T_contra]):
+    """What answers the inputs. A stream keeps what `join` returns for `leave`, and does not look into it."""
+
+    def join(self, value: T_contra, deadline: float, receiver: Callable[[Any], None]) -> Any:
+        """Request the answer for an input. TypeError and ValueError say that it is none, and go into its place.
+
+        Args:
+            value: The input.
+            deadline: When to give up, by the loop's clock. Infinity is never.
+            receiver: Gets the answer, or an exception, once and never during this call.
+
+        Returns:
+            The request.
+        """
+
+    def leave(self, request: Any) -> None:
+        """Give up a request. Doing so again, or after the answer, does nothing."""
+
+
+class Stream(Generic[T, V]):
+    """The answers for a source of inputs, as pairs of an input and its answer, as they come.
 
     ::
 
-        async with client.stream(source) as results:
-            async for n, value in results:
-                print(n, value)
+        async with client.stream(resize, names) as answers:
+            async for name, path in answers:
+                print(name, path)
 
-    At most `max_in_flight` numbers are pulled from the source and not yet delivered, so a source may be endless and a
+    At most `max_in_flight` inputs are pulled from the source and not yet delivered, so a source may be endless and a
     slow reader slows it down. A source that is not asynchronous is pulled on the event loop: it must not block. The
-    first error ends the stream; a note on it says for which number it is (a program that must know uses
+    first error ends the stream; a note on it says for which input it is (a program that must know uses
     `return_exceptions`). An error of the source itself is raised once everything that was pulled before it has been
     delivered.
 
@@ -66,14 +83,12 @@ class Stream(Generic[V]):
     Without ``async with``, all of this happens in the background soon after the stream is collected.
 
     Args:
-        batcher: What answers the numbers.
-        options: How they are sent; handed on to `batcher`.
-        source: The numbers: an iterable or an async iterable, finite or not.
-        check: Checks a number, and raises TypeError or ValueError for what is none.
-        seconds: The time that each number has from the moment it is pulled. None is no limit.
-        max_in_flight: The most numbers that are pulled and not yet delivered.
+        requests: What answers the inputs.
+        source: The inputs: an iterable or an async iterable, finite or not.
+        seconds: The time that each input has from the moment it is pulled. None is no limit.
+        max_in_flight: The most inputs that are pulled and not yet delivered.
         ordered: Whether to deliver in the order of the source, rather than as the answers come.
-        return_exceptions: Whether to deliver the error of a number that failed, or that was refused, in place of its
+        return_exceptions: Whether to deliver the error of an input that failed, or that was refused, in place of its
             answer, and to go on.
 
     Raises:
@@ -83,11 +98,9 @@ class Stream(Generic[V]):
 
     def __init__(
         self,
-        batcher: _Batcher,
-        options: Any,
-        source: Iterable[int] | AsyncIterable[int],
+        requests: Requests[T],
+        source: Iterable[T] | AsyncIterable[T],
         *,
-        check: Callable[[object], int],
         seconds: float | None,
         max_in_flight: int,
         ordered: bool,
@@ -95,12 +108,12 @@ class Stream(Generic[V]):
     ) -> None:
         # First of all: the finaliser needs it, also of a stream that is refused.
         limit = math.inf if seconds is None else seconds
-        self._window = _Window(batcher, options, source, check, limit, max_in_flight, ordered, return_exceptions)
+        self._window = _Window(requests, source, limit, max_in_flight, ordered, return_exceptions)
         self._in_a_row = 0
         if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, (str, bytes, bytearray)):
             advice = "; is an `await` missing?" if isinstance(source, Awaitable) else ""
             kind = type(source).__name__
-            raise TypeError(f"source must be an iterable or async iterable of integers, not {kind}{advice}")
+            raise TypeError(f"source must be an iterable or async iterable, not {kind}{advice}")
         if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int):
             raise TypeError(f"max_in_flight must be an integer, not {type(max_in_flight).__name__}")
         if max_in_flight < 1:
@@ -119,7 +132,7 @@ class Stream(Generic[V]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> tuple[int, V]:
+    async def __anext__(self) -> tuple[T, V]:
         window = self._window
         window.start()
         if window.awaited:
@@ -177,17 +190,21 @@ class Stream(Generic[V]):
 
 
 class _Entry:
-    """A number that was pulled, until it is delivered."""
+    """An input that was pulled, until it is delivered."""
 
-    __slots__ = ("answer", "n", "request", "window")
+    __slots__ = ("answer", "request", "value", "window")
 
-    def __init__(self, window: _Window, n: Any) -> None:
+    def __init__(self, window: _Window, value: Any) -> None:
         self.window = window
-        self.n = n
+        self.value = value
         self.request: Any = None
-        self.answer: int | Exception | None = None
+        self.answer: Any = _NO_ANSWER
 
-    def answered(self, answer: int | Exception) -> None:
+    @property
+    def has_answer(self) -> bool:
+        return self.answer is not _NO_ANSWER
+
+    def answered(self, answer: Any) -> None:
         self.answer = answer
         self.request = None  # It knows this method: without the cycle it is free at once.
         self.window.entry_answered(self)
@@ -197,10 +214,8 @@ class _Entry:
 class _Window:
     """Everything of a stream that runs."""
 
-    batcher: _Batcher
-    options: Any
+    requests: Requests[Any]
     source: Iterable[Any] | AsyncIterable[Any]
-    check: Callable[[object], int]
     seconds: float
     max_in_flight: int
     ordered: bool
@@ -213,7 +228,7 @@ class _Window:
     failure: Exception | None = None
     over: bool = False
     held: int = 0
-    """How many numbers are pulled and not yet delivered."""
+    """How many inputs are pulled and not yet delivered."""
     unanswered: set[_Entry] = field(default_factory=set)
     to_deliver: deque[_Entry] = field(default_factory=deque)
     """What to deliver, in this order: all that is held if it is `ordered`, else what has its answer."""
@@ -242,7 +257,7 @@ class _Window:
         if self.pulling and self.feeder is not None:
             self.feeder.cancel()
         for entry in self.unanswered:
-            self.batcher.leave(entry.request)
+            self.requests.leave(entry.request)
         self.unanswered.clear()
         self.to_deliver.clear()
         _wake(self.news)
@@ -253,7 +268,7 @@ class _Window:
     def settled(self) -> bool:
         """Whether it is known what is delivered next, if anything."""
         if self.to_deliver:
-            return self.to_deliver[0].answer is not None
+            return self.to_deliver[0].has_answer
         return self.over or (self.fed and not self.held)
 
     async def settle(self) -> None:
@@ -280,9 +295,9 @@ class _Window:
         _wake(self.room)
         if isinstance(entry.answer, Exception) and not self.return_exceptions:
             self.stop()
-            entry.answer.add_note(f"n = {short_repr(entry.n, _LONGEST_REPR)}")
+            entry.answer.add_note(f"input = {short_repr(entry.value, _LONGEST_REPR)}")
             raise entry.answer
-        return entry.n, entry.answer
+        return entry.value, entry.answer
 
     # The feeder's side.
 
@@ -307,10 +322,10 @@ class _Window:
 
     async def _pull(self, values: AsyncIterator[Any]) -> None:
         in_a_row = 0
-        async for n in values:
+        async for value in values:
             if self.over:
                 break  # The source took no notice of its cancellation.
-            self._request(n)
+            self._request(value)
             in_a_row += 1
             while self.held >= self.max_in_flight:
                 self.room = asyncio.get_running_loop().create_future()
@@ -319,19 +334,18 @@ class _Window:
                 await asyncio.sleep(0)
                 in_a_row = 0
 
-    def _request(self, n: Any) -> None:
-        entry = _Entry(self, n)
+    def _request(self, value: Any) -> None:
+        entry = _Entry(self, value)
+        deadline = asyncio.get_running_loop().time() + self.seconds
         try:
-            entry.n = self.check(n)
+            entry.request = self.requests.join(value, deadline, entry.answered)
         except (TypeError, ValueError) as error:
             entry.answer = error.with_traceback(None)  # Which would hold this frame, and so the entry.
             _wake(self.news)
         else:
-            deadline = asyncio.get_running_loop().time() + self.seconds
-            entry.request = self.batcher.join(entry.n, self.options, deadline, entry.answered)
             self.unanswered.add(entry)
         self.held += 1
-        if self.ordered or entry.answer is not None:
+        if self.ordered or entry.has_answer:
             self.to_deliver.append(entry)
 
     def entry_answered(self, entry: _Entry) -> None:

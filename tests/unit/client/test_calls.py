@@ -1,0 +1,365 @@
+"""Calls of one's own tasks in a stream, in chunks, and as they end: on the scripted worker, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.clock import virtual
+
+from fibo_client import ChunkRetriedError, MessageError, ResultDecodeError, ResultTimeoutError, TaskFailedError
+from fibo_client.celery import CeleryClient, RemoteTask, remote_task
+from fibo_client.testing import FakeCelery
+
+
+@remote_task("shop.add", chunkable=True)
+def add(x: int, y: int = 0) -> int: ...
+
+
+@remote_task("shop.only", chunkable=True)
+def by_keyword(x: int, *, y: int = 0) -> int: ...
+
+
+double = RemoteTask[[int], int]("shop.double", chunkable=True)
+alone = RemoteTask[[int], int]("shop.double")
+
+
+@pytest.fixture
+def fake() -> FakeCelery:
+    fake = FakeCelery()
+    fake.task(add, lambda x, y=0: x + y)
+    fake.task(by_keyword, lambda x, y=0: x + y)
+    fake.task(double, lambda n: 2 * n)
+    return fake
+
+
+def sizes(fake: FakeCelery) -> list[int]:
+    """How many calls each message has had."""
+    return [len(sent.kwargs["it"]) if sent.task == "celery.starmap" else 1 for sent in fake.sent]
+
+
+async def settled(client: CeleryClient) -> None:
+    """Wait until the client has deleted what it owned."""
+    await asyncio.sleep(5)
+
+
+# A stream of calls.
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7])
+@virtual
+async def test_a_stream_pairs_each_input_with_its_answer(fake, chunk_size):
+    async with (
+        CeleryClient(transport=fake) as client,
+        client.stream(double, range(100), chunk_size=chunk_size) as answers,
+    ):
+        found = [pair async for pair in answers]
+
+    assert sorted(found) == [(n, 2 * n) for n in range(100)]
+    assert sum(sizes(fake)) == 100
+    assert max(sizes(fake)) == chunk_size
+
+
+@virtual
+async def test_a_task_by_its_name_gets_each_input_as_its_only_argument(fake):
+    fake.task("shop.echo", lambda value: value)
+    inputs = [(1, 2), [3], None, {"a": 1}, "text"]
+    async with CeleryClient(transport=fake) as client, client.stream("shop.echo", inputs, ordered=True) as answers:
+        found = [pair async for pair in answers]
+
+    assert [given for given, _ in found] == inputs
+    assert [answer for _, answer in found] == [[1, 2], [3], None, {"a": 1}, "text"]
+
+
+@virtual
+async def test_a_function_makes_the_call_of_an_input(fake):
+    async with (
+        CeleryClient(transport=fake) as client,
+        client.stream(lambda pair: add(*pair), [(1, 2), (3, 4)], ordered=True) as answers,
+    ):
+        assert [answer async for _, answer in answers] == [3, 7]
+
+
+@virtual
+async def test_at_most_max_in_flight_inputs_are_pulled_and_not_yet_taken(fake):
+    pulled = 0
+
+    def pull():
+        nonlocal pulled
+        pulled += 1
+        return pulled
+
+    async with (
+        CeleryClient(transport=fake) as client,
+        client.stream(double, iter(pull, None), max_in_flight=10) as answers,
+    ):
+        for taken in range(1, 50):
+            await anext(answers)
+            await asyncio.sleep(0.1)
+            assert pulled <= taken + 10
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5])
+@virtual
+async def test_leaving_a_stream_revokes_what_has_no_answer(fake, chunk_size):
+    fake.task(double, delay=1000.0, returns=1)
+    async with CeleryClient(transport=fake) as client:
+        async with client.stream(double, range(10), chunk_size=chunk_size):
+            await asyncio.sleep(0.1)
+        await settled(client)
+
+    assert len(fake.sent) == 10 / chunk_size
+    assert sorted(fake.revoked) == sorted(sent.task_id for sent in fake.sent)
+
+
+@virtual
+async def test_an_input_that_cannot_be_sent_fails_alone(fake):
+    inputs = [1, object(), 3]
+    async with CeleryClient(transport=fake) as client:
+        for chunk_size in (1, 3):
+            stream = client.stream(double, inputs, ordered=True, return_exceptions=True, chunk_size=chunk_size)
+            async with stream as answers:
+                one, bad, three = [answer async for _, answer in answers]
+            assert (one, three) == (2, 6)
+            assert isinstance(bad, MessageError)
+
+
+@virtual
+async def test_the_error_of_a_stream_names_its_input(fake):
+    fake.task(double, raises=ValueError("no"))
+    async with CeleryClient(transport=fake) as client:
+        with pytest.raises(TaskFailedError) as caught:
+            async with client.stream(double, ["dog"]) as answers:
+                await anext(answers)
+    assert "input = 'dog'" in caught.value.__notes__
+
+
+@virtual
+async def test_each_input_has_the_timeout_from_when_it_was_pulled(fake):
+    fake.task(double, lambda n: n, delay=3.0)
+    loop = asyncio.get_running_loop()
+
+    async def source():
+        yield 1
+        await asyncio.sleep(2)
+        yield 2
+
+    began, ended = loop.time(), []
+    async with (
+        CeleryClient(transport=fake) as client,
+        client.stream(double, source(), timeout=1.0, return_exceptions=True) as answers,
+    ):
+        async for _, error in answers:
+            assert isinstance(error, ResultTimeoutError)
+            ended.append(round(loop.time() - began, 1))
+    assert ended == [1.0, 3.0]
+
+
+# Chunks.
+
+
+@virtual
+async def test_a_chunk_is_celerys_own_task_with_the_arguments_by_position(fake):
+    async with CeleryClient(transport=fake) as client:
+        calls = [add(1, 2), add(3), add(x=4, y=5), add(6, y=7)]
+        assert await client.call_many(calls, chunk_size=10, queue="sums") == [3, 3, 9, 13]
+
+    (sent,) = fake.sent
+    assert (sent.task, sent.args, sent.queue) == ("celery.starmap", (), "sums")
+    assert sent.kwargs["task"]["task"] == "shop.add"
+    assert sent.kwargs["it"] == [[1, 2], [3], [4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (alone(1), r"shop\.double cannot be called in chunks unless it is declared for that"),
+        (double(1).with_options(task_id="mine"), "one id for all of its calls"),
+        (RemoteTask("shop.add", chunkable=True)(x=1), "its parameters are not known"),
+        (by_keyword(1, y=2), "takes y by keyword only"),
+    ],
+)
+@virtual
+async def test_a_call_that_cannot_be_in_a_chunk_is_refused_before_anything_is_sent(fake, call, why):
+    async with CeleryClient(transport=fake) as client:
+        with pytest.raises(MessageError, match=why):
+            await client.call_many([add(1), call], chunk_size=2)
+        async with client.stream(lambda _: call, [1], chunk_size=2) as answers:
+            with pytest.raises(MessageError, match=why):
+                await anext(answers)
+    assert fake.sent == []
+
+
+@virtual
+async def test_a_stream_of_a_task_that_is_not_chunkable_is_refused_at_once(fake):
+    async with CeleryClient(transport=fake) as client:
+        for task in (alone, "shop.double"):
+            with pytest.raises(MessageError, match="cannot be called in chunks"):
+                client.stream(task, [1], chunk_size=2)
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (True, TypeError), ("2", TypeError), (2.0, TypeError)])
+@virtual
+async def test_a_chunk_size_is_an_integer_of_1_or_more(fake, size, error):
+    async with CeleryClient(transport=fake) as client:
+        with pytest.raises(error, match="chunk_size must be"):
+            client.stream(double, [1], chunk_size=size)
+        with pytest.raises(error, match="chunk_size must be"):
+            await client.call_many([double(1)], chunk_size=size)
+
+
+@virtual
+async def test_calls_with_different_options_or_tasks_never_share_a_chunk(fake):
+    calls = [add(1), add(2).with_options(queue="b"), double(3), add(4).with_options(queue="b"), add(5), double(6)]
+    async with CeleryClient(transport=fake) as client:
+        assert await client.call_many(calls, chunk_size=10) == [1, 2, 6, 4, 5, 12]
+
+    sent = [(each.kwargs.get("task", {}).get("task", each.task), each.queue) for each in fake.sent]
+    assert sorted(sent) == [
+        ("shop.add", "b"),
+        ("shop.add", "celery"),
+        ("shop.add", "celery"),
+        ("shop.double", "celery"),
+    ]
+
+
+@virtual
+async def test_one_call_that_raises_fails_its_chunk_and_no_other(fake):
+    fake.task(double, lambda n: 1 // (n - 3))
+    async with CeleryClient(transport=fake) as client:
+        answers = await client.call_many([double(n) for n in range(6)], chunk_size=3, return_exceptions=True)
+        assert answers[:3] == [-1, -1, -1]
+        assert [type(each) for each in answers[3:]] == [TaskFailedError] * 3
+        assert len({id(each) for each in answers[3:]}) == 3
+        with pytest.raises(TaskFailedError, match="ZeroDivisionError"):
+            await client.call_many([double(n) for n in range(6)], chunk_size=3)
+    assert len(fake.sent) == 4  # Nothing is sent again.
+
+
+@virtual
+async def test_a_retry_in_a_chunk_ends_it_with_an_error_of_its_own(fake):
+    fake.task(double, lambda task, n: task.retry(countdown=1000), bind=True)
+    loop = asyncio.get_running_loop()
+    async with CeleryClient(transport=fake) as client:
+        began = loop.time()
+        with pytest.raises(ChunkRetriedError, match=r"shop\.double was retried in the chunk \[.*must be sent alone"):
+            await client.call_many([double(1), double(2)], chunk_size=2, timeout=60)
+        assert loop.time() - began < 2
+        await settled(client)
+    assert fake.revoked == [fake.sent[0].task_id]
+
+
+@virtual
+async def test_a_chunk_without_an_answer_times_out_with_what_the_others_answered(fake):
+    fake.task(double, lambda n: n if n < 3 else asyncio.sleep(1000))
+    async with CeleryClient(transport=fake) as client:
+        with pytest.raises(ResultTimeoutError) as caught:
+            await client.call_many([double(n) for n in range(6)], chunk_size=3, timeout=2)
+        assert caught.value.finished == {0: 0, 1: 1, 2: 2}
+        assert caught.value.total == 6
+        answers = await client.call_many([double(n) for n in range(6)], chunk_size=3, timeout=2, return_exceptions=True)
+        assert answers[:3] == [0, 1, 2]
+        assert [each.total for each in answers[3:]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("answer", [None, [1], [1, 2, 3], {"a": 1}])
+@virtual
+async def test_a_chunk_that_answers_something_else_fails_its_calls(fake, answer):
+    fake.task("celery.starmap", lambda task, it: answer)
+    async with CeleryClient(transport=fake) as client:
+        answers = await client.call_many([double(1), double(2)], chunk_size=2, return_exceptions=True)
+    assert [type(each) for each in answers] == [ResultDecodeError] * 2
+
+
+@virtual
+async def test_a_value_that_is_not_what_the_task_should_answer_fails_alone(fake):
+    def positive(value: int) -> int:
+        if value < 0:
+            raise ValueError("negative")
+        return value
+
+    same = RemoteTask[[int], int]("shop.same", positive, chunkable=True)
+    fake.task(same, lambda n: n)
+    async with CeleryClient(transport=fake) as client:
+        answers = await client.call_many([same(1), same(-1), same(3)], chunk_size=3, return_exceptions=True)
+    assert (answers[0], answers[2]) == (1, 3)
+    assert isinstance(answers[1], ResultDecodeError)
+
+
+@virtual
+async def test_a_chunk_that_is_too_large_for_one_message_is_sent_in_halves(fake, monkeypatch):
+    async with CeleryClient(transport=fake) as client:
+        encode = client._session.encoder.one
+
+        def one(signature, *rest):
+            if len((signature.kwargs or {}).get("it", ())) > 3:
+                raise MessageError("too large")
+            return encode(signature, *rest)
+
+        monkeypatch.setattr(client._session.encoder, "one", one)
+        assert await client.call_many([double(n) for n in range(10)], chunk_size=10) == [2 * n for n in range(10)]
+    assert sorted(sizes(fake)) == [2, 2, 3, 3]
+
+
+# As they end.
+
+
+@virtual
+async def test_as_completed_gives_each_handle_once_its_task_is_over_in_that_order(fake):
+    fake.task("shop.sleep", asyncio.sleep)
+    async with CeleryClient(transport=fake) as client:
+        results = [await client.send_task("shop.sleep", (seconds, seconds)) for seconds in (3, 1, 2)]
+        given = [result async for result in client.as_completed([*results, results[1]])]
+
+        assert given == [results[1], results[1], results[2], results[0]]
+        assert [await result.get(0) for result in given] == [1, 1, 2, 3]
+        assert [result async for result in client.as_completed(results)] == results
+        assert [result async for result in client.as_completed([])] == []
+
+
+@virtual
+async def test_as_completed_gives_failed_tasks_too_and_the_error_is_in_their_get(fake):
+    fake.task(double, raises=ValueError("no"))
+    async with CeleryClient(transport=fake) as client:
+        results = await client.send_many([double(1), add(1)])
+        given = {result.id: result async for result in client.as_completed(results)}
+
+        assert given.keys() == {result.id for result in results}
+        with pytest.raises(TaskFailedError):
+            await given[results[0].id]
+
+
+@virtual
+async def test_as_completed_times_out_after_what_has_ended(fake):
+    fake.task("shop.sleep", asyncio.sleep)
+    async with CeleryClient(transport=fake) as client:
+        results = [await client.send_task("shop.sleep", (seconds,)) for seconds in (100, 1)]
+        completed = client.as_completed(results, timeout=5)
+        assert await anext(completed) is results[1]
+        with pytest.raises(ResultTimeoutError) as caught:
+            await anext(completed)
+        assert caught.value.task_ids == (results[0].id,)
+
+
+@virtual
+async def test_as_completed_follows_more_handles_than_one_piece_and_owned_ones(fake):
+    async with CeleryClient(transport=fake) as client:
+        results = await client.send_many(double(n) for n in range(1000))
+        async with client.start(double(7)) as owned:
+            given = [result async for result in client.as_completed([*results, owned])]
+            assert len(given) == 1001
+            assert {result.id for result in given} == {result.id for result in [*results, owned]}
+            assert await owned.get(0) == 14
+        with pytest.raises(TypeError, match="AsyncResult"):
+            await anext(client.as_completed(["an id"]))
+
+
+@virtual
+async def test_leaving_as_completed_early_leaves_nothing_awaited(fake):
+    async with CeleryClient(transport=fake) as client:
+        fake.task("shop.sleep", asyncio.sleep)
+        results = [await client.send_task("shop.sleep", (seconds,)) for seconds in (1, 100)]
+        async for _ in client.as_completed(results):
+            break
+        await asyncio.sleep(0.1)
+        assert client.stats().pending == 0
