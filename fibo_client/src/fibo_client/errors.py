@@ -8,7 +8,7 @@
     │   ├── PublishError            the task was certainly not sent
     │   ├── PublishUnknownError     the task may or may not have been sent
     │   └── ReadError               the results could not be read
-    ├── TooManyPendingError         the call would exceed `max_in_flight`; nothing was sent
+    ├── TooManyPendingError         the call would exceed `max_pending`; nothing was sent
     ├── ResultTimeoutError          no answer in time                                (also TimeoutError)
     ├── ResultDecodeError           the client cannot read the stored result         (also ValueError)
     │   ├── ResultTooLargeError     it has more bytes than `max_result_bytes`
@@ -16,7 +16,8 @@
     │   └── ResultTooDeepError      it is nested deeper than `max_json_depth`
     └── TaskError                   the task ended without a value
         ├── TaskFailedError         it raised; the error carries the remote exception as data
-        └── TaskRevokedError        it was revoked, terminated or had expired
+        ├── TaskRevokedError        it was revoked, terminated or had expired
+        └── ChunkRetriedError       it was retried in a chunk, which never ends
 
 A bad Fibonacci index (negative, not an integer, too large) raises a plain TypeError or ValueError, as in any Python
 function.
