@@ -92,6 +92,7 @@ MADE = {
     ),
     "TaskFailedError": lambda: errors.TaskFailedError(**FAILED),
     "TaskRevokedError": lambda: errors.TaskRevokedError(task_id="a", task="t", reason="expired"),
+    "ChunkRetriedError": lambda: errors.ChunkRetriedError(task_id="a", task="t", info={"exc_type": "Retry"}),
 }
 
 

@@ -40,7 +40,7 @@ def test_only_a_redis_that_had_time_and_was_never_connected_is_doubted(published
         broker=client._session.broker,
         backend=client._session.backend,
     )
-    error = timeout_error(Wait(None, 0.0, None), facts, [client.result("x")], [0], {})
+    error = timeout_error(Wait(None, 0.0, None), facts, client.result("x"))
     assert error.reason is not None
     assert error.reason.startswith(f"{silent} had not answered by then")
     assert error.reason.endswith(said)

@@ -318,7 +318,7 @@ class CeleryClient:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             ReadError: The results could not be read.
         """
-        handles = check_handles(results)
+        handles = await check_handles(results)
         answers = await look(self._session, handles)
         return [is_final(answers[handle.id]) for handle in handles]
 
@@ -336,7 +336,7 @@ class CeleryClient:
             ReadError: The results could not be read.
             ResultDecodeError: What is stored of one of them is not a result.
         """
-        return await look_at_metas(self._session, check_handles(results))
+        return await look_at_metas(self._session, await check_handles(results))
 
     @overload
     async def gather(
@@ -382,7 +382,7 @@ class CeleryClient:
         """
         return await gather(
             self._session,
-            check_handles(results),
+            await check_handles(results),
             timeout=self._session.config.seconds(timeout),
             return_exceptions=return_exceptions,
         )
@@ -413,7 +413,7 @@ class CeleryClient:
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
         seconds = self._session.config.seconds(timeout)
-        async with aclosing(as_completed(self._session, check_handles(results), timeout=seconds)) as completed:
+        async with aclosing(as_completed(self._session, await check_handles(results), timeout=seconds)) as completed:
             async for result in completed:
                 yield result
 

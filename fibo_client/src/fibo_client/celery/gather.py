@@ -46,23 +46,29 @@ async def look(session: Session, results: Sequence[Awaited]) -> dict[str, TaskMe
     Raises:
         ReadError: The results could not be read.
     """
-    session.check()
+    began = session.check().time()
     answers: dict[str, TaskMeta | Exception] = {}
+    unsettled: dict[str, Awaited] = {}
     for result in results:
         if result.cached is not None and result.cached.ready:
             answers[result.id] = result.cached
-    unsettled = [result.id for result in results if result.id not in answers]
-    if unsettled:
-        wait = session.enter(unsettled, timeout=0)
-        try:
-            while not wait.over:
-                await news(wait)
-        finally:
-            session.leave(wait)
-        session.check_error(wait)
-        answers |= wait.arrived
-        for result in results:
-            result.learn(answers[result.id])
+        else:
+            unsettled[result.id] = result
+    entered: list[_Entered] = []
+    try:
+        await _enter_many(session, list(unsettled.values()), 0, began, entered)
+        async with aclosing(_with_news(entered)) as with_news:
+            async for piece in with_news:
+                answers |= piece.take()
+        for piece in entered:
+            session.check_error(piece.wait)
+    finally:
+        session.leave_in_turns([(piece.wait, piece.jobs) for piece in entered])
+    budget = Budget()
+    for result in results:
+        result.learn(answers[result.id])
+        if budget.is_spent():
+            await budget.pause()
     return answers
 
 
@@ -242,8 +248,8 @@ async def as_completed(session: Session, results: Sequence[A], *, timeout: float
                 session.check_error(piece.wait)
             late = next(piece.wait for piece in entered if piece.wait.missing or piece.wait.timed_out)
             facts = session.facts(late, asyncio.get_running_loop().time() - began)
-            missing = [index for index, result in enumerate(results) if result.id in handles]
-            timed_out = timeout_error(late, facts, results, missing, {})
+            first, *_ = next(iter(handles.values()))
+            timed_out = timeout_error(late, facts, first, list(handles), total=len(results))
             raise timed_out
     finally:
         session.leave_in_turns([(piece.wait, piece.jobs) for piece in entered])
@@ -369,14 +375,22 @@ async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Pi
     late = [piece for piece in pieces if piece.outcomes.are_late]
     if late and not late[0].outcomes.return_exceptions:
         found: dict[int, Any] = {}
-        missing: list[int] = []
+        missing: list[str] = []
         for piece in pieces:
             piece.outcomes.sort_out(piece.start, found, missing)
             if budget.is_spent(EACH):
                 await budget.pause()
         expired = any(piece.outcomes.has_expired for piece in late)
         facts = session.facts(late[0].wait, asyncio.get_running_loop().time() - began, late[0].job)
-        timed_out = timeout_error(late[0].wait, facts, results, missing, found, expired=expired)
+        timed_out = timeout_error(
+            late[0].wait,
+            facts,
+            late[0].outcomes.first_late,
+            missing,
+            total=len(results),
+            finished=found,
+            expired=expired,
+        )
         raise timed_out
     values: list[Any] = []
     for piece in pieces:
@@ -427,7 +441,7 @@ def conclude(
                     raise
     session.check_error(wait)
     facts = session.facts(wait, asyncio.get_running_loop().time() - began, job or result.job)
-    timed_out = timeout_error(wait, facts, [result], [0], {}, expired=expired)
+    timed_out = timeout_error(wait, facts, result, expired=expired)
     raise timed_out
 
 

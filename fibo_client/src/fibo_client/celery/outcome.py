@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NOTHING: Final[Mapping[int, Any]] = {}
+
 BARELY: Final = 0.2
 """Seconds in which a server that is well need not have answered a client that had no connection yet."""
 
@@ -220,33 +222,34 @@ class Outcomes:
                 self.must_end = not self.return_exceptions
 
     def give_up(self, wait: Wait, facts: Facts) -> None:
-        """Time is up: raise that, or put an error in the place of each value that is missing.
+        """Time is up: put an error in the place of each value that is missing.
 
         Args:
             wait: The wait.
             facts: Why it ended.
-
-        Raises:
-            ResultTimeoutError: Errors are not wanted in the places of values.
         """
-        found = self._values | self._errors
-        late = [index for index in range(len(self._results)) if index not in found]
-        if not self.return_exceptions:
-            finished = {index: found[index] for index in sorted(found)}
-            error = timeout_error(wait, facts, self._results, late, finished, expired=self.has_expired)
-            raise error
-        for index in late:
-            self._errors[index] = timeout_error(wait, facts, [self._results[index]], [0], {}, expired=self.has_expired)
+        for index, result in enumerate(self._results):
+            if index not in self._values and index not in self._errors:
+                self._errors[index] = timeout_error(wait, facts, result, expired=self.has_expired)
 
-    def sort_out(self, start: int, found: dict[int, Any], missing: list[int]) -> None:
-        """Add what came, by index, and the indexes of what did not. The first index is ``start``."""
-        for index in range(len(self._results)):
+    def sort_out(self, start: int, found: dict[int, Any], missing: list[str]) -> None:
+        """Add what came, by index, and the ids of what did not. The first index is ``start``."""
+        for index, result in enumerate(self._results):
             if index in self._values:
                 found[start + index] = self._values[index]
             elif index in self._errors:
                 found[start + index] = self._errors[index]
             else:
-                missing.append(start + index)
+                missing.append(result.id)
+
+    @property
+    def first_late(self) -> Awaited:
+        """The first result without a value or an error."""
+        return next(
+            result
+            for index, result in enumerate(self._results)
+            if index not in self._values and index not in self._errors
+        )
 
     def values(self) -> list[Any]:
         """Give the values, in order, or raise the first error in order, unless errors stand in the places of values.
@@ -268,10 +271,11 @@ class Outcomes:
 def timeout_error(
     wait: Wait,
     facts: Facts,
-    results: Sequence[Awaited],
-    late: Sequence[int],
-    finished: Mapping[int, Any],
+    first: Awaited,
+    task_ids: Sequence[str] = (),
     *,
+    total: int = 1,
+    finished: Mapping[int, Any] = _NOTHING,
     expired: bool = False,
 ) -> ResultTimeoutError:
     """Say that time is up.
@@ -279,15 +283,15 @@ def timeout_error(
     Args:
         wait: The wait.
         facts: Why it ended.
-        results: The handles, in the order of the request.
-        late: The indexes of those without an answer, in that order; at least one.
+        first: The first result without an answer.
+        task_ids: The ids of all without one, in the order of the request. Without any, it is the first alone.
+        total: How many there are, with those that have one.
         finished: What did finish, by index.
         expired: Whether a worker found one of them expired.
 
     Returns:
         The error.
     """
-    first = results[late[0]]
     missing = wait.missing.get(first.id)
     seen = missing.meta if missing is not None else wait.arrived.get(first.id, first.cached)
     state = seen.state if isinstance(seen, TaskMeta) else states.PENDING
@@ -316,12 +320,12 @@ def timeout_error(
             "(one without remote control is not seen)"
         )
     return ResultTimeoutError(
-        task=results[0].task,
-        task_ids=[results[index].id for index in late],
-        queue=results[0].queue,
+        task=first.task,
+        task_ids=task_ids or [first.id],
+        queue=first.queue,
         state=state,
         waited=facts.waited,
-        total=len(results),
+        total=total,
         finished=finished,
         reason=reason,
         published=published,

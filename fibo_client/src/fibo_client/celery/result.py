@@ -7,6 +7,7 @@ import copy
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from fibo_client.celery.budget import Budget
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.gather import conclude, look, look_at_metas, news
 from fibo_client.celery.outcome import timeout_error, value_of
@@ -205,7 +206,7 @@ class AsyncResult(Generic[T_co]):
         if answer is None or not answer.ready:  # A single read may show a state that is not final.
             session.check_error(wait)
             facts = session.facts(wait, asyncio.get_running_loop().time() - began, self.job)
-            timed_out = timeout_error(wait, facts, [self], [0], {})
+            timed_out = timeout_error(wait, facts, self)
             raise timed_out
         self._meta = answer
         yield answer
@@ -248,8 +249,8 @@ class AsyncResult(Generic[T_co]):
         return f"<AsyncResult {printable(self.task or 'task')}[{printable(self.id)}], last seen {printable(state)}>"
 
 
-def check_handles(results: Iterable[AsyncResult[T]]) -> list[AsyncResult[T]]:
-    """Check what should be handles.
+async def check_handles(results: Iterable[AsyncResult[T]]) -> list[AsyncResult[T]]:
+    """Check what should be handles. With many, the event loop gets its turn now and then.
 
     Args:
         results: What was given.
@@ -262,9 +263,13 @@ def check_handles(results: Iterable[AsyncResult[T]]) -> list[AsyncResult[T]]:
     """
     if isinstance(results, AsyncResult) or not isinstance(results, Iterable):
         raise TypeError(f"results must be a list of AsyncResults, not {type(results).__name__}{_advice(results)}")
-    handles = list(results)
-    for each in handles:
+    handles: list[AsyncResult[T]] = []
+    budget = Budget()
+    for each in results:
         check_handle(each)
+        handles.append(each)
+        if budget.is_spent():
+            await budget.pause()
     return handles
 
 
@@ -281,7 +286,9 @@ def ids_of(tasks: str | AsyncResult[Any] | Iterable[str | AsyncResult[Any]]) -> 
         TypeError: It is something else.
     """
     each = [tasks] if isinstance(tasks, (str, AsyncResult)) or not isinstance(tasks, Iterable) else list(tasks)
-    check_handles(task for task in each if not isinstance(task, str))
+    for task in each:
+        if not isinstance(task, str):
+            check_handle(task)
     return [task if isinstance(task, str) else task.id for task in each]
 
 
