@@ -251,6 +251,13 @@ def test_deadlines_pass_in_bounded_portions(table, enter):
         assert (sum(waiter.timed_out for waiter in waiters), more) == expected
 
 
+def test_a_wait_for_many_tasks_counts_as_many(table, enter):
+    for start in (0, 4, 8):
+        enter(*(str(start + number) for number in range(4)), timeout=10.0)
+    for expected in (True, True, False):
+        assert table.advance(9.95, 4)[3] is expected
+
+
 def test_a_timeout_keeps_the_last_state_seen(table, enter):
     waiter = enter("a", timeout=10.0)
     table.arrive("a", TaskMeta(task_id="a", state="STARTED"))

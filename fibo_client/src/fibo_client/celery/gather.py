@@ -376,6 +376,7 @@ async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Pi
     if late and not late[0].outcomes.return_exceptions:
         found: dict[int, Any] = {}
         missing: list[str] = []
+        first = late[0].outcomes.first_late
         for piece in pieces:
             piece.outcomes.sort_out(piece.start, found, missing)
             if budget.is_spent(EACH):
@@ -385,7 +386,7 @@ async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Pi
         timed_out = timeout_error(
             late[0].wait,
             facts,
-            late[0].outcomes.first_late,
+            first,
             missing,
             total=len(results),
             finished=found,

@@ -233,7 +233,10 @@ class Outcomes:
                 self._errors[index] = timeout_error(wait, facts, result, expired=self.has_expired)
 
     def sort_out(self, start: int, found: dict[int, Any], missing: list[str]) -> None:
-        """Add what came, by index, and the ids of what did not. The first index is ``start``."""
+        """Add what came, by index, and the ids of what did not. The first index is ``start``.
+
+        Afterwards nothing is kept: many of these at once would take long to free.
+        """
         for index, result in enumerate(self._results):
             if index in self._values:
                 found[start + index] = self._values[index]
@@ -241,6 +244,10 @@ class Outcomes:
                 found[start + index] = self._errors[index]
             else:
                 missing.append(result.id)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._values, self._errors, self._places = {}, {}, {}
 
     @property
     def first_late(self) -> Awaited:
@@ -254,6 +261,8 @@ class Outcomes:
     def values(self) -> list[Any]:
         """Give the values, in order, or raise the first error in order, unless errors stand in the places of values.
 
+        Afterwards nothing is kept.
+
         Returns:
             The values, in order.
 
@@ -264,7 +273,8 @@ class Outcomes:
         """
         if self.must_end:
             raise self._errors[min(self._errors)]
-        found = self._values | self._errors
+        found = self._values | self._errors if self._errors else self._values
+        self._forget()
         return [found[index] for index in range(len(self._results))]
 
 

@@ -352,7 +352,7 @@ class PendingTasks:
 
         Args:
             now: The present.
-            limit: The most steps of waits.
+            limit: About how many tasks to go through.
 
         Returns:
             What is due.
@@ -360,15 +360,17 @@ class PendingTasks:
         last_looks: dict[str, PendingTask] = {}
         free: list[PendingTask] = []
         is_late = False
-        while limit and self._looked:
-            limit -= 1
+        while limit > 0 and self._looked:
             wait = self._looked.popleft()
+            limit -= max(1, len(wait.missing))
             if not wait.over and wait.has_looked():
                 free += self._time_out(wait)
-        while limit and (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS:
-            limit -= 1
+        while (
+            limit > 0 and (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS
+        ):
             _, number, stage = heapq.heappop(self._heap)
             wait = self._timed[number]
+            limit -= max(1, len(wait.missing))
             if stage is _Stage.LAST_LOOK:
                 last_looks |= wait.missing
                 is_late = is_late or (bool(wait.missing) and not wait.once)
