@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,6 @@ from support.programs import FIBO_WORKER, run, started, wait_until_gone
 from support.servers import TESTS, RedisServer, free_port
 from support.waiting import until
 
-from fibo_worker.child import Child
 from fibo_worker.dev import WorkerProcess
 from fibo_worker.guard.prometheus import BUCKETS, REDIS_TIMEOUT
 
@@ -299,37 +298,6 @@ def test_celerys_own_command_ends_with_a_reason_if_the_port_is_in_use(redis_url,
     assert done.returncode == 1
     assert f"the metrics cannot be served on 127.0.0.1:{port}: the port is in use" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout
-
-
-def test_connections_that_idle_take_nothing_from_the_worker_nor_from_a_scrape(redis_server):
-    port, url = free_port(), redis_server.fresh_url()
-    command = [sys.executable, "-m", "celery", "-A", "support.poisoned", "worker", "--concurrency", "1"]
-    variables = {
-        **dict.fromkeys(("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"), url),
-        "PYTHONPATH": str(TESTS),
-        "FIBO_METRICS_PORT": str(port),
-    }
-    worker = Child(
-        ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *command, "--loglevel", "INFO"],
-        name="worker",
-        env={**os.environ, **variables},
-    )
-    try:
-        worker.wait_until(lambda: " ready." in worker.log.read_text(errors="replace"), 60)
-        with celery_client(url) as celery, ExitStack() as idle, redis_server.client() as direct:
-            for _ in range(300):
-                idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
-            assert Scraped(port)("tasks_running") == 0
-            assert len(list(Path(f"/proc/{worker.pid}/fd").iterdir())) < 100
-            assert len(list(Path(f"/proc/{worker.pid}/task").iterdir())) < 30
-
-            # It has to connect anew, which takes some more.
-            direct.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            assert celery.send_task("poison.kill_once", ("/",)).get(timeout=30) == "survived"
-            until(lambda: worker.log.read_text().count("Connected to") == 2)
-            worker.check()
-    finally:
-        worker.stop(signal.SIGKILL)
 
 
 def test_a_client_that_says_nothing_is_hung_up_on(worker):
