@@ -71,9 +71,22 @@ async def test_revocations_are_at_most_a_hundred_ids_and_ten_a_second():
 
 
 @virtual
+async def test_what_is_to_be_terminated_goes_first_and_by_messages_of_its_own():
+    async with running() as (broker, _, cleaner):
+        cleaner.revoke(str(number) for number in range(MAX_REVOKED + 1))
+        cleaner.revoke(["a", "b"], terminate=True)
+        await asyncio.sleep(1)
+        sent = [request.arguments for _, request in broker.broadcasts]
+    assert sent[0] == {"task_id": ["a", "b"], "terminate": True}
+    assert [(len(each["task_id"]), each.get("terminate")) for each in sent[1:]] == [(MAX_REVOKED, None), (1, None)]
+    assert cleaner.revocations == RevocationCounts(delivered=MAX_REVOKED + 3)
+
+
+@virtual
 async def test_the_backlog_is_bounded(monkeypatch):
     monkeypatch.setattr("fibo_client.celery.cleaner.MAX_BACKLOG", 10)
     async with running() as (broker, store, cleaner):
+        cleaner.revoke((str(number) for number in range(7)), terminate=True)
         cleaner.revoke(str(number) for number in range(100))
         cleaner.delete(str(number) for number in range(100))
         await asyncio.sleep(5)

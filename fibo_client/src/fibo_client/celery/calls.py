@@ -90,6 +90,7 @@ class Calls(Generic[T]):
         options: The options of all of them, which win over those of each.
         chunk_size: The most calls in one message.
         retry: Whether to send messages again, until the deadline, if sending fails.
+        terminate_on_cancel: Whether to end a message's task even while it runs, once nobody waits for it any more.
     """
 
     def __init__(
@@ -100,12 +101,14 @@ class Calls(Generic[T]):
         *,
         chunk_size: int,
         retry: bool,
+        terminate_on_cancel: bool,
     ) -> None:
         self._session = session
         self._call = call
         self._options = options
         self._chunk_size = chunk_size
         self._retry = retry
+        self._terminate_on_cancel = terminate_on_cancel
         self._open: dict[str, list[Call]] = {}
         """The calls of each task that are held back."""
         self._ready: list[list[Call]] = []
@@ -199,6 +202,7 @@ class Calls(Generic[T]):
                 self._options.copy(),
                 timeout=None if deadline == math.inf else max(0.0, deadline - loop.time()),
                 retry=self._retry,
+                terminate_on_cancel=self._terminate_on_cancel,
             )
         except MessageError as error:
             if alone:
@@ -294,6 +298,7 @@ async def call_in_chunks(
     timeout: float | None,
     retry: bool,
     return_exceptions: bool,
+    terminate_on_cancel: bool,
 ) -> list[Any]:
     """Send calls in chunks and wait for all their answers.
 
@@ -305,6 +310,7 @@ async def call_in_chunks(
         timeout: Seconds for all of it. None is no limit.
         retry: Whether to send messages again, until the deadline, if sending fails.
         return_exceptions: Whether to put the error of a call that failed, or gave no answer in time, in its place.
+        terminate_on_cancel: As for `Calls`.
 
     Returns:
         The answers, in order.
@@ -319,7 +325,9 @@ async def call_in_chunks(
     deadline = math.inf if timeout is None else began + timeout
     for signature in signatures:  # Before any of them is sent.
         positional(signature)
-    calls: Calls[Signature[Any]] = Calls(session, _same, options, chunk_size=chunk_size, retry=retry)
+    calls: Calls[Signature[Any]] = Calls(
+        session, _same, options, chunk_size=chunk_size, retry=retry, terminate_on_cancel=terminate_on_cancel
+    )
     answers: dict[int, Any] = {}
     over: asyncio.Future[None] = loop.create_future()
 

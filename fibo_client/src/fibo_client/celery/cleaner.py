@@ -1,7 +1,8 @@
 """The one task that cleans up for everybody: revokes what nobody awaits any more, deletes what has been read.
 
 Both are rationed. A worker looks up and stores a result for every id that it is told to revoke, and thousands at once
-hold it up for seconds. What is not revoked expires by the deadline that it carries.
+hold it up for seconds. What is not revoked expires by the deadline that it carries. What is to be terminated goes
+first: it keeps a worker's process busy.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Cleaner:
         self._backend = backend
         self.revocations: RevocationCounts = RevocationCounts()
         self._revoked: deque[str] = deque()
+        self._terminated: deque[str] = deque()
         self._deleted: list[tuple[float, str]] = []
         self._next_revocation = 0.0
         self._work = asyncio.Event()
@@ -111,7 +113,12 @@ class Cleaner:
             return  # Nothing can have been sent, and closing would wait for a connection once more.
         # Both at once: where the server is silent, it is waited for once.
         await asyncio.gather(self._delete_the_last(seconds), self._revoke_the_last(min(seconds, LAST_REVOCATIONS)))
-        self.revocations.unsent += len(self._revoked)
+        self.revocations.unsent += self._backlog
+
+    @property
+    def _backlog(self) -> int:
+        """How many ids wait to be revoked."""
+        return len(self._revoked) + len(self._terminated)
 
     async def _delete_the_last(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
@@ -121,26 +128,27 @@ class Cleaner:
                 pass
 
     async def _revoke_the_last(self, seconds: float) -> None:
-        before = len(self._revoked)
+        before = self._backlog
         with anyio.move_on_after(seconds) as limit:
-            going = bool(self._revoked)
+            going = bool(before)
             while going:
-                going = await _in_time(self._revoke()) and bool(self._revoked)
+                going = await _in_time(self._revoke()) and bool(self._backlog)
                 await asyncio.sleep(REVOKE_PAUSE if going else 0.0)
-        if limit.cancelled_caught and len(self._revoked) == before:
+        if limit.cancelled_caught and self._backlog == before:
             self.revocations.reason = f"{self._broker}: no answer within {seconds:g} s"
 
-    def revoke(self, task_ids: Iterable[str]) -> None:
+    def revoke(self, task_ids: Iterable[str], *, terminate: bool = False) -> None:
         """Have tasks revoked: not run if they have not begun.
 
         Args:
             task_ids: Their ids.
+            terminate: Whether to end them even while they run.
         """
         if self._closed:
             return
         more = list(task_ids)
-        taken = more[: max(0, MAX_BACKLOG - len(self._revoked))]
-        self._revoked.extend(taken)
+        taken = more[: max(0, MAX_BACKLOG - self._backlog)]
+        (self._terminated if terminate else self._revoked).extend(taken)
         self.revocations.unsent += len(more) - len(taken)
         self._work.set()
 
@@ -161,7 +169,7 @@ class Cleaner:
     def _plan(self) -> None:
         if self._deleted:
             self._timer.set_by(self._deleted[0][0])
-        if self._revoked:
+        if self._backlog:
             self._timer.set_by(self._next_revocation)
 
     async def _clean_forever(self) -> None:
@@ -171,7 +179,7 @@ class Cleaner:
             # A timer may go off a little early: the loop's clock has a resolution. What is due then is done.
             now = self._loop.time() + CLOCK_SLACK
             try:
-                if self._revoked and now >= self._next_revocation:
+                if self._backlog and now >= self._next_revocation:
                     await self._revoke()
                     self._next_revocation = self._loop.time() + REVOKE_PAUSE
                 while self._deleted and self._deleted[0][0] <= now and await self._delete(now):
@@ -179,13 +187,15 @@ class Cleaner:
             except Exception:
                 logger.exception("cleaning up failed; what is left expires")
                 await asyncio.sleep(REVOKE_PAUSE)
-            if self._deleted or self._revoked:
+            if self._deleted or self._backlog:
                 self._plan()
 
     async def _revoke(self) -> bool:
-        task_ids = list(islice(self._revoked, MAX_REVOKED))
+        queue = self._terminated or self._revoked
+        task_ids = list(islice(queue, MAX_REVOKED))
+        arguments = {"task_id": task_ids, **({"terminate": True} if queue is self._terminated else {})}
         try:
-            listening = await self._broker.broadcast(ControlRequest(method="revoke", arguments={"task_id": task_ids}))
+            listening = await self._broker.broadcast(ControlRequest(method="revoke", arguments=arguments))
         except TransportError as error:
             logger.info("%d tasks could not be revoked: %s", len(task_ids), error)
             self.revocations.unsent += len(task_ids)
@@ -196,7 +206,7 @@ class Cleaner:
             raise
         finally:
             for _ in task_ids:
-                self._revoked.popleft()
+                queue.popleft()
         if listening is None or listening:  # Not every broker counts them.
             self.revocations.delivered += len(task_ids)
         else:

@@ -429,6 +429,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> R: ...
     @overload
@@ -441,6 +442,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> Any: ...
     async def call(
@@ -452,6 +454,7 @@ class CeleryClient:
         timeout: float | Unset | None = UNSET,
         retry: bool = False,
         keep_result: bool = False,
+        terminate_on_cancel: bool = False,
         **options: Unpack[SendOptions],
     ) -> Any:
         """Send a task and wait for its answer. The task is owned by this call.
@@ -466,6 +469,11 @@ class CeleryClient:
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
             retry: Whether to send the message again, until the timeout, if sending fails. The task may then run twice.
             keep_result: Whether the stored result stays until it expires, for who asks for it by the task's id.
+            terminate_on_cancel: Whether to end the task even while it runs, if the caller is cancelled or the client
+                closed. Its worker kills the process that runs it, and starts another. Only the prefork pool can; in
+                others, the task goes on. Where a task ends in that instant, its process may have begun another one,
+                which is killed instead: Celery's guide to workers warns of that. All workers are told, of at most
+                100 tasks at once, ten times a second. A timeout ends nothing; the option ``time_limit`` does.
             **options: See `SendOptions`. They win over those of a signature.
 
         Returns:
@@ -491,7 +499,14 @@ class CeleryClient:
         span = session.start_send(signature, options, batch=False)
         message = session.encoder.one(signature, options, span, defaults)
         job = session.submit(
-            (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
+            (message,),
+            span,
+            awaits=(message.id,),
+            timeout=seconds,
+            retry=retry,
+            keep_results=keep_result,
+            terminate_on_cancel=terminate_on_cancel,
+            began=began,
         )
         try:
             await job.future
@@ -517,6 +532,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> OwnedResult[R]: ...
     @overload
@@ -529,6 +545,7 @@ class CeleryClient:
         timeout: float | Unset | None = ...,
         retry: bool = ...,
         keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> OwnedResult[Any]: ...
     def start(
@@ -540,6 +557,7 @@ class CeleryClient:
         timeout: float | Unset | None = UNSET,
         retry: bool = False,
         keep_result: bool = False,
+        terminate_on_cancel: bool = False,
         **options: Unpack[SendOptions],
     ) -> OwnedResult[Any]:
         """Start a task that is owned, as by `call`, and that several may await, or follow.
@@ -560,6 +578,7 @@ class CeleryClient:
                 default. UNSET is the client's default, None is no limit.
             retry: As for `call`.
             keep_result: As for `call`.
+            terminate_on_cancel: As for `call`: when the result is closed without an answer.
             **options: As for `call`.
 
         Returns:
@@ -572,7 +591,13 @@ class CeleryClient:
             ClientStateError: The client is not open here.
         """
         return start_owned(
-            self._session, bind(task, args, kwargs), options, timeout=timeout, retry=retry, keep_result=keep_result
+            self._session,
+            bind(task, args, kwargs),
+            options,
+            timeout=timeout,
+            retry=retry,
+            keep_result=keep_result,
+            terminate_on_cancel=terminate_on_cancel,
         )
 
     @overload
@@ -585,6 +610,7 @@ class CeleryClient:
         return_exceptions: Literal[False] = ...,
         chunk_size: int = ...,
         keep_results: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> list[R]: ...
     @overload
@@ -597,6 +623,7 @@ class CeleryClient:
         return_exceptions: bool,
         chunk_size: int = ...,
         keep_results: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> list[R | FiboError]: ...
     async def call_many(
@@ -608,6 +635,7 @@ class CeleryClient:
         return_exceptions: bool = False,
         chunk_size: int = 1,
         keep_results: bool = False,
+        terminate_on_cancel: bool = False,
         **options: Unpack[SendOptions],
     ) -> Any:
         """Send tasks and wait for all their answers. The tasks are owned by this call, as with `call`.
@@ -620,6 +648,7 @@ class CeleryClient:
                 of its answer.
             chunk_size: The most calls in one message, for tasks that are declared as ``chunkable``: see `stream`.
             keep_results: Whether the stored results stay until they expire. Not with chunks.
+            terminate_on_cancel: As for `call`. It goes for those, too, that are revoked because another one failed.
             **options: See `SendOptions`; they go for all, and win over those of the signatures. ``task_id`` cannot be
                 among them.
 
@@ -660,6 +689,7 @@ class CeleryClient:
                 timeout=seconds,
                 retry=retry,
                 return_exceptions=return_exceptions,
+                terminate_on_cancel=terminate_on_cancel,
             )
         span = session.start_send(signatures[0], options, batch=len(signatures) > 1)
         messages = await session.encoder.many(signatures, options, span, defaults)
@@ -682,6 +712,7 @@ class CeleryClient:
             expiry_is_timeout=not own_expiry,
             retry=retry,
             keep_results=keep_results,
+            terminate_on_cancel=terminate_on_cancel,
         )
 
     @overload
@@ -696,6 +727,7 @@ class CeleryClient:
         chunk_size: int = ...,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> Stream[T, R]: ...
     @overload
@@ -710,6 +742,7 @@ class CeleryClient:
         chunk_size: int = ...,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> Stream[T, R | Exception]: ...
     @overload
@@ -724,6 +757,7 @@ class CeleryClient:
         chunk_size: int = ...,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
+        terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> Stream[T, Any]: ...
     def stream(
@@ -737,6 +771,7 @@ class CeleryClient:
         chunk_size: int = 1,
         timeout: float | Unset | None = UNSET,
         retry: bool = False,
+        terminate_on_cancel: bool = False,
         **options: Unpack[SendOptions],
     ) -> Any:
         """Call a task for each input of a source that may never end, in bounded memory.
@@ -764,6 +799,7 @@ class CeleryClient:
             chunk_size: The most calls in one message. 1 is a message for each.
             timeout: Seconds for each input, from when it was pulled. UNSET is the client's default, None is no limit.
             retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
+            terminate_on_cancel: As for `call`, when the stream is closed. A chunk ends with all its calls.
             **options: See `SendOptions`; they go for all, and win over those of the task. ``task_id`` cannot be among
                 them.
 
@@ -785,7 +821,14 @@ class CeleryClient:
             check_chunkable(task)
         prepare_owned((), options, None)
         return Stream(
-            Calls(self._session, call, options, chunk_size=chunk_size, retry=retry),
+            Calls(
+                self._session,
+                call,
+                options,
+                chunk_size=chunk_size,
+                retry=retry,
+                terminate_on_cancel=terminate_on_cancel,
+            ),
             source,
             seconds=self.config.seconds(timeout),
             max_in_flight=max(1000, 8 * chunk_size) if max_in_flight is None else max_in_flight,

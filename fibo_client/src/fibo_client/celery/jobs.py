@@ -34,6 +34,7 @@ class Job(Wait):
         awaits: The ids of the tasks that it awaits. None are awaited of a job that is handed out.
         retry: Whether to send messages again after a failure, until the deadline.
         keep_results: Whether to delete no result.
+        terminate_on_cancel: Whether to end its tasks even while they run, where they are revoked.
         ended: Whether its caller, and all others, wait for it no longer.
         span: The span of the messages, which ends when their sending has.
         next: The index of the first message that was never given to the broker.
@@ -71,6 +72,7 @@ class Job(Wait):
         "retry",
         "sending_ended",
         "span",
+        "terminate_on_cancel",
         "to_resend",
         "unconfirmed",
         "withdrawn",
@@ -87,6 +89,7 @@ class Job(Wait):
         retry: bool,
         end_on_failure: bool = False,
         keep_results: bool = False,
+        terminate_on_cancel: bool = False,
         span: SendSpan = NOOP_SPAN,
     ) -> None:
         super().__init__(future, now, timeout, end_on_failure=end_on_failure)
@@ -94,6 +97,7 @@ class Job(Wait):
         self.awaits: Sequence[str] = awaits
         self.retry: bool = retry
         self.keep_results: bool = keep_results
+        self.terminate_on_cancel: bool = terminate_on_cancel
         self.ended: bool = False
         self.span: SendSpan = span
         self.next: int = 0

@@ -153,6 +153,7 @@ def start_owned(
     timeout: float | Unset | None,
     retry: bool = False,
     keep_result: bool = False,
+    terminate_on_cancel: bool = False,
 ) -> OwnedResult[T_co]:
     """Start a task that is owned. See `CeleryClient.start`.
 
@@ -163,6 +164,7 @@ def start_owned(
         timeout: Seconds until the deadline. UNSET is the client's default, None is no limit.
         retry: Whether to send the message again, until the deadline, if sending fails.
         keep_result: Whether the stored result stays until it expires.
+        terminate_on_cancel: Whether to end the task even while it runs, where it is revoked.
 
     Returns:
         The handle of the task, which must be closed.
@@ -180,7 +182,14 @@ def start_owned(
     span = session.start_send(signature, options, batch=False)
     message = session.encoder.one(signature, options, span, defaults)
     job = session.submit(
-        (message,), span, awaits=(message.id,), timeout=seconds, retry=retry, keep_results=keep_result, began=began
+        (message,),
+        span,
+        awaits=(message.id,),
+        timeout=seconds,
+        retry=retry,
+        keep_results=keep_result,
+        terminate_on_cancel=terminate_on_cancel,
+        began=began,
     )
     return OwnedResult(
         session,

@@ -211,6 +211,7 @@ class Session:
         retry: bool,
         end_on_failure: bool = False,
         keep_results: bool = False,
+        terminate_on_cancel: bool = False,
         began: float,
     ) -> Job:
         """Leave messages to be sent, and let the caller wait for what they are sent for. The caller must `end` the job.
@@ -226,6 +227,7 @@ class Session:
             retry: Whether to send messages again after a failure.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
             keep_results: Whether to delete no result.
+            terminate_on_cancel: Whether to end its tasks even while they run, where they are revoked.
             began: When the caller's call began, by the loop's clock: the timeout counts from then, as making the
                 messages is part of it.
 
@@ -251,6 +253,7 @@ class Session:
             retry=retry,
             end_on_failure=end_on_failure,
             keep_results=keep_results,
+            terminate_on_cancel=terminate_on_cancel,
             span=span,
         )
         # Both happen in this iteration of the loop: subscribing takes time, too.
@@ -285,10 +288,11 @@ class Session:
         unsent = () if job.is_sent else job.unsent_tasks()
         abandoned = [task_id for task_id in job.missing if task_id not in unsent]
         now = asyncio.get_running_loop().time()
-        if abandoned and now < job.last_deadline and self.config.revoke_on_cancel:
+        terminate = job.terminate_on_cancel
+        if abandoned and now < job.last_deadline and (self.config.revoke_on_cancel or terminate):
             # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
             spared = job.maybe_sent if job.error is not None else ()
-            self.cleaner.revoke([task_id for task_id in abandoned if task_id not in spared])
+            self.cleaner.revoke([task_id for task_id in abandoned if task_id not in spared], terminate=terminate)
         if job.keep_results:
             return
         # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
