@@ -50,7 +50,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(datetime|Callable|Mapping(\[str)?|Path|Sequence)"),
     # Type variables, and types that are named in a signature but are nobody's to import.
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(P|R|R_co|T|T_co|Ts|V)"),
-    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Job|Session|FiboOverrides|Replies|Unset)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Job|Session|FiboOverrides|Replies|Requests|TaskRoutes|Unset)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Batcher|_SendSpan|Backend|Broker|Memory\w+|Transport|Worker)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?UnsupportedBackend"),
     # OpenTelemetry's, likewise in the network.

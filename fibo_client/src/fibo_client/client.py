@@ -410,7 +410,8 @@ class FiboClient:
 
     def _options(self, queue: str | None, priority: int | None) -> BatchOptions:
         if queue is not None:
-            queue = None if queue == self.config.queue else check_name("queue", queue)
+            default = queue == self.config.queue and self.config.task_routes is None
+            queue = None if default else check_name("queue", queue)
         return BatchOptions(queue, None if priority is None else check_priority(priority))
 
     def __repr__(self) -> str:

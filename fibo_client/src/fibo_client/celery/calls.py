@@ -135,6 +135,8 @@ class Calls(Generic[T]):
         loop = self._session.check()
         signature = self._call(value)
         check_signature(signature)
+        if self._session.routes is not None:
+            signature = self._session.routes.apply(signature, self._options)
         call = Call(signature, loop.time(), deadline, receiver)
         if self._chunk_size == 1:
             self._send_soon([call])

@@ -169,6 +169,8 @@ class CeleryClient:
         began = self._session.check().time()
         check_signature(signature)
         seconds = self._session.config.seconds(timeout)
+        if self._session.routes is not None:
+            signature = self._session.routes.apply(signature, options)
         span = self._session.start_send(signature, options, batch=False)
         message = self._session.encoder.one(signature, options, span)
         await self._session.publish([message], span, timeout=seconds, retry=retry, began=began)
@@ -260,14 +262,14 @@ class CeleryClient:
         _check_no_id("send_many", options)
         seconds = self._session.config.seconds(timeout)
         sent: list[Signature[R]] = []
-        checked = _checked(signatures, sent)
-        first = next(checked, None)
+        routed = iter(self._session.routed(_checked(signatures, sent), options))
+        first = next(routed, None)
         if first is None:
             return []
         span = self._session.start_send(first, options, batch=True)
         messages: list[TaskMessage] = []
         handles: list[AsyncResult[R]] = []
-        async for portion in self._session.encoder.portions(chain([first], checked), options, span):
+        async for portion in self._session.encoder.portions(chain([first], routed), options, span):
             messages += portion
             handles += [self._handle(*each, handed_out=True) for each in zip(portion, sent, strict=False)]
             del sent[: len(portion)]
@@ -495,6 +497,8 @@ class CeleryClient:
         began = session.check().time()
         seconds = session.config.seconds(timeout)
         signature = bind(task, args, kwargs)
+        if session.routes is not None:
+            signature = session.routes.apply(signature, options)
         defaults, own_expiry = prepare_owned((signature,), options, seconds)
         span = session.start_send(signature, options, batch=False)
         message = session.encoder.one(signature, options, span, defaults)
@@ -590,9 +594,12 @@ class CeleryClient:
             TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ClientStateError: The client is not open here.
         """
+        signature = bind(task, args, kwargs)
+        if self._session.routes is not None:
+            signature = self._session.routes.apply(signature, options)
         return start_owned(
             self._session,
-            bind(task, args, kwargs),
+            signature,
             options,
             timeout=timeout,
             retry=retry,
@@ -691,8 +698,10 @@ class CeleryClient:
                 return_exceptions=return_exceptions,
                 terminate_on_cancel=terminate_on_cancel,
             )
-        span = session.start_send(signatures[0], options, batch=len(signatures) > 1)
-        messages = await session.encoder.many(signatures, options, span, defaults)
+        routed = iter(session.routed(signatures, options))
+        first = next(routed)
+        span = session.start_send(first, options, batch=len(signatures) > 1)
+        messages = await session.encoder.many(chain([first], routed), options, span, defaults)
         session.check()
         budget = Budget()
         handles = []
@@ -910,11 +919,12 @@ class CeleryClient:
         self._session.check()
         return await self._session.broker.broadcast(ControlRequest(method="ping"))
 
-    async def queue_depth(self, queue: str | None = None) -> int:
+    async def queue_depth(self, queue: str | RemoteTask[..., Any] | None = None) -> int:
         """Count the messages that wait in a queue, over all priorities: for backpressure, or to scale workers by.
 
         Args:
-            queue: The queue's name. None is the client's.
+            queue: The queue's name. None is the client's. A `RemoteTask` is the queue that it goes to, by its own
+                options and by ``task_routes``; a function among these is not asked.
 
         Returns:
             The number. Tasks that workers hold already, and those they run, are not in it.
@@ -925,7 +935,9 @@ class CeleryClient:
             ClientStateError: The client is not open here.
         """
         self._session.check()
-        return await self._session.broker.depth(self.config.queue if queue is None else check_name("queue", queue))
+        if queue is None or isinstance(queue, RemoteTask):
+            queue = self._session.queue_for(queue)
+        return await self._session.broker.depth(check_name("queue", queue))
 
     def stats(self) -> ClientStats:
         """Count what this client has done so far. It asks nobody and costs next to nothing.

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from fibo_client.celery.checks import check_encodable, check_integer, check_names, check_text
 from fibo_client.celery.protocol.jsontypes import MAX_READ_DEPTH, JSONCodec, JSONType
 from fibo_client.celery.redis.options import RedisOptions
+from fibo_client.celery.routes import Routes
 from fibo_client.errors import ConfigError
 from fibo_client.telemetry.tracer import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
+
+    from fibo_client.celery.routes import TaskRoutes
 
 __all__ = ["UNSET", "CeleryConfig", "ConfigOverrides", "Unset"]
 
@@ -68,6 +71,7 @@ class ConfigOverrides(TypedDict, total=False):
     max_json_depth: int
     json_types: Sequence[JSONType[Any]]
     queue: str
+    task_routes: TaskRoutes | None
     hide_arguments: bool
     revoke_on_cancel: bool
     control_exchange: str
@@ -108,7 +112,12 @@ class CeleryConfig:
     json_types: Sequence[JSONType[Any]] = ()
     """Types of your own that arguments and results have: a `JSONType` for each ``register_type`` of the worker's."""
     queue: str = "celery"
-    """The queue of tasks whose call names none."""
+    """The queue of tasks for which neither the call, the task nor `task_routes` names one."""
+    task_routes: TaskRoutes | None = field(default=None, hash=False)
+    """Celery's ``task_routes``: by a task's name, by a glob (``mail.*``) or by a compiled pattern, its queue, or a dict
+    of its ``queue``, ``priority`` and ``compression``. It is a dict, a function ``(name, args, kwargs, options,
+    task=None, **kw)`` that gives a route or None, or a list of dicts, of lists of pairs, and of functions. An option of
+    the call or of its task wins over the route's."""
     hide_arguments: bool = False
     """Have workers' logs and events show ``<hidden>`` in place of arguments, unless the call or its `RemoteTask` has an
     ``argsrepr`` or ``kwargsrepr`` of its own. They show the arguments of a retry: the worker writes that message."""
@@ -141,6 +150,8 @@ class CeleryConfig:
             raise ConfigError(f"redis must be RedisOptions(...), not {type(self.redis).__name__}")
         object.__setattr__(self, "json_types", _check_types(self.json_types))
         _check_tracer(self.telemetry)
+        if self.task_routes is not None:
+            Routes(self.task_routes)  # Says what is wrong with them.
 
     @property
     def longest_poll(self) -> float:

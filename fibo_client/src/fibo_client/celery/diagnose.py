@@ -43,7 +43,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
     """
     session.check()
     own_queue = result.queue or session.queue_of(result.id)
-    queue = own_queue or session.config.queue
+    queue = own_queue or session.queue_for(result.task)
     # First the queue, then the workers, then the result: tasks move in this order, so none is missed.
     place = await session.broker.locate(queue, result.id, timeout=timeout)
     # The broker itself counts how many workers hear a broadcast.

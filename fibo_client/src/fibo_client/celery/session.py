@@ -13,7 +13,7 @@ import copy
 import math
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import anyio
 
@@ -26,8 +26,11 @@ from fibo_client.celery.lifetime import Lifetime
 from fibo_client.celery.outcome import Facts, outage_hint
 from fibo_client.celery.pending import Wait
 from fibo_client.celery.protocol.jsontypes import JSONCodec
+from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.publisher import Publisher
 from fibo_client.celery.reader import Reader
+from fibo_client.celery.routes import Routes
+from fibo_client.celery.signature import RemoteTask
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.timer import Timer
 from fibo_client.celery.worker_probe import WorkerProbe
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.signature import SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan, Tracer
+
+T = TypeVar("T")
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 
@@ -66,6 +71,7 @@ class Session:
         self.cleaner: Cleaner = Cleaner(broker, backend)
         types = JSONCodec(config.json_types)
         self.encoder: Encoder = Encoder(broker, config.queue, hide_arguments=config.hide_arguments, types=types)
+        self.routes: Routes | None = None if config.task_routes is None else Routes(config.task_routes)
         self.tracer: Tracer = guarded(config.telemetry)
         self._probe = WorkerProbe(broker)
         self._reader = Reader(backend, config, self._probe.ask, types)
@@ -182,6 +188,34 @@ class Session:
         """
         if self.backend.unreadable is not None:
             raise ConfigError(self.backend.unreadable)
+
+    def routed(self, signatures: Iterable[Signature[T]], options: SendOptions) -> Iterable[Signature[T]]:
+        """Give calls the options of their routes, where there are any. One alone goes through `routes` directly.
+
+        Args:
+            signatures: The calls.
+            options: The options of the call that sends them.
+
+        Returns:
+            The calls as they go to the encoder, one by one as they are taken.
+        """
+        routes = self.routes
+        return signatures if routes is None else (routes.apply(each, options) for each in signatures)
+
+    def queue_for(self, task: str | RemoteTask[..., Any] | None) -> str:
+        """Tell which queue a task goes to, unless its call says otherwise.
+
+        Args:
+            task: The task. None is any.
+
+        Returns:
+            The queue.
+        """
+        if isinstance(task, RemoteTask) and "queue" in task.options:
+            return check_name("queue", task.options["queue"])
+        if self.routes is None or task is None:
+            return self.config.queue
+        return self.routes.queue_of(task if isinstance(task, str) else task.name) or self.config.queue
 
     def start_send(self, signature: Signature[Any], options: SendOptions, *, batch: bool) -> SendSpan:
         """Start the span of messages that are about to be made and sent.
