@@ -813,7 +813,7 @@ class CeleryClient:
                 them.
 
         Returns:
-            An async iterator of pairs of an input and its answer, and an async context manager: leaving it revokes what
+            An async iterator of pairs of an input and its answer, and an async context manager. Leaving it revokes what
             is unfinished.
 
         Raises:
