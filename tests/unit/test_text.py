@@ -103,6 +103,7 @@ ERRORS = {
         task_id=text, task=text, exc_type=text, exc_module=text, exc_args=(text,) * 30, traceback=text, queue=text
     ),
     "TaskRevokedError": lambda text: errors.TaskRevokedError(task_id=text, task=text, reason=text, info=text),
+    "ChunkRetriedError": lambda text: errors.ChunkRetriedError(task_id=text, task=text, info=text),
     "ResultDecodeError": lambda text: errors.ResultDecodeError(text, text),
 }
 
