@@ -6,19 +6,19 @@ import asyncio
 import base64
 import json
 import re
+import signal
 
 import httpx
 import pytest
 import redis.asyncio
 from service.app import app, get_client
-from service.errors import ANSWERS, Problem
 from support.hand import Hand
 from support.proxy import Proxy
 from support.servers import free_port
 from support.service import held_worker, launched, queued, read_events, serving
 from support.waiting import eventually
 
-from fibo_client import FiboClient, FiboError, errors
+from fibo_client import FiboClient, errors
 
 MAX_N = 20_000
 
@@ -285,15 +285,6 @@ async def test_too_much_at_once_is_told_to_come_again(redis_url):
             await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def test_every_error_of_the_client_has_an_answer():
-    for name in errors.__all__:
-        kind = getattr(errors, name)
-        problem = Problem.from_error(kind.__new__(kind))
-        ours = kind in (FiboError, errors.ConfigError, errors.MessageError)  # Faults of the service itself.
-        assert problem.status == 500 if ours else problem.status in (502, 503, 504), name
-    assert all(issubclass(kind, FiboError) for kind, _, _ in ANSWERS)
-
-
 async def test_a_fault_of_the_service_tells_nothing_of_itself():
     async def no_client():
         raise RuntimeError("a secret")
@@ -375,6 +366,24 @@ async def test_one_who_leaves_takes_nothing_from_the_others(held, leavable):
             await asyncio.gather(leaving, return_exceptions=True)
         answer = await staying
     assert answer.json() == {"n": 16, "value": hex(fib(16))}
+
+
+@pytest.mark.parametrize("patience", [(), ("--timeout-graceful-shutdown", "1")], ids=["patient", "impatient"])
+async def test_a_service_that_stops_is_not_left_by_its_callers(redis_url, patience):
+    """It lets them finish, here until their timeout; and where it does not, it says so."""
+    with launched(redis_url, "service.app:app", *patience, timeout=4) as (address, program):
+        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+            waiting = asyncio.create_task(client.get("/fibonacci/17"))
+
+            async def sent():
+                return await queued(redis_url) == 1
+
+            await eventually(sent)
+            stopping = asyncio.create_task(asyncio.to_thread(program.end, signal.SIGINT))
+            answer = await waiting
+            await stopping
+    assert problem(answer) == ((503, "The service is stopping.") if patience else SLOW)
+    assert "Application shutdown complete." in program.text
 
 
 async def test_the_client_is_open_as_long_as_the_service_runs():

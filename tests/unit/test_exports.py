@@ -7,6 +7,7 @@ import pytest
 from support.programs import run
 
 import fibo_client
+import fibo_client.asgi
 import fibo_client.celery
 import fibo_client.telemetry.otel
 import fibo_client.telemetry.sentry
@@ -22,7 +23,7 @@ from fibo_client.celery import CeleryConfig
 from fibo_client.celery.config import ConfigOverrides
 from fibo_client.config import FiboConfig, FiboOverrides
 
-PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.testing]
+PACKAGES = [fibo_client, fibo_client.asgi, fibo_client.celery, fibo_client.telemetry, fibo_client.testing]
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,9 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             fibo_client,
             """
             AsyncResult ChunkRetriedError ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient
-            FiboConfig FiboError MessageError PublishError PublishUnknownError ReadError RedisOptions ResultDecodeError
-            ResultInflatesError ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK Stream TaskError
-            TaskFailedError TaskRevokedError TooManyPendingError TransportError UNSET __version__
+            FiboConfig FiboError MessageError NotReadyError PublishError PublishUnknownError ReadError RedisOptions
+            ResultDecodeError ResultInflatesError ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK
+            Stream TaskError TaskFailedError TaskRevokedError TooManyPendingError TransportError UNSET __version__
             """,
         ),
         (
@@ -45,6 +46,7 @@ PACKAGES = [fibo_client, fibo_client.celery, fibo_client.telemetry, fibo_client.
             remote_task
             """,
         ),
+        (fibo_client.asgi, "FiboMiddleware Problem Readiness"),
         (fibo_client.telemetry, "SendSpan Server Tracer"),
         (fibo_client.telemetry.otel, "OpenTelemetry"),
         (fibo_client.telemetry.sentry, "Sentry"),

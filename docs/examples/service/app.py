@@ -8,7 +8,6 @@ It needs a Redis and a worker: `fibo-worker dev` starts both, and prints the CEL
 Then open http://127.0.0.1:8000/. (Written for FastAPI 0.165, which sends server-sent events itself.)
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,9 +20,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 
 from fibo_client import FiboClient, Stream
+from fibo_client.asgi import FiboMiddleware, Problem, Readiness
 
-from .disconnects import LookOut, while_connected
-from .errors import HANDLERS, RESPONSES, Problem
+from .errors import HANDLERS, RESPONSES
 from .schemas import Fibonacci, Fibonaccis, Index, Wanted, expand
 from .settings import settings
 
@@ -39,12 +38,13 @@ WINDOW = 100
 
 class State(TypedDict):
     client: FiboClient
+    readiness: Readiness
 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
     async with FiboClient(max_n=settings.max_n, timeout=settings.timeout, max_pending=settings.max_pending) as client:
-        yield {"client": client}
+        yield {"client": client, "readiness": Readiness(client.celery, timeout=settings.ready_timeout)}
 
 
 async def get_client(request: Request) -> FiboClient:  # async: FastAPI calls plain functions in a thread
@@ -55,7 +55,7 @@ async def get_client(request: Request) -> FiboClient:  # async: FastAPI calls pl
 Client = Annotated[FiboClient, Depends(get_client)]
 
 app = FastAPI(title="Fibonacci numbers", lifespan=lifespan, exception_handlers=HANDLERS, max_body_size=64 * 1024)
-app.add_middleware(LookOut)
+app.add_middleware(FiboMiddleware)
 
 
 # Many numbers, as they are finished.
@@ -99,7 +99,7 @@ async def stream_fibonacci(
     async for n, answer in results:
         if isinstance(answer, Exception):
             errors.append(answer)
-            yield ServerSentEvent(event="problem", data={"n": n, **Problem.from_error(answer).model_dump()})
+            yield ServerSentEvent(event="problem", data={"n": n, **Problem.from_error(answer).to_dict()})
         else:
             yield ServerSentEvent(event="result", data=Fibonacci.of(n, answer))
     if errors:
@@ -111,15 +111,15 @@ async def stream_fibonacci(
 
 
 @app.get("/fibonacci/{n}", responses=RESPONSES)
-async def one_fibonacci(request: Request, client: Client, n: Index) -> Fibonacci:
+async def one_fibonacci(client: Client, n: Index) -> Fibonacci:
     """Compute one number. Requests that come together share tasks."""
-    return Fibonacci.of(n, await while_connected(request, client.fibonacci(n)))
+    return Fibonacci.of(n, await client.fibonacci(n))
 
 
 @app.post("/fibonacci", responses=RESPONSES)
-async def many_fibonacci(request: Request, client: Client, wanted: Wanted) -> Fibonaccis:
+async def many_fibonacci(client: Client, wanted: Wanted) -> Fibonaccis:
     """Compute many numbers. If one fails, all of the request does."""
-    values = await while_connected(request, client.fibonacci_many(wanted.n))
+    values = await client.fibonacci_many(wanted.n)
     return Fibonaccis(results=list(map(Fibonacci.of, wanted.n, values)))
 
 
@@ -133,15 +133,9 @@ async def healthz() -> dict[str, str]:
 
 
 @app.get("/readyz", responses={503: RESPONSES[503]})
-async def readyz(client: Client) -> dict[str, Any]:
-    """Say whether a worker answers, so that requests are worth sending here."""
-    try:
-        async with asyncio.timeout(settings.ready_timeout):
-            workers = await client.celery.ping(timeout=settings.ready_timeout)
-    except TimeoutError:
-        workers = []
-    if not workers:
-        raise HTTPException(503, "No worker answers.")
+async def readyz(request: Request) -> dict[str, Any]:
+    """Say whether a worker answers, so that requests are worth sending here. If none does, that is a 503."""
+    workers = await request.state.readiness.check()
     return {"status": "ready", "workers": len(workers)}
 
 

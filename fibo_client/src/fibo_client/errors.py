@@ -8,6 +8,7 @@
     │   ├── PublishError            the task was certainly not sent
     │   ├── PublishUnknownError     the task may or may not have been sent
     │   └── ReadError               the results could not be read
+    ├── NotReadyError               no worker answered a check of readiness
     ├── TooManyPendingError         the call would exceed `max_pending`; nothing was sent
     ├── ResultTimeoutError          no answer in time                                (also TimeoutError)
     ├── ResultDecodeError           the client cannot read the stored result         (also ValueError)
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "FiboError",
     "MessageError",
+    "NotReadyError",
     "PublishError",
     "PublishUnknownError",
     "ReadError",
@@ -142,6 +144,18 @@ class PublishUnknownError(TransportError):
 
 class ReadError(TransportError):
     """The results could not be read. The tasks themselves may be fine."""
+
+
+class NotReadyError(FiboError):
+    """No worker answered a check of readiness in time. See `fibo_client.asgi.Readiness`.
+
+    Attributes:
+        waited: The seconds that workers had to answer.
+    """
+
+    def __init__(self, waited: float) -> None:
+        self.waited = waited
+        super().__init__(f"no worker answered within {waited:g} s")
 
 
 class TooManyPendingError(FiboError):

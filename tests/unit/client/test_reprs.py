@@ -86,6 +86,7 @@ FAILED = {"task_id": "a", "task": "t", "exc_type": "E", "exc_module": "m", "exc_
 MADE = {
     "PublishError": lambda: errors.PublishError("gone", ["a", "b"], refused=True),
     "PublishUnknownError": lambda: errors.PublishUnknownError("gone", ["a"]),
+    "NotReadyError": lambda: errors.NotReadyError(1.5),
     "TooManyPendingError": lambda: errors.TooManyPendingError(limit=1, pending=1, wanted=2),
     "ResultTimeoutError": lambda: errors.ResultTimeoutError(
         task="t", task_ids=["a"], state="PENDING", waited=1.0, queue="q", published=True, finished={0: HUGE}

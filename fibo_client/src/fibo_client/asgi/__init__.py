@@ -1,0 +1,7 @@
+"""For web services, by plain ASGI: for Starlette, FastAPI, Litestar, Quart and Django. It imports none of them."""
+
+from fibo_client.asgi.middleware import FiboMiddleware
+from fibo_client.asgi.problem import Problem
+from fibo_client.asgi.readiness import Readiness
+
+__all__ = ["FiboMiddleware", "Problem", "Readiness"]
