@@ -16,7 +16,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from kombu.connection import Connection
 from kombu.transport import redis
-from support.pools import lacking
+from support.pools import POOLS, lacking
 
 from fibo_worker import guard
 from fibo_worker.guard import GuardSettings, protect, protections
@@ -320,11 +320,11 @@ def test_the_page_tells_of_every_protection_what_it_is_against_and_what_it_needs
 
     assert list(rows) == list(PROTECTIONS)
     for each in PROTECTIONS.values():
-        against, needs = rows[each.name].split(" | ")
+        against, needs, pools = rows[each.name].split(" | ")
         assert against == each.against
         assert re.findall("`([a-z_]+) = ", needs) == list(each.settings)
         assert ("Redis" in needs) == each.redis
-        assert ("`prefork`" in needs) == (each.pools == {"prefork"})
+        assert pools == ", ".join(f"`{pool}`" for pool in POOLS if pool in each.pools)
 
 
 def test_every_method_of_celery_and_kombu_that_the_guard_replaces_is_a_hook_of_a_protection():
