@@ -6,7 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
-from support.outages import PAGE, Promise, Sighting, Witness, contract, replaced, seen
+from support.outages import PAGE, Promise, Witness, contract, replaced
 from support.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from support.servers import RedisServer
 
-_SIGHTINGS = pytest.StashKey[list[Sighting]]()
+_TIMES = pytest.StashKey[dict[Promise, list[float]]]()
 _PROMISES = pytest.StashKey[list[Promise]]()
 
 
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Say what the mark is."""
     config.addinivalue_line("markers", "outage(promise): a line of the outage contract")
-    config.stash[_SIGHTINGS] = []
+    config.stash[_TIMES] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,8 +39,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the page, if that was asked for and everything went well."""
     config = session.config
     if config.getoption("--write-outages") and exitstatus == 0:
-        page = replaced(PAGE.read_text(), "contract", contract(config.stash[_PROMISES]))
-        PAGE.write_text(replaced(page, "seen", seen(config.stash[_SIGHTINGS], dt.datetime.now(dt.UTC).date())))
+        table = contract(config.stash[_PROMISES], config.stash[_TIMES], dt.datetime.now(dt.UTC).date())
+        PAGE.write_text(replaced(PAGE.read_text(), "contract", table))
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def witness(request: pytest.FixtureRequest) -> Iterator[Witness]:
     promise = request.node.get_closest_marker("outage").args[0]
     witness = Witness(promise)
     yield witness
-    request.config.stash[_SIGHTINGS].append(witness.sighting)
+    assert witness.times, "this test has seen nothing"
+    request.config.stash[_TIMES].setdefault(promise, []).extend(witness.times)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def check_rate(counts) -> None:
 @outage(
     "Redis takes no connections for five seconds, and a thousand callers wait",
     sees="the answer",
-    within="`timeout`; a pause after it takes some. One client tries to connect ten times a second at most",
+    within="`timeout`; a pause after it takes connections again",
     submitted="yes; perhaps twice, under one id",
     retry="not needed",
 )
@@ -81,11 +81,11 @@ async def test_a_thousand_who_wait_knock_ten_times_a_second_at_most_and_all_are_
 
 
 @outage(
-    "Redis takes no connections, and many callers send tasks once (`send_task`), again and again",
+    "Redis takes no connections, and many callers keep calling `send_task`",
     sees="`PublishError`, or `PublishUnknownError` if Redis goes in that very moment",
-    within="at once; one client tries to connect ten times a second at most",
-    submitted="no, or not known",
-    retry="safe after `PublishError`; else only under the same id (`retry=True`)",
+    within="at once",
+    submitted="depends on the error",
+    retry="depends on the error",
 )
 async def test_who_sends_once_again_and_again_knocks_ten_times_a_second_at_most(witness, proxy, client):
     proxy.refusing = True
@@ -125,7 +125,7 @@ async def called_while_stopped(server, client, witness):
 
 
 @outage(
-    "Redis stops for three seconds, and a thousand tasks are called at that moment",
+    "Redis stops for three seconds, with a thousand calls in flight",
     sees="the answer",
     within="`timeout`; the three seconds, and the tasks' own time",
     submitted="yes",
@@ -144,11 +144,11 @@ def unknown(ends):
 
 
 @outage(
-    "Redis stops for longer than `io_timeout`, and a thousand tasks are called at that moment",
+    "Redis stops for longer than `io_timeout`, with a thousand calls in flight",
     sees="the answer, `PublishError`, or `PublishUnknownError` for 64 of them at most",
     within="`timeout`",
-    submitted="yes; no with `PublishError`; else not known",
-    retry="safe after `PublishError`; else only under the same id (`retry=True`)",
+    submitted="depends on the error",
+    retry="depends on the error",
     lost="nothing; the 64 may run",
 )
 async def test_of_a_thousand_calls_64_at_most_end_unknown_when_redis_stops_for_long(witness, redis_server, stock):
@@ -160,11 +160,11 @@ async def test_of_a_thousand_calls_64_at_most_end_unknown_when_redis_stops_for_l
 
 
 @outage(
-    "Redis stalls for three seconds, then the connections are cut, and a thousand tasks were called before",
+    "Redis stops for three seconds and then cuts the connections, with a thousand calls in flight",
     sees="the answer, `PublishError`, or `PublishUnknownError` for 64 of them at most",
     within="`timeout`",
-    submitted="yes; no with `PublishError`; else not known",
-    retry="safe after `PublishError`; else only under the same id (`retry=True`)",
+    submitted="depends on the error",
+    retry="depends on the error",
 )
 async def test_of_a_thousand_calls_64_at_most_end_unknown_when_the_connection_is_cut(witness, proxy, client):
     proxy.stalled = True

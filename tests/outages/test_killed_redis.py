@@ -20,7 +20,7 @@ TASKS = 200
 
 
 @outage(
-    "Redis is killed (SIGKILL) while tasks of a worker end, and comes back without its data, five times",
+    "Redis is killed (SIGKILL) while tasks end, and comes back without its data, five times",
     sees="the answer",
     within="30 s after it has come back, for a task that is sent then",
     submitted="yes",
@@ -54,12 +54,12 @@ async def test_a_worker_stays_whenever_redis_is_killed_while_tasks_end(witness):
 
 
 @outage(
-    "Redis is killed (SIGKILL) while a task runs, and comes back with its data when the worker has ended the process",
+    "Redis is killed (SIGKILL) while a task runs, and comes back with its data",
     sees="the answer",
     within="the visibility timeout after it has come back, and the time of the task",
     submitted="yes",
     retry="not needed",
-    lost="nothing with `appendfsync always`; else what Redis had not yet written to disk",
+    lost="nothing with `appendfsync always`; else what was not yet on disk",
 )
 async def test_a_task_whose_worker_lost_redis_runs_again_and_is_not_told_as_revoked(witness, tmp_path):
     disk = {"dir": str(tmp_path), "appendonly": "yes", "appendfsync": "always"}

@@ -117,7 +117,7 @@ async def subscribed(direct, task_ids) -> None:
 
 
 @outage(
-    "Redis drops the subscription because the event loop is held up, while tasks are sent",
+    "Redis drops the subscription because the event loop is blocked while tasks are sent",
     sees="the answer",
     within="`timeout`",
     submitted="yes",

@@ -99,7 +99,7 @@ def nothing_is_left(direct: redis.Redis) -> None:
 
 
 @outage(
-    "A worker that has taken a thousand tasks with a `countdown` is killed (SIGKILL), and so is the next one",
+    "A worker that holds a thousand tasks with a `countdown` is killed (SIGKILL), and so is the next",
     sees="the answer",
     within="the visibility timeout after each, and the `countdown`",
     submitted="yes",
@@ -129,7 +129,7 @@ async def test_tasks_that_wait_for_their_time_are_run_however_often_their_worker
     within="the visibility timeout after each",
     submitted="yes",
     retry="no; it would kill more of them",
-    lost="nothing; the message is kept as a dead letter",
+    lost="nothing; it becomes a dead letter",
 )
 async def test_a_task_that_kills_two_workers_is_buried(witness, server, direct, pool):
     async with CeleryClient(server.url) as celery:
@@ -164,12 +164,12 @@ async def test_of_four_tasks_in_the_hands_of_two_lost_workers_only_one_that_ran_
 
 
 @outage(
-    "Two workers, one after the other, are held up for longer than the visibility timeout while they run a task",
+    "Two workers, one after the other, freeze for longer than the visibility timeout while they run a task",
     sees="`TaskFailedError`, and the answer if asked again later",
     within="the visibility timeout after each",
     submitted="yes; it runs twice",
-    retry="ask the handle again; a success that comes later replaces the failure",
-    lost="nothing; `exc_type` is `WorkerLostError`, and the message is kept as a dead letter",
+    retry="ask the handle again: a later success replaces the failure",
+    lost="nothing (`WorkerLostError`); it becomes a dead letter",
 )
 async def test_a_result_that_comes_after_the_worker_was_given_up_wins(witness, server, direct, tmp_path):
     log, gate = tmp_path / "log", tmp_path / "gate"

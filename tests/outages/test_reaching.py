@@ -62,7 +62,7 @@ async def test_a_name_that_nobody_knows_is_said(witness):
 @outage(
     "Redis goes away before a number is submitted, and stays away",
     sees="`PublishError`",
-    within="`timeout`; it is tried again until then",
+    within="`timeout`",
     submitted="no",
     retry="safe",
 )
@@ -79,8 +79,8 @@ async def test_a_redis_that_is_gone_at_submit_is_tried_until_the_deadline(witnes
     "Redis goes away before a task is sent once (`send_task`)",
     sees="`PublishError`, or `PublishUnknownError` if it goes in that very moment",
     within="at once",
-    submitted="no, or not known",
-    retry="safe after `PublishError`; else only under the same id (`retry=True`)",
+    submitted="depends on the error",
+    retry="depends on the error",
 )
 async def test_a_redis_that_is_gone_is_said_to_who_sends_once(witness):
     with RedisServer() as redis:
@@ -98,7 +98,7 @@ async def test_a_redis_that_is_gone_is_said_to_who_sends_once(witness):
     sees="`ResultTimeoutError`",
     within="`timeout`",
     submitted="yes",
-    retry="safe for a number: it is computed once more",
+    retry="safe for a number",
     lost="the task, and its result",
 )
 async def test_a_redis_that_comes_back_empty_costs_the_task_and_not_the_client(witness):
@@ -123,7 +123,7 @@ async def test_a_redis_that_comes_back_empty_costs_the_task_and_not_the_client(w
     within="`timeout`; half a second after the restart",
     submitted="yes",
     retry="not needed",
-    lost="nothing with `appendfsync always`; else what Redis had not yet written to disk",
+    lost="nothing with `appendfsync always`; else what was not yet on disk",
 )
 async def test_a_restart_with_its_data_costs_nothing(witness, tmp_path):
     disk = {"dir": str(tmp_path), "appendonly": "yes", "appendfsync": "always"}
@@ -224,7 +224,7 @@ async def test_a_slow_redis_is_waited_for(witness, proxy, stock):
 @outage(
     "The network takes 50 ms each way",
     sees="the answer",
-    within="two round trips more than without, 0.2 s",
+    within="two round trips more, 0.2 s",
     submitted="yes",
     retry="not needed",
 )
@@ -237,4 +237,4 @@ async def test_latency_costs_round_trips_and_nothing_else(witness, proxy, worker
         assert values[:11] == [0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55]
         began = time.monotonic()
         await asyncio.gather(*(client.fibonacci(n, timeout=20) for n in range(100)))
-        witness.saw("the answer", time.monotonic() - began)
+        witness.times.append(time.monotonic() - began)

@@ -77,10 +77,10 @@ async def kill_once_it_has_the_task(worker: WorkerProcess, direct: redis.Redis) 
 @outage(
     "A process of a fibo-worker is killed (SIGKILL) while it computes",
     sees="the answer, or `TaskFailedError` if that happens to the task twice",
-    within="some five seconds each time: so often Celery looks for lost processes",
+    within="some five seconds each time",
     submitted="yes",
-    retry="not needed; after an error, only if it was not the task that killed them",
-    lost="nothing; the message of the second time is kept as a dead letter",
+    retry="after an error, only if the task did not kill its process",
+    lost="nothing; the second time, it becomes a dead letter",
 )
 async def test_a_killed_process_of_our_worker_costs_the_caller_some_seconds(witness):
     with RedisServer() as redis, about_to_die(redis.url) as worker, redis.client() as direct:
@@ -98,7 +98,7 @@ async def test_a_killed_process_of_our_worker_costs_the_caller_some_seconds(witn
     within="the few seconds until Celery notices",
     submitted="yes",
     retry="if the task may run twice",
-    lost="that run; `exc_type` is `WorkerLostError`",
+    lost="that run (`WorkerLostError`)",
 )
 async def test_a_worker_process_that_is_killed_is_an_error_and_no_silence(witness, tracked):
     async with CeleryClient(tracked) as celery:
@@ -110,9 +110,9 @@ async def test_a_worker_process_that_is_killed_is_an_error_and_no_silence(witnes
 
 
 @outage(
-    "A whole fibo-worker is killed with a task in its hands, and another one started",
+    "A whole fibo-worker is killed while it holds a task, and another one starts",
     sees="the answer",
-    within="the visibility timeout, and up to 10 s more, if `timeout` is longer",
+    within="the visibility timeout, and up to 10 s more",
     submitted="yes; computed again",
     retry="not needed",
 )
@@ -131,7 +131,7 @@ async def test_a_task_of_a_worker_that_was_killed_is_done_by_the_next_one(witnes
     sees="`ResultTimeoutError`",
     within="`timeout`",
     submitted="yes",
-    retry="ask the handle again later; it is redelivered after the visibility timeout",
+    retry="ask the handle again after the visibility timeout",
 )
 async def test_a_handle_can_be_asked_again_after_its_task_was_redelivered(witness, redis_server):
     url = redis_server.fresh_url()
@@ -154,7 +154,7 @@ async def test_a_handle_can_be_asked_again_after_its_task_was_redelivered(witnes
     within="`timeout`; Celery needs some seconds to come back",
     submitted="yes",
     retry="safe",
-    lost="a task that Redis had popped and not yet handed over: taking and noting it are two steps",
+    lost="a task that Redis had popped and not yet handed over",
 )
 async def test_a_worker_that_loses_its_connections_comes_back(witness):
     with RedisServer() as server, server.client() as direct, WorkerProcess(server.url, stop_timeout=0):
@@ -174,7 +174,7 @@ async def test_a_worker_that_loses_its_connections_comes_back(witness):
     within="the task's own time",
     submitted="yes",
     retry="not needed",
-    lost="nothing; tasks that wait are done by the next worker",
+    lost="nothing; the next worker does waiting tasks",
 )
 async def test_a_worker_that_is_stopped_answers_what_it_has_begun(witness, redis_server):
     url = redis_server.fresh_url()
@@ -191,8 +191,8 @@ async def test_a_worker_that_is_stopped_answers_what_it_has_begun(witness, redis
     sees="`TaskFailedError`",
     within="the time limit, and a second",
     submitted="yes",
-    retry="it would end likewise",
-    lost="that run; `exc_type` is `TimeLimitExceeded`",
+    retry="it would end the same way",
+    lost="that run (`TimeLimitExceeded`)",
 )
 async def test_a_hard_time_limit_is_an_error(witness, stock):
     async with CeleryClient(stock.url) as celery:
@@ -205,8 +205,8 @@ async def test_a_hard_time_limit_is_an_error(witness, stock):
     sees="`TaskFailedError`",
     within="the time limit, and a second",
     submitted="yes",
-    retry="it would end likewise",
-    lost="that run; `exc_type` is `SoftTimeLimitExceeded`",
+    retry="it would end the same way",
+    lost="that run (`SoftTimeLimitExceeded`)",
 )
 async def test_a_soft_time_limit_is_an_error(witness, stock):
     async with CeleryClient(stock.url) as celery:
@@ -218,7 +218,7 @@ async def test_a_soft_time_limit_is_an_error(witness, stock):
     "There is no worker",
     sees="`ResultTimeoutError`",
     within="`timeout`",
-    submitted="yes, and it expires 2 s after the deadline: a worker that comes later does not run it",
+    submitted="yes; it expires 2 s after the deadline",
     retry="safe",
 )
 async def test_what_nobody_took_in_time_is_not_run_later(witness, redis_server):
@@ -241,8 +241,8 @@ async def test_what_nobody_took_in_time_is_not_run_later(witness, redis_server):
     sees="`TaskFailedError`",
     within="at once",
     submitted="yes",
-    retry="it would end likewise",
-    lost="nothing; `exc_type` is `NotRegistered`",
+    retry="it would end the same way",
+    lost="nothing (`NotRegistered`)",
 )
 async def test_a_task_that_nobody_knows_is_an_error_at_once(witness, stock):
     async with CeleryClient(stock.url) as celery:
@@ -256,7 +256,7 @@ async def test_a_task_that_nobody_knows_is_an_error_at_once(witness, stock):
     within="`timeout`",
     submitted="yes; it has run",
     retry="if the task may run twice",
-    lost="the result; it looks like a task that nobody has begun, `PENDING`",
+    lost="the result; the state is `PENDING`",
 )
 async def test_a_result_that_has_expired_is_not_waited_for_beyond_the_deadline(witness, tracked, redis_server):
     async with CeleryClient(tracked) as celery:

@@ -22,9 +22,9 @@ def place():
 
 
 @outage(
-    "A key of a worker, such as its queue, has a wrong type, until somebody deletes it",
+    "A key of a worker, such as its queue, has a wrong type, and somebody deletes it",
     sees="the answer",
-    within="some ten seconds after the key was deleted, if `timeout` is longer",
+    within="some ten seconds after that",
     submitted="no, if it is the queue; else yes",
     retry="safe",
     lost="what the wrong key took the place of",
@@ -61,7 +61,7 @@ async def test_a_worker_waits_until_a_key_of_a_wrong_type_is_gone_and_names_it(w
     within="the task's own time",
     submitted="yes",
     retry="not needed",
-    lost="what was in the key: the result overwrites it",
+    lost="what was in the key",
 )
 async def test_a_result_is_stored_over_what_has_a_wrong_type(witness, place):
     server, worker, direct = place

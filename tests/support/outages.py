@@ -1,4 +1,4 @@
-"""The outage contract: a test's mark is a line of it, and what the test saw becomes a line of the page."""
+"""The outage contract: a test's mark is a line of it, which the page shows with the time that the calls took."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Iterable, Mapping
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "outages.md"
 
@@ -47,24 +47,15 @@ def outage(fault: str, *, sees: str, within: str, submitted: str, retry: str, lo
     return pytest.mark.outage(Promise(fault, sees, within, submitted, retry, lost))
 
 
-@dataclasses.dataclass
-class Sighting:
-    """What a test saw of a fault."""
-
-    promise: Promise
-    outcomes: list[tuple[str, float]] = dataclasses.field(default_factory=list)
-    lost: str = ""
-
-
 class Witness:
-    """Records how calls end, and checks the promise.
+    """Sees how calls end, checks the promise, and records how long they take.
 
     Attributes:
-        lost: What was lost, for the page. The promise's own words, unless the test says otherwise.
+        times: The seconds that each call took.
     """
 
     def __init__(self, promise: Promise) -> None:
-        self._sighting = Sighting(promise, lost=promise.lost)
+        self.times: list[float] = []
         self._allowed = {*re.findall(r"`(\w+Error)`", promise.sees), *re.findall("the answer", promise.sees)}
 
     async def see(self, call: Awaitable[Any], *, deadline: float) -> Any:
@@ -81,58 +72,34 @@ class Witness:
         (outcome,) = await asyncio.gather(call, return_exceptions=True)
         took = time.monotonic() - began
         name = type(outcome).__name__ if isinstance(outcome, BaseException) else "the answer"
-        self._sighting.outcomes.append((name, took))
+        self.times.append(took)
         assert name in self._allowed, f"the contract says {self._allowed}, not {outcome!r}"
         assert took < deadline + OVERRUN, f"{took:.3f} s, with a deadline of {deadline} s"
         return outcome
 
-    def saw(self, what: str, seconds: float) -> None:
-        """Record another outcome, which the test has checked itself."""
-        self._sighting.outcomes.append((what, seconds))
 
-    @property
-    def lost(self) -> str:
-        return self._sighting.lost
-
-    @lost.setter
-    def lost(self, lost: str) -> None:
-        self._sighting.lost = lost
-
-    @property
-    def sighting(self) -> Sighting:
-        assert self._sighting.outcomes, "this test has seen nothing"
-        return self._sighting
+_HEAD = ("Fault", "The caller gets", "Within", "May have been submitted", "Retry", "Can be lost")
 
 
-_CONTRACT = ("Fault", "The caller gets", "Within", "May have been submitted", "Retry", "Can be lost")
-_SEEN = ("Fault", "What the caller saw", "How long it took", "What was lost")
+def contract(promises: Iterable[Promise], times: Mapping[Promise, list[float]], day: dt.date) -> str:
+    """Write the contract as a table, with how long the calls took on this day, where that is known."""
+    lines = [
+        (*_HEAD, f"Seen {day.isoformat()}"),
+        ("---",) * (len(_HEAD) + 1),
+        *((*dataclasses.astuple(promise), _span(times.get(promise, []))) for promise in promises),
+    ]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
 
-def contract(promises: Iterable[Promise]) -> str:
-    """Write the contract as a table."""
-    return _table(_CONTRACT, [dataclasses.astuple(promise) for promise in promises])
-
-
-def seen(sightings: Iterable[Sighting], day: dt.date) -> str:
-    """Write what was seen as a table."""
-    rows = []
-    for sighting in sightings:
-        names = list(dict.fromkeys(name for name, _ in sighting.outcomes))
-        counts = {name: sum(1 for each, _ in sighting.outcomes if each == name) for name in names}
-        what = ", ".join(f"{name} ({count} times)" if count > 1 else name for name, count in counts.items())
-        times = sorted(took for _, took in sighting.outcomes)
-        how_long = _seconds(times[0]) if len(times) == 1 else f"{_seconds(times[0])} to {_seconds(times[-1])}"
-        rows.append((sighting.promise.fault, what, how_long, sighting.lost))
-    return f"Seen on {day.isoformat()}, {len(rows)} faults:\n\n" + _table(_SEEN, rows)
+def _span(times: list[float]) -> str:
+    if not times:
+        return ""
+    ends = _seconds(min(times)), _seconds(max(times))
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _seconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
 
 def section(page: str, name: str) -> str:
