@@ -1,5 +1,6 @@
 """What users write, and what a type checker must make of it. Nothing here is run."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, assert_type
@@ -28,6 +29,7 @@ from fibo_client.celery import (
     Signature,
     TaskMeta,
     WorkerInfo,
+    remote_task,
 )
 from fibo_client.testing import FakeCelery, FakeFibo, FakeTask, SentTask
 from fibo_worker.app import app, create_app
@@ -38,6 +40,25 @@ from fibo_worker.tasks import fibonacci_chunk, register
 SECRETIVE = RemoteTask[[str, str], bool]("proj.log_in", argsrepr="(name, ***)")
 ADD = RemoteTask[[int, int], int]("proj.add")
 NAME = RemoteTask[[str], str]("proj.name", decode=str)
+
+
+@remote_task("proj.resize", queue="media")
+def resize(name: str, steps: int = 5) -> str: ...
+
+
+def route(name: str, args: object, kwargs: object, options: object, task: object = None, **more: object) -> str | None:
+    return "mail" if name.startswith("mail.") else None
+
+
+async def routes() -> None:
+    CeleryClient(task_routes={"mail.*": {"queue": "mail", "priority": 3}, "proj.add": "math"})
+    CeleryClient(task_routes={re.compile("mail"): "mail", "proj.*": {"priority": 3}})
+    CeleryClient(task_routes=route)
+    CeleryClient(task_routes=[route, {"proj.add": "math"}, [("mail.*", "mail"), (re.compile("a"), {"queue": "a"})]])
+    from_a_module = {"mail.*": {"queue": "mail"}}
+    FiboClient(task_routes=(from_a_module,))
+    assert_type(resize("dog", steps=3), Signature[str])
+    assert_type(resize(name="dog"), Signature[str])
 
 
 async def the_clients() -> None:

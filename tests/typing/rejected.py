@@ -3,13 +3,21 @@
 from typing import Any
 
 from fibo_client import FIBO_TASK, SQRT_TASK, AsyncResult, FiboClient, FiboConfig
-from fibo_client.celery import CeleryClient, CeleryConfig, JSONType, RemoteTask, SendOptions
+from fibo_client.celery import CeleryClient, CeleryConfig, JSONType, RemoteTask, SendOptions, remote_task
 from fibo_worker.app import create_app
 from fibo_worker.dev import PrivateRedis, WorkerProcess, running
 from fibo_worker.settings import WorkerSettings
 from fibo_worker.tasks import register
 
 ADD = RemoteTask[[int, int], int]("proj.add")
+
+
+@remote_task("proj.resize", queue="media")
+def resize(name: str, /, steps: int = 5, *, fast: bool = False) -> str: ...
+
+
+@remote_task("proj.unique", frozenset)
+def unique(*names: str) -> list[str]: ...
 
 
 def the_clients() -> None:
@@ -79,6 +87,35 @@ async def calling(celery: CeleryClient) -> None:
     await celery.call_many([ADD])  # error: without its arguments
     text: str = await celery.call(ADD, (2, 3))  # error: it gives an integer
     print(text)
+
+
+async def declared(celery: CeleryClient, numbers: list[int]) -> None:
+    resize()  # error: a name is needed
+    resize(5)  # error: a name is text
+    resize(name="dog")  # error: by position only
+    resize("dog", "3")  # error: steps are a number
+    resize("dog", 3, True)  # error: fast goes by keyword
+    resize("dog", stepz=3)  # error: no such argument
+    resize("dog", fast=1.5)  # error: yes or no
+    resize("dog", queue="media")  # error: an option is no argument
+    unique("dog", 5)  # error: names are text
+    await celery.call(resize("dog", steps=None))  # error: steps are a number
+    length: int = await celery.call(resize("dog"))  # error: it gives text
+    parts: list[str] = await celery.call(unique("dog"))  # error: decoded, it is something else
+    celery.stream(resize, numbers)  # error: a name is text
+    celery.stream(lambda number: resize(number), numbers)  # error: a name is text
+    celery.stream(resize("dog"), ["dog"])  # error: without its arguments
+    celery.stream(resize, 5)  # error: many inputs
+    await celery.call_many([resize("dog")], chunk_size="5")  # error: a number
+    for result in celery.as_completed([]):  # error: async for
+        print(result)
+    await celery.queue_depth(5)  # error: a name or a task
+    remote_task(resize)  # error: the name is missing
+    remote_task("proj.resize", queu="media")  # error: no such option
+    RemoteTask("proj.resize", decode="text")  # error: a function
+    CeleryClient(task_routes="mail")  # error: by what
+    CeleryClient(task_routes={"mail.*": 5})  # error: a queue's name or options
+    print(length, parts)
 
 
 async def sending(celery: CeleryClient) -> None:

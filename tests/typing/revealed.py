@@ -1,12 +1,32 @@
 """What a type checker shows of what users write: the type in each comment. Nothing here is run."""
 
-from typing import Any, reveal_type
+from typing import Any, Literal, reveal_type
 
 from fibo_client import FIBO_TASK, FIBONACCI, UNSET, AsyncResult, FiboClient, FiboConfig
-from fibo_client.celery import CeleryClient, RemoteTask
+from fibo_client.celery import CeleryClient, RemoteTask, remote_task
 
 ADD = RemoteTask[[int, int], int]("proj.add")
 ANY = RemoteTask[..., int]("proj.add")
+
+
+@remote_task("proj.resize", queue="media", chunkable=True)
+def resize(name: str, /, steps: int = 5, *, fit: Literal["in", "out"] = "in") -> str: ...
+
+
+@remote_task("proj.colours", frozenset)
+def colours(name: str) -> list[str]: ...
+
+
+def first(answer: Any) -> bytes:
+    return bytes(answer[0])
+
+
+@remote_task("proj.first", first)
+def first_of(*names: str, **options: int) -> list[int]: ...
+
+
+@remote_task("proj.resize")
+def resize_one(name: str) -> str: ...
 
 
 class Own(FiboClient):
@@ -19,6 +39,9 @@ class General(CeleryClient):
 
 reveal_type(ADD(2, 3))  # Signature[int]
 reveal_type(FIBONACCI(5))  # Signature[int]
+reveal_type(resize("dog", 3, fit="out"))  # Signature[str]
+reveal_type(resize("dog").with_options(priority=3))  # Signature[str]
+reveal_type(first_of("dog", "cat", size=3))  # Signature[bytes]
 reveal_type(FiboConfig.from_env())  # FiboConfig
 
 
@@ -79,3 +102,28 @@ async def handles(celery: CeleryClient, handle: AsyncResult[int], bare: AsyncRes
     reveal_type(await celery.gather([handle], return_exceptions=flag))  # list[int | FiboError]
     async for update in handle.updates():
         reveal_type(update)  # TaskMeta
+
+
+async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str, int]], flag: bool) -> None:
+    reveal_type(await celery.call(resize("dog")))  # str
+    reveal_type(await celery.call(resize, ("dog",), {"steps": 3}))  # str
+    reveal_type(await celery.call(first_of("dog")))  # bytes
+    reveal_type(await celery.send_task(resize, ("dog",)))  # AsyncResult[str]
+    reveal_type(await celery.call_many([resize(name) for name in names], chunk_size=100))  # list[str]
+    reveal_type(await celery.call_many([resize("a")], chunk_size=9, return_exceptions=flag))  # list[str | FiboError]
+    reveal_type(await celery.queue_depth(resize))  # int
+    async with celery.stream(resize_one, names, chunk_size=10) as answers:
+        async for answer in answers:
+            reveal_type(answer)  # tuple[str, str]
+    async with celery.stream(lambda pair: resize(pair[0], pair[1]), pairs) as more:
+        async for answered in more:
+            reveal_type(answered)  # tuple[tuple[str, int], str]
+    async with celery.stream("proj.resize", names, return_exceptions=True) as outcomes:
+        async for outcome in outcomes:
+            reveal_type(outcome)  # tuple[str, Any]
+    async with celery.stream(resize_one, names, return_exceptions=True) as errors:
+        async for name, error in errors:
+            reveal_type(name)  # str
+            reveal_type(error)  # str | Exception
+    async for result in celery.as_completed(await celery.send_many([resize("a"), resize("b")])):
+        reveal_type(result)  # AsyncResult[str]

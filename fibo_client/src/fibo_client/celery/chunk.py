@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.signature import Signature
@@ -76,6 +77,7 @@ def positional(signature: Signature[Any]) -> Sequence[Any]:
     Raises:
         MessageError: Its task is not declared as chunkable, it has options of its own that a chunk cannot have, or its
             keyword arguments have no position.
+        TypeError: The arguments do not fit the task's parameters.
     """
     task = check_chunkable(signature.remote_task or signature.task)
     if "task_id" in signature.options:
@@ -88,13 +90,26 @@ def positional(signature: Signature[Any]) -> Sequence[Any]:
             "a stub with @remote_task, or use chunk_size=1"
         )
     bound = task.parameters.bind(*signature.args, **signature.kwargs)
-    bound.apply_defaults()
-    if bound.kwargs:
+    given = list(bound.arguments)
+    parameters = task.parameters.parameters
+    keywords = [name for name in given if parameters[name].kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)]
+    if keywords:
         raise MessageError(
-            f"{signature.task} takes {', '.join(bound.kwargs)} by keyword only, and a chunk has positional arguments; "
+            f"{signature.task} takes {', '.join(keywords)} by keyword only, and a chunk has positional arguments; "
             "use chunk_size=1"
         )
-    return bound.args
+    if not bound.kwargs:
+        return bound.args
+    # Defaults fill the gaps before the last argument that was given. What comes after that is left to the worker.
+    bound.apply_defaults()
+    last = list(parameters).index(given[-1])
+    missing = [name for name, value in list(bound.arguments.items())[:last] if value is ...]
+    if missing:
+        raise MessageError(
+            f"{signature.task} needs {', '.join(missing)}, too, in a chunk, which has positional arguments: its stub "
+            "says `...` for the default"
+        )
+    return bound.args[: last + 1]
 
 
 def chunk_of(first: Signature[Any], arguments: Sequence[Sequence[Any]]) -> Signature[list[Any]]:

@@ -222,6 +222,7 @@ class CeleryClient:
             The handle of the task.
 
         Raises:
+            TypeError: The arguments do not fit the task's parameters, where these are known. Nothing was sent.
             MessageError: A worker could not take the message. Nothing was sent.
             PublishError: It was not sent.
             PublishUnknownError: It may or may not have been sent. The error carries the task's id.
@@ -482,6 +483,7 @@ class CeleryClient:
             The answer.
 
         Raises:
+            TypeError: The arguments do not fit the task's parameters, where these are known. Nothing was sent.
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             MessageError: A worker could not take the message. Nothing was sent.
             PublishError: It was not sent.
@@ -589,6 +591,7 @@ class CeleryClient:
             The handle of the task, for ``async with``, which closes it.
 
         Raises:
+            TypeError: The arguments do not fit the task's parameters, where these are known. Nothing was sent.
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             MessageError: A worker could not take the message. Nothing was sent.
             TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
@@ -818,7 +821,8 @@ class CeleryClient:
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
-            TypeError: The task, the source, `max_in_flight` or `chunk_size` is of a wrong type.
+            TypeError: The task, the source, `max_in_flight` or `chunk_size` is of a wrong type, or the task cannot be
+                called with one argument.
             ValueError: `max_in_flight` or `chunk_size` is less than 1. MessageError, if the task cannot be called in
                 chunks.
         """
@@ -826,6 +830,8 @@ class CeleryClient:
         _check_no_id("stream", options)
         check_chunk_size(chunk_size)
         call = task if callable(task) else partial(_call_of_one, check_name("task", task))
+        if isinstance(task, RemoteTask):
+            task.check_arguments((None,), {})
         if chunk_size > 1 and isinstance(task, (str, RemoteTask)):
             check_chunkable(task)
         prepare_owned((), options, None)

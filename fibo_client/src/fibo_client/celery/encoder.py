@@ -21,7 +21,7 @@ from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import encode_moments
 from fibo_client.celery.protocol.options import check_name
-from fibo_client.celery.signature import SendOptions
+from fibo_client.celery.signature import check_option_names
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED, NOOP_SPAN
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
     from fibo_client.celery.protocol.moments import Moments
-    from fibo_client.celery.signature import Signature
+    from fibo_client.celery.signature import SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan
 
 LARGE: Final = 4 * 1024
@@ -46,7 +46,6 @@ _IDS: Final = 64
 MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""
 
-_OPTIONS: Final = frozenset(SendOptions.__annotations__)
 _NONE: Final[Mapping[str, Any]] = {}
 
 HIDDEN: Final = "<hidden>"
@@ -227,12 +226,7 @@ class _Prepared:
     """
 
     def __init__(self, encoder: Encoder, options: dict[str, Any]) -> None:
-        for name in options:
-            if name not in _OPTIONS:
-                raise MessageError(
-                    f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}. "
-                    "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
-                )
+        check_option_names(options)
         self._queue = options.pop("queue", encoder.queue)
         argsrepr, kwargsrepr = options.pop("argsrepr", None), options.pop("kwargsrepr", None)
         self.argsrepr: str | None = encoder.default_repr if argsrepr is None else argsrepr

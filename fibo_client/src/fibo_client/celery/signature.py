@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, cast, overload
 
+from fibo_client.celery.protocol.options import check_name
 from fibo_client.errors import MessageError
 from fibo_client.text import listed, printable, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
-    from typing import Unpack
+    from typing import SupportsIndex, Unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +67,9 @@ class SendOptions(TypedDict, total=False):
     """What logs and events show of the keyword arguments, likewise."""
 
 
+_LONGEST_REPR: Final = 200
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
+_OPTIONS: Final = frozenset(SendOptions.__annotations__)
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -112,7 +115,11 @@ class Signature(Generic[R_co]):
 
         Returns:
             The other one.
+
+        Raises:
+            MessageError: There is no such option.
         """
+        check_option_names(options)
         return dataclasses.replace(self, options={**self.options, **options})
 
     def __repr__(self) -> str:
@@ -155,6 +162,10 @@ class RemoteTask(Generic[P, R]):
         parameters: See above.
         chunkable: See above.
         options: See above.
+
+    Raises:
+        MessageError: It is no name of a task, or there is no such option, or none for all calls of a task.
+        TypeError: `decode` cannot be called, or `parameters` is no signature.
     """
 
     def __init__(
@@ -166,14 +177,21 @@ class RemoteTask(Generic[P, R]):
         chunkable: bool = False,
         **options: Unpack[SendOptions],
     ) -> None:
-        self.name: str = name
+        if decode is not None and not callable(decode):
+            raise TypeError(f"decode must be a function, not {type(decode).__name__}")
+        if parameters is not None and not isinstance(parameters, inspect.Signature):
+            raise TypeError(f"parameters must be an inspect.Signature, not {type(parameters).__name__}")
+        check_option_names(options)
+        if "task_id" in options:
+            raise MessageError("task_id is not for all calls of a task; give it to one: with_options(task_id=...)")
+        self.name: str = check_name("task", name)
         self.decode: Callable[[Any], R] | None = decode
         self.parameters: inspect.Signature | None = parameters
         self.chunkable: bool = chunkable
         self.options: Mapping[str, Any] = options or _NO_OPTIONS
         self._counts = range(0) if parameters is None else _positional_counts(parameters)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Bind arguments.
 
         Args:
@@ -206,10 +224,27 @@ class RemoteTask(Generic[P, R]):
             self.parameters.bind(*args, **kwargs)
         except TypeError as error:
             takes = self.parameters.replace(return_annotation=inspect.Signature.empty)
-            raise TypeError(f"{self.name}{takes}: {error}") from None
+            raise TypeError(f"{self.name}{_written(takes)}: {error}") from None
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
+        # One that a stub declares is pickled as functions are: by where it is found.
+        where = self.__dict__.get("__qualname__")
+        return super().__reduce_ex__(protocol) if where is None else str(where)
 
     def __repr__(self) -> str:
-        return f"RemoteTask({short_repr(self.name)})"
+        if self.parameters is None:
+            return f"RemoteTask({short_repr(self.name)})"
+        return f"<RemoteTask {printable(f'{self.name}{_written(self.parameters)}', _LONGEST_REPR)}>"
+
+
+def _written(parameters: inspect.Signature) -> str:
+    """Write parameters as their stub does, where annotations are kept as text."""
+
+    def plain(annotation: Any) -> Any:
+        return _Text(annotation) if isinstance(annotation, str) else annotation
+
+    listed = [each.replace(annotation=plain(each.annotation)) for each in parameters.parameters.values()]
+    return str(parameters.replace(parameters=listed, return_annotation=plain(parameters.return_annotation)))
 
 
 def _positional_counts(parameters: inspect.Signature) -> range:
@@ -252,22 +287,57 @@ def remote_task(
         **options: Options that each call of it is sent with, unless the call says otherwise. See `SendOptions`.
 
     Returns:
-        The decorator, which makes the `RemoteTask`.
+        The decorator, which makes the `RemoteTask`. It raises TypeError for what is no stub: a coroutine function, a
+        generator, a class, or a method with ``self``.
 
     Raises:
-        TypeError: The name is missing, or the stub is a coroutine function.
+        TypeError: The name is missing.
+        MessageError: As for `RemoteTask`.
     """
     if not isinstance(name, str):
         raise TypeError('remote_task needs the name of the task: write @remote_task("proj.tasks.add")')
 
     def declare(stub: Callable[..., Any]) -> RemoteTask[..., Any]:
-        if inspect.iscoroutinefunction(stub):
-            raise TypeError(f"the stub of {name} must be a plain function: write `def`, not `async def`")
-        task = RemoteTask[..., Any](name, decode, parameters=inspect.signature(stub), chunkable=chunkable, **options)
+        parameters = inspect.signature(_check_stub(name, stub))
+        task = RemoteTask[..., Any](name, decode, parameters=parameters, chunkable=chunkable, **options)
         update_wrapper(task, stub)
+        task.__doc__ = stub.__doc__ or f"The task {name} of a Celery worker."  # For help().
         return task
 
     return declare
+
+
+def _check_stub(name: str, stub: object) -> Callable[..., Any]:
+    """Check what should be the stub of a task. Raise TypeError for what is none."""
+    function = stub.__func__ if isinstance(stub, staticmethod) else stub
+    if not inspect.isfunction(function):
+        raise TypeError(f"the stub of {name} must be a function, not {short_repr(stub)}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"the stub of {name} must be a plain function: write `def`, not `async def`")
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"the stub of {name} must be a plain function, whose body is `...`: it has a `yield`")
+    if next(iter(inspect.signature(function).parameters), None) == "self":
+        raise TypeError(
+            f"the stub of {name} must not have `self`: a call does not send the task itself (bind=True), nor an object"
+        )
+    return function
+
+
+def check_option_names(options: Mapping[str, Any]) -> None:
+    """Check that options are among those that a call may carry.
+
+    Args:
+        options: The options.
+
+    Raises:
+        MessageError: One is not. The message lists those that are.
+    """
+    for name in options:
+        if name not in _OPTIONS:
+            raise MessageError(
+                f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}. "
+                "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
+            )
 
 
 def bind(
