@@ -1,5 +1,7 @@
 """What a type checker shows of what users write: the type in each comment. Nothing here is run."""
 
+# mypy: disable-error-code="empty-body"
+
 from typing import Any, Literal, reveal_type
 
 from fibo_client import FIBO_TASK, FIBONACCI, UNSET, AsyncResult, FiboClient, FiboConfig
@@ -57,9 +59,9 @@ async def clients(flag: bool) -> None:
     reveal_type(await client.fibonacci_many([5]))  # list[int]
     reveal_type(await client.fibonacci_many([5], return_exceptions=False))  # list[int]
     reveal_type(await client.fibonacci_many([5], return_exceptions=flag))  # list[int | FiboError]
-    reveal_type(client.stream([5]))  # Stream[int]
+    reveal_type(client.stream([5]))  # Stream[int, int]
     async with client.stream([5], ordered=True) as results:
-        reveal_type(results)  # Stream[int]
+        reveal_type(results)  # Stream[int, int]
         async for pair in results:
             reveal_type(pair)  # tuple[int, int]
     async with client.stream([5], return_exceptions=True) as outcomes:

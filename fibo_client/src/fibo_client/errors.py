@@ -404,9 +404,9 @@ class ChunkRetriedError(TaskError):
     """
 
     def __init__(self, *, task_id: str, task: str, info: Any = None) -> None:
-        self.task_id = task_id
-        self.task = task
-        self.info = info
+        self.task_id: str = task_id
+        self.task: str = task
+        self.info: Any = info
         super().__init__(
             f"{printable(task, _LONGEST_NAME)} was retried in the chunk [{task_id}]; a task that retries must be sent "
             "alone, with chunk_size=1"

@@ -278,7 +278,8 @@ def remote_task(
 
         await client.call(resize("dog", steps=3))
 
-    ``fibo stubs`` writes such stubs from a Celery app.
+    ``fibo stubs`` writes such stubs from a Celery app. A default that only the worker knows is ``...``. mypy takes an
+    empty body for a mistake, unless its module says ``# mypy: disable-error-code="empty-body"``.
 
     Args:
         name: The name under which the worker registered the task.
