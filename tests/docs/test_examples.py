@@ -36,7 +36,9 @@ PINS = {
 ELSEWHERE = (EXAMPLES / "sentry", EXAMPLES / "service", EXAMPLES / "testing", EXAMPLES / "tracing")
 PROGRAMS = [path for path in sorted(EXAMPLES.rglob("*.py")) if not {*ELSEWHERE} & {*path.parents}]
 CONNECTING = [path for path in PROGRAMS if path.name.startswith("connect_")]
-MODULES = [path for path in PROGRAMS if path.parent.name in ("proj", "shop") or path.name == "service.py"]
+MODULES = [
+    path for path in PROGRAMS if path.parent.name in ("proj", "shop") or path.name in ("remote.py", "service.py")
+]
 OTHERS = [MOVING / f"{name}_before.py" for name in PINS]
 OWN_TYPES = EXAMPLES / "own_types.py"
 PROTECT = EXAMPLES / "protect.py"

@@ -14,17 +14,17 @@ app.conf.task_default_queue = "proj"  # of its own: who takes from "celery" may 
 
 
 @app.task
-def add(x, y):
+def add(x: int, y: int) -> int:
     return x + y
 
 
 @app.task
-def divide(x, y):
+def divide(x: float, y: float) -> float:
     return x / y
 
 
 @app.task(bind=True)
-def resize(self, pictures):
+def resize(self, pictures: int) -> str:
     for done in range(1, pictures + 1):
         time.sleep(0.1)  # in place of the work
         self.update_state(state="PROGRESS", meta={"done": done, "total": pictures})

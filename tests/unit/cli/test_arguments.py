@@ -13,7 +13,7 @@ from fibo_client.cli.app import app
 from fibo_client.cli.exit_codes import EXIT_CODES, ExitCode
 from fibo_client.cli.runner import ClientOptions
 
-COMMANDS = ["compute", "sqrt", "call", "result", "revoke", "ping", "workers", "diagnose"]
+COMMANDS = ["compute", "sqrt", "call", "result", "revoke", "ping", "workers", "diagnose", "stubs"]
 NOWHERE = ("-b", "redis://:sesame@127.0.0.1:1/0")
 
 

@@ -428,6 +428,40 @@ def diagnose(
     )
 
 
+@app.command()
+def stubs(
+    celery_app: Annotated[
+        str,
+        typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE, or a name that celery -A takes.", show_default=False),
+    ],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="The module to write. Default: the output.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; say in what the file differs from the app.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Write typed stubs of a Celery app's tasks, for 'fibo_client.celery.remote_task'.
+
+    \b
+    Examples:
+      fibo stubs shop.tasks:app
+      fibo stubs shop.tasks:app --output remote.py
+      fibo stubs shop.tasks:app --output remote.py --check
+
+    Run it where the app is installed, or in the folder from which its worker is started: it imports the app with all
+    its tasks, as Celery does, and connects to nothing. The module that it writes needs fibo-client alone.
+
+    A stub has the task's parameters, defaults and types as far as JSON carries them, and the queue and the other
+    options that the app's routes say. With --check, exit code 1 means that the app has changed: a line for each change
+    says how. A file that this command did not write is never overwritten.
+    """
+    from fibo_client.cli.stubs import command
+
+    raise typer.Exit(command.stubs(celery_app, output, check=check, debug=debug))
+
+
 def _client_options(
     broker: str | None, result_backend: str | None, settings: list[str] | None, *, debug: bool
 ) -> ClientOptions:

@@ -23,8 +23,8 @@ EXIT_CODES: Final = """\
 \b
 Exit codes:
     0  done
-    1  a task failed or was revoked, or the output could not be written
-    2  wrong arguments, a wrong URL or setting; or the extra is not installed
+    1  a task failed or was revoked, stubs have drifted, or the output could not be written
+    2  wrong arguments, a wrong URL or setting, no such app; or the extra is not installed
     3  no answer in time, or none yet
     4  Redis cannot be reached, or refused
     5  no worker answers
