@@ -103,6 +103,14 @@ def test_what_is_longer_than_a_line_is_any_because_its_place_would_depend_on_a_f
     assert found.parameters[1].default == f'("{"x" * 60}",)'
 
 
+def test_a_task_that_takes_self_from_its_caller_has_no_stub_because_none_can_be_declared():
+    found, notes = stubs_of(App(task=Task(function("(self, x)"))))
+    assert (found, notes) == (
+        [],
+        ["task: it has no stub, because it takes `self` from its caller; is bind=True missing?"],
+    )
+
+
 # Names.
 
 

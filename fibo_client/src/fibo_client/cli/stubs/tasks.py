@@ -39,7 +39,11 @@ def stubs_of(app: Any) -> tuple[list[Stub], list[str]]:
     stubs, notes = [], []
     for name, task in tasks.items():
         options, note = _options(app, name, task)
-        stubs.append(_stub(name, names[name], task, options))
+        stub = _stub(name, names[name], task, options)
+        if stub.parameters and stub.parameters[0].name == "self":
+            note = "it has no stub, because it takes `self` from its caller; is bind=True missing?"
+        else:
+            stubs.append(stub)
         if note:
             notes.append(f"{printable(name)}: {note}")
     return stubs, notes
