@@ -31,6 +31,7 @@ from tests.benchmarks.answering import ANSWER
 from tests.benchmarks.launch import our_calls
 
 from fibo_client import FIBO_TASK, FiboClient
+from fibo_client.celery import RemoteTask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.bench import Bench, Checks
     from tests.benchmarks.report import Row
+
+    from fibo_client import Stream
 
 SHORTEST = 20e-6
 """The seconds of the shortest step that counts for the percentile. The event loop has many that do next to nothing."""
@@ -58,6 +61,11 @@ NOBODY = "nobody"
 
 N = 30
 LINE = "tasks.fibo_task"
+
+CHUNK = 500
+"""Calls of a task that share a message."""
+
+NEGATED = RemoteTask[[int], int]("stock.negated", chunkable=True)
 
 
 class Steps:
@@ -172,8 +180,8 @@ async def calling(client: FiboClient, count: int) -> AsyncIterator[int | None]:
     yield sum(n == N for n, _ in answers)
 
 
-async def leaving(client: FiboClient, count: int) -> AsyncIterator[int | None]:
-    """Leave a stream that has many numbers in flight."""
+async def leaving(client: FiboClient, count: int, chunk_size: int | None = None) -> AsyncIterator[int | None]:
+    """Leave a stream that has many inputs in flight: numbers, or calls of one task in chunks of this size."""
     pulled = 0
 
     def source() -> Iterator[int]:
@@ -182,12 +190,52 @@ async def leaving(client: FiboClient, count: int) -> AsyncIterator[int | None]:
             pulled += 1
             yield pulled
 
-    async with client.stream(source(), max_in_flight=count, timeout=TIMEOUT):
+    options: dict[str, Any] = {"max_in_flight": count, "timeout": TIMEOUT}
+    if chunk_size is None:
+        stream: Stream[int, Any] = client.stream(source(), **options)
+    else:
+        stream = client.celery.stream(NEGATED, source(), chunk_size=chunk_size, queue=NOBODY, **options)
+    async with stream:
         await eventually(lambda: pulled == count and not client.stats().unsent)
         await asyncio.sleep(0.2)  # What the client collects before it sends has been sent.
         yield None
     yield None
     yield pulled
+
+
+async def streaming(client: FiboClient, count: int, chunk_size: int) -> AsyncIterator[int | None]:
+    """Stream calls of one task, with all of them in flight."""
+    yield None
+    correct = 0
+    async with client.celery.stream(
+        NEGATED, range(count), chunk_size=chunk_size, max_in_flight=count, timeout=TIMEOUT
+    ) as answers:
+        async for n, answer in answers:
+            correct += answer == -n
+    yield None
+    yield correct
+
+
+async def calling_in_chunks(client: FiboClient, count: int) -> AsyncIterator[int | None]:
+    """Make many calls by one call, in chunks."""
+    signatures = [NEGATED(n) for n in range(count)]
+    yield None
+    answers = await client.celery.call_many(signatures, chunk_size=CHUNK, timeout=TIMEOUT)
+    yield None
+    yield sum(answer == -n for n, answer in enumerate(answers))
+
+
+async def completing(client: FiboClient, count: int) -> AsyncIterator[int | None]:
+    """Take many answers as they come."""
+    with answering(client.config.broker_url) as begin:
+        handles = [client.celery.result(handle.id) for handle in await sent(client, count)]
+        yield None
+        begin()
+        came = 0
+        async for result in client.celery.as_completed(handles, timeout=TIMEOUT):
+            came += result.id is not None
+        yield None
+        yield came
 
 
 def right(answers: list[int]) -> int:
@@ -246,6 +294,7 @@ async def measure(name: str, url: str, count: int, runs: int) -> list[dict[str, 
             gc.collect()
             steps = Steps(asyncio.current_task() if program.tasks else None)
             with steps.watched():
+                await asyncio.sleep(0)  # The step that is under way is not watched, and the program begins in it.
                 await anext(phases)
                 await asyncio.sleep(AFTERWARDS)
             came = [each async for each in phases]
@@ -289,6 +338,19 @@ PROGRAMS = {
     "timeout": Program(waiting, "gather of {:,} that times out", "flood"),
     "calls": Program(calling, "{:,} celery.calls at once", "at_once", "stock", tasks=True),
     "leave": Program(leaving, "leaving a stream with {:,} in flight", "flood"),
+    "leave-calls": Program(partial(leaving, chunk_size=1), "leaving a stream with {:,} calls in flight", "flood"),
+    "leave-chunks": Program(
+        partial(leaving, chunk_size=CHUNK), f"leaving a stream with {{:,}} calls in flight, {CHUNK} a chunk", "flood"
+    ),
+    "stream-calls": Program(partial(streaming, chunk_size=1), "a stream of {:,} calls, all in flight", "held", "stock"),
+    "stream-chunks": Program(
+        partial(streaming, chunk_size=CHUNK),
+        f"a stream of {{:,}} calls, all in flight, {CHUNK} a chunk",
+        "flood",
+        "stock",
+    ),
+    "call-chunks": Program(calling_in_chunks, f"call_many of {{:,}}, {CHUNK} a chunk", "flood", "stock"),
+    "complete": Program(completing, "as_completed of {:,}", "flood"),
 }
 
 

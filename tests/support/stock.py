@@ -88,6 +88,13 @@ def sleep(seconds):
     return seconds
 
 
+@task(name="stock.negated")
+def negated(value, seconds=0):
+    if seconds:
+        time.sleep(seconds)  # Stands for work.
+    return -value
+
+
 @task(name="stock.progress", bind=True)
 def progress(self, steps, name="current"):
     for step in range(1, steps + 1):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from support.clock import virtual
 
-from fibo_client import ChunkRetriedError, MessageError, ResultDecodeError, ResultTimeoutError, TaskFailedError
+from fibo_client import (
+    ChunkRetriedError,
+    MessageError,
+    ResultDecodeError,
+    ResultTimeoutError,
+    TaskFailedError,
+    TooManyPendingError,
+)
 from fibo_client.celery import CeleryClient, RemoteTask, remote_task
 from fibo_client.testing import FakeCelery
 
@@ -155,6 +164,38 @@ async def test_each_input_has_the_timeout_from_when_it_was_pulled(fake):
     assert ended == [1.0, 3.0]
 
 
+@pytest.mark.parametrize("chunk_size", [1, 3])
+@virtual
+async def test_whatever_decode_raises_is_the_error_of_its_call_alone(fake, chunk_size):
+    def named(value: int) -> str:
+        return {2: "two", 6: "six"}[value]
+
+    task = RemoteTask[[int], str]("shop.double", named, chunkable=True)
+    async with CeleryClient(transport=fake) as client:
+        stream = client.stream(task, [1, 2, 3], ordered=True, return_exceptions=True, chunk_size=chunk_size)
+        async with stream as answers:
+            one, two, three = [answer async for _, answer in answers]
+    assert (one, three) == ("two", "six")
+    assert isinstance(two, KeyError)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5])
+@virtual
+async def test_a_call_that_was_left_keeps_nothing_alive(fake, chunk_size):
+    fake.task(double, delay=1000.0, returns=1)
+    gc.collect()
+    gc.disable()
+    try:
+        async with CeleryClient(transport=fake) as client, client.stream(double, range(10), chunk_size=chunk_size):
+            await asyncio.sleep(0.1)
+            messages = [weakref.ref(job) for job in client._session._owned]
+            assert len(messages) == 10 / chunk_size
+        await asyncio.sleep(0)
+        assert [each() for each in messages if each() is not None] == []
+    finally:
+        gc.enable()
+
+
 # Chunks.
 
 
@@ -215,12 +256,7 @@ async def test_calls_with_different_options_or_tasks_never_share_a_chunk(fake):
         assert await client.call_many(calls, chunk_size=10) == [1, 2, 6, 4, 5, 12]
 
     sent = [(each.kwargs.get("task", {}).get("task", each.task), each.queue) for each in fake.sent]
-    assert sorted(sent) == [
-        ("shop.add", "b"),
-        ("shop.add", "celery"),
-        ("shop.add", "celery"),
-        ("shop.double", "celery"),
-    ]
+    assert sorted(sent) == [("shop.add", "b"), ("shop.add", "celery"), ("shop.double", "celery")]
 
 
 @virtual
@@ -284,6 +320,27 @@ async def test_a_value_that_is_not_what_the_task_should_answer_fails_alone(fake)
         answers = await client.call_many([same(1), same(-1), same(3)], chunk_size=3, return_exceptions=True)
     assert (answers[0], answers[2]) == (1, 3)
     assert isinstance(answers[1], ResultDecodeError)
+
+
+@virtual
+async def test_an_error_of_a_chunk_names_the_task_that_was_called(fake):
+    fake.task(double, raises=ValueError("no"))
+    fake.task(add, delay=1000.0, returns=1)
+    async with CeleryClient(transport=fake) as client:
+        with pytest.raises(TaskFailedError, match=r"^shop\.double\["):
+            await client.call_many([double(1), double(2)], chunk_size=2)
+        with pytest.raises(ResultTimeoutError, match=r"results of shop\.add"):
+            await client.call_many([add(1), add(2)], chunk_size=2, timeout=1)
+
+
+@virtual
+async def test_more_chunks_than_may_be_pending_are_refused_before_anything_is_sent(fake):
+    async with CeleryClient(transport=fake, max_pending=2) as client:
+        assert await client.call_many([double(n) for n in range(6)], chunk_size=3) == [0, 2, 4, 6, 8, 10]
+        fake.sent.clear()
+        with pytest.raises(TooManyPendingError):
+            await client.call_many([double(n) for n in range(7)], chunk_size=3)
+    assert fake.sent == []
 
 
 @virtual
@@ -363,3 +420,23 @@ async def test_leaving_as_completed_early_leaves_nothing_awaited(fake):
             break
         await asyncio.sleep(0.1)
         assert client.stats().pending == 0
+
+
+@pytest.mark.parametrize("timeout", [0, 1.0])
+@virtual
+async def test_as_completed_says_which_tasks_had_not_ended_and_their_last_state(fake, timeout):
+    def slow(task):
+        task.update_state(state="PROGRESS", meta={"done": 1})
+        return asyncio.sleep(1000)
+
+    fake.task("shop.slow", slow, bind=True)
+    async with CeleryClient(transport=fake) as client:
+        results = await client.send_many([double(1), RemoteTask("shop.slow")(), RemoteTask("shop.slow")()])
+        await client.gather(results[:1])
+        completed = client.as_completed([*results, results[1]], timeout=timeout)
+        assert await anext(completed) is results[0]
+        with pytest.raises(ResultTimeoutError) as caught:
+            await anext(completed)
+        assert caught.value.task_ids == (results[1].id, results[2].id)
+        assert caught.value.total == 4
+        assert caught.value.state == "PROGRESS"

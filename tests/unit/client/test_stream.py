@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
+from support.waiting import eventually
 
 from fibo_client.celery.stream import _FEEDERS, SLICE, Stream, _Entry
 from fibo_client.contract import check_n
@@ -671,6 +672,42 @@ async def test_a_plain_source_is_not_pulled_after_the_block_is_left():
     pulled = counting.pulled
     await asyncio.sleep(10)
     assert counting.pulled == pulled
+
+
+@ORDERS
+@tidy
+async def test_very_many_requests_are_left_and_their_answers_freed_in_many_turns(ordered):
+    count = 50_000
+    batcher = ScriptedBatcher()
+    async with stream(batcher, range(count), max_in_flight=count, ordered=ordered) as results:
+        await eventually(lambda: len(batcher.requests) == count)
+        for request in batcher.requests[100:10_000]:
+            batcher.settle(request)
+        left = []
+        leaving = asyncio.create_task(results.aclose())
+        while not leaving.done():
+            await asyncio.sleep(0)
+            left.append(batcher.count("left"))
+            assert await anext(results, None) is None
+    assert len(left) > 10
+    assert batcher.count("left") == count - 9_900
+    assert batcher.count("open") == 0
+    gc.collect()
+    assert entries() == 0
+
+
+@tidy
+async def test_an_answer_that_comes_while_requests_are_being_left_is_dropped():
+    batcher = ScriptedBatcher()
+    async with stream(batcher, range(20_000), max_in_flight=20_000, ordered=True) as results:
+        await eventually(lambda: len(batcher.requests) == 20_000)
+        leaving = asyncio.create_task(results.aclose())
+        await turns(2)
+        late = [request for request in batcher.requests if request.state == "open"]
+        for request in late[:10]:
+            batcher.settle(request)
+        await leaving
+    assert batcher.count("answered") == len(late[:10]) == 10
 
 
 @tidy

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import math
+from collections import deque
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from fibo_client.celery.budget import Budget
 from fibo_client.celery.chunk import chunk_of, positional
+from fibo_client.celery.gather import conclude
 from fibo_client.celery.outcome import decoded
 from fibo_client.celery.owned_result import start_owned
 from fibo_client.celery.protocol import states
 from fibo_client.celery.signature import check_signature
-from fibo_client.errors import (
-    ChunkRetriedError,
-    ClientStateError,
-    FiboError,
-    MessageError,
-    ResultTimeoutError,
-)
-from fibo_client.telemetry.tracer import NOOP_SPAN
+from fibo_client.celery.stream import Stream
+from fibo_client.errors import ChunkRetriedError, MessageError, ResultTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fibo_client.celery.owned_result import OwnedResult
     from fibo_client.celery.session import Session
@@ -47,38 +42,42 @@ class Call:
         began: When it was asked for, by the loop's clock.
         deadline: When to give up. Infinity is never.
         receiver: What gets the answer. None once it has, or nobody wants it any more.
-        sending: What it was sent with. None before.
+        message: What it was sent with. None before.
     """
 
-    __slots__ = ("args", "began", "deadline", "receiver", "sending", "signature")
+    __slots__ = ("args", "began", "deadline", "message", "receiver", "signature")
 
     def __init__(
-        self, signature: Signature[Any], began: float, deadline: float, receiver: Callable[[Any], None]
+        self,
+        signature: Signature[Any],
+        args: Sequence[Any],
+        began: float,
+        deadline: float,
+        receiver: Callable[[Any], None],
     ) -> None:
         self.signature: Signature[Any] = signature
-        self.args: Sequence[Any] = ()
+        self.args: Sequence[Any] = args
         self.began: float = began
         self.deadline: float = deadline
         self.receiver: Callable[[Any], None] | None = receiver
-        self.sending: _Sending | None = None
+        self.message: _Message | None = None
 
     def settle(self, answer: Any) -> None:
         """Hand on the answer, unless nobody wants it any more."""
-        receiver, self.receiver, self.sending = self.receiver, None, None
+        receiver, self.receiver, self.message = self.receiver, None, None
         if receiver is not None:
             receiver(answer)
 
 
-class _Sending:
-    """One message: the calls in it, and the task that waits for their answers."""
+class _Message:
+    """One message: the calls in it, how many of them somebody wants, and its task."""
 
-    __slots__ = ("calls", "result", "waiting", "wanted")
+    __slots__ = ("calls", "result", "wanted")
 
     def __init__(self, result: OwnedResult[Any], calls: Sequence[Call]) -> None:
         self.result: OwnedResult[Any] = result
         self.calls: Sequence[Call] = calls
         self.wanted: int = len(calls)
-        self.waiting: asyncio.Task[None] | None = None
 
 
 class Calls(Generic[T]):
@@ -91,6 +90,7 @@ class Calls(Generic[T]):
         chunk_size: The most calls in one message.
         retry: Whether to send messages again, until the deadline, if sending fails.
         terminate_on_cancel: Whether to end a message's task even while it runs, once nobody waits for it any more.
+        deadline: When to give up all of them, by the loop's clock. Infinity is never.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Calls(Generic[T]):
         chunk_size: int,
         retry: bool,
         terminate_on_cancel: bool,
+        deadline: float = math.inf,
     ) -> None:
         self._session = session
         self._call = call
@@ -109,10 +110,10 @@ class Calls(Generic[T]):
         self._chunk_size = chunk_size
         self._retry = retry
         self._terminate_on_cancel = terminate_on_cancel
-        self._open: dict[str, list[Call]] = {}
-        """The calls of each task that are held back."""
-        self._ready: list[list[Call]] = []
-        """What is sent next, last first."""
+        self._deadline = deadline
+        self._held: dict[tuple[str, str], list[Call]] = {}
+        """The calls that are held back, by their task and options."""
+        self._ready: deque[list[Call]] = deque()
         self._flush: asyncio.Handle | None = None
         self._sending: asyncio.Handle | None = None
 
@@ -137,20 +138,19 @@ class Calls(Generic[T]):
         check_signature(signature)
         if self._session.routes is not None:
             signature = self._session.routes.apply(signature, self._options)
-        call = Call(signature, loop.time(), deadline, receiver)
+        args = signature.args if self._chunk_size == 1 else positional(signature)
+        call = Call(signature, args, loop.time(), min(deadline, self._deadline), receiver)
         if self._chunk_size == 1:
             self._send_soon([call])
             return call
-        call.args = positional(signature)
-        held = self._open.setdefault(signature.task, [])
-        if held and held[0].signature.options != signature.options:
-            self._send_soon(self._open.pop(signature.task))
-            held = self._open.setdefault(signature.task, [])
+        # By their text: not every option can be hashed, and to Python 1 is True.
+        kind = signature.task, repr(signature.options) if signature.options else ""
+        held = self._held.setdefault(kind, [])
         held.append(call)
         if len(held) == self._chunk_size:
-            self._send_soon(self._open.pop(signature.task))
+            self._send_soon(self._held.pop(kind))
         elif self._flush is None:
-            self._flush = loop.call_later(MAX_DELAY, self._send_open)
+            self._flush = loop.call_later(MAX_DELAY, self._send_held)
         return call
 
     def leave(self, call: Call) -> None:
@@ -159,25 +159,24 @@ class Calls(Generic[T]):
         Args:
             call: From `join`.
         """
-        if call.receiver is None:
-            return
         call.receiver = None
-        sending, call.sending = call.sending, None
-        if sending is not None:
-            sending.wanted -= 1
-            if not sending.wanted and sending.waiting is not None:
-                sending.waiting.cancel()
+        message, call.message = call.message, None
+        if message is not None:
+            message.wanted -= 1
+            if not message.wanted:
+                message.result.close()
+                message.result.job.future.cancel()  # Nobody wakes it any more, and it would keep the message alive.
 
     # Sending.
 
-    def _send_open(self) -> None:
+    def _send_held(self) -> None:
         self._flush = None
-        held, self._open = self._open, {}
+        held, self._held = self._held, {}
         for calls in held.values():
             self._send_soon(calls)
 
     def _send_soon(self, calls: list[Call]) -> None:
-        self._ready.insert(0, calls)
+        self._ready.append(calls)
         if self._sending is None:
             self._sending = asyncio.get_running_loop().call_soon(self._send_some)
 
@@ -186,109 +185,102 @@ class Calls(Generic[T]):
         self._sending = None
         budget = Budget()
         while self._ready:
-            self._send([call for call in self._ready.pop() if call.receiver is not None])
-            if self._ready and budget.is_spent(16):
+            wanted = [call for call in self._ready.popleft() if call.receiver is not None]
+            if wanted:
+                self._send(wanted)
+            if self._ready and budget.is_spent(len(wanted)):
                 self._sending = asyncio.get_running_loop().call_soon(self._send_some)
                 return
 
     def _send(self, calls: list[Call]) -> None:
-        if not calls:
-            return
-        loop = asyncio.get_running_loop()
+        first, alone = calls[0], len(calls) == 1
         deadline = max(call.deadline for call in calls)
-        alone = len(calls) == 1
-        try:
-            result: OwnedResult[Any] = start_owned(
-                self._session,
-                calls[0].signature if alone else chunk_of(calls[0].signature, [call.args for call in calls]),
-                self._options.copy(),
-                timeout=None if deadline == math.inf else max(0.0, deadline - loop.time()),
-                retry=self._retry,
-                terminate_on_cancel=self._terminate_on_cancel,
-            )
-        except MessageError as error:
-            if alone:
-                calls[0].settle(error)
-            else:
-                self._send_apart(calls)
+        result = _tried(
+            start_owned,
+            self._session,
+            first.signature if alone else chunk_of(first.signature, [call.args for call in calls]),
+            self._options.copy(),
+            timeout=None if deadline == math.inf else max(0.0, deadline - asyncio.get_running_loop().time()),
+            retry=self._retry,
+            terminate_on_cancel=self._terminate_on_cancel,
+        )
+        if isinstance(result, Exception):
+            if alone or not isinstance(result, MessageError):
+                self._deliver(_failed(calls, result))
+            else:  # One of them is to blame, or they are too large together.
+                middle = len(calls) // 2
+                self._ready.extendleft((calls[middle:], calls[:middle]))
             return
-        except FiboError as error:
-            for call in calls:
-                call.settle(copy.copy(error))
-            return
-        sending = _Sending(result, calls)
+        message = _Message(result, calls)
         for call in calls:
-            call.sending = sending
+            call.message = message
+        if not alone:
+            result.task = first.signature.task  # For errors: what the caller knows.
+            result.job.changes = deque()
+        self._listen(message)
+
+    # Answering.
+
+    def _listen(self, message: _Message) -> None:
         # An empty context: it may serve several callers.
-        sending.waiting = loop.create_task(_settle(sending), name="fibo_client.calls", context=Context())
-        sending.waiting.add_done_callback(partial(_ended, sending))
+        message.result.job.future.add_done_callback(partial(self._heard, message), context=Context())
 
-    def _send_apart(self, calls: list[Call]) -> None:
-        """Send a chunk that cannot be sent without the calls that are to blame; in halves, if it is none of them."""
-        good = []
-        for call in calls:
-            try:
-                self._session.encoder.one(call.signature, self._options, NOOP_SPAN)
-            except MessageError as error:
-                call.settle(error)
-            else:
-                good.append(call)
-        if len(good) < len(calls):
-            self._send(good)
+    def _heard(self, message: _Message, future: asyncio.Future[None]) -> None:
+        """Take note of the answer of a message, of its end without one, or of another state of a chunk."""
+        if future.cancelled():  # Nobody wants it any more.
+            return
+        result, job = message.result, message.result.job
+        retry = next((meta for meta in job.changes or () if meta.state == states.RETRY), None)
+        if retry is not None and job.missing:
+            # It would run again and again, or never, and would store no answer.
+            error = ChunkRetriedError(task_id=result.id, task=message.calls[0].signature.task, info=retry.result)
+            self._deliver(_failed(message.calls, error))
+        elif job.over:
+            self._deliver(self._answers(message))
         else:
-            middle = len(good) // 2
-            self._send(good[:middle])
-            self._send(good[middle:])
+            job.future = asyncio.get_running_loop().create_future()
+            self._listen(message)
+            return
+        result.close()
+
+    def _answers(self, message: _Message) -> Iterator[tuple[Call, Any]]:
+        """Pair the calls of a message with their answers. What takes time is done when a pair is taken."""
+        calls, task_id = message.calls, message.result.id
+        answer = _tried(conclude, self._session, message.result, message.result.job, calls[0].began)
+        if isinstance(answer, Exception):
+            return _failed(calls, answer)
+        if len(calls) == 1:
+            return iter([(calls[0], answer)])
+        return (
+            (call, item if decode is None else _tried(decoded, item, task_id, call.signature.task, decode))
+            for call, item in zip(calls, answer, strict=True)
+            for decode in [call.signature.decode]
+        )
+
+    def _deliver(self, answers: Iterator[tuple[Call, Any]]) -> None:
+        """Hand on answers: as many as the event loop has time for, and the rest in its next turns."""
+        budget = Budget()
+        for call, answer in answers:
+            call.settle(answer)
+            if budget.is_spent():
+                asyncio.get_running_loop().call_soon(self._deliver, answers)
+                return
 
 
-async def _settle(sending: _Sending) -> None:
-    """Wait for the answer of a message, and hand each call its own."""
-    result, calls = sending.result, sending.calls
+def _failed(calls: Sequence[Call], error: Exception) -> Iterator[tuple[Call, Exception]]:
+    """Pair calls with the error of all of them."""
+    if not isinstance(error, ResultTimeoutError):
+        return ((call, copy.copy(error)) for call in calls)
+    now = asyncio.get_running_loop().time()
+    return ((call, error.replace(waited=now - call.began)) for call in calls)
+
+
+def _tried(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Give what a function returns, or the error that it raises."""
     try:
-        answers: Iterable[Any] = [await result.get()] if len(calls) == 1 else await _chunk_answers(result, calls)
-    except FiboError as error:
-        now = asyncio.get_running_loop().time()
-        for call in calls:
-            if isinstance(error, ResultTimeoutError):
-                call.settle(error.replace(waited=now - call.began))
-            else:
-                call.settle(copy.copy(error))
-        return
-    if len(calls) == 1:
-        calls[0].settle(*answers)
-        return
-    budget = Budget()
-    for call, answer in zip(calls, answers, strict=True):
-        signature = call.signature
-        try:
-            value: Any = decoded(answer, result.id, signature.task, signature.decode)
-        except FiboError as error:
-            value = error
-        call.settle(value)
-        if budget.is_spent():
-            await budget.pause()
-
-
-async def _chunk_answers(result: OwnedResult[list[Any]], calls: Sequence[Call]) -> list[Any]:
-    """Wait for the answers of a chunk. A retry ends it: it would run again and again, and store no answer."""
-    async with contextlib.aclosing(result.updates()) as metas:
-        async for meta in metas:
-            if meta.state == states.RETRY:
-                raise ChunkRetriedError(task_id=result.id, task=calls[0].signature.task, info=meta.result)
-    return await result.get()
-
-
-def _ended(sending: _Sending, waiting: asyncio.Task[None]) -> None:
-    """Revoke a message whose answer nobody wants any more, or delete its result. Leave no call without an answer."""
-    sending.result.close()
-    error = None if waiting.cancelled() else waiting.exception()
-    for call in sending.calls:
-        if call.receiver is not None:
-            call.settle(
-                ClientStateError("a task of the client's own, which waited for this call, was cancelled")
-                if error is None
-                else RuntimeError(f"waiting for a call failed: {error!r}")
-            )
+        return function(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - a task's own `decode` may raise anything, and each call needs an answer
+        return error
 
 
 async def call_in_chunks(
@@ -319,57 +311,44 @@ async def call_in_chunks(
 
     Raises:
         MessageError: A call cannot be in a chunk, or sent.
+        TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
         ResultTimeoutError: Not all answers came in time. The error carries what did, by index.
         FiboError: Another error of a call. The others are revoked.
     """
     loop = session.check()
-    began = loop.time()
-    deadline = math.inf if timeout is None else began + timeout
+    began, count = loop.time(), len(signatures)
+    session.check_room(math.ceil(count / chunk_size))
+    budget = Budget()
     for signature in signatures:  # Before any of them is sent.
         positional(signature)
-    calls: Calls[Signature[Any]] = Calls(
-        session, _same, options, chunk_size=chunk_size, retry=retry, terminate_on_cancel=terminate_on_cancel
+        if budget.is_spent():
+            await budget.pause()
+    calls: Calls[int] = Calls(
+        session,
+        signatures.__getitem__,
+        options,
+        chunk_size=chunk_size,
+        retry=retry,
+        terminate_on_cancel=terminate_on_cancel,
+        deadline=math.inf if timeout is None else began + timeout,
     )
-    answers: dict[int, Any] = {}
-    over: asyncio.Future[None] = loop.create_future()
-
-    def receive(index: int, answer: Any) -> None:
-        answers[index] = answer
-        ends = isinstance(answer, Exception) and not (return_exceptions or isinstance(answer, ResultTimeoutError))
-        if (ends or len(answers) == len(signatures)) and not over.done():
-            over.set_result(None)
-
-    asked: list[Call] = []
-    budget = Budget()
-    try:
-        for index, signature in enumerate(signatures):
-            asked.append(calls.join(signature, deadline, partial(receive, index)))
-            if budget.is_spent():
-                await budget.pause()
-        await over
-    finally:
-        for call in asked:
-            calls.leave(call)
-    if not return_exceptions:
-        _raise_first(answers, len(signatures), loop.time() - began)
-    return [answers[index] for index in range(len(signatures))]
-
-
-def _raise_first(answers: dict[int, Any], total: int, waited: float) -> None:
-    """Raise the error of the first call that failed; else, if answers are missing, one error for all of these."""
-    errors = {index: answer for index, answer in sorted(answers.items()) if isinstance(answer, Exception)}
-    for error in errors.values():
-        if not isinstance(error, ResultTimeoutError):
-            raise error
-    late = [error for error in errors.values() if isinstance(error, ResultTimeoutError)]
-    if late:
-        raise late[0].replace(
-            task_ids=list(dict.fromkeys(task_id for each in late for task_id in each.task_ids)),
-            total=total,
-            finished={index: answer for index, answer in answers.items() if index not in errors},
-            waited=waited,
+    answers: list[Any] = [None] * count
+    late: dict[int, ResultTimeoutError] = {}
+    async with Stream[int, Any](
+        calls, range(count), seconds=None, max_in_flight=count, ordered=False, return_exceptions=True
+    ) as stream:
+        async for index, answer in stream:
+            answers[index] = answer
+            if isinstance(answer, ResultTimeoutError):
+                late[index] = answer
+            elif isinstance(answer, Exception) and not return_exceptions:
+                raise answer
+    if late and not return_exceptions:
+        first = late[min(late)]
+        raise first.replace(
+            task_ids=list(dict.fromkeys(task_id for index in sorted(late) for task_id in late[index].task_ids)),
+            total=count,
+            finished={index: answer for index, answer in enumerate(answers) if index not in late},
+            waited=loop.time() - began,
         )
-
-
-def _same(signature: Signature[Any]) -> Signature[Any]:
-    return signature
+    return answers

@@ -19,7 +19,7 @@ from fibo_client.celery.diagnose import diagnose
 from fibo_client.celery.gather import as_completed, call_many, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
-from fibo_client.celery.owned_result import OwnedResult, prepare_owned, start_owned
+from fibo_client.celery.owned_result import OwnedResult, prepare_many, prepare_owned, start_owned
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.options import check_name
@@ -416,9 +416,11 @@ class CeleryClient:
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
         seconds = self._session.config.seconds(timeout)
-        async with aclosing(as_completed(self._session, await check_handles(results), timeout=seconds)) as completed:
+        handles = await check_handles(results)
+        async with aclosing(as_completed(self._session, handles, timeout=seconds)) as completed:
             async for result in completed:
                 yield result
+        await free(handles)
 
     # Owning work.
 
@@ -683,9 +685,7 @@ class CeleryClient:
         seconds = session.config.seconds(timeout)
         _check_no_id("call_many", options)
         signatures = list(signatures)
-        for signature in signatures:
-            check_signature(signature)
-        defaults, own_expiry = prepare_owned(signatures, options, seconds)
+        defaults, own_expiry = await prepare_many(signatures, options, seconds)
         if not signatures:
             return []
         if check_chunk_size(chunk_size) > 1:

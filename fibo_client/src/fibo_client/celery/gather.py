@@ -6,9 +6,9 @@ import asyncio
 import copy
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from fibo_client.celery.budget import EACH, Budget
+from fibo_client.celery.budget import EACH, Budget, free
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
 from fibo_client.celery.pending import is_final
@@ -48,25 +48,22 @@ async def look(session: Session, results: Sequence[Awaited]) -> dict[str, TaskMe
     """
     began = session.check().time()
     answers: dict[str, TaskMeta | Exception] = {}
-    unsettled: dict[str, Awaited] = {}
+    pieces: list[_Handles[Awaited]] = []
+    try:
+        await _enter_pieces(session, results, 0, began, pieces)
+        async with aclosing(_with_news(pieces)) as with_news:
+            async for piece in with_news:
+                answers |= piece.take()
+        for piece in pieces:
+            session.check_error(piece.wait)
+    finally:
+        session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
+    budget = Budget()
     for result in results:
         if result.cached is not None and result.cached.ready:
             answers[result.id] = result.cached
         else:
-            unsettled[result.id] = result
-    entered: list[_Entered] = []
-    try:
-        await _enter_many(session, list(unsettled.values()), 0, began, entered)
-        async with aclosing(_with_news(entered)) as with_news:
-            async for piece in with_news:
-                answers |= piece.take()
-        for piece in entered:
-            session.check_error(piece.wait)
-    finally:
-        session.leave_in_turns([(piece.wait, piece.jobs) for piece in entered])
-    budget = Budget()
-    for result in results:
-        result.learn(answers[result.id])
+            result.learn(answers[result.id])
         if budget.is_spent():
             await budget.pause()
     return answers
@@ -123,9 +120,11 @@ async def gather(
             if outcomes.must_end:
                 break
         await _follow(pieces)
-        return await _values(session, results, pieces, began)
+        values = await _values(session, results, pieces, began)
     finally:
         session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
+    await free(pieces)
+    return values
 
 
 async def call_many(
@@ -227,36 +226,31 @@ async def as_completed(session: Session, results: Sequence[A], *, timeout: float
         ClientStateError: One of them, or the client, was closed.
     """
     began = session.check().time()
-    handles: dict[str, list[A]] = {}
-    for result in results:
-        if result.cached is None or not result.cached.ready:
-            handles.setdefault(result.id, []).append(result)
-    entered: list[_Entered] = []
+    pieces: list[_Handles[A]] = []
     try:
-        await _enter_many(session, [each[0] for each in handles.values()], timeout, began, entered)
-        for result in results:
-            if result.id not in handles:
-                yield result
-        async with aclosing(_with_news(entered)) as with_news:
+        await _enter_pieces(session, results, timeout, began, pieces)
+        budget = Budget()
+        for piece in pieces:
+            for result in piece.results:
+                if result.id not in piece.handles:
+                    yield result
+            if budget.is_spent(EACH):
+                await budget.pause()
+        async with aclosing(_with_news(pieces)) as with_news:
             async for piece in with_news:
                 for task_id, answer in piece.take().items():
-                    for result in handles.pop(task_id, ()) if is_final(answer) else ():
+                    for result in piece.handles[task_id]:
                         result.learn(answer)
+                    for result in piece.handles.pop(task_id) if is_final(answer) else ():
                         yield result
-        if handles:
-            for piece in entered:
-                session.check_error(piece.wait)
-            late = next(piece.wait for piece in entered if piece.wait.missing or piece.wait.timed_out)
-            facts = session.facts(late, asyncio.get_running_loop().time() - began)
-            first, *_ = next(iter(handles.values()))
-            timed_out = timeout_error(late, facts, first, list(handles), total=len(results))
-            raise timed_out
+        await _check_completed(session, pieces, began, len(results))
     finally:
-        session.leave_in_turns([(piece.wait, piece.jobs) for piece in entered])
+        session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
+    await free(pieces)
 
 
-async def _enter_many(
-    session: Session, results: Sequence[Awaited], timeout: float | None, began: float, entered: list[_Entered]
+async def _enter_pieces(
+    session: Session, results: Sequence[A], timeout: float | None, began: float, pieces: list[_Handles[A]]
 ) -> None:
     """Let a caller wait for any number of results. What was entered is noted, also if not all could be."""
     if len(results) > PIECE and timeout != 0:
@@ -265,7 +259,32 @@ async def _enter_many(
     for start in range(0, len(results), PIECE):
         if start and budget.is_spent(EACH):
             await budget.pause()
-        entered.append(_enter(session, results[start : start + PIECE], timeout, began))
+        some = results[start : start + PIECE]
+        handles: dict[str, list[A]] = {}
+        for result in some:
+            if result.cached is None or not result.cached.ready:
+                handles.setdefault(result.id, []).append(result)
+        entered = _enter(session, [each[0] for each in handles.values()], timeout, began)
+        pieces.append(_Handles(entered.wait, entered.jobs, some, handles))
+
+
+async def _check_completed(session: Session, pieces: Sequence[_Handles[A]], began: float, total: int) -> None:
+    """Raise what ended the waits before all tasks had ended."""
+    late = next((piece for piece in pieces if piece.handles), None)
+    if late is None:
+        return
+    for piece in pieces:
+        session.check_error(piece.wait)
+    budget = Budget()
+    missing: list[str] = []
+    for piece in pieces:
+        missing += piece.handles
+        if budget.is_spent(EACH):
+            await budget.pause()
+    facts = session.facts(late.wait, asyncio.get_running_loop().time() - began)
+    first, *_ = next(iter(late.handles.values()))
+    timed_out = timeout_error(late.wait, facts, first, missing, total=total)
+    raise timed_out
 
 
 def _enter(
@@ -332,6 +351,19 @@ class _Piece(_Entered):
     start: int
     outcomes: Outcomes
     job: Job | None
+
+
+@dataclass(slots=True)
+class _Handles(_Entered, Generic[A]):
+    """Some of the results, and which of their tasks are not over.
+
+    Attributes:
+        results: The handles.
+        handles: Those whose tasks are not over, by id.
+    """
+
+    results: Sequence[A]
+    handles: dict[str, list[A]]
 
 
 async def _follow(pieces: Sequence[_Piece]) -> None:

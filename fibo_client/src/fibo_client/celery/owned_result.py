@@ -6,15 +6,17 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fibo_client.celery.budget import EACH, Budget
 from fibo_client.celery.config import UNSET, Unset, expiry_of
 from fibo_client.celery.gather import conclude
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.signature import check_signature
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Sequence
     from types import TracebackType
     from typing import NoReturn, Self
 
@@ -227,3 +229,35 @@ def prepare_owned(
     options["ignore_result"] = False
     expires = expiry_of(seconds)
     return {} if expires is None else {"expires": expires}, says
+
+
+async def prepare_many(
+    signatures: Sequence[Signature[Any]], options: SendOptions, seconds: float | None
+) -> tuple[dict[str, Any], bool]:
+    """Prepare a call that owns many tasks, as `prepare_owned`. The event loop gets its turn now and then.
+
+    Args:
+        signatures: The tasks.
+        options: As for `prepare_owned`.
+        seconds: As for `prepare_owned`.
+
+    Returns:
+        As `prepare_owned`.
+
+    Raises:
+        TypeError: One of them is no signature.
+        MessageError: The result of one is to be ignored.
+    """
+    defaults: dict[str, Any] = {}
+    own_expiry = False
+    budget, given = Budget(), options.copy()
+    for start in range(0, len(signatures), EACH):
+        some = signatures[start : start + EACH]
+        for signature in some:
+            check_signature(signature)
+        defaults, says = prepare_owned(some, given.copy(), seconds)
+        own_expiry = own_expiry or says
+        if budget.is_spent(EACH):
+            await budget.pause()
+    options["ignore_result"] = False
+    return defaults, own_expiry

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeV
 
 import anyio
 
+from fibo_client.celery.budget import Budget
 from fibo_client.errors import ClientStateError
 from fibo_client.text import short_repr
 
@@ -157,10 +158,13 @@ class Stream(Generic[T, V]):
         window.stop()
         window.start()  # If it never was: the feeder closes the source.
         feeder = window.feeder
-        if feeder is not None:
-            # A caller whose scope has expired still waits until the source is closed.
-            with anyio.CancelScope(shield=True):
+        # A caller whose scope has expired still waits until the source is closed and all requests are left.
+        with anyio.CancelScope(shield=True):
+            if window.leaving is not None:
+                await asyncio.wait([window.leaving])
+            if feeder is not None:
                 await asyncio.wait([feeder])
+        if feeder is not None and window.feeder is feeder:
             window.feeder = None  # Its error is told once.
             if not feeder.cancelled():
                 feeder.result()
@@ -230,6 +234,8 @@ class _Window:
     held: int = 0
     """How many inputs are pulled and not yet delivered."""
     unanswered: set[_Entry] = field(default_factory=set)
+    leaving: asyncio.Future[None] | None = None
+    """Done when all requests are left. None before there is one to leave, or if there were few."""
     to_deliver: deque[_Entry] = field(default_factory=deque)
     """What to deliver, in this order: all that is held if it is `ordered`, else what has its answer."""
     awaited: bool = False
@@ -251,23 +257,38 @@ class _Window:
 
     def stop(self) -> None:
         """Give up whatever is under way. The feeder ends on its own, once it has closed the source."""
-        self.over = True
-        self.failure = None
         # Before its first step, a cancelled task ends without it; afterwards, closing must not be interrupted.
         if self.pulling and self.feeder is not None:
             self.feeder.cancel()
-        for entry in self.unanswered:
-            self.requests.leave(entry.request)
-        self.unanswered.clear()
-        self.to_deliver.clear()
+        if self.over:
+            return
+        self.over = True
+        self.failure = None
         _wake(self.news)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Leave requests, and free answers: as many as the event loop has time for, and the rest in its next turns."""
+        budget = Budget()
+        while self.unanswered or self.to_deliver:
+            if self.unanswered:
+                self.requests.leave(self.unanswered.pop().request)
+            if self.to_deliver:
+                self.to_deliver.pop()
+            if budget.is_spent():
+                loop = asyncio.get_running_loop()
+                if self.leaving is None:
+                    self.leaving = loop.create_future()
+                loop.call_soon(self._leave)
+                return
+        _wake(self.leaving)
 
     # The reader's side.
 
     @property
     def settled(self) -> bool:
         """Whether it is known what is delivered next, if anything."""
-        if self.to_deliver:
+        if self.to_deliver and not self.over:
             return self.to_deliver[0].has_answer
         return self.over or (self.fed and not self.held)
 
@@ -286,7 +307,7 @@ class _Window:
 
     def take(self) -> tuple[Any, Any]:
         """Deliver what is next."""
-        if not self.to_deliver:
+        if self.over or not self.to_deliver:
             failure = self.failure
             self.stop()
             raise StopAsyncIteration if failure is None else failure
@@ -351,6 +372,8 @@ class _Window:
     def entry_answered(self, entry: _Entry) -> None:
         """Take note that an entry has its answer."""
         self.unanswered.discard(entry)
+        if self.over:
+            return
         if not self.ordered:
             self.to_deliver.append(entry)
         if self.to_deliver[0] is entry:
