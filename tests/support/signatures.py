@@ -1,7 +1,8 @@
-"""Signatures of tasks, each with that of its stub."""
+"""Signatures of tasks, each with that of its stub, and a double of the app that has such tasks."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -129,3 +130,23 @@ def function(signature: str, *, postponed: bool = False) -> FunctionType:
     future = "from __future__ import annotations\n" if postponed else ""
     exec(f"{future}{_NAMES}\ndef task{signature}: ...", names)
     return names["task"]
+
+
+class Task:
+    """What is asked of a Celery task."""
+
+    def __init__(self, run: Any, doc: str | None = None, **attributes: Any) -> None:
+        self.run = run
+        self.__doc__ = doc
+        vars(self).update(attributes)
+
+
+class App:
+    """What is asked of a Celery app. `route` says where each task goes."""
+
+    def __init__(
+        self, tasks: dict[str, Task] | None = None, route: Any = None, default_queue: str = "celery", **more: Task
+    ) -> None:
+        self.tasks = {**(tasks or {}), **more}
+        self.conf = SimpleNamespace(task_default_queue=default_queue)
+        self.amqp = SimpleNamespace(router=SimpleNamespace(route=route or (lambda given, name, task_type: given)))

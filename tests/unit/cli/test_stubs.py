@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from support.signatures import SIGNATURES, function
+from support.signatures import SIGNATURES, App, Task, function
 
 from fibo_client.celery import RemoteTask
 from fibo_client.cli.stubs.drift import differences
@@ -16,24 +16,6 @@ from fibo_client.cli.stubs.names import function_names
 from fibo_client.cli.stubs.reading import is_written_here, read_stubs
 from fibo_client.cli.stubs.tasks import stubs_of
 from fibo_client.cli.stubs.writing import module_text
-
-
-class Task:
-    """What is asked of a Celery task."""
-
-    def __init__(self, run, doc=None, **attributes):
-        self.run = run
-        self.__doc__ = doc
-        vars(self).update(attributes)
-
-
-class App:
-    """What is asked of a Celery app, of which `route` says where each task goes."""
-
-    def __init__(self, tasks=None, route=None, default_queue="celery", **more):
-        self.tasks = {**(tasks or {}), **more}
-        self.conf = SimpleNamespace(task_default_queue=default_queue)
-        self.amqp = SimpleNamespace(router=SimpleNamespace(route=route or (lambda given, name, task_type: given)))
 
 
 def text(app):
