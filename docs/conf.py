@@ -47,7 +47,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Python's own names: to link them would take its inventory, from the network.
     (r"py:.*", r"(asyncio|builtins|collections\.abc|datetime|enum|pathlib|ssl|typing)\.~?\w+"),
-    (r"py:.*", r"(datetime|Callable|Mapping(\[str)?|Path|Sequence)"),
+    (r"py:.*", r"(datetime|Callable|Mapping(\[str)?|ModuleType|Path|Sequence)"),
     # Type variables, and types that are named in a signature but are nobody's to import.
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(P|R|R_co|S|T|T_co|Ts|V)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Job|Session|FiboOverrides|Replies|Unset)"),

@@ -33,7 +33,7 @@ from fibo_client.celery import (
     WorkerInfo,
     remote_task,
 )
-from fibo_client.testing import FakeCelery, FakeFibo, FakeTask, SentTask
+from fibo_client.testing import FakeCelery, FakeFibo, FakeTask, SentTask, check_declared
 from fibo_worker.app import app, create_app
 from fibo_worker.dev import Environment, PrivateRedis, WorkerProcess, find_redis_server, running
 from fibo_worker.settings import WorkerSettings
@@ -186,6 +186,10 @@ def doubles(fake: FakeCelery) -> None:
     fake.task("proj.progress", progress, bind=True)
     with fake.no_worker(), fake.redis_down(), fake.no_answer(arrives=True), fake.lost_pushes():
         assert_type(fake.assert_sent(ADD, 2, 3), SentTask)
+        assert_type(fake.assert_sent_once(resize("dog", steps=3).with_options(queue="media")), SentTask)
+        fake.assert_not_sent(resize, ...)
+    check_declared([resize, ADD], {"proj.resize": resize, "proj.add": max})
+    assert_type(fake.calls, list[SentTask])
     assert_type(fake.sent, list[SentTask])
 
 

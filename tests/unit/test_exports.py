@@ -50,7 +50,7 @@ PACKAGES = [fibo_client, fibo_client.asgi, fibo_client.celery, fibo_client.telem
         (fibo_client.telemetry, "SendSpan Server Tracer"),
         (fibo_client.telemetry.otel, "OpenTelemetry"),
         (fibo_client.telemetry.sentry, "Sentry"),
-        (fibo_client.testing, "FakeCelery FakeFibo FakeTask SentTask"),
+        (fibo_client.testing, "FakeCelery FakeFibo FakeTask SentTask check_declared"),
         (fibo_client.testing.pytest, "fake_celery fake_fibo"),
         (fibo_worker.app, "app create_app"),
         (

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client import contract
 from fibo_client.celery.backends.unsupported import UnsupportedBackend
 from fibo_client.celery.brokers.disabled import DisabledBroker
+from fibo_client.celery.chunk import STARMAP
 from fibo_client.celery.connect import check_urls, is_disabled
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
-from fibo_client.celery.signature import RemoteTask
+from fibo_client.celery.signature import RemoteTask, Signature, bind
+from fibo_client.testing.declared import check_answer, check_function
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
 from fibo_client.testing.memory import Memory, MemoryBackend, MemoryBroker
-from fibo_client.testing.messages import SentTask, call_repr
+from fibo_client.testing.messages import SentTask, call_repr, calls_in, has_options
 from fibo_client.testing.worker import Script, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
@@ -50,7 +52,7 @@ class FakeCelery:
         nodes: The names of the workers that answer remote control.
 
     Attributes:
-        sent: All tasks that were sent, in order.
+        sent: All tasks that were sent, in order. A chunk of calls is one, ``celery.starmap``.
         revoked: The ids of all tasks that workers were told to revoke, in order.
     """
 
@@ -109,7 +111,8 @@ class FakeCelery:
         """Script what the worker does for a task. A later call replaces the script.
 
         Args:
-            task: The task's name, or a `RemoteTask`. Tasks without a script fail with ``NotRegistered``.
+            task: The task's name, or a `RemoteTask`. Tasks without a script fail with ``NotRegistered``. Of a task that
+                a stub declares, the function must take the parameters, and the fixed answer must be of the type.
             function: What to call with the task's arguments, on the event loop; it may be a coroutine function. What it
                 returns is the answer, what it raises the failure.
             returns: The answer, without a function.
@@ -119,7 +122,8 @@ class FakeCelery:
             ignore_result: Whether the task is declared so: its result is stored only if the message asks for it.
 
         Raises:
-            TypeError: `function` cannot be called, `raises` is no exception, or more than one of the three is given.
+            TypeError: `function` cannot be called, `raises` is no exception, more than one of the three is given, or
+                they do not fit the declared task.
             ValueError: The delay is negative or no number.
         """
         if function is not None and not callable(function):
@@ -133,7 +137,11 @@ class FakeCelery:
         if function is None:
             if bind:
                 raise TypeError("bind=True is for a function")
+            if returns is not None and isinstance(task, RemoteTask):
+                check_answer(task, _as_read(returns))
             function = _outcome(returns, raises)
+        elif isinstance(task, RemoteTask):
+            check_function(task, function, bind=bind)
         self._worker.scripts[_name(task)] = Script(function, delay, bind, ignore_result)
 
     @contextlib.contextmanager
@@ -199,11 +207,19 @@ class FakeCelery:
 
     # What was sent.
 
-    def assert_sent(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> SentTask:
-        """Assert that a task was sent with these arguments, at least once.
+    @property
+    def calls(self) -> list[SentTask]:
+        """All calls that were sent, in order: of a chunk each of its calls, else as in `sent`."""
+        return [call for sent in self.sent for call in calls_in(sent)]
+
+    def assert_sent(self, task: str | RemoteTask[..., Any] | Signature[Any], /, *args: Any, **kwargs: Any) -> SentTask:
+        """Assert that a task was sent with these arguments, at least once, alone or in a chunk.
 
         Args:
-            task: Its name, or a `RemoteTask`.
+            task: Its name, or a `RemoteTask`. Arguments of one that a stub declares are compared by their parameters:
+                by position or by keyword is the same, and so is a default that is left out. Or a signature, such as
+                ``resize("dog").with_options(queue="media")``: then its options are compared, too, except for those that
+                a message has not as they were given, such as ``countdown``.
             *args: Its positional arguments; a single ``...`` is any arguments. ``unittest.mock.ANY`` is any one.
             **kwargs: Its keyword arguments.
 
@@ -212,18 +228,22 @@ class FakeCelery:
 
         Raises:
             AssertionError: It was not sent. The message lists what was.
+            TypeError: The arguments do not fit the declared task.
         """
         __tracebackhide__ = True  # Has pytest show the test's line.
-        found = self._found(task, args, kwargs)
+        wanted = _Wanted(task, args, kwargs)
+        found = self._found(wanted)
         if not found:
-            raise AssertionError(f"{_call_repr(task, args, kwargs)} was not sent. {self._told(task)}")
+            raise AssertionError(f"{wanted} was not sent. {self._told(wanted.name)}")
         return found[-1]
 
-    def assert_sent_once(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> SentTask:
+    def assert_sent_once(
+        self, task: str | RemoteTask[..., Any] | Signature[Any], /, *args: Any, **kwargs: Any
+    ) -> SentTask:
         """Assert that a task was sent with these arguments exactly once.
 
         Args:
-            task: Its name, or a `RemoteTask`.
+            task: As for `assert_sent`.
             *args: Its positional arguments, as for `assert_sent`.
             **kwargs: Its keyword arguments.
 
@@ -232,30 +252,32 @@ class FakeCelery:
 
         Raises:
             AssertionError: It was not sent, or more than once. The message lists what was.
+            TypeError: The arguments do not fit the declared task.
         """
         __tracebackhide__ = True  # Has pytest show the test's line.
-        found = self._found(task, args, kwargs)
+        wanted = _Wanted(task, args, kwargs)
+        found = self._found(wanted)
         if len(found) != 1:
-            raise AssertionError(
-                f"{_call_repr(task, args, kwargs)} was sent {len(found)} times, not once. {self._told(task)}"
-            )
+            raise AssertionError(f"{wanted} was sent {len(found)} times, not once. {self._told(wanted.name)}")
         return found[0]
 
-    def assert_not_sent(self, task: str | RemoteTask[..., Any], *args: Any, **kwargs: Any) -> None:
+    def assert_not_sent(self, task: str | RemoteTask[..., Any] | Signature[Any], /, *args: Any, **kwargs: Any) -> None:
         """Assert that a task was not sent with these arguments.
 
         Args:
-            task: Its name, or a `RemoteTask`.
+            task: As for `assert_sent`.
             *args: Its positional arguments, as for `assert_sent`.
             **kwargs: Its keyword arguments.
 
         Raises:
             AssertionError: It was sent. The message lists what was.
+            TypeError: The arguments do not fit the declared task.
         """
         __tracebackhide__ = True  # Has pytest show the test's line.
-        found = self._found(task, args, kwargs)
+        wanted = _Wanted(task, args, kwargs)
+        found = self._found(wanted)
         if found:
-            raise AssertionError(f"{_call_repr(task, args, kwargs)} was sent {len(found)} times. {self._told(task)}")
+            raise AssertionError(f"{wanted} was sent {len(found)} times. {self._told(wanted.name)}")
 
     def assert_nothing_sent(self) -> None:
         """Assert that no task was sent.
@@ -267,21 +289,19 @@ class FakeCelery:
         if self.sent:
             raise AssertionError(self._told())
 
-    def _found(self, task: str | RemoteTask[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[SentTask]:
-        named = [each for each in self.sent if each.task == _name(task)]
-        if args == (...,) and not kwargs:
-            return named
-        wanted = _as_read([list(args), kwargs])
-        return [each for each in named if [list(each.args), each.kwargs] == wanted]
+    def _found(self, wanted: _Wanted) -> list[SentTask]:
+        sent = self.sent if wanted.name == STARMAP else self.calls
+        return [each for each in sent if wanted.matches(each)]
 
-    def _told(self, task: str | RemoteTask[..., Any] = "") -> str:
-        if not self.sent:
+    def _told(self, task: str = "") -> str:
+        calls = self.calls
+        if not calls:
             return "Nothing was sent."
-        nearest_first = sorted(self.sent, key=lambda each: each.task != _name(task))
+        nearest_first = sorted(calls, key=lambda each: each.task != task)
         lines = [f"    {each}" for each in nearest_first[:_MOST_SHOWN]]
-        if len(self.sent) > _MOST_SHOWN:
-            lines.append(f"    and {len(self.sent) - _MOST_SHOWN} more")
-        return f"What was sent ({len(self.sent)}):\n" + "\n".join(lines)
+        if len(calls) > _MOST_SHOWN:
+            lines.append(f"    and {len(calls) - _MOST_SHOWN} more")
+        return f"What was sent ({len(calls)}):\n" + "\n".join(lines)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self.sent)} sent>"
@@ -362,13 +382,51 @@ def _outcome(returns: Any, raises: Exception | None) -> Callable[..., Any]:
     return outcome
 
 
-def _name(task: str | RemoteTask[..., Any]) -> str:
+def _name(task: str | RemoteTask[..., Any] | Signature[Any]) -> str:
+    if isinstance(task, Signature):
+        return task.task
     return task.name if isinstance(task, RemoteTask) else task
 
 
-def _call_repr(task: str | RemoteTask[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> str:
-    text = call_repr(_name(task), args, kwargs)
-    return text.replace("(Ellipsis)", "(...)")
+class _Wanted:
+    """What an assertion asks for.
+
+    Attributes:
+        name: The task's name.
+    """
+
+    def __init__(
+        self, task: str | RemoteTask[..., Any] | Signature[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        any_arguments = len(args) == 1 and args[0] is ... and not kwargs
+        signature = bind(_name(task), args) if any_arguments else bind(task, args, kwargs)
+        self.name: str = signature.task
+        self._parameters = None if signature.remote_task is None else signature.remote_task.parameters
+        self._call = (self.name, signature.args, signature.kwargs or {})
+        self._options: Mapping[str, Any] = signature.options if isinstance(task, Signature) else {}
+        self._arguments = ... if any_arguments else self._bound(*self._call[1:])
+
+    def matches(self, sent: SentTask) -> bool:
+        """Tell whether a task that was sent is it."""
+        if sent.task != self.name or not has_options(sent, self._options):
+            return False
+        return self._arguments is ... or self._arguments == self._bound(sent.args, sent.kwargs)
+
+    def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Give arguments as they are compared: by parameters, where these are known. None, where they do not fit."""
+        if self._parameters is None:
+            return _as_read([args, kwargs])
+        try:
+            bound = self._parameters.bind(*args, **kwargs)
+        except TypeError:
+            return None
+        bound.apply_defaults()
+        return _as_read(bound.arguments)
+
+    def __str__(self) -> str:
+        text = call_repr(*self._call).replace("(Ellipsis)", "(...)")
+        said = " ".join(f"{name}={value!r}" for name, value in self._options.items())
+        return f"{text} with {said}" if said else text
 
 
 def _as_read(value: Any) -> Any:

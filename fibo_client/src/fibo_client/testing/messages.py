@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.chunk import STARMAP
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.headers import RESERVED_HEADERS
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fibo_client.celery.protocol.message import TaskMessage
+
+_COMPARED: Final = ("ignore_result", "time_limit", "soft_time_limit", "shadow", "parent_id", "root_id", "stamps")
+"""The options that are in `SentTask.options` as they were given."""
 
 _MOST_BYTES: Final = 512 * 1024 * 1024
 """Redis's limit for a value."""
@@ -64,6 +68,32 @@ class SentTask:
         # Every call has ignore_result=False, as it waits for the result.
         said += [f"{name}={value!r}" for name, value in self.options.items() if value is not False]
         return f"{call_repr(self.task, self.args, self.kwargs)}  {' '.join(said)}"
+
+
+def calls_in(sent: SentTask) -> Iterator[SentTask]:
+    """Give the calls in a message: those in a chunk, else the one that it is."""
+    match sent.kwargs:
+        case {"task": {"task": str(task)}, "it": list(it)} if sent.task == STARMAP:
+            for args in it:
+                yield replace(sent, task=task, args=tuple(args), kwargs={})
+        case _:
+            yield sent
+
+
+def has_options(sent: SentTask, options: Mapping[str, Any]) -> bool:
+    """Tell whether a task was sent with options, as far as its message has them as they were given."""
+    for name, value in options.items():
+        if name == "headers":
+            found: Any = {key: sent.headers.get(key) for key in value}
+        elif name in ("queue", "priority", "task_id", "eta"):
+            found = getattr(sent, name)
+        elif name in _COMPARED:
+            found = sent.options.get(name)
+        else:
+            continue
+        if found != value:
+            return False
+    return True
 
 
 def call_repr(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
