@@ -103,6 +103,17 @@ def progress(self, steps, name="current"):
     return steps
 
 
+@task(name="stock.autoretried", autoretry_for=(ValueError,), default_retry_delay=0, max_retries=3)
+def autoretried(value):
+    raise ValueError(value)
+
+
+@task(name="stock.limited", time_limit=1, rate_limit="1/h")
+def limited(seconds):
+    time.sleep(seconds)  # Stands for work.
+    return seconds
+
+
 @task(name="stock.ignored")
 def ignored():
     raise Ignore

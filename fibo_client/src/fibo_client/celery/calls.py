@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_DELAY: Final = 0.005
-"""The most seconds that calls are held back to fill a chunk."""
+MAX_DELAY: Final = 0.02
+"""The most seconds that calls are held back to fill a chunk, which has one message for all of them."""
+
+_SLACK: Final = 0.001
+"""Seconds by which a timer may go off before its time."""
 
 
 class Call:
@@ -150,7 +153,7 @@ class Calls(Generic[T]):
         if len(held) == self._chunk_size:
             self._send_soon(self._held.pop(kind))
         elif self._flush is None:
-            self._flush = loop.call_later(MAX_DELAY, self._send_held)
+            self._flush = loop.call_later(MAX_DELAY, self._send_old)
         return call
 
     def leave(self, call: Call) -> None:
@@ -167,13 +170,24 @@ class Calls(Generic[T]):
                 message.result.close()
                 message.result.job.future.cancel()  # Nobody wakes it any more, and it would keep the message alive.
 
-    # Sending.
-
-    def _send_held(self) -> None:
-        self._flush = None
+    def flush(self) -> None:
+        """Send what is held back: no more calls come soon."""
         held, self._held = self._held, {}
         for calls in held.values():
             self._send_soon(calls)
+
+    # Sending.
+
+    def _send_old(self) -> None:
+        """Send what has been held back long enough."""
+        self._flush = None
+        loop = asyncio.get_running_loop()
+        old = loop.time() - MAX_DELAY + _SLACK
+        for kind in [kind for kind, calls in self._held.items() if calls[0].began <= old]:
+            self._send_soon(self._held.pop(kind))
+        if self._held:
+            oldest = min(calls[0].began for calls in self._held.values())
+            self._flush = loop.call_at(oldest + MAX_DELAY, self._send_old)
 
     def _send_soon(self, calls: list[Call]) -> None:
         self._ready.append(calls)
@@ -332,10 +346,15 @@ async def call_in_chunks(
         terminate_on_cancel=terminate_on_cancel,
         deadline=math.inf if timeout is None else began + timeout,
     )
+
+    def indexes() -> Iterator[int]:
+        yield from range(count)
+        calls.flush()
+
     answers: list[Any] = [None] * count
     late: dict[int, ResultTimeoutError] = {}
     async with Stream[int, Any](
-        calls, range(count), seconds=None, max_in_flight=count, ordered=False, return_exceptions=True
+        calls, indexes(), seconds=None, max_in_flight=count, ordered=False, return_exceptions=True
     ) as stream:
         async for index, answer in stream:
             answers[index] = answer
