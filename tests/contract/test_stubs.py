@@ -278,7 +278,7 @@ def test_stubs_by_hand_are_compared_and_never_overwritten(folder):
         ("a_package.no_such:app", "there is no module a_package.no_such here"),
         ("a_module:ap", "the module a_module has no 'ap'; it has a_module:app, a_module:other"),
         ("a_module:app.x.y", "the module a_module has no 'app.x.y'; it has a_module:app"),
-        ("a_module:number", "a_module:number is no Celery app, but a int"),
+        ("a_module:number", "a_module:number is no Celery app: its type is int"),
         ("a_package", "the module a_package has no Celery app; write which one: a_package:ATTRIBUTE"),
         ("a_module.app", "there is no module a_module.app here"),
         ("a-module", "'a-module' is no name of an app; write MODULE:ATTRIBUTE, such as shop.tasks:app"),

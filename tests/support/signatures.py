@@ -33,6 +33,8 @@ SIGNATURES = [
     ("(a: Literal['a', 1, None, True]) -> Literal['x']", '(a: Literal["a", 1, None, True]) -> Literal["x"]'),
     ("(a: Annotated[int, 'positive'], b: UserId) -> list[UserId]", "(a: int, b: int) -> list[int]"),
     ("(a: LiteralString) -> str", "(a: str) -> str"),
+    ("(a: Ids, b: list[Ids]) -> Ids", "(a: list[int], b: list[list[int]]) -> list[int]"),
+    ("(a: Json, b: list[Json]) -> Json", "(a: Any, b: Any) -> Any"),
     # What arrives is not what was sent: a tuple is a list then, and each key is text.
     ("(a: tuple[int, str]) -> tuple[int, str]", "(a: tuple[int, str]) -> list[int | str]"),
     ("(a: tuple[int, ...]) -> tuple[int, ...]", "(a: tuple[int, ...]) -> list[int]"),
@@ -118,6 +120,14 @@ Colour = enum.Enum("Colour", "RED")
 Size = enum.IntEnum("Size", "SMALL")
 ENDLESS = []
 ENDLESS.append(ENDLESS)
+
+class Alias:  # What is asked of an alias that `type Ids = list[int]` makes.
+    def __init__(self, value=None): self.__value__ = value
+    def __call__(self): ...
+
+Ids = Alias(list[int])
+Json = Alias()
+Json.__value__ = list[Json]
 
 class Order: pass
 class Word(str): pass

@@ -132,6 +132,8 @@ def test_options_are_those_that_celery_would_send():
 
     task = Task(run, queue="media", priority=3, expires=60, time_limit=5)
     assert options(App(task=task)) == ({"queue": '"media"', "priority": "3", "expires": "60"}, [])
+    assert options(App(task=Task(run, compression="gzip"))) == ({"compression": '"gzip"'}, [])
+    assert options(App(task=Task(run, compression="zstd", priority=True))) == ({}, [])
     assert options(App(task=Task(run, expires=timedelta(minutes=1)))) == ({"expires": "60.0"}, [])
 
 

@@ -43,18 +43,27 @@ _KEYS: Final = ("str", "int", "float", "bool", "None")
 
 def parameter_type(annotation: object) -> str:
     """Write the type of what a caller may send for a parameter."""
-    return _type(annotation, sent=True)
+    return _finite_type(annotation, sent=True)
 
 
 def result_type(annotation: object) -> str:
     """Write the type of what a caller gets for a result."""
-    return _type(annotation, sent=False)
+    return _finite_type(annotation, sent=False)
+
+
+def _finite_type(annotation: object, *, sent: bool) -> str:
+    try:
+        return _type(annotation, sent=sent)
+    except RecursionError:  # An alias that is part of itself, such as one for all that JSON has.
+        return "Any"
 
 
 def _type(annotation: Any, *, sent: bool) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, typing.NewType):
         return _type(annotation.__supertype__, sent=sent)
+    if hasattr(annotation, "__value__"):  # `type Name = ...`, since Python 3.12.
+        return _type(annotation.__value__, sent=sent)
     if origin is typing.Annotated:
         return _type(arguments[0], sent=sent)
     if origin is typing.Union or origin is types.UnionType:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "differences"]
 
-_OPTIONS = ("queue", "priority", "expires", "time_limit", "soft_time_limit")
+_OPTIONS = ("queue", "priority", "expires", "time_limit", "soft_time_limit", "compression")
 """What an app says of a task. Others, such as ``decode``, somebody wrote who knows more."""
 
 

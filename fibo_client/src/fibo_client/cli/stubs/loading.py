@@ -74,7 +74,7 @@ def _find(module: ModuleType, attribute: str) -> tuple[str, Any]:
             hint = f"; it has {apps}" if apps else ""
             raise AppError(f"the module {module.__name__} has no {short_repr(attribute)}{hint}") from None
         if not _is_app(found):
-            raise AppError(f"{module.__name__}:{attribute} is no Celery app, but a {type(found).__name__}")
+            raise AppError(f"{module.__name__}:{attribute} is no Celery app: its type is {type(found).__name__}")
         return f"{module.__name__}:{attribute}", found
     for name in ("app", "celery", *vars(module)):
         if _is_app(getattr(module, name, None)):

@@ -21,6 +21,10 @@ __all__ = ["stubs_of"]
 
 _LONGEST_DOC: Final = 100
 _DEFAULT_QUEUE: Final = "celery"
+_ASKED: Final = ("queue", "exchange", "routing_key", "priority", "expires", "compression")
+"""The attributes of a task that Celery sends each call with. Its worker knows the time limits, so a stub need not."""
+_GZIP: Final = ("gzip", "application/x-gzip")
+"""What kombu calls the one compression that the client has. Without it, a message is larger, and that is all."""
 _UNRESOLVED: Final = (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError)
 """What the evaluation of an annotation may raise: most often, its name is imported for type checkers only."""
 
@@ -119,9 +123,7 @@ class _RouteError(Exception):
 
 def _options(app: Any, name: str, task: Any) -> tuple[dict[str, str], str]:
     """Ask what Celery would send each call with, and note what a stub cannot say of it."""
-    # A worker knows the time limits of its tasks. Those of a route are the sender's, as is all else.
-    asked = {each: getattr(task, each, None) for each in ("queue", "exchange", "routing_key", "priority", "expires")}
-    own = {each: value for each, value in asked.items() if value is not None}
+    own = {each: value for each in _ASKED if (value := getattr(task, each, None)) is not None}
     note = ""
     try:
         route = _route(app, name, task, own)
@@ -137,6 +139,8 @@ def _options(app: Any, name: str, task: Any) -> tuple[dict[str, str], str]:
         text = literal(_number(route.get(each)))
         if text is not None and text != "None":
             options[each] = text
+    if route.get("compression") in _GZIP:
+        options["compression"] = quoted("gzip")
     return options, note
 
 
