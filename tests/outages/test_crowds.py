@@ -54,7 +54,7 @@ def check_rate(counts) -> None:
     "Redis takes no connections for five seconds, and a thousand callers wait",
     sees="the answer",
     within="`timeout`; a pause after it takes connections again",
-    submitted="yes; perhaps twice, under one id",
+    submitted="yes, perhaps twice under one id",
     retry="not needed",
 )
 async def test_a_thousand_who_wait_knock_ten_times_a_second_at_most_and_all_are_answered(witness, proxy, client):
@@ -82,7 +82,7 @@ async def test_a_thousand_who_wait_knock_ten_times_a_second_at_most_and_all_are_
 
 @outage(
     "Redis takes no connections, and many callers keep calling `send_task`",
-    sees="`PublishError`, or `PublishUnknownError` if Redis goes in that very moment",
+    sees="`PublishError`, or `PublishUnknownError` if it goes that very moment",
     within="at once",
     submitted="depends on the error",
     retry="depends on the error",
@@ -145,7 +145,7 @@ def unknown(ends):
 
 @outage(
     "Redis stops for longer than `io_timeout`, with a thousand calls in flight",
-    sees="the answer, `PublishError`, or `PublishUnknownError` for 64 of them at most",
+    sees="the answer, `PublishError`, or `PublishUnknownError` for at most 64",
     within="`timeout`",
     submitted="depends on the error",
     retry="depends on the error",
@@ -161,7 +161,7 @@ async def test_of_a_thousand_calls_64_at_most_end_unknown_when_redis_stops_for_l
 
 @outage(
     "Redis stops for three seconds and then cuts the connections, with a thousand calls in flight",
-    sees="the answer, `PublishError`, or `PublishUnknownError` for 64 of them at most",
+    sees="the answer, `PublishError`, or `PublishUnknownError` for at most 64",
     within="`timeout`",
     submitted="depends on the error",
     retry="depends on the error",

@@ -164,7 +164,7 @@ async def test_calls_in_flight_are_answered_although_all_connections_were_droppe
 
 @outage(
     "Connections are dropped in silence, and a task is sent at once",
-    sees="the answer, or `PublishUnknownError` if it is sent once (`send_task`)",
+    sees="the answer, or `PublishUnknownError` by `send_task`",
     within="`timeout`; once, `io_timeout`",
     submitted="depends on the error",
     retry="depends on the error",

@@ -31,7 +31,7 @@ def direct(redis_server):
     "The client's connections are killed every 200 ms",
     sees="the answer",
     within="`timeout`",
-    submitted="yes; perhaps twice, under one id",
+    submitted="yes, perhaps twice under one id",
     retry="not needed",
 )
 async def test_numbers_come_although_the_connections_are_killed_all_the_time(witness, worker, direct):

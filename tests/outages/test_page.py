@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 
 from support.outages import PAGE, contract, section
 
 
-def rows(table: str) -> list[list[str]]:
-    """The cells below the head of a table, without the last column: it has what was seen, and no promise."""
-    lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
+def rows(tables: str) -> list[list[str]]:
+    """The cells of the tables, without their heads and without the last column: it has what was seen, and no promise."""
+    lines = [line for line in tables.splitlines() if re.match(r"\| (?!Fault|---)", line)]
     return [[cell.strip() for cell in line.strip("|").split("|")][:-1] for line in lines]
 
 

@@ -77,7 +77,7 @@ async def test_a_redis_that_is_gone_at_submit_is_tried_until_the_deadline(witnes
 
 @outage(
     "Redis goes away before a task is sent once (`send_task`)",
-    sees="`PublishError`, or `PublishUnknownError` if it goes in that very moment",
+    sees="`PublishError`, or `PublishUnknownError` if it goes that very moment",
     within="at once",
     submitted="depends on the error",
     retry="depends on the error",
@@ -160,7 +160,7 @@ async def test_a_redis_that_says_nothing_to_a_new_connection_is_given_up(witness
     "Redis stops answering before a number is submitted, and goes on later",
     sees="the answer",
     within="`timeout`; `io_timeout` and a pause after it went on",
-    submitted="yes; perhaps twice, under one id",
+    submitted="yes, perhaps twice under one id",
     retry="not needed",
 )
 async def test_a_number_comes_through_a_stall(witness, proxy, worker):
@@ -176,7 +176,7 @@ async def test_a_number_comes_through_a_stall(witness, proxy, worker):
     sees="`PublishUnknownError`",
     within="`io_timeout`",
     submitted="not known",
-    retry="only under the same id (`retry=True`), or if the task may run twice",
+    retry="under the same id, or if the task may run twice",
     lost="nothing; the task may run",
 )
 async def test_a_stall_leaves_the_outcome_of_sending_unknown(witness, proxy, worker):

@@ -69,7 +69,7 @@ async def test_a_replica_is_said_to_who_sends_once(witness, server):
 
 @outage(
     "Redis is loading its data (LOADING)",
-    sees="the answer, or `PublishError` from a client that has never reached it",
+    sees="the answer, or `PublishError` on first use",
     within="`timeout`; a pause after it has loaded",
     submitted="depends on the error",
     retry="safe",
@@ -124,7 +124,7 @@ async def test_a_full_redis_is_said_at_once(witness, server):
 
 
 @outage(
-    "Redis wants a password, and the URL has none (NOAUTH)",
+    "The URL lacks the password (NOAUTH)",
     sees="`PublishError`",
     within="at once",
     submitted="no",
@@ -140,7 +140,7 @@ async def test_a_missing_password_is_said_at_once(witness):
 
 
 @outage(
-    "The password is changed while the client runs (WRONGPASS)",
+    "The password changes while the client runs (WRONGPASS)",
     sees="`PublishError`",
     within="at once, on the first new connection",
     submitted="no",
@@ -195,7 +195,7 @@ async def test_a_user_that_may_not_read_is_told_so_when_time_is_up(witness, serv
 
 @outage(
     "Redis takes no more connections (`maxclients`)",
-    sees="the answer, or `PublishError` from a client that has never reached it",
+    sees="the answer, or `PublishError` on first use",
     within="`timeout`; a pause after there is room",
     submitted="depends on the error",
     retry="safe",

@@ -41,10 +41,10 @@ def is_master(server: RedisServer) -> bool:
 
 
 @outage(
-    "The master is killed, and Sentinel makes the replica the master",
+    "The master is killed, and Sentinel fails over",
     sees="the answer or `ResultTimeoutError`",
     within="`timeout`; once Sentinel is done and the worker has come back",
-    submitted="yes; perhaps twice, under one id",
+    submitted="yes, perhaps twice under one id",
     retry="safe",
     lost="what the replica had not yet got",
 )
@@ -60,12 +60,12 @@ async def test_a_client_and_a_worker_go_on_with_the_new_master(witness, guarded)
 
 
 @outage(
-    "Sentinel makes the replica the master on command; connections to the old one stay open and get READONLY",
+    "Sentinel fails over on command; connections to the old master stay open and get READONLY",
     sees="the answer or `ResultTimeoutError`",
     within="`timeout`",
-    submitted="yes; perhaps twice, under one id",
+    submitted="yes, perhaps twice under one id",
     retry="safe",
-    lost="what the old master took until it was demoted, some ten seconds later",
+    lost="what the old master took until it was demoted, some ten seconds",
 )
 async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guarded):
     async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:

@@ -76,11 +76,11 @@ async def kill_once_it_has_the_task(worker: WorkerProcess, direct: redis.Redis) 
 
 @outage(
     "A process of a fibo-worker is killed (SIGKILL) while it computes",
-    sees="the answer, or `TaskFailedError` if that happens to the task twice",
+    sees="the answer; the second time, `TaskFailedError`",
     within="some five seconds each time",
     submitted="yes",
     retry="after an error, only if the task did not kill its process",
-    lost="nothing; the second time, it becomes a dead letter",
+    lost="nothing; it becomes a dead letter",
 )
 async def test_a_killed_process_of_our_worker_costs_the_caller_some_seconds(witness):
     with RedisServer() as redis, about_to_die(redis.url) as worker, redis.client() as direct:
@@ -113,7 +113,7 @@ async def test_a_worker_process_that_is_killed_is_an_error_and_no_silence(witnes
     "A whole fibo-worker is killed while it holds a task, and another one starts",
     sees="the answer",
     within="the visibility timeout, and up to 10 s more",
-    submitted="yes; computed again",
+    submitted="yes; it runs again",
     retry="not needed",
 )
 async def test_a_task_of_a_worker_that_was_killed_is_done_by_the_next_one(witness, redis_server):
@@ -127,7 +127,7 @@ async def test_a_task_of_a_worker_that_was_killed_is_done_by_the_next_one(witnes
 
 
 @outage(
-    "A whole worker is killed, and `timeout` is less than the visibility timeout (fibo-worker: 180 s, Celery: an hour)",
+    "A whole worker is killed, and `timeout` is less than the visibility timeout (fibo-worker 180 s, Celery an hour)",
     sees="`ResultTimeoutError`",
     within="`timeout`",
     submitted="yes",

@@ -41,6 +41,11 @@ class Promise:
     retry: str
     lost: str
 
+    @property
+    def costs_only_time(self) -> bool:
+        """Whether the answer comes in any case, and nothing is lost."""
+        return (self.sees, self.retry, self.lost) == ("the answer", "not needed", "nothing")
+
 
 def outage(fault: str, *, sees: str, within: str, submitted: str, retry: str, lost: str = "nothing") -> Any:
     """Mark a test as the proof of a line of the contract. See `Promise`."""
@@ -78,16 +83,36 @@ class Witness:
         return outcome
 
 
-_HEAD = ("Fault", "The caller gets", "Within", "May have been submitted", "Retry", "Can be lost")
-
-
 def contract(promises: Iterable[Promise], times: Mapping[Promise, list[float]], day: dt.date) -> str:
-    """Write the contract as a table, with how long the calls took on this day, where that is known."""
-    lines = [
-        (*_HEAD, f"Seen {day.isoformat()}"),
-        ("---",) * (len(_HEAD) + 1),
-        *((*dataclasses.astuple(promise), _span(times.get(promise, []))) for promise in promises),
-    ]
+    """Write the contract: a table of the faults that cost only time, and one of the others.
+
+    Args:
+        promises: What the tests promise.
+        times: How long the calls took, in seconds.
+        day: When that was.
+
+    Returns:
+        The tables, each below a heading.
+    """
+    costing_time, others = [], []
+    for promise in promises:
+        seen = _span(times.get(promise, []))
+        if promise.costs_only_time:
+            costing_time.append((promise.fault, promise.within, promise.submitted, seen))
+        else:
+            others.append((*dataclasses.astuple(promise), seen))
+    last = f"Seen {day.isoformat()}"
+    head = ("Fault", "The caller gets", "Within", "Submitted", "Retry", "Can be lost", last)
+    return (
+        "### The answer comes, and nothing is lost\n\n"
+        + _table([("Fault", "Within", "Submitted", last), *costing_time])
+        + "\n### All else\n\n"
+        + _table([head, *others])
+    )
+
+
+def _table(lines: list[tuple[str, ...]]) -> str:
+    lines = [lines[0], ("---",) * len(lines[0]), *lines[1:]]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
 
