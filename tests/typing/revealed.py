@@ -117,6 +117,9 @@ async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str
     async with celery.stream(resize_one, names, chunk_size=10) as answers:
         async for answer in answers:
             reveal_type(answer)  # tuple[str, str]
+    reveal_type(celery.stream(resize, names))  # Stream[str, str]
+    reveal_type(celery.stream(first_of, names, chunk_size=10))  # Stream[str, bytes]
+    reveal_type(celery.stream(ANY, names))  # Stream[str, int]
     async with celery.stream(lambda pair: resize(pair[0], pair[1]), pairs) as more:
         async for answered in more:
             reveal_type(answered)  # tuple[tuple[str, int], str]

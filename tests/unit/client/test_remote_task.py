@@ -30,6 +30,10 @@ def paint(name: str, steps: int = ..., *colours: str, fast: bool = False) -> str
 def only(name: str, /, *, size: int, **more: int) -> str: ...
 
 
+@remote_task("shop.by_position")
+def by_position(name: str, /) -> str: ...
+
+
 class Shop:
     """A place for stubs."""
 
@@ -79,7 +83,7 @@ WRONG = [
     (paint, (), {"fast": True}, "missing a required argument: 'name'"),
     (only, ("dog",), {}, "missing a required .*argument: 'size'"),
     (only, ("dog", 3), {}, "too many positional arguments"),
-    (only, (), {"name": "dog", "size": 3}, "missing a required .*'name'|positional.only"),
+    (by_position, (), {"name": "dog"}, "positional.only"),
     (Shop.pack, (), {}, "missing a required argument: 'what'"),
 ]
 
