@@ -229,6 +229,16 @@ def test_an_app_has_the_names_that_celery_knows_it_by(folder, text, name, full):
     assert stubs(name).stdout.startswith(f'"""The Celery tasks of {full}. ')
 
 
+def test_a_package_with_an_app_in_its_module_celery_is_found_by_its_own_name(folder):
+    project(folder, a_pack="other = 5", a_pack__celery=TASK.replace("app = ", "mine = ").replace("@app", "@mine"))
+    assert stubs("a_pack").stdout.startswith('"""The Celery tasks of a_pack.celery:mine. ')
+
+
+def test_a_proxy_of_an_app_is_one(folder):
+    project(folder, proxied=f"{TASK}\nfrom celery import current_app as mine\napp.set_current()\nreal, app = app, None")
+    assert stubs("proxied:mine").stdout.startswith('"""The Celery tasks of proxied:mine. ')
+
+
 def test_what_an_app_prints_is_no_part_of_the_stubs(folder):
     project(folder, printing=f"{TASK}\nprint('hello')\n")
     done = stubs("printing")
@@ -279,7 +289,7 @@ def test_stubs_by_hand_are_compared_and_never_overwritten(folder):
         ("a_module:ap", "the module a_module has no 'ap'; it has a_module:app, a_module:other"),
         ("a_module:app.x.y", "the module a_module has no 'app.x.y'; it has a_module:app"),
         ("a_module:number", "a_module:number is no Celery app: its type is int"),
-        ("a_package", "the module a_package has no Celery app; write which one: a_package:ATTRIBUTE"),
+        ("a_package", "the module a_package has no Celery app; write which one: MODULE:ATTRIBUTE"),
         ("a_module.app", "there is no module a_module.app here"),
         ("a-module", "'a-module' is no name of an app; write MODULE:ATTRIBUTE, such as shop.tasks:app"),
         ("", "is no name of an app"),
@@ -288,6 +298,7 @@ def test_stubs_by_hand_are_compared_and_never_overwritten(folder):
         ("wrong", "wrong cannot be imported: SyntaxError: '(' was never closed (wrong.py, line 1). --debug shows"),
         ("lacking", "ModuleNotFoundError: No module named 'so' ({folder}/lacking.py, line 1). --debug shows"),
         ("a_package.late", "the tasks of a_package.late:app cannot be imported: ModuleNotFoundError: No module named"),
+        ("a_pack", "a_pack.celery cannot be imported: ModuleNotFoundError: No module named 'so'"),
         ("alone", "alone:app has no tasks of its own; does it import the modules of its tasks"),
     ],
 )  # fmt: skip
@@ -297,6 +308,7 @@ def test_an_app_that_cannot_be_loaded_is_told_of_with_status_2(folder, app, mess
         a_module=f"{APP}other = Celery()\nnumber = 5",
         a_package="",
         a_package__late="from celery import Celery\napp = Celery(include=['nowhere'])",
+        a_pack__celery="import so",
         alone=APP,
         raising="\n1 / 0",
         exiting="\nraise SystemExit(5)",

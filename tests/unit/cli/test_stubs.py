@@ -85,12 +85,15 @@ def test_what_is_longer_than_a_line_is_any_because_its_place_would_depend_on_a_f
     assert found.parameters[1].default == f'("{"x" * 60}",)'
 
 
-def test_a_task_that_takes_self_from_its_caller_has_no_stub_because_none_can_be_declared():
-    found, notes = stubs_of(App(task=Task(function("(self, x)"))))
-    assert (found, notes) == (
-        [],
-        ["task: it has no stub, because it takes `self` from its caller; is bind=True missing?"],
-    )
+def test_a_task_of_which_no_stub_can_be_declared_is_left_out_with_the_reason():
+    app = App({"bound": Task(function("(self, x)")), "a\nb": Task(function("()")), "": Task(function("()"))})
+    found, notes = stubs_of(app)
+    assert found == []
+    assert notes == [
+        ": it has no stub, because task must have 1 to 1024 characters, not 0",
+        "a\\nb: it has no stub, because task='a\\nb' holds a character that cannot be printed; remove it",
+        "bound: it has no stub, because it takes `self` from its caller; is bind=True missing?",
+    ]
 
 
 # Names.
@@ -134,6 +137,8 @@ def test_options_are_those_that_celery_would_send():
     assert options(App(task=task)) == ({"queue": '"media"', "priority": "3", "expires": "60"}, [])
     assert options(App(task=Task(run, compression="gzip"))) == ({"compression": '"gzip"'}, [])
     assert options(App(task=Task(run, compression="zstd", priority=True))) == ({}, [])
+    assert options(App(task=Task(run, priority=255, expires=-1))) == ({}, [])
+    assert options(App(task=Task(run, priority=0, expires=1e16))) == ({"priority": "0", "expires": "1e16"}, [])
     assert options(App(task=Task(run, expires=timedelta(minutes=1)))) == ({"expires": "60.0"}, [])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,8 +84,10 @@ def _read(output: str, *, check: bool) -> str:
 
 def _loaded(app: str, *, debug: bool) -> tuple[str, list[Stub], list[str]]:
     try:
-        name, loaded = load_app(app)
-        found, notes = stubs_of(loaded)
+        # What the app prints meanwhile is no part of the stubs.
+        with contextlib.redirect_stdout(sys.stderr):
+            name, loaded = load_app(app)
+            found, notes = stubs_of(loaded)
     except AppError as error:
         hint = ""
         if error.__cause__ is not None:

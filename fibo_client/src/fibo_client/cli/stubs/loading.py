@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import sys
 import traceback
 from functools import reduce
@@ -24,11 +25,11 @@ class AppError(Exception):
 
 
 def load_app(name: str) -> tuple[str, Any]:
-    """Import an app with all its tasks, as ``celery -A`` does. What it prints goes to the error output.
+    """Import an app with all its tasks, as ``celery -A`` does.
 
     Args:
-        name: ``module:attribute``. Without an attribute it is ``app``, ``celery`` or any other app of the module, or
-            that of its submodule ``celery``, as with Celery.
+        name: ``module:attribute``. Without an attribute it is ``app``, ``celery``, that of the submodule ``celery``,
+            or any other app of the module, in this order, as with Celery.
 
     Returns:
         Its full name, and the app.
@@ -43,11 +44,10 @@ def load_app(name: str) -> tuple[str, Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    with contextlib.redirect_stdout(sys.stderr):
-        app_name, app = _find(_imported(module), attribute)
-        with _raising(f"the tasks of {app_name}"):
-            app.loader.import_default_modules()
-            app.finalize()
+    app_name, app = _find(_imported(module), attribute)
+    with _raising(f"the tasks of {app_name}"):
+        app.loader.import_default_modules()
+        app.finalize()
     return app_name, app
 
 
@@ -67,27 +67,35 @@ def _imported(name: str) -> ModuleType:
 
 def _find(module: ModuleType, attribute: str) -> tuple[str, Any]:
     if attribute:
-        try:
-            found = reduce(getattr, attribute.split("."), module)
-        except AttributeError:
-            apps = ", ".join(f"{module.__name__}:{name}" for name, each in vars(module).items() if _is_app(each))
-            hint = f"; it has {apps}" if apps else ""
-            raise AppError(f"the module {module.__name__} has no {short_repr(attribute)}{hint}") from None
-        if not _is_app(found):
-            raise AppError(f"{module.__name__}:{attribute} is no Celery app: its type is {type(found).__name__}")
-        return f"{module.__name__}:{attribute}", found
-    for name in ("app", "celery", *vars(module)):
+        return f"{module.__name__}:{attribute}", _attribute(module, attribute)
+    for name in ("app", "celery"):
         if _is_app(getattr(module, name, None)):
             return f"{module.__name__}:{name}", getattr(module, name)
-    if hasattr(module, "__path__"):
-        with contextlib.suppress(ModuleNotFoundError):
-            return _find(importlib.import_module(f"{module.__name__}.celery"), "")
-    raise AppError(f"the module {module.__name__} has no Celery app; write which one: {module.__name__}:ATTRIBUTE")
+    if hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.celery"):
+        return _find(_imported(f"{module.__name__}.celery"), "")
+    for name, each in vars(module).items():
+        if _is_app(each):
+            return f"{module.__name__}:{name}", each
+    raise AppError(f"the module {module.__name__} has no Celery app; write which one: MODULE:ATTRIBUTE")
+
+
+def _attribute(module: ModuleType, name: str) -> Any:
+    try:
+        found = reduce(getattr, name.split("."), module)
+    except AttributeError:
+        apps = ", ".join(f"{module.__name__}:{each}" for each, value in vars(module).items() if _is_app(value))
+        hint = f"; it has {apps}" if apps else ""
+        raise AppError(f"the module {module.__name__} has no {short_repr(name)}{hint}") from None
+    if not _is_app(found):
+        raise AppError(f"{module.__name__}:{name} is no Celery app: its type is {type(found).__name__}")
+    return found
 
 
 def _is_app(value: object) -> bool:
-    """Tell an app by what is asked of it. A module and a mock have all sorts of attributes."""
-    return all(hasattr(type(value), name) for name in ("amqp", "conf", "finalize", "loader", "tasks"))
+    """Tell an app, or Celery's proxy of one, by what is asked of its class. A mock has all sorts of attributes."""
+    # A proxy of something else may raise when it is asked for its class.
+    kind = value.__class__ if type(value).__module__.startswith("celery.") else type(value)
+    return all(hasattr(kind, name) for name in ("amqp", "conf", "finalize", "loader", "tasks"))
 
 
 @contextlib.contextmanager

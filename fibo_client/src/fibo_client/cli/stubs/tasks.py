@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import textwrap
 import typing
@@ -10,11 +11,13 @@ from datetime import timedelta
 from inspect import Parameter
 from typing import Any, Final
 
+from fibo_client.celery import RemoteTask
 from fibo_client.cli.stubs.annotations import accepts, parameter_type, result_type
 from fibo_client.cli.stubs.literals import literal, quoted
 from fibo_client.cli.stubs.names import function_names
 from fibo_client.cli.stubs.stub import LINE_LENGTH, Stub
 from fibo_client.cli.stubs.writing import parameter_text
+from fibo_client.errors import MessageError
 from fibo_client.text import printable, short_repr
 
 __all__ = ["stubs_of"]
@@ -44,13 +47,25 @@ def stubs_of(app: Any) -> tuple[list[Stub], list[str]]:
     for name, task in tasks.items():
         options, note = _options(app, name, task)
         stub = _stub(name, names[name], task, options)
-        if stub.parameters and stub.parameters[0].name == "self":
-            note = "it has no stub, because it takes `self` from its caller; is bind=True missing?"
+        reason = _why_none(stub)
+        if reason:
+            note = f"it has no stub, because {reason}"
         else:
             stubs.append(stub)
         if note:
             notes.append(f"{printable(name)}: {note}")
     return stubs, notes
+
+
+def _why_none(stub: Stub) -> str:
+    """Say why a stub cannot be declared: a module with it could not be imported. Empty if it can."""
+    if stub.parameters and stub.parameters[0].name == "self":
+        return "it takes `self` from its caller; is bind=True missing?"
+    try:
+        RemoteTask(stub.task)
+    except MessageError as error:
+        return str(error)
+    return ""
 
 
 def _stub(name: str, function: str, task: Any, options: dict[str, str]) -> Stub:
@@ -136,8 +151,10 @@ def _options(app: Any, name: str, task: Any) -> tuple[dict[str, str], str]:
     queue = getattr(queue, "name", queue)
     options = {} if queue in (None, _DEFAULT_QUEUE) else {"queue": quoted(queue)}
     for each in ("priority", "expires", "time_limit", "soft_time_limit"):
-        text = literal(_number(route.get(each)))
-        if text is not None and text != "None":
+        number = _number(route.get(each))
+        # Celery's client takes more priorities than there are, and makes the nearest of each.
+        text = None if number is None or (each == "priority" and number not in range(10)) else literal(number)
+        if text is not None:
             options[each] = text
     if route.get("compression") in _GZIP:
         options["compression"] = quoted("gzip")
@@ -155,4 +172,6 @@ def _route(app: Any, name: str, task: Any, given: dict[str, Any]) -> dict[str, A
 def _number(value: object) -> float | None:
     if isinstance(value, timedelta):
         return value.total_seconds()
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if 0 <= value < math.inf else None
