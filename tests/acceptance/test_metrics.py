@@ -27,7 +27,7 @@ from fibo_worker.dev import WorkerProcess
 from fibo_worker.guard.prometheus import BUCKETS, REDIS_TIMEOUT
 
 PAGE = TESTS.parent / "docs" / "how-to" / "trace-and-measure.md"
-README = TESTS.parent / "fibo_worker" / "README.md"
+REFERENCE = TESTS.parent / "docs" / "reference" / "telemetry.md"
 
 
 class Scraped:
@@ -230,12 +230,12 @@ def test_what_is_served_is_about_the_main_process_and_only_on_this_machine(worke
             socket.create_connection((address, port), timeout=5)
 
 
-def test_the_readme_has_every_metric_with_its_labels(port):
+def test_the_reference_has_every_metric_with_its_labels(port):
     served = {}
     for name, labels in Scraped(port).samples:
         if name.startswith("fibo_worker_") and not name.endswith(("_created", "_bucket", "_sum")):
             served[name.removesuffix("_count")] = {label for label, _ in labels}
-    table = re.findall(r"^\| `(fibo_worker_\w+)(?:\{([\w,]+)\})?` ", README.read_text(), re.MULTILINE)
+    table = re.findall(r"^\| `(fibo_worker_\w+)(?:\{([\w,]+)\})?` ", REFERENCE.read_text(), re.MULTILINE)
     assert {name: set(labels.split(",")) if labels else set() for name, labels in table} == served
 
 

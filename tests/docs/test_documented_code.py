@@ -30,7 +30,6 @@ from support.pages import DOCS, PAGES, ROOT, all_blocks, blocks
 from support.programs import FIBO_WORKER, run, started
 from support.servers import RedisServer, free_port
 
-from fibo_client import errors
 from fibo_client.celery import CeleryClient
 from fibo_client.errors import TransportError
 
@@ -175,8 +174,3 @@ def test_a_readme_for_the_package_index_has_no_link_that_works_only_in_the_repos
     prose = re.sub(r"^```.*?^```$", "", (ROOT / name / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\(([^)]*)\)", prose)
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
-
-
-def test_the_readme_of_the_client_lists_every_error():
-    table = re.findall(r"^\| `(\w+)` +\|", (ROOT / "fibo_client" / "README.md").read_text(), re.MULTILINE)
-    assert sorted(table) == sorted(errors.__all__)

@@ -75,10 +75,6 @@ def test_the_defaults_of_the_worker_in_the_reference_are_those_in_the_code():
             assert value == str(default), name
 
 
-def test_the_readme_of_the_worker_says_of_its_variables_what_the_reference_says():
-    assert rows(ROOT / "fibo_worker" / "README.md", "## Environment").items() <= WORKER_ROWS.items()
-
-
 def test_the_attributes_and_metrics_in_the_reference_are_those_in_the_code():
     told = re.findall(r"^\| `([a-z_.]+\.[a-z_.]+)` \|", (REFERENCE / "telemetry.md").read_text(), re.MULTILINE)
     names = {value for name, value in vars(otel).items() if name.isupper() and isinstance(value, str)}
