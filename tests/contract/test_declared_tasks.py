@@ -42,7 +42,7 @@ def test_a_declaration_of_the_same_parameters_fits(app, name):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_declaration_of_others_does_not(app, name):
     @remote_task(name)
-    def stub(name: str, steps: int = 4, fast: bool = True) -> str: ...
+    def stub(name: str, steps: int = 4) -> str: ...
 
-    with pytest.raises(AssertionError, match=r"does not fit \(name, steps=5\): its default of steps is 5; .* no fast"):
+    with pytest.raises(AssertionError, match=r"does not fit \(name, steps=5\): its default of steps is 5$"):
         check_declared([stub], app.tasks)

@@ -6,10 +6,14 @@ import re
 
 import celery
 import pytest
+from celery.app.routes import MapRoute
 from celery.signals import before_task_publish
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fibo_client import ConfigError
 from fibo_client.celery import CeleryClient
+from fibo_client.celery.routes import Routes
 from fibo_client.testing import FakeCelery
 
 TASKS = ["mail.send", "mail.send.all", "email.send", "video.cut", "image.cut", "a?b", "acb", "a*b", "other", "[x]*"]
@@ -91,6 +95,15 @@ async def test_each_task_goes_where_celery_sends_it(routes, published):
             for task in TASKS:
                 await client.send_task(task, **call)
     assert [(sent.queue, sent.priority) for sent in fake.sent] == published
+
+
+KEYS = st.text("ab.*?[]!-", min_size=1, max_size=6)
+PAIRS = st.lists(st.tuples(KEYS | KEYS.map(re.escape).map(re.compile), st.sampled_from(["one", "two", "three"])))
+
+
+@given(PAIRS, st.text("ab.*", min_size=1, max_size=4))
+def test_the_route_of_any_name_in_any_table_is_celerys(pairs, task):
+    assert Routes([pairs]).queue_of(task) == (MapRoute(pairs)(task) or {}).get("queue")
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from fibo_client.celery.signature import RemoteTask
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ["check_declared"]
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-_NAMED: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_STARS: Final[Mapping[Any, str]] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 _PLAIN: Final = (bool, int, float, str, bytes, list, dict, tuple, NoneType)
 """The types of a declared result that are compared. What stands for others in JSON is the affair of ``decode``."""
 
@@ -60,8 +60,8 @@ def check_declared(
         elif task.parameters is not None:
             function = functions[task.name]
             takes = inspect.signature(getattr(function, "run", function))  # Celery's Task calls run.
-            if said := _misfits(task.parameters, takes, strict=True):
-                wrong.append(f"{task!r} does not fit {takes}: {'; '.join(said)}")
+            if said := _misfit(task.parameters, takes, strict=True):
+                wrong.append(f"{task!r} does not fit {takes}: {said}")
     if wrong:
         lines = "\n".join(f"    {each}" for each in wrong)
         raise AssertionError(f"{len(wrong)} of {len(declared)} declared tasks do not fit the worker's:\n{lines}")
@@ -87,8 +87,8 @@ def check_function(task: RemoteTask[..., Any], function: Callable[..., Any], *, 
     parameters = list(takes.parameters.values())
     if bind and parameters and parameters[0].kind in _POSITIONAL:
         takes = takes.replace(parameters=parameters[1:])
-    if said := _misfits(task.parameters, takes, strict=False):
-        raise TypeError(f"the function {takes} does not fit {task!r}: {'; '.join(said)}")
+    if said := _misfit(task.parameters, takes, strict=False):
+        raise TypeError(f"the function {takes} does not fit {task!r}: {said}")
 
 
 def check_answer(task: RemoteTask[..., Any], value: Any) -> None:
@@ -112,54 +112,72 @@ def check_answer(task: RemoteTask[..., Any], value: Any) -> None:
         raise TypeError(f"{task!r} does not answer returns={short_repr(value)}; a function may answer anything")
 
 
-def _misfits(declared: inspect.Signature, takes: inspect.Signature, *, strict: bool) -> list[str]:
-    """Say which calls that are declared a function would not take. If strict, with names and defaults."""
-    sends, has = list(declared.parameters.values()), list(takes.parameters.values())
-    kinds = {each.kind for each in has}
-    places = [each for each in has if each.kind in _POSITIONAL]
-    names = {each.name: each for each in has if each.kind in _NAMED}
-    said: list[str] = []
-    filled: set[str] = set()
-    for index, each in enumerate(each for each in sends if each.kind in _POSITIONAL):
-        place = places[index] if index < len(places) else None
-        if place is None and Parameter.VAR_POSITIONAL not in kinds:
-            said.append(f"it takes no {each.name} by position")
-        elif place is not None:
-            filled.add(place.name)
-            said += _defaults(each, place, strict=strict)
-        if strict and each.kind is Parameter.POSITIONAL_OR_KEYWORD:
-            said += _name(each, place, names, open_names=Parameter.VAR_KEYWORD in kinds)
-    for each in sends:
-        if each.kind is Parameter.KEYWORD_ONLY:
-            if each.name in names:
-                filled.add(each.name)
-                said += _defaults(each, names[each.name], strict=strict)
-            elif Parameter.VAR_KEYWORD not in kinds:
-                said.append(f"it takes no {each.name} by keyword")
-        elif each.kind not in _POSITIONAL and each.kind not in kinds:
-            said.append(f"it takes no {'*' if each.kind is Parameter.VAR_POSITIONAL else '**'}{each.name}")
-    needed = [each.name for each in has if each.kind in (*_POSITIONAL, Parameter.KEYWORD_ONLY) and _is_needed(each)]
-    return said + [f"it needs {name}, which is not declared" for name in needed if name not in filled]
+def _misfit(declared: inspect.Signature, takes: inspect.Signature, *, strict: bool) -> str | None:
+    """Say why a function would not take all calls that are declared. If strict, by keyword and with equal defaults."""
+    places: dict[str, set[str]] = {}
+    for args, kwargs in _calls(declared, by_name=strict, many=len(takes.parameters) + 1):
+        try:
+            bound = takes.bind(*args, **kwargs)
+        except TypeError as error:
+            said = ", ".join(
+                [*dict.fromkeys(args), *(name if name.startswith("*") else f"{name}=..." for name in kwargs)]
+            )
+            return f"called with ({said}): {error}"
+        for place, sent in bound.arguments.items():
+            if takes.parameters[place].kind is Parameter.VAR_KEYWORD:
+                for each in sent.values():
+                    places.setdefault(each, set()).add("**")
+            elif takes.parameters[place].kind is not Parameter.VAR_POSITIONAL:
+                places.setdefault(sent, set()).add(place)
+    if not strict:
+        return None
+    wrong = (_misplaced(each, takes, places.get(each.name, set())) for each in declared.parameters.values())
+    return next((each for each in wrong if each is not None), None)
 
 
-def _name(sent: Parameter, place: Parameter | None, names: Mapping[str, Parameter], *, open_names: bool) -> list[str]:
-    """Say why an argument that may be sent by its name, too, does not arrive by that at its place."""
-    if place is not None and place.name != sent.name:
-        return [f"it has {place.name} in the place of {sent.name}"]
-    if sent.name in names or (place is None and open_names):
-        return []
-    return [f"it takes {sent.name} by position only"]
+def _calls(declared: inspect.Signature, *, by_name: bool, many: int) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Give the calls that show whether all fit: with each number of arguments by position, all others, and no others.
+
+    Each argument has its own name as its value.
+
+    Args:
+        declared: The parameters.
+        by_name: Whether positional arguments are given by their names, too.
+        many: How many arguments there are for ``*args``.
+
+    Yields:
+        Positional and keyword arguments.
+    """
+    parameters = declared.parameters.values()
+    positional = [each for each in parameters if each.kind in _POSITIONAL]
+    keyword_only = [each for each in parameters if each.kind is Parameter.KEYWORD_ONLY]
+    more = {each.kind: _STARS.get(each.kind, "") + each.name for each in parameters}
+    for count in range(len(positional) + 1):
+        args = [each.name for each in positional[:count]]
+        left = [each for each in positional[count:] if by_name or _is_needed(each)]
+        if any(each.kind is Parameter.POSITIONAL_ONLY or not by_name for each in left if _is_needed(each)):
+            continue  # What is needed must be given by position.
+        named = [*(each for each in left if each.kind is Parameter.POSITIONAL_OR_KEYWORD), *keyword_only]
+        yield args, {each.name: each.name for each in named if _is_needed(each)}
+        extra = {more[Parameter.VAR_KEYWORD]: "**"} if Parameter.VAR_KEYWORD in more else {}
+        yield args, {each.name: each.name for each in named} | extra
+    if Parameter.VAR_POSITIONAL in more:
+        args = [each.name for each in positional] + [more[Parameter.VAR_POSITIONAL]] * many
+        yield args, {each.name: each.name for each in keyword_only}
 
 
-def _defaults(sent: Parameter, taken: Parameter, *, strict: bool) -> list[str]:
-    """Say what is wrong with the default of an argument. A declared ``...`` is a default that only the worker knows."""
-    if _is_needed(sent):
-        return []
-    if _is_needed(taken):
-        return [f"it needs {taken.name}, which is declared with a default"]
-    if strict and sent.default is not ... and sent.default != taken.default:
-        return [f"its default of {taken.name} is {short_repr(taken.default)}"]
-    return []
+def _misplaced(sent: Parameter, takes: inspect.Signature, places: set[str]) -> str | None:
+    """Say what is wrong with where an argument arrives, or with its default there. ``...`` stands for any default."""
+    by_name = sent.kind is Parameter.POSITIONAL_OR_KEYWORD
+    if by_name and (others := places - {sent.name, "**"}):
+        return f"it has {others.pop()} in the place of {sent.name}"
+    if by_name and len(places) > 1:
+        return f"it takes {sent.name} by position only"
+    for place in places - {"**"}:
+        default = takes.parameters[place].default
+        if not _is_needed(sent) and sent.default is not ... and sent.default != default:
+            return f"its default of {place} is {short_repr(default)}"
+    return None
 
 
 def _is_needed(parameter: Parameter) -> bool:
