@@ -114,6 +114,7 @@ class Calls(Generic[T]):
         self._retry = retry
         self._terminate_on_cancel = terminate_on_cancel
         self._deadline = deadline
+        self._loop: asyncio.AbstractEventLoop
         self._held: dict[tuple[str, str], list[Call]] = {}
         """The calls that are held back, by their task and options."""
         self._ready: deque[list[Call]] = deque()
@@ -136,24 +137,23 @@ class Calls(Generic[T]):
             ValueError: The task refuses the input. MessageError, if it cannot be called in chunks.
             ClientStateError: The client is not open here.
         """
-        loop = self._session.check()
         signature = self._call(value)
         check_signature(signature)
         if self._session.routes is not None:
             signature = self._session.routes.apply(signature, self._options)
         args = signature.args if self._chunk_size == 1 else positional(signature)
-        call = Call(signature, args, loop.time(), min(deadline, self._deadline), receiver)
-        if self._chunk_size == 1:
-            self._send_soon([call])
-            return call
         # By their text: not every option can be hashed, and to Python 1 is True.
         kind = signature.task, repr(signature.options) if signature.options else ""
-        held = self._held.setdefault(kind, [])
+        held = self._held.get(kind)
+        if held is None:  # What shares its message comes soon after it.
+            self._loop = self._session.check()
+            held = self._held[kind] = []
+        call = Call(signature, args, self._loop.time(), min(deadline, self._deadline), receiver)
         held.append(call)
         if len(held) == self._chunk_size:
             self._send_soon(self._held.pop(kind))
         elif self._flush is None:
-            self._flush = loop.call_later(MAX_DELAY, self._send_old)
+            self._flush = self._loop.call_later(MAX_DELAY, self._send_old)
         return call
 
     def leave(self, call: Call) -> None:
@@ -181,18 +181,17 @@ class Calls(Generic[T]):
     def _send_old(self) -> None:
         """Send what has been held back long enough."""
         self._flush = None
-        loop = asyncio.get_running_loop()
-        old = loop.time() - MAX_DELAY + _SLACK
+        old = self._loop.time() - MAX_DELAY + _SLACK
         for kind in [kind for kind, calls in self._held.items() if calls[0].began <= old]:
             self._send_soon(self._held.pop(kind))
         if self._held:
             oldest = min(calls[0].began for calls in self._held.values())
-            self._flush = loop.call_at(oldest + MAX_DELAY, self._send_old)
+            self._flush = self._loop.call_at(oldest + MAX_DELAY, self._send_old)
 
     def _send_soon(self, calls: list[Call]) -> None:
         self._ready.append(calls)
         if self._sending is None:
-            self._sending = asyncio.get_running_loop().call_soon(self._send_some)
+            self._sending = self._loop.call_soon(self._send_some)
 
     def _send_some(self) -> None:
         """Send what is ready: as much as the event loop has time for, and the rest in its next turns."""
@@ -203,7 +202,7 @@ class Calls(Generic[T]):
             if wanted:
                 self._send(wanted)
             if self._ready and budget.is_spent(len(wanted)):
-                self._sending = asyncio.get_running_loop().call_soon(self._send_some)
+                self._sending = self._loop.call_soon(self._send_some)
                 return
 
     def _send(self, calls: list[Call]) -> None:
@@ -214,7 +213,7 @@ class Calls(Generic[T]):
             self._session,
             first.signature if alone else chunk_of(first.signature, [call.args for call in calls]),
             self._options.copy(),
-            timeout=None if deadline == math.inf else max(0.0, deadline - asyncio.get_running_loop().time()),
+            timeout=None if deadline == math.inf else max(0.0, deadline - self._loop.time()),
             retry=self._retry,
             terminate_on_cancel=self._terminate_on_cancel,
         )
@@ -252,7 +251,7 @@ class Calls(Generic[T]):
         elif job.over:
             self._deliver(self._answers(message))
         else:
-            job.future = asyncio.get_running_loop().create_future()
+            job.future = self._loop.create_future()
             self._listen(message)
             return
         result.close()
@@ -277,7 +276,7 @@ class Calls(Generic[T]):
         for call, answer in answers:
             call.settle(answer)
             if budget.is_spent():
-                asyncio.get_running_loop().call_soon(self._deliver, answers)
+                self._loop.call_soon(self._deliver, answers)
                 return
 
 
