@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 import redis.asyncio
@@ -51,6 +52,25 @@ async def test_closing_twice_and_at_once_is_harmless(server):
     await client.open()
     await asyncio.gather(client.aclose(), client.aclose())
     await client.aclose()
+
+
+async def test_a_client_that_closes_does_not_pause_before_its_last_deletions(server, hand, monkeypatch):
+    """They may need a connection, and that it has cut the one for pushes is no failure of the server's."""
+    pauses = []
+
+    async def pause(attempts, loop):
+        pauses.append(attempts.last_fault)
+
+    monkeypatch.setattr("fibo_client.celery.redis.server.Attempts.pause", pause)
+    client = await CeleryClient(server.url).open()
+    call = asyncio.create_task(client.call("shop.report"))
+    message = await eventually(lambda: hand.redis.lindex("celery", 0))
+    task_id = json.loads(message)["headers"]["id"]
+    await hand.put(task_id, result=1)
+    assert await call == 1
+    await client.aclose()
+    assert pauses == []
+    assert not await hand.redis.exists(f"celery-task-meta-{task_id}")
 
 
 async def test_closing_does_not_wait_for_a_redis_that_never_answered():

@@ -8,7 +8,13 @@ import hiredis
 
 from fibo_client.celery.redis.commands import VALUES
 from fibo_client.celery.redis.connection import MOST_STRINGS, SubscribeReply, WrongReplyError, pack
-from fibo_client.celery.redis.errors import RedisFaultError, ReplyTooLargeError, translated, translated_errors
+from fibo_client.celery.redis.errors import (
+    GivenUpError,
+    RedisFaultError,
+    ReplyTooLargeError,
+    translated,
+    translated_errors,
+)
 from fibo_client.celery.redis.keys import RESULT, result_key_prefix
 from fibo_client.celery.redis.sharing import shared_server
 from fibo_client.celery.redis.urls import parse_url
@@ -207,7 +213,8 @@ class RedisSubscription:
 
     def abort(self) -> None:
         """See `Subscription.abort`."""
-        self._fault = self._fault or self._server.fault("unsent", _GONE)
+        # No failure of the server's, after which other connections would wait: the last deletions may need one.
+        self._fault = self._fault or GivenUpError("unsent", str(self._server.fault("unsent", _GONE)))
         if not self.connection.is_lost:
             self.connection.abort(self._fault)
 
