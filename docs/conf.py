@@ -49,7 +49,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|builtins|collections\.abc|datetime|enum|pathlib|ssl|typing)\.~?\w+"),
     (r"py:.*", r"(datetime|Callable|Mapping(\[str)?|ModuleType|Path|Sequence)"),
     # Type variables, and types that are named in a signature but are nobody's to import.
-    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(P|R|R_co|S|T|T_co|Ts|V)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(C|P|R|R_co|S|T|T_co|Ts|V)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Job|Session|FiboOverrides|Replies|Unset)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Batcher|_SendSpan|Backend|Broker|Memory\w+|Transport|Worker)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(Requests|TaskRoutes|UnsupportedBackend)"),

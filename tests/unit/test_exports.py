@@ -33,9 +33,10 @@ PACKAGES = [fibo_client, fibo_client.asgi, fibo_client.celery, fibo_client.telem
             fibo_client,
             """
             AsyncResult ChunkRetriedError ClientStateError ConfigError FIBONACCI FIBONACCI_CHUNK FIBO_TASK FiboClient
-            FiboConfig FiboError MessageError NotReadyError PublishError PublishUnknownError ReadError RedisOptions
-            ResultDecodeError ResultInflatesError ResultTimeoutError ResultTooDeepError ResultTooLargeError SQRT_TASK
-            Stream TaskError TaskFailedError TaskRevokedError TooManyPendingError TransportError UNSET __version__
+            FiboConfig FiboError LoopLocal MessageError NotReadyError PublishError PublishUnknownError ReadError
+            RedisOptions ResultDecodeError ResultInflatesError ResultTimeoutError ResultTooDeepError ResultTooLargeError
+            SQRT_TASK Stream TaskError TaskFailedError TaskRevokedError TooManyPendingError TransportError UNSET
+            __version__
             """,
         ),
         (

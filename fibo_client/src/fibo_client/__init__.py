@@ -42,6 +42,7 @@ if _typing.TYPE_CHECKING:
     from fibo_client.client import FiboClient
     from fibo_client.config import FiboConfig
     from fibo_client.contract import FIBO_TASK, FIBONACCI, FIBONACCI_CHUNK, SQRT_TASK
+    from fibo_client.loop_local import LoopLocal
 
 __all__ = [
     "FIBONACCI",
@@ -56,6 +57,7 @@ __all__ = [
     "FiboClient",
     "FiboConfig",
     "FiboError",
+    "LoopLocal",
     "MessageError",
     "NotReadyError",
     "PublishError",
@@ -85,6 +87,7 @@ _HOMES = {
     "AsyncResult": "celery.result",
     "FiboClient": "client",
     "FiboConfig": "config",
+    "LoopLocal": "loop_local",
     "RedisOptions": "celery.redis.options",
     "Stream": "celery.stream",
 }

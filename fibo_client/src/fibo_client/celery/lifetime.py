@@ -11,7 +11,7 @@ from fibo_client.errors import ClientStateError
 
 _LOOP_CLOSED: Final = (
     "the event loop that this client was opened on has been closed; open another client, and close it before its loop "
-    "(each asyncio.run() has a loop of its own: do everything in one)"
+    "(each asyncio.run() has a loop of its own: do everything in one, or let a LoopLocal have a client for each)"
 )
 
 
@@ -112,5 +112,5 @@ class Lifetime:
         if self._loop.is_closed():
             raise ClientStateError(_LOOP_CLOSED)
         raise ClientStateError(
-            "this client was opened on another event loop; open one client on each loop that uses it"
+            "this client was opened on another event loop; open one client on each loop that uses it, as LoopLocal does"
         )
