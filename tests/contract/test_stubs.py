@@ -180,6 +180,8 @@ app.conf.task_queues = [Queue("video", routing_key="media.video"), Queue("mine")
 def by_arguments(name, args, kwargs, options, task=None, **more):
     if name == "routed.by_arguments":
         return {"queue": args[0]}
+    if task.slow:
+        return {"queue": "slow"}
 
 app.conf.task_routes = (
     by_arguments,
@@ -191,9 +193,10 @@ app.conf.task_routes = (
 )
 def run(): ...
 
+app.Task.slow = False
 for name, options in {
     "made": {}, "mine": {"priority": 2, "queue": "own"}, "a_video": {"expires": 9}, "rest": {"time_limit": 8},
-    "keyed": {}, "by_arguments": {},
+    "keyed": {}, "by_arguments": {}, "by_task": {"slow": True},
 }.items():
     app.task(run, name=f"routed.{name}", **options)
 """,
@@ -202,6 +205,7 @@ for name, options in {
     assert dict(re.findall(r'"routed\.(\w+)"(.*)\)$', done.stdout, re.MULTILINE)) == {
         "a_video": ', queue="video", priority=7, expires=9',
         "by_arguments": ", priority=7",
+        "by_task": ', queue="slow", priority=7',
         "keyed": ", priority=7",
         "made": ', queue="media", priority=7, time_limit=5',
         "mine": ', queue="own", priority=2, time_limit=5',

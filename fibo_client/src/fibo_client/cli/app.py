@@ -450,8 +450,9 @@ def stubs(
       fibo stubs shop.tasks:app --output remote.py
       fibo stubs shop.tasks:app --output remote.py --check
 
-    Run it where the app is installed, or in the folder from which its worker is started: it imports the app with all
-    its tasks, as Celery does, and connects to nothing. The module that it writes needs fibo-client alone.
+    Run it where the app is installed, or in the folder from which its worker is started, with the variables that the
+    app needs: it imports the app with all its tasks, as Celery does. No worker and no broker is asked. The module that
+    it writes needs fibo-client alone.
 
     A stub has the task's parameters, defaults and types as far as JSON carries them, and the queue and the other
     options that the app's routes say. With --check, exit code 1 means that the app has changed: a line for each change
