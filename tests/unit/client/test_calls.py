@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.clock import virtual
 
 from fibo_client import (
@@ -286,6 +289,23 @@ async def test_a_retry_in_a_chunk_ends_it_with_an_error_of_its_own(fake):
 
 
 @virtual
+async def test_a_task_in_a_chunk_has_no_state_and_no_retry_of_its_own_as_on_a_worker(fake):
+    def follow(task, n):
+        task.update_state(state="PROGRESS", meta=n)
+
+    def again(task, n):
+        task.retry(exc=KeyError(n))
+
+    async with CeleryClient(transport=fake) as client:
+        for function, exc_type in ((follow, "ValueError"), (again, "KeyError")):
+            fake.task(double, function, bind=True)
+            with pytest.raises(TaskFailedError) as caught:
+                await client.call_many([double(1), double(2)], chunk_size=2)
+            assert caught.value.exc_type == exc_type
+    assert len(fake.sent) == 2
+
+
+@virtual
 async def test_a_chunk_without_an_answer_times_out_with_what_the_others_answered(fake):
     fake.task(double, lambda n: n if n < 3 else asyncio.sleep(1000))
     async with CeleryClient(transport=fake) as client:
@@ -356,6 +376,135 @@ async def test_a_chunk_that_is_too_large_for_one_message_is_sent_in_halves(fake,
         monkeypatch.setattr(client._session.encoder, "one", one)
         assert await client.call_many([double(n) for n in range(10)], chunk_size=10) == [2 * n for n in range(10)]
     assert sorted(sizes(fake)) == [2, 2, 3, 3]
+
+
+# All of it, with inputs of every kind.
+
+
+KINDS = ("answers", "raises", "hangs", "retries", "cannot be sent", "is refused")
+
+
+@dataclass
+class Scenario:
+    """Inputs, what becomes of each, and a reader who may leave."""
+
+    inputs: list[tuple[str, int]]
+    chunk_size: int
+    options: dict
+    source_pauses: list[float]
+    reader_pauses: list[float]
+    leaves_after: int | None
+    plain: bool
+    seen: list[tuple] = field(default_factory=list)
+    raised: Exception | None = None
+    pulled: int = 0
+
+    def pull(self, index):
+        self.pulled += 1
+        assert self.pulled - len(self.seen) <= self.options["max_in_flight"]
+        return index
+
+    async def source(self):
+        for index in range(len(self.inputs)):
+            await asyncio.sleep(self.source_pauses[index % len(self.source_pauses)])
+            yield self.pull(index)
+
+    def call(self, index):
+        kind, _ = self.inputs[index]
+        if kind == "is refused":
+            raise TypeError("no call")
+        return double(object() if kind == "cannot be sent" else index)
+
+    async def answer(self, task, index):
+        kind, seconds = self.inputs[index]
+        await asyncio.sleep(seconds / 10)
+        if kind == "raises":
+            raise ValueError(index)
+        if kind == "hangs":
+            await asyncio.sleep(1e9)
+        if kind == "retries":
+            task.retry(countdown=0.1)
+        return -index
+
+    @virtual
+    async def run(self):
+        fake = FakeCelery()
+        fake.task(double, self.answer, bind=True)
+        async with CeleryClient(transport=fake) as client:
+            source = map(self.pull, range(len(self.inputs))) if self.plain else self.source()
+            try:
+                stream = client.stream(self.call, source, chunk_size=self.chunk_size, timeout=20.0, **self.options)
+                async with stream as answers:
+                    await self.read(answers)
+            except Exception as error:  # noqa: BLE001 - which one is looked at afterwards
+                self.raised = error
+            assert client.stats().pending == client.stats().in_flight == 0
+            await asyncio.sleep(30)  # What it owned has been revoked or deleted.
+            assert not fake._memory.results
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()} | {
+            task for task in asyncio.all_tasks() if not task.get_name().startswith("fibo_client")
+        }
+
+    async def read(self, answers):
+        async for index, answer in answers:
+            self.seen.append((index, answer))
+            await asyncio.sleep(self.reader_pauses[len(self.seen) % len(self.reader_pauses)])
+            if len(self.seen) == self.leaves_after:
+                break
+
+    def fits(self, index, answer):
+        """Whether this may come of an input: what is its own, or what another one did to its chunk."""
+        kind, _ = self.inputs[index]
+        own = {
+            "answers": int,
+            "raises": TaskFailedError,
+            "hangs": ResultTimeoutError,
+            "retries": TaskFailedError if self.chunk_size == 1 else ChunkRetriedError,
+            "cannot be sent": MessageError,
+            "is refused": TypeError,
+        }
+        if type(answer) is int:
+            return kind == "answers" and answer == -index
+        alone = self.chunk_size == 1 or kind in ("cannot be sent", "is refused")
+        of_chunk = () if alone else (TaskFailedError, ResultTimeoutError, ChunkRetriedError)
+        return isinstance(answer, (own[kind], *of_chunk)) and not isinstance(answer, int)
+
+
+PAUSES = st.lists(st.sampled_from([0.0, 0.0, 0.01, 0.5]), min_size=1, max_size=4)
+
+SCENARIOS = st.builds(
+    Scenario,
+    inputs=st.lists(st.tuples(st.sampled_from(["answers"]) | st.sampled_from(KINDS), st.integers(0, 3)), max_size=20),
+    chunk_size=st.integers(1, 5),
+    options=st.fixed_dictionaries(
+        {"max_in_flight": st.integers(1, 8), "ordered": st.booleans(), "return_exceptions": st.booleans()}
+    ),
+    source_pauses=PAUSES,
+    reader_pauses=PAUSES,
+    leaves_after=st.none() | st.integers(1, 10),
+    plain=st.booleans(),
+    seen=st.builds(list),
+    raised=st.none(),
+    pulled=st.just(0),
+)
+
+
+@given(SCENARIOS)
+def test_whatever_its_inputs_do_a_stream_answers_each_once_and_leaves_nothing(scenario):
+    scenario.run()
+    indexes = [index for index, _ in scenario.seen]
+    assert len(set(indexes)) == len(indexes)
+    for index, answer in scenario.seen:
+        assert scenario.fits(index, answer), (index, answer)
+    if scenario.options["ordered"]:
+        assert indexes == list(range(len(indexes)))
+    if scenario.raised is not None:
+        assert not scenario.options["return_exceptions"]
+        (note,) = [note for note in scenario.raised.__notes__ if note.startswith("input = ")]
+        assert scenario.fits(int(note.removeprefix("input = ")), scenario.raised)
+    elif scenario.leaves_after is None or len(indexes) < scenario.leaves_after:
+        assert len(indexes) == len(scenario.inputs)
 
 
 # As they end.

@@ -89,6 +89,18 @@ class FakeTask:
         raise Retry(cause, countdown)
 
 
+class _ChunkedTask(FakeTask):
+    """A task that runs in a chunk. It has no message of its own, so it has no state, and nothing runs it again."""
+
+    def update_state(self, *, state: str, meta: Any = None) -> None:
+        """Fail, as Celery's does without an id."""
+        raise ValueError(f"task_id must not be empty. Got None instead. {state} with {meta!r} is stored nowhere")
+
+    def retry(self, *, exc: Exception | None = None, **_: Any) -> NoReturn:
+        """Raise why, as Celery's does without a message. Without a reason, the chunk stays in the state ``RETRY``."""
+        raise exc or Retry(RuntimeError("Task can be retried"), math.inf)
+
+
 class Retry(Exception):  # noqa: N818 - Celery's name for it, which the stored traceback shows
     """The task is to be retried."""
 
@@ -310,9 +322,10 @@ class Worker:
             value = await self._call(delivery)
         except Retry as retry:
             self.store(sent, states.RETRY, encode_error(retry.cause, self.types), traceback_of(retry, sent.task))
-            delivery.sent = dataclasses.replace(sent, retries=sent.retries + 1)
-            delivery.due = loop.time() + retry.countdown
-            self._schedule(delivery)
+            if retry.countdown < math.inf:
+                delivery.sent = dataclasses.replace(sent, retries=sent.retries + 1)
+                delivery.due = loop.time() + retry.countdown
+                self._schedule(delivery)
         except _FaultError as fault:
             self.store(sent, states.FAILURE, encode_error(fault), fault.trace)
         except Exception as error:  # noqa: BLE001 - whatever a task raises is its answer, as in Celery
@@ -349,10 +362,11 @@ class Worker:
         if name not in self.scripts:
             raise _fault("celery.exceptions", "NotRegistered", name)
         script = self.scripts[name]
+        bound = [_ChunkedTask(self, own.request)] if script.bind else []
         values = []
         for args in it:
             await asyncio.sleep(script.delay)
-            value = script.function(*([own] if script.bind else []), *args)
+            value = script.function(*bound, *args)
             values.append(await value if inspect.isawaitable(value) else value)
         return values
 
