@@ -53,7 +53,7 @@ def check_rate(counts) -> None:
 @outage(
     "Redis takes no connections for five seconds, and a thousand callers wait",
     sees="the answer",
-    within="`timeout`; a pause after it takes connections again",
+    within="a pause after it takes connections again",
     submitted="yes, perhaps twice under one id",
     retry="not needed",
 )
@@ -82,7 +82,7 @@ async def test_a_thousand_who_wait_knock_ten_times_a_second_at_most_and_all_are_
 
 @outage(
     "Redis takes no connections, and many callers keep calling `send_task`",
-    sees="`PublishError`, or `PublishUnknownError` if it goes that very moment",
+    sees="`PublishError`; at that very moment, `PublishUnknownError`",
     within="at once",
     submitted="depends on the error",
     retry="depends on the error",
@@ -127,7 +127,7 @@ async def called_while_stopped(server, client, witness):
 @outage(
     "Redis stops for three seconds, with a thousand calls in flight",
     sees="the answer",
-    within="`timeout`; the three seconds, and the tasks' own time",
+    within="the three seconds, and the tasks' own time",
     submitted="yes",
     retry="not needed",
 )
@@ -160,7 +160,7 @@ async def test_of_a_thousand_calls_64_at_most_end_unknown_when_redis_stops_for_l
 
 
 @outage(
-    "Redis stops for three seconds and then cuts the connections, with a thousand calls in flight",
+    "Redis stops for three seconds and then cuts connections, with a thousand calls in flight",
     sees="the answer, `PublishError`, or `PublishUnknownError` for at most 64",
     within="`timeout`",
     submitted="depends on the error",

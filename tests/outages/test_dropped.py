@@ -141,7 +141,7 @@ TASK_TAKES = 0.1
 @outage(
     "Connections are dropped in silence while calls wait for answers",
     sees="the answer",
-    within="`timeout`; `io_timeout` and a few seconds",
+    within="`io_timeout` and a few seconds",
     submitted="yes",
     retry="not needed",
 )
@@ -165,7 +165,7 @@ async def test_calls_in_flight_are_answered_although_all_connections_were_droppe
 @outage(
     "Connections are dropped in silence, and a task is sent at once",
     sees="the answer, or `PublishUnknownError` by `send_task`",
-    within="`timeout`; once, `io_timeout`",
+    within="`timeout`; by `send_task`, `io_timeout`",
     submitted="depends on the error",
     retry="depends on the error",
 )

@@ -99,7 +99,7 @@ def nothing_is_left(direct: redis.Redis) -> None:
 
 
 @outage(
-    "A worker that holds a thousand tasks with a `countdown` is killed (SIGKILL), and so is the next",
+    "A worker that holds a thousand tasks with a `countdown` is killed, and so is the next",
     sees="the answer",
     within="the visibility timeout after each, and the `countdown`",
     submitted="yes",
@@ -124,11 +124,11 @@ async def test_tasks_that_wait_for_their_time_are_run_however_often_their_worker
 
 @pytest.mark.parametrize("pool", POOLS)
 @outage(
-    "A task kills its whole worker as soon as it starts, twice",
+    "A task kills its whole worker as it starts, twice",
     sees="`TaskFailedError`",
     within="the visibility timeout after each",
     submitted="yes",
-    retry="no; it would kill more of them",
+    retry="no",
     lost="nothing; it becomes a dead letter",
 )
 async def test_a_task_that_kills_two_workers_is_buried(witness, server, direct, pool):

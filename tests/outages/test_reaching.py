@@ -77,7 +77,7 @@ async def test_a_redis_that_is_gone_at_submit_is_tried_until_the_deadline(witnes
 
 @outage(
     "Redis goes away before a task is sent once (`send_task`)",
-    sees="`PublishError`, or `PublishUnknownError` if it goes that very moment",
+    sees="`PublishError`; at that very moment, `PublishUnknownError`",
     within="at once",
     submitted="depends on the error",
     retry="depends on the error",
@@ -120,7 +120,7 @@ async def test_a_redis_that_comes_back_empty_costs_the_task_and_not_the_client(w
 @outage(
     "Redis is restarted with its data while a result is awaited",
     sees="the answer",
-    within="`timeout`; half a second after the restart",
+    within="half a second after the restart",
     submitted="yes",
     retry="not needed",
     lost="nothing with `appendfsync always`; else what was not yet on disk",
@@ -159,7 +159,7 @@ async def test_a_redis_that_says_nothing_to_a_new_connection_is_given_up(witness
 @outage(
     "Redis stops answering before a number is submitted, and goes on later",
     sees="the answer",
-    within="`timeout`; `io_timeout` and a pause after it went on",
+    within="`io_timeout` and a pause after it went on",
     submitted="yes, perhaps twice under one id",
     retry="not needed",
 )
@@ -195,7 +195,7 @@ async def test_a_stall_leaves_the_outcome_of_sending_unknown(witness, proxy, wor
     sees="`ResultTimeoutError`",
     within="`timeout`",
     submitted="yes",
-    retry="safe for a number; else ask the same handle again",
+    retry="safe for a number; else ask the handle again",
 )
 async def test_a_stall_while_waiting_ends_by_the_deadline_and_says_that_nothing_could_be_read(witness, proxy, stock):
     async with CeleryClient(proxy.url(stock.url), io_timeout=0.2) as celery:

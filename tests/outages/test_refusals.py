@@ -26,7 +26,7 @@ def server():
 @outage(
     "Redis has become a replica (READONLY), and is master again later",
     sees="the answer",
-    within="`timeout`; a pause after it is master again",
+    within="a pause after it is master again",
     submitted="yes",
     retry="not needed",
 )
@@ -70,7 +70,7 @@ async def test_a_replica_is_said_to_who_sends_once(witness, server):
 @outage(
     "Redis is loading its data (LOADING)",
     sees="the answer, or `PublishError` on first use",
-    within="`timeout`; a pause after it has loaded",
+    within="a pause after it has loaded",
     submitted="depends on the error",
     retry="safe",
 )
@@ -196,7 +196,7 @@ async def test_a_user_that_may_not_read_is_told_so_when_time_is_up(witness, serv
 @outage(
     "Redis takes no more connections (`maxclients`)",
     sees="the answer, or `PublishError` on first use",
-    within="`timeout`; a pause after there is room",
+    within="a pause after there is room",
     submitted="depends on the error",
     retry="safe",
 )

@@ -43,7 +43,7 @@ def is_master(server: RedisServer) -> bool:
 @outage(
     "The master is killed, and Sentinel fails over",
     sees="the answer or `ResultTimeoutError`",
-    within="`timeout`; once Sentinel is done and the worker has come back",
+    within="once Sentinel is done and the worker is back, or `timeout`",
     submitted="yes, perhaps twice under one id",
     retry="safe",
     lost="what the replica had not yet got",

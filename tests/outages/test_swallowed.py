@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(150)  # Each starts a worker, and has bounds of
     within="some ten seconds with the default `FIBO_SOCKET_TIMEOUT`; at most 30 s",
     submitted="yes",
     retry="safe",
-    lost="a task that Redis handed to a connection that was gone",
+    lost="a task that Redis handed to a lost connection",
 )
 async def test_a_worker_whose_connections_were_swallowed_serves_again_and_says_so(witness, proxy, redis_server):
     url = redis_server.fresh_url()
@@ -90,7 +90,7 @@ async def test_remote_control_answers_again_after_the_subscriptions_were_swallow
     within="30 s after that",
     submitted="yes",
     retry="safe",
-    lost="a task that Redis handed to a connection that was gone",
+    lost="a task that Redis handed to a lost connection",
 )
 async def test_a_worker_that_is_cut_off_for_a_while_serves_again(witness, proxy, redis_server):
     url = redis_server.fresh_url()

@@ -75,7 +75,7 @@ async def kill_once_it_has_the_task(worker: WorkerProcess, direct: redis.Redis) 
 
 
 @outage(
-    "A process of a fibo-worker is killed (SIGKILL) while it computes",
+    "A process of a fibo-worker is killed while it computes",
     sees="the answer; the second time, `TaskFailedError`",
     within="some five seconds each time",
     submitted="yes",
@@ -93,7 +93,7 @@ async def test_a_killed_process_of_our_worker_costs_the_caller_some_seconds(witn
 
 
 @outage(
-    "A process of a plain Celery worker is killed (SIGKILL) while it computes",
+    "A process of a plain Celery worker is killed while it computes",
     sees="`TaskFailedError`",
     within="the few seconds until Celery notices",
     submitted="yes",
@@ -151,10 +151,10 @@ async def test_a_handle_can_be_asked_again_after_its_task_was_redelivered(witnes
 @outage(
     "The worker's connections to Redis are killed",
     sees="the answer or `ResultTimeoutError`",
-    within="`timeout`; Celery needs some seconds to come back",
+    within="some seconds, or `timeout`",
     submitted="yes",
     retry="safe",
-    lost="a task that Redis had popped and not yet handed over",
+    lost="a task that Redis had just popped",
 )
 async def test_a_worker_that_loses_its_connections_comes_back(witness):
     with RedisServer() as server, server.client() as direct, WorkerProcess(server.url, stop_timeout=0):
@@ -174,7 +174,7 @@ async def test_a_worker_that_loses_its_connections_comes_back(witness):
     within="the task's own time",
     submitted="yes",
     retry="not needed",
-    lost="nothing; the next worker does waiting tasks",
+    lost="nothing",
 )
 async def test_a_worker_that_is_stopped_answers_what_it_has_begun(witness, redis_server):
     url = redis_server.fresh_url()
