@@ -17,7 +17,7 @@ FIBO = Path(sys.executable).with_name("fibo")
 def path(tmp_path_factory):
     """A module of stubs, written in the folder from which the worker is started."""
     path = tmp_path_factory.mktemp("service") / "remote.py"
-    done = run(FIBO, "stubs", "proj.tasks", "--output", path, cwd=EXAMPLES, PYTHONDONTWRITEBYTECODE="1")
+    done = run(FIBO, "stubs", "proj.tasks", "--out", path, cwd=EXAMPLES, PYTHONDONTWRITEBYTECODE="1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", f"Wrote {path}: 3 tasks.\n")
     return path
 
@@ -45,5 +45,5 @@ def test_the_stubs_need_nothing_of_celery_nor_of_the_app(path):
 def test_drift_ends_a_job_of_continuous_integration_with_a_line_for_each_change(path, tmp_path):
     older = tmp_path / "remote.py"
     older.write_text(path.read_text().replace("x: int, y: int", "x: int"))
-    done = run(FIBO, "stubs", "proj.tasks", "--output", older, "--check", cwd=EXAMPLES, PYTHONDONTWRITEBYTECODE="1")
+    done = run(FIBO, "stubs", "proj.tasks", "--out", older, "--check", cwd=EXAMPLES, PYTHONDONTWRITEBYTECODE="1")
     assert (done.returncode, done.stdout) == (1, "proj.tasks.add: there is a new parameter: y: int\n")

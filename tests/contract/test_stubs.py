@@ -96,7 +96,7 @@ def test_a_file_is_written_whole_and_again_the_same(folder):
     done = stubs("a_shop", "-o", "remote.py")
     first = Path("remote.py").read_bytes()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "Wrote remote.py: 1 task.\n")
-    stubs("a_shop:app", "--output", "remote.py")
+    stubs("a_shop:app", "--out", "remote.py")
     assert Path("remote.py").read_bytes() == first == stubs("a_shop").stdout.encode()
     assert stubs("a_shop", "-o", "remote.py", "--check").returncode == 0
 
@@ -321,7 +321,7 @@ def test_an_app_that_cannot_be_loaded_is_told_of_with_status_2(folder, app, mess
     )
     assert message.replace("{folder}", str(folder)) in failed(app)
     Path("remote.py").touch()
-    assert message.replace("{folder}", str(folder)) in failed(app, "--output", "remote.py", "--check")
+    assert message.replace("{folder}", str(folder)) in failed(app, "--out", "remote.py", "--check")
 
 
 def test_debug_shows_where_an_import_fails(folder):
@@ -341,5 +341,5 @@ def test_a_file_that_cannot_be_written_or_read_is_told_of(folder):
     assert "binary.py is no text in UTF-8, and stays as it is" in failed("a_shop", "-o", "binary.py")
     assert "broken.py is no Python: '(' was never closed" in failed("a_shop", "-o", "broken.py", "--check")
     assert "there is no new.py to compare; write it first" in failed("a_shop", "-o", "new.py", "--check")
-    assert "--check compares a file with the app; say --output FILE" in failed("a_shop", "--check")
+    assert "--check compares a file with the app; say --out FILE" in failed("a_shop", "--check")
     assert stubs("a_shop", "-o", "broken.py").returncode == 0

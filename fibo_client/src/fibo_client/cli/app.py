@@ -435,7 +435,7 @@ def stubs(
         typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE, or a name that celery -A takes.", show_default=False),
     ],
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="The module to write. Default: the output.")
+        str | None, typer.Option("-o", "--out", metavar="FILE", help="The module to write. Default: the output.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; say in what the file differs from the app.")
@@ -447,8 +447,8 @@ def stubs(
     \b
     Examples:
       fibo stubs shop.tasks:app
-      fibo stubs shop.tasks:app --output remote.py
-      fibo stubs shop.tasks:app --output remote.py --check
+      fibo stubs shop.tasks:app --out remote.py
+      fibo stubs shop.tasks:app --out remote.py --check
 
     Run it where the app is installed, or in the folder from which its worker is started, with the variables that the
     app needs: it imports the app with all its tasks, as Celery does. No worker and no broker is asked. The module that

@@ -39,7 +39,7 @@ def stubs(app: str, output: str | None, *, check: bool, debug: bool) -> int:
         The exit status.
     """
     if check and output is None:
-        usage_error("--check compares a file with the app; say --output FILE")
+        usage_error("--check compares a file with the app; say --out FILE")
     written = "" if output is None else _read(output, check=check)
     name, found, notes = _loaded(app, debug=debug)
     try:
