@@ -95,6 +95,7 @@ def test_no_text_acts_or_is_longer_than_asked_for(text, longest):
 ERRORS = {
     "PublishError": lambda text: errors.PublishError(text, [text]),
     "PublishUnknownError": lambda text: errors.PublishUnknownError(text, [text]),
+    "NotReadyError": lambda text: errors.NotReadyError(1.0),
     "TooManyPendingError": lambda text: errors.TooManyPendingError(limit=1, pending=2, wanted=3),
     "ResultTimeoutError": lambda text: errors.ResultTimeoutError(
         task=text, task_ids=[text, text], state=text, waited=1.0, queue=text, total=2, reason=text, unread=text
