@@ -5,7 +5,7 @@ import asyncio
 from fibo_client import TaskFailedError
 from fibo_client.celery import CeleryClient, RemoteTask
 
-add = RemoteTask[[int, int], int]("proj.tasks.add")
+add = RemoteTask[[int, int], int]("proj.tasks.add", chunkable=True)
 divide = RemoteTask[[float, float], float]("proj.tasks.divide")
 
 
@@ -23,6 +23,14 @@ async def main():
         handles = await celery.send_many([add(1, 2), add(3, 4)])
         print(await celery.gather(handles, timeout=10))
 
+        # Or take each as it ends.
+        handles = await celery.send_many(add(n, n) for n in range(100))
+        async for handle in celery.as_completed(handles, timeout=10):
+            assert await handle in range(0, 200, 2)
+
+        # Small ones share messages: here, 500 calls each.
+        print(len(await celery.call_many([add(n, n) for n in range(5_000)], chunk_size=500, timeout=10)))
+
 
 asyncio.run(main())
 
@@ -31,3 +39,4 @@ asyncio.run(main())
 # 3.0
 # ZeroDivisionError
 # [3, 7]
+# 5000

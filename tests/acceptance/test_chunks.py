@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
 import pytest
 import redis
+from support.waiting import eventually
 
 from fibo_client import ChunkRetriedError, ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
 from fibo_client.celery import CeleryClient, RemoteTask, remote_task
@@ -116,6 +118,23 @@ async def test_a_task_that_rejects_fails_all_of_its_chunk(celery):
 async def test_the_limits_of_the_task_itself_do_not_go_for_a_chunk(celery):
     # Alone, a call may take 1 s, and the second would wait for an hour.
     assert await outcomes(celery, "stock.limited", [(1.2,), (0.0,), (0.0,)]) == [1.2, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_chunk_is_acknowledged_before_it_runs_also_of_a_task_that_is_declared_with_acks_late(
+    celery, stock, chunked
+):
+    late = chunkable("stock.late")
+
+    async def names():
+        return [each["name"] for each in (await celery.inspect([stock.node]).active())[stock.node]]
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(celery.call_many([late(1.0), late(0.0)], chunk_size=2) if chunked else celery.call(late(1.0)))
+        await eventually(names)
+        with redis.Redis.from_url(stock.url) as server:
+            assert server.hlen("unacked") == (0 if chunked else 1)
+        assert await names() == ["celery.starmap" if chunked else "stock.late"]
 
 
 @pytest.mark.parametrize("limit", ["time_limit", "soft_time_limit"])

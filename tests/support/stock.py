@@ -114,6 +114,12 @@ def limited(seconds):
     return seconds
 
 
+@task(name="stock.late", acks_late=True)
+def late(seconds):
+    time.sleep(seconds)  # Stands for work.
+    return seconds
+
+
 @task(name="stock.ignored")
 def ignored():
     raise Ignore

@@ -13,7 +13,14 @@ from support.stock import TYPES
 from support.waiting import eventually, until
 from versions.conftest import PATIENCE, heard
 
-from fibo_client import FIBO_TASK, FIBONACCI_CHUNK, ResultTimeoutError, TaskFailedError, TaskRevokedError
+from fibo_client import (
+    FIBO_TASK,
+    FIBONACCI_CHUNK,
+    ChunkRetriedError,
+    ResultTimeoutError,
+    TaskFailedError,
+    TaskRevokedError,
+)
 from fibo_client.celery import Cause, CeleryClient, RemoteTask
 
 # The first test of a version may have to make the environment first.
@@ -301,6 +308,33 @@ async def test_the_smallest_priority_is_served_first(celery, worker, hold):
     began = await celery.gather(handles)
     assert began == sorted(began, reverse=True)
     assert await celery.gather(taken) == [3] * 4
+
+
+async def test_calls_of_a_task_travel_in_chunks(celery):
+    negated = RemoteTask[[int], int]("stock.negated", chunkable=True)
+    async with celery.stream(negated, range(1000), chunk_size=100, ordered=True) as answers:
+        assert [answer async for _, answer in answers] == [-n for n in range(1000)]
+
+
+async def test_in_a_chunk_a_task_that_is_declared_to_have_no_result_gives_its_answer(celery):
+    forgetful = RemoteTask[[int], int]("stock.forgetful", chunkable=True)
+    assert await celery.call_many([forgetful(1), forgetful(2)], chunk_size=2) == [1, 2]
+
+
+async def test_a_chunk_of_a_task_that_retries_ends_soon(celery):
+    retried = RemoteTask[[str], None]("stock.retry_in", chunkable=True)
+    with pytest.raises(ChunkRetriedError):
+        await celery.call_many([retried("celery"), retried("celery")], chunk_size=2, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("task", ["stock.ignored", "stock.reject"])
+async def test_a_chunk_of_a_task_that_ignores_or_rejects_gives_no_answer_but_for_rejects_from_5_7_on(
+    celery, worker, task
+):
+    called = RemoteTask[[], None](task, chunkable=True)
+    told = task == "stock.reject" and worker.version >= (5, 7)
+    with pytest.raises(TaskFailedError if told else ResultTimeoutError):
+        await celery.call_many([called(), called()], chunk_size=2, timeout=PATIENCE if told else 1.0)
 
 
 async def test_numbers_travel_in_chunks(fibo):
