@@ -244,7 +244,7 @@ def test_without_routes_there_is_nothing_to_ask():
         ({re.compile(b"mail"): "mail"}, "neither a task's name nor a compiled pattern"),
         ({"mail.*": None}, r"the route of 'mail\.\*' must be a queue's name or a dict of options, not NoneType"),
         ({"mail.*": ""}, "queue must have 1 to 1024 characters"),
-        ({"mail.*": {"queue": object()}}, "queue must be text, not object"),
+        ({"mail.*": {"queue": 5}}, "queue must be text, not int"),
         ({"mail.*": {"priority": "high"}}, "priority='high' must be an integer"),
         ({"mail.*": {"compression": "zip"}}, "zip"),
         ({"mail.*": {"queue": "mail", "routing_key": "mail.out"}}, "has 'routing_key'; name the queue alone"),
