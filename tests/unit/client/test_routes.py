@@ -254,7 +254,6 @@ def test_without_routes_there_is_nothing_to_ask():
             "has 'expires'; options of a route are queue, priority, compression",
         ),
     ],
-    ids=str,
 )
 def test_what_no_route_can_be_is_refused_when_the_settings_are_made(routes, why):
     with pytest.raises(ConfigError, match=f"task_routes.*{why}"):
