@@ -174,7 +174,6 @@ def test_a_number_that_makes_no_sense_is_a_400(service, path, why):
             "body.n: List should have at most 1000 items after validation, not 1001",
         ),
     ],
-    ids=repr,
 )
 def test_numbers_that_make_no_sense_are_a_400(service, body, why):
     answer = service.post("/fibonacci", content=body, headers={"Content-Type": "application/json"})

@@ -117,7 +117,6 @@ def test_the_route_of_any_name_in_any_table_is_celerys(pairs, task):
         {"mail.send": None},
         {"mail.send": 5},
     ],
-    ids=str,
 )
 def test_what_celery_stumbles_over_when_it_sends_is_refused_when_the_settings_are_made(routes):
     with celery.Celery("contract", broker="memory://", backend="cache+memory://", set_as_current=False) as app:

@@ -129,7 +129,6 @@ def test_the_error_does_not_show_the_arguments():
         (paint(name="dog"), ["dog"]),
         (paint(steps=1, name="dog"), ["dog", 1]),
     ],
-    ids=str,
 )
 @virtual
 async def test_in_a_chunk_defaults_fill_gaps_and_nothing_else(call, travels):
@@ -189,7 +188,6 @@ class Callable:
         (len, "must be a function"),
         (5, "must be a function"),
     ],
-    ids=str,
 )
 def test_what_is_no_stub_is_refused_where_it_is_declared(stub, why):
     with pytest.raises(TypeError, match=rf"the stub of shop\.wrong .*{why}"):
@@ -213,7 +211,6 @@ def test_a_decorator_without_the_name_says_how_it_is_written(wrong):
         ({"name": "a", "decode": "int"}, TypeError, "decode must be a function, not str"),
         ({"name": "a", "parameters": resize}, TypeError, "parameters must be an inspect.Signature, not RemoteTask"),
     ],
-    ids=str,
 )
 def test_what_no_task_can_have_is_refused_when_it_is_made(given, error, why):
     with pytest.raises(error, match=why):
@@ -246,7 +243,7 @@ def test_a_repr_shows_the_parameters_where_these_are_known():
     assert len(repr(wide)) < 250
 
 
-@pytest.mark.parametrize("task", DECLARED, ids=repr)
+@pytest.mark.parametrize("task", DECLARED)
 def test_a_declared_task_is_copied_and_pickled_as_functions_are(task):
     for again in (copy.copy(task), copy.deepcopy(task), pickle.loads(pickle.dumps(task))):
         assert again is task
@@ -258,7 +255,7 @@ def test_a_task_that_no_stub_declares_is_pickled_with_all_that_it_has():
         assert again(1) == plain(1)
 
 
-@pytest.mark.parametrize("signature", [resize("dog", steps=3), plain(1), Signature("shop.any", (1,))], ids=repr)
+@pytest.mark.parametrize("signature", [resize("dog", steps=3), plain(1), Signature("shop.any", (1,))])
 def test_a_signature_is_copied_and_pickled_with_all_that_it_has(signature):
     signature = signature.with_options(priority=1)
     for again in (copy.copy(signature), copy.deepcopy(signature), pickle.loads(pickle.dumps(signature))):

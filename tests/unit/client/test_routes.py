@@ -54,7 +54,6 @@ def places(fake):
         (Signature("mail.send"), {}, ("mail", 0)),
         (Signature("other"), {}, ("client", 0)),
     ],
-    ids=str,
 )
 @virtual
 async def test_the_call_wins_then_its_task_then_the_route_then_the_clients_queue(fake, signature, options, place):

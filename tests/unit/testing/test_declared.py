@@ -46,7 +46,7 @@ def fake():
 # What was sent.
 
 
-@pytest.mark.parametrize("sent", [resize("dog", 3), resize("dog", steps=3), resize(steps=3, name="dog")], ids=str)
+@pytest.mark.parametrize("sent", [resize("dog", 3), resize("dog", steps=3), resize(steps=3, name="dog")])
 @virtual
 async def test_arguments_are_compared_by_the_parameters_that_they_are_for(fake, sent):
     async with CeleryClient(transport=fake) as client:
@@ -243,7 +243,6 @@ def test_a_function_that_does_not_tell_its_parameters_is_taken():
         ("Unknown", ["x", 5], []),
         (Signature, ["x", 5], []),
     ],
-    ids=str,
 )
 def test_a_fixed_answer_is_compared_with_what_the_task_is_declared_to_return(fake, annotation, good, bad):
     def stub() -> None: ...
@@ -411,7 +410,7 @@ def test_a_task_that_is_not_there_is_told():
     )
 
 
-@pytest.mark.parametrize("tasks", [[], types.ModuleType("empty"), [resize, "shop.add"]], ids=str)
+@pytest.mark.parametrize("tasks", [[], types.ModuleType("empty"), [resize, "shop.add"]])
 def test_what_are_no_declared_tasks_is_refused(tasks):
     with pytest.raises(TypeError, match="RemoteTask"):
         check_declared(tasks, WORKER)
