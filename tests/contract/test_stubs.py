@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def is_example(name):
-    return name.split(".")[0] in ("proj", "shop")
+    return name.split(".")[0] in ("loops", "proj", "shop")
 
 
 def stubs(*arguments, **env):
@@ -71,17 +71,19 @@ TASK = f"{APP}\n@app.task\ndef total(prices: list[int], rebate: int = 5) -> int:
 
 
 def test_the_examples_have_stubs_by_which_their_tasks_can_be_called():
-    assert written("shop.tasks:app") == {
-        "shop.tasks.catalogue": [
-            "@remote_task('shop.tasks.catalogue', queue='shop')",
-            "def catalogue(pages: Any) -> Any:",
+    assert written("loops.tasks:app") == {
+        "loops.tasks.sum_of_roots": [
+            "@remote_task('loops.tasks.sum_of_roots', queue='loops')",
+            "def sum_of_roots(numbers: Any) -> Any:",
         ],
-        "shop.tasks.total": ["@remote_task('shop.tasks.total', queue='shop')", "def total(prices: Any) -> Any:"],
     }
 
 
-def test_the_stubs_that_a_page_shows_are_those_that_are_written_now():
-    assert stubs("proj.tasks").stdout == (EXAMPLES / "remote.py").read_text()
+@pytest.mark.parametrize(("app", "file"), [("proj.tasks", "remote.py"), ("shop.orders:app", "shop/remote.py")])
+def test_the_stubs_that_a_page_shows_are_those_that_are_written_now(app, file):
+    done = stubs(app)
+    assert done.stderr == ""
+    assert done.stdout == (EXAMPLES / file).read_text()
 
 
 def test_the_workers_own_tasks_have_stubs():

@@ -45,7 +45,7 @@ COPIES = {
     DOCS / "tutorial.md": EXAMPLES / "tutorial",
 }
 
-IN_THE_REPOSITORY = {ROOT / "README.md", HOW_TO / "serve.md"}
+IN_THE_REPOSITORY = {ROOT / "README.md", HOW_TO / "serve.md", HOW_TO / "serve-your-celery-app.md"}
 
 GOES_ON = re.compile(r"(celery .*\bworker|fibo-worker (start|dev)|uvicorn)\b")
 """What goes on until Ctrl-C."""

@@ -201,7 +201,12 @@ def test_workers_of_one_machine_serve_their_metrics_on_ports_of_their_own():
 
 
 def test_what_readers_copy_can_be_downloaded_from_the_page_that_shows_it():
-    for page, folder in (("deploy", DEPLOY), ("serve", EXAMPLES / "service" / "static")):
+    shop = EXAMPLES / "shop" / "static"
+    for page, folder in (
+        ("deploy", DEPLOY),
+        ("serve", EXAMPLES / "service" / "static"),
+        ("serve-your-celery-app", shop),
+    ):
         text = (DOCS / "how-to" / f"{page}.md").read_text()
         links = re.findall(r"\{download\}`(\S+) <\.\./examples/(\S+)>`", text)
         assert {EXAMPLES / path for _, path in links} == set(folder.iterdir())

@@ -19,22 +19,25 @@ from support.servers import EXAMPLES, TESTS
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from support.programs import Program
 
 
 @contextlib.contextmanager
-def launched(broker_url: str, app: str, *arguments: str, **settings: object) -> Iterator[tuple[str, Program]]:
+def launched(
+    broker_url: str, app: str, *arguments: str, env: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[tuple[str, Program]]:
     """Run a service for a block, and give its address. At the end it is killed.
 
     Args:
         broker_url: The Redis that it uses.
         app: What uvicorn runs.
         *arguments: More arguments for uvicorn.
+        env: Variables to add to its environment.
         **settings: The service's settings, by their names in its `Settings`.
     """
-    env = {f"FIBO_SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
+    env = {**(env or {})} | {f"FIBO_SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
     path = os.pathsep.join([str(EXAMPLES), str(TESTS.parent)])
     command = (sys.executable, "-W", "error", "-m", "uvicorn", app, "--port", "0", *arguments)
     with started(*command, env={"CELERY_BROKER_URL": broker_url, "PYTHONPATH": path, **env}) as program:

@@ -1,1 +1,1 @@
-"""An app of your own, protected: ``celery -A shop.tasks worker``."""
+"""A Celery app of your own, protected, and the service in front of it."""
