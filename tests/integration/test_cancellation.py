@@ -28,6 +28,7 @@ FINISHED_IN_A_ROW = 2
 """How often a call must have been over before it could be interrupted: one run may be quicker than most."""
 
 NUMBER, ANSWER = 8, 21
+ROOT = RemoteTask[[float], float](SQRT_TASK.name, chunkable=True)
 
 
 @dataclasses.dataclass
@@ -154,6 +155,21 @@ async def call_many(stage):
     assert await stage.celery.call_many([SQRT_TASK(4.0), SQRT_TASK(9.0)]) == [2.0, 3.0]
 
 
+async def call_in_chunks(stage):
+    assert await stage.celery.call_many([ROOT(4.0), ROOT(9.0), ROOT(16.0)], chunk_size=2) == [2.0, 3.0, 4.0]
+
+
+async def stream_of_calls(stage):
+    async with stage.celery.stream(ROOT, [4.0, 9.0, 16.0], chunk_size=2, ordered=True) as answers:
+        assert [answer async for _, answer in answers] == [2.0, 3.0, 4.0]
+
+
+async def as_completed(stage):
+    handles = [stage.handle(), await stage.client.submit(NUMBER)]
+    async with aclosing(stage.celery.as_completed(handles)) as completed:
+        assert [await result.get(0) async for result in completed] == [ANSWER, ANSWER]
+
+
 async def get(stage):
     assert await stage.handle().get() == ANSWER
 
@@ -228,6 +244,9 @@ CALLS = [
     send_many,
     call,
     call_many,
+    call_in_chunks,
+    stream_of_calls,
+    as_completed,
     get,
     get_at_once,
     get_what_was_just_sent,
@@ -367,6 +386,20 @@ async def own_call_many(client):
     await client.celery.call_many([SQRT_TASK(1.0), SQRT_TASK(4.0)])
 
 
+async def own_calls_in_chunks(client):
+    await client.celery.call_many([ROOT(1.0), ROOT(4.0), ROOT(9.0)], chunk_size=2)
+
+
+async def own_stream_of_calls(client):
+    async with client.celery.stream(ROOT, [1.0, 4.0]) as answers:
+        await anext(answers)
+
+
+async def own_stream_in_chunks(client):
+    async with client.celery.stream(ROOT, [1.0, 4.0, 9.0], chunk_size=2) as answers:
+        await anext(answers)
+
+
 async def handed_out_submit(client):
     await (await client.submit(4)).get()
 
@@ -375,7 +408,18 @@ async def handed_out_send_many(client):
     await client.celery.gather(await client.celery.send_many([RemoteTask("nobody.knows")()] * 2))
 
 
-OWNED = [own_fibonacci, own_fibonacci_many, own_stream, own_sqrt, own_fibo_task, own_call, own_call_many]
+OWNED = [
+    own_fibonacci,
+    own_fibonacci_many,
+    own_stream,
+    own_sqrt,
+    own_fibo_task,
+    own_call,
+    own_call_many,
+    own_calls_in_chunks,
+    own_stream_of_calls,
+    own_stream_in_chunks,
+]
 HANDED_OUT = [handed_out_submit, handed_out_send_many]
 
 UNTIL_IT_WAITS = 15

@@ -16,7 +16,9 @@ PATIENCE = 60
 HEAD = """
 import asyncio, gc, multiprocessing, os, signal, sys, threading
 from fibo_client import ClientStateError, FiboClient
+from fibo_client.celery import RemoteTask
 URL = sys.argv[1]
+X = RemoteTask("x", chunkable=True)
 
 async def begun(client, *calls):
     tasks = [asyncio.create_task(call) for call in calls]
@@ -46,7 +48,8 @@ CALLS_IN_FLIGHT = """
 async def main():
     async with FiboClient(URL) as client:
         numbers = (client.fibonacci(n) for n in range(5))
-        calls = await begun(client, *numbers, client.celery.result("x").get(), client.celery.call("x"))
+        chunk = client.celery.call_many([X(n) for n in range(3)], chunk_size=2)
+        calls = await begun(client, *numbers, client.celery.result("x").get(), client.celery.call("x"), chunk)
         # Said by the loop: a signal that comes while `main` itself runs would end `main` by an error of its own.
         asyncio.get_running_loop().call_soon(lambda: print("ready", flush=True))
         await asyncio.gather(*calls)
@@ -58,6 +61,7 @@ def in_child(client):
         lambda: client.fibonacci(3), lambda: client.sqrt(4.0), lambda: client.submit(3), client.celery.ping,
         lambda: client.celery.call("x", task_id="1"), lambda: client.celery.result("a").get(),
         lambda: client.celery.result("a").forget(), lambda: client.celery.revoke("a"),
+        lambda: client.celery.call_many([X(1), X(2)], chunk_size=2),
     )
     for use in uses:
         try:

@@ -641,11 +641,11 @@ async def test_the_text_of_an_answer_is_free_at_once_and_not_when_the_garbage_co
     async with memory_client() as (client, _):
         gc.collect()
         gc.disable()
-        others = [each for each in gc.get_objects() if isinstance(each, TaskMeta)]
+        others = [each for each in gc.get_objects() if type(each) is TaskMeta]
         try:
             await client.fibonacci(BIG)
             await settle()
-            metas = [each for each in gc.get_objects() if isinstance(each, TaskMeta)]
+            metas = [each for each in gc.get_objects() if type(each) is TaskMeta]
             assert not [each for each in metas if not any(each is other for other in others)]
         finally:
             gc.enable()

@@ -242,6 +242,55 @@ async def test_a_stream_of_a_task_that_is_not_chunkable_is_refused_at_once(fake)
                 client.stream(task, [1], chunk_size=2)
 
 
+@pytest.mark.parametrize(
+    "options", [{"priority": 99}, {"queue": ""}, {"nonsense": 1}, {"ignore_result": True}], ids=str
+)
+@virtual
+async def test_an_option_that_cannot_be_sent_is_refused_before_an_input_is_pulled(fake, options):
+    async with CeleryClient(transport=fake) as client:
+        for chunk_size in (1, 2):
+            with pytest.raises(MessageError):
+                client.stream(double, iter([1]), chunk_size=chunk_size, **options)
+            with pytest.raises(MessageError):
+                await client.call_many([double(1)], chunk_size=chunk_size, **options)
+    assert fake.sent == []
+
+
+@virtual
+async def test_what_was_left_is_not_revoked_where_that_was_said(fake):
+    fake.task(double, delay=1000.0, returns=1)
+    async with CeleryClient(transport=fake, revoke_on_cancel=False) as client:
+        for chunk_size in (1, 2):
+            async with client.stream(double, range(4), chunk_size=chunk_size):
+                await asyncio.sleep(0.1)
+        await settled(client)
+        assert client.stats().pending == 0
+    assert len(fake.sent) == 6
+    assert fake.revoked == []
+
+
+@virtual
+async def test_a_stream_of_more_calls_than_may_be_pending_ends_with_that_error(fake):
+    fake.task(double, delay=1000.0, returns=1)
+    async with CeleryClient(transport=fake, max_pending=3) as client:
+        async with client.stream(double, range(10)) as answers:
+            with pytest.raises(TooManyPendingError):
+                await anext(answers)
+        async with client.stream(double, range(6), chunk_size=2, timeout=5) as answers:
+            with pytest.raises(ResultTimeoutError):
+                await anext(answers)
+
+
+@virtual
+async def test_a_timeout_of_a_chunk_is_diagnosed_by_the_task_that_was_called(fake):
+    async with CeleryClient(transport=fake) as client:
+        calls = [RemoteTask("shop.nowhere", chunkable=True)(n) for n in range(2)]
+        with pytest.raises(ResultTimeoutError) as caught:
+            await client.call_many(calls, chunk_size=2, queue="unserved", timeout=1, countdown=100)
+        diagnosis = await client.diagnose(caught.value)
+    assert diagnosis.task == "shop.nowhere"
+
+
 @pytest.mark.parametrize(("size", "error"), [(0, ValueError), (True, TypeError), ("2", TypeError), (2.0, TypeError)])
 @virtual
 async def test_a_chunk_size_is_an_integer_of_1_or_more(fake, size, error):

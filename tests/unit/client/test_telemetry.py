@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ECHO: RemoteTask[..., Any] = RemoteTask("proj.echo")
+ECHO: RemoteTask[..., Any] = RemoteTask("proj.echo", chunkable=True)
 
 
 CALLER: ContextVar[str | None] = ContextVar("CALLER", default=None)
@@ -156,6 +156,25 @@ async def test_every_way_to_send_is_told_once(notes, call, batch, messages):
         assert span.arguments[2] is batch
         assert len(span.injected) == messages
         assert span.ends == [(messages, 0, None)]
+
+
+@pytest.mark.parametrize(("chunk_size", "messages"), [(1, 4), (2, 2)])
+@virtual
+async def test_the_messages_of_a_stream_are_told_in_the_context_of_its_reader(notes, chunk_size, messages):
+    async def read(client):
+        async with client.celery.stream(ECHO, range(4), chunk_size=chunk_size) as answers:
+            async for _ in answers:
+                break
+
+    async with memory_client(telemetry=notes) as (client, worker):
+        worker.delay = None
+        reading = asyncio.create_task(called("reader", read(client)))
+        await asyncio.sleep(1)
+        assert [span.arguments[-1] for span in notes.spans] == ["reader"] * messages
+        task = "proj.echo" if chunk_size == 1 else "celery.starmap"
+        assert [task for span in notes.spans for task, _ in span.injected] == [task] * messages
+        assert [span.ends for span in notes.spans] == [[(1, 0, None)]] * messages
+        reading.cancel()
 
 
 @virtual

@@ -11,21 +11,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from fibo_client.celery.budget import Budget
-from fibo_client.celery.chunk import chunk_of, positional
+from fibo_client.celery.chunk import STARMAP, chunk_of, positional
 from fibo_client.celery.gather import conclude
 from fibo_client.celery.outcome import decoded
 from fibo_client.celery.owned_result import start_owned
 from fibo_client.celery.protocol import states
-from fibo_client.celery.signature import check_signature
+from fibo_client.celery.signature import Signature, check_signature
 from fibo_client.celery.stream import Stream
 from fibo_client.errors import ChunkRetriedError, MessageError, ResultTimeoutError
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fibo_client.celery.owned_result import OwnedResult
     from fibo_client.celery.session import Session
-    from fibo_client.celery.signature import SendOptions, Signature
+    from fibo_client.celery.signature import SendOptions
 
 T = TypeVar("T")
 
@@ -94,6 +95,9 @@ class Calls(Generic[T]):
         retry: Whether to send messages again, until the deadline, if sending fails.
         terminate_on_cancel: Whether to end a message's task even while it runs, once nobody waits for it any more.
         deadline: When to give up all of them, by the loop's clock. Infinity is never.
+
+    Raises:
+        MessageError: An option cannot be sent.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Calls(Generic[T]):
         terminate_on_cancel: bool,
         deadline: float = math.inf,
     ) -> None:
+        session.encoder.one(Signature(STARMAP), options, NOOP_SPAN)  # To say so before an input is pulled.
         self._session = session
         self._call = call
         self._options = options
@@ -362,11 +367,17 @@ async def call_in_chunks(
             elif isinstance(answer, Exception) and not return_exceptions:
                 raise answer
     if late and not return_exceptions:
-        first = late[min(late)]
-        raise first.replace(
-            task_ids=list(dict.fromkeys(task_id for index in sorted(late) for task_id in late[index].task_ids)),
-            total=count,
-            finished={index: answer for index, answer in enumerate(answers) if index not in late},
-            waited=loop.time() - began,
+        finished: dict[int, Any] = {}
+        missing: dict[str, None] = {}
+        for index, answer in enumerate(answers):
+            if index in late:
+                missing.update(dict.fromkeys(late[index].task_ids))
+            else:
+                finished[index] = answer
+            if budget.is_spent():
+                await budget.pause()
+        timed_out = late[min(late)].replace(
+            task_ids=list(missing), total=count, finished=finished, waited=loop.time() - began
         )
+        raise timed_out
     return answers

@@ -823,8 +823,8 @@ class CeleryClient:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
             TypeError: The task, the source, `max_in_flight` or `chunk_size` is of a wrong type, or the task cannot be
                 called with one argument.
-            ValueError: `max_in_flight` or `chunk_size` is less than 1. MessageError, if the task cannot be called in
-                chunks.
+            ValueError: `max_in_flight` or `chunk_size` is less than 1. MessageError, if an option cannot be sent, or
+                the task cannot be called in chunks.
         """
         self.check_results()
         _check_no_id("stream", options)

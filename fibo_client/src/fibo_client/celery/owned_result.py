@@ -221,11 +221,12 @@ def prepare_owned(
     Raises:
         MessageError: The result of one is to be ignored.
     """
-    says = "expires" in options
+    says, ignored = "expires" in options, options.get("ignore_result")
     for signature in signatures:
-        if options.get("ignore_result", signature.options.get("ignore_result")):
-            raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
+        ignored = options.get("ignore_result", ignored or signature.options.get("ignore_result"))
         says = says or "expires" in signature.options
+    if ignored:
+        raise MessageError("call waits for the result, so it cannot be ignored; use send or send_many")
     options["ignore_result"] = False
     expires = expiry_of(seconds)
     return {} if expires is None else {"expires": expires}, says
