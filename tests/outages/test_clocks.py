@@ -71,7 +71,7 @@ def call(url: str, shift: int, **options: object) -> tuple[str, str, float]:
     sees="`ResultTimeoutError`",
     within="at once",
     submitted="yes; the worker drops it as expired",
-    retry="with a right clock, or a longer `timeout`",
+    retry="with a correct clock, or a longer `timeout`",
 )
 def test_a_clock_that_is_behind_is_named(witness, stock):
     name, text, took = call(stock.url, -10, timeout=5)
@@ -99,7 +99,7 @@ def test_a_clock_that_is_ahead_does_no_harm(witness, stock):
     sees="`ResultTimeoutError`",
     within="`timeout`",
     submitted="yes; it would begin 10 s late",
-    retry="with a right clock, or a longer `timeout`",
+    retry="with a correct clock, or a longer `timeout`",
 )
 def test_a_countdown_is_counted_from_the_callers_clock(witness, stock):
     name, _, took = call(stock.url, 10, countdown=0.5, timeout=2)

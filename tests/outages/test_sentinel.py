@@ -65,7 +65,7 @@ async def test_a_client_and_a_worker_go_on_with_the_new_master(witness, guarded)
     within="`timeout`",
     submitted="yes, perhaps twice under one id",
     retry="safe",
-    lost="what the old master took until it was demoted, some ten seconds",
+    lost="what the old master took in the ten seconds until it was demoted",
 )
 async def test_a_client_leaves_a_master_that_has_become_a_replica(witness, guarded):
     async with FiboClient(guarded.url, redis=RedisOptions(master_name=MASTER)) as client:

@@ -106,7 +106,7 @@ def contract(promises: Iterable[Promise], times: Mapping[Promise, list[float]], 
     return (
         "### The answer comes, and nothing is lost\n\n"
         + _table([("Fault", "Within", "Submitted", last), *costing_time])
-        + "\n### All else\n\n"
+        + "\n### All others\n\n"
         + _table([head, *others])
     )
 
