@@ -84,6 +84,17 @@ async def test_views_of_django_call_tasks_whatever_loop_they_run_on(client_url, 
     until(lambda: connections() == 0)
 
 
+async def test_who_leaves_an_async_view_of_django_has_its_task_revoked(redis_url):
+    channel = f"/{redis_url.rpartition('/')[2]}.celery.pidbox"
+    with site(redis_url, *ASGI) as address, redis.Redis.from_url(redis_url) as broker, broker.pubsub() as control:
+        control.subscribe(channel)
+        async with httpx.AsyncClient(base_url=address, timeout=40) as caller:
+            leaving = asyncio.create_task(caller.get("/async/4"))
+            await eventually(lambda: broker.llen("celery") == 1)
+            leaving.cancel()
+            await eventually(lambda: (control.get_message() or {"type": ""})["type"] == "message")
+
+
 # A Celery task that calls tasks.
 
 

@@ -1,4 +1,4 @@
-"""For web services, by plain ASGI: for Starlette, FastAPI, Litestar, Quart and Django. It imports none of them."""
+"""For web services, by plain ASGI. It imports no framework."""
 
 from fibo_client.asgi.middleware import FiboMiddleware
 from fibo_client.asgi.problem import Problem

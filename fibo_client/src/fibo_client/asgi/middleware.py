@@ -47,7 +47,8 @@ class FiboMiddleware:
     gets 503.
 
     An error of the client's that the handler does not catch becomes the response of its `Problem`, if none has begun. A
-    bug, which would be 500, is left to the framework.
+    bug, which would be 500, is left to the framework. Starlette and FastAPI let errors come as far as this. Others,
+    such as Django, make a response of each before: give them an error handler that uses `Problem.from_error`.
 
     Args:
         app: The application.
