@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, assert_type
 
+from starlette.applications import Starlette
+
 from fibo_client import (
     FIBO_TASK,
     FIBONACCI,
@@ -17,10 +19,12 @@ from fibo_client import (
     FiboClient,
     FiboConfig,
     FiboError,
+    LoopLocal,
     RedisOptions,
     ResultTimeoutError,
     TaskFailedError,
 )
+from fibo_client.asgi import FiboMiddleware, Problem, Readiness
 from fibo_client.celery import (
     CeleryClient,
     CeleryConfig,
@@ -61,6 +65,20 @@ async def routes() -> None:
     FiboClient(task_routes=(from_a_module,))
     assert_type(resize("dog", steps=3), Signature[str])
     assert_type(resize(name="dog"), Signature[str])
+
+
+async def many_loops() -> None:
+    assert_type(LoopLocal(CeleryClient), LoopLocal[CeleryClient])
+    assert_type(await LoopLocal(CeleryClient).get(), CeleryClient)
+    assert_type(await LoopLocal(lambda: FiboClient(queue="fibo")).get(), FiboClient)
+
+
+async def services(client: FiboClient, error: FiboError) -> None:
+    app = Starlette()
+    app.add_middleware(FiboMiddleware)
+    app.add_middleware(FiboMiddleware, cancel_on_disconnect=False)
+    assert_type(await Readiness(client.celery, max_age=1).check(), list[WorkerInfo])
+    assert_type(Problem.from_error(error).status, int)
 
 
 async def the_clients() -> None:
