@@ -190,13 +190,17 @@ async def leaving(client: FiboClient, count: int, chunk_size: int | None = None)
             pulled += 1
             yield pulled
 
+    async def are_sent() -> bool:
+        await asyncio.sleep(0.5)  # To count what is in flight takes long.
+        return pulled == count and not client.stats().unsent
+
     options: dict[str, Any] = {"max_in_flight": count, "timeout": TIMEOUT}
     if chunk_size is None:
         stream: Stream[int, Any] = client.stream(source(), **options)
     else:
         stream = client.celery.stream(NEGATED, source(), chunk_size=chunk_size, queue=NOBODY, **options)
     async with stream:
-        await eventually(lambda: pulled == count and not client.stats().unsent)
+        await eventually(are_sent, timeout=TIMEOUT)
         await asyncio.sleep(0.2)  # What the client collects before it sends has been sent.
         yield None
     yield None

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fibo_client.celery.pending import DEADLINE_GRACE, PendingTasks, Wait
+from fibo_client.celery.pending import DEADLINE_GRACE, MAX_OVER, PendingTasks, Wait
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta, pending
 from fibo_client.errors import ReadError, ResultDecodeError
 
@@ -341,3 +341,19 @@ def test_the_answers_of_a_wait_that_is_over_are_kept_neither_by_a_deadline_nor_b
     assert not [each for each in gc.get_referrers(waiter) if each is not sys._getframe()]
     assert task.waits == []
     assert table.tasks.next_moment() == 0.95
+
+
+def test_very_many_that_are_over_are_dropped_in_portions(table, enter):
+    waiters = [enter(str(number), timeout=10.0 + number) for number in range(1000)]
+    last = enter("last", timeout=5000.0)
+    for waiter in waiters:
+        table.leave(waiter)
+    before = len(table.tasks._heap)
+    table.tasks.next_moment()
+    assert before - len(table.tasks._heap) == MAX_OVER
+    # Their moments come, and nothing is due; then that of the last one.
+    while (moment := table.tasks.next_moment()) < 4900.0:
+        due = table.tasks.advance(moment, 64)
+        assert (due.last_looks, due.free, due.is_late) == ([], [], False)
+    assert not last.over
+    assert [task.id for task in table.tasks.advance(moment, 64).last_looks] == ["last"]

@@ -43,12 +43,13 @@ class ById:
         if task_id in self.tasks:
             self.schedule.set_pushed(self.tasks[task_id], now, pushed=pushed)
 
-    def take(self, now: float) -> list[str]:
-        self.taken = self.schedule.take(now)
-        return [task.id for task in self.taken]
+    def take(self, now: float, taken: int = 0) -> list[str]:
+        more = self.schedule.take(now, taken)
+        self.taken = [*self.taken[:taken], *more]
+        return [task.id for task in more]
 
     def missed(self, task_ids: list[str], now: float) -> None:
-        """Give back what was taken last."""
+        """Give back what was taken for the last read."""
         self.schedule.missed([task for task in self.taken if task.id in task_ids], now)
 
 
@@ -227,7 +228,11 @@ def test_neither_old_nor_young_starve_when_more_is_due_than_a_read_takes():
     now, seen = 1.0, set()
     for number in range(12):
         schedule.add(f"young{number}", now)
-        batch = schedule.take(now)
+        batch = more = schedule.take(now)
+        while len(more) == MAX_TAKEN:
+            more = schedule.take(now, len(batch))
+            batch = [*batch, *more]
+        assert len(batch) <= MAX_WIDTH
         seen.update(batch)
         schedule.missed(batch, now)
         now += 0.01
@@ -282,3 +287,16 @@ def test_everything_awaited_is_always_due_within_the_longest_pause(steps):
     for _, batch in follow(schedule, now + 1.3, now):
         seen.update(batch)
     assert seen == awaited
+
+
+def test_a_read_that_is_chosen_in_portions_is_as_wide_as_one_may_be(schedule):
+    for _ in range(20):
+        schedule.arrived(1, 1, 14_000, 0.0)
+    assert MAX_TAKEN < schedule.width < 2 * MAX_TAKEN
+    for number in range(3 * MAX_TAKEN):
+        schedule.add(str(number), 0.0)
+    batch = schedule.take(1.0)
+    assert len(batch) == MAX_TAKEN
+    batch = [*batch, *schedule.take(1.0, len(batch))]
+    assert len(batch) == schedule.width
+    assert schedule.take(1.0, len(batch)) == []

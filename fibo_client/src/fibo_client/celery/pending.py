@@ -30,6 +30,9 @@ LAST_LOOK: Final = 0.05
 MAX_LOOKS: Final = 500
 """About how many last reads are asked for before the event loop gets its turn."""
 
+MAX_OVER: Final = 64
+"""How many waits that are over are dropped in one go, in the order of their deadlines."""
+
 DEADLINE_GRACE: Final = 0.04
 """How long after a deadline a last read that is under way is waited for, in seconds."""
 
@@ -386,9 +389,11 @@ class PendingTasks:
         )
 
     def next_moment(self) -> float | None:
-        """Tell when `advance` has something to do; None is never."""
+        """Tell when to `advance`; None is never. Where very many are over, it may be sooner than something is due."""
         heap = self._heap
-        while heap and heap[0][1] not in self._timed:
+        for _ in range(MAX_OVER):
+            if not heap or heap[0][1] in self._timed:
+                break
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 

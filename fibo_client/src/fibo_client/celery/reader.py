@@ -227,9 +227,11 @@ class Reader:
                 self._reading.clear()
                 now = self._loop.time()
                 if batch := self._schedule.take(now):
-                    if len(batch) == MAX_TAKEN:
+                    more = batch
+                    while len(more) == MAX_TAKEN:
                         await asyncio.sleep(0)  # To choose so many takes its time.
-                        batch += self._schedule.take(now)
+                        more = self._schedule.take(now, len(batch))
+                        batch = [*batch, *more]
                     await self._read(batch, now)
                     self._reading.set()  # More may be due.
                 else:

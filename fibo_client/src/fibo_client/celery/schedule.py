@@ -38,8 +38,8 @@ LONGEST_FIRST: Final = 0.005
 AFTER_PUSH: Final = 0.005
 """Seconds between the beginning of push and the one read that makes up for what was stored before it."""
 
-MAX_TAKEN: Final = 500
-"""The most results that are chosen before the event loop gets its turn. A read may ask for twice as many."""
+MAX_TAKEN: Final = 250
+"""The most results that are chosen, and outdated plans that are dropped, before the event loop gets its turn."""
 
 RECHECK: Final = 5.0
 """Seconds after which a plan is looked at, though its time may come later."""
@@ -133,11 +133,12 @@ class Schedule:
             if looked or due < task.due:
                 self._plan(task, due, now)
 
-    def take(self, now: float) -> list[PendingTask]:
+    def take(self, now: float, taken: int = 0) -> list[PendingTask]:
         """Choose what the next read asks for.
 
         Args:
             now: The present.
+            taken: How many were chosen for it before.
 
         Returns:
             Tasks, the longest overdue first; none when nothing is due. Each must be given back to `missed`, unless it
@@ -147,8 +148,8 @@ class Schedule:
         heap = self._heap
         if not heap or heap[0][0] > now:
             return batch
-        width = min(self.width, MAX_TAKEN)
-        for _ in range(2 * MAX_TAKEN):
+        width = min(self.width - taken, MAX_TAKEN)
+        for _ in range(MAX_TAKEN):
             if not heap or heap[0][0] > now or len(batch) >= width:
                 break
             _, _, due, task = heapq.heappop(heap)
