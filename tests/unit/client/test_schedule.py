@@ -19,6 +19,7 @@ class ById:
 
     def __init__(self) -> None:
         self.tasks: dict[str, PendingTask] = {}
+        self.taken = []
         self.schedule = Schedule(self.tasks.values(), poll_min=POLL_MIN, poll_max=1.0)
         self.next_due = self.schedule.next_due
         self.arrived = self.schedule.arrived
