@@ -41,6 +41,11 @@ def add(x, y):
     return x + y
 
 
+@task(name="stock.total")
+def total(numbers, more=0):
+    return sum(numbers) + more
+
+
 @task(name="stock.echo")
 def echo(*args, **kwargs):
     return [args, kwargs]

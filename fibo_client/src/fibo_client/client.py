@@ -366,7 +366,8 @@ class FiboClient:
             TransportError: It was not sent, or it is not known whether it was.
             ClientStateError: The client is not open here.
         """
-        return await self.celery.send(task(check_index(n, self.config.max_n)), retry=True)
+        result: AsyncResult[Any] = await self.celery.send(task(check_index(n, self.config.max_n)), retry=True)
+        return result
 
     @overload
     async def submit_many(self, ns: Iterable[int]) -> list[AsyncResult[int]]: ...

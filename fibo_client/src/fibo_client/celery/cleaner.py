@@ -14,7 +14,6 @@ import logging
 import math
 from collections import deque
 from itertools import islice
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -60,9 +59,6 @@ MAX_BACKLOG: Final = 100_000
 """The most ids that wait to be revoked, and to be deleted. Beyond, expiry does the work."""
 
 
-_id_of: Final = itemgetter(1)
-
-
 class Cleaner:
     """Revokes and deletes on behalf of everybody who holds the client.
 
@@ -80,7 +76,7 @@ class Cleaner:
         self.revocations: RevocationCounts = RevocationCounts()
         self._revoked: deque[str] = deque()
         self._terminated: deque[str] = deque()
-        self._deleted: list[tuple[float, str]] = []
+        self._deleted: list[tuple[float, str, bool]] = []
         self._next_revocation = 0.0
         self._work = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -152,18 +148,19 @@ class Cleaner:
         self.revocations.unsent += len(more) - len(taken)
         self._work.set()
 
-    def delete(self, task_ids: Iterable[str], delay: float = DELETE_DELAY) -> None:
+    def delete(self, task_ids: Iterable[str], delay: float = DELETE_DELAY, *, named: bool = False) -> None:
         """Have results deleted.
 
         Args:
             task_ids: The ids of the tasks.
             delay: Seconds from now.
+            named: Whether these are names of what is stored beside results, as for `Backend.discard`.
         """
         if self._closed:
             return
         moment = math.ceil((self._loop.time() + delay) / DELETE_WINDOW) * DELETE_WINDOW
         for task_id in islice(task_ids, max(0, MAX_BACKLOG - len(self._deleted))):
-            heapq.heappush(self._deleted, (moment, task_id))
+            heapq.heappush(self._deleted, (moment, task_id, named))
         self._plan()
 
     def _plan(self) -> None:
@@ -214,11 +211,14 @@ class Cleaner:
         return True
 
     async def _delete(self, until: float) -> bool:
-        entries: list[tuple[float, str]] = []
+        entries: list[tuple[float, str, bool]] = []
         while self._deleted and len(entries) < MAX_DELETED and self._deleted[0][0] <= until:
             entries.append(heapq.heappop(self._deleted))
         try:
-            await self._backend.delete_many(list(map(_id_of, entries)))
+            if results := [name for _, name, named in entries if not named]:
+                await self._backend.delete_many(results)
+            if names := [name for _, name, named in entries if named]:
+                await self._backend.discard(names)
         except TransportError as error:
             logger.info("%d results could not be deleted; they expire: %s", len(entries), error)
             return False

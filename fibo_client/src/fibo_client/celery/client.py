@@ -16,6 +16,7 @@ from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
+from fibo_client.celery.flows import call_flow, send_flow
 from fibo_client.celery.gather import as_completed, call_many, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
@@ -25,7 +26,7 @@ from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revocation
 from fibo_client.celery.session import Session
-from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature
+from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature, is_flow
 from fibo_client.celery.stream import Stream
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError
 
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from fibo_client.celery.canvas import Chain, Chord, Group
     from fibo_client.celery.config import ConfigOverrides
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
+    from fibo_client.celery.flows import ChainResult, ChordResult, FlowResult, GroupResult
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
-    from fibo_client.celery.signature import SendOptions
+    from fibo_client.celery.signature import Flow, SendOptions
     from fibo_client.celery.stats import ClientStats
     from fibo_client.errors import FiboError
 
@@ -140,35 +143,87 @@ class CeleryClient:
 
     # Handing work out.
 
+    @overload
     async def send(
         self,
-        signature: Signature[R],
+        flow: Signature[R],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[R]: ...
+    @overload
+    async def send(
+        self,
+        flow: Chain[R],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> ChainResult[R]: ...
+    @overload
+    async def send(
+        self,
+        flow: Group[R],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> GroupResult[R]: ...
+    @overload
+    async def send(
+        self,
+        flow: Chord[R],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> ChordResult[R]: ...
+    @overload
+    async def send(
+        self,
+        flow: Flow[R],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[R] | FlowResult[R]: ...
+    async def send(
+        self,
+        flow: Any,
         *,
         retry: bool = False,
         timeout: float | Unset | None = UNSET,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[R]:
-        """Send a task and return its handle. The task is handed out: nothing that happens here revokes it.
+    ) -> Any:
+        """Send a task, a chain, a group or a chord, and return its handle.
+
+        The tasks are handed out: nothing that happens here revokes them.
 
         Args:
-            signature: The task with its arguments, such as ``add(2, 3)`` of a `RemoteTask`.
+            flow: The task with its arguments, such as ``add(2, 3)`` of a `RemoteTask`; or what `chain`, `group`,
+                `chord` or ``|`` made of such.
             retry: Whether to send the message again, until the timeout, if sending fails. The task may then run twice.
             timeout: Seconds that sending may take. UNSET is the client's default, None is no limit.
-            **options: See `SendOptions`. They win over those of the signature.
+            **options: See `SendOptions`. They win over those of a task alone. Of a chain, a group or a chord each step
+                has them, unless it says otherwise.
 
         Returns:
-            The handle of the task.
+            The handle of the task, or of all of it.
 
         Raises:
-            TypeError: It is no signature.
+            TypeError: It is none of these.
             MessageError: A worker could not take the message. Nothing was sent.
             PublishError: It was not sent.
             PublishUnknownError: It may or may not have been sent. The error carries the task's id.
             ClientStateError: The client is not open here.
         """
         began = self._session.check().time()
-        check_signature(signature)
         seconds = self._session.config.seconds(timeout)
+        if is_flow(flow):
+            return await send_flow(self._session, flow, options, timeout=seconds, retry=retry, began=began)
+        signature = flow
+        check_signature(signature)
         if self._session.routes is not None:
             signature = self._session.routes.apply(signature, options)
         span = self._session.start_send(signature, options, batch=False)
@@ -230,7 +285,8 @@ class CeleryClient:
         """
         if isinstance(task, Signature):
             raise MessageError(f"a signature has its arguments already; write: send({task.task}(...), ...)")
-        return await self.send(bind(task, args, kwargs), retry=retry, timeout=timeout, **options)
+        result: AsyncResult[Any] = await self.send(bind(task, args, kwargs), retry=retry, timeout=timeout, **options)
+        return result
 
     async def send_many(
         self,
@@ -427,7 +483,7 @@ class CeleryClient:
     @overload
     async def call(
         self,
-        task: Signature[R] | RemoteTask[..., R],
+        task: Flow[R] | RemoteTask[..., R],
         args: Sequence[Any] = ...,
         kwargs: dict[str, Any] | None = ...,
         *,
@@ -452,7 +508,7 @@ class CeleryClient:
     ) -> Any: ...
     async def call(
         self,
-        task: str | RemoteTask[..., Any] | Signature[Any],
+        task: Any,
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
         *,
@@ -468,7 +524,8 @@ class CeleryClient:
         and its stored result is deleted once it has been read.
 
         Args:
-            task: A `Signature`, which has its arguments; or the task's name, or a `RemoteTask`.
+            task: A `Signature`, which has its arguments; or a chain, a group or a chord, all of which is owned; or the
+                task's name, or a `RemoteTask`.
             args: Its positional arguments, with a name or a `RemoteTask`.
             kwargs: Its keyword arguments, likewise.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
@@ -500,6 +557,12 @@ class CeleryClient:
         session = self._session
         began = session.check().time()
         seconds = session.config.seconds(timeout)
+        if is_flow(task):
+            if args or kwargs:
+                raise MessageError("what was composed has its arguments already")
+            return await call_flow(
+                session, task, options, timeout=seconds, retry=retry, keep_result=keep_result, began=began
+            )
         signature = bind(task, args, kwargs)
         if session.routes is not None:
             signature = session.routes.apply(signature, options)

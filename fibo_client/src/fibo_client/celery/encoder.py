@@ -10,11 +10,13 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
 from fibo_client.celery.budget import EACH, Budget
+from fibo_client.celery.canvas import plan
 from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from fibo_client.celery.brokers.base import Broker
+    from fibo_client.celery.canvas import Plan
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
     from fibo_client.celery.protocol.moments import Moments
-    from fibo_client.celery.signature import SendOptions, Signature
+    from fibo_client.celery.signature import Flow, SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan
 
 LARGE: Final = 4 * 1024
@@ -47,6 +50,17 @@ MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""
 
 _NONE: Final[Mapping[str, Any]] = {}
+
+_OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
+"""Options of a call that say when a flow begins. They are not those of its later steps."""
+
+_NOT_SENT: Final = frozenset({"task_id", "link", "link_error"})
+"""Options of a step that are part of the plan."""
+
+_STEP_OPTIONS: Final = frozenset(
+    {"priority", "time_limit", "soft_time_limit", "ignore_result", "shadow", "compression", "root_id", "parent_id"}
+)
+"""Options that a worker takes as they are."""
 
 HIDDEN: Final = "<hidden>"
 """What logs show of arguments where they are hidden."""
@@ -181,6 +195,82 @@ class Encoder:
         if portion:
             yield portion
 
+    async def flow(
+        self,
+        flow: Flow[Any],
+        options: SendOptions,
+        span: SendSpan,
+        defaults: Mapping[str, Any] = _NONE,
+        route: Callable[[Signature[Any]], Signature[Any]] | None = None,
+    ) -> tuple[list[TaskMessage], Plan]:
+        """Encode what runs at once of a chain, a group or a chord, with all that its workers are to send later.
+
+        Args:
+            flow: What is sent.
+            options: The options of the call. Each step has them, unless it says otherwise.
+            span: Is told of each task, and may add headers.
+            defaults: Options of which neither says anything.
+            route: Gives a step the options of its route. None is no routes.
+
+        Returns:
+            The messages, and the plan.
+
+        Raises:
+            MessageError: A worker could not take one of the messages or steps.
+        """
+        given = {**defaults, **options}
+        if "task_id" in given:
+            raise MessageError("each step has an id of its own; choose one by with_options(task_id=...)")
+        routed = (lambda each: each) if route is None else route
+        later = {name: value for name, value in given.items() if name not in _OF_THE_FIRST}
+        planned = plan(flow, partial(self._step, later, span, routed), partial(next, self._ids))
+        if len(planned.messages) > 1:  # Celery has as many roots as messages; here it is one flow.
+            given.setdefault("root_id", planned.messages[0].id)
+        messages: list[TaskMessage] = []
+        last: tuple[object, _Call] | None = None
+        budget = Budget()
+        for each in planned.messages:
+            signature = routed(each.signature)
+            if last is None or last[0] is not signature.options:
+                own = {name: value for name, value in signature.options.items() if name not in _NOT_SENT}
+                last = signature.options, self._call({**given, **own}, span)
+            message = last[1].message(signature, iter((each.id,)), each.group, each.embed)
+            self._broker.check(message)
+            messages.append(message)
+            if budget.is_spent(EACH):
+                await budget.pause()
+        return messages, planned
+
+    def _step(
+        self,
+        given: Mapping[str, Any],
+        span: SendSpan,
+        route: Callable[[Signature[Any]], Signature[Any]],
+        signature: Signature[Any],
+        task_id: str,
+    ) -> dict[str, Any]:
+        """Write the options of a step that a worker sends later."""
+        own = {name: value for name, value in route(signature).options.items() if name not in _NOT_SENT}
+        options = {**given, **own}
+        countdown = options.pop("countdown", None)
+        moments = self._when(None, options.pop("eta", None), options.pop("expires", None))
+        prepared = _Prepared(self, dict(options))
+        template = prepared.template(signature.task)
+        added = _NONE if span is NOOP_SPAN else span.inject(signature.task, task_id)
+        written = {
+            **{name: value for name, value in options.items() if name in _STEP_OPTIONS and value is not None},
+            "queue": template.queue,
+            "countdown": countdown,
+            "eta": moments.eta,
+            "expires": moments.expires,
+            "headers": prepared.joined(added) if added else dict(prepared.headers) or None,
+            "argsrepr": prepared.argsrepr,
+            "kwargsrepr": prepared.kwargsrepr,
+            "stamped_headers": template.headers["stamped_headers"],
+            **(template.headers["stamps"] or {}),
+        }
+        return {name: value for name, value in written.items() if value is not None}
+
     def template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
         """Give the template for a task, a queue and options."""
         try:
@@ -276,7 +366,13 @@ class _Call:
         self._task: object = self  # The task of the last message; none so far.
         self._template: MessageTemplate
 
-    def message(self, signature: Signature[Any], ids: Iterator[str]) -> TaskMessage:
+    def message(
+        self,
+        signature: Signature[Any],
+        ids: Iterator[str],
+        group: tuple[str, int] | None = None,
+        embed: Mapping[str, Any] | None = None,
+    ) -> TaskMessage:
         """Make one message, with the next id unless the options have one."""
         prepared = self._prepared
         task, kwargs = signature.task, signature.kwargs
@@ -290,8 +386,9 @@ class _Call:
             prepared.argsrepr,
             prepared.kwargsrepr,
             prepared.types,
+            embed,
         )
         headers = prepared.headers
         if self._inject is not None and (added := self._inject(task, task_id)):
             headers = prepared.joined(added)
-        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, headers)
+        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, headers, group)

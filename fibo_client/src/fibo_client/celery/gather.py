@@ -198,6 +198,48 @@ async def call_many(
         session.end_in_turns(jobs)
 
 
+async def call_job(
+    session: Session,
+    messages: Sequence[TaskMessage],
+    results: Sequence[Awaited],
+    span: SendSpan,
+    *,
+    timeout: float | None,
+    began: float,
+    expiry_is_timeout: bool,
+    **options: Any,
+) -> list[Any]:
+    """Send messages, and wait for all tasks that they bring about, who are owned.
+
+    Args:
+        session: The client's running parts.
+        messages: The messages; at least one.
+        results: The handles of all tasks.
+        span: From `Session.start_send`.
+        timeout: Seconds for all of it. None is no limit.
+        began: When the caller's call began, by the loop's clock.
+        expiry_is_timeout: Whether the tasks carry the deadline of the wait.
+        **options: As for `Session.submit`.
+
+    Returns:
+        The answers of all, in order.
+
+    Raises:
+        PublishError: Not all were sent.
+        PublishUnknownError: Some may or may not have been sent.
+        ResultTimeoutError: Not all came in time. Other errors are those of `gather`.
+    """
+    outcomes = Outcomes(results, return_exceptions=False, expiry_is_timeout=expiry_is_timeout)
+    awaits = [result.id for result in results]
+    job = session.submit(messages, span, awaits=awaits, timeout=timeout, began=began, end_on_failure=True, **options)
+    try:
+        pieces = [_Piece(job, [], 0, outcomes, job)]
+        await _follow(pieces)
+        return await _values(session, results, pieces, began)
+    finally:
+        session.end(job)
+
+
 def _publish_error(jobs: Sequence[Job]) -> PublishFailure:
     """Join what is to be said of jobs that were sent together."""
     first = next(job.error for job in jobs if isinstance(job.error, PublishError | PublishUnknownError))

@@ -76,7 +76,13 @@ class Routes:
             merged = {**route, **own}
             self._last = (route, own, merged)
         return Signature(
-            signature.task, signature.args, signature.kwargs, signature.decode, merged, signature.remote_task
+            signature.task,
+            signature.args,
+            signature.kwargs,
+            signature.decode,
+            merged,
+            signature.remote_task,
+            signature.is_immutable,
         )
 
     def _find(self, signature: Signature[Any], options: Mapping[str, Any]) -> Mapping[str, Any] | None:

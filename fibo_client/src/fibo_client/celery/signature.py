@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from dataclasses import dataclass, field
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeGuard, TypeVar, cast, overload
 
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.errors import MessageError
@@ -60,6 +60,11 @@ class SendOptions(TypedDict, total=False):
     """Stamped headers, by name."""
     compression: str
     """``gzip`` to compress the arguments."""
+    link: Flow[Any] | Sequence[Flow[Any]]
+    """What runs when the task has succeeded, with its result as the first argument. It is not awaited."""
+    link_error: Flow[Any] | Sequence[Flow[Any]]
+    """What runs when the task has failed, with its id as the first argument. A task with several parameters that the
+    worker knows is called inside it, with the request, the exception and the traceback, as Celery does."""
     argsrepr: str
     """What logs and events show of the positional arguments, such as ``('anna', '***')``, in their place. Where the
     task is retried, they show the arguments: that message is the worker's own."""
@@ -73,8 +78,18 @@ _OPTIONS: Final = frozenset(SendOptions.__annotations__)
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+class Flow(Generic[R_co]):
+    """What can be sent, and has one result: a task with its arguments, a chain, a group or a chord."""
+
+    def __or__(self, other: Flow[R]) -> Flow[R]:
+        """Let something follow this, as in Celery: a task gets the result of the one before as its first argument."""
+        from fibo_client.celery.canvas import join  # Who sends no canvas need not load it.
+
+        return join(self, other) if isinstance(other, Flow) else NotImplemented
+
+
 @dataclass(frozen=True, repr=False, init=False)
-class Signature(Generic[R_co]):
+class Signature(Flow[R_co]):
     """A task with its arguments: what a call of a `RemoteTask` gives. Nothing is sent by making one.
 
     Attributes:
@@ -84,6 +99,7 @@ class Signature(Generic[R_co]):
         decode: Turns the stored result into the value that the caller gets, or None to leave it as it is.
         options: The options that it is sent with, where the call that sends it does not say otherwise.
         remote_task: The `RemoteTask` that it was made by. None is by its name.
+        is_immutable: Whether it takes no result of the step before. See `immutable`.
     """
 
     task: str
@@ -92,6 +108,7 @@ class Signature(Generic[R_co]):
     decode: Callable[[Any], R_co] | None
     options: Mapping[str, Any]
     remote_task: RemoteTask[..., R_co] | None = field(compare=False)
+    is_immutable: bool
 
     def __init__(
         self,
@@ -101,10 +118,17 @@ class Signature(Generic[R_co]):
         decode: Callable[[Any], R_co] | None = None,
         options: Mapping[str, Any] = _NO_OPTIONS,
         remote_task: RemoteTask[..., R_co] | None = None,
+        is_immutable: bool = False,
     ) -> None:
         # A frozen dataclass sets each field by a call of its own. A program may make many of these.
         self.__dict__.update(
-            task=task, args=args, kwargs=kwargs, decode=decode, options=options, remote_task=remote_task
+            task=task,
+            args=args,
+            kwargs=kwargs,
+            decode=decode,
+            options=options,
+            remote_task=remote_task,
+            is_immutable=is_immutable,
         )
 
     def with_options(self, **options: Unpack[SendOptions]) -> Signature[R_co]:
@@ -121,6 +145,14 @@ class Signature(Generic[R_co]):
         """
         check_option_names(options)
         return dataclasses.replace(self, options={**self.options, **options})
+
+    def immutable(self) -> Signature[R_co]:
+        """Make another that does not get the result of the step before it in a chain or a chord, as Celery's ``si``.
+
+        Returns:
+            The other one.
+        """
+        return dataclasses.replace(self, is_immutable=True)
 
     def __repr__(self) -> str:
         argsrepr, kwargsrepr = self.options.get("argsrepr"), self.options.get("kwargsrepr")
@@ -206,6 +238,27 @@ class RemoteTask(Generic[P, R]):
         """
         if self.parameters is not None:
             self.check_arguments(args, kwargs)
+        return Signature(self.name, args, kwargs, self.decode, self.options, self)
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Bind arguments for a step of a chain, or for the body of a chord, as Celery's ``s``.
+
+        The step gets the result of the one before in front of these.
+
+        Args:
+            *args: The task's positional arguments, without that result.
+            **kwargs: The task's keyword arguments.
+
+        Returns:
+            The step.
+
+        Raises:
+            TypeError: They do not fit the task's parameters, where these are known.
+        """
+        try:
+            self.check_arguments((None, *args), kwargs)
+        except TypeError:
+            self.check_arguments(args, kwargs)  # As the first step it gets no result.
         return Signature(self.name, args, kwargs, self.decode, self.options, self)
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -322,6 +375,13 @@ def _check_stub(name: str, stub: object) -> Callable[..., Any]:
             f"the stub of {name} must not have `self`: a call does not send the task itself (bind=True), nor an object"
         )
     return function
+
+
+def is_flow(value: object) -> TypeGuard[Flow[Any]]:
+    """Tell whether something is more than one task: composed, or with tasks that its worker sends after it."""
+    if isinstance(value, Signature):
+        return "link" in value.options or "link_error" in value.options
+    return isinstance(value, Flow)
 
 
 def check_option_names(options: Mapping[str, Any]) -> None:

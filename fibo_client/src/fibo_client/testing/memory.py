@@ -268,6 +268,13 @@ class MemoryBackend:
         self._memory.others[name] = value
         asyncio.get_running_loop().call_later(expires, self._memory.others.pop, name, None)
 
+    async def discard(self, names: Sequence[str]) -> None:
+        """See `Backend.discard`."""
+        await asyncio.sleep(0)
+        self._memory.check()
+        for name in names:
+            self._memory.others.pop(name, None)
+
     def keep_alive(self) -> None:
         """See `Backend.keep_alive`. There are no connections."""
 

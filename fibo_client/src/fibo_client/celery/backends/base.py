@@ -113,6 +113,17 @@ class Backend(Protocol):
         """
         ...
 
+    async def discard(self, names: Sequence[str]) -> None:
+        """Delete what workers or `put` stored beside results.
+
+        Args:
+            names: Celery's names, as for `put`.
+
+        Raises:
+            TransportError: It may not have been deleted.
+        """
+        ...
+
     async def subscribe(self, subscriber: Subscriber) -> Subscription:
         """Open a connection for pushed results.
 

@@ -117,7 +117,16 @@ class RedisBackend:
 
     async def delete_many(self, task_ids: Sequence[str]) -> None:
         """See `Backend.delete_many`. One UNLINK."""
-        keys = list(map(self._prefix.__add__, task_ids))
+        await self._unlink(list(map(self._prefix.__add__, task_ids)))
+
+    async def discard(self, names: Sequence[str]) -> None:
+        """See `Backend.discard`. One UNLINK."""
+        await self._unlink([self._key(name) for name in names])
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix.removesuffix(RESULT)}{name}"
+
+    async def _unlink(self, keys: list[str]) -> None:
         try:
             if not self._one_key_each:
                 try:
@@ -132,9 +141,8 @@ class RedisBackend:
 
     async def put(self, name: str, value: bytes, *, expires: float) -> None:
         """See `Backend.put`. One SET."""
-        key = f"{self._prefix.removesuffix(RESULT)}{name}"
         with translated_errors():
-            await self._server.reading.execute(("SET", key, value, "PX", max(1, round(expires * 1000))))
+            await self._server.reading.execute(("SET", self._key(name), value, "PX", max(1, round(expires * 1000))))
 
     async def subscribe(self, subscriber: Subscriber) -> RedisSubscription:
         """See `Backend.subscribe`."""

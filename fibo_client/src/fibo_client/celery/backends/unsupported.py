@@ -90,6 +90,10 @@ class UnsupportedBackend:
         """See `Backend.put`."""
         raise ConfigError(self.unreadable)
 
+    async def discard(self, *_: object, **__: object) -> NoReturn:
+        """See `Backend.discard`."""
+        raise ConfigError(self.unreadable)
+
     async def subscribe(self, *_: object) -> NoReturn:
         """See `Backend.subscribe`."""
         raise ConfigError(self.unreadable)

@@ -67,6 +67,7 @@ class TaskMessage(NamedTuple):
         kwargsrepr: The keyword arguments for the worker's logs, cut short.
         moments: When the task may run.
         more_headers: The caller's headers and a tracer's, as plain JSON values; mostly none.
+        group: The id of the group that the task is in, and its index there. None is no group.
     """
 
     id: str
@@ -76,6 +77,7 @@ class TaskMessage(NamedTuple):
     kwargsrepr: str
     moments: Moments
     more_headers: Mapping[str, Any]
+    group: tuple[str, int] | None = None
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -91,6 +93,8 @@ class TaskMessage(NamedTuple):
         }
         if self.template.is_root:
             headers["root_id"] = self.id
+        if self.group is not None:
+            headers["group"], headers["group_index"] = self.group
         return headers
 
     @property
@@ -185,6 +189,7 @@ def encode_arguments(
     argsrepr: str | None = None,
     kwargsrepr: str | None = None,
     types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
+    embed: Mapping[str, Any] | None = None,
 ) -> tuple[bytes, str, str]:
     """Check and encode a call's arguments.
 
@@ -195,6 +200,7 @@ def encode_arguments(
         argsrepr: The text for `args` in the worker's logs. None is the beginning of their repr.
         kwargsrepr: The text for `kwargs` in the worker's logs. None is the beginning of their repr.
         types: The codec, with the types that the arguments may have.
+        embed: What the worker is to send later: Celery's ``callbacks``, ``errbacks``, ``chain`` and ``chord``.
 
     Returns:
         A message's `body`, `argsrepr` and `kwargsrepr`.
@@ -210,7 +216,8 @@ def encode_arguments(
         if not isinstance(name, str):
             raise MessageError(f"kwargs holds the name {short_repr(name)}; names of arguments are text")
     positional, named = types.dumps(args, "args"), types.dumps(kwargs, "kwargs") if kwargs else "{}"
-    body = f"[{positional}, {named}, {_EMBED_JSON}]".encode()
+    later = _EMBED_JSON if embed is None else types.dumps(embed, "the canvas")
+    body = f"[{positional}, {named}, {later}]".encode()
     if compression is not None:
         body, _ = compression_.compress(body, compression)
     argsrepr = _shortened(tuple(args), len(positional)) if argsrepr is None else _given("argsrepr", argsrepr)

@@ -69,7 +69,11 @@ class RedisEncoder:
                 self._more_headers = message.more_headers
                 self._headers_text = envelope.headers_text(message.more_headers)
             tag = f"{self._tag_prefix}{next(self._tags):012x}"
-            encoded.append((self._key, self._task_template.fill(message, tag, self._moment_texts, self._headers_text)))
+            if message.group is None:
+                element = self._task_template.fill(message, tag, self._moment_texts, self._headers_text)
+            else:
+                element = envelope.encode_task(message, tag)
+            encoded.append((self._key, element))
         return encoded
 
     def _use_template(self, template: MessageTemplate) -> None:

@@ -104,7 +104,7 @@ class TaskTemplate:
         Raises:
             MessageError: It is larger than Redis accepts.
         """
-        task_id, _, body, argsrepr, kwargsrepr, _, _ = message
+        task_id, _, body, argsrepr, kwargsrepr, *_ = message
         texts = self._arrange(
             (
                 *self._fixed,

@@ -1,0 +1,424 @@
+"""Work that is composed of tasks, as in Celery's canvas: chains, groups and chords. Building one sends nothing. Pure.
+
+Source for the form on the wire: ``celery.canvas`` and ``celery.backends.redis``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain as joined
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, Union, overload
+
+from fibo_client.celery.signature import Flow, Signature
+from fibo_client.errors import MessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = [
+    "Chain",
+    "Chord",
+    "Group",
+    "Parts",
+    "Plan",
+    "Planned",
+    "Task",
+    "chain",
+    "chord",
+    "group",
+    "join",
+    "plan",
+    "tasks_of",
+]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Step: TypeAlias = Union["Signature[Any]", "Group[Any]", "Chord[Any]"]
+
+
+@dataclass(frozen=True, repr=False)
+class Chain(Flow[R_co], Generic[R_co]):
+    """Tasks that run one after the other, each with the result of the one before as its first argument.
+
+    Attributes:
+        steps: All but the last are signatures: what follows a group or a chord is part of its body.
+    """
+
+    steps: tuple[Step, ...]
+
+    def __repr__(self) -> str:
+        return f"<Chain {' | '.join(map(repr, self.steps))}>"
+
+
+@dataclass(frozen=True, repr=False)
+class Group(Flow[list[R_co]], Generic[R_co]):
+    """Tasks that run beside each other. Its result is the list of theirs.
+
+    Attributes:
+        members: Signatures, chains and chords. A group in a group is part of it.
+    """
+
+    members: tuple[Signature[Any] | Chain[Any] | Chord[Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"<Group of {len(self.members)}>"
+
+
+@dataclass(frozen=True, repr=False)
+class Chord(Flow[R_co], Generic[R_co]):
+    """A group, and a body that runs when all of it has ended, with the list of the results as its first argument.
+
+    Attributes:
+        header: The group.
+        body: What runs then.
+    """
+
+    header: Group[Any]
+    body: Signature[R_co] | Chain[R_co] | Chord[R_co] | Group[Any]
+
+    def __repr__(self) -> str:
+        return f"<Chord of {len(self.header)}, {self.body!r}>"
+
+
+@overload
+def chain(first: Flow[R], /) -> Chain[R]: ...
+@overload
+def chain(first: Flow[Any], last: Flow[R], /) -> Chain[R]: ...
+@overload
+def chain(first: Flow[Any], second: Flow[Any], last: Flow[R], /) -> Chain[R]: ...
+@overload
+def chain(first: Flow[Any], second: Flow[Any], third: Flow[Any], last: Flow[R], /) -> Chain[R]: ...
+@overload
+def chain(*steps: Flow[Any]) -> Chain[Any]: ...
+def chain(*steps: Any) -> Any:
+    """Compose tasks that run one after the other, as ``first | second | last`` does.
+
+    Each gets the result of the one before as its first argument, unless it is `Signature.immutable`. A group that is
+    followed by something is a chord, as in Celery.
+
+    Args:
+        *steps: Signatures, groups, chords and chains.
+
+    Returns:
+        The chain. Its result is that of its last step.
+
+    Raises:
+        MessageError: There is no step.
+        TypeError: A step is something else.
+    """
+    if not steps:
+        raise MessageError("a chain needs a step at least")
+    flow: Any = _checked(steps[0])
+    for step in steps[1:]:
+        flow = join(flow, _checked(step))
+    return flow if isinstance(flow, Chain) else Chain((flow,))
+
+
+@overload
+def group(members: Iterable[Flow[R]], /) -> Group[R]: ...
+@overload
+def group(*members: Flow[R]) -> Group[R]: ...
+def group(*members: Any) -> Any:
+    """Compose tasks that run beside each other.
+
+    Args:
+        *members: Signatures, chains, chords and groups; or one iterable of them.
+
+    Returns:
+        The group. Its result is the list of theirs, in order.
+
+    Raises:
+        TypeError: A member is something else.
+    """
+    if len(members) == 1 and not isinstance(members[0], Flow):
+        members = tuple(members[0]) if isinstance(members[0], Iterable) else members
+    return Group(tuple(joined.from_iterable(_flattened(_checked(each)) for each in members)))
+
+
+def chord(header: Group[Any] | Iterable[Flow[Any]], body: Flow[R]) -> Chord[R]:
+    """Compose a group with a body that runs when all of it has ended, with the list of the results.
+
+    Args:
+        header: The group, or what it is made of.
+        body: What runs then.
+
+    Returns:
+        The chord. Its result is that of its body.
+
+    Raises:
+        MessageError: The header is empty, or a chain in it ends in a group.
+        TypeError: Something in it is no task.
+    """
+    members = header if isinstance(header, Group) else group(header)
+    if not members.members:
+        raise MessageError("a chord needs a task in its header at least")
+    for member in members.members:
+        if isinstance(member, Chain) and isinstance(member.steps[-1], Group):
+            raise MessageError(
+                "a chain in the header of a chord must not end in a group: let a task follow the group, which takes "
+                "the list of its results"
+            )
+    last: Any = _checked(body)
+    return Chord(members, last.steps[0] if isinstance(last, Chain) and len(last.steps) == 1 else last)
+
+
+def join(first: Flow[Any], second: Flow[R]) -> Chain[R] | Chord[R]:
+    """Let one thing follow another, as ``first | second``."""
+    if isinstance(first, Group):
+        return chord(first, second)
+    if isinstance(first, Chord):
+        body: Any = join(first.body, second)
+        return Chord(first.header, body)
+    before = first.steps if isinstance(first, Chain) else (first,)
+    after = second.steps if isinstance(second, Chain) else (second,)
+    if isinstance(before[-1], Signature):
+        steps: Any = (*before, *after)
+    else:
+        steps = (*before[:-1], join(before[-1], second))
+    return Chain(steps)
+
+
+def _checked(step: object) -> Flow[Any]:
+    if not isinstance(step, Flow):
+        raise TypeError(f"a signature, a chain, a group or a chord is wanted, not {type(step).__name__}")
+    return step
+
+
+def _flattened(member: Any) -> Iterator[Any]:
+    """Take a nested group apart. A chain or chord stays whole; one of a single step is that step."""
+    if isinstance(member, Chain) and len(member.steps) == 1:
+        member = member.steps[0]
+    if isinstance(member, Group):
+        yield from member.members
+    else:
+        yield member
+
+
+# From values to messages.
+
+
+class Task(NamedTuple):
+    """A task of a flow that was planned."""
+
+    id: str
+    signature: Signature[Any]
+
+
+class Parts(NamedTuple):
+    """A chain, a group or a chord that was planned.
+
+    Attributes:
+        flow: What was planned.
+        id: Of a group or chord, the id of the group; of a chain None.
+        parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
+    """
+
+    flow: Flow[Any]
+    id: str | None
+    parts: tuple[Planned, ...]
+
+
+Planned: TypeAlias = Task | Parts
+
+
+class FlowMessage(NamedTuple):
+    """What is sent for a task of a flow that runs at once.
+
+    Attributes:
+        id: The task's id.
+        signature: The task with its arguments and options.
+        group: The id of the group that it is in, and its index there.
+        embed: What its worker is to send later.
+    """
+
+    id: str
+    signature: Signature[Any]
+    group: tuple[str, int] | None
+    embed: dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """What is sent for a flow, and what is awaited of it.
+
+    Attributes:
+        messages: The tasks that run at once.
+        sizes: How many results each chord waits for, by the id of its group. Stored before the messages are sent.
+        result: All tasks of the flow.
+    """
+
+    messages: list[FlowMessage]
+    sizes: dict[str, int]
+    result: Planned
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a task stands in a group or in a chord's header. Of a chain, that is its last task.
+
+    The group of those that a worker sends is known by what they stand in.
+    """
+
+    group: str | None
+    index: int
+    body: dict[str, Any] | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        options = {"group_id": self.group, "group_index": self.index, "chord": self.body}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def plan(flow: Flow[Any], options: Callable[[Signature[Any], str], dict[str, Any]], new_id: Callable[[], str]) -> Plan:
+    """Plan how a flow is sent.
+
+    Args:
+        flow: What is sent.
+        options: Gives the options of a step and its id as its worker reads them.
+        new_id: Makes an id.
+
+    Returns:
+        The messages, and what is awaited.
+    """
+    planner = _Planner(options, new_id)
+    return Plan(planner.messages, planner.sizes, planner.start(flow, None))
+
+
+class _Planner:
+    def __init__(self, options: Callable[[Signature[Any], str], dict[str, Any]], new_id: Callable[[], str]) -> None:
+        self._options = options
+        self._new_id = new_id
+        self.messages: list[FlowMessage] = []
+        self.sizes: dict[str, int] = {}
+
+    def start(self, flow: Flow[Any], place: _Place | None) -> Planned:
+        """Plan what runs at once, and all that follows it."""
+        if isinstance(flow, Signature):
+            return self._first(flow, (), place)
+        if isinstance(flow, Chain):
+            first, *rest = flow.steps
+            if not isinstance(first, Signature):  # It is the only one.
+                return Parts(flow, None, (self.start(first, place),))
+            embedded = [
+                self._embed(step, place if number == len(rest) else None) for number, step in enumerate(rest, 1)
+            ]
+            started = self._first(first, [each for each, _ in embedded], place if not rest else None)
+            return Parts(flow, None, (started, *(part for _, part in embedded)))
+        group_id = self._new_id()
+        if isinstance(flow, Chord):
+            body, last = self._embed(flow.body, place, group_id)
+            self.sizes[group_id] = len(flow.header)
+            members = [self.start(m, _Place(group_id, index, body)) for index, m in enumerate(flow.header.members)]
+            return Parts(flow, group_id, (*members, last))
+        members = [self.start(each, _Place(group_id, index, None)) for index, each in enumerate(_members(flow))]
+        return Parts(flow, group_id, tuple(members))
+
+    def _first(self, signature: Signature[Any], rest: Sequence[dict[str, Any]], place: _Place | None) -> Task:
+        task_id = self._id(signature)
+        embed = {
+            "callbacks": self._linked(signature, "link"),
+            "errbacks": self._linked(signature, "link_error"),
+            "chain": list(reversed(rest)) or None,  # Workers take the next one from the end.
+            "chord": None if place is None else place.body,
+        }
+        where = None if place is None or place.group is None else (place.group, place.index)
+        self.messages.append(FlowMessage(task_id, signature, where, embed))
+        return Task(task_id, signature)
+
+    def _linked(self, signature: Signature[Any], option: str) -> list[dict[str, Any]] | None:
+        given = signature.options.get(option)
+        if given is None:
+            return None
+        return [self._embed(each, None)[0] for each in (given if isinstance(given, (list, tuple)) else [given])]
+
+    def _id(self, signature: Signature[Any]) -> str:
+        given: str | None = signature.options.get("task_id")
+        return self._new_id() if given is None else given
+
+    def _embed(
+        self, flow: Flow[Any], place: _Place | None, group_id: str | None = None
+    ) -> tuple[dict[str, Any], Planned]:
+        """Write what a worker is to send, as a signature in JSON. `group_id` is the group whose body it is."""
+        where = {"group_id": group_id} if place is None and group_id else {} if place is None else place.options
+        if isinstance(flow, Signature):
+            task_id = self._id(flow)
+            options = {**self._options(flow, task_id), "task_id": task_id, **where}
+            for option in ("link", "link_error"):
+                if linked := self._linked(flow, option):
+                    options[option] = linked
+            written = _written(
+                flow.task, list(flow.args), dict(flow.kwargs or {}), options, None, immutable=flow.is_immutable
+            )
+            return written, Task(task_id, flow)
+        if isinstance(flow, Chain):
+            steps = [
+                self._embed(step, place if number == len(flow.steps) else None)
+                for number, step in enumerate(flow.steps, 1)
+            ]
+            parts = Parts(flow, None, tuple(part for _, part in steps))
+            options = {"task_id": last_id(parts), **where}
+            return _written("celery.chain", [], {"tasks": [each for each, _ in steps]}, options, "chain"), parts
+        own_id = self._new_id()
+        if isinstance(flow, Chord):
+            header, members = self._embed_group(flow.header.members, own_id)
+            body, last = self._embed(flow.body, place, own_id)
+            kwargs = {"kwargs": {}, "header": header, "body": body}
+            options = {"task_id": own_id, **where}
+            return _written("celery.chord", [], kwargs, options, "chord"), Parts(flow, own_id, (*members, last))
+        written, members = self._embed_group(_members(flow), own_id)
+        return written, Parts(flow, own_id, members)
+
+    def _embed_group(self, members: Sequence[Any], own_id: str) -> tuple[dict[str, Any], tuple[Planned, ...]]:
+        embedded = [self._embed(each, _Place(None, index, None)) for index, each in enumerate(members)]
+        options = {"task_id": own_id, "root_id": None, "parent_id": None}
+        tasks = [each for each, _ in embedded]
+        return _written("celery.group", [], {"tasks": tasks}, options, "group"), tuple(part for _, part in embedded)
+
+
+def last_id(planned: Planned) -> str | None:
+    """Give the id of the task whose result is that of a flow. A group has its own id."""
+    if isinstance(planned, Task):
+        return planned.id
+    if isinstance(planned.flow, Group):
+        return planned.id
+    return last_id(planned.parts[-1])
+
+
+def tasks_of(planned: Planned) -> Iterator[Task]:
+    """Yield all tasks of a flow, in the order in which they are written."""
+    if isinstance(planned, Task):
+        yield planned
+    else:
+        for part in planned.parts:
+            yield from tasks_of(part)
+
+
+def _members(flow: Flow[Any]) -> Sequence[Any]:
+    """Give the members of what can only be a group."""
+    if isinstance(flow, Group):
+        return flow.members
+    raise TypeError(f"a signature, a chain, a group or a chord is wanted, not {type(flow).__name__}")
+
+
+def _written(
+    task: str,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+    kind: str | None,
+    *,
+    immutable: bool = False,
+) -> dict[str, Any]:
+    """Write a signature as Celery does in JSON."""
+    return {
+        "task": task,
+        "args": args,
+        "kwargs": kwargs,
+        "options": options,
+        "subtask_type": kind,
+        "immutable": immutable,
+    }
