@@ -255,8 +255,8 @@ async def send_flow(
     """Send a chain, a group, a chord, or a task with links. See `CeleryClient.send`."""
     messages, planned, span = await _encode(session, flow, options, {})
     handles = _handles(session, planned, messages, handed_out=True)
-    await _store_sizes(session, planned)
     try:
+        await _store_sizes(session, planned)
         await session.publish(messages, span, timeout=timeout, retry=retry, began=began)
     except BaseException:
         _discard(session, planned)
@@ -275,12 +275,12 @@ async def call_flow(
     began: float,
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links, and wait for its result. See `CeleryClient.call`."""
-    defaults, own_expiry = prepare_owned((), options, timeout)
+    defaults, own_expiry = prepare_owned(_signatures(flow), options, timeout)
     messages, planned, span = await _encode(session, flow, options, defaults)
     handles = _handles(session, planned, messages)
     tasks = list(handles.values())
-    await _store_sizes(session, planned)
     try:
+        await _store_sizes(session, planned)
         values = await call_job(
             session,
             messages,
@@ -316,6 +316,7 @@ def _signatures(flow: Any) -> Iterator[Signature[Any]]:
         yield flow
     elif isinstance(flow, Chord):
         yield from _signatures(flow.header)
+        yield from _signatures(flow.body)
     else:
         for part in flow.steps if isinstance(flow, Chain) else flow.members:
             yield from _signatures(part)

@@ -1,0 +1,189 @@
+"""Chains, groups and chords on a stock worker: every bad end ends the wait, and nothing is left of what was owned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+import redis
+from support.servers import RedisServer, stock_worker
+from support.waiting import eventually
+
+from fibo_client import MessageError, ResultTimeoutError, TaskFailedError, TaskRevokedError
+from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, group
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+add = RemoteTask[..., int]("stock.add")
+total = RemoteTask[..., int]("stock.total")
+fail = RemoteTask[..., None]("stock.fail")
+sleep = RemoteTask[..., float]("stock.sleep")
+ignored = RemoteTask[..., None]("stock.ignored")
+unknown = RemoteTask[..., None]("stock.no_such_task")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A Redis and a stock worker of two processes: these tests look at all keys."""
+    with RedisServer() as server, stock_worker(server.url, concurrency=2):
+        yield server.url
+
+
+@pytest_asyncio.fixture
+async def client(url) -> AsyncIterator[CeleryClient]:
+    async with CeleryClient(url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def direct(url) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(url, decode_responses=True) as direct:
+        yield direct
+
+
+def kept(direct) -> list[str]:
+    """What is stored of tasks and chords, without the mark that a worker keeps for minutes of a body that it sent."""
+    return [key for key in direct.scan_iter("celery-task*") if not key.endswith(".c")]
+
+
+async def test_the_first_step_that_fails_is_raised_with_its_name_and_id(client):
+    result = await client.send(chain(add(1, 1), fail.s("no"), add.s(3)))
+    with pytest.raises(TaskFailedError, match=r"stock\.fail\[.*\] raised ValueError\('?2") as caught:
+        await result.get(timeout=20)
+    assert caught.value.task_id == result.steps[1].id
+    assert await result.ready()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda bad: chain(add(1, 1), bad, add.s(3)), lambda bad: chord([add(1, 1), bad], total())]
+)
+async def test_a_task_that_no_worker_knows_ends_the_wait(client, make):
+    result = await client.send(make(unknown.s()))
+    with pytest.raises(TaskFailedError, match="NotRegistered"):
+        await result.get(timeout=20)
+    assert "PENDING" in await result.states()  # As Celery leaves those after it.
+
+
+@pytest.mark.parametrize(
+    "make", [lambda bad: chain(sleep(0.2), bad, add.s(3)), lambda bad: chord([sleep(0.2) | bad], total())]
+)
+async def test_a_step_that_was_revoked_before_it_ran_ends_the_wait(client, make):
+    task_id = str(uuid.uuid4())
+    await eventually(client.ping)
+    await client.revoke(task_id)
+    result = await client.send(make(add.s(1).with_options(task_id=task_id)))
+    with pytest.raises(TaskRevokedError) as caught:
+        await result.get(timeout=20)
+    assert (caught.value.task_id, caught.value.reason) == (task_id, "revoked")
+
+
+async def test_a_step_that_has_expired_ends_the_wait(client):
+    with pytest.raises(TaskRevokedError, match="expired before it ran"):
+        await client.call(chain(sleep(0.5), add.s(1).with_options(expires=0.2)), timeout=20)
+
+
+async def test_a_step_that_is_terminated_ends_the_wait(client):
+    result = await client.send(chain(add(60, 0), sleep.s(), add.s(1)))
+    await eventually(lambda: _runs(client, result.steps[1].id))
+    assert await result.revoke(terminate=True, signal="SIGKILL") > 0
+    with pytest.raises(TaskRevokedError):
+        await result.get(timeout=20)
+
+
+async def _runs(client, task_id):
+    active = await client.inspect().active()
+    return any(task["id"] == task_id for tasks in active.values() for task in tasks)
+
+
+async def test_of_a_step_that_stores_nothing_the_timeout_says_that_it_is_the_one(client):
+    result = await client.send(chain(add(1, 1), ignored.s().immutable(), add.s(3)))
+    with pytest.raises(ResultTimeoutError, match=r"no answer from stock\.ignored|first missing one is") as caught:
+        await result.get(timeout=1)
+    assert caught.value.task_ids == (result.steps[1].id, result.steps[2].id)
+
+
+async def test_a_member_that_fails_is_raised_while_the_others_still_run(client):
+    for flow in (chord([sleep(20), fail("no")], total()), group(sleep(20), fail("no"))):
+        result = await client.send(flow)
+        with pytest.raises(TaskFailedError, match=r"stock\.fail"):
+            await result.get(timeout=20)
+        assert not await result.tasks[0].ready()
+        await result.revoke(terminate=True, signal="SIGKILL")
+
+
+async def test_the_updates_of_a_flow_name_each_task(client):
+    result = await client.send(chain(add(1, 1), add.s(2)) | add.s(3))
+    seen = [(task.id, meta.result) async for task, meta in result.updates(timeout=20) if meta.ready]
+    assert sorted(seen) == sorted((task.id, value) for task, value in zip(result.tasks, (2, 4, 7), strict=True))
+
+
+async def test_the_updates_end_with_the_task_that_failed(client):
+    result = await client.send(chain(add(1, 1), fail.s(), add.s(3)))
+    states = {task.id: meta.state async for task, meta in result.updates(timeout=20)}
+    assert states[result.steps[1].id] == "FAILURE"
+
+
+async def test_options_of_the_send_go_into_every_step_and_a_steps_own_win(client, direct):
+    queue = f"flow-{uuid.uuid4()}"
+    flow = chain(add(1, 1), add.s(2), add.s(3).with_options(queue="celery"))
+    with pytest.raises(ResultTimeoutError):
+        await client.call(flow, queue=queue, timeout=0.5)
+    assert direct.llen(queue) == 1
+    await client.send(chain(add(1, 1), add.s(2).with_options(queue=queue)), priority=3)
+    await eventually(lambda: direct.llen(f"{queue}\x06\x163"))
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        chain(add(1, 1), add.s(2)),
+        group(add(n, n) for n in range(20)),
+        chord([add(1, 1), add(2, 2)], total() | add.s(1)),
+        add(1, 1) | group(add.s(1), add.s(2)) | total(),
+        chain(add(1, 1), fail.s(), add.s(3)),
+        chord([add(1, 1), fail()], total()),
+        chord([add(1, 1), add(2, 2)], fail.s()),
+        group(add(1, 1), fail()),
+    ],
+    ids=lambda flow: repr(flow)[:60],
+)
+async def test_nothing_is_left_of_an_owned_flow(client, direct, flow):
+    before = set(kept(direct))
+    with contextlib.suppress(TaskFailedError):
+        await client.call(flow, timeout=1)
+    await eventually(lambda: not set(kept(direct)) - before)
+    assert [key for key in direct.scan_iter("celery*") if direct.type(key) != "list" and direct.ttl(key) < 0] == []
+
+
+async def test_an_owned_flow_whose_caller_leaves_is_revoked_whole_and_nothing_is_left(client, direct):
+    before = set(kept(direct))
+    members = [sleep(1).with_options(task_id=str(uuid.uuid4())) for _ in range(2)]
+    call = asyncio.create_task(client.call(chord(members, total()), timeout=3))
+    await eventually(lambda: _runs(client, members[1].options["task_id"]))
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await eventually(lambda: client.stats().revocations.delivered >= 3)
+    await eventually(lambda: not set(kept(direct)) - before)
+
+
+async def test_a_link_runs_after_its_task_and_one_for_errors_after_its_failure(client, direct):
+    after, on_error = str(uuid.uuid4()), str(uuid.uuid4())
+    told = RemoteTask[..., None]("stock.echo").s().with_options(task_id=on_error)
+    called = add(1, 1).with_options(link=add.s(10).with_options(task_id=after), link_error=told)
+    assert await client.call(called, timeout=20) == 2
+    assert await client.result(after).get(timeout=20) == 12
+    with pytest.raises(TaskFailedError):
+        await client.call(fail().with_options(link=add.s(1), link_error=told), timeout=20)
+
+
+async def test_arguments_beside_what_was_composed_are_refused(client):
+    with pytest.raises(MessageError, match="has its arguments already"):
+        await client.call(chain(add(1, 1), add.s(2)), (3,))
+    with pytest.raises(MessageError, match="each step has an id of its own"):
+        await client.send(chain(add(1, 1), add.s(2)), task_id="mine")
