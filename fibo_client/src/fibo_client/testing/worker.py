@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import dataclasses
 import inspect
+import json
 import math
 import os
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fibo_client.celery.chunk import STARMAP
 from fibo_client.celery.protocol import states
-from fibo_client.celery.protocol.jsontypes import CELERY_JSON
+from fibo_client.testing.canvas import Canvas
 from fibo_client.testing.messages import SentTask, open_message
 from fibo_client.testing.results import encode_error, encode_meta, state_of, traceback_of
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.control import ControlRequest
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.testing.canvas import Failures
     from fibo_client.testing.memory import Memory
 
 _PATIENCE: Final = 1.0
@@ -138,6 +140,7 @@ class _Delivery:
 
     Attributes:
         sent: The task.
+        message: Its message.
         due: When it may run, by the event loop's clock.
         expires: When it may no longer start, by the event loop's clock.
         job: The asyncio task that runs it.
@@ -147,6 +150,7 @@ class _Delivery:
     """
 
     sent: SentTask
+    message: TaskMessage
     due: float
     expires: float
     job: asyncio.Task[None] | None = None
@@ -176,7 +180,6 @@ class Worker:
         sent: All tasks that were sent, to any queue.
         revoked: The ids of the revoked tasks.
         up: Whether it is there.
-        types: The types that it reads and writes.
     """
 
     def __init__(
@@ -190,7 +193,7 @@ class Worker:
         self.sent: list[SentTask] = []
         self.revoked: list[str] = []
         self.up: bool = True
-        self.types: JSONCodec = CELERY_JSON
+        self._canvas = Canvas(self._send_on, memory.others)
         self._messages: dict[str, deque[_Delivery]] = {}
         self._held: dict[_Delivery, None] = {}
         self._due: deque[_Delivery] = deque()
@@ -198,17 +201,26 @@ class Worker:
         self._running = 0
         self._clients: dict[asyncio.AbstractEventLoop, set[object]] = {}
 
+    @property
+    def types(self) -> JSONCodec:
+        """The types that it reads and writes."""
+        return self._canvas.types
+
+    @types.setter
+    def types(self, types: JSONCodec) -> None:
+        self._canvas.types = types
+
     # Called by the broker and the backend.
 
     def admit(self, messages: Sequence[TaskMessage]) -> None:
         """See `Workers.admit`."""
         opened = [open_message(message, self.types) for message in messages]
         now, today = asyncio.get_running_loop().time(), datetime.now(UTC)
-        for sent in opened:
+        for sent, message in zip(opened, messages, strict=True):
             # From here on, times are the event loop's: its clock may be virtual.
             due = 0.0 if sent.eta is None else now + (sent.eta - today).total_seconds()
             expires = math.inf if sent.expires is None else now + (sent.expires - today).total_seconds()
-            self._messages.setdefault(sent.task_id, deque()).append(_Delivery(sent, due, expires))
+            self._messages.setdefault(sent.task_id, deque()).append(_Delivery(sent, message, due, expires))
         self.sent += opened
 
     def arrived(self, client: object) -> None:
@@ -272,6 +284,7 @@ class Worker:
                 self.store(sent, states.FAILURE, encode_error(fault), _UNTOLD, always=True)
             elif sent.task_id in self._refused:
                 self._store_revoked(sent, "revoked", always=True)
+                self._follow_failure(delivery, states.REVOKED, encode_error(_revocation("revoked")))
             elif delivery.due > now:
                 self._schedule(delivery)
             else:
@@ -317,6 +330,7 @@ class Worker:
         sent, loop = delivery.sent, asyncio.get_running_loop()
         if loop.time() >= delivery.expires:
             self._store_revoked(sent, "expired")
+            self._follow_failure(delivery, states.REVOKED, encode_error(_revocation("expired")))
             return
         try:
             value = await self._call(delivery)
@@ -327,11 +341,11 @@ class Worker:
                 delivery.due = loop.time() + retry.countdown
                 self._schedule(delivery)
         except _FaultError as fault:
-            self.store(sent, states.FAILURE, encode_error(fault), fault.trace)
+            self._fail(delivery, fault, fault.trace)
         except Exception as error:  # noqa: BLE001 - whatever a task raises is its answer, as in Celery
-            self.store(sent, states.FAILURE, encode_error(error, self.types), traceback_of(error, sent.task))
+            self._fail(delivery, error, traceback_of(error, sent.task))
         else:
-            self._succeed(sent, value)
+            self._succeed(delivery, value)
 
     async def _call(self, delivery: _Delivery) -> Any:
         sent = delivery.sent
@@ -370,12 +384,35 @@ class Worker:
             values.append(await value if inspect.isawaitable(value) else value)
         return values
 
-    def _succeed(self, sent: SentTask, value: Any) -> None:
+    def _succeed(self, delivery: _Delivery, value: Any) -> None:
+        sent = delivery.sent
         try:
-            self.store(sent, states.SUCCESS, value)
+            plain = json.loads(encode_meta(sent.task_id, states.SUCCESS, value, None, self.types))["result"]
         except (TypeError, ValueError, RecursionError) as error:
             fault = _fault("kombu.exceptions", "EncodeError", repr(error))
-            self.store(sent, states.FAILURE, encode_error(fault), traceback_of(fault, sent.task))
+            self._fail(delivery, fault, traceback_of(fault, sent.task))
+            return
+        failures = self._canvas.succeeded(delivery.message, plain)  # Before the result is stored, as in Celery.
+        self.store(sent, states.SUCCESS, value)
+        self._store_failures(failures)
+
+    def _fail(self, delivery: _Delivery, error: BaseException, trace: str | None) -> None:
+        encoded = encode_error(error, self.types)
+        self.store(delivery.sent, states.FAILURE, encoded, trace)
+        self._follow_failure(delivery, states.FAILURE, encoded)
+
+    def _follow_failure(self, delivery: _Delivery, state: str, error: dict[str, Any]) -> None:
+        self._store_failures(self._canvas.failed(delivery.message, state, error))
+
+    def _store_failures(self, failures: Failures) -> None:
+        for task_id, error in failures:
+            self._memory.store(task_id, encode_meta(task_id, states.FAILURE, error, None, self.types))
+
+    def _send_on(self, message: TaskMessage) -> None:
+        """Send a task that follows another one."""
+        self.admit([message])
+        self._memory.put(message.queue, message.priority, [message])
+        asyncio.get_running_loop().call_soon(self._serve)
 
     # Storing.
 
