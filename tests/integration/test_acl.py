@@ -24,10 +24,10 @@ from support.hand import Hand
 from support.servers import RedisServer, redis_binaries
 from support.waiting import eventually
 
-from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient, reader, session
+from fibo_client import SQRT_TASK, FiboClient
+from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, reader, session
 from fibo_client.celery.redis import link
-from fibo_client.errors import FiboError, PublishError, ResultTooLargeError
+from fibo_client.errors import FiboError, PublishError, ResultTooLargeError, TaskFailedError
 from fibo_worker.dev import WorkerProcess
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
@@ -46,6 +46,10 @@ KEYS = {
     "*-*.reply.celery.pidbox": REPLIES,
 }
 """A key for each pattern of the client's lines, which no other of them has."""
+
+
+ACCUMULATE = RemoteTask[..., list[float]]("celery.accumulate")
+"""A task that every worker knows, and that gives what it gets."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,38 @@ def test_a_worker_s_user_may_put_back_what_a_lost_one_had(server):
         assert direct.llen(QUEUE) == 1
         queue.close()
     assert refusals(server) == []
+
+
+# Chains, groups and chords.
+
+
+def taskset_keys(server):
+    """What is left of chords, but for the workers' own marks, which expire after minutes."""
+    with server.client(decode_responses=True) as direct:
+        return [key for key in direct.scan_iter("celery-taskset-meta-*") if not key.endswith(".c")]
+
+
+def words_for_chords(has_brackets):
+    bracket = re.search(r"also needs `(\(.*?\))`", PAGE.read_text())[1]
+    return [bracket] if has_brackets else ["+set", "~celery-taskset-meta-*"]
+
+
+async def test_chords_need_what_the_page_says_and_leave_nothing(served, side):
+    server, url, worker = served
+    flow = chord([SQRT_TASK(4), SQRT_TASK(9)], ACCUMULATE.s(index=0))
+    async with CeleryClient(url) as client:
+        with pytest.raises(PublishError, match=r"size of a chord could not be stored.*SET: NOPERM"):
+            await client.call(flow, timeout=20)
+        assert await client.call(chain(SQRT_TASK(16), SQRT_TASK.s()), timeout=20) == 2
+        with server.client() as direct:
+            direct.execute_command("ACL", "SETUSER", CLIENT, *words_for_chords(side.has_brackets))
+            direct.acl_log_reset()
+        assert await client.call(flow, timeout=20) == [2, 3]
+        with pytest.raises(TaskFailedError):
+            await client.call(chord([SQRT_TASK(-1)], ACCUMULATE.s(index=0)), timeout=1)
+        await eventually(lambda: not taskset_keys(server))
+    assert refusals(server) == []
+    assert "NoPermission" not in worker.log.read_text()
 
 
 # What each word of the client's lines is for.

@@ -5,7 +5,7 @@
 from typing import Any, Literal, reveal_type
 
 from fibo_client import FIBO_TASK, FIBONACCI, UNSET, AsyncResult, FiboClient, FiboConfig
-from fibo_client.celery import CeleryClient, RemoteTask, remote_task
+from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, group, remote_task
 
 ADD = RemoteTask[[int, int], int]("proj.add")
 ANY = RemoteTask[..., int]("proj.add")
@@ -108,6 +108,13 @@ async def handles(celery: CeleryClient, handle: AsyncResult[int], bare: AsyncRes
 
 async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str, int]], flag: bool) -> None:
     reveal_type(await celery.call(resize("dog")))  # str
+    reveal_type(await celery.call(chain(ADD(1, 2), resize("dog"))))  # str
+    reveal_type(await celery.call(group(ADD(1, 2), ADD(3, 4))))  # list[int]
+    reveal_type(await celery.call(chord([ADD(1, 2)], resize("dog"))))  # str
+    reveal_type(await celery.call(ADD(1, 2) | resize("dog")))  # str
+    reveal_type(await celery.send(chain(ADD(1, 2), resize("dog"))))  # ChainResult[str]
+    reveal_type(await celery.send(group(ADD(1, 2), ADD(3, 4))))  # GroupResult[int]
+    reveal_type(await celery.send(chord([ADD(1, 2)], resize("dog"))))  # ChordResult[str]
     reveal_type(await celery.call(resize, ("dog",), {"steps": 3}))  # str
     reveal_type(await celery.call(first_of("dog")))  # bytes
     reveal_type(await celery.send_task(resize, ("dog",)))  # AsyncResult[str]

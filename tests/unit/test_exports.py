@@ -42,9 +42,9 @@ PACKAGES = [fibo_client, fibo_client.asgi, fibo_client.celery, fibo_client.telem
         (
             fibo_client.celery,
             """
-            AsyncResult Cause CeleryClient CeleryConfig ClientStats Diagnosis Inspect JSONType OwnedResult RedisOptions
-            RemoteTask RevocationCounts SendOptions Signature TaskFailure TaskMeta UNSET WorkerInfo
-            remote_task
+            AsyncResult Cause CeleryClient CeleryConfig Chain ChainResult Chord ChordResult ClientStats Diagnosis Flow
+            FlowResult Group GroupResult Inspect JSONType OwnedResult RedisOptions RemoteTask RevocationCounts
+            SendOptions Signature TaskFailure TaskMeta UNSET WorkerInfo chain chord group remote_task
             """,
         ),
         (fibo_client.asgi, "FiboMiddleware Problem Readiness"),

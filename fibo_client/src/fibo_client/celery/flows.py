@@ -10,6 +10,7 @@ from fibo_client.celery.gather import call_job, gather, look_at_metas, news
 from fibo_client.celery.owned_result import prepare_owned
 from fibo_client.celery.result import AsyncResult, revocation
 from fibo_client.celery.signature import Flow, Signature
+from fibo_client.errors import PublishError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
@@ -256,7 +257,7 @@ async def send_flow(
     messages, planned, span = await _encode(session, flow, options, {})
     handles = _handles(session, planned, messages, handed_out=True)
     try:
-        await _store_sizes(session, planned)
+        await _store_sizes(session, planned, messages)
         await session.publish(messages, span, timeout=timeout, retry=retry, began=began)
     except BaseException:
         _discard(session, planned)
@@ -280,7 +281,7 @@ async def call_flow(
     handles = _handles(session, planned, messages)
     tasks = list(handles.values())
     try:
-        await _store_sizes(session, planned)
+        await _store_sizes(session, planned, messages)
         values = await call_job(
             session,
             messages,
@@ -341,10 +342,18 @@ def _handles(
     return handles
 
 
-async def _store_sizes(session: Session, planned: Plan) -> None:
-    """Store how many results each chord waits for, before any of them can come."""
-    for group_id, size in planned.sizes.items():
-        await session.backend.put(f"{_GROUP}{group_id}.s", str(size).encode(), expires=SIZE_EXPIRES)
+async def _store_sizes(session: Session, planned: Plan, messages: Sequence[TaskMessage]) -> None:
+    """Store how many results each chord waits for, before any of them can come.
+
+    Raises:
+        PublishError: It could not be stored, so nothing was sent.
+    """
+    try:
+        for group_id, size in planned.sizes.items():
+            await session.backend.put(f"{_GROUP}{group_id}.s", str(size).encode(), expires=SIZE_EXPIRES)
+    except TransportError as error:
+        reason = f"the size of a chord could not be stored: {error}"
+        raise PublishError(reason, [message.id for message in messages], refused=error.refused) from error
 
 
 def _discard(session: Session, planned: Plan, delay: float = 0.0) -> None:
