@@ -83,6 +83,26 @@ def test_those_who_ask_at_once_get_one_client(local):
     assert len({id(client) for client in asyncio.run(main())}) == 1
 
 
+def test_a_client_that_takes_its_time_to_open_is_opened_once():
+    opened = []
+
+    class Slow:
+        async def open(self):
+            await asyncio.sleep(0.01)
+            opened.append("open")
+
+        async def aclose(self):
+            opened.append("closed")
+
+    local = LoopLocal(Slow)
+
+    async def main():
+        return await asyncio.gather(*(local.get() for _ in range(10)))
+
+    assert len(set(asyncio.run(main()))) == 1
+    assert opened == ["open", "closed"]
+
+
 def test_a_client_of_numbers_is_as_good(server_side):
     local = LoopLocal(lambda: FiboClient(server_side.url))
 

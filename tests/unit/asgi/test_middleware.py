@@ -214,6 +214,12 @@ async def test_a_stream_that_is_cut_because_the_caller_left_is_no_error(as_group
 
 
 @virtual
+async def test_a_stream_that_is_cut_for_another_reason_is_an_error():
+    with pytest.raises(anyio.BrokenResourceError):
+        await Server(BODY).handle(raising(anyio.BrokenResourceError()))
+
+
+@virtual
 async def test_a_bug_in_cleaning_up_after_who_left_is_an_error():
     async def broken(scope, receive, send):
         try:
