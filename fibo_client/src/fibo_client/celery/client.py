@@ -561,7 +561,14 @@ class CeleryClient:
             if args or kwargs:
                 raise MessageError("what was composed has its arguments already")
             return await call_flow(
-                session, task, options, timeout=seconds, retry=retry, keep_result=keep_result, began=began
+                session,
+                task,
+                options,
+                timeout=seconds,
+                retry=retry,
+                keep_result=keep_result,
+                terminate_on_cancel=terminate_on_cancel,
+                began=began,
             )
         signature = bind(task, args, kwargs)
         if session.routes is not None:

@@ -273,6 +273,7 @@ async def call_flow(
     timeout: float | None,
     retry: bool,
     keep_result: bool,
+    terminate_on_cancel: bool,
     began: float,
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links, and wait for its result. See `CeleryClient.call`."""
@@ -292,6 +293,7 @@ async def call_flow(
             expiry_is_timeout=not own_expiry,
             retry=retry,
             keep_results=keep_result,
+            terminate_on_cancel=terminate_on_cancel,
         )
     except BaseException:
         _discard(session, planned, AFTERWARDS if timeout is None else timeout + AFTERWARDS)
