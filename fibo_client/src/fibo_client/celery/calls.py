@@ -17,7 +17,6 @@ from fibo_client.celery.outcome import decoded
 from fibo_client.celery.owned_result import start_owned
 from fibo_client.celery.protocol import states
 from fibo_client.celery.signature import Signature, check_signature
-from fibo_client.celery.stream import Stream
 from fibo_client.errors import ChunkRetriedError, MessageError, ResultTimeoutError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 
@@ -123,6 +122,8 @@ class Calls(Generic[T]):
         self._held: dict[tuple[str, str], list[Call]] = {}
         """The calls that are held back, by their task and options."""
         self._ready: deque[list[Call]] = deque()
+        self._messages: set[_Message] = set()
+        """What was sent and has no answer."""
         self._flush: asyncio.Handle | None = None
         self._sending: asyncio.Handle | None = None
 
@@ -172,6 +173,7 @@ class Calls(Generic[T]):
         if message is not None:
             message.wanted -= 1
             if not message.wanted:
+                self._messages.discard(message)
                 message.result.close()
                 message.result.job.future.cancel()  # Nobody wakes it any more, and it would keep the message alive.
 
@@ -180,6 +182,13 @@ class Calls(Generic[T]):
         held, self._held = self._held, {}
         for calls in held.values():
             self._send_soon(calls)
+
+    def close(self) -> None:
+        """Give up all calls. The event loop gets its turn now and then."""
+        self._held.clear()
+        self._ready.clear()
+        self._session.end_in_turns([message.result.job for message in self._messages])
+        self._messages.clear()
 
     # Sending.
 
@@ -230,6 +239,7 @@ class Calls(Generic[T]):
                 self._ready.extendleft((calls[middle:], calls[:middle]))
             return
         message = _Message(result, calls)
+        self._messages.add(message)
         for call in calls:
             call.message = message
         if not alone:
@@ -259,6 +269,7 @@ class Calls(Generic[T]):
             job.future = self._loop.create_future()
             self._listen(message)
             return
+        self._messages.discard(message)
         result.close()
 
     def _answers(self, message: _Message) -> Iterator[tuple[Call, Any]]:
@@ -350,34 +361,64 @@ async def call_in_chunks(
         terminate_on_cancel=terminate_on_cancel,
         deadline=math.inf if timeout is None else began + timeout,
     )
-
-    def indexes() -> Iterator[int]:
-        yield from range(count)
+    answers = _Answers(count, loop.create_future(), return_exceptions=return_exceptions)
+    try:
+        for index in range(count):
+            calls.join(index, math.inf, partial(answers.receive, index))
+            if budget.is_spent():
+                await budget.pause()
         calls.flush()
+        await answers.over
+    finally:
+        calls.close()
+    if answers.failure is not None:
+        raise answers.failure
+    if answers.late and not return_exceptions:
+        timed_out = await answers.timeout_error(loop.time() - began)
+        raise timed_out
+    return answers.values
 
-    answers: list[Any] = [None] * count
-    late: dict[int, ResultTimeoutError] = {}
-    async with Stream[int, Any](
-        calls, indexes(), seconds=None, max_in_flight=count, ordered=False, return_exceptions=True
-    ) as stream:
-        async for index, answer in stream:
-            answers[index] = answer
-            if isinstance(answer, ResultTimeoutError):
-                late[index] = answer
-            elif isinstance(answer, Exception) and not return_exceptions:
-                raise answer
-    if late and not return_exceptions:
+
+class _Answers:
+    """The answers of many calls, as they come.
+
+    Attributes:
+        values: The answers in order, or the errors in their places.
+        late: The errors of those that did not come in time, by index.
+        failure: The first other error, unless errors stand in the places of answers.
+        over: Done when no more is awaited.
+    """
+
+    def __init__(self, count: int, over: asyncio.Future[None], *, return_exceptions: bool) -> None:
+        self.values: list[Any] = [None] * count
+        self.late: dict[int, ResultTimeoutError] = {}
+        self.failure: Exception | None = None
+        self.over: asyncio.Future[None] = over
+        self._missing = count
+        self._return_exceptions = return_exceptions
+
+    def receive(self, index: int, answer: Any) -> None:
+        """Take an answer."""
+        self.values[index] = answer
+        self._missing -= 1
+        if isinstance(answer, ResultTimeoutError):
+            self.late[index] = answer
+        elif isinstance(answer, Exception) and not self._return_exceptions:
+            self.failure = self.failure or answer
+        if (self.failure is not None or not self._missing) and not self.over.done():
+            self.over.set_result(None)
+
+    async def timeout_error(self, waited: float) -> ResultTimeoutError:
+        """Say that time was up for some, and what did come."""
         finished: dict[int, Any] = {}
-        missing: dict[str, None] = {}
-        for index, answer in enumerate(answers):
-            if index in late:
-                missing.update(dict.fromkeys(late[index].task_ids))
+        task_ids: dict[str, None] = {}
+        budget = Budget()
+        for index, answer in enumerate(self.values):
+            if index in self.late:
+                task_ids.update(dict.fromkeys(self.late[index].task_ids))
             else:
                 finished[index] = answer
             if budget.is_spent():
                 await budget.pause()
-        timed_out = late[min(late)].replace(
-            task_ids=list(missing), total=count, finished=finished, waited=loop.time() - began
-        )
-        raise timed_out
-    return answers
+        first = self.late[min(self.late)]
+        return first.replace(task_ids=list(task_ids), total=len(self.values), finished=finished, waited=waited)

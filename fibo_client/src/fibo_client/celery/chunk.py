@@ -79,6 +79,9 @@ def positional(signature: Signature[Any]) -> Sequence[Any]:
             keyword arguments have no position.
         TypeError: The arguments do not fit the task's parameters.
     """
+    declared = signature.remote_task
+    if declared is not None and declared.chunkable and not (signature.kwargs or signature.options):
+        return signature.args  # Nearly all are so.
     task = check_chunkable(signature.remote_task or signature.task)
     if "task_id" in signature.options:
         raise MessageError("a chunk has one id for all of its calls; with task_id, use chunk_size=1")
