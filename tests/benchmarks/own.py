@@ -50,7 +50,6 @@ def chunks(here: Bench) -> list[Row]:
         80,
         ONE_EACH,
         note=note,
-        headline="One's own empty tasks, in chunks",
     )
     short = Row(f"own tasks of {SHORT * 1e3:g} ms, {CHUNK} a message", "calls/s", "more", None, ONE_EACH)
     for repeat in range(here.repeats):
