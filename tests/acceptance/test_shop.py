@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, contextmanager
 import httpx
 import pytest
 import redis.asyncio
-from shop.orders import PRICES
 from support.hand import Hand
 from support.proxy import Proxy
 from support.servers import EXAMPLES, free_port
@@ -26,6 +25,9 @@ REPORT = 300
 """Seconds: no test waits for one to end by itself."""
 
 MANY = 500
+
+PRICES = {"apple": "0.40", "bread": "3.20", "cake": "18.00", "dates": "7.95"}
+"""Those of shop.orders, which is not imported here: each app of this process would have its tasks."""
 
 
 @contextmanager
