@@ -7,13 +7,15 @@ import contextlib
 import uuid
 from typing import TYPE_CHECKING
 
+import celery
 import pytest
 import pytest_asyncio
 import redis
+from support.clients import celery_client
 from support.servers import RedisServer, stock_worker
 from support.waiting import eventually
 
-from fibo_client import MessageError, ResultTimeoutError, TaskFailedError, TaskRevokedError
+from fibo_client import MessageError, ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
 from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, group
 
 if TYPE_CHECKING:
@@ -187,3 +189,57 @@ async def test_arguments_beside_what_was_composed_are_refused(client):
         await client.call(chain(add(1, 1), add.s(2)), (3,))
     with pytest.raises(MessageError, match="each step has an id of its own"):
         await client.send(chain(add(1, 1), add.s(2)), task_id="mine")
+
+
+# Results of results.
+
+
+@pytest.mark.parametrize(("kind", "answer"), [("task", 1), ("group", [1, 2])])
+async def test_what_a_task_returns_of_others_becomes_their_handle(client, kind, answer):
+    value = await client.call("stock.hand_over", (kind,), timeout=20)
+    assert await client.from_tuple(value).get(timeout=20) == answer
+
+
+async def test_the_children_of_a_task_are_what_it_sent(client):
+    result = await client.send(chain(add(1, 1), add.s(2), add.s(3)))
+    assert await result.get(timeout=20) == 7
+    first, second, third = result.steps
+    assert [child.id for child in await first.children()] == [second.id]
+    assert await third.children() == []
+    assert await client.result(first.id).leaf(timeout=20) == 7
+
+    result = await client.send(add(1, 1) | group(add.s(1), add.s(2)))
+    await result.get(timeout=20)
+    (child,) = await result.steps[0].children()
+    assert (child.id, await child.get(timeout=20)) == (result.last.id, [3, 4])
+    assert await result.steps[0].leaf(timeout=20) == [3, 4]
+
+
+@pytest.mark.parametrize("value", [None, 5, [], ["id", None], [[5, None], None], [["", None], None], [["a", None], 5]])
+async def test_what_is_no_tuple_of_a_result_is_refused(client, value):
+    with pytest.raises(ValueError, match="not what as_tuple"):
+        client.from_tuple(value)
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own
+async def test_a_group_that_was_saved_here_or_by_celery_is_found_by_its_id(client, url, direct):
+    ours = await client.send(group(add(1, 1), add(2, 2)))
+    await ours.save()
+    assert 0 < direct.ttl(f"celery-taskset-meta-{ours.id}") <= 86400
+    again = await client.group(ours.id)
+    assert (again.id, [each.id for each in again]) == (ours.id, [each.id for each in ours])
+    assert await again.get(timeout=20) == [2, 4]
+    with celery_client(url) as app:
+        assert app.GroupResult.restore(ours.id).get(timeout=20) == [2, 4]
+        theirs = celery.group([app.signature("stock.add", (n, n)) for n in range(2)]).apply_async()
+        theirs.save()
+        found = await client.group(theirs.id)
+        assert await found.get(timeout=20) == [0, 2]
+        theirs.get(timeout=20)
+    with pytest.raises(LookupError, match="not saved, or has expired"):
+        await client.group("no-such-group")
+    direct.set("celery-taskset-meta-odd", "[5]", ex=60)
+    with pytest.raises(ResultDecodeError, match="something else"):
+        await client.group("odd")
+    with pytest.raises(TypeError, match="cannot be saved"):
+        await (await client.send(group(add(1, 1) | add.s(1)))).save()

@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 
-from celery import Celery
+from celery import Celery, group
 from celery.exceptions import Ignore, Reject
 
 app = Celery("stock", broker="redis://localhost:6379/0", backend="redis://localhost:6379/0")
@@ -44,6 +44,13 @@ def add(x, y):
 @task(name="stock.total")
 def total(numbers, more=0):
     return sum(numbers) + more
+
+
+@task(name="stock.hand_over")
+def hand_over(kind):
+    """Send other tasks, and return their handle."""
+    adding = [add.s(1, n) for n in range(2)]
+    return adding[0].delay() if kind == "task" else group(adding).apply_async()
 
 
 @task(name="stock.echo")

@@ -4,7 +4,7 @@ from fibo_client.celery.canvas import Chain, Chord, Group, chain, chord, group
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.diagnosis import Cause, Diagnosis
-from fibo_client.celery.flows import ChainResult, ChordResult, FlowResult, GroupResult
+from fibo_client.celery.flow_results import ChainResult, ChordResult, FlowResult, GroupResult
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.owned_result import OwnedResult
 from fibo_client.celery.protocol.jsontypes import JSONType

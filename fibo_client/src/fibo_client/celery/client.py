@@ -16,7 +16,8 @@ from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
-from fibo_client.celery.flows import call_flow, send_flow
+from fibo_client.celery.flow_results import from_tuple
+from fibo_client.celery.flows import call_flow, read_group, send_flow
 from fibo_client.celery.gather import as_completed, call_many, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import ConfigOverrides
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
-    from fibo_client.celery.flows import ChainResult, ChordResult, FlowResult, GroupResult
+    from fibo_client.celery.flow_results import ChainResult, ChordResult, FlowResult, GroupResult
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.signature import Flow, SendOptions
@@ -361,6 +362,39 @@ class CeleryClient:
         if isinstance(task, RemoteTask):
             return AsyncResult(self._session, task_id, task=task.name, queue=queue, decode=task.decode)
         return AsyncResult(self._session, task_id, task=task, queue=queue)
+
+    async def group(self, group_id: str) -> GroupResult[Any]:
+        """Read which tasks a group has that was saved, by `GroupResult.save` or by Celery's own.
+
+        Args:
+            group_id: The group's id.
+
+        Returns:
+            The group.
+
+        Raises:
+            LookupError: It was not saved, or has expired.
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            MessageError: The id cannot be one.
+            ReadError: It could not be read.
+            ResultDecodeError: What is stored is no group.
+            ClientStateError: The client is not open here.
+        """
+        return await read_group(self._session, group_id)
+
+    def from_tuple(self, value: object) -> AsyncResult[Any] | GroupResult[Any]:
+        """Make the handle of what a task returned that returns an ``AsyncResult`` or a ``GroupResult``. No I/O.
+
+        Args:
+            value: What it returned: ``[[id, parent], members or None]``, as Celery's ``as_tuple()`` gives it.
+
+        Returns:
+            The handle of the task, or of the group.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        return from_tuple(self._session, value)
 
     # Collecting.
 

@@ -15,11 +15,13 @@ from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.meta import TaskMeta
+from fibo_client.errors import ResultDecodeError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
+    from fibo_client.celery.flow_results import GroupResult
     from fibo_client.celery.jobs import Job
     from fibo_client.celery.pending import Wait
     from fibo_client.celery.session import Session
@@ -238,6 +240,48 @@ class AsyncResult(Generic[T_co]):
         self._session.check()
         await self._session.backend.delete_many([self.id])
         self._meta = None
+
+    async def children(self) -> list[AsyncResult[Any] | GroupResult[Any]]:
+        """Look at which tasks the task has sent: the next step of its chain, and those that its function sent.
+
+        Returns:
+            Their handles; none while nothing is stored.
+
+        Raises:
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            ReadError: The result could not be read.
+            ResultDecodeError: What is stored is not a result, or names no tasks.
+        """
+        from fibo_client.celery.flow_results import from_tuple  # Few ask for them.
+
+        stored = (await self.meta()).children or ()
+        try:
+            return [from_tuple(self._session, each) for each in stored]
+        except ValueError as error:
+            raise ResultDecodeError(f"its children are something else: {error}", self.id) from error
+
+    async def leaf(self, timeout: float | Unset | None = UNSET) -> Any:
+        """Wait for the task, then for the first of its children, and so on to the last.
+
+        Args:
+            timeout: Seconds for all of them. UNSET is the client's default, None is no limit.
+
+        Returns:
+            The answer of the last.
+
+        Raises:
+            ResultTimeoutError: One gave no answer in time. Other errors are those of `get`.
+        """
+        seconds = self._session.config.seconds(timeout)
+        loop = self._session.check()
+        until = None if seconds is None else loop.time() + seconds
+        last: AsyncResult[Any] | GroupResult[Any] = self
+        while True:
+            answer = await last.get(None if until is None else max(0.0, until - loop.time()))
+            children = await last.children() if isinstance(last, AsyncResult) else []
+            if not children:
+                return answer
+            last = children[0]
 
     def learn(self, answer: TaskMeta | Exception) -> None:
         """Remember what was seen of the task."""

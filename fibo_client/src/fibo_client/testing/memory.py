@@ -268,6 +268,12 @@ class MemoryBackend:
         self._memory.others[name] = value
         asyncio.get_running_loop().call_later(expires, self._memory.others.pop, name, None)
 
+    async def get(self, name: str) -> bytes | None:
+        """See `Backend.get`."""
+        await asyncio.sleep(0)
+        self._memory.check()
+        return self._memory.others.get(name)
+
     async def discard(self, names: Sequence[str]) -> None:
         """See `Backend.discard`."""
         await asyncio.sleep(0)

@@ -113,6 +113,20 @@ class Backend(Protocol):
         """
         ...
 
+    async def get(self, name: str) -> bytes | None:
+        """Read what workers or `put` stored beside results.
+
+        Args:
+            name: Celery's name for it, as for `put`.
+
+        Returns:
+            What is stored; None if nothing is.
+
+        Raises:
+            ReadError: It could not be read.
+        """
+        ...
+
     async def discard(self, names: Sequence[str]) -> None:
         """Delete what workers or `put` stored beside results.
 

@@ -119,6 +119,14 @@ class RedisBackend:
         """See `Backend.delete_many`. One UNLINK."""
         await self._unlink(list(map(self._prefix.__add__, task_ids)))
 
+    async def get(self, name: str) -> bytes | None:
+        """See `Backend.get`. One MGET, which a client may say anyway."""
+        try:
+            ((value,),) = await self._server.reading.execute(("MGET", self._key(name)))
+        except RedisFaultError as fault:
+            raise ReadError(str(fault)) from fault
+        return bytes(value) if value is not None else None
+
     async def discard(self, names: Sequence[str]) -> None:
         """See `Backend.discard`. One UNLINK."""
         await self._unlink([self._key(name) for name in names])

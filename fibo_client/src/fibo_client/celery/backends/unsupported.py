@@ -90,6 +90,10 @@ class UnsupportedBackend:
         """See `Backend.put`."""
         raise ConfigError(self.unreadable)
 
+    async def get(self, *_: object, **__: object) -> NoReturn:
+        """See `Backend.get`."""
+        raise ConfigError(self.unreadable)
+
     async def discard(self, *_: object, **__: object) -> NoReturn:
         """See `Backend.discard`."""
         raise ConfigError(self.unreadable)

@@ -1,0 +1,284 @@
+"""The results of chains, groups and chords that were sent."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from fibo_client.celery.canvas import Chain, Group, Task
+from fibo_client.celery.config import UNSET, Unset
+from fibo_client.celery.gather import gather, look_at_metas, news
+from fibo_client.celery.protocol.options import check_name
+from fibo_client.celery.result import AsyncResult, revocation
+from fibo_client.text import short_repr
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+
+    from fibo_client.celery.canvas import Planned
+    from fibo_client.celery.protocol.meta import TaskMeta
+    from fibo_client.celery.session import Session
+
+T_co = TypeVar("T_co", covariant=True)
+
+EXPIRES: Final = 86400.0
+"""Seconds for which it is stored what a group has, and how many results a chord waits for, as by Celery's default."""
+
+GROUP: Final = "celery-taskset-meta-"
+
+
+class FlowResult(Generic[T_co]):
+    """A chain, a group or a chord that was sent. Awaiting it waits for its result with the client's default timeout.
+
+    Every task of it is watched: a wait ends as soon as one ends badly, although Celery may leave those after it without
+    any state.
+
+    Attributes:
+        id: The id of the task whose result this is; of a group, its own id.
+        parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
+        tasks: The handles of all tasks, in the order in which they were written.
+    """
+
+    def __init__(self, session: Session, parts: Sequence[Any], flow_id: str | None = None) -> None:
+        self._session = session
+        self.parts: list[Any] = list(parts)
+        self.tasks: tuple[AsyncResult[Any], ...] = tuple(_tasks(self.parts))
+        self.id: str = parts[-1].id if flow_id is None else flow_id
+
+    async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
+        """Wait for the result.
+
+        Args:
+            timeout: Seconds to wait. UNSET is the client's default, None is no limit, 0 is one read.
+
+        Returns:
+            The result.
+
+        Raises:
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
+            ResultTimeoutError: No result came in time. The error names the first task without one.
+            TaskFailedError: A task raised.
+            TaskRevokedError: A task was revoked or had expired.
+            ResultDecodeError: What is stored is not a result, or not what the task should answer.
+            ClientStateError: The client is not open here, or was closed meanwhile.
+        """
+        awaited = [task for task in self.tasks if not task.ignored]
+        seconds = self._session.config.seconds(timeout)
+        values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False)
+        return self.value_from({task.id: value for task, value in zip(awaited, values, strict=True)})
+
+    def value_from(self, values: Mapping[str, Any]) -> T_co:
+        """Give the result, where those of all tasks are known by their ids."""
+        value: T_co = value_of(self.parts[-1], values)
+        return value
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self.get().__await__()
+
+    async def metas(self) -> list[TaskMeta]:
+        """Look at all tasks once, by one read. It waits for none of them.
+
+        Returns:
+            For each of `tasks` what is stored.
+
+        Raises:
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            ReadError: The results could not be read.
+            ResultDecodeError: What is stored of one of them is not a result.
+        """
+        return await look_at_metas(self._session, self.tasks)
+
+    async def states(self) -> list[str]:
+        """Ask for the states of all tasks, by one read.
+
+        Returns:
+            For each of `tasks` Celery's name of its state.
+
+        Raises:
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            ReadError: The results could not be read.
+            ResultDecodeError: What is stored of one of them is not a result.
+        """
+        return [meta.state for meta in await self.metas()]
+
+    async def ready(self) -> bool:
+        """Ask whether it is over: whether all tasks have ended, or one has ended badly. It waits for none of them.
+
+        Returns:
+            Whether it is.
+
+        Raises:
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            ReadError: The results could not be read.
+            ResultDecodeError: What is stored of one of them is not a result.
+        """
+        metas = await self.metas()
+        return any(meta.failure for meta in metas if meta.ready) or all(meta.ready for meta in metas)
+
+    async def updates(
+        self, timeout: float | Unset | None = UNSET
+    ) -> AsyncGenerator[tuple[AsyncResult[Any], TaskMeta], None]:
+        """Follow the states of all tasks until it is over.
+
+        Args:
+            timeout: Seconds until the end. UNSET is the client's default, None is no limit.
+
+        Yields:
+            Each new state, with the handle of its task.
+
+        Raises:
+            ConfigError: Results are stored where this client cannot read them, or nowhere.
+            TooManyPendingError: More results would be waited for than ``max_pending``.
+            ResultTimeoutError: It was not over in time.
+            ResultDecodeError: What is stored is not a result.
+        """
+        session = self._session
+        handles = {task.id: task for task in self.tasks if not task.ignored}
+        seconds = session.config.seconds(timeout)
+        wait = session.enter(list(handles), timeout=seconds, wants_changes=True, end_on_failure=True)
+        try:
+            seen = False
+            while not seen:
+                seen = wait.over  # What came before it was is told, too.
+                arrived, wait.arrived = wait.arrived, {}
+                while wait.changes:
+                    meta = wait.changes.popleft()
+                    yield handles[meta.task_id], meta
+                for task_id, answer in arrived.items():
+                    handles[task_id].learn(answer)
+                    if isinstance(answer, Exception):
+                        raise answer
+                    yield handles[task_id], answer
+                if not seen and not wait.arrived and not wait.over:
+                    await news(wait)
+        finally:
+            session.leave(wait)
+        session.check_error(wait)
+        if wait.timed_out:
+            await self.get(0)
+
+    async def revoke(self, *, terminate: bool = False, signal: str = "SIGTERM") -> int:
+        """Tell all workers not to run any of the tasks, or to stop them.
+
+        Args:
+            terminate: Whether to end them even while they run, by killing the worker's process.
+            signal: The signal for that.
+
+        Returns:
+            How many workers heard it, where the broker counts them; else 0.
+
+        Raises:
+            TransportError: It could not be sent.
+        """
+        self._session.check()
+        request = revocation([task.id for task in self.tasks], terminate=terminate, signal=signal)
+        return await self._session.broker.broadcast(request) or 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.tasks)} tasks>"
+
+
+class ChainResult(FlowResult[T_co]):
+    """A chain that was sent."""
+
+    @property
+    def steps(self) -> tuple[AsyncResult[Any] | FlowResult[Any], ...]:
+        """The steps: of a task its handle, of a group or chord its result."""
+        return tuple(self.parts)
+
+    @property
+    def last(self) -> AsyncResult[T_co] | FlowResult[T_co]:
+        """The last step."""
+        last: AsyncResult[T_co] | FlowResult[T_co] = self.parts[-1]
+        return last
+
+
+class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
+    """A group that was sent: its members, in order."""
+
+    def value_from(self, values: Mapping[str, Any]) -> list[T_co]:
+        """Give the results of the members, in order."""
+        return [value_of(part, values) for part in self.parts]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> AsyncResult[T_co] | FlowResult[T_co]:
+        member: AsyncResult[T_co] | FlowResult[T_co] = self.parts[index]
+        return member
+
+    def __iter__(self) -> Iterator[AsyncResult[T_co] | FlowResult[T_co]]:
+        return iter(self.parts)
+
+    async def save(self) -> None:
+        """Store which tasks the group has, as Celery does: `CeleryClient.group` finds it by its id, for a day.
+
+        Raises:
+            TypeError: A member is no task, but a chain or a chord.
+            TransportError: It may not have been stored.
+        """
+        if any(isinstance(part, FlowResult) for part in self.parts):
+            raise TypeError("a group with chains or chords in it cannot be saved; save the ids of its tasks")
+        members = [[[part.id, None], None] for part in self.parts]
+        stored = json.dumps({"result": [[self.id, None], members]}).encode()
+        await self._session.backend.put(f"{GROUP}{self.id}", stored, expires=EXPIRES)
+
+
+class ChordResult(FlowResult[T_co]):
+    """A chord that was sent."""
+
+    @property
+    def header(self) -> tuple[AsyncResult[Any] | FlowResult[Any], ...]:
+        """The members of the header."""
+        return tuple(self.parts[:-1])
+
+    @property
+    def body(self) -> AsyncResult[T_co] | FlowResult[T_co]:
+        """What runs when all of the header has ended."""
+        last: AsyncResult[T_co] | FlowResult[T_co] = self.parts[-1]
+        return last
+
+
+def _tasks(parts: Sequence[Any]) -> Iterator[AsyncResult[Any]]:
+    for part in parts:
+        if isinstance(part, FlowResult):
+            yield from part.tasks
+        else:
+            yield part
+
+
+def make_result(session: Session, planned: Planned, handles: Mapping[str, AsyncResult[Any]]) -> Any:
+    """Make the result of what was planned, of the handles of its tasks."""
+    if isinstance(planned, Task):
+        return handles[planned.id]
+    parts = [make_result(session, part, handles) for part in planned.parts]
+    if isinstance(planned.flow, Group):
+        return GroupResult[Any](session, parts, planned.id)
+    return (ChainResult if isinstance(planned.flow, Chain) else ChordResult)(session, parts)
+
+
+def value_of(part: AsyncResult[Any] | FlowResult[Any], values: Mapping[str, Any]) -> Any:
+    """Give the result of a part, where those of all tasks are known by their ids."""
+    return part.value_from(values) if isinstance(part, FlowResult) else values.get(part.id)
+
+
+def from_tuple(session: Session, value: Any) -> AsyncResult[Any] | GroupResult[Any]:
+    """Make handles of what Celery's ``as_tuple()`` gives: ``[[id, parent], members or None]``.
+
+    Args:
+        session: The client's running parts.
+        value: The tuple, as JSON has it.
+
+    Returns:
+        The handle of a task, or of a group.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    match value:
+        case [[str(task_id), _], None] if task_id:
+            return AsyncResult(session, check_name("id", task_id))
+        case [[str(group_id), _], list(members)] if group_id:
+            return GroupResult(session, [from_tuple(session, each) for each in members], check_name("id", group_id))
+    raise ValueError(f"it is not what as_tuple() of a result gives: {short_repr(value)}")
