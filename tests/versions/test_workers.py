@@ -21,7 +21,7 @@ from fibo_client import (
     TaskFailedError,
     TaskRevokedError,
 )
-from fibo_client.celery import Cause, CeleryClient, RemoteTask
+from fibo_client.celery import Cause, CeleryClient, RemoteTask, chain, chord, group
 
 # The first test of a version may have to make the environment first.
 pytestmark = pytest.mark.timeout(300)
@@ -308,6 +308,29 @@ async def test_the_smallest_priority_is_served_first(celery, worker, hold):
     began = await celery.gather(handles)
     assert began == sorted(began, reverse=True)
     assert await celery.gather(taken) == [3] * 4
+
+
+ADD, TOTAL, FAIL = RemoteTask[..., int]("stock.add"), RemoteTask[..., int]("stock.total"), RemoteTask("stock.fail")
+FLOWS = {
+    "chain": (chain(ADD(1, 1), ADD.s(2), ADD(3, 4).immutable()), 7),
+    "group": (group(ADD(n, n) for n in range(3)), [0, 2, 4]),
+    "chord": (chord([ADD(1, 1), ADD(2, 2)], TOTAL.s(10)), 16),
+    "task, group, tasks": (ADD(1, 1) | group(ADD.s(1), ADD.s(2)) | TOTAL.s() | ADD.s(100), 107),
+    "chains and chords in a header": (chord([ADD(1, 1) | ADD.s(2), chord([ADD(3, 3)], TOTAL.s())], TOTAL.s()), 10),
+    "group, group": (group(ADD(1, 1), ADD(2, 2)) | group(TOTAL.s(), TOTAL.s(1)), [6, 7]),
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+async def test_what_is_composed_gives_its_result(celery, name):
+    flow, expected = FLOWS[name]
+    assert await celery.call(flow) == expected
+
+
+async def test_what_is_composed_ends_with_the_task_that_failed(celery):
+    for flow in (chain(ADD(1, 1), FAIL.s(), ADD.s(3)), chord([ADD(1, 1), FAIL()], TOTAL.s())):
+        with pytest.raises(TaskFailedError, match=r"stock\.fail"):
+            await celery.call(flow)
 
 
 async def test_calls_of_a_task_travel_in_chunks(celery):
