@@ -15,6 +15,7 @@ from fibo_client.celery.signature import Signature
 from fibo_client.testing import FakeCelery
 
 add = RemoteTask[..., int]("shop.add")
+small = RemoteTask[..., int]("shop.add", chunkable=True)
 total = RemoteTask[..., int]("shop.total")
 fail = RemoteTask[..., int]("shop.fail")
 
@@ -119,6 +120,28 @@ async def test_links_run_after_success_and_after_failure():
             await client.call(fail().with_options(link=tell.s(), link_error=[tell.s()]))
         await asyncio.sleep(1)
     assert told == [2, fake.sent[-2].task_id]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda client: client.send(add(1, 1), link=add.s(1)),
+        lambda client: client.send_task("shop.add", (1, 1), link_error=add.s(1)),
+        lambda client: client.send(chain(add(1, 1), add.s(1)), link=add.s(1)),
+        lambda client: client.call(add(1, 1), link=add.s(1)),
+        lambda client: client.call_many([add(1, 1), add(1, 1).with_options(link=add.s(1))]),
+        lambda client: client.call_many([small(1, 1).with_options(link=add.s(1))], chunk_size=2),
+        lambda client: client.send_many([add(1, 1).with_options(link_error=add.s(1))]),
+        lambda client: client.start(add(1, 1).with_options(link=add.s(1))).__aenter__(),
+    ],
+)
+@virtual
+async def test_a_link_where_none_can_be_is_refused_before_anything_is_sent(attempt):
+    fake = shop()
+    async with CeleryClient(transport=fake) as client:
+        with pytest.raises(MessageError, match=r"send\(add\(2, 3\).with_options\(link=...\)\)"):
+            await attempt(client)
+    fake.assert_nothing_sent()
 
 
 @virtual

@@ -54,7 +54,9 @@ _NONE: Final[Mapping[str, Any]] = {}
 _OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
 """Options of a call that say when a flow begins. They are not those of its later steps."""
 
-_NOT_SENT: Final = frozenset({"task_id", "link", "link_error"})
+_LINKS: Final = frozenset({"link", "link_error"})
+
+_NOT_SENT: Final = _LINKS | {"task_id"}
 """Options of a step that are part of the plan."""
 
 _STEP_OPTIONS: Final = frozenset(
@@ -317,6 +319,11 @@ class _Prepared:
 
     def __init__(self, encoder: Encoder, options: dict[str, Any]) -> None:
         check_option_names(options)
+        if not _LINKS.isdisjoint(options):
+            raise MessageError(
+                "link and link_error are options of one task, which `send` or `call` takes alone: "
+                "send(add(2, 3).with_options(link=...))"
+            )
         self._queue = options.pop("queue", encoder.queue)
         argsrepr, kwargsrepr = options.pop("argsrepr", None), options.pop("kwargsrepr", None)
         self.argsrepr: str | None = encoder.default_repr if argsrepr is None else argsrepr

@@ -61,10 +61,12 @@ class SendOptions(TypedDict, total=False):
     compression: str
     """``gzip`` to compress the arguments."""
     link: Flow[Any] | Sequence[Flow[Any]]
-    """What runs when the task has succeeded, with its result as the first argument. It is not awaited."""
+    """What runs when the task has succeeded, with its result as the first argument. It is not awaited. Give it to a
+    task by ``with_options``, and the task to ``send`` or ``call``, alone or as a step."""
     link_error: Flow[Any] | Sequence[Flow[Any]]
-    """What runs when the task has failed, with its id as the first argument. A task with several parameters that the
-    worker knows is called inside it, with the request, the exception and the traceback, as Celery does."""
+    """What runs when the task has failed, with its id as the first argument. It is given likewise. A task with
+    several parameters that the worker knows is called inside it, with the request, the exception and the traceback, as
+    Celery does."""
     argsrepr: str
     """What logs and events show of the positional arguments, such as ``('anna', '***')``, in their place. Where the
     task is retried, they show the arguments: that message is the worker's own."""
