@@ -392,6 +392,30 @@ async def test_a_value_that_is_not_what_the_task_should_answer_fails_alone(fake)
 
 
 @virtual
+async def test_a_chunk_that_is_not_full_is_sent_when_its_own_first_call_is_20_ms_old(fake):
+    async def source():
+        yield 0
+        await asyncio.sleep(0.015)
+        yield 1  # This fills the first chunk, and the next begins the second.
+        yield 2
+        await asyncio.sleep(10)
+
+    async with CeleryClient(transport=fake) as client, client.stream(double, source(), chunk_size=2):
+        for pause, count in ((0.014, 0), (0.004, 1), (0.016, 1), (0.004, 2)):
+            await asyncio.sleep(pause)
+            assert len(fake.sent) == count
+
+
+@virtual
+async def test_the_last_chunk_of_a_list_waits_for_nothing(fake):
+    async with CeleryClient(transport=fake) as client:
+        began = asyncio.get_running_loop().time()
+        assert await client.call_many([double(n) for n in range(7)], chunk_size=5) == [0, 2, 4, 6, 8, 10, 12]
+        assert asyncio.get_running_loop().time() - began < 0.02
+    assert sizes(fake) == [5, 2]
+
+
+@virtual
 async def test_an_error_of_a_chunk_names_the_task_that_was_called(fake):
     fake.task(double, raises=ValueError("no"))
     fake.task(add, delay=1000.0, returns=1)
