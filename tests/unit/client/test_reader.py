@@ -11,7 +11,7 @@ from support.clock import virtual
 from support.memory import MemoryBackend
 from support.messages import messages
 
-from fibo_client.celery import reader
+from fibo_client.celery import budget
 from fibo_client.celery.budget import Budget
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.gather import news
@@ -413,7 +413,7 @@ async def test_others_are_read_and_no_deadline_is_missed_while_a_large_answer_is
             await asyncio.sleep(0.01)
 
     items = [{"large": ["x" * 1000]} for _ in range(2 * LARGE_ANSWER // 1000)]
-    monkeypatch.setattr(reader, "Budget", SlowBudget)
+    monkeypatch.setattr(budget, "Budget", SlowBudget)
     async with running(push=False) as bench:
         bench.store.put("large", result=items)
         bench.store.put("larger", result=items)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence
+    from collections.abc import Generator, MutableSequence
+
+T = TypeVar("T")
 
 SECONDS: Final = 0.0002
 """Seconds after which the event loop gets its turn."""
@@ -46,4 +48,25 @@ async def free(things: MutableSequence[Any]) -> None:
     while things:
         del things[-EACH:]
         if budget.is_spent(EACH):
+            await budget.pause()
+
+
+async def in_turns(steps: Generator[None, None, T], weight: int = 1) -> T:
+    """Take steps until they are done. The event loop gets its turn now and then.
+
+    Args:
+        steps: Yields after each.
+        weight: For how many things each counts. See `Budget.is_spent`.
+
+    Returns:
+        What the steps return.
+    """
+    budget = Budget()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        if budget.is_spent(weight):
             await budget.pause()

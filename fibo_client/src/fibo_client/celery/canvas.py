@@ -14,7 +14,7 @@ from fibo_client.celery.signature import Flow, Signature
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
 __all__ = [
     "Chain",
@@ -28,7 +28,7 @@ __all__ = [
     "chord",
     "group",
     "join",
-    "plan",
+    "plan_in_steps",
     "tasks_of",
 ]
 
@@ -273,19 +273,31 @@ class _Place:
         return {name: value for name, value in options.items() if value is not None}
 
 
-def plan(flow: Flow[Any], options: Callable[[Signature[Any], str], dict[str, Any]], new_id: Callable[[], str]) -> Plan:
-    """Plan how a flow is sent.
+def plan_in_steps(
+    flow: Flow[Any], options: Callable[[Signature[Any], str], dict[str, Any]], new_id: Callable[[], str]
+) -> Generator[None, None, Plan]:
+    """Plan how a flow is sent, a member of the outermost group at a time: a group may have very many.
 
     Args:
         flow: What is sent.
         options: Gives the options of a step and its id as its worker reads them.
         new_id: Makes an id.
 
+    Yields:
+        None after each member.
+
     Returns:
         The messages, and what is awaited.
     """
     planner = _Planner(options, new_id)
-    return Plan(planner.messages, planner.sizes, planner.start(flow, None))
+    if not isinstance(flow, (Group, Chord)):
+        return Plan(planner.messages, planner.sizes, planner.start(flow, None))
+    parts: list[Planned] = []
+    group_id, places, last = planner.begin_group(flow, None)
+    for member, place in places:
+        parts.append(planner.start(member, place))
+        yield
+    return Plan(planner.messages, planner.sizes, Parts(flow, group_id, (*parts, *last)))
 
 
 class _Planner:
@@ -308,14 +320,21 @@ class _Planner:
             ]
             started = self._first(first, [each for each, _ in embedded], place if not rest else None)
             return Parts(flow, None, (started, *(part for _, part in embedded)))
+        group_id, places, last = self.begin_group(flow, place)
+        return Parts(flow, group_id, (*(self.start(member, where) for member, where in places), *last))
+
+    def begin_group(
+        self, flow: Flow[Any], place: _Place | None
+    ) -> tuple[str, Iterator[tuple[Flow[Any], _Place]], tuple[Planned, ...]]:
+        """Plan the body of a chord; give the group's id, its members with their places, and the planned body."""
         group_id = self._new_id()
+        body, last, header = None, tuple[Planned, ...](), flow
         if isinstance(flow, Chord):
-            body, last = self._embed(flow.body, place, group_id)
+            body, planned = self._embed(flow.body, place, group_id)
             self.sizes[group_id] = len(flow.header)
-            members = [self.start(m, _Place(group_id, index, body)) for index, m in enumerate(flow.header.members)]
-            return Parts(flow, group_id, (*members, last))
-        members = [self.start(each, _Place(group_id, index, None)) for index, each in enumerate(_members(flow))]
-        return Parts(flow, group_id, tuple(members))
+            last, header = (planned,), flow.header
+        members = enumerate(_members(header))
+        return group_id, ((member, _Place(group_id, index, body)) for index, member in members), last
 
     def _first(self, signature: Signature[Any], rest: Sequence[dict[str, Any]], place: _Place | None) -> Task:
         task_id = self._id(signature)

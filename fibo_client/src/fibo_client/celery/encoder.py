@@ -15,8 +15,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
-from fibo_client.celery.budget import EACH, Budget
-from fibo_client.celery.canvas import plan
+from fibo_client.celery.budget import EACH, Budget, in_turns
+from fibo_client.celery.canvas import plan_in_steps
 from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
@@ -225,7 +225,8 @@ class Encoder:
             raise MessageError("each step has an id of its own; choose one by with_options(task_id=...)")
         routed = (lambda each: each) if route is None else route
         later = {name: value for name, value in given.items() if name not in _OF_THE_FIRST}
-        planned = plan(flow, partial(self._step, later, span, routed), partial(next, self._ids))
+        steps = _Steps(self, later, span, routed)
+        planned = await in_turns(plan_in_steps(flow, steps.options, partial(next, self._ids)), EACH)
         if len(planned.messages) > 1:  # Celery has as many roots as messages; here it is one flow.
             given.setdefault("root_id", planned.messages[0].id)
         messages: list[TaskMessage] = []
@@ -237,41 +238,34 @@ class Encoder:
                 own = {name: value for name, value in signature.options.items() if name not in _NOT_SENT}
                 last = signature.options, self._call({**given, **own}, span)
             message = last[1].message(signature, iter((each.id,)), each.group, each.embed)
-            self._broker.check(message)
+            if len(message.body) > ALWAYS_FITS:
+                self._broker.check(message)
             messages.append(message)
             if budget.is_spent(EACH):
                 await budget.pause()
         return messages, planned
 
-    def _step(
-        self,
-        given: Mapping[str, Any],
-        span: SendSpan,
-        route: Callable[[Signature[Any]], Signature[Any]],
-        signature: Signature[Any],
-        task_id: str,
-    ) -> dict[str, Any]:
-        """Write the options of a step that a worker sends later."""
-        own = {name: value for name, value in route(signature).options.items() if name not in _NOT_SENT}
+    def step(self, signature: Signature[Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], _Prepared]:
+        """Write the options of a step that a worker sends later, and give what these have in common with a call's."""
+        own = {name: value for name, value in signature.options.items() if name not in _NOT_SENT}
         options = {**given, **own}
         countdown = options.pop("countdown", None)
         moments = self._when(None, options.pop("eta", None), options.pop("expires", None))
         prepared = _Prepared(self, dict(options))
         template = prepared.template(signature.task)
-        added = _NONE if span is NOOP_SPAN else span.inject(signature.task, task_id)
         written = {
-            **{name: value for name, value in options.items() if name in _STEP_OPTIONS and value is not None},
+            **{name: value for name, value in options.items() if name in _STEP_OPTIONS},
             "queue": template.queue,
             "countdown": countdown,
             "eta": moments.eta,
             "expires": moments.expires,
-            "headers": prepared.joined(added) if added else dict(prepared.headers) or None,
+            "headers": dict(prepared.headers) or None,
             "argsrepr": prepared.argsrepr,
             "kwargsrepr": prepared.kwargsrepr,
             "stamped_headers": template.headers["stamped_headers"],
             **(template.headers["stamps"] or {}),
         }
-        return {name: value for name, value in written.items() if value is not None}
+        return {name: value for name, value in written.items() if value is not None}, prepared
 
     def template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
         """Give the template for a task, a queue and options."""
@@ -307,6 +301,40 @@ class Encoder:
         moments = encode_moments(datetime.now(UTC), expires=expires)
         self._moments = (expires, now + MOMENT, moments)
         return moments
+
+
+class _Steps:
+    """Writes the options of the steps of one flow that workers send later.
+
+    Args:
+        encoder: Whose flow it is.
+        given: Options that each step has, unless it says otherwise.
+        span: Is told of each step, and may add headers.
+        route: Gives a step the options of its route.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        given: Mapping[str, Any],
+        span: SendSpan,
+        route: Callable[[Signature[Any]], Signature[Any]],
+    ) -> None:
+        self._encoder = encoder
+        self._given = given
+        self._span = span
+        self._route = route
+        self._last: tuple[object, str, dict[str, Any], _Prepared] | None = None
+
+    def options(self, signature: Signature[Any], task_id: str) -> dict[str, Any]:
+        """Write the options of one step. Those of steps of the same task are mostly the same."""
+        routed = self._route(signature)
+        last = self._last
+        if last is None or last[0] is not routed.options or last[1] != routed.task:
+            last = self._last = (routed.options, routed.task, *self._encoder.step(routed, self._given))
+        _, _, written, prepared = last
+        added = _NONE if self._span is NOOP_SPAN else self._span.inject(routed.task, task_id)
+        return {**written, "headers": prepared.joined(added)} if added else written
 
 
 class _Prepared:

@@ -248,14 +248,28 @@ def _tasks(parts: Sequence[Any]) -> Iterator[AsyncResult[Any]]:
             yield part
 
 
-def make_result(session: Session, planned: Planned, handles: Mapping[str, AsyncResult[Any]]) -> Any:
-    """Make the result of what was planned, of the handles of its tasks."""
+def make_in_steps(
+    session: Session, planned: Planned, handles: Mapping[str, AsyncResult[Any]]
+) -> Generator[None, None, Any]:
+    """Make the result of what was planned, of the handles of its tasks. It yields after each part of the outermost."""
     if isinstance(planned, Task):
         return handles[planned.id]
-    parts = [make_result(session, part, handles) for part in planned.parts]
+    parts = []
+    for part in planned.parts:
+        parts.append(_made(session, part, handles))
+        yield
     if isinstance(planned.flow, Group):
         return GroupResult[Any](session, parts, planned.id)
     return (ChainResult if isinstance(planned.flow, Chain) else ChordResult)(session, parts)
+
+
+def _made(session: Session, planned: Planned, handles: Mapping[str, AsyncResult[Any]]) -> Any:
+    steps = make_in_steps(session, planned, handles)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
 
 
 def value_of(part: AsyncResult[Any] | FlowResult[Any], values: Mapping[str, Any]) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.budget import Budget, in_turns
 from fibo_client.celery.canvas import Chain, Chord, tasks_of
-from fibo_client.celery.flow_results import EXPIRES, GROUP, GroupResult, from_tuple, make_result, value_of
+from fibo_client.celery.flow_results import EXPIRES, GROUP, GroupResult, from_tuple, make_in_steps, value_of
 from fibo_client.celery.gather import call_job
 from fibo_client.celery.owned_result import prepare_owned
 from fibo_client.celery.protocol.jsontypes import loads_plain
@@ -37,14 +38,14 @@ async def send_flow(
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links. See `CeleryClient.send`."""
     messages, planned, span = await _encode(session, flow, options, {})
-    handles = _handles(session, planned, messages, handed_out=True)
+    handles = await _handles(session, planned, messages, handed_out=True)
     try:
         await _store_sizes(session, planned, messages)
         await session.publish(messages, span, timeout=timeout, retry=retry, began=began)
     except BaseException:
         _discard(session, planned)
         raise
-    return make_result(session, planned.result, handles)
+    return await in_turns(make_in_steps(session, planned.result, handles))
 
 
 async def call_flow(
@@ -61,7 +62,7 @@ async def call_flow(
     """Send a chain, a group, a chord, or a task with links, and wait for its result. See `CeleryClient.call`."""
     defaults, own_expiry = prepare_owned(_signatures(flow), options, timeout)
     messages, planned, span = await _encode(session, flow, options, defaults)
-    handles = _handles(session, planned, messages)
+    handles = await _handles(session, planned, messages)
     tasks = list(handles.values())
     try:
         await _store_sizes(session, planned, messages)
@@ -81,7 +82,7 @@ async def call_flow(
         _discard(session, planned, AFTERWARDS if timeout is None else timeout + AFTERWARDS)
         raise
     found = {task.id: value for task, value in zip(tasks, values, strict=True)}
-    return value_of(make_result(session, planned.result, handles), found)
+    return value_of(await in_turns(make_in_steps(session, planned.result, handles)), found)
 
 
 async def _encode(
@@ -107,11 +108,12 @@ def _signatures(flow: Any) -> Iterator[Signature[Any]]:
             yield from _signatures(part)
 
 
-def _handles(
+async def _handles(
     session: Session, planned: Plan, messages: Sequence[TaskMessage], *, handed_out: bool = False
 ) -> dict[str, AsyncResult[Any]]:
     sent = {message.id: message for message in messages}
     handles = {}
+    budget = Budget()
     for task in tasks_of(planned.result):
         message, options = sent.get(task.id), task.signature.options
         handles[task.id] = AsyncResult[Any](
@@ -123,6 +125,8 @@ def _handles(
             ignored=message.template.headers["ignore_result"] if message else options.get("ignore_result"),
             handed_out=handed_out and message is not None,
         )
+        if budget.is_spent():
+            await budget.pause()
     return handles
 
 

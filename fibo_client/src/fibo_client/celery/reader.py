@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.backoff import pause
-from fibo_client.celery.budget import EACH, Budget
+from fibo_client.celery.budget import EACH, Budget, in_turns
 from fibo_client.celery.pending import PendingTasks
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.meta import decode_meta, decode_meta_in_slices
@@ -338,16 +338,8 @@ class Reader:
             self._decoding = None
 
     async def _decode(self, task_id: str, payload: bytes) -> TaskMeta | Exception:
-        decoding = decode_meta_in_slices(payload, task_id, **self._bounds)
-        budget = Budget()
         try:
-            while True:
-                next(decoding)
-                if budget.is_spent():
-                    await budget.pause()
-        except StopIteration as end:
-            answer: TaskMeta = end.value
-            return answer
+            return await in_turns(decode_meta_in_slices(payload, task_id, **self._bounds))
         except FiboError as error:
             return error
         except Exception as error:
