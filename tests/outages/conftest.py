@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,17 +14,19 @@ if TYPE_CHECKING:
 
     from support.servers import RedisServer
 
+_TIMES = pytest.StashKey[dict[Promise, list[float]]]()
 _PROMISES = pytest.StashKey[list[Promise]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take a word on whether to write the page."""
-    parser.addoption("--write-outages", action="store_true", help="write the page of outages anew, of the tests' marks")
+    """Take a word on whether to write down what was seen."""
+    parser.addoption("--write-outages", action="store_true", help="write the page of outages anew with what was seen")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say what the mark is."""
     config.addinivalue_line("markers", "outage(promise): a line of the outage contract")
+    config.stash[_TIMES] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,10 +36,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the page, if that was asked for and all marks were read."""
+    """Write the page, if that was asked for and everything went well."""
     config = session.config
     if config.getoption("--write-outages") and exitstatus == 0:
-        PAGE.write_text(replaced(PAGE.read_text(), "contract", contract(config.stash[_PROMISES])))
+        table = contract(config.stash[_PROMISES], config.stash[_TIMES], dt.datetime.now(dt.UTC).date())
+        PAGE.write_text(replaced(PAGE.read_text(), "contract", table))
 
 
 @pytest.fixture
@@ -52,6 +56,7 @@ def witness(request: pytest.FixtureRequest) -> Iterator[Witness]:
     witness = Witness(promise)
     yield witness
     assert witness.times, "this test has seen nothing"
+    request.config.stash[_TIMES].setdefault(promise, []).extend(witness.times)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The outage contract: a test's mark is a line of it, which the page shows."""
+"""The outage contract: a test's mark is a line of it, which the page shows with the time that the calls took."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    import datetime as dt
+    from collections.abc import Awaitable, Iterable, Mapping
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "outages.md"
 
@@ -82,25 +83,29 @@ class Witness:
         return outcome
 
 
-def contract(promises: Iterable[Promise]) -> str:
+def contract(promises: Iterable[Promise], times: Mapping[Promise, list[float]], day: dt.date) -> str:
     """Write the contract: a table of the faults that cost only time, and one of the others.
 
     Args:
         promises: What the tests promise.
+        times: How long the calls took, in seconds.
+        day: When that was.
 
     Returns:
         The tables, each below a heading.
     """
     costing_time, others = [], []
     for promise in promises:
+        seen = _span(times.get(promise, []))
         if promise.costs_only_time:
-            costing_time.append((promise.fault, promise.within, promise.submitted))
+            costing_time.append((promise.fault, promise.within, promise.submitted, seen))
         else:
-            others.append(dataclasses.astuple(promise))
-    head = ("Fault", "The caller gets", "Within", "Submitted", "Retry", "Can be lost")
+            others.append((*dataclasses.astuple(promise), seen))
+    last = f"Seen {day.isoformat()}"
+    head = ("Fault", "The caller gets", "Within", "Submitted", "Retry", "Can be lost", last)
     return (
         "### The answer comes, and nothing is lost\n\n"
-        + _table([("Fault", "Within", "Submitted"), *costing_time])
+        + _table([("Fault", "Within", "Submitted", last), *costing_time])
         + "\n### All others\n\n"
         + _table([head, *others])
     )
@@ -109,6 +114,17 @@ def contract(promises: Iterable[Promise]) -> str:
 def _table(lines: list[tuple[str, ...]]) -> str:
     lines = [lines[0], ("---",) * len(lines[0]), *lines[1:]]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
+
+
+def _span(times: list[float]) -> str:
+    if not times:
+        return ""
+    ends = _seconds(min(times)), _seconds(max(times))
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def section(page: str, name: str) -> str:
