@@ -17,7 +17,7 @@ from fibo_client.celery.outcome import decoded
 from fibo_client.celery.owned_result import start_owned
 from fibo_client.celery.protocol import states
 from fibo_client.celery.signature import Signature, check_signature
-from fibo_client.errors import ChunkRetriedError, MessageError, ResultTimeoutError
+from fibo_client.errors import ChunkRetriedError, FiboError, MessageError, ResultTimeoutError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
@@ -298,6 +298,8 @@ class Calls(Generic[T]):
 
 def _failed(calls: Sequence[Call], error: Exception) -> Iterator[tuple[Call, Exception]]:
     """Pair calls with the error of all of them."""
+    if len(calls) == 1 or not isinstance(error, FiboError):  # Not every error can be copied.
+        return ((call, error) for call in calls)
     if not isinstance(error, ResultTimeoutError):
         return ((call, copy.copy(error)) for call in calls)
     now = asyncio.get_running_loop().time()
