@@ -94,6 +94,7 @@ class Calls(Generic[T]):
         retry: Whether to send messages again, until the deadline, if sending fails.
         terminate_on_cancel: Whether to end a message's task even while it runs, once nobody waits for it any more.
         deadline: When to give up all of them, by the loop's clock. Infinity is never.
+        max_delay: The most seconds that calls are held back to fill a chunk. Infinity is until `flush`.
 
     Raises:
         MessageError: An option cannot be sent.
@@ -109,6 +110,7 @@ class Calls(Generic[T]):
         retry: bool,
         terminate_on_cancel: bool,
         deadline: float = math.inf,
+        max_delay: float = MAX_DELAY,
     ) -> None:
         session.encoder.one(Signature(STARMAP), options, NOOP_SPAN)  # To say so before an input is pulled.
         self._session = session
@@ -118,6 +120,7 @@ class Calls(Generic[T]):
         self._retry = retry
         self._terminate_on_cancel = terminate_on_cancel
         self._deadline = deadline
+        self._max_delay = max_delay
         self._loop: asyncio.AbstractEventLoop
         self._held: dict[tuple[str, str], list[Call]] = {}
         """The calls that are held back, by their task and options."""
@@ -158,8 +161,8 @@ class Calls(Generic[T]):
         held.append(call)
         if len(held) == self._chunk_size:
             self._send_soon(self._held.pop(kind))
-        elif self._flush is None:
-            self._flush = self._loop.call_later(MAX_DELAY, self._send_old)
+        elif self._flush is None and self._max_delay < math.inf:
+            self._flush = self._loop.call_later(self._max_delay, self._send_old)
         return call
 
     def leave(self, call: Call) -> None:
@@ -195,12 +198,12 @@ class Calls(Generic[T]):
     def _send_old(self) -> None:
         """Send what has been held back long enough."""
         self._flush = None
-        old = self._loop.time() - MAX_DELAY + _SLACK
+        old = self._loop.time() - self._max_delay + _SLACK
         for kind in [kind for kind, calls in self._held.items() if calls[0].began <= old]:
             self._send_soon(self._held.pop(kind))
         if self._held:
             oldest = min(calls[0].began for calls in self._held.values())
-            self._flush = self._loop.call_at(oldest + MAX_DELAY, self._send_old)
+            self._flush = self._loop.call_at(oldest + self._max_delay, self._send_old)
 
     def _send_soon(self, calls: list[Call]) -> None:
         self._ready.append(calls)
@@ -362,6 +365,7 @@ async def call_in_chunks(
         retry=retry,
         terminate_on_cancel=terminate_on_cancel,
         deadline=math.inf if timeout is None else began + timeout,
+        max_delay=math.inf,  # All of them are there, however long it takes to look at each.
     )
     answers = _Answers(count, loop.create_future(), return_exceptions=return_exceptions)
     try:
