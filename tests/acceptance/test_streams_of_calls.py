@@ -62,13 +62,15 @@ async def drop(stream):
 
 
 async def cancel(stream):
+    begun = asyncio.Event()
+
     async def read():
         async with stream as answers:
             async for _ in answers:
-                pass
+                begun.set()
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0.3)
+    await begun.wait()
     reading.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await reading
