@@ -462,7 +462,7 @@ async def test_without_remote_control_a_client_sends_and_awaits(server, side):
 
 
 def test_without_remote_control_the_page_says_what_is_left_of_the_table():
-    (left,) = re.findall(r"of the table only (.*?)\.\n", PAGE.read_text().replace("\n  ", " "))
+    (left,) = re.findall(r"of the table there remain (.*?)\)\.\n", PAGE.read_text().replace("\n  ", " "))
     of_queue, of_results = (set(re.findall("`(.*?)`", each)) for each in left.split("queue"))
     pairs_left = pairs(reduced(PLAIN)) - pairs(reduced(BRACKETS))
     assert pairs_left == {

@@ -146,8 +146,12 @@ def tls_relay(
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             # A side that is gone, or refuses the certificate, ends this connection only.
+            with contextlib.suppress(OSError):
+                self.request.getpeername()  # Of a client who is gone by now, wrap_socket() may leave the socket open.
+                self.relay()
+
+        def relay(self) -> None:
             with (
-                contextlib.suppress(OSError),
                 context.wrap_socket(self.request, server_side=True) as client,
                 socket.create_connection(("127.0.0.1", target)) as redis,
             ):

@@ -145,6 +145,15 @@ async def test_a_link_where_none_can_be_is_refused_before_anything_is_sent(attem
 
 
 @virtual
+async def test_a_task_of_every_worker_gives_what_it_gets():
+    collect = RemoteTask[..., list[int]]("celery.accumulate")
+    async with CeleryClient(transport=FakeCelery()) as client:
+        assert await client.call(collect(1, 2)) == [1, 2]
+        assert await client.call(collect(1, 2, index=1)) == 2
+        assert await client.inspect().registered() == {"celery@fake": []}
+
+
+@virtual
 async def test_a_group_is_a_sequence_of_its_members():
     async with CeleryClient(transport=shop()) as client:
         result = await client.send(group(add(1), add(2) | add.s(1)))

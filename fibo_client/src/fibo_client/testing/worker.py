@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 1.0
 """The most seconds that closing waits for cancelled tasks."""
 
+ACCUMULATE: Final = "celery.accumulate"
+"""A task of Celery's own: it returns what it gets, or one of these."""
+
 _MAY_BE_REVOKED: Final = (states.PENDING, states.RECEIVED, states.RETRY)
+
+
+def _accumulate(*args: Any, index: int | None = None) -> Any:
+    return args if index is None else args[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,10 @@ class Worker:
         self._queues = None if queues is None else tuple(queues)
         self._nodes = tuple(nodes)
         self._concurrency = math.inf if concurrency is None else concurrency
-        self.scripts: dict[str, Script] = {STARMAP: Script(self._starmap, bind=True)}
+        self.scripts: dict[str, Script] = {
+            STARMAP: Script(self._starmap, bind=True),
+            ACCUMULATE: Script(_accumulate),
+        }
         self.sent: list[SentTask] = []
         self.revoked: list[str] = []
         self.up: bool = True
@@ -496,7 +506,7 @@ class Worker:
                 return [
                     f"{task} [ignore_result={script.ignore_result}]" if told else task
                     for task, script in sorted(self.scripts.items())
-                    if task != STARMAP  # Of its own tasks Celery does not tell.
+                    if not task.startswith("celery.")  # Of its own tasks Celery does not tell.
                 ]
             case "active_queues":
                 queues = self._memory.queues if self._queues is None else self._queues
