@@ -81,7 +81,7 @@ _ALL: Final = (
     ),
     Protection(
         name="loss-limit",
-        against="a task that kills its process, or its worker, is run again without end",
+        against="a task that kills its process, or its worker, runs again without end",
         hooks=(
             *_RECEIVING,
             *_redis(
@@ -100,14 +100,14 @@ _ALL: Final = (
     ),
     Protection(
         name="renewal",
-        against="a task that takes longer than the visibility timeout, or waits longer, is run twice",
+        against="a task that takes or waits longer than the visibility timeout runs twice",
         hooks=_redis("QoS.restore_visible", "QoS._delivered", "QoS._dirty", "Transport.register_with_event_loop"),
         redis=True,
     ),
     Protection(
         name="refusals",
-        against="a Redis that is full, read-only, no longer the master, or that has a key of a wrong type, stops the "
-        "worker, or costs messages",
+        against="a Redis that is full, read-only, no longer the master, or has a key of a wrong type stops the worker, "
+        "or costs messages",
         hooks=(
             *_RECEIVING,
             *_redis("QoS.reject", "QoS._dirty", "Transport.connection_errors", "Channel.conn_or_acquire"),
@@ -118,7 +118,7 @@ _ALL: Final = (
     ),
     Protection(
         name="remote-control",
-        against="a command of remote control that is malformed, or asks for too much, stops the worker",
+        against="a command that is malformed, or asks for too much, stops the worker",
         hooks=(
             *_RECEIVING,
             *_redis("Channel._receive_one", "Channel._handle_message", "Channel._put"),
