@@ -94,11 +94,11 @@ async def test_a_task_that_retries_stores_retry_for_its_chunk_and_the_calls_end_
     answers = await outcomes(celery, "stock.retry_in", [("celery",), ("celery",)], timeout=PATIENCE)
     assert time.monotonic() - began < PATIENCE / 3
     assert [type(each) for each in answers] == [ChunkRetriedError] * 2
-    # Nothing runs it again.
+    # Nothing runs it again. The client has revoked it, of which the worker may have heard by now.
     result = celery.result(answers[0].task_id)
-    assert (await result.meta()).state == "RETRY"
+    assert await result.state() in ("RETRY", "REVOKED")
     await outcomes(celery, "stock.add", [(1, 2)] * 2)
-    assert (await result.meta()).state == "RETRY"
+    assert await result.state() in ("RETRY", "REVOKED")
     assert await celery.queue_depth() == 0
 
 
