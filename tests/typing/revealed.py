@@ -114,6 +114,7 @@ async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str
     reveal_type(await celery.call(ADD(1, 2) | resize("dog")))  # str
     reveal_type(await celery.send(chain(ADD(1, 2), resize("dog"))))  # ChainResult[str]
     reveal_type(await celery.send(group(ADD(1, 2), ADD(3, 4))))  # GroupResult[int]
+    reveal_type(await (await celery.send(group(ADD(1, 2)))).get(return_exceptions=flag))  # list[int | FiboError]
     reveal_type(await celery.send(chord([ADD(1, 2)], resize("dog"))))  # ChordResult[str]
     reveal_type(await celery.call(resize, ("dog",), {"steps": 3}))  # str
     reveal_type(await celery.call(first_of("dog")))  # bytes

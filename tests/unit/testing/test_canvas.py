@@ -160,6 +160,10 @@ async def test_a_group_is_a_sequence_of_its_members():
         assert (len(result), await result[0], [await each for each in result]) == (2, 1, [1, 3])
         assert await result == [1, 3]
         assert await result.ready()
+        with pytest.raises(TypeError, match="groups of tasks"):
+            await result.get(return_exceptions=True)
+        one, failure = await (await client.send(group(add(1), fail()))).get(return_exceptions=True)
+        assert (one, failure.exc_type) == (1, "ValueError")
 
 
 # Any flow, against plain Python.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from fibo_client.celery.canvas import Chain, Group, Task
 from fibo_client.celery.config import UNSET, Unset
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.canvas import Planned
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
+    from fibo_client.errors import FiboError
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -196,6 +197,34 @@ class ChainResult(FlowResult[T_co]):
 
 class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
     """A group that was sent: its members, in order."""
+
+    @overload
+    async def get(
+        self, timeout: float | Unset | None = ..., *, return_exceptions: Literal[False] = ...
+    ) -> list[T_co]: ...
+    @overload
+    async def get(self, timeout: float | Unset | None = ..., *, return_exceptions: bool) -> list[T_co | FiboError]: ...
+    async def get(self, timeout: float | Unset | None = UNSET, *, return_exceptions: bool = False) -> Any:
+        """Wait for the results of all members. See `FlowResult.get`.
+
+        Args:
+            timeout: Seconds to wait. UNSET is the client's default, None is no limit, 0 is one read.
+            return_exceptions: Whether to put the error of a member that failed, or gave no answer in time, in the place
+                of its result, and to wait for the others.
+
+        Returns:
+            The results, in order.
+
+        Raises:
+            TypeError: Errors are wanted in the places of results, and a member is a chain or a chord.
+            ResultTimeoutError: Not all came in time. Other errors are those of `FlowResult.get`.
+        """
+        if not return_exceptions:
+            return await super().get(timeout)
+        if any(isinstance(part, FlowResult) for part in self.parts):
+            raise TypeError("return_exceptions is for groups of tasks; await the chains and chords of this one each")
+        seconds = self._session.config.seconds(timeout)
+        return await gather(self._session, self.parts, timeout=seconds, return_exceptions=True)
 
     def value_from(self, values: Mapping[str, Any]) -> list[T_co]:
         """Give the results of the members, in order."""
