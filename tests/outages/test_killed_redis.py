@@ -39,7 +39,7 @@ async def test_a_worker_stays_whenever_redis_is_killed_while_tasks_end(witness):
                     server.start()
                 try:
                     async with CeleryClient(url) as client:
-                        await sooner_or_later(lambda: client.call("fibo.fibonacci", (10,), timeout=1))
+                        await sooner_or_later(worker, lambda: client.call("fibo.fibonacci", (10,), timeout=1))
                         await witness.see(client.call("fibo.fibonacci", (11,), timeout=20), deadline=20)
                         await client.send_many([Signature("fibo.fibonacci", (20,)) for _ in range(TASKS)])
                         await asyncio.sleep(chance.uniform(0, 0.1))  # Some have ended, some run, some wait.
@@ -49,7 +49,7 @@ async def test_a_worker_stays_whenever_redis_is_killed_while_tasks_end(witness):
                 assert worker.running, worker.log.read_text()
             with RedisServer(port=port):
                 async with CeleryClient(url) as client:
-                    await sooner_or_later(lambda: client.call("fibo.fibonacci", (10,), timeout=1))
+                    await sooner_or_later(worker, lambda: client.call("fibo.fibonacci", (10,), timeout=1))
                 await ended(worker)
 
 

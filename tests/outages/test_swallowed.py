@@ -7,7 +7,7 @@ import time
 
 import pytest
 from support.outages import outage
-from support.serving import SERVES_AGAIN, ended, runs, sooner_or_later, worker_of
+from support.serving import SERVES_AGAIN, ended, idle, runs, sooner_or_later, worker_of
 from support.waiting import eventually
 
 from fibo_client import ResultTimeoutError
@@ -33,10 +33,12 @@ async def test_a_worker_whose_connections_were_swallowed_serves_again_and_says_s
         assert proxy.forget() > 3
 
         began = time.monotonic()
-        await sooner_or_later(lambda: client.call("fibo.fibonacci", (10,), timeout=1))
+        await sooner_or_later(worker, lambda: client.call("fibo.fibonacci", (10,), timeout=1))
         await witness.see(client.call("fibo.fibonacci", (11,), timeout=20), deadline=20)
         await eventually(client.ping, timeout=SERVES_AGAIN - (time.monotonic() - began))
         assert "a connection to Redis was lost in silence" in worker.log.read_text()
+        with redis_server.client(url) as direct:
+            await idle(direct)
 
         proxy.forget()
         await ended(worker)
@@ -102,8 +104,10 @@ async def test_a_worker_that_is_cut_off_for_a_while_serves_again(witness, proxy,
             await client.call("fibo.fibonacci", (10,), timeout=15)
         proxy.stalled = False
 
-        await sooner_or_later(lambda: client.call("fibo.fibonacci", (10,), timeout=1))
+        await sooner_or_later(worker, lambda: client.call("fibo.fibonacci", (10,), timeout=1))
         await witness.see(client.call("fibo.fibonacci", (11,), timeout=20), deadline=20)
+        with redis_server.client(url) as direct:
+            await idle(direct)  # A task whose result cannot be stored goes on until it may not try any more.
 
         proxy.stalled = True
         await ended(worker)

@@ -18,6 +18,8 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    import redis
+
 SERVES_AGAIN = 30.0
 """The most seconds until a worker serves again, and until it has ended when it is told to."""
 
@@ -45,8 +47,8 @@ async def ended(worker: Child) -> None:
     await eventually(lambda: not worker.running, lambda: worker.log.read_text(), timeout=SERVES_AGAIN)
 
 
-async def sooner_or_later(call: Callable[[], Awaitable[object]]) -> None:
-    """Call again and again until there is an answer: each call may be given up after a second."""
+async def sooner_or_later(worker: Child, call: Callable[[], Awaitable[object]]) -> None:
+    """Call a worker again and again until there is an answer: each call may be given up after a second."""
     deadline = time.monotonic() + SERVES_AGAIN
     while True:
         try:
@@ -54,7 +56,12 @@ async def sooner_or_later(call: Callable[[], Awaitable[object]]) -> None:
                 return
         except FiboError:
             pass
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, worker.log.read_text()
+
+
+async def idle(direct: redis.Redis) -> None:
+    """Wait until no task waits, and none is in the hands of a worker."""
+    await eventually(lambda: not direct.exists("celery", "unacked"))
 
 
 def runs(path) -> int:
