@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from celery import Celery, Task, _state, shared_task
 from celery.app.amqp import AMQP
+from celery.concurrency.prefork import TaskPool
 from celery.exceptions import ImproperlyConfigured, SecurityError
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
@@ -20,6 +21,7 @@ from support.pools import POOLS, lacking
 
 from fibo_worker import guard
 from fibo_worker.guard import GuardSettings, protect, protections
+from fibo_worker.guard.pools import guarded_pool
 from fibo_worker.guard.protections import PROTECTIONS, check_start
 from fibo_worker.guard.requests import _GuardedRequest
 from fibo_worker.guard.transport import _LossCountingQoS, _ValidatingChannel
@@ -300,6 +302,16 @@ def test_a_worker_whose_pool_takes_protections_away_does_not_start_unless_they_a
     assert advice.endswith(f"FIBO_WITHOUT={','.join(lacking(pool))}")
 
     check_start(protect(made()), lacking(pool), pool)
+
+
+def test_a_process_whose_end_the_pool_has_seen_is_not_watched_again():
+    guarded = guarded_pool(TaskPool)
+    assert (guarded.__name__, guarded.__module__) == ("TaskPool", TaskPool.__module__)
+    watched, pool = [], object.__new__(guarded.Pool)
+    hub = types.SimpleNamespace(add_reader=lambda fd, *_: watched.append(fd))
+    for seen in (None, 7):
+        pool._track_child_process(types.SimpleNamespace(_sentinel_poll=seen), hub)
+    assert watched == [7]
 
 
 def test_the_docstring_names_every_protection():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from fibo_worker.guard.guard import Guard
 
-__all__ = ["name_of", "start_pool"]
+__all__ = ["guarded_pool", "name_of", "start_pool"]
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -26,6 +26,27 @@ def name_of(pool: Any) -> str:
     module = pool if isinstance(pool, str) else pool.__module__
     last = module.partition(":")[0].rpartition(".")[2]
     return _NAMES.get(last, last)
+
+
+def guarded_pool(pool: Any) -> Any:
+    """Make a prefork pool that stays where a process has ended just before the worker connects anew.
+
+    Celery's own ends with ``ValueError: file descriptor is None``.
+
+    Args:
+        pool: The class of the pool.
+
+    Returns:
+        A class like it.
+    """
+
+    class Pool(pool.Pool):
+        def _track_child_process(self, proc: Any, hub: Any) -> None:
+            # None: its end has been seen, and the pool is about to replace it.
+            if getattr(proc, "_sentinel_poll", 0) is not None:
+                super()._track_child_process(proc, hub)
+
+    return type(pool.__name__, (pool,), {"Pool": Pool, "__module__": pool.__module__})
 
 
 def start_pool(app: Celery, name: str) -> None:

@@ -162,6 +162,8 @@ _ALL: Final = (
             "kombu.connection:Connection.ensure",
             "kombu.connection:ConnectionPool.new",
             "celery.backends.redis:RedisBackend.ensure",
+            "celery.concurrency.asynpool:AsynPool._track_child_process",
+            "celery.concurrency.prefork:TaskPool.Pool",
             "celery.backends.redis:SentinelBackend._transport_options",
         ),
         redis=True,
