@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import sys
 import threading
 import weakref
@@ -196,7 +195,6 @@ def test_a_loop_that_is_not_ended_properly_is_freed_with_its_client_and_connecti
     until(lambda: server_side.connections() == 0)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_after_a_fork_each_process_has_a_client_of_its_own_even_on_the_parent_s_loop(server_side):
     program = f"""
 import asyncio, os, sys

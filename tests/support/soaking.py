@@ -33,5 +33,5 @@ def add(task, x, y, seconds=0.0):
         os.write(began, f"{task.request.id}\n".encode())  # One write: those of several processes do not mix.
     finally:
         os.close(began)
-    time.sleep(seconds)  # Stands for work.
+    time.sleep(seconds)  # The caller says how long the worker is to be busy.
     return x + y

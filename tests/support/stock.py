@@ -96,14 +96,14 @@ def retry_once(self):
 
 @task(name="stock.sleep")
 def sleep(seconds):
-    time.sleep(seconds)  # Stands for work.
+    time.sleep(seconds)  # The caller says how long the worker is to be busy.
     return seconds
 
 
 @task(name="stock.negated")
 def negated(value, seconds=0):
     if seconds:
-        time.sleep(seconds)  # Stands for work.
+        time.sleep(seconds)  # The caller says how long the worker is to be busy.
     return -value
 
 
@@ -111,7 +111,7 @@ def negated(value, seconds=0):
 def progress(self, steps, name="current"):
     for step in range(1, steps + 1):
         self.update_state(state="PROGRESS", meta={name: step, "total": steps})
-        time.sleep(0.05)  # Stands for work.
+        time.sleep(0.05)  # So long that who follows it can see each step.
     return steps
 
 
@@ -122,13 +122,13 @@ def autoretried(value):
 
 @task(name="stock.limited", time_limit=1, rate_limit="1/h")
 def limited(seconds):
-    time.sleep(seconds)  # Stands for work.
+    time.sleep(seconds)  # The caller says how long the worker is to be busy.
     return seconds
 
 
 @task(name="stock.late", acks_late=True)
 def late(seconds):
-    time.sleep(seconds)  # Stands for work.
+    time.sleep(seconds)  # The caller says how long the worker is to be busy.
     return seconds
 
 

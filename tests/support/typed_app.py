@@ -36,7 +36,7 @@ def currency(money):
 @task(name="typed.report", bind=True)
 def report(self, money, seconds):
     self.update_state(state="PROGRESS", meta={"sum": money})
-    time.sleep(seconds)  # Stands for work.
+    time.sleep(seconds)  # The caller says how long the worker is to be busy.
     return money.currency
 
 

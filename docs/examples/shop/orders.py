@@ -35,7 +35,7 @@ def mail(self, order: int) -> str:
 def resize(self, name: str, steps: int = 10) -> str:
     """Make a picture smaller, in steps."""
     for done in range(1, steps + 1):
-        time.sleep(STEP)  # stands for work
+        time.sleep(STEP)  # in place of the work on a picture
         self.update_state(state="PROGRESS", meta={"done": done, "total": steps})
     return f"{name}-small.png"
 
@@ -43,7 +43,7 @@ def resize(self, name: str, steps: int = 10) -> str:
 @app.task
 def report(year: int) -> str:
     """Add up a year."""
-    time.sleep(REPORT)  # stands for work
+    time.sleep(REPORT)  # in place of the work on the orders of a year
     return f"report-{year}.pdf"
 
 

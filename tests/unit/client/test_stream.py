@@ -22,7 +22,7 @@ from support.waiting import eventually
 
 from fibo_client.celery.stream import _FEEDERS, SLICE, Stream, _Entry
 from fibo_client.contract import check_n
-from fibo_client.errors import ClientStateError, TaskFailedError
+from fibo_client.errors import ClientStateError, FiboError, TaskFailedError
 
 
 def failure(n: int) -> TaskFailedError:
@@ -1070,7 +1070,7 @@ class Scenario:
             source = self.plain_source() if self.plain else self.async_source()
             async with stream(batcher, source, **self.options) as results:
                 await self.read(results)
-        except Exception as error:  # noqa: BLE001 - which one is looked at afterwards
+        except (FiboError, OSError, ValueError) as error:  # Which one is looked at afterwards.
             self.raised = error
         assert batcher.count("open") == 0
         assert not others()

@@ -189,7 +189,7 @@ def _return_annotation(task: RemoteTask[..., Any]) -> Any:
     stub = inspect.unwrap(task)
     try:
         return get_type_hints(stub).get("return", Any) if inspect.isfunction(stub) else Any
-    except Exception:  # noqa: BLE001 - evaluating annotations may raise anything: names that only type checkers import
+    except (NameError, AttributeError, TypeError, SyntaxError):  # It may name what only type checkers import.
         return Any
 
 
