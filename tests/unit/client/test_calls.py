@@ -517,7 +517,7 @@ class Scenario:
                 stream = client.stream(self.call, source, chunk_size=self.chunk_size, timeout=20.0, **self.options)
                 async with stream as answers:
                     await self.read(answers)
-            except (FiboError, OSError, ValueError) as error:  # Which one is looked at afterwards.
+            except (FiboError, OSError, TypeError, ValueError) as error:  # Which one is looked at afterwards.
                 self.raised = error
             assert client.stats().pending == client.stats().in_flight == 0
             await asyncio.sleep(30)  # What it owned has been revoked or deleted.

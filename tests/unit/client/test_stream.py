@@ -1070,7 +1070,7 @@ class Scenario:
             source = self.plain_source() if self.plain else self.async_source()
             async with stream(batcher, source, **self.options) as results:
                 await self.read(results)
-        except (FiboError, OSError, ValueError) as error:  # Which one is looked at afterwards.
+        except (FiboError, OSError, TypeError, ValueError) as error:  # Which one is looked at afterwards.
             self.raised = error
         assert batcher.count("open") == 0
         assert not others()
