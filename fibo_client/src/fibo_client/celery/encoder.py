@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
 from fibo_client.celery.budget import EACH, Budget, in_turns
-from fibo_client.celery.canvas import plan_in_steps
+from fibo_client.celery.plan import plan_in_steps
 from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from fibo_client.celery.brokers.base import Broker
-    from fibo_client.celery.canvas import Plan
+    from fibo_client.celery.plan import Plan
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
     from fibo_client.celery.protocol.moments import Moments

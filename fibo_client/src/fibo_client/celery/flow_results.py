@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
-from fibo_client.celery.canvas import Chain, Group, Task
+from fibo_client.celery.canvas import Chain, Group
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.gather import gather, look_at_metas, news
+from fibo_client.celery.plan import Task
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult, revocation
 from fibo_client.text import short_repr
@@ -15,7 +16,7 @@ from fibo_client.text import short_repr
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 
-    from fibo_client.celery.canvas import Planned
+    from fibo_client.celery.plan import Planned
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
     from fibo_client.errors import FiboError

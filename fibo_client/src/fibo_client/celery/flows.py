@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.budget import Budget, in_turns
-from fibo_client.celery.canvas import Chain, Chord, tasks_of
+from fibo_client.celery.canvas import Chain, Chord
 from fibo_client.celery.flow_results import EXPIRES, GROUP, GroupResult, from_tuple, make_in_steps, value_of
 from fibo_client.celery.gather import call_job
 from fibo_client.celery.owned_result import prepare_owned
+from fibo_client.celery.plan import tasks_of
 from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult
@@ -18,7 +19,7 @@ from fibo_client.errors import PublishError, ResultDecodeError, TransportError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from fibo_client.celery.canvas import Plan
+    from fibo_client.celery.plan import Plan
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import SendOptions
