@@ -1,4 +1,4 @@
-"""Work that is composed of tasks, as in Celery's canvas: chains, groups and chords. Building one sends nothing. Pure."""
+"""Work composed of tasks, as in Celery's canvas: chains, groups and chords. Building one sends nothing. Pure."""
 
 from __future__ import annotations
 
