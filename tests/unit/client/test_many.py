@@ -11,7 +11,7 @@ from support.memory import MemoryBackend, MemoryBroker
 from support.worker import memory_client
 
 from fibo_client.celery import CeleryClient, RemoteTask
-from fibo_client.celery.gather import PIECE
+from fibo_client.celery.pieces import PIECE
 from fibo_client.errors import (
     PublishError,
     PublishUnknownError,

@@ -9,6 +9,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
+from fibo_client.celery.as_completed import as_completed
 from fibo_client.celery.budget import Budget, free
 from fibo_client.celery.calls import Calls, call_in_chunks
 from fibo_client.celery.chunk import check_chunk_size, check_chunkable
@@ -18,7 +19,7 @@ from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
 from fibo_client.celery.flow_results import from_tuple
 from fibo_client.celery.flows import call_flow, read_group, send_flow
-from fibo_client.celery.gather import as_completed, call_many, conclude, gather, look, look_at_metas
+from fibo_client.celery.gather import call_many, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
 from fibo_client.celery.owned_result import OwnedResult, prepare_many, prepare_owned, start_owned

@@ -6,17 +6,18 @@ import asyncio
 import copy
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.budget import EACH, Budget, free
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
 from fibo_client.celery.pending import is_final
+from fibo_client.celery.pieces import PIECE, Entered, Handles, enter, enter_pieces, with_news
 from fibo_client.errors import PublishError, PublishUnknownError, TaskRevokedError
 from fibo_client.telemetry.tracer import SharedSpan
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import Sequence
 
     from fibo_client.celery.jobs import PublishFailure
     from fibo_client.celery.outcome import Awaited
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
     from fibo_client.telemetry.tracer import SendSpan
-
-A = TypeVar("A", bound="Awaited")
-E = TypeVar("E", bound="_Entered")
-
-PIECE: Final = 256
-"""So many results are entered, and left, in one go."""
 
 
 async def look(session: Session, results: Sequence[Awaited]) -> dict[str, TaskMeta | Exception]:
@@ -48,11 +43,11 @@ async def look(session: Session, results: Sequence[Awaited]) -> dict[str, TaskMe
     """
     began = session.check().time()
     answers: dict[str, TaskMeta | Exception] = {}
-    pieces: list[_Handles[Awaited]] = []
+    pieces: list[Handles[Awaited]] = []
     try:
-        await _enter_pieces(session, results, 0, began, pieces)
-        async with aclosing(_with_news(pieces)) as with_news:
-            async for piece in with_news:
+        await enter_pieces(session, results, 0, began, pieces)
+        async with aclosing(with_news(pieces)) as told:
+            async for piece in told:
                 answers |= piece.take()
         for piece in pieces:
             session.check_error(piece.wait)
@@ -249,97 +244,6 @@ def _publish_error(jobs: Sequence[Job]) -> PublishFailure:
     return PublishError(first.reason, remaining, refused=first.refused)
 
 
-async def as_completed(session: Session, results: Sequence[A], *, timeout: float | None) -> AsyncGenerator[A, None]:
-    """Give tasks as they end.
-
-    Args:
-        session: The client's running parts.
-        results: The handles.
-        timeout: Seconds for all of them. None is no limit, 0 is one read.
-
-    Yields:
-        Each handle once its task is over; its answer is known then.
-
-    Raises:
-        ResultTimeoutError: Not all came in time.
-        ReadError: With ``timeout=0``: the results could not be read.
-        PublishError: One that `CeleryClient.start` gave was not sent.
-        PublishUnknownError: One that `CeleryClient.start` gave may or may not have been sent.
-        ClientStateError: One of them, or the client, was closed.
-    """
-    began = session.check().time()
-    pieces: list[_Handles[A]] = []
-    try:
-        await _enter_pieces(session, results, timeout, began, pieces)
-        budget = Budget()
-        for piece in pieces:
-            for result in piece.results:
-                if result.id not in piece.handles:
-                    yield result
-            if budget.is_spent(EACH):
-                await budget.pause()
-        async with aclosing(_with_news(pieces)) as with_news:
-            async for piece in with_news:
-                for task_id, answer in piece.take().items():
-                    for result in piece.handles[task_id]:
-                        result.learn(answer)
-                    for result in piece.handles.pop(task_id) if is_final(answer) else ():
-                        yield result
-        await _check_completed(session, pieces, began, len(results))
-    finally:
-        session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
-    await free(pieces)
-
-
-async def _enter_pieces(
-    session: Session, results: Sequence[A], timeout: float | None, began: float, pieces: list[_Handles[A]]
-) -> None:
-    """Let a caller wait for any number of results. What was entered is noted, also if not all could be."""
-    if len(results) > PIECE and timeout != 0:
-        session.check_room(len(results))  # Before any of them is awaited.
-    budget = Budget()
-    for start in range(0, len(results), PIECE):
-        if start and budget.is_spent(EACH):
-            await budget.pause()
-        some = results[start : start + PIECE]
-        handles: dict[str, list[A]] = {}
-        for result in some:
-            if result.cached is None or not result.cached.ready:
-                handles.setdefault(result.id, []).append(result)
-        entered = _enter(session, [each[0] for each in handles.values()], timeout, began)
-        pieces.append(_Handles(entered.wait, entered.jobs, some, handles))
-
-
-async def _check_completed(session: Session, pieces: Sequence[_Handles[A]], began: float, total: int) -> None:
-    """Raise what ended the waits before all tasks had ended."""
-    late = next((piece for piece in pieces if piece.handles), None)
-    if late is None:
-        return
-    for piece in pieces:
-        session.check_error(piece.wait)
-    budget = Budget()
-    missing: list[str] = []
-    for piece in pieces:
-        missing += piece.handles
-        if budget.is_spent(EACH):
-            await budget.pause()
-    facts = session.facts(late.wait, asyncio.get_running_loop().time() - began)
-    first, *_ = next(iter(late.handles.values()))
-    timed_out = timeout_error(late.wait, facts, first, missing, total=total)
-    raise timed_out
-
-
-def _enter(
-    session: Session, results: Iterable[Awaited], timeout: float | None, began: float, *, end_on_failure: bool = False
-) -> _Entered:
-    """Let a caller wait for results that were sent before, and have no answer yet."""
-    unsettled = {result.id: None for result in results}
-    jobs = [job for job in {each.job for each in results} if job]
-    return _Entered(
-        session.enter(unsettled, timeout=timeout, end_on_failure=end_on_failure, began=began, jobs=jobs), jobs
-    )
-
-
 def _awaited_piece(
     session: Session,
     start: int,
@@ -352,36 +256,12 @@ def _awaited_piece(
     known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
     outcomes.take(known)
     unsettled = [] if outcomes.must_end else [result for result in results if result.id not in known]
-    entered = _enter(session, unsettled, timeout, began, end_on_failure=not outcomes.return_exceptions)
+    entered = enter(session, unsettled, timeout, began, end_on_failure=not outcomes.return_exceptions)
     return _Piece(entered.wait, entered.jobs, start, outcomes, None)
 
 
 @dataclass(slots=True)
-class _Entered:
-    """Some of the results that are awaited together. Many at once would hold up the event loop.
-
-    Attributes:
-        wait: The wait for them.
-        jobs: The jobs that they are of, where another caller started them.
-    """
-
-    wait: Wait
-    jobs: list[Job]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more is awaited."""
-        return self.wait.over or not self.wait.missing
-
-    def take(self) -> dict[str, TaskMeta | Exception]:
-        """Take what has arrived."""
-        wait = self.wait
-        arrived, wait.arrived = wait.arrived, {}
-        return arrived
-
-
-@dataclass(slots=True)
-class _Piece(_Entered):
+class _Piece(Entered):
     """Some of the results whose values are gathered.
 
     Attributes:
@@ -395,47 +275,13 @@ class _Piece(_Entered):
     job: Job | None
 
 
-@dataclass(slots=True)
-class _Handles(_Entered, Generic[A]):
-    """Some of the results, and which of their tasks are not over.
-
-    Attributes:
-        results: The handles.
-        handles: Those whose tasks are not over, by id.
-    """
-
-    results: Sequence[A]
-    handles: dict[str, list[A]]
-
-
 async def _follow(pieces: Sequence[_Piece]) -> None:
     """Turn answers into values as they come, until no more is awaited, or an error ends it."""
-    async with aclosing(_with_news(pieces)) as with_news:
-        async for piece in with_news:
+    async with aclosing(with_news(pieces)) as told:
+        async for piece in told:
             piece.outcomes.take(piece.take())
             if piece.outcomes.must_end:
                 return
-
-
-async def _with_news(pieces: Sequence[E]) -> AsyncGenerator[E, None]:
-    """Yield each piece that has answers, for the caller to take, until no more is awaited, or an error ends a wait."""
-    loop = asyncio.get_running_loop()
-    going = list(pieces)
-    while going:
-        budget = Budget()
-        for piece in going:
-            if piece.wait.arrived:
-                if budget.is_spent(EACH):
-                    await budget.pause()
-                yield piece
-            if piece.wait.error is not None:
-                return
-        going = [piece for piece in going if piece.wait.arrived or not piece.is_over]
-        news = loop.create_future()
-        for piece in going:
-            piece.wait.future = news
-        if going and not any(piece.wait.arrived or piece.is_over for piece in going):
-            await news
 
 
 async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Piece], began: float) -> list[Any]:
