@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks.streams import FIRST, memory
+from tests.benchmarks.streams import FIRST, watched
 
 from fibo_client.celery import CeleryClient, RemoteTask
 
@@ -108,30 +108,10 @@ def stream(here: Bench) -> list[Row]:
 
 async def measure(url: str, count: int) -> dict[str, Any]:
     """Stream calls, check each answer, and look at time and memory every so many."""
-    seen = right = memory_first = memory_most = 0
-    seconds_first = 0.0
     async with CeleryClient(url) as client:
         await client.call(NEGATED(1), timeout=TIMEOUT)
-        began = time.perf_counter()
-        async with client.stream(
-            NEGATED, range(count), chunk_size=CHUNK, max_in_flight=WINDOW, timeout=TIMEOUT
-        ) as answers:
-            async for n, answer in answers:
-                seen += 1
-                right += answer == -n
-                if seen % FIRST == 0:
-                    now = memory()
-                    memory_most = max(memory_most, now)
-                    if seen == FIRST:
-                        memory_first, seconds_first = now, time.perf_counter() - began
-        seconds = time.perf_counter() - began
-    return {
-        "right": right if seen == count else 0,
-        "memory_first": memory_first,
-        "memory_most": memory_most,
-        "seconds_first": seconds_first,
-        "seconds": seconds,
-    }
+        answers = client.stream(NEGATED, range(count), chunk_size=CHUNK, max_in_flight=WINDOW, timeout=TIMEOUT)
+        return await watched(answers, count, lambda n, answer: answer == -n)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from fibo_client import FiboClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.benchmarks.bench import Bench
     from tests.benchmarks.report import Row
+
+    from fibo_client import Stream
 
 BELOW = 1000
 WINDOW = 2000
@@ -72,22 +74,27 @@ async def measure(url: str, count: int) -> dict[str, Any]:
     while len(expected) < BELOW:
         expected.append(expected[-2] + expected[-1])
     source = numbers(count)
+    async with FiboClient(url) as client:
+        await client.fibonacci(1)
+        return await watched(client.stream(source, max_in_flight=WINDOW), count, lambda n, value: value == expected[n])
+
+
+async def watched(stream: Stream[int, int], count: int, is_right: Callable[[int, int], bool]) -> dict[str, Any]:
+    """Read a stream to its end, check each answer, and look at time and memory every so many."""
     right = seen = 0
     memory_first = memory_most = 0
     seconds_first = 0.0
-    async with FiboClient(url) as client:
-        await client.fibonacci(1)
-        began = time.perf_counter()
-        async with client.stream(source, max_in_flight=WINDOW) as results:
-            async for n, value in results:
-                seen += 1
-                right += value == expected[n]
-                if seen % FIRST == 0:
-                    now = memory()
-                    memory_most = max(memory_most, now)
-                    if seen == FIRST:
-                        memory_first, seconds_first = now, time.perf_counter() - began
-        seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    async with stream as answers:
+        async for n, value in answers:
+            seen += 1
+            right += is_right(n, value)
+            if seen % FIRST == 0:
+                now = memory()
+                memory_most = max(memory_most, now)
+                if seen == FIRST:
+                    memory_first, seconds_first = now, time.perf_counter() - began
+    seconds = time.perf_counter() - began
     return {
         "right": right if seen == count else 0,
         "memory_first": memory_first,

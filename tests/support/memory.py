@@ -146,3 +146,23 @@ class MemoryBroker(memory.MemoryBroker):
         self.broadcasts.append((asyncio.get_running_loop().time(), request))
         await super().broadcast(request)
         return self.listening
+
+
+class Servers:
+    """A broker and a result backend in memory, where nobody works."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.backend = MemoryBackend()
+
+    def connect(self, config):
+        return self.broker, self.backend
+
+    @property
+    def sent(self) -> list[str]:
+        return [message.id for messages in self.broker.commands for message in messages]
+
+    @property
+    def revocations(self) -> list[tuple[list[str], bool]]:
+        arguments = [request.arguments for _, request in self.broker.broadcasts if request.method == "revoke"]
+        return [(each["task_id"], each.get("terminate", False)) for each in arguments]

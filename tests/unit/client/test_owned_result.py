@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 from support.clock import virtual
-from support.memory import MemoryBackend, MemoryBroker
+from support.memory import Servers
 
 from fibo_client.celery import CeleryClient, Signature
 from fibo_client.errors import (
@@ -19,21 +19,6 @@ from fibo_client.errors import (
     ResultDecodeError,
     ResultTimeoutError,
 )
-
-
-class Servers:
-    """A broker and a result backend in memory."""
-
-    def __init__(self) -> None:
-        self.broker = MemoryBroker()
-        self.backend = MemoryBackend()
-
-    def connect(self, config):
-        return self.broker, self.backend
-
-    @property
-    def sent(self) -> list[str]:
-        return [message.id for messages in self.broker.commands for message in messages]
 
 
 async def states(updates) -> list[str]:
