@@ -85,7 +85,7 @@ class Flow(Generic[R_co]):
 
     def __or__(self, other: Flow[R]) -> Flow[R]:
         """Let something follow this, as in Celery: a task gets the result of the one before as its first argument."""
-        from fibo_client.celery.canvas import join  # Who sends no canvas need not load it.
+        from fibo_client.celery.canvas import join  # It is made of signatures, and so imports this module.
 
         return join(self, other) if isinstance(other, Flow) else NotImplemented
 
