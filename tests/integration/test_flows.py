@@ -187,8 +187,27 @@ async def test_a_link_runs_after_its_task_and_one_for_errors_after_its_failure(c
 async def test_arguments_beside_what_was_composed_are_refused(client):
     with pytest.raises(MessageError, match="has its arguments already"):
         await client.call(chain(add(1, 1), add.s(2)), (3,))
-    with pytest.raises(MessageError, match="each step has an id of its own"):
-        await client.send(chain(add(1, 1), add.s(2)), task_id="mine")
+    with pytest.raises(MessageError, match="two of the tasks have the same task_id, mine"):
+        await client.send(chain(add(1, 1).with_options(task_id="mine"), add.s(2)), task_id="mine")
+
+
+@pytest.mark.parametrize(
+    ("flow", "value"),
+    [
+        (chain(add(1, 1), add.s(2)), 4),
+        (chord([add(1, 1), add(2, 2)], total() | add.s(1)), 7),
+        (group(add(1, 1), add(2, 2)), [2, 4]),
+        (add(1, 1) | group(add.s(1), add.s(2)), [3, 4]),
+    ],
+    ids=["chain", "chord", "group", "group at the end"],
+)
+async def test_the_id_of_the_whole_is_that_of_its_result(client, flow, value):
+    task_id = str(uuid.uuid4())
+    result = await client.send(flow, task_id=task_id)
+    assert (result.id, await result.get(timeout=20)) == (task_id, value)
+    if isinstance(value, int):
+        assert await client.result(task_id).get(timeout=20) == value
+    assert await client.call(flow, task_id=str(uuid.uuid4()), timeout=20) == value
 
 
 # Results of results.

@@ -221,12 +221,11 @@ class Encoder:
             MessageError: A worker could not take one of the messages or steps.
         """
         given = {**defaults, **options}
-        if "task_id" in given:
-            raise MessageError("each step has an id of its own; choose one by with_options(task_id=...)")
+        flow_id = check_name("task_id", given.pop("task_id")) if "task_id" in given else None
         routed = (lambda each: each) if route is None else route
         later = {name: value for name, value in given.items() if name not in _OF_THE_FIRST}
         steps = _Steps(self, later, span, routed)
-        planned = await in_turns(plan_in_steps(flow, steps.options, partial(next, self._ids)), EACH)
+        planned = await in_turns(plan_in_steps(flow, steps.options, partial(next, self._ids), flow_id), EACH)
         if len(planned.messages) > 1:  # Celery has as many roots as messages; here it is one flow.
             given.setdefault("root_id", planned.messages[0].id)
         messages: list[TaskMessage] = []

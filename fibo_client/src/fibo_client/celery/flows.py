@@ -14,7 +14,7 @@ from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import Flow, Signature
-from fibo_client.errors import PublishError, ResultDecodeError, TransportError
+from fibo_client.errors import MessageError, PublishError, ResultDecodeError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -116,6 +116,8 @@ async def _handles(
     handles = {}
     budget = Budget()
     for task in tasks_of(planned.result):
+        if task.id in handles:
+            raise MessageError(f"two of the tasks have the same task_id, {task.id}; nothing was sent")
         message, options = sent.get(task.id), task.signature.options
         handles[task.id] = AsyncResult[Any](
             session,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from fibo_client.celery.canvas import Chain, Chord, Group
+from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.signature import Flow, Signature
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ class _Place:
 
 
 def plan_in_steps(
-    flow: Flow[Any], options: Callable[[Signature[Any], str], dict[str, Any]], new_id: Callable[[], str]
+    flow: Flow[Any],
+    options: Callable[[Signature[Any], str], dict[str, Any]],
+    new_id: Callable[[], str],
+    flow_id: str | None = None,
 ) -> Generator[None, None, Plan]:
     """Plan how a flow is sent, a member of the outermost group at a time: a group may have very many.
 
@@ -97,18 +101,22 @@ def plan_in_steps(
         flow: What is sent.
         options: Gives the options of a step and its id as its worker reads them.
         new_id: Makes an id.
+        flow_id: The id of the whole: of a chain's last step, of a chord's body, of a group. None is a new one.
 
     Yields:
         None after each member.
 
     Returns:
         The messages, and what is awaited.
+
+    Raises:
+        MessageError: An id or an option of a step cannot be one.
     """
     planner = _Planner(options, new_id)
     if not isinstance(flow, (Group, Chord)):
-        return Plan(planner.messages, planner.sizes, planner.start(flow, None))
+        return Plan(planner.messages, planner.sizes, planner.start(flow, None, flow_id))
     parts: list[Planned] = []
-    group_id, places, last = planner.begin_group(flow, None)
+    group_id, places, last = planner.begin_group(flow, None, flow_id)
     for member, place in places:
         parts.append(planner.start(member, place))
         yield
@@ -122,37 +130,38 @@ class _Planner:
         self.messages: list[FlowMessage] = []
         self.sizes: dict[str, int] = {}
 
-    def start(self, flow: Flow[Any], place: _Place | None) -> Planned:
-        """Plan what runs at once, and all that follows it."""
+    def start(self, flow: Flow[Any], place: _Place | None, flow_id: str | None = None) -> Planned:
+        """Plan what runs at once, and all that follows it. `flow_id` is the id of the whole, where it was given."""
         if isinstance(flow, Signature):
-            return self._first(flow, (), place)
+            return self._first(flow, (), place, flow_id)
         if isinstance(flow, Chain):
             first, *rest = flow.steps
             if not isinstance(first, Signature):  # It is the only one.
-                return Parts(flow, None, (self.start(first, place),))
-            embedded = [
-                self._embed(step, place if number == len(rest) else None) for number, step in enumerate(rest, 1)
-            ]
-            started = self._first(first, [each for each, _ in embedded], place if not rest else None)
+                return Parts(flow, None, (self.start(first, place, flow_id),))
+            embedded = self._embed_steps(rest, place, flow_id)
+            own_place, own_id = (None, None) if rest else (place, flow_id)
+            started = self._first(first, [each for each, _ in embedded], own_place, own_id)
             return Parts(flow, None, (started, *(part for _, part in embedded)))
-        group_id, places, last = self.begin_group(flow, place)
+        group_id, places, last = self.begin_group(flow, place, flow_id)
         return Parts(flow, group_id, (*(self.start(member, where) for member, where in places), *last))
 
     def begin_group(
-        self, flow: Flow[Any], place: _Place | None
+        self, flow: Flow[Any], place: _Place | None, flow_id: str | None
     ) -> tuple[str, Iterator[tuple[Flow[Any], _Place]], tuple[Planned, ...]]:
         """Plan the body of a chord; give the group's id, its members with their places, and the planned body."""
-        group_id = self._new_id()
+        group_id = self._new_id() if flow_id is None or isinstance(flow, Chord) else flow_id
         body, last, header = None, tuple[Planned, ...](), flow
         if isinstance(flow, Chord):
-            body, planned = self._embed(flow.body, place, group_id)
+            body, planned = self._embed(flow.body, place, group_id, flow_id)
             self.sizes[group_id] = len(flow.header)
             last, header = (planned,), flow.header
         members = enumerate(_members(header))
         return group_id, ((member, _Place(group_id, index, body)) for index, member in members), last
 
-    def _first(self, signature: Signature[Any], rest: Sequence[dict[str, Any]], place: _Place | None) -> Task:
-        task_id = self._id(signature)
+    def _first(
+        self, signature: Signature[Any], rest: Sequence[dict[str, Any]], place: _Place | None, flow_id: str | None
+    ) -> Task:
+        task_id = self._id(signature, flow_id)
         embed = {
             "callbacks": self._linked(signature, "link"),
             "errbacks": self._linked(signature, "link_error"),
@@ -169,17 +178,37 @@ class _Planner:
             return None
         return [self._embed(each, None)[0] for each in (given if isinstance(given, (list, tuple)) else [given])]
 
-    def _id(self, signature: Signature[Any]) -> str:
-        given: str | None = signature.options.get("task_id")
-        return self._new_id() if given is None else given
+    def _id(self, signature: Signature[Any], flow_id: str | None) -> str:
+        given: str | None = signature.options.get("task_id") if flow_id is None else flow_id
+        return self._new_id() if given is None else check_name("task_id", given)
+
+    def _embed_steps(
+        self, steps: Sequence[Flow[Any]], place: _Place | None, flow_id: str | None
+    ) -> list[tuple[dict[str, Any], Planned]]:
+        """Write the steps that follow each other. Place and id are those of the last."""
+        before, last = steps[:-1], steps[-1:]
+        return [
+            *(self._embed(step, None) for step in before),
+            *(self._embed(step, place, None, flow_id) for step in last),
+        ]
 
     def _embed(
-        self, flow: Flow[Any], place: _Place | None, group_id: str | None = None
+        self, flow: Flow[Any], place: _Place | None, group_id: str | None = None, flow_id: str | None = None
     ) -> tuple[dict[str, Any], Planned]:
-        """Write what a worker is to send, as a signature in JSON. `group_id` is the group whose body it is."""
+        """Write what a worker is to send, as a signature in JSON.
+
+        Args:
+            flow: What it sends.
+            place: Where that stands in a group.
+            group_id: The group whose body it is.
+            flow_id: Its id, where that was given.
+
+        Returns:
+            The signature, and what was planned.
+        """
         where = {"group_id": group_id} if place is None and group_id else {} if place is None else place.options
         if isinstance(flow, Signature):
-            task_id = self._id(flow)
+            task_id = self._id(flow, flow_id)
             options = {**self._options(flow, task_id), "task_id": task_id, **where}
             for option in ("link", "link_error"):
                 if linked := self._linked(flow, option):
@@ -189,20 +218,18 @@ class _Planner:
             )
             return written, Task(task_id, flow)
         if isinstance(flow, Chain):
-            steps = [
-                self._embed(step, place if number == len(flow.steps) else None)
-                for number, step in enumerate(flow.steps, 1)
-            ]
+            steps = self._embed_steps(flow.steps, place, flow_id)
             parts = Parts(flow, None, tuple(part for _, part in steps))
             options = {"task_id": last_id(parts), **where}
             return _written("celery.chain", [], {"tasks": [each for each, _ in steps]}, options, "chain"), parts
-        own_id = self._new_id()
         if isinstance(flow, Chord):
+            own_id = self._new_id()
             header, members = self._embed_group(flow.header.members, own_id)
-            body, last = self._embed(flow.body, place, own_id)
+            body, last = self._embed(flow.body, place, own_id, flow_id)
             kwargs = {"kwargs": {}, "header": header, "body": body}
             options = {"task_id": own_id, **where}
             return _written("celery.chord", [], kwargs, options, "chord"), Parts(flow, own_id, (*members, last))
+        own_id = flow_id or self._new_id()
         written, members = self._embed_group(_members(flow), own_id)
         return written, Parts(flow, own_id, members)
 

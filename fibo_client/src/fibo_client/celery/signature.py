@@ -31,7 +31,8 @@ class SendOptions(TypedDict, total=False):
     priority: int
     """0 to 9. Over Redis, 0 is served first."""
     task_id: str
-    """The task's id, where it must be known beforehand. It must be new."""
+    """The task's id, where it must be known beforehand. It must be new. What is composed has the id of its result: a
+    chain that of its last step, a chord that of its body, a group one of its own."""
     countdown: float
     """Seconds to wait before the task may run. Less than 0 is at once, as an ``eta`` that is past."""
     eta: datetime
