@@ -17,6 +17,9 @@ SECONDS: Final = 0.0002
 EACH: Final = 16
 """So many things are done between two looks at the clock, which costs as much as some of them."""
 
+PIECE: Final = 256
+"""So many results are entered, and left, in one go."""
+
 
 class Budget:
     """Tells a loop when the event loop should have its turn, and gives it."""
@@ -51,17 +54,18 @@ async def free(things: MutableSequence[Any]) -> None:
             await budget.pause()
 
 
-async def in_turns(steps: Generator[None, None, T], weight: int = 1) -> T:
+async def in_turns(steps: Generator[None, None, T], weight: int = 1, budget: Budget | None = None) -> T:
     """Take steps until they are done. The event loop gets its turn now and then.
 
     Args:
         steps: Yields after each.
         weight: For how many things each counts. See `Budget.is_spent`.
+        budget: The caller's, who does this many times.
 
     Returns:
         What the steps return.
     """
-    budget = Budget()
+    budget = budget or Budget()
     while True:
         try:
             next(steps)
@@ -70,3 +74,13 @@ async def in_turns(steps: Generator[None, None, T], weight: int = 1) -> T:
             return result
         if budget.is_spent(weight):
             await budget.pause()
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Take steps until they are done, all of them now."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result

@@ -10,32 +10,31 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
-from fibo_client.celery.budget import EACH, Budget, in_turns
-from fibo_client.celery.plan import plan_in_steps
+from fibo_client.celery.budget import EACH, Budget
+from fibo_client.celery.plan import LINKS
 from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import encode_moments
 from fibo_client.celery.protocol.options import check_name
+from fibo_client.celery.protocol.signatures import SignatureTemplate
 from fibo_client.celery.signature import check_option_names
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NESTED, NOOP_SPAN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from fibo_client.celery.brokers.base import Broker
-    from fibo_client.celery.plan import Plan
     from fibo_client.celery.protocol.jsontypes import JSONCodec
     from fibo_client.celery.protocol.message import MessageTemplate
     from fibo_client.celery.protocol.moments import Moments
-    from fibo_client.celery.signature import Flow, SendOptions, Signature
+    from fibo_client.celery.signature import SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan
 
 LARGE: Final = 4 * 1024
@@ -51,15 +50,13 @@ MAX_TEMPLATES: Final = 128
 
 _NONE: Final[Mapping[str, Any]] = {}
 
-_OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
+OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
 """Options of a call that say when a flow begins. They are not those of its later steps."""
 
-_LINKS: Final = frozenset({"link", "link_error"})
-
-_NOT_SENT: Final = _LINKS | {"task_id"}
+NOT_SENT: Final = (*LINKS, "task_id")
 """Options of a step that are part of the plan."""
 
-_STEP_OPTIONS: Final = frozenset(
+_WRITTEN: Final = frozenset(
     {"priority", "time_limit", "soft_time_limit", "ignore_result", "shadow", "compression", "root_id", "parent_id"}
 )
 """Options that a worker takes as they are."""
@@ -119,8 +116,8 @@ class Encoder:
         Raises:
             MessageError: A worker could not take the message.
         """
-        call = self._call({**defaults, **signature.options, **options}, span)
-        message = call.message(signature, self._ids)
+        call = self.call({**defaults, **signature.options, **options}, span)
+        message = call.message(signature, call.task_id or next(self._ids))
         if len(message.body) > ALWAYS_FITS:
             self._broker.check(message)
         return message
@@ -183,12 +180,12 @@ class Encoder:
                 await budget.pause()
             if signature.options is not own:  # Those of one task have the same.
                 own = signature.options
-                call = self._call({**defaults, **own, **options}, span)
+                call = self.call({**defaults, **own, **options}, span)
             if call.task_id is not None:
                 if call.task_id in own_ids:
                     raise MessageError(f"two of the messages have the same task_id, {call.task_id}; nothing was sent")
                 own_ids.add(call.task_id)
-            message = call.message(signature, self._ids)
+            message = call.message(signature, call.task_id or next(self._ids))
             size = len(message.body)
             weight = EACH if size > LARGE else 1
             if size > ALWAYS_FITS:
@@ -197,63 +194,28 @@ class Encoder:
         if portion:
             yield portion
 
-    async def flow(
-        self,
-        flow: Flow[Any],
-        options: SendOptions,
-        span: SendSpan,
-        defaults: Mapping[str, Any] = _NONE,
-        route: Callable[[Signature[Any]], Signature[Any]] | None = None,
-    ) -> tuple[list[TaskMessage], Plan]:
-        """Encode what runs at once of a chain, a group or a chord, with all that its workers are to send later.
+    def later(self, signature: Signature[Any], given: Mapping[str, Any]) -> Later:
+        """Prepare signatures that a worker sends later.
 
         Args:
-            flow: What is sent.
-            options: The options of the call. Each step has them, unless it says otherwise.
-            span: Is told of each task, and may add headers.
-            defaults: Options of which neither says anything.
-            route: Gives a step the options of its route. None is no routes.
+            signature: One of them.
+            given: Options of which it says nothing.
 
         Returns:
-            The messages, and the plan.
+            What those of the same task with the same options have in common.
 
         Raises:
-            MessageError: A worker could not take one of the messages or steps.
+            MessageError: A worker could not read their messages.
         """
-        given = {**defaults, **options}
-        flow_id = check_name("task_id", given.pop("task_id")) if "task_id" in given else None
-        routed = (lambda each: each) if route is None else route
-        later = {name: value for name, value in given.items() if name not in _OF_THE_FIRST}
-        steps = _Steps(self, later, span, routed)
-        planned = await in_turns(plan_in_steps(flow, steps.options, partial(next, self._ids), flow_id), EACH)
-        if len(planned.messages) > 1:  # Celery has as many roots as messages; here it is one flow.
-            given.setdefault("root_id", planned.messages[0].id)
-        messages: list[TaskMessage] = []
-        last: tuple[object, _Call] | None = None
-        budget = Budget()
-        for each in planned.messages:
-            signature = routed(each.signature)
-            if last is None or last[0] is not signature.options:
-                own = {name: value for name, value in signature.options.items() if name not in _NOT_SENT}
-                last = signature.options, self._call({**given, **own}, span)
-            message = last[1].message(signature, iter((each.id,)), each.group, each.embed)
-            if len(message.body) > ALWAYS_FITS:
-                self._broker.check(message)
-            messages.append(message)
-            if budget.is_spent(EACH):
-                await budget.pause()
-        return messages, planned
-
-    def step(self, signature: Signature[Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], _Prepared]:
-        """Write the options of a step that a worker sends later, and give what these have in common with a call's."""
-        own = {name: value for name, value in signature.options.items() if name not in _NOT_SENT}
-        options = {**given, **own}
+        options = {**given, **signature.options}
+        for name in NOT_SENT:
+            options.pop(name, None)
         countdown = options.pop("countdown", None)
         moments = self._when(None, options.pop("eta", None), options.pop("expires", None))
-        prepared = _Prepared(self, dict(options))
+        prepared = self._prepared_for(dict(options))
         template = prepared.template(signature.task)
         written = {
-            **{name: value for name, value in options.items() if name in _STEP_OPTIONS},
+            **{name: value for name, value in options.items() if name in _WRITTEN},
             "queue": template.queue,
             "countdown": countdown,
             "eta": moments.eta,
@@ -264,7 +226,16 @@ class Encoder:
             "stamped_headers": template.headers["stamped_headers"],
             **(template.headers["stamps"] or {}),
         }
-        return {name: value for name, value in written.items() if value is not None}, prepared
+        return Later(prepared, template, {name: value for name, value in written.items() if value is not None})
+
+    def new_id(self) -> str:
+        """Make an id."""
+        return next(self._ids)
+
+    def check(self, message: TaskMessage) -> None:
+        """Raise MessageError if a message is too large for the broker."""
+        if len(message.body) > ALWAYS_FITS:
+            self._broker.check(message)
 
     def template(self, task: str, queue: str, options: Mapping[str, Any]) -> MessageTemplate:
         """Give the template for a task, a queue and options."""
@@ -276,16 +247,18 @@ class Encoder:
     def _build(self, task: str, queue: str, **options: Any) -> MessageTemplate:
         return build_template(task, queue=queue, origin=self._origin, **options)
 
-    def _call(self, options: dict[str, Any], span: SendSpan) -> _Call:
+    def call(self, options: dict[str, Any], span: SendSpan) -> Call:
         """Check the options of a call, which it takes for its own."""
         task_id = check_name("task_id", options.pop("task_id")) if "task_id" in options else None
         moments = self._when(options.pop("countdown", None), options.pop("eta", None), options.pop("expires", None))
-        try:
-            prepared = self._prepared(**options)
-        except TypeError:  # Some option cannot be hashed: headers are a dict.
-            prepared = self._prepare(**options)
         # Most are not traced.
-        return _Call(prepared, task_id, moments, None if span is NOOP_SPAN else span.inject)
+        return Call(self._prepared_for(options), task_id, moments, None if span is NOOP_SPAN else span.inject)
+
+    def _prepared_for(self, options: dict[str, Any]) -> _Prepared:
+        try:
+            return self._prepared(**options)
+        except TypeError:  # Some option cannot be hashed: headers are a dict.
+            return self._prepare(**options)
 
     def _prepare(self, **options: Any) -> _Prepared:
         return _Prepared(self, options)
@@ -302,38 +275,28 @@ class Encoder:
         return moments
 
 
-class _Steps:
-    """Writes the options of the steps of one flow that workers send later.
+class Later:
+    """What the signatures of one task with the same options, which a worker sends later, have in common.
 
     Args:
-        encoder: Whose flow it is.
-        given: Options that each step has, unless it says otherwise.
-        span: Is told of each step, and may add headers.
-        route: Gives a step the options of its route.
+        prepared: What calls with these options have in common.
+        template: The template of their messages.
+        options: Their options as their worker reads them.
+
+    Attributes:
+        signature: The template of the signatures.
+        queue: The queue that they go to.
+        ignored: Whether their results are ignored. None is as the task is declared.
+        joined: Joins a tracer's headers with the caller's.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        given: Mapping[str, Any],
-        span: SendSpan,
-        route: Callable[[Signature[Any]], Signature[Any]],
-    ) -> None:
-        self._encoder = encoder
-        self._given = given
-        self._span = span
-        self._route = route
-        self._last: tuple[object, str, dict[str, Any], _Prepared] | None = None
+    __slots__ = ("ignored", "joined", "queue", "signature")
 
-    def options(self, signature: Signature[Any], task_id: str) -> dict[str, Any]:
-        """Write the options of one step. Those of steps of the same task are mostly the same."""
-        routed = self._route(signature)
-        last = self._last
-        if last is None or last[0] is not routed.options or last[1] != routed.task:
-            last = self._last = (routed.options, routed.task, *self._encoder.step(routed, self._given))
-        _, _, written, prepared = last
-        added = _NONE if self._span is NOOP_SPAN else self._span.inject(routed.task, task_id)
-        return {**written, "headers": prepared.joined(added)} if added else written
+    def __init__(self, prepared: _Prepared, template: MessageTemplate, options: Mapping[str, Any]) -> None:
+        self.signature: SignatureTemplate = SignatureTemplate(template.headers["task"], options)
+        self.queue: str = template.queue
+        self.ignored: bool | None = template.headers["ignore_result"]
+        self.joined: Callable[[Mapping[str, Any]], dict[str, Any]] = prepared.joined
 
 
 class _Prepared:
@@ -346,7 +309,7 @@ class _Prepared:
 
     def __init__(self, encoder: Encoder, options: dict[str, Any]) -> None:
         check_option_names(options)
-        if not _LINKS.isdisjoint(options):
+        if any(link in options for link in LINKS):
             raise MessageError(
                 "link and link_error are options of one task, which `send` or `call` takes alone: "
                 "send(add(2, 3).with_options(link=...))"
@@ -379,7 +342,7 @@ class _Prepared:
         return template
 
 
-class _Call:
+class Call:
     """What the messages of one call have in common.
 
     Attributes:
@@ -403,16 +366,16 @@ class _Call:
     def message(
         self,
         signature: Signature[Any],
-        ids: Iterator[str],
+        task_id: str,
         group: tuple[str, int] | None = None,
-        embed: Mapping[str, Any] | None = None,
+        root: str | None = None,
+        embed: str | None = None,
     ) -> TaskMessage:
-        """Make one message, with the next id unless the options have one."""
+        """Make one message."""
         prepared = self._prepared
         task, kwargs = signature.task, signature.kwargs
         if task is not self._task:
             self._template, self._task = prepared.template(task), task
-        task_id = self.task_id or next(ids)
         body, argsrepr, kwargsrepr = encode_arguments(
             signature.args,
             {} if kwargs is None else kwargs,
@@ -425,4 +388,4 @@ class _Call:
         headers = prepared.headers
         if self._inject is not None and (added := self._inject(task, task_id)):
             headers = prepared.joined(added)
-        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, headers, group)
+        return TaskMessage(task_id, self._template, body, argsrepr, kwargsrepr, self._moments, headers, group, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from fibo_client.celery.canvas import Chain, Group
@@ -14,9 +15,9 @@ from fibo_client.celery.result import AsyncResult, revocation
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 
-    from fibo_client.celery.plan import Planned
+    from fibo_client.celery.plan import Parts, Planned
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
     from fibo_client.errors import FiboError
@@ -38,14 +39,17 @@ class FlowResult(Generic[T_co]):
     Attributes:
         id: The id of the task whose result this is; of a group, its own id.
         parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
-        tasks: The handles of all tasks, in the order in which they were written.
     """
 
     def __init__(self, session: Session, parts: Sequence[Any], flow_id: str | None = None) -> None:
         self._session = session
-        self.parts: list[Any] = list(parts)
-        self.tasks: tuple[AsyncResult[Any], ...] = tuple(_tasks(self.parts))
+        self.parts: Sequence[Any] = parts
         self.id: str = parts[-1].id if flow_id is None else flow_id
+
+    @cached_property
+    def tasks(self) -> tuple[AsyncResult[Any], ...]:
+        """The handles of all tasks, in the order in which they were written."""
+        return tuple(_tasks(self.parts))
 
     async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
         """Wait for the result.
@@ -279,27 +283,54 @@ def _tasks(parts: Sequence[Any]) -> Iterator[AsyncResult[Any]]:
 
 
 def make_in_steps(
-    session: Session, planned: Planned, handles: Mapping[str, AsyncResult[Any]]
+    session: Session, planned: Planned, make: Callable[[Task], AsyncResult[Any]]
 ) -> Generator[None, None, Any]:
-    """Make the result of what was planned, of the handles of its tasks. It yields after each part of the outermost."""
+    """Make the result of what was planned. It yields after each part of the outermost.
+
+    Args:
+        session: The client's running parts.
+        planned: What was planned.
+        make: Makes the handle of a task.
+
+    Yields:
+        None after each part.
+
+    Returns:
+        The handle of the task, or the result of all of it.
+    """
     if isinstance(planned, Task):
-        return handles[planned.id]
+        return make(planned)
     parts = []
     for part in planned.parts:
-        parts.append(_made(session, part, handles))
+        parts.append(_made(session, part, make))
         yield
+    return _result(session, planned, parts)
+
+
+def _made(session: Session, planned: Planned, make: Callable[[Task], AsyncResult[Any]]) -> Any:
+    if isinstance(planned, Task):
+        return make(planned)
+    return _result(session, planned, [_made(session, part, make) for part in planned.parts])
+
+
+def _result(session: Session, planned: Parts, parts: list[Any]) -> FlowResult[Any]:
     if isinstance(planned.flow, Group):
         return GroupResult[Any](session, parts, planned.id)
-    return (ChainResult if isinstance(planned.flow, Chain) else ChordResult)(session, parts)
+    return ChainResult[Any](session, parts) if isinstance(planned.flow, Chain) else ChordResult[Any](session, parts)
 
 
-def _made(session: Session, planned: Planned, handles: Mapping[str, AsyncResult[Any]]) -> Any:
-    steps = make_in_steps(session, planned, handles)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
+def handle_of(session: Session, task: Task) -> AsyncResult[Any]:
+    """Make the handle of a task that was handed out."""
+    signature = task.signature
+    return AsyncResult[Any](
+        session,
+        task.id,
+        task=signature.task,
+        queue=task.queue,
+        decode=signature.decode,
+        ignored=task.ignored,
+        handed_out=task.is_first,
+    )
 
 
 def value_of(part: AsyncResult[Any] | FlowResult[Any], values: Mapping[str, Any]) -> Any:

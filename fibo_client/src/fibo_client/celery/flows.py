@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.budget import Budget, in_turns
+from fibo_client.celery.budget import EACH, in_turns
 from fibo_client.celery.canvas import Chain, Chord
-from fibo_client.celery.flow_results import EXPIRES, GROUP, GroupResult, from_tuple, make_in_steps, value_of
+from fibo_client.celery.flow_encoder import FlowEncoder
+from fibo_client.celery.flow_results import (
+    EXPIRES,
+    GROUP,
+    FlowResult,
+    GroupResult,
+    from_tuple,
+    handle_of,
+    make_in_steps,
+    value_of,
+)
 from fibo_client.celery.gather import call_job
 from fibo_client.celery.owned_result import prepare_owned
-from fibo_client.celery.plan import tasks_of
 from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
-from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import Flow, Signature
-from fibo_client.errors import MessageError, PublishError, ResultDecodeError, TransportError
+from fibo_client.errors import PublishError, ResultDecodeError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from fibo_client.celery.plan import Plan
-    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import SendOptions
+    from fibo_client.telemetry.tracer import SendSpan
 
 AFTERWARDS: Final = 10.0
 """Seconds after the deadline at which nothing of a chord runs any more."""
@@ -38,15 +47,16 @@ async def send_flow(
     began: float,
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links. See `CeleryClient.send`."""
-    messages, planned, span = await _encode(session, flow, options, {})
-    handles = await _handles(session, planned, messages, handed_out=True)
+    encoder, span = _encoder(session, flow, options, {})
+    planned = await in_turns(encoder.plan(flow), EACH)
+    session.check()
     try:
-        await _store_sizes(session, planned, messages)
-        await session.publish(messages, span, timeout=timeout, retry=retry, began=began)
+        await _store_sizes(session, planned)
+        await session.publish(planned.messages, span, timeout=timeout, retry=retry, began=began)
     except BaseException:
         _discard(session, planned)
         raise
-    return await in_turns(make_in_steps(session, planned.result, handles))
+    return await in_turns(make_in_steps(session, planned.result, partial(handle_of, session)))
 
 
 async def call_flow(
@@ -62,14 +72,16 @@ async def call_flow(
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links, and wait for its result. See `CeleryClient.call`."""
     defaults, own_expiry = prepare_owned(_signatures(flow), options, timeout)
-    messages, planned, span = await _encode(session, flow, options, defaults)
-    handles = await _handles(session, planned, messages)
-    tasks = list(handles.values())
+    encoder, span = _encoder(session, flow, options, defaults)
+    planned = await in_turns(encoder.plan(flow), EACH)
+    session.check()
+    result = await in_turns(make_in_steps(session, planned.result, partial(handle_of, session)))
+    tasks = result.tasks if isinstance(result, FlowResult) else (result,)
     try:
-        await _store_sizes(session, planned, messages)
+        await _store_sizes(session, planned)
         values = await call_job(
             session,
-            messages,
+            planned.messages,
             tasks,
             span,
             timeout=timeout,
@@ -82,20 +94,18 @@ async def call_flow(
     except BaseException:
         _discard(session, planned, AFTERWARDS if timeout is None else timeout + AFTERWARDS)
         raise
-    found = {task.id: value for task, value in zip(tasks, values, strict=True)}
-    return value_of(await in_turns(make_in_steps(session, planned.result, handles)), found)
+    return value_of(result, {task.id: value for task, value in zip(tasks, values, strict=True)})
 
 
-async def _encode(
-    session: Session, flow: Flow[Any], options: SendOptions, defaults: Mapping[str, Any]
-) -> tuple[list[TaskMessage], Plan, Any]:
+def _encoder(
+    session: Session, first: Flow[Any], options: SendOptions, defaults: Mapping[str, Any]
+) -> tuple[FlowEncoder, SendSpan]:
+    """Begin to send flows: give what encodes them, and the span of their messages."""
     routes = session.routes
     route = None if routes is None else lambda each: routes.apply(each, options)
-    first = next(_signatures(flow))
-    span = session.start_send(first if route is None else route(first), options, batch=not isinstance(flow, Signature))
-    messages, planned = await session.encoder.flow(flow, options, span, defaults, route)
-    session.check()
-    return messages, planned, span
+    task = next(_signatures(first))
+    span = session.start_send(task if route is None else route(task), options, batch=not isinstance(first, Signature))
+    return FlowEncoder(session.encoder, options, span, defaults, route), span
 
 
 def _signatures(flow: Any) -> Iterator[Signature[Any]]:
@@ -109,31 +119,7 @@ def _signatures(flow: Any) -> Iterator[Signature[Any]]:
             yield from _signatures(part)
 
 
-async def _handles(
-    session: Session, planned: Plan, messages: Sequence[TaskMessage], *, handed_out: bool = False
-) -> dict[str, AsyncResult[Any]]:
-    sent = {message.id: message for message in messages}
-    handles = {}
-    budget = Budget()
-    for task in tasks_of(planned.result):
-        if task.id in handles:
-            raise MessageError(f"two of the tasks have the same task_id, {task.id}; nothing was sent")
-        message, options = sent.get(task.id), task.signature.options
-        handles[task.id] = AsyncResult[Any](
-            session,
-            task.id,
-            task=task.signature.task,
-            queue=message.template.queue if message else options.get("queue"),
-            decode=task.signature.decode,
-            ignored=message.template.headers["ignore_result"] if message else options.get("ignore_result"),
-            handed_out=handed_out and message is not None,
-        )
-        if budget.is_spent():
-            await budget.pause()
-    return handles
-
-
-async def _store_sizes(session: Session, planned: Plan, messages: Sequence[TaskMessage]) -> None:
+async def _store_sizes(session: Session, planned: Plan) -> None:
     """Store how many results each chord waits for, before any of them can come.
 
     Raises:
@@ -144,7 +130,7 @@ async def _store_sizes(session: Session, planned: Plan, messages: Sequence[TaskM
             await session.backend.put(f"{GROUP}{group_id}.s", str(size).encode(), expires=EXPIRES)
     except TransportError as error:
         reason = f"the size of a chord could not be stored: {error}"
-        raise PublishError(reason, [message.id for message in messages], refused=error.refused) from error
+        raise PublishError(reason, [message.id for message in planned.messages], refused=error.refused) from error
 
 
 def _discard(session: Session, planned: Plan, delay: float = 0.0) -> None:

@@ -8,11 +8,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fibo_client.celery.budget import EACH, Budget, free
+from fibo_client.celery.budget import EACH, PIECE, Budget, free
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
 from fibo_client.celery.pending import is_final
-from fibo_client.celery.pieces import PIECE, Entered, Handles, enter, enter_pieces, with_news
+from fibo_client.celery.pieces import Entered, Handles, enter, enter_pieces, with_news
 from fibo_client.errors import PublishError, PublishUnknownError, TaskRevokedError
 from fibo_client.telemetry.tracer import SharedSpan
 

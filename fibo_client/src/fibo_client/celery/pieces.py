@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from fibo_client.celery.budget import EACH, Budget
+from fibo_client.celery.budget import EACH, PIECE, Budget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound="Awaited")
 E = TypeVar("E", bound="Entered")
-
-PIECE: Final = 256
-"""So many results are entered, and left, in one go."""
 
 
 @dataclass(slots=True)

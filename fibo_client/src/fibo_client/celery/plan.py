@@ -5,24 +5,43 @@ Source for the form on the wire: ``celery.canvas`` and ``celery.backends.redis``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from fibo_client.celery.canvas import Chain, Chord, Group
-from fibo_client.celery.protocol.options import check_name
+from fibo_client.celery.protocol.signatures import chain_json, chord_json, embed_json, group_json, place_json
 from fibo_client.celery.signature import Flow, Signature
+from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
-__all__ = ["FlowMessage", "Parts", "Plan", "Planned", "Task", "plan_in_steps", "tasks_of"]
+    from fibo_client.celery.protocol.message import TaskMessage
+
+__all__ = ["LINKS", "Parts", "Piece", "Plan", "Planned", "Steps", "Task", "Where", "plan_in_steps", "tasks_of"]
+
+LINKS: Final = ("link", "link_error")
+"""Options of a task that say what its worker sends after it."""
+
+MAX_DEPTH: Final = 25
+"""How deeply groups and chords may be nested in what workers send. It bounds the depth of a message's JSON."""
 
 
 class Task(NamedTuple):
-    """A task of a flow that was planned."""
+    """A task of a flow that was planned.
+
+    Attributes:
+        id: Its id.
+        signature: The task with its arguments.
+        queue: The queue that it goes to.
+        ignored: Whether its result is ignored. None is as it is declared.
+        is_first: Whether the client sends it. A worker sends the others.
+    """
 
     id: str
     signature: Signature[Any]
+    queue: str
+    ignored: bool | None
+    is_first: bool
 
 
 class Parts(NamedTuple):
@@ -42,65 +61,86 @@ class Parts(NamedTuple):
 Planned: TypeAlias = Task | Parts
 
 
-class FlowMessage(NamedTuple):
-    """What is sent for a task of a flow that runs at once.
+class Piece(NamedTuple):
+    """Some of the messages of a flow, and some of its tasks, that are sent and awaited in one go.
 
     Attributes:
-        id: The task's id.
-        signature: The task with its arguments and options.
-        group: The id of the group that it is in, and its index there.
-        embed: What its worker is to send later.
+        messages: How many messages there are up to its end.
+        tasks: How many tasks there are up to its end.
     """
 
-    id: str
-    signature: Signature[Any]
-    group: tuple[str, int] | None
-    embed: dict[str, Any]
+    messages: int
+    tasks: int
 
 
 class Plan(NamedTuple):
     """What is sent for a flow, and what is awaited of it.
 
     Attributes:
-        messages: The tasks that run at once.
+        messages: The messages of the tasks that run at once.
         sizes: How many results each chord waits for, by the id of its group. Stored before the messages are sent.
         result: All tasks of the flow.
+        pieces: Where the messages and the tasks, as `tasks_of` gives them, may be divided; the last is their end.
     """
 
-    messages: list[FlowMessage]
+    messages: list[TaskMessage]
     sizes: dict[str, int]
     result: Planned
+    pieces: list[Piece]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class Where(NamedTuple):
+    """Where a task that runs at once stands in its flow.
+
+    Attributes:
+        group: The id of its group, and its index there. None is no group.
+        root: The id of the first task of the flow. None is itself.
+        embed: What its worker is to send later, from `embed_json`. None is nothing.
+    """
+
+    group: tuple[str, int] | None
+    root: str | None
+    embed: str | None
+
+
+class Steps(Protocol):
+    """What writes the tasks of a flow."""
+
+    def new_id(self) -> str:
+        """Make the id of a group."""
+        ...
+
+    def id_of(self, signature: Signature[Any], flow_id: str | None) -> str:
+        """Give the id of a task: that of the flow whose result is the task's, the task's own, or a new one."""
+        ...
+
+    def first(self, signature: Signature[Any], task_id: str, where: Where) -> TaskMessage:
+        """Make the message of a task that runs at once."""
+        ...
+
+    def later(self, signature: Signature[Any], task_id: str, more: str) -> tuple[str, Task]:
+        """Write a task that a worker sends as a signature in JSON, with more options from `place_json`."""
+        ...
+
+
+class _Place(NamedTuple):
     """Where a task stands in a group or in a chord's header. Of a chain, that is its last task.
 
     The group of those that a worker sends is known by what they stand in.
     """
 
     group: str | None
-    index: int
-    body: dict[str, Any] | None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        options = {"group_id": self.group, "group_index": self.index, "chord": self.body}
-        return {name: value for name, value in options.items() if value is not None}
+    number: int
+    body: str | None
 
 
-def plan_in_steps(
-    flow: Flow[Any],
-    options: Callable[[Signature[Any], str], dict[str, Any]],
-    new_id: Callable[[], str],
-    flow_id: str | None = None,
-) -> Generator[None, None, Plan]:
+def plan_in_steps(flow: Flow[Any], steps: Steps, piece: int, flow_id: str | None = None) -> Generator[None, None, Plan]:
     """Plan how a flow is sent, a member of the outermost group at a time: a group may have very many.
 
     Args:
         flow: What is sent.
-        options: Gives the options of a step and its id as its worker reads them.
-        new_id: Makes an id.
+        steps: Writes its tasks.
+        piece: The fewest tasks of a piece, but for the last.
         flow_id: The id of the whole: of a chain's last step, of a chord's body, of a group. None is a new one.
 
     Yields:
@@ -110,25 +150,46 @@ def plan_in_steps(
         The messages, and what is awaited.
 
     Raises:
-        MessageError: An id or an option of a step cannot be one.
+        MessageError: It is nested too deeply, or `steps` raises it.
     """
-    planner = _Planner(options, new_id)
+    planner = _Planner(steps)
     if not isinstance(flow, (Group, Chord)):
-        return Plan(planner.messages, planner.sizes, planner.start(flow, None, flow_id))
+        planned = planner.start(flow, None, flow_id)
+        return Plan(planner.messages, planner.sizes, planned, [Piece(len(planner.messages), planner.tasks)])
     parts: list[Planned] = []
+    pieces: list[Piece] = []
     group_id, places, last = planner.begin_group(flow, None, flow_id)
+    after, planner.tasks, piece_began = planner.tasks, 0, 0  # The body's tasks come last.
     for member, place in places:
         parts.append(planner.start(member, place))
+        if planner.tasks - piece_began >= piece:
+            pieces.append(Piece(len(planner.messages), planner.tasks))
+            piece_began = planner.tasks
         yield
-    return Plan(planner.messages, planner.sizes, Parts(flow, group_id, (*parts, *last)))
+    end = Piece(len(planner.messages), planner.tasks + after)
+    if pieces and pieces[-1].messages == end.messages:
+        pieces.pop()  # Each has a message at least.
+    return Plan(planner.messages, planner.sizes, Parts(flow, group_id, (*parts, *last)), [*pieces, end])
 
 
 class _Planner:
-    def __init__(self, options: Callable[[Signature[Any], str], dict[str, Any]], new_id: Callable[[], str]) -> None:
-        self._options = options
-        self._new_id = new_id
-        self.messages: list[FlowMessage] = []
+    """Plans one flow.
+
+    Args:
+        steps: Writes its tasks.
+
+    Attributes:
+        messages: As of `Plan`.
+        sizes: As of `Plan`.
+        tasks: How many tasks were planned so far.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._depth = 0
+        self.messages: list[TaskMessage] = []
         self.sizes: dict[str, int] = {}
+        self.tasks: int = 0
 
     def start(self, flow: Flow[Any], place: _Place | None, flow_id: str | None = None) -> Planned:
         """Plan what runs at once, and all that follows it. `flow_id` is the id of the whole, where it was given."""
@@ -138,18 +199,19 @@ class _Planner:
             first, *rest = flow.steps
             if not isinstance(first, Signature):  # It is the only one.
                 return Parts(flow, None, (self.start(first, place, flow_id),))
+            if not rest:
+                return Parts(flow, None, (self._first(first, (), place, flow_id),))
             embedded = self._embed_steps(rest, place, flow_id)
-            own_place, own_id = (None, None) if rest else (place, flow_id)
-            started = self._first(first, [each for each, _ in embedded], own_place, own_id)
-            return Parts(flow, None, (started, *(part for _, part in embedded)))
+            started = self._first(first, [each for each, _ in embedded], None, None)
+            return Parts(flow, None, (started, *[part for _, part in embedded]))
         group_id, places, last = self.begin_group(flow, place, flow_id)
-        return Parts(flow, group_id, (*(self.start(member, where) for member, where in places), *last))
+        return Parts(flow, group_id, (*[self.start(member, where) for member, where in places], *last))
 
     def begin_group(
         self, flow: Flow[Any], place: _Place | None, flow_id: str | None
     ) -> tuple[str, Iterator[tuple[Flow[Any], _Place]], tuple[Planned, ...]]:
         """Plan the body of a chord; give the group's id, its members with their places, and the planned body."""
-        group_id = self._new_id() if flow_id is None or isinstance(flow, Chord) else flow_id
+        group_id = self._steps.new_id() if flow_id is None or isinstance(flow, Chord) else flow_id
         body, last, header = None, tuple[Planned, ...](), flow
         if isinstance(flow, Chord):
             body, planned = self._embed(flow.body, place, group_id, flow_id)
@@ -158,43 +220,39 @@ class _Planner:
         members = enumerate(_members(header))
         return group_id, ((member, _Place(group_id, index, body)) for index, member in members), last
 
-    def _first(
-        self, signature: Signature[Any], rest: Sequence[dict[str, Any]], place: _Place | None, flow_id: str | None
-    ) -> Task:
-        task_id = self._id(signature, flow_id)
-        embed = {
-            "callbacks": self._linked(signature, "link"),
-            "errbacks": self._linked(signature, "link_error"),
-            "chain": list(reversed(rest)) or None,  # Workers take the next one from the end.
-            "chord": None if place is None else place.body,
-        }
-        where = None if place is None or place.group is None else (place.group, place.index)
-        self.messages.append(FlowMessage(task_id, signature, where, embed))
-        return Task(task_id, signature)
+    def _first(self, signature: Signature[Any], rest: Sequence[str], place: _Place | None, flow_id: str | None) -> Task:
+        task_id = self._steps.id_of(signature, flow_id)
+        callbacks, errbacks = self._linked(signature, "link"), self._linked(signature, "link_error")
+        group = body = None
+        if place is not None:
+            body = place.body
+            group = None if place.group is None else (place.group, place.number)
+        embed = embed_json(callbacks, errbacks, rest, body) if rest or body or callbacks or errbacks else None
+        root = self.messages[0].id if self.messages else None  # Celery has as many roots as messages.
+        message = self._steps.first(signature, task_id, Where(group, root, embed))
+        self.messages.append(message)
+        self.tasks += 1
+        template = message.template
+        return Task(task_id, signature, template.queue, template.headers["ignore_result"], is_first=True)
 
-    def _linked(self, signature: Signature[Any], option: str) -> list[dict[str, Any]] | None:
+    def _linked(self, signature: Signature[Any], option: str) -> str | None:
         given = signature.options.get(option)
-        if given is None:
+        if not given:
             return None
-        return [self._embed(each, None)[0] for each in (given if isinstance(given, (list, tuple)) else [given])]
-
-    def _id(self, signature: Signature[Any], flow_id: str | None) -> str:
-        given: str | None = signature.options.get("task_id") if flow_id is None else flow_id
-        return self._new_id() if given is None else check_name("task_id", given)
+        tasks = self.tasks
+        linked = [self._embed(each, None)[0] for each in (given if isinstance(given, (list, tuple)) else [given])]
+        self.tasks = tasks  # They are not awaited.
+        return f"[{', '.join(linked)}]"
 
     def _embed_steps(
         self, steps: Sequence[Flow[Any]], place: _Place | None, flow_id: str | None
-    ) -> list[tuple[dict[str, Any], Planned]]:
+    ) -> list[tuple[str, Planned]]:
         """Write the steps that follow each other. Place and id are those of the last."""
-        before, last = steps[:-1], steps[-1:]
-        return [
-            *(self._embed(step, None) for step in before),
-            *(self._embed(step, place, None, flow_id) for step in last),
-        ]
+        return [*[self._embed(step, None) for step in steps[:-1]], self._embed(steps[-1], place, None, flow_id)]
 
     def _embed(
         self, flow: Flow[Any], place: _Place | None, group_id: str | None = None, flow_id: str | None = None
-    ) -> tuple[dict[str, Any], Planned]:
+    ) -> tuple[str, Planned]:
         """Write what a worker is to send, as a signature in JSON.
 
         Args:
@@ -205,39 +263,44 @@ class _Planner:
 
         Returns:
             The signature, and what was planned.
+
+        Raises:
+            MessageError: It is nested too deeply.
         """
-        where = {"group_id": group_id} if place is None and group_id else {} if place is None else place.options
+        more = "" if place is None and group_id is None else place_json(*(place or (group_id,)))
         if isinstance(flow, Signature):
-            task_id = self._id(flow, flow_id)
-            options = {**self._options(flow, task_id), "task_id": task_id, **where}
-            for option in ("link", "link_error"):
-                if linked := self._linked(flow, option):
-                    options[option] = linked
-            written = _written(
-                flow.task, list(flow.args), dict(flow.kwargs or {}), options, None, immutable=flow.is_immutable
-            )
-            return written, Task(task_id, flow)
+            if "link" in flow.options or "link_error" in flow.options:
+                linked = {name: self._linked(flow, name) for name in LINKS}
+                more += "".join(f', "{name}": {written}' for name, written in linked.items() if written is not None)
+            self.tasks += 1
+            return self._steps.later(flow, self._steps.id_of(flow, flow_id), more)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise MessageError(f"chains, groups and chords are nested more than {MAX_DEPTH} levels deep")
+        try:
+            return self._embed_parts(flow, place, more, flow_id)
+        finally:
+            self._depth -= 1
+
+    def _embed_parts(
+        self, flow: Flow[Any], place: _Place | None, more: str, flow_id: str | None
+    ) -> tuple[str, Planned]:
         if isinstance(flow, Chain):
             steps = self._embed_steps(flow.steps, place, flow_id)
             parts = Parts(flow, None, tuple(part for _, part in steps))
-            options = {"task_id": last_id(parts), **where}
-            return _written("celery.chain", [], {"tasks": [each for each, _ in steps]}, options, "chain"), parts
+            return chain_json([each for each, _ in steps], last_id(parts), more), parts
         if isinstance(flow, Chord):
-            own_id = self._new_id()
+            own_id = self._steps.new_id()
             header, members = self._embed_group(flow.header.members, own_id)
             body, last = self._embed(flow.body, place, own_id, flow_id)
-            kwargs = {"kwargs": {}, "header": header, "body": body}
-            options = {"task_id": own_id, **where}
-            return _written("celery.chord", [], kwargs, options, "chord"), Parts(flow, own_id, (*members, last))
-        own_id = flow_id or self._new_id()
+            return chord_json(header, body, own_id, more), Parts(flow, own_id, (*members, last))
+        own_id = flow_id or self._steps.new_id()
         written, members = self._embed_group(_members(flow), own_id)
         return written, Parts(flow, own_id, members)
 
-    def _embed_group(self, members: Sequence[Any], own_id: str) -> tuple[dict[str, Any], tuple[Planned, ...]]:
+    def _embed_group(self, members: Sequence[Any], own_id: str) -> tuple[str, tuple[Planned, ...]]:
         embedded = [self._embed(each, _Place(None, index, None)) for index, each in enumerate(members)]
-        options = {"task_id": own_id, "root_id": None, "parent_id": None}
-        tasks = [each for each, _ in embedded]
-        return _written("celery.group", [], {"tasks": tasks}, options, "group"), tuple(part for _, part in embedded)
+        return group_json([each for each, _ in embedded], own_id), tuple(part for _, part in embedded)
 
 
 def last_id(planned: Planned) -> str | None:
@@ -263,23 +326,3 @@ def _members(flow: Flow[Any]) -> Sequence[Any]:
     if isinstance(flow, Group):
         return flow.members
     raise TypeError(f"a signature, a chain, a group or a chord is wanted, not {type(flow).__name__}")
-
-
-def _written(
-    task: str,
-    args: list[Any],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-    kind: str | None,
-    *,
-    immutable: bool = False,
-) -> dict[str, Any]:
-    """Write a signature as Celery does in JSON."""
-    return {
-        "task": task,
-        "args": args,
-        "kwargs": kwargs,
-        "options": options,
-        "subtask_type": kind,
-        "immutable": immutable,
-    }

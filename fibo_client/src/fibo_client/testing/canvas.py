@@ -9,6 +9,7 @@ from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import Moments
+from fibo_client.celery.protocol.signatures import embed_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,12 +128,9 @@ class Canvas:
             self._start({**placed, "options": {**placed["options"], "chord": body}}, first)
 
     def _message(self, signature: Json, args: list[Any], options: Json, rest: list[Json]) -> None:
-        embed = {
-            "callbacks": options.get("link"),
-            "errbacks": options.get("link_error"),
-            "chain": rest,
-            "chord": options.get("chord"),
-        }
+        after = [options.get(name) for name in ("link", "link_error", "chord")]
+        callbacks, errbacks, chord = (each and self.types.dumps(each) for each in after)
+        embed = embed_json(callbacks, errbacks, [self.types.dumps(step) for step in reversed(rest)], chord)
         stamped = options.get("stamped_headers") or ()
         template = build_template(
             signature["task"],

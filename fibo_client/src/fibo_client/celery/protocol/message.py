@@ -21,6 +21,7 @@ from fibo_client.celery.protocol.options import (
     check_priority,
     check_seconds,
 )
+from fibo_client.celery.protocol.signatures import embed_json
 from fibo_client.errors import MessageError
 from fibo_client.text import partial_repr, safe_repr, short_repr
 
@@ -34,7 +35,7 @@ CONTENT_ENCODING: Final = "utf-8"
 
 _LONGEST_REPR: Final = 1024
 _SMALL: Final = 8192
-_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_NOTHING_LATER: Final = embed_json(None, None, (), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,6 +69,7 @@ class TaskMessage(NamedTuple):
         moments: When the task may run.
         more_headers: The caller's headers and a tracer's, as plain JSON values; mostly none.
         group: The id of the group that the task is in, and its index there. None is no group.
+        root: The id of the first task of its flow, where that is another one. None is its own, or the template's.
     """
 
     id: str
@@ -78,6 +80,7 @@ class TaskMessage(NamedTuple):
     moments: Moments
     more_headers: Mapping[str, Any]
     group: tuple[str, int] | None = None
+    root: str | None = None
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class TaskMessage(NamedTuple):
             **self.more_headers,
         }
         if self.template.is_root:
-            headers["root_id"] = self.id
+            headers["root_id"] = self.root or self.id
         if self.group is not None:
             headers["group"], headers["group_index"] = self.group
         return headers
@@ -182,28 +185,18 @@ def build_template(
     )
 
 
-def encode_arguments(
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    compression: str | None = None,
-    argsrepr: str | None = None,
-    kwargsrepr: str | None = None,
-    types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
-    embed: Mapping[str, Any] | None = None,
-) -> tuple[bytes, str, str]:
-    """Check and encode a call's arguments.
+def arguments_json(
+    args: Sequence[Any], kwargs: Mapping[str, Any], types: jsontypes.JSONCodec = jsontypes.CELERY_JSON
+) -> tuple[str, str]:
+    """Check arguments, and write them as JSON.
 
     Args:
         args: The positional arguments.
         kwargs: The keyword arguments.
-        compression: ``gzip`` to compress them.
-        argsrepr: The text for `args` in the worker's logs. None is the beginning of their repr.
-        kwargsrepr: The text for `kwargs` in the worker's logs. None is the beginning of their repr.
-        types: The codec, with the types that the arguments may have.
-        embed: What the worker is to send later: Celery's ``callbacks``, ``errbacks``, ``chain`` and ``chord``.
+        types: The codec, with the types that they may have.
 
     Returns:
-        A message's `body`, `argsrepr` and `kwargsrepr`.
+        Both.
 
     Raises:
         MessageError: A worker could not read them, or would misread them.
@@ -215,9 +208,37 @@ def encode_arguments(
     for name in kwargs:
         if not isinstance(name, str):
             raise MessageError(f"kwargs holds the name {short_repr(name)}; names of arguments are text")
-    positional, named = types.dumps(args, "args"), types.dumps(kwargs, "kwargs") if kwargs else "{}"
-    later = _EMBED_JSON if embed is None else types.dumps(embed, "the canvas")
-    body = f"[{positional}, {named}, {later}]".encode()
+    return types.dumps(args, "args"), types.dumps(kwargs, "kwargs") if kwargs else "{}"
+
+
+def encode_arguments(
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    compression: str | None = None,
+    argsrepr: str | None = None,
+    kwargsrepr: str | None = None,
+    types: jsontypes.JSONCodec = jsontypes.CELERY_JSON,
+    embed: str | None = None,
+) -> tuple[bytes, str, str]:
+    """Check and encode a call's arguments for its message.
+
+    Args:
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        compression: ``gzip`` to compress them.
+        argsrepr: The text for `args` in the worker's logs. None is the beginning of their repr.
+        kwargsrepr: The text for `kwargs` in the worker's logs. None is the beginning of their repr.
+        types: The codec, with the types that the arguments may have.
+        embed: What the worker is to send later, from `embed_json`. None is nothing.
+
+    Returns:
+        A message's `body`, `argsrepr` and `kwargsrepr`.
+
+    Raises:
+        MessageError: A worker could not read them, or would misread them.
+    """
+    positional, named = arguments_json(args, kwargs, types)
+    body = f"[{positional}, {named}, {_NOTHING_LATER if embed is None else embed}]".encode()
     if compression is not None:
         body, _ = compression_.compress(body, compression)
     argsrepr = _shortened(tuple(args), len(positional)) if argsrepr is None else _given("argsrepr", argsrepr)
@@ -226,9 +247,6 @@ def encode_arguments(
     else:
         kwargsrepr = _shortened(dict(kwargs), len(named)) if kwargs else "{}"
     return body, argsrepr, kwargsrepr
-
-
-_EMBED_JSON: Final = jsontypes.CELERY_JSON.dumps(_EMBED)
 
 
 def _shortened(value: object, size: int) -> str:

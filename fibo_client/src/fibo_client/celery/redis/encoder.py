@@ -39,6 +39,7 @@ class RedisEncoder:
         self._more_headers: Mapping[str, Any] | None = None
         self._key: str
         self._task_template: envelope.TaskTemplate
+        self._flow_template: envelope.TaskTemplate | None = None
         self._moment_texts: envelope.MomentTexts
         self._headers_text: str
 
@@ -69,10 +70,12 @@ class RedisEncoder:
                 self._more_headers = message.more_headers
                 self._headers_text = envelope.headers_text(message.more_headers)
             tag = f"{self._tag_prefix}{next(self._tags):012x}"
-            if message.group is None:
+            if message.group is None and message.root is None:
                 element = self._task_template.fill(message, tag, self._moment_texts, self._headers_text)
             else:
-                element = envelope.encode_task(message, tag)
+                filling = self._flow_template or self._use_flow_template(message.template)
+                places = envelope.flow_texts(message)
+                element = filling.fill(message, tag, self._moment_texts, self._headers_text, places)
             encoded.append((self._key, element))
         return encoded
 
@@ -83,3 +86,12 @@ class RedisEncoder:
             prepared = template.prepared[self] = key, envelope.TaskTemplate(template, self._placeholders)
         self._template = template
         self._key, self._task_template = prepared
+        self._flow_template = None
+
+    def _use_flow_template(self, template: MessageTemplate) -> envelope.TaskTemplate:
+        flow_template: envelope.TaskTemplate | None = template.prepared.get((self, "flow"))
+        if flow_template is None:
+            flow_template = envelope.TaskTemplate(template, self._placeholders, in_flow=True)
+            template.prepared[self, "flow"] = flow_template
+        self._flow_template = flow_template
+        return flow_template

@@ -64,14 +64,17 @@ class TaskTemplate:
     Args:
         template: What the messages have in common.
         placeholders: `PLACEHOLDERS` random texts, which nobody can guess.
+        in_flow: Whether the messages are of a flow of several: each has a root, and may have a group.
     """
 
     __slots__ = ("_arrange", "_fixed")
 
-    def __init__(self, template: MessageTemplate, placeholders: Sequence[str]) -> None:
-        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more = placeholders
+    def __init__(self, template: MessageTemplate, placeholders: Sequence[str], *, in_flow: bool = False) -> None:
+        task_id, tag, body, argsrepr, kwargsrepr, eta, expires, expiration, more, root, group, index = placeholders
         moments = Moments(eta, expires, expiration)
         message = TaskMessage(task_id, template, body.encode(), argsrepr, kwargsrepr, moments, {more: more})
+        if in_flow:
+            message = message._replace(group=(group, index), root=root)  # type: ignore[arg-type] # of an index a place
         text = encode_task(message, tag).decode()
         encoded = [
             quote(task_id),
@@ -80,6 +83,7 @@ class TaskTemplate:
             *map(quote, (argsrepr, kwargsrepr, eta, expires)),
             _member("expiration", expiration),
             _member(more, more),
+            *map(quote, (root, group, index)),
         ]
         for number, placeholder in enumerate(encoded):
             text = text.replace(placeholder, f"\0{number}\0")  # JSON escapes control characters: there is no other NUL.
@@ -89,7 +93,9 @@ class TaskTemplate:
         places = [len(self._fixed) + int(number) for number in parts[1::2]]
         self._arrange = itemgetter(*chain.from_iterable(enumerate(places)), len(places))
 
-    def fill(self, message: TaskMessage, delivery_tag: str, moments: MomentTexts, more: str) -> bytes:
+    def fill(
+        self, message: TaskMessage, delivery_tag: str, moments: MomentTexts, more: str, places: Sequence[str] = ()
+    ) -> bytes:
         """Make the envelope of one message of the template.
 
         Args:
@@ -97,6 +103,7 @@ class TaskTemplate:
             delivery_tag: Unique among all messages: a UUID, which JSON need not escape.
             moments: The message's moments, from `moment_texts`.
             more: Its further headers, from `headers_text`.
+            places: Its root and its group, from `flow_texts`, where the template is of messages of a flow.
 
         Returns:
             The envelope.
@@ -115,6 +122,7 @@ class TaskTemplate:
                 quote(kwargsrepr),
                 *moments,
                 more,
+                *places,
             )
         )
         envelope = "".join(texts).encode()
@@ -140,7 +148,13 @@ def headers_text(more_headers: Mapping[str, Any]) -> str:
     return "".join([_member(name, value) for name, value in more_headers.items()])
 
 
-PLACEHOLDERS: Final = 9
+def flow_texts(message: TaskMessage) -> tuple[str, str, str]:
+    """Write the root of a message and its place in a group, for `TaskTemplate.fill`."""
+    root = quote(message.root or message.id)
+    return (root, "null", "null") if message.group is None else (root, quote(message.group[0]), str(message.group[1]))
+
+
+PLACEHOLDERS: Final = 12
 """How many placeholders a template needs."""
 
 
