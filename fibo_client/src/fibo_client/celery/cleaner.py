@@ -14,7 +14,7 @@ import logging
 import math
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
@@ -59,6 +59,15 @@ MAX_BACKLOG: Final = 100_000
 """The most ids that wait to be revoked, and to be deleted. Beyond, expiry does the work."""
 
 
+class _Deletion(NamedTuple):
+    """What is to be deleted, and when, by the loop's clock."""
+
+    moment: float
+    name: str
+    named: bool
+    again: float
+
+
 class Cleaner:
     """Revokes and deletes on behalf of everybody who holds the client.
 
@@ -76,7 +85,7 @@ class Cleaner:
         self.revocations: RevocationCounts = RevocationCounts()
         self._revoked: deque[str] = deque()
         self._terminated: deque[str] = deque()
-        self._deleted: list[tuple[float, str, bool]] = []
+        self._deleted: list[_Deletion] = []
         self._next_revocation = 0.0
         self._work = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -148,20 +157,27 @@ class Cleaner:
         self.revocations.unsent += len(more) - len(taken)
         self._work.set()
 
-    def delete(self, task_ids: Iterable[str], delay: float = DELETE_DELAY, *, named: bool = False) -> None:
+    def delete(
+        self, task_ids: Iterable[str], delay: float = DELETE_DELAY, *, named: bool = False, again: float = 0.0
+    ) -> None:
         """Have results deleted.
 
         Args:
             task_ids: The ids of the tasks.
             delay: Seconds from now.
             named: Whether these are names of what is stored beside results, as for `Backend.discard`.
+            again: Seconds from now until they are deleted once more: something may be stored after the first time. 0 is
+                never.
         """
         if self._closed:
             return
-        moment = math.ceil((self._loop.time() + delay) / DELETE_WINDOW) * DELETE_WINDOW
+        moment, last = self._moment(delay), self._moment(again)
         for task_id in islice(task_ids, max(0, MAX_BACKLOG - len(self._deleted))):
-            heapq.heappush(self._deleted, (moment, task_id, named))
+            heapq.heappush(self._deleted, _Deletion(moment, task_id, named, last))
         self._plan()
+
+    def _moment(self, delay: float) -> float:
+        return math.ceil((self._loop.time() + delay) / DELETE_WINDOW) * DELETE_WINDOW
 
     def _plan(self) -> None:
         if self._deleted:
@@ -211,13 +227,13 @@ class Cleaner:
         return True
 
     async def _delete(self, until: float) -> bool:
-        entries: list[tuple[float, str, bool]] = []
-        while self._deleted and len(entries) < MAX_DELETED and self._deleted[0][0] <= until:
+        entries: list[_Deletion] = []
+        while self._deleted and len(entries) < MAX_DELETED and self._deleted[0].moment <= until:
             entries.append(heapq.heappop(self._deleted))
         try:
-            if results := [name for _, name, named in entries if not named]:
+            if results := [each.name for each in entries if not each.named]:
                 await self._backend.delete_many(results)
-            if names := [name for _, name, named in entries if named]:
+            if names := [each.name for each in entries if each.named]:
                 await self._backend.discard(names)
         except TransportError as error:
             logger.info("%d results could not be deleted; they expire: %s", len(entries), error)
@@ -226,6 +242,11 @@ class Cleaner:
             for entry in entries:
                 heapq.heappush(self._deleted, entry)
             raise
+        finally:
+            if not self._closed:
+                for moment, name, named, again in entries:
+                    if again > moment:
+                        heapq.heappush(self._deleted, _Deletion(again, name, named, again))
         return True
 
 

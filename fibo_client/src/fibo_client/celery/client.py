@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from functools import partial
 from itertools import chain
@@ -13,7 +12,6 @@ from fibo_client.celery.as_completed import as_completed
 from fibo_client.celery.budget import Budget, free
 from fibo_client.celery.calls import Calls, call_in_chunks
 from fibo_client.celery.chunk import check_chunk_size, check_chunkable
-from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose
@@ -26,7 +24,7 @@ from fibo_client.celery.owned_result import OwnedResult, prepare_many, prepare_o
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.options import check_name
-from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revocation
+from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revoke
 from fibo_client.celery.session import Session
 from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature, is_flow
 from fibo_client.celery.stream import Stream
@@ -979,15 +977,7 @@ class CeleryClient:
         Raises:
             TransportError: It could not be sent.
         """
-        self._session.check()
-        task_ids = ids_of(tasks)
-        heard = 0
-        for start in range(0, len(task_ids), MAX_REVOKED):
-            if start:
-                await asyncio.sleep(REVOKE_PAUSE)  # See `fibo_client.celery.cleaner`.
-            portion = task_ids[start : start + MAX_REVOKED]
-            heard = await self._session.broker.broadcast(revocation(portion, terminate=terminate, signal=signal)) or 0
-        return heard
+        return await revoke(self._session, ids_of(tasks), terminate=terminate, signal=signal)
 
     async def ping(self, *, destination: Sequence[str] | None = None, timeout: float = 1.0) -> list[WorkerInfo]:
         """Ask which workers are there.

@@ -11,7 +11,7 @@ from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.gather import gather, look_at_metas, news
 from fibo_client.celery.plan import Task
 from fibo_client.celery.protocol.options import check_name
-from fibo_client.celery.result import AsyncResult, revocation
+from fibo_client.celery.result import AsyncResult, revoke
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class FlowResult(Generic[T_co]):
         """
         awaited = [task for task in self.tasks if not task.ignored]
         seconds = self._session.config.seconds(timeout)
-        values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False)
+        values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False, wanted=wanted_of(self))
         return self.value_from({task.id: value for task, value in zip(awaited, values, strict=True)})
 
     def value_from(self, values: Mapping[str, Any]) -> T_co:
@@ -109,7 +109,7 @@ class FlowResult(Generic[T_co]):
         return [meta.state for meta in await self.metas()]
 
     async def ready(self) -> bool:
-        """Ask whether it is over: whether all tasks have ended, or one has ended badly. It waits for none of them.
+        """Ask whether it is over: whether its result is there, or a task has ended badly. It waits for none of them.
 
         Returns:
             Whether it is.
@@ -119,8 +119,9 @@ class FlowResult(Generic[T_co]):
             ReadError: The results could not be read.
             ResultDecodeError: What is stored of one of them is not a result.
         """
-        metas = await self.metas()
-        return any(meta.failure for meta in metas if meta.ready) or all(meta.ready for meta in metas)
+        ended = {meta.task_id: meta for meta in await self.metas() if meta.ready}
+        wanted = wanted_of(self) or {task.id for task in self.tasks if not task.ignored}
+        return any(meta.failure for meta in ended.values()) or ended.keys() >= wanted
 
     async def updates(
         self, timeout: float | Unset | None = UNSET
@@ -142,7 +143,9 @@ class FlowResult(Generic[T_co]):
         session = self._session
         handles = {task.id: task for task in self.tasks if not task.ignored}
         seconds = session.config.seconds(timeout)
-        wait = session.enter(list(handles), timeout=seconds, wants_changes=True, end_on_failure=True)
+        wait = session.enter(
+            list(handles), timeout=seconds, wants_changes=True, end_on_failure=True, enough=wanted_of(self)
+        )
         try:
             seen = False
             while not seen:
@@ -177,9 +180,7 @@ class FlowResult(Generic[T_co]):
         Raises:
             TransportError: It could not be sent.
         """
-        self._session.check()
-        request = revocation([task.id for task in self.tasks], terminate=terminate, signal=signal)
-        return await self._session.broker.broadcast(request) or 0
+        return await revoke(self._session, [task.id for task in self.tasks], terminate=terminate, signal=signal)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.tasks)} tasks>"
@@ -331,6 +332,29 @@ def handle_of(session: Session, task: Task) -> AsyncResult[Any]:
         ignored=task.ignored,
         handed_out=task.is_first,
     )
+
+
+def wanted_of(part: AsyncResult[Any] | FlowResult[Any]) -> set[str] | None:
+    """Give the ids of the tasks that make up the result of a part; None where all of them do, or one stores nothing.
+
+    Those before them have run when these have ended. What they store may come later; or never, where they are declared
+    to have no result.
+
+    Returns:
+        The ids.
+    """
+    if not isinstance(part, FlowResult):
+        return None
+    last = list(_last_of(part))
+    return None if len(last) == len(part.tasks) or any(task.ignored for task in last) else {task.id for task in last}
+
+
+def _last_of(part: Any) -> Iterator[AsyncResult[Any]]:
+    if not isinstance(part, FlowResult):
+        yield part
+    else:
+        for each in part.parts if isinstance(part, GroupResult) else part.parts[-1:]:
+            yield from _last_of(each)
 
 
 def value_of(part: AsyncResult[Any] | FlowResult[Any], values: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.budget import EACH, in_turns
 from fibo_client.celery.canvas import Chain, Chord
@@ -17,13 +17,15 @@ from fibo_client.celery.flow_results import (
     handle_of,
     make_in_steps,
     value_of,
+    wanted_of,
 )
 from fibo_client.celery.gather import call_job
 from fibo_client.celery.owned_result import prepare_owned
+from fibo_client.celery.plan import chords_of
 from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.signature import Flow, Signature
-from fibo_client.errors import PublishError, ResultDecodeError, TransportError
+from fibo_client.errors import ConfigError, PublishError, ResultDecodeError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import SendOptions
     from fibo_client.telemetry.tracer import SendSpan
-
-AFTERWARDS: Final = 10.0
-"""Seconds after the deadline at which nothing of a chord runs any more."""
 
 
 async def send_flow(
@@ -50,12 +49,9 @@ async def send_flow(
     encoder, span = _encoder(session, flow, options, {})
     planned = await in_turns(encoder.plan(flow), EACH)
     session.check()
-    try:
-        await _store_sizes(session, planned)
-        await session.publish(planned.messages, span, timeout=timeout, retry=retry, began=began)
-    except BaseException:
-        _discard(session, planned)
-        raise
+    await _store_sizes(session, planned)
+    counters = _counters(planned)
+    await session.publish(planned.messages, span, timeout=timeout, retry=retry, counters=counters, began=began)
     return await in_turns(make_in_steps(session, planned.result, partial(handle_of, session)))
 
 
@@ -77,23 +73,22 @@ async def call_flow(
     session.check()
     result = await in_turns(make_in_steps(session, planned.result, partial(handle_of, session)))
     tasks = result.tasks if isinstance(result, FlowResult) else (result,)
-    try:
-        await _store_sizes(session, planned)
-        values = await call_job(
-            session,
-            planned.messages,
-            tasks,
-            span,
-            timeout=timeout,
-            began=began,
-            expiry_is_timeout=not own_expiry,
-            retry=retry,
-            keep_results=keep_result,
-            terminate_on_cancel=terminate_on_cancel,
-        )
-    except BaseException:
-        _discard(session, planned, AFTERWARDS if timeout is None else timeout + AFTERWARDS)
-        raise
+    session.check_room(len(tasks))
+    await _store_sizes(session, planned)
+    values = await call_job(
+        session,
+        planned.messages,
+        tasks,
+        span,
+        timeout=timeout,
+        began=began,
+        expiry_is_timeout=not own_expiry,
+        retry=retry,
+        wanted=wanted_of(result),
+        counters=_counters(planned),
+        keep_results=keep_result,
+        terminate_on_cancel=terminate_on_cancel,
+    )
     return value_of(result, {task.id: value for task, value in zip(tasks, values, strict=True)})
 
 
@@ -123,22 +118,27 @@ async def _store_sizes(session: Session, planned: Plan) -> None:
     """Store how many results each chord waits for, before any of them can come.
 
     Raises:
+        ConfigError: There is no broker, or no result can be counted where they are stored; nothing was sent.
         PublishError: It could not be stored, so nothing was sent.
     """
+    if planned.sizes and session.broker.unusable is not None:
+        raise ConfigError(session.broker.unusable)
+    if planned.sizes and session.backend.unreadable is not None:
+        raise ConfigError(f"a chord counts results where they are stored. {session.backend.unreadable}")
     try:
         for group_id, size in planned.sizes.items():
             await session.backend.put(f"{GROUP}{group_id}.s", str(size).encode(), expires=EXPIRES)
     except TransportError as error:
         reason = f"the size of a chord could not be stored: {error}"
         raise PublishError(reason, [message.id for message in planned.messages], refused=error.refused) from error
+    except BaseException:
+        session.cleaner.delete([f"{GROUP}{group_id}.s" for group_id in planned.sizes], named=True)
+        raise
 
 
-def _discard(session: Session, planned: Plan, delay: float = 0.0) -> None:
-    """Delete what a chord that failed, or was not sent, would leave for a day: now, and once its tasks have ended."""
-    names = [f"{GROUP}{group_id}.{kind}" for group_id in planned.sizes for kind in ("s", "j", "d", "t")]
-    session.cleaner.delete(names, named=True)
-    if delay:
-        session.cleaner.delete(names, delay, named=True)
+def _counters(planned: Plan) -> list[str]:
+    """Name what chords store beside results while they are not over. One that has failed would leave it for a day."""
+    return [f"{GROUP}{group_id}.{kind}" for group_id in chords_of(planned.result) for kind in ("s", "j", "d", "t")]
 
 
 async def read_group(session: Session, group_id: str) -> GroupResult[Any]:

@@ -17,7 +17,7 @@ from fibo_client.errors import PublishError, PublishUnknownError, TaskRevokedErr
 from fibo_client.telemetry.tracer import SharedSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from fibo_client.celery.jobs import PublishFailure
     from fibo_client.celery.outcome import Awaited
@@ -78,7 +78,12 @@ async def look_at_metas(session: Session, results: Sequence[Awaited]) -> list[Ta
 
 
 async def gather(
-    session: Session, results: Sequence[Awaited], *, timeout: float | None, return_exceptions: bool
+    session: Session,
+    results: Sequence[Awaited],
+    *,
+    timeout: float | None,
+    return_exceptions: bool,
+    wanted: Collection[str] | None = None,
 ) -> list[Any]:
     """Wait for many tasks together.
 
@@ -87,9 +92,10 @@ async def gather(
         results: The handles.
         timeout: Seconds for all of them. None is no limit, 0 is one read.
         return_exceptions: Whether to put the error of a task that failed in the place of its answer.
+        wanted: The ids of those whose answers are enough. None is all.
 
     Returns:
-        The answers, in order.
+        The answers, in order; None in the place of one that is not wanted, and did not come.
 
     Raises:
         ResultTimeoutError: Not all came in time.
@@ -103,6 +109,10 @@ async def gather(
     began = session.check().time()
     pieces: list[_Piece] = []
     budget = Budget()
+    enough = None
+    if wanted is not None:
+        known = {each.id for each in results if each.cached is not None and each.cached.ready}
+        enough = set(wanted).difference(known)
     if len(results) > PIECE and timeout != 0:
         session.check_room(len(results))  # Before any of them is awaited.
     try:
@@ -110,11 +120,11 @@ async def gather(
             if start and budget.is_spent(EACH):
                 await budget.pause()
             some = results[start : start + PIECE]
-            outcomes = Outcomes(some, return_exceptions=return_exceptions)
-            pieces.append(_awaited_piece(session, start, some, outcomes, timeout, began))
+            outcomes = Outcomes(some, return_exceptions=return_exceptions, wanted=wanted)
+            pieces.append(_awaited_piece(session, start, some, outcomes, timeout, began, enough))
             if outcomes.must_end:
                 break
-        await _follow(pieces)
+        await _follow(pieces, enough)
         values = await _values(session, results, pieces, began)
     finally:
         session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
@@ -202,6 +212,7 @@ async def call_job(
     timeout: float | None,
     began: float,
     expiry_is_timeout: bool,
+    wanted: Collection[str] | None = None,
     **options: Any,
 ) -> list[Any]:
     """Send messages, and wait for all tasks that they bring about, who are owned.
@@ -214,19 +225,23 @@ async def call_job(
         timeout: Seconds for all of it. None is no limit.
         began: When the caller's call began, by the loop's clock.
         expiry_is_timeout: Whether the tasks carry the deadline of the wait.
+        wanted: As for `gather`.
         **options: As for `Session.submit`.
 
     Returns:
-        The answers of all, in order.
+        The answers of all, in order, as of `gather`.
 
     Raises:
         PublishError: Not all were sent.
         PublishUnknownError: Some may or may not have been sent.
         ResultTimeoutError: Not all came in time. Other errors are those of `gather`.
     """
-    outcomes = Outcomes(results, return_exceptions=False, expiry_is_timeout=expiry_is_timeout)
+    outcomes = Outcomes(results, return_exceptions=False, expiry_is_timeout=expiry_is_timeout, wanted=wanted)
     awaits = [result.id for result in results]
-    job = session.submit(messages, span, awaits=awaits, timeout=timeout, began=began, end_on_failure=True, **options)
+    enough = None if wanted is None else set(wanted)
+    job = session.submit(
+        messages, span, awaits=awaits, timeout=timeout, began=began, end_on_failure=True, enough=enough, **options
+    )
     try:
         pieces = [_Piece(job, [], 0, outcomes, job)]
         await _follow(pieces)
@@ -251,12 +266,14 @@ def _awaited_piece(
     outcomes: Outcomes,
     timeout: float | None,
     began: float,
+    enough: set[str] | None,
 ) -> _Piece:
     """Let a caller wait for results that were sent before."""
     known = {each.id: each.cached for each in results if each.cached is not None and each.cached.ready}
     outcomes.take(known)
-    unsettled = [] if outcomes.must_end else [result for result in results if result.id not in known]
-    entered = enter(session, unsettled, timeout, began, end_on_failure=not outcomes.return_exceptions)
+    over = outcomes.must_end or (enough is not None and not enough)
+    unsettled = [] if over else [result for result in results if result.id not in known]
+    entered = enter(session, unsettled, timeout, began, end_on_failure=not outcomes.return_exceptions, enough=enough)
     return _Piece(entered.wait, entered.jobs, start, outcomes, None)
 
 
@@ -275,12 +292,14 @@ class _Piece(Entered):
     job: Job | None
 
 
-async def _follow(pieces: Sequence[_Piece]) -> None:
-    """Turn answers into values as they come, until no more is awaited, or an error ends it."""
+async def _follow(pieces: Sequence[_Piece], enough: set[str] | None = None) -> None:
+    """Turn answers into values as they come, until no more is awaited, what came is enough, or an error ends it."""
     async with aclosing(with_news(pieces)) as told:
         async for piece in told:
             piece.outcomes.take(piece.take())
             if piece.outcomes.must_end:
+                return
+            if enough is not None and not enough and not any(each.wait.arrived for each in pieces):
                 return
 
 

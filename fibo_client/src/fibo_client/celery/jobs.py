@@ -32,6 +32,7 @@ class Job(Wait):
     Attributes:
         messages: What is published; at least one.
         awaits: The ids of the tasks that it awaits. None are awaited of a job that is handed out.
+        counters: Names of what its chords have stored beside results, as for `Backend.discard`.
         retry: Whether to send messages again after a failure, until the deadline.
         keep_results: Whether to delete no result.
         terminate_on_cancel: Whether to end its tasks even while they run, where they are revoked.
@@ -57,6 +58,7 @@ class Job(Wait):
         "__weakref__",
         "attempts",
         "awaits",
+        "counters",
         "ended",
         "failure",
         "giving_up",
@@ -88,13 +90,16 @@ class Job(Wait):
         *,
         retry: bool,
         end_on_failure: bool = False,
+        enough: set[str] | None = None,
+        counters: Sequence[str] = (),
         keep_results: bool = False,
         terminate_on_cancel: bool = False,
         span: SendSpan = NOOP_SPAN,
     ) -> None:
-        super().__init__(future, now, timeout, end_on_failure=end_on_failure)
+        super().__init__(future, now, timeout, end_on_failure=end_on_failure, enough=enough)
         self.messages: Sequence[TaskMessage] = messages
         self.awaits: Sequence[str] = awaits
+        self.counters: Sequence[str] = counters
         self.retry: bool = retry
         self.keep_results: bool = keep_results
         self.terminate_on_cancel: bool = terminate_on_cancel

@@ -12,7 +12,7 @@ from fibo_client.celery.protocol.meta import TaskMeta
 from fibo_client.errors import FiboError, ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
@@ -174,6 +174,7 @@ class Outcomes:
         return_exceptions: Whether an error stands in the place of its value.
         expiry_is_timeout: Whether the tasks carried the wait's own deadline, so that a task that a worker found
             expired is one whose time was up.
+        wanted: The ids of those whose values are enough. None is all.
 
     Attributes:
         must_end: Whether an error ends the wait.
@@ -181,8 +182,16 @@ class Outcomes:
         has_expired: Whether a worker found one of the tasks expired.
     """
 
-    def __init__(self, results: Sequence[Awaited], *, return_exceptions: bool, expiry_is_timeout: bool = False) -> None:
+    def __init__(
+        self,
+        results: Sequence[Awaited],
+        *,
+        return_exceptions: bool,
+        expiry_is_timeout: bool = False,
+        wanted: Collection[str] | None = None,
+    ) -> None:
         self._results = results
+        self._wanted = wanted
         self.return_exceptions: bool = return_exceptions
         self._expiry_is_timeout = expiry_is_timeout
         self._values: dict[int, Any] = {}
@@ -198,7 +207,13 @@ class Outcomes:
     @property
     def are_late(self) -> bool:
         """Whether values or errors are missing that should be there."""
-        return len(self._values) + len(self._errors) < len(self._results) and not self.must_end
+        if self.must_end or len(self._values) + len(self._errors) == len(self._results):
+            return False
+        return self._wanted is None or any(
+            index not in self._values and index not in self._errors
+            for task_id, index in self._places.items()
+            if task_id in self._wanted
+        )
 
     def take(self, answers: Mapping[str, TaskMeta | Exception]) -> None:
         """Take answers by task id: turn the final ones into values and errors."""
@@ -264,7 +279,7 @@ class Outcomes:
         Afterwards nothing is kept.
 
         Returns:
-            The values, in order.
+            The values, in order; None in the place of one that is not wanted, and did not come.
 
         Raises:
             TaskFailedError: A task failed.
@@ -275,6 +290,8 @@ class Outcomes:
             raise self._errors[min(self._errors)]
         found = self._values | self._errors if self._errors else self._values
         self._forget()
+        if self._wanted is not None:
+            return [found.get(index) for index in range(len(self._results))]
         return [found[index] for index in range(len(self._results))]
 
 

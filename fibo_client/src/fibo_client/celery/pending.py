@@ -104,6 +104,9 @@ class Wait:
         read_from: A read that began at or after this counts as the last look.
         once: Whether a single read of each task is enough, whatever it shows.
         end_on_failure: Whether it is over as soon as one task has failed.
+        failed: Whether one did, so that it is over.
+        enough: The tasks whose answers are enough, and have not come. It is over when there are none. Several waits of
+            one caller may share it. None is all tasks.
         changes: The states that are not final, as they come. None where nobody wants them.
         missing: The tasks that have no answer yet, by id, in order.
         arrived: The answers by id, as they came: the task's meta, or the error in its place.
@@ -119,7 +122,9 @@ class Wait:
         "changes",
         "deadline",
         "end_on_failure",
+        "enough",
         "error",
+        "failed",
         "future",
         "is_overdue",
         "looks",
@@ -139,6 +144,7 @@ class Wait:
         *,
         once: bool = False,
         end_on_failure: bool = False,
+        enough: set[str] | None = None,
         wants_changes: bool = False,
     ) -> None:
         self.future: asyncio.Future[None] = future
@@ -147,6 +153,8 @@ class Wait:
         self.read_from: float = now if once or timeout is None else max(self.deadline - LAST_LOOK, now + timeout / 2)
         self.once: bool = once
         self.end_on_failure: bool = end_on_failure
+        self.failed: bool = False
+        self.enough: set[str] | None = enough
         self.changes: deque[TaskMeta] | None = deque() if wants_changes else None
         self.missing: dict[str, PendingTask] = {}
         self.arrived: dict[str, TaskMeta | Exception] = {}
@@ -162,6 +170,11 @@ class Wait:
         """Tell the caller that something has happened."""
         if not self.future.done():
             self.future.set_result(None)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether all answers came that are enough, where these are not all."""
+        return self.enough is not None and not self.enough
 
     def has_looked(self) -> bool:
         """Tell whether every missing task was read at or after `read_from`."""
@@ -407,10 +420,14 @@ class PendingTasks:
         del wait.missing[task.id]
         wait.arrived[task.id] = answer
         wait.wake()
+        if wait.end_on_failure and has_failed(answer):
+            wait.failed = True
+        if wait.enough is not None and is_final(answer):
+            wait.enough.discard(task.id)
         if not wait.missing:
             wait.over = True
             self._timed.pop(wait.number, None)
-        elif wait.end_on_failure and has_failed(answer):
+        elif wait.failed or wait.has_enough:
             return self._end(wait)
         elif wait.is_overdue:
             self._looked.append(wait)

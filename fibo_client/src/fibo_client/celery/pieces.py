@@ -86,7 +86,13 @@ async def enter_pieces(
 
 
 def enter(
-    session: Session, results: Iterable[Awaited], timeout: float | None, began: float, *, end_on_failure: bool = False
+    session: Session,
+    results: Iterable[Awaited],
+    timeout: float | None,
+    began: float,
+    *,
+    end_on_failure: bool = False,
+    enough: set[str] | None = None,
 ) -> Entered:
     """Let a caller wait for results that were sent before, and have no answer yet.
 
@@ -96,6 +102,7 @@ def enter(
         timeout: Seconds for all of it. None is no limit, 0 is one read.
         began: When the caller's call began, by the loop's clock.
         end_on_failure: Whether to wait no longer once a task has failed.
+        enough: As for `Session.enter`.
 
     Returns:
         The wait, which the caller leaves.
@@ -106,7 +113,8 @@ def enter(
     unsettled = {result.id: None for result in results}
     jobs = [job for job in {each.job for each in results} if job]
     return Entered(
-        session.enter(unsettled, timeout=timeout, end_on_failure=end_on_failure, began=began, jobs=jobs), jobs
+        session.enter(unsettled, timeout=timeout, end_on_failure=end_on_failure, enough=enough, began=began, jobs=jobs),
+        jobs,
     )
 
 

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.protocol.message import TaskMessage
 
-__all__ = ["LINKS", "Parts", "Piece", "Plan", "Planned", "Steps", "Task", "Where", "plan_in_steps", "tasks_of"]
+__all__ = [
+    "LINKS",
+    "Parts",
+    "Piece",
+    "Plan",
+    "Planned",
+    "Steps",
+    "Task",
+    "Where",
+    "chords_of",
+    "plan_in_steps",
+    "tasks_of",
+]
 
 LINKS: Final = ("link", "link_error")
 """Options of a task that say what its worker sends after it."""
@@ -319,6 +331,15 @@ def tasks_of(planned: Planned) -> Iterator[Task]:
     else:
         for part in planned.parts:
             yield from tasks_of(part)
+
+
+def chords_of(planned: Planned) -> Iterator[str]:
+    """Yield the ids of the groups of all chords of a flow, of those too that workers send later."""
+    if isinstance(planned, Parts):
+        if isinstance(planned.flow, Chord) and planned.id is not None:
+            yield planned.id
+        for part in planned.parts:
+            yield from chords_of(part)
 
 
 def _members(flow: Flow[Any]) -> Sequence[Any]:

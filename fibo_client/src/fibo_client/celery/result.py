@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fibo_client.celery.budget import Budget
+from fibo_client.celery.cleaner import MAX_REVOKED, REVOKE_PAUSE
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.gather import conclude, look, look_at_metas, news
 from fibo_client.celery.outcome import timeout_error, value_of
@@ -19,7 +20,7 @@ from fibo_client.errors import ResultDecodeError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
     from fibo_client.celery.flow_results import GroupResult
     from fibo_client.celery.jobs import Job
@@ -227,8 +228,7 @@ class AsyncResult(Generic[T_co]):
         Raises:
             TransportError: It could not be sent.
         """
-        self._session.check()
-        return await self._session.broker.broadcast(revocation([self.id], terminate=terminate, signal=signal)) or 0
+        return await revoke(self._session, [self.id], terminate=terminate, signal=signal)
 
     async def forget(self) -> None:
         """Delete the stored result. It cannot be asked for afterwards.
@@ -359,15 +359,27 @@ def _advice(given: object) -> str:
     return ""
 
 
-def revocation(task_ids: list[str], *, terminate: bool, signal: str) -> ControlRequest:
-    """Make the remote control command that revokes tasks.
+async def revoke(session: Session, task_ids: Sequence[str], *, terminate: bool, signal: str) -> int:
+    """Tell all workers not to run tasks, or to stop them: so many at a time as they bear. See `cleaner`.
 
     Args:
-        task_ids: Their ids.
+        session: The client's running parts.
+        task_ids: The ids of the tasks.
         terminate: Whether to end them even while they run.
         signal: The signal for that.
 
     Returns:
-        The command.
+        How many workers heard the last of it, where the broker counts them; else 0.
+
+    Raises:
+        TransportError: It could not be sent.
     """
-    return ControlRequest(method="revoke", arguments={"task_id": task_ids, "terminate": terminate, "signal": signal})
+    session.check()
+    heard = 0
+    for start in range(0, len(task_ids), MAX_REVOKED):
+        if start:
+            await asyncio.sleep(REVOKE_PAUSE)
+        some = list(task_ids[start : start + MAX_REVOKED])
+        arguments = {"task_id": some, "terminate": terminate, "signal": signal}
+        heard = await session.broker.broadcast(ControlRequest(method="revoke", arguments=arguments)) or 0
+    return heard

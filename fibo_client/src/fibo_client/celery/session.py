@@ -51,6 +51,12 @@ T = TypeVar("T")
 
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 
+SETTLED: Final = 5.0
+"""Seconds after which the tasks that were revoked, and those that had begun, have mostly stored what became of them."""
+
+SETTLED_LATE: Final = 30.0
+"""Seconds after the deadline at which also those have that took longer."""
+
 KEEP_ALIVE: Final = 2.5
 """Seconds between two looks at whether connections are well, while somebody waits."""
 
@@ -244,6 +250,8 @@ class Session:
         timeout: float | None,
         retry: bool,
         end_on_failure: bool = False,
+        enough: set[str] | None = None,
+        counters: Sequence[str] = (),
         keep_results: bool = False,
         terminate_on_cancel: bool = False,
         began: float,
@@ -260,6 +268,9 @@ class Session:
             timeout: Seconds for all of it. None is no limit.
             retry: Whether to send messages again after a failure.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
+            enough: The tasks whose answers are enough. None is all.
+            counters: Names of what chords have stored beside results. They are deleted if not all is sent, and where
+                tasks are awaited, unless they have succeeded.
             keep_results: Whether to delete no result.
             terminate_on_cancel: Whether to end its tasks even while they run, where they are revoked.
             began: When the caller's call began, by the loop's clock: the timeout counts from then, as making the
@@ -286,6 +297,8 @@ class Session:
             None if timeout is None else max(0.0, timeout - now + began),
             retry=retry,
             end_on_failure=end_on_failure,
+            enough=enough,
+            counters=counters,
             keep_results=keep_results,
             terminate_on_cancel=terminate_on_cancel,
             span=span,
@@ -313,31 +326,56 @@ class Session:
         if not job.is_sent:
             self._publisher.withdraw(job)
         if not job.awaits:
+            if job.counters and job.unsent:  # These chords never end.
+                self.cleaner.delete(job.counters, named=True)
             return
         self._owned.discard(job)
-        if not job.missing:
-            if not job.keep_results:
-                self.cleaner.delete(job.awaits)
-            return
+        if job.missing:
+            self._abandon(job)
+        elif not job.keep_results:
+            self.cleaner.delete(job.awaits)
+            if job.failed and job.counters:
+                self.cleaner.delete(job.counters, SETTLED, named=True, again=SETTLED_LATE)
+
+    def _abandon(self, job: Job) -> None:
+        """Revoke and delete what a job owns, where not all of it has an answer."""
         unsent = () if job.is_sent else job.unsent_tasks()
         abandoned = [task_id for task_id in job.missing if task_id not in unsent]
+        # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
+        spared = job.maybe_sent if job.error is not None else ()
         now = asyncio.get_running_loop().time()
         terminate = job.terminate_on_cancel
-        if abandoned and now < job.last_deadline and (self.config.revoke_on_cancel or terminate):
-            # Where the outcome of sending is unknown, the caller is told so, and may yet wait for the task.
-            spared = job.maybe_sent if job.error is not None else ()
+        is_running = abandoned and not job.has_enough and now < job.last_deadline
+        if is_running and (self.config.revoke_on_cancel or terminate):
             self.cleaner.revoke([task_id for task_id in abandoned if task_id not in spared], terminate=terminate)
         if job.keep_results:
             return
-        # When the tasks have expired, a worker stores that they have. Then nobody needs to know any more.
-        delay = job.deadline - now + 2 * EXPIRY_MARGIN
-        if abandoned and delay < math.inf:
-            self.cleaner.delete(abandoned, delay)
+        # What the worker of a step stores of that one, of those that were revoked, and of later ones of its chain,
+        # comes after this, or when they have expired. Then nobody needs to know any more.
+        left = 0.0 if job.has_enough else job.deadline - now
+        late = left + 2 * EXPIRY_MARGIN
+        again = (left if left < math.inf else 0.0) + SETTLED_LATE
+        soon = min(late, SETTLED)
+        kept = [task_id for task_id in abandoned if task_id in spared]
+        self.cleaner.delete([task_id for task_id in abandoned if task_id not in spared], soon, again=again)
+        if kept and late < math.inf:
+            self.cleaner.delete(kept, late, again=again)
+        if job.counters and (job.failed or not job.has_enough):
+            counted = late if kept else soon
+            if counted < math.inf:
+                self.cleaner.delete(job.counters, counted, named=True, again=again)
         if answered := [task_id for task_id in job.awaits if task_id not in job.missing]:
             self.cleaner.delete(answered)
 
     async def publish(
-        self, messages: Sequence[TaskMessage], span: SendSpan, *, timeout: float | None, retry: bool, began: float
+        self,
+        messages: Sequence[TaskMessage],
+        span: SendSpan,
+        *,
+        timeout: float | None,
+        retry: bool,
+        counters: Sequence[str] = (),
+        began: float,
     ) -> None:
         """Send tasks that are handed out.
 
@@ -346,13 +384,14 @@ class Session:
             span: From `start_send`.
             timeout: Seconds that sending may take. None is no limit.
             retry: Whether to send messages again after a failure.
+            counters: As for `submit`.
             began: As for `submit`.
 
         Raises:
             PublishError: They were not sent.
             PublishUnknownError: They may or may not have been sent.
         """
-        job = self.submit(messages, span, awaits=(), timeout=timeout, retry=retry, began=began)
+        job = self.submit(messages, span, awaits=(), timeout=timeout, retry=retry, counters=counters, began=began)
         try:
             await job.future
         finally:
@@ -369,6 +408,7 @@ class Session:
         timeout: float | None,
         wants_changes: bool = False,
         end_on_failure: bool = False,
+        enough: set[str] | None = None,
         began: float | None = None,
         jobs: Sequence[Job] = (),
     ) -> Wait:
@@ -379,6 +419,7 @@ class Session:
             timeout: Seconds to wait. None is no limit; 0 is one read, as where all were spent since ``began``.
             wants_changes: Whether the wait's future tells of new states that are not final, too.
             end_on_failure: Whether to wait no longer once a task has failed.
+            enough: The tasks whose answers are enough. None is all.
             began: When the caller's call began, by the loop's clock: the timeout counts from then. None is now.
             jobs: The jobs that have some of these tasks, where another caller started them.
 
@@ -412,7 +453,13 @@ class Session:
         elif len(task_ids) > len(jobs):  # Those of the jobs are awaited already.
             self.check_room(len(task_ids) - len(jobs))
         wait = Wait(
-            loop.create_future(), now, left, once=once, end_on_failure=end_on_failure, wants_changes=wants_changes
+            loop.create_future(),
+            now,
+            left,
+            once=once,
+            end_on_failure=end_on_failure,
+            enough=enough,
+            wants_changes=wants_changes,
         )
         for job in jobs:
             job.other_waits.append(wait)
