@@ -5,9 +5,12 @@ import base64
 import gc
 import json
 import re
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import celery
 import pytest
+from celery.canvas import chunks, xmap, xstarmap
 from kombu.compression import decompress
 
 from fibo_client import TaskFailedError
@@ -31,6 +34,15 @@ class Theirs:
     def fixed(self, name, *args):
         return self._app.signature(f"stock.{name}", args=args, immutable=True)
 
+    def map(self, name, calls):
+        return xmap(self(name), calls, app=self._app)
+
+    def starmap(self, name, calls):
+        return xstarmap(self(name), calls, app=self._app)
+
+    def chunks(self, name, calls, n):
+        return chunks(self(name), calls, n, app=self._app).group()
+
 
 class Ours:
     """This client's way."""
@@ -42,6 +54,15 @@ class Ours:
 
     def fixed(self, name, *args):
         return self(name, *args).immutable()
+
+    def map(self, name, calls):
+        return RemoteTask(f"stock.{name}", chunkable=True).map(calls)
+
+    def starmap(self, name, calls):
+        return RemoteTask(f"stock.{name}", chunkable=True).starmap(calls)
+
+    def chunks(self, name, calls, n):
+        return RemoteTask(f"stock.{name}", chunkable=True).chunks(calls, n)
 
 
 def pair(of):
@@ -90,6 +111,22 @@ FLOWS = {
         [of.chord([of.chord(pair(of), of("total"))], of("total"))], of("total")
     ),
     "a chain of a chord in a group": lambda of: of.group([of.chord(pair(of), of("total")), of("add", 5, 5)]),
+    "a map": lambda of: of.map("negated", [1, 2, 3]),
+    "a map of nothing": lambda of: of.map("negated", []),
+    "a map of what fails": lambda of: of.map("fail", [1, 2]),
+    "a starmap": lambda of: of.starmap("add", [(1, 2), (3, 4)]),
+    "chunks": lambda of: of.chunks("add", [(n, n) for n in range(7)], 3),
+    "a chunk": lambda of: of.chunks("add", [(1, 2)], 3),
+    "a map, then a task": lambda of: of.chain(of.map("negated", [1, 2]), of("total")),
+    "a task, then a map": lambda of: of.chain(of("add", 1, 1), of.map("negated", [1, 2]), of("total")),
+    "a task, then a starmap": lambda of: of.chain(of("add", 1, 1), of.starmap("add", [(1, 2), (3, 4)])),
+    "maps in a group": lambda of: of.group([of.map("negated", [1, 2]), of.starmap("add", [(1, 2)])]),
+    "maps in the header of a chord": lambda of: of.chord(
+        [of.map("negated", [1, 2]), of.starmap("add", [(1, 2), (3, 4)])], of("echo")
+    ),
+    "a map as the body of a chord": lambda of: of.chord(pair(of), of.map("negated", [1, 2])),
+    "chunks in the header of a chord": lambda of: of.chord(of.chunks("add", [(1, 2), (3, 4)], 1), of("echo")),
+    "a task, then chunks": lambda of: of("add", 1, 1) | of.chunks("add", [(1, 2), (3, 4), (5, 6)], 2),
     "a task in another queue later": lambda of: of.chain(of("add", 1, 1), of("add", 2, queue="elsewhere")),
 }
 ENDLESS = {"a task in another queue later"}
@@ -100,9 +137,31 @@ ANOTHER_FORM = {
     "a task, a group, two tasks": "here what follows the body of a chord is part of the body",
     "a chain of a chord in a group": "here the chord's members are sent in their order",
 }
+
+OPTIONS = {
+    "queue": "elsewhere",
+    "priority": 3,
+    "countdown": 5,
+    "time_limit": 9,
+    "soft_time_limit": 8,
+    "ignore_result": True,
+    "headers": {"tenant": "a"},
+    "shadow": "short",
+    "compression": "gzip",
+}
+
+
+def everywhere(of, **options):
+    """A flow whose first task, later step, member of a chord and body have options."""
+    members = [of("add", 3, **options), of("add", 4)]
+    return of.chain(of("add", 1, 1, **options), of("add", 2, **options), of.chord(members, of("total", **options)))
+
+
 """Those whose messages differ on purpose, but not their values."""
 
-ENDS_IN_A_GROUP = {"a chord with a group as its body", "a task, then a group", "two tasks, then a group"}
+ENDS_IN_A_GROUP = {
+    *("a chord with a group as its body", "a task, then a group", "two tasks, then a group", "a task, then chunks"),
+}
 """Those whose id Celery forgets when it is given one. Here the group has it."""
 
 
@@ -131,6 +190,9 @@ def opened(raw):
     kept = {name: value for name, value in headers.items() if name not in VOLATILE}
     # Celery has a root for each message of a group. Here all of one flow have the same.
     kept["root_id"] = None
+    if kept["task"] in ("celery.map", "celery.starmap"):
+        # Here the first says how many calls there are, and that all want the result is left to the worker.
+        kept["kwargsrepr"] = kept["ignore_result"] = None
     return {"headers": kept, "body": told(json.loads(body)), "priority": properties["priority"]}
 
 
@@ -144,7 +206,7 @@ def told(value):
         options = dict(value["options"])
         # The rpc backend alone reads the first; Celery leaves the queue to the worker's own routes; the others are None
         # and a false that no worker asks for.
-        for name in ("reply_to", "root_id", "parent_id", "add_to_parent"):
+        for name in ("reply_to", "root_id", "parent_id", "add_to_parent", "kwargsrepr"):
             options.pop(name, None)
         if options.get("queue") == "celery":
             del options["queue"]
@@ -167,6 +229,35 @@ async def test_the_id_of_a_send_is_that_of_the_last_step_of_the_body_or_of_the_g
 
     assert ours == theirs
     assert ids == ("the-id-of-all", "the-id-of-all")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+async def test_an_option_of_a_step_is_written_as_celery_writes_it(unserved, name):
+    theirs, ours, _ = await both(unserved, partial(everywhere, **{name: OPTIONS[name]}))
+
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["link", "link_error"])
+async def test_a_link_of_a_step_is_written_as_celery_writes_it(unserved, name):
+    def make(of):
+        # Celery gives one an id only where it is told to.
+        linked = of("echo", queue="links", task_id="after"), of("total", 1, task_id="after, too")
+        return everywhere(of, **{name: list(linked)})
+
+    theirs, ours, _ = await both(unserved, make)
+
+    assert ours == theirs
+
+
+async def test_a_step_expires_at_a_moment_that_the_client_has_counted(unserved):
+    # Celery writes the seconds, which its worker counts from when it sends the step.
+    async with unserved.client() as client:
+        await client.send(chain(RemoteTask("stock.add")(1, 1), RemoteTask("stock.add").s(2).with_options(expires=60)))
+    ((_, message),) = stored(unserved)
+    (step,) = message["body"][2]["chain"]
+    left = datetime.fromisoformat(step["options"]["expires"]) - datetime.now(UTC)
+    assert timedelta(seconds=50) < left <= timedelta(seconds=60)
 
 
 async def both(side, make, **options):

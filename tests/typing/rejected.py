@@ -109,6 +109,10 @@ async def declared(celery: CeleryClient, numbers: list[int]) -> None:
     celery.stream(resize("dog"), ["dog"])  # error: without its arguments
     celery.stream(resize, 5)  # error: many inputs
     await celery.call_many([resize("dog")], chunk_size="5")  # error: a number
+    resize.map(5)  # error: many values
+    resize.starmap([1, 2])  # error: each is a sequence of arguments
+    resize.chunks([("dog", 1)])  # error: how many in one message
+    (resize("dog") | resize("cat")).with_options(queu="media")  # error: no such option
     for result in celery.as_completed([]):  # error: async for
         print(result)
     await celery.queue_depth(5)  # error: a name or a task

@@ -112,6 +112,11 @@ async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str
     reveal_type(await celery.call(group(ADD(1, 2), ADD(3, 4))))  # list[int]
     reveal_type(await celery.call(chord([ADD(1, 2)], resize("dog"))))  # str
     reveal_type(await celery.call(ADD(1, 2) | resize("dog")))  # str
+    reveal_type(resize.map(names))  # Signature[list[str]]
+    reveal_type(await celery.call(resize.starmap(pairs)))  # list[str]
+    reveal_type(resize.chunks(pairs, 10))  # Group[list[str]]
+    reveal_type(await celery.call(resize.chunks(pairs, 10)))  # list[list[str]]
+    reveal_type(chain(ADD(1, 2), resize("dog")).with_options(queue="media"))  # Chain[str]
     reveal_type(await celery.send(chain(ADD(1, 2), resize("dog"))))  # ChainResult[str]
     reveal_type(await celery.send(group(ADD(1, 2), ADD(3, 4))))  # GroupResult[int]
     reveal_type(await (await celery.send(group(ADD(1, 2)))).get(return_exceptions=flag))  # list[int | FiboError]

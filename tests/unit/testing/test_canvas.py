@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, virtual
 
 from fibo_client import MessageError, ResultTimeoutError, TaskFailedError, TaskRevokedError
-from fibo_client.celery import CeleryClient, Chain, Chord, Group, RemoteTask, chain, chord, group
+from fibo_client.celery import CeleryClient, Chain, Chord, Group, RemoteTask, chain, chord, group, remote_task
 from fibo_client.celery.signature import Signature
 from fibo_client.testing import FakeCelery
 
@@ -18,6 +18,10 @@ add = RemoteTask[..., int]("shop.add")
 small = RemoteTask[..., int]("shop.add", chunkable=True)
 total = RemoteTask[..., int]("shop.total")
 fail = RemoteTask[..., int]("shop.fail")
+
+
+@remote_task("shop.both", chunkable=True)
+def both(x: int, y: int) -> int: ...
 
 
 def shop() -> FakeCelery:
@@ -49,6 +53,32 @@ def test_what_is_composed_is_a_chain_a_group_or_a_chord():
         (lambda: chain(), MessageError, "a step at least"),
         (lambda: chord([], total()), MessageError, "a task in its header"),
         (lambda: chord([add(1) | group(add.s(1))], total()), MessageError, "must not end in a group"),
+        (lambda: chord([chord([add(1)], group(total()))], total()), MessageError, "must not end in a group"),
+        (lambda: chord([chain(add(1), group(add(1)), group(total()))], total()), MessageError, "must not end in a gr"),
+        (lambda: add(1) | group(), MessageError, "needs a member at least"),
+        (lambda: chain(group()), MessageError, "needs a member at least"),
+        (lambda: chord([add(1)], group()), MessageError, "needs a member at least"),
+        (
+            lambda: group(add(1)).with_options(link=add.s(1)),
+            MessageError,
+            r"a task follow it, as group\(...\) \| task",
+        ),
+        (lambda: (add(1) | group(add.s(1))).with_options(link=add.s(1)), MessageError, "link is not for a group"),
+        (lambda: (add(1) | add.s(1)).with_options(task_id="a"), MessageError, r"send\(flow, task_id=...\)"),
+        (lambda: (add(1) | add.s(1)).with_options(prio=3), MessageError, "'prio' is not an option"),
+        (lambda: (add(1) | add.s(1)).with_options(link=5), TypeError, "link must be a signature, .* not int"),
+        (lambda: add(1).with_options(link_error=[add.s(1), "shop.add"]), TypeError, "link_error must be .* not str"),
+        (lambda: RemoteTask("shop.add", link="shop.add"), TypeError, "link must be a signature, .* not str"),
+        (lambda: add.map([1]), MessageError, "declared for that.*chunkable=True.*sends a message for each call"),
+        (lambda: add.starmap([(1, 2)]), MessageError, "chunkable=True"),
+        (lambda: add.chunks([(1, 2)], 2), MessageError, "chunkable=True"),
+        (lambda: small.starmap([1]), TypeError, r"a list or a tuple, not int; map\(\) is for values"),
+        (lambda: small.chunks(["ab"], 2), TypeError, "a list or a tuple, not str"),
+        (lambda: small.chunks([], 0), ValueError, "n must be 1 or more, not 0"),
+        (lambda: small.chunks([], "2"), TypeError, "n must be an integer, not str"),
+        (lambda: both.map([1]), TypeError, "missing a required argument: 'y'"),
+        (lambda: both.starmap([(1, 2), (1, 2, 3)]), TypeError, "too many positional arguments"),
+        (lambda: small.map(5), TypeError, "not iterable"),
         (lambda: chain(add(1), 5), TypeError, "a chain, a group or a chord is wanted, not int"),
         (lambda: group(5), TypeError, "not int"),
         (lambda: add(1) | 5, TypeError, "unsupported operand"),
@@ -59,12 +89,33 @@ def test_what_cannot_be_composed_is_refused(make, error, why):
         make()
 
 
+def test_what_is_composed_hands_options_to_its_steps():
+    after, on_error = add.s(7), add.s(8)
+    own = add.s(2).with_options(queue="own", link=after)
+
+    def options(flow, **given):
+        return [each.options for each in signatures(flow.with_options(**given))]
+
+    assert options(chain(add(1), own), queue="all") == [{"queue": "all"}, {"queue": "own", "link": after}]
+    assert options(chain(add(1), own), countdown=5)[1] == own.options
+    assert options(group(add(1), add(2) | own), countdown=5) == [{"countdown": 5}, {"countdown": 5}, own.options]
+    assert options(chord([add(1)], total() | own), countdown=5) == [{"countdown": 5}, {}, own.options]
+    assert options(chain(add(1), own), link=on_error) == [{}, {"queue": "own", "link": (after, on_error)}]
+    assert options(group(add(1), add(2)), link_error=[on_error]) == [{"link_error": (on_error,)}] * 2
+    assert options(chord([add(1)], total()), link=after, link_error=on_error) == [
+        {},
+        {"link": (after,), "link_error": (on_error,)},
+    ]
+
+
+def signatures(flow):
+    if isinstance(flow, Signature):
+        return [flow]
+    parts = flow.steps if isinstance(flow, Chain) else flow.members if isinstance(flow, Group) else ()
+    return [each for part in parts or (flow.header, flow.body) for each in signatures(part)]
+
+
 def test_a_step_gets_one_argument_more_than_it_is_bound_to():
-    from fibo_client.celery import remote_task
-
-    @remote_task("shop.both")
-    def both(x: int, y: int) -> int: ...
-
     assert both.s(2).args == (2,)
     assert both.s(1, 2).args == (1, 2)
     with pytest.raises(TypeError, match="too many positional"):
@@ -164,6 +215,51 @@ async def test_a_group_is_a_sequence_of_its_members():
             await result.get(return_exceptions=True)
         one, failure = await (await client.send(group(add(1), fail()))).get(return_exceptions=True)
         assert (one, failure.exc_type) == (1, "ValueError")
+
+
+@virtual
+async def test_many_calls_in_one_task_give_their_results_decoded():
+    fake = shop()
+    hexadecimal = RemoteTask[..., str]("shop.add", hex, chunkable=True, queue="math", shadow="x")
+    async with CeleryClient(transport=fake) as client:
+        assert await client.call(hexadecimal.map([10, 11])) == ["0xa", "0xb"]
+        assert await client.call(small.starmap([(1, 2), [3]])) == [3, 3]
+        assert await client.call(small.chunks([(n, n) for n in range(5)], 2)) == [[0, 2], [4, 6], [8]]
+        assert await client.call(small.chunks(([n] for n in range(4)), 3) | RemoteTask("celery.accumulate").s()) == [
+            [[0, 1, 2], [3]]
+        ]
+        assert await client.call(add(1, 1) | small.map([1, 2]) | total.s()) == 3
+        assert await client.call(chord([small.map([1, 2]), small.map([3])], RemoteTask("celery.accumulate").s())) == [
+            [[1, 2], [3]]
+        ]
+        assert await client.call(small.map([])) == []
+        assert await client.call(small.chunks([], 5)) == []
+    first = fake.sent[0]
+    assert (first.task, first.queue, first.options.get("shadow")) == ("celery.map", "math", None)
+    fake.assert_sent(hexadecimal, 10)
+
+
+@virtual
+async def test_many_calls_in_one_task_fail_together_and_go_where_their_task_goes():
+    fake = shop()
+    failing = RemoteTask[..., int]("shop.fail", chunkable=True)
+    async with CeleryClient(transport=fake, task_routes={"shop.fail": "bad", "celery.*": "never"}) as client:
+        with pytest.raises(TaskFailedError, match=r"celery\.map.* raised ValueError"):
+            await client.call(failing.map([1, 2]))
+        with pytest.raises(TaskFailedError, match=r"celery\.starmap.* raised ValueError"):
+            await client.call(add(1, 1) | failing.chunks([(1,), (2,)], 1))
+    assert [each.queue for each in fake.sent] == ["bad", "celery", "bad", "bad"]
+
+
+@virtual
+async def test_a_group_of_nothing_sends_nothing_and_has_no_results():
+    fake = shop()
+    async with CeleryClient(transport=fake) as client:
+        assert await client.call(group()) == []
+        result = await client.send(group([]), task_id="mine")
+        assert (result.id, len(result), await result.get(), await result.ready()) == ("mine", 0, [], True)
+        assert (await client.send(group())).id
+    fake.assert_nothing_sent()
 
 
 # Any flow, against plain Python.

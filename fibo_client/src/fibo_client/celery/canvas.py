@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain as joined
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, Union, cast, overload
 
-from fibo_client.celery.signature import Flow, Signature
+from fibo_client.celery.signature import Flow, Signature, check_links, check_option_names, links
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from fibo_client.celery.signature import SendOptions
 
 __all__ = ["Chain", "Chord", "Group", "chain", "chord", "group", "join"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
+"""Options that say when a flow begins. They are not those of its later steps."""
+
+LINKS: Final = ("link", "link_error")
+"""Options of a task that say what its worker sends after it."""
 
 Step: TypeAlias = Union["Signature[Any]", "Group[Any]", "Chord[Any]"]
 
@@ -91,12 +99,12 @@ def chain(*steps: Any) -> Any:
         The chain. Its result is that of its last step.
 
     Raises:
-        MessageError: There is no step.
+        MessageError: There is no step, or one is an empty group; or a chain in the header of a chord ends in a group.
         TypeError: A step is something else.
     """
     if not steps:
-        raise MessageError("a chain needs a step at least")
-    flow: Any = _checked(steps[0])
+        raise MessageError("a chain needs a step at least; a task alone is sent as it is")
+    flow: Any = _step(steps[0])
     for step in steps[1:]:
         flow = join(flow, _checked(step))
     return flow if isinstance(flow, Chain) else Chain((flow,))
@@ -134,24 +142,27 @@ def chord(header: Group[Any] | Iterable[Flow[Any]], body: Flow[R]) -> Chord[R]:
         The chord. Its result is that of its body.
 
     Raises:
-        MessageError: The header is empty, or a chain in it ends in a group.
+        MessageError: The header or the body is empty, or a chain or chord in the header ends in a group.
         TypeError: Something in it is no task.
     """
     members = header if isinstance(header, Group) else group(header)
     if not members.members:
-        raise MessageError("a chord needs a task in its header at least")
+        raise MessageError(
+            "a chord needs a task in its header at least; where there may be none, call its body with an empty list"
+        )
     for member in members.members:
-        if isinstance(member, Chain) and isinstance(member.steps[-1], Group):
+        if isinstance(last_of(member), Group):
             raise MessageError(
-                "a chain in the header of a chord must not end in a group: let a task follow the group, which takes "
-                "the list of its results"
+                "a chain or chord in the header of a chord must not end in a group: let a task follow the group, which "
+                "takes the list of its results"
             )
-    last: Any = _checked(body)
+    last: Any = _step(body)
     return Chord(members, last.steps[0] if isinstance(last, Chain) and len(last.steps) == 1 else last)
 
 
 def join(first: Flow[Any], second: Flow[R]) -> Chain[R] | Chord[R]:
     """Let one thing follow another, as ``first | second``."""
+    _step(second)
     if isinstance(first, Group):
         return chord(first, second)
     if isinstance(first, Chord):
@@ -164,6 +175,68 @@ def join(first: Flow[Any], second: Flow[R]) -> Chain[R] | Chord[R]:
     else:
         steps = (*before[:-1], join(before[-1], second))
     return Chain(steps)
+
+
+def last_of(flow: Any) -> Any:
+    """Give the part of a flow whose result is that of the whole: a task, or a group."""
+    while isinstance(flow, (Chain, Chord)):
+        flow = flow.steps[-1] if isinstance(flow, Chain) else flow.body
+    return flow
+
+
+F = TypeVar("F", bound=Flow[Any])
+
+
+def with_options(flow: F, options: SendOptions) -> F:
+    """Give options to the steps of what is composed. See `Flow.with_options`."""
+    check_option_names(options)
+    check_links(options)
+    if "task_id" in options:
+        raise MessageError("task_id is the send's, not that of what is composed: write send(flow, task_id=...)")
+    if links(options, "link") and isinstance(last_of(flow), Group):
+        raise MessageError(
+            "link is not for a group, which has no last task: let a task follow it, as group(...) | task, or give link "
+            "to its members"
+        )
+    given: Any = options
+    first = {name: value for name, value in given.items() if name in OF_THE_FIRST}
+    each = {name: value for name, value in given.items() if name not in OF_THE_FIRST and name not in LINKS}
+    found: Any = _given(flow, each, first, links(options, "link"), links(options, "link_error"))
+    return cast("F", found)
+
+
+def _given(
+    flow: Any,
+    each: Mapping[str, Any],
+    first: Mapping[str, Any],
+    link: tuple[Flow[Any], ...],
+    link_error: tuple[Flow[Any], ...],
+) -> Any:
+    """Give options to each task of a flow, to the first ones, and links to the last one and to those that may fail."""
+    if isinstance(flow, Signature):
+        options = {**each, **first, **flow.options}
+        for name, more in (("link", link), ("link_error", link_error)):
+            if more:
+                options[name] = (*links(flow.options, name), *more)
+        return replace(flow, options=options)
+    if isinstance(flow, Group):
+        return Group(tuple(_given(member, each, first, link, link_error) for member in flow.members))
+    if isinstance(flow, Chord):
+        return Chord(_given(flow.header, each, first, (), ()), _given(flow.body, each, {}, link, link_error))
+    last = len(flow.steps) - 1
+    return Chain(
+        tuple(
+            _given(step, each, {} if number else first, link if number == last else (), link_error)
+            for number, step in enumerate(flow.steps)
+        )
+    )
+
+
+def _step(step: object) -> Flow[Any]:
+    """Check what should be a step of a chain, or the body of a chord."""
+    if isinstance(step, Group) and not step.members:
+        raise MessageError("a group that is a step of a chain, or the body of a chord, needs a member at least")
+    return _checked(step)
 
 
 def _checked(step: object) -> Flow[Any]:

@@ -1,20 +1,38 @@
-"""Many calls of a task in one message: Celery's own task ``celery.starmap``, which every worker knows. Pure."""
+"""Many calls of a task in one message: Celery's own tasks, which every worker knows. Pure."""
 
 from __future__ import annotations
 
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from fibo_client.celery.canvas import Group
 from fibo_client.celery.signature import Signature
 from fibo_client.errors import MessageError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fibo_client.celery.signature import RemoteTask
 
-__all__ = ["STARMAP", "check_chunk_size", "check_chunkable", "chunk_of", "positional"]
+__all__ = [
+    "MAP",
+    "STARMAP",
+    "called_by",
+    "check_chunk_size",
+    "check_chunkable",
+    "chunk_of",
+    "chunks_of",
+    "map_of",
+    "positional",
+    "starmap_of",
+]
+
+R = TypeVar("R")
+
+MAP: Final = "celery.map"
+"""The task that calls another one with each of many values, one after the other."""
 
 STARMAP: Final = "celery.starmap"
 """The task that calls another one with each of many lists of arguments, one after the other."""
@@ -22,12 +40,15 @@ STARMAP: Final = "celery.starmap"
 _OF_ONE_CALL: Final = ("task_id", "argsrepr", "kwargsrepr", "shadow")
 """Options that cannot be those of several calls."""
 
+_OF_MANY: Final = (MAP, STARMAP)
 
-def check_chunk_size(size: object) -> int:
+
+def check_chunk_size(size: object, name: str = "chunk_size") -> int:
     """Check how many calls may share a message.
 
     Args:
         size: The number.
+        name: What the caller calls it.
 
     Returns:
         The number.
@@ -37,9 +58,9 @@ def check_chunk_size(size: object) -> int:
         ValueError: It is less than 1.
     """
     if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"chunk_size must be an integer, not {type(size).__name__}")
+        raise TypeError(f"{name} must be an integer, not {type(size).__name__}")
     if size < 1:
-        raise ValueError(f"chunk_size must be 1 or more, not {size}")
+        raise ValueError(f"{name} must be 1 or more, not {size}")
     return size
 
 
@@ -60,7 +81,8 @@ def check_chunkable(task: str | RemoteTask[..., Any]) -> RemoteTask[..., Any]:
         raise MessageError(
             f"{printable(name)} cannot be called in chunks unless it is declared for that, as "
             "RemoteTask(..., chunkable=True): in a chunk it must not use its own request, retry, raise Ignore, tell "
-            "progress or rely on limits of its own, and all calls of a failed chunk fail"
+            "progress or rely on limits of its own, and all calls of a failed chunk fail. group() or call_many() sends "
+            "a message for each call"
         )
     return task
 
@@ -125,22 +147,75 @@ def chunk_of(first: Signature[Any], arguments: Sequence[Sequence[Any]]) -> Signa
     Returns:
         The task with its arguments. Its answer is a list of what each call returned.
     """
-    count = len(arguments)
+    return _in_one(STARMAP, first.task, arguments, None, first.options)
 
-    def check(result: Any) -> list[Any]:
+
+def map_of(task: RemoteTask[..., R], values: Iterable[Any]) -> Signature[list[R]]:
+    """Make one task of calls with one argument each. See `RemoteTask.map`."""
+    check_chunkable(task)
+    given = []
+    for value in values:
+        task.check_arguments((value,), {})
+        given.append(value)
+    return _in_one(MAP, task.name, given, task.decode, task.options)
+
+
+def starmap_of(task: RemoteTask[..., R], calls: Iterable[Sequence[Any]]) -> Signature[list[R]]:
+    """Make one task of calls with several arguments each. See `RemoteTask.starmap`."""
+    check_chunkable(task)
+    given = []
+    for args in calls:
+        if not isinstance(args, (list, tuple)):
+            raise TypeError(
+                f"the arguments of each call must be a list or a tuple, not {type(args).__name__}; "
+                "map() is for values that are the only argument"
+            )
+        task.check_arguments(args, {})
+        given.append(args)
+    return _in_one(STARMAP, task.name, given, task.decode, task.options)
+
+
+def chunks_of(task: RemoteTask[..., R], calls: Iterable[Sequence[Any]], size: int) -> Group[list[R]]:
+    """Share calls among messages. See `RemoteTask.chunks`."""
+    check_chunkable(task)
+    check_chunk_size(size, "n")
+    left = iter(calls)
+    return Group(tuple(starmap_of(task, some) for some in iter(lambda: list(islice(left, size)), [])))
+
+
+def called_by(signature: Signature[Any]) -> str:
+    """Give the name of the task that is called: of many calls in one, not that of Celery's own."""
+    name = signature.task
+    if name in _OF_MANY and isinstance(called := (signature.kwargs or {}).get("task"), dict):
+        found = called.get("task")
+        return found if isinstance(found, str) else name
+    return name
+
+
+def _in_one(
+    kind: str,
+    task: str,
+    calls: Sequence[Any],
+    decode: Callable[[Any], R] | None,
+    own_options: Mapping[str, Any],
+) -> Signature[list[R]]:
+    """Make the task of Celery's own that makes many calls. No result of a step before it comes in front."""
+    count = len(calls)
+
+    def check(result: Any) -> list[R]:
         if not isinstance(result, list) or len(result) != count:
             raise ValueError(f"it must be a list of {count} items")
-        return result
+        return result if decode is None else [decode(each) for each in result]
 
-    options = {name: value for name, value in first.options.items() if name not in _OF_ONE_CALL}
+    options = {name: value for name, value in own_options.items() if name not in _OF_ONE_CALL}
     # A log line with hundreds of arguments helps nobody, and they may be hidden.
-    options["kwargsrepr"] = f"{{'task': {first.task!r}, 'it': <{count} calls>}}"
+    options["kwargsrepr"] = f"{{'task': {task!r}, 'it': <{count} calls>}}"
     called: dict[str, Any] = {
-        "task": first.task,
+        "task": task,
         "args": [],
         "kwargs": {},
         "options": {},
         "subtask_type": None,
         "immutable": False,
     }
-    return Signature(STARMAP, (), {"task": called, "it": arguments}, check, options)
+    return Signature(kind, (), {"task": called, "it": calls}, check, options, is_immutable=True)

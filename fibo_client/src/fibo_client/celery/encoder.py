@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.brokers.base import ALWAYS_FITS
 from fibo_client.celery.budget import EACH, Budget
-from fibo_client.celery.plan import LINKS
+from fibo_client.celery.canvas import LINKS
 from fibo_client.celery.protocol.headers import check_headers, join_headers
 from fibo_client.celery.protocol.ids import ID_BYTES, cut_ids
 from fibo_client.celery.protocol.jsontypes import CELERY_JSON
@@ -49,9 +49,6 @@ MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""
 
 _NONE: Final[Mapping[str, Any]] = {}
-
-OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
-"""Options of a call that say when a flow begins. They are not those of its later steps."""
 
 NOT_SENT: Final = (*LINKS, "task_id")
 """Options of a step that are part of the plan."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.budget import PIECE
+from fibo_client.celery.canvas import OF_THE_FIRST
 from fibo_client.celery.encoder import MAX_TEMPLATES, NOT_SENT
 from fibo_client.celery.plan import Task, plan_in_steps
 from fibo_client.celery.protocol.message import arguments_json
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.signature import Flow, SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan
-
-_OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
-"""Options of a call that say when a flow begins. They are not those of its later steps."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -52,7 +50,7 @@ class FlowEncoder:
         self._encoder = encoder
         self._given: dict[str, Any] = {**defaults, **options}
         self._flow_id = check_name("task_id", self._given.pop("task_id")) if "task_id" in options else None
-        self._given_later = {name: value for name, value in self._given.items() if name not in _OF_THE_FIRST}
+        self._given_later = {name: value for name, value in self._given.items() if name not in OF_THE_FIRST}
         self._span = span
         self._route = route
         self._own_ids: set[str] = set()
@@ -72,12 +70,14 @@ class FlowEncoder:
         """
         return plan_in_steps(flow, self, PIECE, self._flow_id)
 
-    def id_of(self, signature: Signature[Any], flow_id: str | None) -> str:
+    def id_of(self, signature: Signature[Any], flow_id: str | None, *, may_repeat: bool) -> str:
         """See `Steps.id_of`."""
         own_id = signature.options.get("task_id") if flow_id is None else flow_id
         if own_id is None:
             return self.new_id()
         own_id = check_name("task_id", own_id)
+        if may_repeat:
+            return own_id
         if own_id in self._own_ids:
             raise MessageError(f"two of the tasks have the same task_id, {own_id}; nothing was sent")
         self._own_ids.add(own_id)

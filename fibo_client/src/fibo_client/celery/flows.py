@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery.budget import EACH, in_turns
-from fibo_client.celery.canvas import Chain, Chord
+from fibo_client.celery.canvas import Chain, Chord, Group
 from fibo_client.celery.flow_encoder import FlowEncoder
 from fibo_client.celery.flow_results import (
     EXPIRES,
@@ -46,6 +47,8 @@ async def send_flow(
     began: float,
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links. See `CeleryClient.send`."""
+    if _is_empty(flow):
+        return GroupResult[Any](session, (), options.get("task_id") or str(uuid.uuid4()))
     encoder, span = _encoder(session, flow, options, {})
     planned = await in_turns(encoder.plan(flow), EACH)
     session.check()
@@ -67,6 +70,8 @@ async def call_flow(
     began: float,
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links, and wait for its result. See `CeleryClient.call`."""
+    if _is_empty(flow):
+        return []
     defaults, own_expiry = prepare_owned(_signatures(flow), options, timeout)
     encoder, span = _encoder(session, flow, options, defaults)
     planned = await in_turns(encoder.plan(flow), EACH)
@@ -90,6 +95,11 @@ async def call_flow(
         terminate_on_cancel=terminate_on_cancel,
     )
     return value_of(result, {task.id: value for task, value in zip(tasks, values, strict=True)})
+
+
+def _is_empty(flow: Flow[Any]) -> bool:
+    """Tell whether there is nothing to send: of all that is composed, a group alone may be empty."""
+    return isinstance(flow, Group) and not flow.members
 
 
 def _encoder(

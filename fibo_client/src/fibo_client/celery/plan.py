@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
-from fibo_client.celery.canvas import Chain, Chord, Group
+from fibo_client.celery.canvas import LINKS, Chain, Chord, Group
 from fibo_client.celery.protocol.signatures import chain_json, chord_json, embed_json, group_json, place_json
-from fibo_client.celery.signature import Flow, Signature
+from fibo_client.celery.signature import Flow, Signature, links
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
@@ -17,22 +17,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.protocol.message import TaskMessage
 
-__all__ = [
-    "LINKS",
-    "Parts",
-    "Piece",
-    "Plan",
-    "Planned",
-    "Steps",
-    "Task",
-    "Where",
-    "chords_of",
-    "plan_in_steps",
-    "tasks_of",
-]
-
-LINKS: Final = ("link", "link_error")
-"""Options of a task that say what its worker sends after it."""
+__all__ = ["Parts", "Piece", "Plan", "Planned", "Steps", "Task", "Where", "chords_of", "plan_in_steps", "tasks_of"]
 
 MAX_DEPTH: Final = 25
 """How deeply groups and chords may be nested in what workers send. It bounds the depth of a message's JSON."""
@@ -122,8 +107,11 @@ class Steps(Protocol):
         """Make the id of a group."""
         ...
 
-    def id_of(self, signature: Signature[Any], flow_id: str | None) -> str:
-        """Give the id of a task: that of the flow whose result is the task's, the task's own, or a new one."""
+    def id_of(self, signature: Signature[Any], flow_id: str | None, *, may_repeat: bool) -> str:
+        """Give the id of a task: that of the flow whose result is the task's, the task's own, or a new one.
+
+        Several tasks may have the same link, of which one alone runs: its id may repeat.
+        """
         ...
 
     def first(self, signature: Signature[Any], task_id: str, where: Where) -> TaskMessage:
@@ -199,6 +187,7 @@ class _Planner:
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self._depth = 0
+        self._is_link = False
         self.messages: list[TaskMessage] = []
         self.sizes: dict[str, int] = {}
         self.tasks: int = 0
@@ -233,7 +222,7 @@ class _Planner:
         return group_id, ((member, _Place(group_id, index, body)) for index, member in members), last
 
     def _first(self, signature: Signature[Any], rest: Sequence[str], place: _Place | None, flow_id: str | None) -> Task:
-        task_id = self._steps.id_of(signature, flow_id)
+        task_id = self._steps.id_of(signature, flow_id, may_repeat=False)
         callbacks, errbacks = self._linked(signature, "link"), self._linked(signature, "link_error")
         group = body = None
         if place is not None:
@@ -248,12 +237,12 @@ class _Planner:
         return Task(task_id, signature, template.queue, template.headers["ignore_result"], is_first=True)
 
     def _linked(self, signature: Signature[Any], option: str) -> str | None:
-        given = signature.options.get(option)
+        given = links(signature.options, option)
         if not given:
             return None
-        tasks = self.tasks
-        linked = [self._embed(each, None)[0] for each in (given if isinstance(given, (list, tuple)) else [given])]
-        self.tasks = tasks  # They are not awaited.
+        tasks, is_link, self._is_link = self.tasks, self._is_link, True
+        linked = [self._embed(each, None)[0] for each in given]
+        self.tasks, self._is_link = tasks, is_link  # They are not awaited.
         return f"[{', '.join(linked)}]"
 
     def _embed_steps(
@@ -285,7 +274,7 @@ class _Planner:
                 linked = {name: self._linked(flow, name) for name in LINKS}
                 more += "".join(f', "{name}": {written}' for name, written in linked.items() if written is not None)
             self.tasks += 1
-            return self._steps.later(flow, self._steps.id_of(flow, flow_id), more)
+            return self._steps.later(flow, self._steps.id_of(flow, flow_id, may_repeat=self._is_link), more)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise MessageError(f"chains, groups and chords are nested more than {MAX_DEPTH} levels deep")

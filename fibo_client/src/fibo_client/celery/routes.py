@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from fibo_client.celery.chunk import called_by
 from fibo_client.celery.protocol.message import build_template
 from fibo_client.celery.signature import Signature
 from fibo_client.errors import ConfigError, MessageError
@@ -86,7 +87,7 @@ class Routes:
         )
 
     def _find(self, signature: Signature[Any], options: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        name = signature.task
+        name = called_by(signature)
         for router in self._routers:
             if isinstance(router, _RouteMap):
                 route = router.find(name)

@@ -13,9 +13,11 @@ from fibo_client.errors import MessageError
 from fibo_client.text import listed, printable, short_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
-    from typing import SupportsIndex, Unpack
+    from typing import Self, SupportsIndex, Unpack
+
+    from fibo_client.celery.canvas import Group
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,6 +92,26 @@ class Flow(Generic[R_co]):
 
         return join(self, other) if isinstance(other, Flow) else NotImplemented
 
+    def with_options(self, **options: Unpack[SendOptions]) -> Self:
+        """Make another with options for each step, unless the step says otherwise.
+
+        ``countdown`` and ``eta`` are for the tasks that run first, ``link`` for the last task, and ``link_error`` for
+        each task of a chain or a group, and for the body of a chord.
+
+        Args:
+            **options: See `SendOptions`, but for ``task_id``, which the send takes.
+
+        Returns:
+            The other one.
+
+        Raises:
+            MessageError: There is no such option, or none for what is composed.
+            TypeError: A link is no task, chain, group or chord.
+        """
+        from fibo_client.celery.canvas import with_options
+
+        return with_options(self, options)
+
 
 @dataclass(frozen=True, repr=False, init=False)
 class Signature(Flow[R_co]):
@@ -134,7 +156,7 @@ class Signature(Flow[R_co]):
             is_immutable=is_immutable,
         )
 
-    def with_options(self, **options: Unpack[SendOptions]) -> Signature[R_co]:
+    def with_options(self, **options: Unpack[SendOptions]) -> Self:
         """Make another with options.
 
         Args:
@@ -145,8 +167,10 @@ class Signature(Flow[R_co]):
 
         Raises:
             MessageError: There is no such option.
+            TypeError: A link is no task, chain, group or chord.
         """
         check_option_names(options)
+        check_links(options)
         return dataclasses.replace(self, options={**self.options, **options})
 
     def immutable(self) -> Signature[R_co]:
@@ -200,7 +224,7 @@ class RemoteTask(Generic[P, R]):
 
     Raises:
         MessageError: It is no name of a task, or there is no such option, or none for all calls of a task.
-        TypeError: `decode` cannot be called, or `parameters` is no signature.
+        TypeError: `decode` cannot be called, `parameters` is no signature, or a link is no task, chain, group or chord.
     """
 
     def __init__(
@@ -217,6 +241,7 @@ class RemoteTask(Generic[P, R]):
         if parameters is not None and not isinstance(parameters, inspect.Signature):
             raise TypeError(f"parameters must be an inspect.Signature, not {type(parameters).__name__}")
         check_option_names(options)
+        check_links(options)
         if "task_id" in options:
             raise MessageError("task_id is not for all calls of a task; give it to one: with_options(task_id=...)")
         self.name: str = check_name("task", name)
@@ -263,6 +288,63 @@ class RemoteTask(Generic[P, R]):
         except TypeError:
             self.check_arguments(args, kwargs)  # As the first step it gets no result.
         return Signature(self.name, args, kwargs, self.decode, self.options, self)
+
+    def map(self, iterable: Iterable[Any]) -> Signature[list[R]]:
+        """Call the task with each of many values, one after the other in one message, as Celery's ``map``.
+
+        It is for tasks that are declared as ``chunkable``. All calls fail when one of them raises.
+
+        Args:
+            iterable: The values: each is the only argument of a call.
+
+        Returns:
+            One task: Celery's own ``celery.map``, which gives the list of the results.
+
+        Raises:
+            MessageError: The task is not declared as ``chunkable``.
+            TypeError: A value does not fit the task's parameters, where these are known.
+        """
+        from fibo_client.celery.chunk import map_of  # It is made of signatures, and so imports this module.
+
+        return map_of(self, iterable)
+
+    def starmap(self, iterable: Iterable[Sequence[Any]]) -> Signature[list[R]]:
+        """Call the task with each of many lists of arguments, one after the other in one message, as Celery's.
+
+        Args:
+            iterable: The positional arguments of each call: lists or tuples.
+
+        Returns:
+            One task: Celery's own ``celery.starmap``, which gives the list of the results.
+
+        Raises:
+            MessageError: The task is not declared as ``chunkable``.
+            TypeError: Arguments are no list, or do not fit the task's parameters, where these are known.
+        """
+        from fibo_client.celery.chunk import starmap_of
+
+        return starmap_of(self, iterable)
+
+    def chunks(self, iterable: Iterable[Sequence[Any]], n: int) -> Group[list[R]]:
+        """Share many calls of the task among messages, as Celery's ``chunks``: a group of `starmap`.
+
+        `CeleryClient.call_many` and `CeleryClient.stream` do so with a ``chunk_size``, and give a flat list.
+
+        Args:
+            iterable: The positional arguments of each call: lists or tuples.
+            n: The most calls in one message.
+
+        Returns:
+            A group, which gives a list of results for each chunk.
+
+        Raises:
+            MessageError: The task is not declared as ``chunkable``.
+            TypeError: `n` is no integer; or arguments are no list, or do not fit the task's parameters.
+            ValueError: `n` is less than 1.
+        """
+        from fibo_client.celery.chunk import chunks_of
+
+        return chunks_of(self, iterable, n)
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Compare arguments with the task's parameters, where these are known.
@@ -402,6 +484,29 @@ def check_option_names(options: Mapping[str, Any]) -> None:
                 f"{name!r} is not an option; the options are: {', '.join(sorted(_OPTIONS))}. "
                 "What a task takes by keyword goes into kwargs: call(name, args, kwargs), or RemoteTask(name)(...)"
             )
+
+
+def check_links(options: Mapping[str, Any]) -> None:
+    """Check that what runs after a task can be sent.
+
+    Args:
+        options: The options of the task.
+
+    Raises:
+        TypeError: A link is something else.
+    """
+    for name in ("link", "link_error"):
+        for each in links(options, name):
+            if not isinstance(each, Flow):
+                raise TypeError(f"{name} must be a signature, a chain, a group or a chord, not {type(each).__name__}")
+
+
+def links(options: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """Give what runs after a task: one is given alone, or several in a list."""
+    given = options.get(name)
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, (list, tuple)) else (given,)
 
 
 def bind(

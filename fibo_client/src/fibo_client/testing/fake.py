@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client import contract
 from fibo_client.celery.backends.unsupported import UnsupportedBackend
 from fibo_client.celery.brokers.disabled import DisabledBroker
-from fibo_client.celery.chunk import STARMAP
+from fibo_client.celery.chunk import MAP, STARMAP
 from fibo_client.celery.connect import check_urls, is_disabled
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
 from fibo_client.celery.signature import RemoteTask, Signature, bind
@@ -52,7 +52,7 @@ class FakeCelery:
         nodes: The names of the workers that answer remote control.
 
     Attributes:
-        sent: All tasks that were sent, in order. A chunk of calls is one, ``celery.starmap``.
+        sent: All tasks that were sent, in order. A chunk of calls is one, ``celery.starmap`` or ``celery.map``.
         revoked: The ids of all tasks that workers were told to revoke, in order.
     """
 
@@ -290,7 +290,7 @@ class FakeCelery:
             raise AssertionError(self._told())
 
     def _found(self, wanted: _Wanted) -> list[SentTask]:
-        sent = self.sent if wanted.name == STARMAP else self.calls
+        sent = self.sent if wanted.name in (MAP, STARMAP) else self.calls
         return [each for each in sent if wanted.matches(each)]
 
     def _told(self, task: str = "") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.chunk import STARMAP
+from fibo_client.celery.chunk import MAP, STARMAP
 from fibo_client.celery.protocol import jsontypes
 from fibo_client.celery.protocol.compression import decompress
 from fibo_client.celery.protocol.headers import RESERVED_HEADERS
@@ -76,6 +76,9 @@ def calls_in(sent: SentTask) -> Iterator[SentTask]:
         case {"task": {"task": str(task)}, "it": list(it)} if sent.task == STARMAP:
             for args in it:
                 yield replace(sent, task=task, args=tuple(args), kwargs={})
+        case {"task": {"task": str(task)}, "it": list(it)} if sent.task == MAP:
+            for value in it:
+                yield replace(sent, task=task, args=(value,), kwargs={})
         case _:
             yield sent
 

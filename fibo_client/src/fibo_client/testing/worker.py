@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from fibo_client.celery.chunk import STARMAP
+from fibo_client.celery.chunk import MAP, STARMAP
 from fibo_client.celery.protocol import states
 from fibo_client.testing.canvas import Canvas
 from fibo_client.testing.messages import SentTask, open_message
@@ -197,6 +197,7 @@ class Worker:
         self._nodes = tuple(nodes)
         self._concurrency = math.inf if concurrency is None else concurrency
         self.scripts: dict[str, Script] = {
+            MAP: Script(self._map, bind=True),
             STARMAP: Script(self._starmap, bind=True),
             ACCUMULATE: Script(_accumulate),
         }
@@ -379,6 +380,10 @@ class Worker:
                 fault.trace = traceback_of(fault, sent.task)
                 raise fault from None
             raise
+
+    async def _map(self, own: FakeTask, /, task: dict[str, Any], it: list[Any]) -> list[Any]:
+        """Call a task with each of many values, likewise."""
+        return await self._starmap(own, task, [[value] for value in it])
 
     async def _starmap(self, own: FakeTask, /, task: dict[str, Any], it: list[list[Any]]) -> list[Any]:
         """Call a task with each of many lists of arguments, in the name of one, as Celery's own task does."""
