@@ -16,7 +16,7 @@ from support.servers import RedisServer, stock_worker
 from support.waiting import eventually
 
 from fibo_client import MessageError, ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
-from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, group
+from fibo_client.celery import Cause, CeleryClient, RemoteTask, chain, chord, group
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -104,9 +104,35 @@ async def _runs(client, task_id):
 
 async def test_of_a_step_that_stores_nothing_the_timeout_says_that_it_is_the_one(client):
     result = await client.send(chain(add(1, 1), ignored.s().immutable(), add.s(3)))
-    with pytest.raises(ResultTimeoutError, match=r"no answer from stock\.ignored|first missing one is") as caught:
+    with pytest.raises(
+        ResultTimeoutError, match=r"no answer from stock\.ignored\[.*\], step 2 of 3, within 1 s"
+    ) as caught:
         await result.get(timeout=1)
     assert caught.value.task_ids == (result.steps[1].id, result.steps[2].id)
+    assert caught.value.step == "step 2 of 3"
+
+
+async def test_of_a_chord_that_does_not_count_its_members_it_is_said(client, direct):
+    result = await client.send(chord([sleep(0.5), add(1, 1)], total()))
+    direct.set(f"celery-taskset-meta-{result.group_id}.s", 5, ex=60)
+    for member in result.header:
+        await member.get(timeout=20)
+    diagnosis = await client.diagnose(result)
+    assert (diagnosis.task_id, diagnosis.cause, diagnosis.step) == (result.id, Cause.NOT_COUNTED, "the body")
+    assert "the chord's counter in the result backend waits for more" in str(diagnosis)
+
+
+async def test_the_step_that_runs_is_what_a_flow_waits_for(client):
+    result = await client.send(chain(add(60, 0), sleep.s(), add.s(1)))
+    await eventually(lambda: _runs(client, result.steps[1].id))
+    diagnosis = await client.diagnose(result)
+    assert (diagnosis.task_id, diagnosis.cause, diagnosis.step) == (result.steps[1].id, Cause.RUNNING, "step 2 of 3")
+    await result.steps[1].revoke(terminate=True, signal="SIGKILL")
+    with pytest.raises(TaskRevokedError):
+        await result.get(timeout=20)
+    diagnosis = await client.diagnose(result)
+    assert (diagnosis.state, diagnosis.step) == ("REVOKED", "step 2 of 3")
+    assert str(diagnosis).endswith("A wait for the whole ends with its error, and no step after it runs")
 
 
 async def test_a_member_that_fails_is_raised_while_the_others_still_run(client):

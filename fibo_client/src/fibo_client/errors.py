@@ -196,6 +196,8 @@ class ResultTimeoutError(FiboError, TimeoutError):
         ignored: Whether the task was sent with ``ignore_result=True``. None where the task's declaration decides, or
             where this client does not know.
         decoded: Whether the result has a decoder (`decode` of a `RemoteTask`), so that the task certainly returns one.
+        step: Where the task stands in what was composed, such as ``step 2 of 3``; None for a task alone. Those after it
+            were not waited for yet.
     """
 
     def __init__(
@@ -215,8 +217,10 @@ class ResultTimeoutError(FiboError, TimeoutError):
         no_worker: bool = False,
         ignored: bool | None = None,
         decoded: bool = False,
+        step: str | None = None,
     ) -> None:
         self.published = published
+        self.step = step
         self.looks = looks
         self.unread = unread
         self.no_worker = no_worker
@@ -231,11 +235,12 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.finished: dict[int, Any] = dict(finished or {})
         self.reason = reason
         name, last = printable(task or "task", _LONGEST_NAME), printable(state, _LONGEST_NAME)
-        if total == 1:
+        if total == 1 or step is not None:
+            where = "" if step is None else f", {step},"
             sent = f"sent to {short_repr(queue, _LONGEST_NAME)}, " if published and queue else _SENT[published]
             seen = f"{sent}looked for {looks} {'time' if looks == 1 else 'times'}"
             what = (
-                f"no answer from {name}[{self.task_ids[0]}] within {waited:.3g} s ({seen}); "
+                f"no answer from {name}[{self.task_ids[0]}]{where} within {waited:.3g} s ({seen}); "
                 f"its last known state is {last}"
             )
         else:

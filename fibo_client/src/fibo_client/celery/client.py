@@ -14,8 +14,8 @@ from fibo_client.celery.calls import Calls, call_in_chunks
 from fibo_client.celery.chunk import check_chunk_size, check_chunkable
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.connect import connect
-from fibo_client.celery.diagnose import diagnose
-from fibo_client.celery.flow_results import from_tuple
+from fibo_client.celery.diagnose import diagnose, diagnose_flow
+from fibo_client.celery.flow_results import FlowResult, from_tuple
 from fibo_client.celery.flows import call_flow, read_group, send_flow
 from fibo_client.celery.gather import call_many, conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.config import ConfigOverrides
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
-    from fibo_client.celery.flow_results import ChainResult, ChordResult, FlowResult, GroupResult
+    from fibo_client.celery.flow_results import ChainResult, ChordResult, GroupResult
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.signature import Flow, SendOptions
@@ -1048,11 +1048,14 @@ class CeleryClient:
         """
         return self._session.stats()
 
-    async def diagnose(self, result: AsyncResult[Any] | ResultTimeoutError, *, timeout: float = 1.0) -> Diagnosis:
+    async def diagnose(
+        self, result: AsyncResult[Any] | FlowResult[Any] | ResultTimeoutError, *, timeout: float = 1.0
+    ) -> Diagnosis:
         """Find out why a task gives no answer. Print what comes back.
 
         Args:
-            result: The task; or the error that says that it gave no answer, of whose tasks the first is meant.
+            result: The task; or a chain, a group or a chord, of which that task is meant that is waited for, or that
+                ended badly; or the error that says that there was no answer, of whose tasks the first is meant.
             timeout: Seconds for each step: a look at the queue, two rounds of questions to the workers, and a look at
                 the result; then, if the task was nowhere, two more rounds and another look. The first step that gets
                 no answer from the broker is the last.
@@ -1064,12 +1067,16 @@ class CeleryClient:
             TransportError: The broker could not be asked.
             ResultDecodeError: What is stored is not a result.
         """
+        if isinstance(result, FlowResult):
+            return await diagnose_flow(self._session, result, timeout=timeout)
+        sent, step = False, None
         if isinstance(result, ResultTimeoutError):
+            sent, step = bool(result.published), result.step
             result = AsyncResult[Any](
                 self._session, result.task_ids[0], task=result.task, queue=result.queue, ignored=result.ignored
             )
         check_handle(result)
-        return await diagnose(self._session, result, timeout=timeout)
+        return await diagnose(self._session, result, timeout=timeout, sent=sent, step=step)
 
     def _handle(self, message: TaskMessage, signature: Signature[R], *, handed_out: bool = False) -> AsyncResult[R]:
         return AsyncResult(

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fibo_client.celery.diagnosis import Cause, Diagnosis
+from fibo_client.celery.flow_results import GROUP, ChordResult, GroupResult
+from fibo_client.celery.flow_steps import is_waited_for
 from fibo_client.celery.inspect import Inspect, queue_names, task_names
 from fibo_client.celery.outcome import outage_hint
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.result_settings import stored_elsewhere
 from fibo_client.errors import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from fibo_client.celery.brokers.base import Place
-    from fibo_client.celery.result import AsyncResult
+    from fibo_client.celery.flow_results import FlowResult
     from fibo_client.celery.session import Session
+
+T = TypeVar("T")
 
 _Holding = dict[str, tuple[str, datetime | None]]
 """By node name: the worker's state of the task (``active``, ``reserved``, ...), and when it began to run."""
 
 
-async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float) -> Diagnosis:
+async def diagnose(
+    session: Session, result: AsyncResult[Any], *, timeout: float, sent: bool = False, step: str | None = None
+) -> Diagnosis:
     """Ask the result backend, the queue and all workers about a task.
 
     Args:
         session: The client's running parts.
         result: The task.
         timeout: Seconds for each read of the queue, each read of the result, and each round of questions.
+        sent: Whether it is known to have been sent, although this client does not remember it.
+        step: Where it stands in what was composed. None is a task alone.
 
     Returns:
         The diagnosis.
@@ -83,7 +93,7 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
         unknown=failure is not None and failure.exc_type == "NotRegistered",
         held=tuple(what for what, _ in holding.values()),
         place=place,
-        sent=result.sent,
+        sent=sent or result.sent,
         guessed=own_queue is None,
         workers=bool(queues),
         silent=max(0, (heard or 0) - len(queues)),
@@ -111,19 +121,66 @@ async def diagnose(session: Session, result: AsyncResult[Any], *, timeout: float
         held={name: what for name, (what, _) in holding.items()},
         since=next((since for what, since in holding.values() if what == "active"), None),
         elsewhere=facts.elsewhere,
+        step=step,
     )
+
+
+async def diagnose_flow(session: Session, flow: FlowResult[Any], *, timeout: float) -> Diagnosis:
+    """Ask about the task of a chain, a group or a chord that is waited for, or that has ended badly.
+
+    Args:
+        session: The client's running parts.
+        flow: What was sent.
+        timeout: As for `diagnose`.
+
+    Returns:
+        The diagnosis of that task. Where all have ended well, it is that of the last.
+
+    Raises:
+        TransportError: The broker or the result backend did not answer.
+        ResultDecodeError: A stored result is unreadable.
+    """
+    session.check()
+    if session.backend.unreadable is None:
+        await _in_time(session, flow.metas(), timeout)
+    failed, waited = flow.failed_step(), flow.waited_step()
+    step = failed or waited
+    if step is None:
+        last = flow.tasks[-1] if flow.tasks else AsyncResult[Any](session, flow.id)
+        return await diagnose(session, last, timeout=timeout)
+    # A member of a group may be known by its id alone. A worker sends what follows a task that has ended.
+    sent = step.task.sent or not (isinstance(flow, GroupResult) and any(step.task is part for part in flow.parts))
+    task = next(task for task in flow.tasks if task is step.task)
+    found = await diagnose(session, task, timeout=timeout, sent=sent, step=step.position)
+    if failed is not None:
+        return replace(found, consequence="A wait for the whole ends with its error, and no step after it runs")
+    if not isinstance(step.chord, ChordResult):
+        return found
+    if left := sum(map(is_waited_for, step.chord.header)):
+        return replace(found, consequence=f"The body waits for {left} of the {len(step.chord.header)} in its header")
+    if found.cause in (Cause.GONE, Cause.STORED_ELSEWHERE) and found.state == states.PENDING:
+        with contextlib.suppress(TransportError):  # It may not be read by this user of Redis.
+            counter = f"{GROUP}{step.chord.group_id}.s"
+            if await _in_time(session, session.backend.get(counter), timeout) is not None:
+                return replace(found, cause=Cause.NOT_COUNTED, sent=False)
+    return found
+
+
+async def _in_time(session: Session, read: Awaitable[T], timeout: float) -> T:
+    """Read what is stored. Raise TransportError where that takes too long."""
+    try:
+        async with asyncio.timeout(timeout + _GRACE):
+            return await read
+    except TimeoutError:
+        raise TransportError(
+            f"{session.backend}: no answer within {timeout:g} s. {outage_hint(session.backend)}"
+        ) from None
 
 
 async def _state(session: Session, result: AsyncResult[Any], timeout: float) -> str:
     if session.backend.unreadable is not None:
         return states.PENDING
-    try:
-        async with asyncio.timeout(timeout + _GRACE):
-            return await result.state()
-    except TimeoutError:
-        raise TransportError(
-            f"{session.backend}: no answer within {timeout:g} s. {outage_hint(session.backend)}"
-        ) from None
+    return await _in_time(session, result.state(), timeout)
 
 
 async def _held_for_later(inspect: Inspect, task_id: str) -> _Holding:

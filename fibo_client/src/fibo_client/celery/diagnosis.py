@@ -42,6 +42,8 @@ class Cause(enum.StrEnum):
     GONE = "gone"
     """It was sent, and the client finds it nowhere: it ended and its result expired or was deleted, or its worker died
     with it."""
+    NOT_COUNTED = "not counted"
+    """It was not sent: it is the body of a chord whose counter waits, although all of its members have ended."""
     NEVER_PUBLISHED = "never published"
     """The client finds it nowhere, and does not remember sending it."""
 
@@ -74,6 +76,8 @@ class Diagnosis:
             taken it, are listed. Their answers do not show their environment, which overrides their settings. The key
             ``message`` stands for the task's own message, if that asks for no result, and ``this client`` for a client
             that cannot read results.
+        step: Where the task stands in what was composed, such as ``step 2 of 3``. None is a task alone.
+        consequence: What that means for the rest of what was composed. None is nothing to say.
     """
 
     task_id: str
@@ -94,16 +98,21 @@ class Diagnosis:
     held: dict[str, str]
     since: datetime | None
     elsewhere: dict[str, str]
+    step: str | None = None
+    consequence: str | None = None
 
     def __repr__(self) -> str:
         return dataclass_repr(self)
 
     def __str__(self) -> str:
-        text = f"{_name(self.task or 'task')}[{_name(self.task_id)}] is {_name(self.state)}: {self.finding()}"
+        where = "" if self.step is None else f", {self.step},"
+        text = f"{_name(self.task or 'task')}[{_name(self.task_id)}]{where} is {_name(self.state)}: {self.finding()}"
         if self.cause is Cause.WAITING and self.unregistered:
             text += f". {self._strangers()}"
         if self.elsewhere and self.cause in _OPEN:
             text += f". Its result may not come here: {self._elsewhere()}"
+        if self.consequence is not None:
+            text += f". {self.consequence}"
         return printable(text)
 
     def finding(self) -> str:
@@ -128,6 +137,11 @@ class Diagnosis:
                 return f"it is in no queue; its result seems to be stored elsewhere, or nowhere: {self._elsewhere()}"
             case Cause.GONE:
                 return f"it was sent; {self._absent()}, and no worker that answered holds it: {_SENT_AND_GONE}"
+            case Cause.NOT_COUNTED:
+                return (
+                    "it was not sent: all of its header have ended, but the chord's counter in the result backend "
+                    "waits for more. Do all workers store results there?"
+                )
             case Cause.NEVER_PUBLISHED:
                 return (
                     f"{self._absent()}, no worker that answered holds it, and this client does not remember sending "

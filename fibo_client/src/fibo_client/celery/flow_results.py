@@ -6,12 +6,14 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
-from fibo_client.celery.canvas import Chain, Group
+from fibo_client.celery.canvas import Group
 from fibo_client.celery.config import UNSET, Unset
+from fibo_client.celery.flow_steps import Composed, has_begun
 from fibo_client.celery.gather import gather, look_at_metas, news
 from fibo_client.celery.plan import Task
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult, revoke
+from fibo_client.errors import ResultTimeoutError
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ EXPIRES: Final = 86400.0
 GROUP: Final = "celery-taskset-meta-"
 
 
-class FlowResult(Generic[T_co]):
+class FlowResult(Composed, Generic[T_co]):
     """A chain, a group or a chord that was sent. Awaiting it waits for its result with the client's default timeout.
 
     Every task of it is watched: a wait ends as soon as one ends badly, although Celery may leave those after it without
@@ -63,7 +65,7 @@ class FlowResult(Generic[T_co]):
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             TooManyPendingError: More results would be waited for than ``max_pending``.
-            ResultTimeoutError: No result came in time. The error names the first task without one.
+            ResultTimeoutError: No result came in time. The error names the task that is waited for.
             TaskFailedError: A task raised.
             TaskRevokedError: A task was revoked or had expired.
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
@@ -71,7 +73,12 @@ class FlowResult(Generic[T_co]):
         """
         awaited = [task for task in self.tasks if not task.ignored]
         seconds = self._session.config.seconds(timeout)
-        values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False, wanted=wanted_of(self))
+        wanted = wanted_of(self)
+        try:
+            values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False, wanted=wanted)
+        except ResultTimeoutError as error:
+            named = self.named(error)
+            raise named from None
         return self.value_from({task.id: value for task, value in zip(awaited, values, strict=True)})
 
     def value_from(self, values: Mapping[str, Any]) -> T_co:
@@ -165,7 +172,10 @@ class FlowResult(Generic[T_co]):
             session.leave(wait)
         session.check_error(wait)
         if wait.timed_out:
-            await self.get(0)
+            try:
+                await self.get(0)
+            except ResultTimeoutError as error:
+                raise error.replace(waited=seconds or 0.0) from None
 
     async def revoke(self, *, terminate: bool = False, signal: str = "SIGTERM") -> int:
         """Tell all workers not to run any of the tasks, or to stop them.
@@ -189,6 +199,14 @@ class FlowResult(Generic[T_co]):
 class ChainResult(FlowResult[T_co]):
     """A chain that was sent."""
 
+    def label(self, number: int) -> str:
+        """See `Composed.label`."""
+        return f"step {number + 1} of {len(self.parts)}"
+
+    def begun(self) -> int:
+        """See `Composed.begun`."""
+        return max((number for number, part in enumerate(self.parts) if has_begun(part)), default=0)
+
     @property
     def steps(self) -> tuple[AsyncResult[Any] | FlowResult[Any], ...]:
         """The steps: of a task its handle, of a group or chord its result."""
@@ -203,6 +221,10 @@ class ChainResult(FlowResult[T_co]):
 
 class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
     """A group that was sent: its members, in order."""
+
+    def label(self, number: int) -> str:
+        """See `Composed.label`."""
+        return f"member {number + 1} of {len(self.parts)}"
 
     @overload
     async def get(
@@ -261,7 +283,26 @@ class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
 
 
 class ChordResult(FlowResult[T_co]):
-    """A chord that was sent."""
+    """A chord that was sent.
+
+    Attributes:
+        group_id: The id of its header.
+    """
+
+    is_chord = True
+
+    def __init__(self, session: Session, parts: Sequence[Any], group_id: str) -> None:
+        super().__init__(session, parts)
+        self.group_id: str = group_id
+
+    def label(self, number: int) -> str:
+        """See `Composed.label`."""
+        size = len(self.parts) - 1
+        return "the body" if number == size else f"member {number + 1} of {size} of the header"
+
+    def begun(self) -> int:
+        """See `Composed.begun`."""
+        return len(self.parts) - 1 if has_begun(self.parts[-1]) else 0
 
     @property
     def header(self) -> tuple[AsyncResult[Any] | FlowResult[Any], ...]:
@@ -315,9 +356,9 @@ def _made(session: Session, planned: Planned, make: Callable[[Task], AsyncResult
 
 
 def _result(session: Session, planned: Parts, parts: list[Any]) -> FlowResult[Any]:
-    if isinstance(planned.flow, Group):
-        return GroupResult[Any](session, parts, planned.id)
-    return ChainResult[Any](session, parts) if isinstance(planned.flow, Chain) else ChordResult[Any](session, parts)
+    if planned.id is None:
+        return ChainResult[Any](session, parts)
+    return (GroupResult[Any] if isinstance(planned.flow, Group) else ChordResult[Any])(session, parts, planned.id)
 
 
 def handle_of(session: Session, task: Task) -> AsyncResult[Any]:

@@ -26,7 +26,7 @@ from fibo_client.celery.plan import chords_of
 from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.signature import Flow, Signature
-from fibo_client.errors import ConfigError, PublishError, ResultDecodeError, TransportError
+from fibo_client.errors import ConfigError, PublishError, ResultDecodeError, ResultTimeoutError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,20 +80,24 @@ async def call_flow(
     tasks = result.tasks if isinstance(result, FlowResult) else (result,)
     session.check_room(len(tasks))
     await _store_sizes(session, planned)
-    values = await call_job(
-        session,
-        planned.messages,
-        tasks,
-        span,
-        timeout=timeout,
-        began=began,
-        expiry_is_timeout=not own_expiry,
-        retry=retry,
-        wanted=wanted_of(result),
-        counters=_counters(planned),
-        keep_results=keep_result,
-        terminate_on_cancel=terminate_on_cancel,
-    )
+    try:
+        values = await call_job(
+            session,
+            planned.messages,
+            tasks,
+            span,
+            timeout=timeout,
+            began=began,
+            expiry_is_timeout=not own_expiry,
+            retry=retry,
+            wanted=wanted_of(result),
+            counters=_counters(planned),
+            keep_results=keep_result,
+            terminate_on_cancel=terminate_on_cancel,
+        )
+    except ResultTimeoutError as error:
+        named = result.named(error) if isinstance(result, FlowResult) else error
+        raise named from None
     return value_of(result, {task.id: value for task, value in zip(tasks, values, strict=True)})
 
 
