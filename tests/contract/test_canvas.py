@@ -87,6 +87,9 @@ FLOWS = {
     "a group with a member that fails": lambda of: of.group([of("add", 1, 1), of("fail", 1)]),
     "a chord": lambda of: of.chord([of("add", n, n) for n in range(5)], of("total")),
     "a chord of one": lambda of: of.chord([of("add", 1, 1)], of("total")),
+    "a chord whose header is empty": lambda of: of.chord([], of("total")),
+    "a chord whose header is empty, of a chain": lambda of: of.chord([], of("total", 1) | of("add", 5)),
+    "a chord in a chain whose header is empty": lambda of: of.chain(of("add", 1, 1), of.chord([], of("total", 3))),
     "a chord by |": lambda of: of.group(pair(of)) | of("total"),
     "a chord with more arguments": lambda of: of.chord(pair(of), of("total", 10)),
     "a chord with an immutable body": lambda of: of.chord(pair(of), of.fixed("add", 3, 4)),
@@ -135,6 +138,7 @@ ENDLESS = {"a task in another queue later"}
 ANOTHER_FORM = {
     "a group in a group": "Celery numbers the members of the inner group first",
     "a task, a group, two tasks": "here what follows the body of a chord is part of the body",
+    "a chord whose header is empty": "Celery's body names the group, which has no members",
     "a chain of a chord in a group": "here the chord's members are sent in their order",
 }
 

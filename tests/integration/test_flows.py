@@ -167,6 +167,25 @@ async def test_options_of_the_send_go_into_every_step_and_a_steps_own_win(client
 
 
 @pytest.mark.parametrize(
+    ("flow", "value"),
+    [
+        (chord([], total(2) | add.s(3)), 5),
+        (chord([chord([], total(1)), add(2, 3)], total()), 6),
+        (add(1, 1) | group() | total(4), 4),
+        (add(1, 1) | group(), []),
+        (chord([add(1, 1)], group()), []),
+        (group(), []),
+    ],
+    ids=["body", "member", "in a chain", "last", "as body", "alone"],
+)
+async def test_a_group_without_members_gives_an_empty_list(client, direct, flow, value):
+    before = set(kept(direct))
+    assert await client.call(flow) == value
+    await eventually(lambda: not set(kept(direct)) - before)
+    assert await (await client.send(flow)).get() == value
+
+
+@pytest.mark.parametrize(
     "flow",
     [
         chain(add(1, 1), add.s(2)),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.signature import SendOptions
 
-__all__ = ["Chain", "Chord", "Group", "chain", "chord", "group", "join"]
+__all__ = ["Chain", "Chord", "Group", "chain", "chord", "group", "join", "prepend"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -104,7 +104,7 @@ def chain(*steps: Any) -> Any:
     """
     if not steps:
         raise MessageError("a chain needs a step at least; a task alone is sent as it is")
-    flow: Any = _step(steps[0])
+    flow: Any = _checked(steps[0])
     for step in steps[1:]:
         flow = join(flow, _checked(step))
     return flow if isinstance(flow, Chain) else Chain((flow,))
@@ -135,34 +135,29 @@ def chord(header: Group[Any] | Iterable[Flow[Any]], body: Flow[R]) -> Chord[R]:
     """Compose a group with a body that runs when all of it has ended, with the list of the results.
 
     Args:
-        header: The group, or what it is made of.
+        header: The group, or what it is made of. If it is empty, the body runs at once, with an empty list.
         body: What runs then.
 
     Returns:
         The chord. Its result is that of its body.
 
     Raises:
-        MessageError: The header or the body is empty, or a chain or chord in the header ends in a group.
+        MessageError: A chain or chord in the header ends in a group.
         TypeError: Something in it is no task.
     """
     members = header if isinstance(header, Group) else group(header)
-    if not members.members:
-        raise MessageError(
-            "a chord needs a task in its header at least; where there may be none, call its body with an empty list"
-        )
     for member in members.members:
         if isinstance(last_of(member), Group):
             raise MessageError(
                 "a chain or chord in the header of a chord must not end in a group: let a task follow the group, which "
                 "takes the list of its results"
             )
-    last: Any = _step(body)
+    last: Any = _checked(body)
     return Chord(members, last.steps[0] if isinstance(last, Chain) and len(last.steps) == 1 else last)
 
 
 def join(first: Flow[Any], second: Flow[R]) -> Chain[R] | Chord[R]:
     """Let one thing follow another, as ``first | second``."""
-    _step(second)
     if isinstance(first, Group):
         return chord(first, second)
     if isinstance(first, Chord):
@@ -232,11 +227,16 @@ def _given(
     )
 
 
-def _step(step: object) -> Flow[Any]:
-    """Check what should be a step of a chain, or the body of a chord."""
-    if isinstance(step, Group) and not step.members:
-        raise MessageError("a group that is a step of a chain, or the body of a chord, needs a member at least")
-    return _checked(step)
+def prepend(value: Any, flow: Any) -> Any:
+    """Put an argument in front of those of what runs at once of a flow, as the result of a step before it."""
+    match flow:
+        case Chain():
+            return Chain((prepend(value, flow.steps[0]), *flow.steps[1:]))
+        case Chord():
+            return Chord(prepend(value, flow.header), flow.body)
+        case Group():
+            return Group(tuple(prepend(value, member) for member in flow.members))
+    return flow if flow.is_immutable else replace(flow, args=(value, *flow.args))
 
 
 def _checked(step: object) -> Flow[Any]:

@@ -376,7 +376,7 @@ def handle_of(session: Session, task: Task) -> AsyncResult[Any]:
 
 
 def wanted_of(part: AsyncResult[Any] | FlowResult[Any]) -> set[str] | None:
-    """Give the ids of the tasks that make up the result of a part; None where all of them do, or one stores nothing.
+    """Give the ids of the tasks that make up the result of a part; None where all or none do, or one stores nothing.
 
     Those before them have run when these have ended. What they store may come later; or never, where they are declared
     to have no result.
@@ -387,7 +387,9 @@ def wanted_of(part: AsyncResult[Any] | FlowResult[Any]) -> set[str] | None:
     if not isinstance(part, FlowResult):
         return None
     last = list(_last_of(part))
-    return None if len(last) == len(part.tasks) or any(task.ignored for task in last) else {task.id for task in last}
+    if len(last) in (0, len(part.tasks)) or any(task.ignored for task in last):
+        return None
+    return {task.id for task in last}
 
 
 def _last_of(part: Any) -> Iterator[AsyncResult[Any]]:

@@ -27,6 +27,7 @@ from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.signature import Flow, Signature
 from fibo_client.errors import ConfigError, PublishError, ResultDecodeError, ResultTimeoutError, TransportError
+from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,9 +53,10 @@ async def send_flow(
     encoder, span = _encoder(session, flow, options, {})
     planned = await in_turns(encoder.plan(flow), EACH)
     session.check()
-    await _store_sizes(session, planned)
-    counters = _counters(planned)
-    await session.publish(planned.messages, span, timeout=timeout, retry=retry, counters=counters, began=began)
+    if planned.messages:
+        await _store_sizes(session, planned)
+        counters = _counters(planned)
+        await session.publish(planned.messages, span, timeout=timeout, retry=retry, counters=counters, began=began)
     return await in_turns(make_in_steps(session, planned.result, partial(handle_of, session)))
 
 
@@ -78,6 +80,8 @@ async def call_flow(
     session.check()
     result = await in_turns(make_in_steps(session, planned.result, partial(handle_of, session)))
     tasks = result.tasks if isinstance(result, FlowResult) else (result,)
+    if not tasks:
+        return value_of(result, {})
     session.check_room(len(tasks))
     await _store_sizes(session, planned)
     try:
@@ -112,8 +116,11 @@ def _encoder(
     """Begin to send flows: give what encodes them, and the span of their messages."""
     routes = session.routes
     route = None if routes is None else lambda each: routes.apply(each, options)
-    task = next(_signatures(first))
-    span = session.start_send(task if route is None else route(task), options, batch=not isinstance(first, Signature))
+    task = next(_signatures(first), None)
+    span: SendSpan = NOOP_SPAN
+    if task is not None:
+        batch = not isinstance(first, Signature)
+        span = session.start_send(task if route is None else route(task), options, batch=batch)
     return FlowEncoder(session.encoder, options, span, defaults, route), span
 
 

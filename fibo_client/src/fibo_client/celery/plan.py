@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
-from fibo_client.celery.canvas import LINKS, Chain, Chord, Group
+from fibo_client.celery.canvas import LINKS, Chain, Chord, Group, prepend
 from fibo_client.celery.protocol.signatures import chain_json, chord_json, embed_json, group_json, place_json
 from fibo_client.celery.signature import Flow, Signature, links
 from fibo_client.errors import MessageError
@@ -215,9 +215,12 @@ class _Planner:
         group_id = self._steps.new_id() if flow_id is None or isinstance(flow, Chord) else flow_id
         body, last, header = None, tuple[Planned, ...](), flow
         if isinstance(flow, Chord):
+            header = flow.header
+            if not header.members:  # None will end and send the body.
+                return group_id, iter(()), (self.start(prepend([], flow.body), place, flow_id),)
             body, planned = self._embed(flow.body, place, group_id, flow_id)
-            self.sizes[group_id] = len(flow.header)
-            last, header = (planned,), flow.header
+            self.sizes[group_id] = len(header)
+            last = (planned,)
         members = enumerate(_members(header))
         return group_id, ((member, _Place(group_id, index, body)) for index, member in members), last
 

@@ -118,11 +118,14 @@ class Canvas:
         kwargs = signature["kwargs"]
         header, body, group_id = kwargs["header"], kwargs["body"], signature["options"]["task_id"]
         members = header["kwargs"]["tasks"] if isinstance(header, dict) else header
-        self._sizes[_size_key(group_id)] = str(len(members)).encode()
         if rest:
             steps = [body, *reversed(rest)]
             options = {"task_id": steps[-1]["options"].get("task_id")}
             body = {**body, "kwargs": {"tasks": steps}, "options": options, "subtask_type": "chain"}
+        if not members:
+            self._start(body, [[]])
+            return
+        self._sizes[_size_key(group_id)] = str(len(members)).encode()
         for member in members:
             placed = _in(member, group_id)
             self._start({**placed, "options": {**placed["options"], "chord": body}}, first)
