@@ -153,6 +153,14 @@ def reject():
     raise Reject("no", requeue=False)
 
 
+@task(name="stock.requeue", bind=True, acks_late=True)
+def requeue(self):
+    """Give the message back once, and then store nothing of it."""
+    if self.request.delivery_info.get("redelivered"):
+        raise Ignore
+    raise Reject("later", requeue=True)
+
+
 @task(name="stock.exit")
 def exit_process(code):
     os._exit(code)

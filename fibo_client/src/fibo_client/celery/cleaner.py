@@ -171,7 +171,7 @@ class Cleaner:
         """
         if self._closed:
             return
-        moment, last = self._moment(delay), self._moment(again)
+        moment, last = self._moment(delay), self._moment(again) if again else 0.0
         for task_id in islice(task_ids, max(0, MAX_BACKLOG - len(self._deleted))):
             heapq.heappush(self._deleted, _Deletion(moment, task_id, named, last))
         self._plan()

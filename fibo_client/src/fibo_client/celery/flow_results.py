@@ -31,6 +31,8 @@ EXPIRES: Final = 86400.0
 
 GROUP: Final = "celery-taskset-meta-"
 
+RESULT: Final = "celery-task-meta-"
+
 
 class FlowResult(Composed, Generic[T_co]):
     """A chain, a group or a chord that was sent. Awaiting it waits for its result with the client's default timeout.

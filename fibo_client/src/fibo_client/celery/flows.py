@@ -12,6 +12,7 @@ from fibo_client.celery.flow_encoder import FlowEncoder
 from fibo_client.celery.flow_results import (
     EXPIRES,
     GROUP,
+    RESULT,
     FlowResult,
     GroupResult,
     from_tuple,
@@ -22,7 +23,7 @@ from fibo_client.celery.flow_results import (
 )
 from fibo_client.celery.gather import call_job
 from fibo_client.celery.owned_result import prepare_owned
-from fibo_client.celery.plan import chords_of
+from fibo_client.celery.plan import groups_of
 from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.signature import Flow, Signature
@@ -158,8 +159,13 @@ async def _store_sizes(session: Session, planned: Plan) -> None:
 
 
 def _counters(planned: Plan) -> list[str]:
-    """Name what chords store beside results while they are not over. One that has failed would leave it for a day."""
-    return [f"{GROUP}{group_id}.{kind}" for group_id in chords_of(planned.result) for kind in ("s", "j", "d", "t")]
+    # What chords count; and the error of a step before a group or a chord, which workers store under the group's id.
+    names = []
+    for group in groups_of(planned.result):
+        names.append(f"{RESULT}{group.id}")
+        if isinstance(group.flow, Chord):
+            names += [f"{GROUP}{group.id}.{kind}" for kind in ("s", "j", "d", "t")]
+    return names
 
 
 async def read_group(session: Session, group_id: str) -> GroupResult[Any]:

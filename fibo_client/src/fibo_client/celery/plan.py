@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.protocol.message import TaskMessage
 
-__all__ = ["Parts", "Piece", "Plan", "Planned", "Steps", "Task", "Where", "chords_of", "plan_in_steps", "tasks_of"]
+__all__ = ["Parts", "Piece", "Plan", "Planned", "Steps", "Task", "Where", "groups_of", "plan_in_steps", "tasks_of"]
 
 MAX_DEPTH: Final = 25
 """How deeply groups and chords may be nested in what workers send. It bounds the depth of a message's JSON."""
@@ -325,13 +325,13 @@ def tasks_of(planned: Planned) -> Iterator[Task]:
             yield from tasks_of(part)
 
 
-def chords_of(planned: Planned) -> Iterator[str]:
-    """Yield the ids of the groups of all chords of a flow, of those too that workers send later."""
+def groups_of(planned: Planned) -> Iterator[Parts]:
+    """Yield all groups and chords of a flow, also those that workers send later."""
     if isinstance(planned, Parts):
-        if isinstance(planned.flow, Chord) and planned.id is not None:
-            yield planned.id
+        if planned.id is not None:
+            yield planned
         for part in planned.parts:
-            yield from chords_of(part)
+            yield from groups_of(part)
 
 
 def _members(flow: Flow[Any]) -> Sequence[Any]:
