@@ -58,6 +58,7 @@ class Sizes:
         calls: Calls in a row, before the other side has its turn.
         distant: Calls in a row through a proxy that delays.
         sent: Tasks sent to a queue that nobody serves.
+        flows: Chains sent together, and tasks in the header of a chord.
         many: Values in one `fibonacci_many`, and in Celery's group of the same.
         concurrent: Concurrent calls.
         threaded: Calls that Celery makes in threads meanwhile.
@@ -82,6 +83,7 @@ class Sizes:
     calls: int
     distant: int
     sent: int
+    flows: int
     many: int
     concurrent: int
     threaded: int
@@ -107,6 +109,7 @@ FULL = Sizes(
     calls=200,
     distant=50,
     sent=10_000,
+    flows=1000,
     many=10_000,
     concurrent=10_000,
     threaded=2000,
@@ -131,6 +134,7 @@ QUICK = Sizes(
     calls=50,
     distant=20,
     sent=2000,
+    flows=200,
     many=1000,
     concurrent=2000,
     threaded=400,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks import (
     calls,
+    canvas,
     collecting,
     crowds,
     curves,
@@ -33,6 +34,9 @@ MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "distant": distant.distant,
     "submit": sending.submit,
     "flooded": calls.flooded,
+    "canvas-submit": canvas.submit,
+    "canvas-chord": canvas.chords,
+    "canvas-chain": canvas.chains,
     "bulk": collecting.end_to_end,
     "many": collecting.many,
     "concurrent": collecting.concurrent,

@@ -31,7 +31,7 @@ from tests.benchmarks.answering import ANSWER
 from tests.benchmarks.launch import our_calls
 
 from fibo_client import FIBO_TASK, FiboClient
-from fibo_client.celery import RemoteTask
+from fibo_client.celery import RemoteTask, chain, chord, group
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -65,6 +65,8 @@ LINE = "tasks.fibo_task"
 CHUNK = 500
 """Calls of a task that share a message."""
 
+ADD = RemoteTask[..., int]("stock.add")
+TOTAL = RemoteTask[..., int]("stock.total")
 NEGATED = RemoteTask[[int], int]("stock.negated", chunkable=True)
 
 
@@ -149,6 +151,29 @@ async def sending(client: FiboClient, count: int) -> AsyncIterator[int | None]:
     handles = await client.celery.send_many(signatures, queue=NOBODY, timeout=TIMEOUT)
     yield None
     yield len({handle.id for handle in handles})
+
+
+async def sending_flows(client: FiboClient, count: int, flows: Callable[[int], list[Any]]) -> AsyncIterator[int | None]:
+    """Send many chains, or one group or chord of many."""
+    given = flows(count)
+    yield None
+    results = await client.celery.send_many(given, queue=NOBODY, timeout=TIMEOUT)
+    yield None
+    yield count if len(results) == len(given) else 0
+
+
+def many_chains(count: int) -> list[Any]:
+    """Compose chains of three."""
+    return [chain(ADD(n, 1), ADD.s(2), ADD.s(3)) for n in range(count)]
+
+
+async def calling_flows(client: FiboClient, count: int, flows: Callable[[int], list[Any]]) -> AsyncIterator[int | None]:
+    """Call many chains, or one group or chord of many, and count those that gave something."""
+    given = flows(count)
+    yield None
+    values = await client.celery.call_many(given, timeout=TIMEOUT)
+    yield None
+    yield count if None not in values else 0
 
 
 async def gathering(client: FiboClient, count: int) -> AsyncIterator[int | None]:
@@ -354,6 +379,24 @@ PROGRAMS = {
         "stock",
     ),
     "call-chunks": Program(calling_in_chunks, f"call_many of {{:,}}, {CHUNK} a chunk", "flood", "stock"),
+    "send-chains": Program(partial(sending_flows, flows=many_chains), "send_many of {:,} chains of 3", "held"),
+    "send-group": Program(
+        partial(sending_flows, flows=lambda count: [group(many_chains(count))]),
+        "send of a group of {:,} chains",
+        "held",
+    ),
+    "send-chord": Program(
+        partial(sending_flows, flows=lambda count: [chord([ADD(n, 1) for n in range(count)], TOTAL())]),
+        "send of a chord of {:,}",
+        "held",
+    ),
+    "call-chains": Program(partial(calling_flows, flows=many_chains), "call_many of {:,} chains", "at_once", "stock"),
+    "call-chord": Program(
+        partial(calling_flows, flows=lambda count: [chord([ADD(n, 1) for n in range(count)], TOTAL())]),
+        "call of a chord of {:,}",
+        "at_once",
+        "stock",
+    ),
     "complete": Program(completing, "as_completed of {:,}", "flood"),
 }
 

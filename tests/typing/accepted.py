@@ -35,6 +35,7 @@ from fibo_client.celery import (
     Signature,
     TaskMeta,
     WorkerInfo,
+    chain,
     remote_task,
 )
 from fibo_client.testing import FakeCelery, FakeFibo, FakeTask, SentTask, check_declared
@@ -142,7 +143,8 @@ async def sending(celery: CeleryClient) -> None:
     assert_type(await celery.send_task("proj.add", (2,), {"y": 3}, task_id="a"), AsyncResult[Any])
     assert_type(await celery.send_many([ADD(1, 2), ADD(3, 4)]), list[AsyncResult[int]])
     by_name = RemoteTask[..., Any]("proj.add", queue="math")
-    assert_type(await celery.send_many([by_name(1, y=2)], ignore_result=True), list[AsyncResult[Any]])
+    await celery.send_many([by_name(1, y=2)], ignore_result=True)
+    await celery.send_many([ADD(1, 2), chain(ADD(1, 2), by_name())])
     assert_type(await celery.send(ADD(2, 3).with_options(priority=3)), AsyncResult[int])
     assert_type(await celery.call(ADD, (2, 3), keep_result=True), int)
     assert_type(await celery.send(SECRETIVE("anna", "word"), ignore_result=None, argsrepr="***"), AsyncResult[bool])

@@ -121,6 +121,21 @@ async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str
     reveal_type(await celery.send(group(ADD(1, 2), ADD(3, 4))))  # GroupResult[int]
     reveal_type(await (await celery.send(group(ADD(1, 2)))).get(return_exceptions=flag))  # list[int | FiboError]
     reveal_type(await celery.send(chord([ADD(1, 2)], resize("dog"))))  # ChordResult[str]
+    chains = [chain(ADD(1, 2), resize("dog"))]
+    reveal_type(await celery.send_many(chains))  # list[ChainResult[str]]
+    reveal_type(await celery.send_many([group(ADD(1, 2))]))  # list[GroupResult[int]]
+    reveal_type(await celery.call_many(chains))  # list[str]
+    reveal_type(await celery.call_many([group(ADD(1, 2))], return_exceptions=flag))  # list[list[int] | FiboError]
+    reveal_type(await celery.gather(await celery.send_many(chains)))  # list[str]
+    async for ended in celery.as_completed(await celery.send_many(chains)):
+        reveal_type(ended)  # ChainResult[str]
+    async with celery.start(chains[0]) as owned:
+        reveal_type(owned)  # OwnedFlow[str]
+        reveal_type(await owned)  # str
+    reveal_type(celery.start(group(ADD(1, 2))))  # OwnedFlow[list[int]]
+    async with celery.stream(lambda name: ADD(1, 2) | resize(name), names) as paths:
+        async for _, path in paths:
+            reveal_type(path)  # str
     reveal_type(await celery.call(resize, ("dog",), {"steps": 3}))  # str
     reveal_type(await celery.call(first_of("dog")))  # bytes
     reveal_type(await celery.send_task(resize, ("dog",)))  # AsyncResult[str]

@@ -43,7 +43,7 @@ PACKAGES = [fibo_client, fibo_client.asgi, fibo_client.celery, fibo_client.telem
             fibo_client.celery,
             """
             AsyncResult Cause CeleryClient CeleryConfig Chain ChainResult Chord ChordResult ClientStats Diagnosis Flow
-            FlowResult Group GroupResult Inspect JSONType OwnedResult RedisOptions RemoteTask RevocationCounts
+            FlowResult Group GroupResult Inspect JSONType OwnedFlow OwnedResult RedisOptions RemoteTask RevocationCounts
             SendOptions Signature TaskFailure TaskMeta UNSET WorkerInfo chain chord group remote_task
             """,
         ),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.result import AsyncResult
-    from fibo_client.celery.signature import RemoteTask
+    from fibo_client.celery.signature import RemoteTask, Signature
     from fibo_client.celery.stats import ClientStats
     from fibo_client.config import FiboOverrides
     from fibo_client.errors import FiboError
@@ -391,8 +391,9 @@ class FiboClient:
             TransportError: Some were not sent, or it is not known whether they were.
             ClientStateError: The client is not open here.
         """
-        signatures = [task(check_index(n, self.config.max_n)) for n in check_indexes(ns)]
-        return await self.celery.send_many(signatures, retry=True)
+        signatures: list[Signature[Any]] = [task(check_index(n, self.config.max_n)) for n in check_indexes(ns)]
+        handles: list[AsyncResult[Any]] = await self.celery.send_many(signatures, retry=True)
+        return handles
 
     async def ready(self, results: Iterable[AsyncResult[Any]]) -> list[bool]:
         """Ask which tasks are over, by one read for all. It does not wait for them.

@@ -109,7 +109,7 @@ async def test_of_a_chord_the_members_leave_and_the_body_is_awaited_too():
             handmade("add", f"m{index}", [index, 10], {"chord": body}, QUEUE, group="g", group_index=index)
             for index in range(2)
         ]
-        await stage.backend.put("celery-taskset-meta-g.s", b"2", expires=60)
+        await stage.backend.put_many({"celery-taskset-meta-g.s": b"2"}, expires=60)
         job = await stage.run(members, ["m0", "m1", "body"])
         assert results(job) == {"m0": 10, "m1": 11, "body": 21}
         await asyncio.sleep(100)

@@ -49,7 +49,8 @@ class Sender:
 
 
 def make_publisher(broker: MemoryBroker) -> Publisher:
-    return Publisher(broker, Reader(MemoryBackend(), CeleryConfig(), lambda: None))
+    backend = MemoryBackend()
+    return Publisher(broker, backend, Reader(backend, CeleryConfig(), lambda: None))
 
 
 @asynccontextmanager

@@ -176,9 +176,8 @@ async def test_links_run_after_success_and_after_failure():
         lambda client: client.send_task("shop.add", (1, 1), link_error=add.s(1)),
         lambda client: client.send(chain(add(1, 1), add.s(1)), link=add.s(1)),
         lambda client: client.call(add(1, 1), link=add.s(1)),
-        lambda client: client.call_many([add(1, 1), add(1, 1).with_options(link=add.s(1))]),
-        lambda client: client.call_many([small(1, 1).with_options(link=add.s(1))], chunk_size=2),
-        lambda client: client.send_many([add(1, 1).with_options(link_error=add.s(1))]),
+        lambda client: client.call_many([add(1, 1), add(1, 1)], link=add.s(1)),
+        lambda client: client.send_many([add(1, 1)], link_error=add.s(1)),
         lambda client: client.start(add(1, 1).with_options(link=add.s(1))).__aenter__(),
     ],
 )

@@ -6,6 +6,7 @@ from fibo_client.celery.config import UNSET, CeleryConfig
 from fibo_client.celery.diagnosis import Cause, Diagnosis
 from fibo_client.celery.flow_results import ChainResult, ChordResult, FlowResult, GroupResult
 from fibo_client.celery.inspect import Inspect, WorkerInfo
+from fibo_client.celery.owned_flow import OwnedFlow
 from fibo_client.celery.owned_result import OwnedResult
 from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
@@ -32,6 +33,7 @@ __all__ = [
     "GroupResult",
     "Inspect",
     "JSONType",
+    "OwnedFlow",
     "OwnedResult",
     "RedisOptions",
     "RemoteTask",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -74,6 +75,16 @@ async def in_turns(steps: Generator[None, None, T], weight: int = 1, budget: Bud
             return result
         if budget.is_spent(weight):
             await budget.pause()
+
+
+def cancel_in_turns(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel many tasks. The event loop gets its turn now and then."""
+    budget = Budget()
+    while tasks:
+        tasks.pop().cancel()
+        if tasks and budget.is_spent():
+            asyncio.get_running_loop().call_soon(cancel_in_turns, tasks, context=contextvars.Context())
+            return
 
 
 def at_once(steps: Generator[None, None, T]) -> T:

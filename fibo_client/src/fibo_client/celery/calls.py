@@ -10,13 +10,15 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from fibo_client.celery.budget import Budget
+from fibo_client.celery.budget import Budget, cancel_in_turns
+from fibo_client.celery.canvas import signatures_of
 from fibo_client.celery.chunk import STARMAP, chunk_of, positional
+from fibo_client.celery.flows import call_flow
 from fibo_client.celery.gather import conclude
 from fibo_client.celery.outcome import decoded
 from fibo_client.celery.owned_result import start_owned
 from fibo_client.celery.protocol import states
-from fibo_client.celery.signature import Signature, check_signature
+from fibo_client.celery.signature import Signature, check_flow, is_flow
 from fibo_client.errors import ChunkRetriedError, FiboError, MessageError, ResultTimeoutError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.owned_result import OwnedResult
     from fibo_client.celery.session import Session
-    from fibo_client.celery.signature import SendOptions
+    from fibo_client.celery.signature import Flow, SendOptions
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ class Call:
     """One call, until its answer is there.
 
     Attributes:
-        signature: The task with its arguments.
+        flow: The task with its arguments, or a flow.
         args: The arguments by their positions, where it may share a chunk.
         began: When it was asked for, by the loop's clock.
         deadline: When to give up. Infinity is never.
@@ -48,22 +50,22 @@ class Call:
         message: What it was sent with. None before.
     """
 
-    __slots__ = ("args", "began", "deadline", "message", "receiver", "signature")
+    __slots__ = ("args", "began", "deadline", "flow", "message", "receiver")
 
     def __init__(
         self,
-        signature: Signature[Any],
+        flow: Any,
         args: Sequence[Any],
         began: float,
         deadline: float,
         receiver: Callable[[Any], None],
     ) -> None:
-        self.signature: Signature[Any] = signature
+        self.flow: Any = flow
         self.args: Sequence[Any] = args
         self.began: float = began
         self.deadline: float = deadline
         self.receiver: Callable[[Any], None] | None = receiver
-        self.message: _Message | None = None
+        self.message: _Message | _FlowMessage | None = None
 
     def settle(self, answer: Any) -> None:
         """Hand on the answer, unless nobody wants it any more."""
@@ -81,6 +83,25 @@ class _Message:
         self.result: OwnedResult[Any] = result
         self.calls: Sequence[Call] = calls
         self.wanted: int = len(calls)
+
+    def give_up(self) -> None:
+        """Revoke its task: nobody waits for it any more."""
+        self.result.close()
+        self.result.job.future.cancel()  # Nobody wakes it any more, and it would keep the message alive.
+
+
+class _FlowMessage:
+    """One flow, which is called by a task of its own."""
+
+    __slots__ = ("calling", "wanted")
+
+    def __init__(self, calling: asyncio.Task[Any]) -> None:
+        self.calling: asyncio.Task[Any] = calling
+        self.wanted: int = 1
+
+    def give_up(self) -> None:
+        """Revoke its tasks: nobody waits for it any more."""
+        self.calling.cancel()
 
 
 class Calls(Generic[T]):
@@ -103,7 +124,7 @@ class Calls(Generic[T]):
     def __init__(
         self,
         session: Session,
-        call: Callable[[T], Signature[Any]],
+        call: Callable[[T], Flow[Any]],
         options: SendOptions,
         *,
         chunk_size: int,
@@ -125,16 +146,35 @@ class Calls(Generic[T]):
         self._held: dict[tuple[str, str], list[Call]] = {}
         """The calls that are held back, by their task and options."""
         self._ready: deque[list[Call]] = deque()
-        self._messages: set[_Message] = set()
+        self._messages: set[_Message | _FlowMessage] = set()
         """What was sent and has no answer."""
         self._flush: asyncio.Handle | None = None
         self._sending: asyncio.Handle | None = None
 
-    def join(self, value: T, deadline: float, receiver: Callable[[Any], None]) -> Call:
-        """Ask for the answer of a call.
+    def make(self, value: T) -> tuple[Flow[Any], int]:
+        """Make the call of an input.
 
         Args:
             value: The input.
+
+        Returns:
+            The call, for `join`, and how many tasks it has.
+
+        Raises:
+            TypeError: The input does not fit the task, or gives nothing that can be called.
+            ValueError: The task refuses the input.
+        """
+        flow = self._call(value)
+        if isinstance(flow, Signature):
+            return flow, 1
+        check_flow(flow)
+        return flow, sum(1 for _ in signatures_of(flow))
+
+    def join(self, flow: Flow[Any], deadline: float, receiver: Callable[[Any], None]) -> Call:
+        """Ask for the answer of a call.
+
+        Args:
+            flow: The call, from `make`.
             deadline: When to give up, by the loop's clock. Infinity is never.
             receiver: Gets the answer, or an exception, once and never during this call.
 
@@ -142,12 +182,13 @@ class Calls(Generic[T]):
             The call, for `leave`.
 
         Raises:
-            TypeError: The input does not fit the task, or gives no signature.
-            ValueError: The task refuses the input. MessageError, if it cannot be called in chunks.
+            TypeError: The arguments do not fit the task's parameters.
+            MessageError: It cannot be called in chunks.
             ClientStateError: The client is not open here.
         """
-        signature = self._call(value)
-        check_signature(signature)
+        if not isinstance(flow, Signature) or is_flow(flow):
+            return self._join_flow(flow, deadline, receiver)
+        signature = flow
         if self._session.routes is not None:
             signature = self._session.routes.apply(signature, self._options)
         args = signature.args if self._chunk_size == 1 else positional(signature)
@@ -165,6 +206,14 @@ class Calls(Generic[T]):
             self._flush = self._loop.call_later(self._max_delay, self._send_old)
         return call
 
+    def _join_flow(self, flow: Flow[Any], deadline: float, receiver: Callable[[Any], None]) -> Call:
+        if self._chunk_size > 1:
+            raise MessageError("chunk_size is for tasks: a chain, a group or a chord has messages of its own")
+        self._loop = self._session.check()
+        call = Call(flow, (), self._loop.time(), min(deadline, self._deadline), receiver)
+        self._send_soon([call])
+        return call
+
     def leave(self, call: Call) -> None:
         """Give up a call. With the last of its message, that is revoked. Again, or after the answer, it does nothing.
 
@@ -177,8 +226,7 @@ class Calls(Generic[T]):
             message.wanted -= 1
             if not message.wanted:
                 self._messages.discard(message)
-                message.result.close()
-                message.result.job.future.cancel()  # Nobody wakes it any more, and it would keep the message alive.
+                message.give_up()
 
     def flush(self) -> None:
         """Send what is held back: no more calls come soon."""
@@ -190,7 +238,8 @@ class Calls(Generic[T]):
         """Give up all calls. The event loop gets its turn now and then."""
         self._held.clear()
         self._ready.clear()
-        self._session.end_in_turns([message.result.job for message in self._messages])
+        self._session.end_in_turns([each.result.job for each in self._messages if isinstance(each, _Message)])
+        cancel_in_turns([each.calling for each in self._messages if isinstance(each, _FlowMessage)])
         self._messages.clear()
 
     # Sending.
@@ -225,12 +274,16 @@ class Calls(Generic[T]):
     def _send(self, calls: list[Call]) -> None:
         first, alone = calls[0], len(calls) == 1
         deadline = max(call.deadline for call in calls)
+        timeout = None if deadline == math.inf else max(0.0, deadline - self._loop.time())
+        if not isinstance(first.flow, Signature) or is_flow(first.flow):
+            self._send_flow(first, timeout)
+            return
         result = _tried(
             start_owned,
             self._session,
-            first.signature if alone else chunk_of(first.signature, [call.args for call in calls]),
+            first.flow if alone else chunk_of(first.flow, [call.args for call in calls]),
             self._options.copy(),
-            timeout=None if deadline == math.inf else max(0.0, deadline - self._loop.time()),
+            timeout=timeout,
             retry=self._retry,
             terminate_on_cancel=self._terminate_on_cancel,
         )
@@ -246,9 +299,28 @@ class Calls(Generic[T]):
         for call in calls:
             call.message = message
         if not alone:
-            result.task = first.signature.task  # For errors: what the caller knows.
+            result.task = first.flow.task  # For errors: what the caller knows.
             result.job.changes = deque()
         self._listen(message)
+
+    def _send_flow(self, call: Call, timeout: float | None) -> None:
+        calling = call_flow(
+            self._session,
+            call.flow,
+            self._options.copy(),
+            timeout=timeout,
+            began=self._loop.time(),
+            retry=self._retry,
+            terminate_on_cancel=self._terminate_on_cancel,
+        )
+        message = call.message = _FlowMessage(self._loop.create_task(calling, name="fibo_client.calls"))
+        self._messages.add(message)
+        message.calling.add_done_callback(partial(self._flow_ended, call, message))
+
+    def _flow_ended(self, call: Call, message: _FlowMessage, calling: asyncio.Task[Any]) -> None:
+        self._messages.discard(message)
+        if not calling.cancelled():
+            call.settle(calling.exception() or calling.result())
 
     # Answering.
 
@@ -264,7 +336,7 @@ class Calls(Generic[T]):
         retry = next((meta for meta in job.changes or () if meta.state == states.RETRY), None)
         if retry is not None and job.missing:
             # It would run again and again, or never, and would store no answer.
-            error = ChunkRetriedError(task_id=result.id, task=message.calls[0].signature.task, info=retry.result)
+            error = ChunkRetriedError(task_id=result.id, task=message.calls[0].flow.task, info=retry.result)
             self._deliver(_failed(message.calls, error))
         elif job.over:
             self._deliver(self._answers(message))
@@ -284,9 +356,9 @@ class Calls(Generic[T]):
         if len(calls) == 1:
             return iter([(calls[0], answer)])
         return (
-            (call, item if decode is None else _tried(decoded, item, task_id, call.signature.task, decode))
+            (call, item if decode is None else _tried(decoded, item, task_id, call.flow.task, decode))
             for call, item in zip(calls, answer, strict=True)
-            for decode in [call.signature.decode]
+            for decode in [call.flow.decode]
         )
 
     def _deliver(self, answers: Iterator[tuple[Call, Any]]) -> None:
@@ -367,25 +439,20 @@ async def call_in_chunks(
         deadline=math.inf if timeout is None else began + timeout,
         max_delay=math.inf,  # All of them are there, however long it takes to look at each.
     )
-    answers = _Answers(count, loop.create_future(), return_exceptions=return_exceptions)
+    answers = Answers(count, loop.create_future(), return_exceptions=return_exceptions)
     try:
         for index in range(count):
-            calls.join(index, math.inf, partial(answers.receive, index))
+            calls.join(signatures[index], math.inf, partial(answers.receive, index))
             if budget.is_spent():
                 await budget.pause()
         calls.flush()
         await answers.over
     finally:
         calls.close()
-    if answers.failure is not None:
-        raise answers.failure
-    if answers.late and not return_exceptions:
-        timed_out = await answers.timeout_error(loop.time() - began)
-        raise timed_out
-    return answers.values
+    return await answers.conclude(loop.time() - began)
 
 
-class _Answers:
+class Answers:
     """The answers of many calls, as they come.
 
     Attributes:
@@ -414,7 +481,32 @@ class _Answers:
         if (self.failure is not None or not self._missing) and not self.over.done():
             self.over.set_result(None)
 
-    async def timeout_error(self, waited: float) -> ResultTimeoutError:
+    def end(self, index: int, calling: asyncio.Task[Any]) -> None:
+        """Take the answer of a call that was made by a task of its own."""
+        if not calling.cancelled():
+            error = calling.exception()
+            self.receive(index, calling.result() if error is None else error)
+
+    async def conclude(self, waited: float) -> list[Any]:
+        """Give the answers, in order, or raise what ended the wait.
+
+        Args:
+            waited: Seconds that it took.
+
+        Returns:
+            The answers.
+
+        Raises:
+            ResultTimeoutError: Not all came in time, and errors do not stand in the places of answers.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.late and not self._return_exceptions:
+            timed_out = await self._timeout_error(waited)
+            raise timed_out
+        return self.values
+
+    async def _timeout_error(self, waited: float) -> ResultTimeoutError:
         """Say that time was up for some, and what did come."""
         finished: dict[int, Any] = {}
         task_ids: dict[str, None] = {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.signature import SendOptions
 
-__all__ = ["Chain", "Chord", "Group", "chain", "chord", "group", "join", "prepend"]
+__all__ = ["Chain", "Chord", "Group", "chain", "chord", "group", "join", "prepend", "signatures_of"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -104,6 +104,8 @@ def chain(*steps: Any) -> Any:
     """
     if not steps:
         raise MessageError("a chain needs a step at least; a task alone is sent as it is")
+    if all(isinstance(step, Signature) for step in steps):
+        return Chain(steps)  # Most are so.
     flow: Any = _checked(steps[0])
     for step in steps[1:]:
         flow = join(flow, _checked(step))
@@ -170,6 +172,18 @@ def join(first: Flow[Any], second: Flow[R]) -> Chain[R] | Chord[R]:
     else:
         steps = (*before[:-1], join(before[-1], second))
     return Chain(steps)
+
+
+def signatures_of(flow: Any) -> Iterator[Signature[Any]]:
+    """Yield all tasks of a flow."""
+    if isinstance(flow, Signature):
+        yield flow
+    elif isinstance(flow, Chord):
+        yield from signatures_of(flow.header)
+        yield from signatures_of(flow.body)
+    else:
+        for part in flow.steps if isinstance(flow, Chain) else flow.members:
+            yield from signatures_of(part)
 
 
 def last_of(flow: Any) -> Any:

@@ -10,28 +10,33 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overlo
 
 from fibo_client.celery.as_completed import as_completed
 from fibo_client.celery.budget import Budget, free
+from fibo_client.celery.bulk import are_tasks, call_many, send_many
 from fibo_client.celery.calls import Calls, call_in_chunks
 from fibo_client.celery.chunk import check_chunk_size, check_chunkable
+from fibo_client.celery.collecting import as_completed as flows_as_completed
+from fibo_client.celery.collecting import check_results
+from fibo_client.celery.collecting import gather as gather_flows
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
 from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose, diagnose_flow
 from fibo_client.celery.flow_results import FlowResult, from_tuple
 from fibo_client.celery.flows import call_flow, read_group, send_flow
-from fibo_client.celery.gather import call_many, conclude, gather, look, look_at_metas
+from fibo_client.celery.gather import call_pieces, conclude, ends_of, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
+from fibo_client.celery.owned_flow import OwnedFlow, start_flow
 from fibo_client.celery.owned_result import OwnedResult, prepare_many, prepare_owned, start_owned
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revoke
 from fibo_client.celery.session import Session
-from fibo_client.celery.signature import RemoteTask, Signature, bind, check_signature, is_flow
+from fibo_client.celery.signature import Flow, RemoteTask, Signature, bind, check_signature, is_flow
 from fibo_client.celery.stream import Stream
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.flow_results import ChainResult, ChordResult, GroupResult
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
-    from fibo_client.celery.signature import Flow, SendOptions
+    from fibo_client.celery.signature import SendOptions
     from fibo_client.celery.stats import ClientStats
     from fibo_client.errors import FiboError
 
@@ -50,6 +55,7 @@ _id_of: Final = attrgetter("id")
 
 R = TypeVar("R")
 T = TypeVar("T")
+H = TypeVar("H", bound="AsyncResult[Any] | FlowResult[Any]")
 
 
 class CeleryClient:
@@ -288,28 +294,74 @@ class CeleryClient:
         result: AsyncResult[Any] = await self.send(bind(task, args, kwargs), retry=retry, timeout=timeout, **options)
         return result
 
+    @overload
     async def send_many(
         self,
-        signatures: Iterable[Signature[R]],
+        flows: Iterable[Signature[R]],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[AsyncResult[R]]: ...
+    @overload
+    async def send_many(
+        self,
+        flows: Iterable[Chain[R]],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[ChainResult[R]]: ...
+    @overload
+    async def send_many(
+        self,
+        flows: Iterable[Group[R]],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[GroupResult[R]]: ...
+    @overload
+    async def send_many(
+        self,
+        flows: Iterable[Chord[R]],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[ChordResult[R]]: ...
+    @overload
+    async def send_many(
+        self,
+        flows: Iterable[Flow[R]],
+        *,
+        retry: bool = ...,
+        timeout: float | Unset | None = ...,
+        **options: Unpack[SendOptions],
+    ) -> list[AsyncResult[R] | FlowResult[R]]: ...
+    async def send_many(
+        self,
+        flows: Iterable[Any],
         *,
         retry: bool = False,
         timeout: float | Unset | None = UNSET,
         **options: Unpack[SendOptions],
-    ) -> list[AsyncResult[R]]:
-        """Send many tasks in as few commands as possible: of one kind or several, each with options of its own.
+    ) -> list[Any]:
+        """Send many tasks, chains, groups and chords in as few commands as possible: of one kind or several.
 
         Args:
-            signatures: The tasks with their arguments, such as ``[add(1, 2), add(3, 4), ship("anna")]``.
+            flows: The tasks with their arguments, each with options of its own, such as ``[add(1, 2), ship("anna")]``;
+                and what `chain`, `group`, `chord` or ``|`` made of such.
             retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
             timeout: Seconds that sending may take. UNSET is the client's default, None is no limit.
-            **options: See `SendOptions`; they go for all, and win over those of the signatures. ``task_id`` cannot be
-                among them.
+            **options: See `SendOptions`; they go for all, and win over those of a task alone. Each step of a flow has
+                them, unless it says otherwise. ``task_id`` cannot be among them.
 
         Returns:
-            The handles, in order.
+            The handles, in order: what `send` gives for each.
 
         Raises:
-            TypeError: One of them is no signature. Nothing was sent.
+            TypeError: One of them can not be sent. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Those that the error names were not sent.
             PublishUnknownError: Those that the error names may or may not have been sent.
@@ -318,23 +370,7 @@ class CeleryClient:
         began = self._session.check().time()
         _check_no_id("send_many", options)
         seconds = self._session.config.seconds(timeout)
-        sent: list[Signature[R]] = []
-        routed = iter(self._session.routed(_checked(signatures, sent), options))
-        first = next(routed, None)
-        if first is None:
-            return []
-        span = self._session.start_send(first, options, batch=True)
-        messages: list[TaskMessage] = []
-        handles: list[AsyncResult[R]] = []
-        async for portion in self._session.encoder.portions(chain([first], routed), options, span):
-            messages += portion
-            handles += [self._handle(*each, handed_out=True) for each in zip(portion, sent, strict=False)]
-            del sent[: len(portion)]
-        self._session.check()
-        if messages:
-            await self._session.publish(messages, span, timeout=seconds, retry=retry, began=began)
-        await free(messages)
-        return handles
+        return await send_many(self._session, flows, options, timeout=seconds, retry=retry, began=began)
 
     @overload
     def result(self, task_id: str, task: RemoteTask[..., R], *, queue: str | None = ...) -> AsyncResult[R]: ...
@@ -433,26 +469,30 @@ class CeleryClient:
     @overload
     async def gather(
         self,
-        results: Iterable[AsyncResult[T]],
+        results: Iterable[AsyncResult[T] | FlowResult[T]],
         *,
         timeout: float | Unset | None = ...,
         return_exceptions: Literal[False] = ...,
     ) -> list[T]: ...
     @overload
     async def gather(
-        self, results: Iterable[AsyncResult[T]], *, timeout: float | Unset | None = ..., return_exceptions: bool
+        self,
+        results: Iterable[AsyncResult[T] | FlowResult[T]],
+        *,
+        timeout: float | Unset | None = ...,
+        return_exceptions: bool,
     ) -> list[T | FiboError]: ...
     async def gather(
         self,
-        results: Iterable[AsyncResult[T]],
+        results: Iterable[AsyncResult[T] | FlowResult[T]],
         *,
         timeout: float | Unset | None = UNSET,
         return_exceptions: bool = False,
     ) -> Any:
-        """Wait for many tasks together.
+        """Wait for many tasks, chains, groups and chords together.
 
         Args:
-            results: The handles.
+            results: What `send`, `send_many` or `start` gave.
             timeout: Seconds for all of them. UNSET is the client's default, None is no limit, 0 is one read.
             return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place
                 of its answer.
@@ -472,17 +512,15 @@ class CeleryClient:
             PublishUnknownError: One that `start` gave may or may not have been sent.
             ClientStateError: One that `start` gave, or the client, was closed.
         """
-        return await gather(
-            self._session,
-            await check_handles(results),
-            timeout=self._session.config.seconds(timeout),
-            return_exceptions=return_exceptions,
-        )
+        handles, has_flows = await check_results(results)
+        collect = gather_flows if has_flows else gather
+        seconds = self._session.config.seconds(timeout)
+        return await collect(self._session, handles, timeout=seconds, return_exceptions=return_exceptions)
 
     async def as_completed(
-        self, results: Iterable[AsyncResult[T]], *, timeout: float | Unset | None = UNSET
-    ) -> AsyncGenerator[AsyncResult[T], None]:
-        """Give tasks that were sent before, as they end.
+        self, results: Iterable[H], *, timeout: float | Unset | None = UNSET
+    ) -> AsyncGenerator[H, None]:
+        """Give tasks, chains, groups and chords that were sent before, as they end.
 
         ::
 
@@ -490,11 +528,12 @@ class CeleryClient:
                 print(await result)
 
         Args:
-            results: The handles.
+            results: What `send`, `send_many` or `start` gave.
             timeout: Seconds for all of them. UNSET is the client's default, None is no limit, 0 is one read.
 
         Yields:
-            Each handle once its task is over. Its `get` then answers, or raises the task's error, without asking.
+            Each once it is over; a flow is, too, once one of its tasks has ended badly. Its `get` then answers, or
+            raises its error, without asking.
 
         Raises:
             TypeError: One of them is no handle.
@@ -505,8 +544,9 @@ class CeleryClient:
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
         seconds = self._session.config.seconds(timeout)
-        handles = await check_handles(results)
-        async with aclosing(as_completed(self._session, handles, timeout=seconds)) as completed:
+        handles, has_flows = await check_results(results)
+        give = flows_as_completed if has_flows else as_completed
+        async with aclosing(give(self._session, handles, timeout=seconds)) as completed:
             async for result in completed:
                 yield result
         await free(handles)
@@ -599,7 +639,7 @@ class CeleryClient:
                 options,
                 timeout=seconds,
                 retry=retry,
-                keep_result=keep_result,
+                keep_results=keep_result,
                 terminate_on_cancel=terminate_on_cancel,
                 began=began,
             )
@@ -649,6 +689,28 @@ class CeleryClient:
     @overload
     def start(
         self,
+        task: Chain[R] | Chord[R],
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> OwnedFlow[R]: ...
+    @overload
+    def start(
+        self,
+        task: Group[R],
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> OwnedFlow[list[R]]: ...
+    @overload
+    def start(
+        self,
         task: str,
         args: Sequence[Any] = ...,
         kwargs: dict[str, Any] | None = ...,
@@ -661,7 +723,7 @@ class CeleryClient:
     ) -> OwnedResult[Any]: ...
     def start(
         self,
-        task: str | RemoteTask[..., Any] | Signature[Any],
+        task: Any,
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
         *,
@@ -670,8 +732,8 @@ class CeleryClient:
         keep_result: bool = False,
         terminate_on_cancel: bool = False,
         **options: Unpack[SendOptions],
-    ) -> OwnedResult[Any]:
-        """Start a task that is owned, as by `call`, and that several may await, or follow.
+    ) -> Any:
+        """Start a task, a chain, a group or a chord that is owned, as by `call`, and that several may await, or follow.
 
         ::
 
@@ -679,7 +741,8 @@ class CeleryClient:
                 async for meta in result.updates():
                     print(meta.state, meta.result)
 
-        The message is sent in the background. If that fails, the result's ``get`` raises the error.
+        What is sent is encoded at once, and leaves in the background. If that fails, the result's ``get`` raises the
+        error. Of a flow with thousands of tasks, `call` gives the event loop its turn meanwhile.
 
         Args:
             task: As for `call`.
@@ -693,7 +756,7 @@ class CeleryClient:
             **options: As for `call`.
 
         Returns:
-            The handle of the task, for ``async with``, which closes it.
+            The handle of the task, or of all of the flow, for ``async with``, which closes it.
 
         Raises:
             TypeError: The arguments do not fit the task's parameters, where these are known. Nothing was sent.
@@ -702,7 +765,19 @@ class CeleryClient:
             TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
             ClientStateError: The client is not open here.
         """
-        signature = bind(task, args, kwargs)
+        if isinstance(task, Flow) and not isinstance(task, Signature):
+            if args or kwargs:
+                raise MessageError("what was composed has its arguments already")
+            return start_flow(
+                self._session,
+                task,
+                options,
+                timeout=timeout,
+                retry=retry,
+                keep_results=keep_result,
+                terminate_on_cancel=terminate_on_cancel,
+            )
+        signature: Signature[Any] = bind(task, args, kwargs)
         if self._session.routes is not None:
             signature = self._session.routes.apply(signature, options)
         return start_owned(
@@ -718,7 +793,7 @@ class CeleryClient:
     @overload
     async def call_many(
         self,
-        signatures: Iterable[Signature[R]],
+        flows: Iterable[Flow[R]],
         *,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
@@ -731,7 +806,7 @@ class CeleryClient:
     @overload
     async def call_many(
         self,
-        signatures: Iterable[Signature[R]],
+        flows: Iterable[Flow[R]],
         *,
         timeout: float | Unset | None = ...,
         retry: bool = ...,
@@ -743,7 +818,7 @@ class CeleryClient:
     ) -> list[R | FiboError]: ...
     async def call_many(
         self,
-        signatures: Iterable[Signature[R]],
+        flows: Iterable[Flow[R]],
         *,
         timeout: float | Unset | None = UNSET,
         retry: bool = False,
@@ -753,26 +828,27 @@ class CeleryClient:
         terminate_on_cancel: bool = False,
         **options: Unpack[SendOptions],
     ) -> Any:
-        """Send tasks and wait for all their answers. The tasks are owned by this call, as with `call`.
+        """Send tasks, chains, groups and chords, and wait for all their answers. They are owned, as by `call`.
 
         Args:
-            signatures: The tasks with their arguments, of one kind or several, each with options of its own.
+            flows: The tasks with their arguments, of one kind or several, each with options of its own; and what
+                `chain`, `group`, `chord` or ``|`` made of such.
             timeout: Seconds for all of it. UNSET is the client's default, None is no limit.
             retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
             return_exceptions: Whether to put the error of a task that failed, or gave no answer in time, in the place
-                of its answer.
-            chunk_size: The most calls in one message, for tasks that are declared as ``chunkable``: see `stream`.
+                of its answer. A flow fails with the first of its tasks that does; the rest of it is revoked.
+            chunk_size: The most calls in one message, for tasks that are declared as ``chunkable``: see `stream`. Not
+                with flows, which have messages of their own.
             keep_results: Whether the stored results stay until they expire. Not with chunks.
             terminate_on_cancel: As for `call`. It goes for those, too, that are revoked because another one failed.
-            **options: See `SendOptions`; they go for all, and win over those of the signatures. ``task_id`` cannot be
-                among them.
+            **options: See `SendOptions`; they go for all, as with `send_many`. ``task_id`` cannot be among them.
 
         Returns:
             The answers, in order.
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
-            TypeError: One of them is no signature. Nothing was sent.
+            TypeError: One of them can not be called. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Not all were sent.
             PublishUnknownError: Some may or may not have been sent.
@@ -787,7 +863,21 @@ class CeleryClient:
         began = session.check().time()
         seconds = session.config.seconds(timeout)
         _check_no_id("call_many", options)
-        signatures = list(signatures)
+        signatures: list[Any] = list(flows)
+        if not await are_tasks(signatures):
+            if check_chunk_size(chunk_size) > 1:
+                raise MessageError("chunk_size is for tasks: a chain, a group or a chord has messages of its own")
+            return await call_many(
+                session,
+                signatures,
+                options,
+                timeout=seconds,
+                began=began,
+                return_exceptions=return_exceptions,
+                retry=retry,
+                keep_results=keep_results,
+                terminate_on_cancel=terminate_on_cancel,
+            )
         defaults, own_expiry = await prepare_many(signatures, options, seconds)
         if not signatures:
             return []
@@ -816,10 +906,11 @@ class CeleryClient:
             if budget.is_spent():
                 await budget.pause()
         session.check()
-        return await call_many(
+        return await call_pieces(
             session,
             messages,
             handles,
+            ends_of(len(messages)),
             span,
             timeout=seconds,
             began=began,
@@ -833,7 +924,7 @@ class CeleryClient:
     @overload
     def stream(
         self,
-        task: RemoteTask[[T], R] | Callable[[T], Signature[R]],
+        task: RemoteTask[[T], R] | Callable[[T], Flow[R]],
         source: Iterable[T] | AsyncIterable[T],
         *,
         max_in_flight: int | None = ...,
@@ -848,7 +939,7 @@ class CeleryClient:
     @overload
     def stream(
         self,
-        task: RemoteTask[[T], R] | Callable[[T], Signature[R]],
+        task: RemoteTask[[T], R] | Callable[[T], Flow[R]],
         source: Iterable[T] | AsyncIterable[T],
         *,
         max_in_flight: int | None = ...,
@@ -904,15 +995,18 @@ class CeleryClient:
 
         Args:
             task: A `RemoteTask`, or a task's name: it gets each input as its only argument. For a task with several
-                arguments, a function that makes the call of an input: ``lambda pair: add(*pair)``.
+                arguments, a function that makes the call of an input: ``lambda pair: add(*pair)``. It may make a chain,
+                a group or a chord of it: ``lambda n: add(n, 1) | add.s(2)``.
             source: The inputs. A plain iterable is pulled on the event loop, so it must not block.
             max_in_flight: The most inputs that have been pulled from the source and not yet been taken from the stream.
-                None is 1,000, or eight chunks if these are more.
+                None is 1,000, or eight chunks if these are more. A chain, a group or a chord counts as many as it has
+                tasks. One that has more than this waits until no other is in flight, and goes alone.
             ordered: Whether answers come in the order of the source, rather than as they are finished.
             return_exceptions: Whether an input that fails, or cannot be sent, gives its error in place of an answer. If
                 not, the first error is raised, with a note that names the input.
-            chunk_size: The most calls in one message. 1 is a message for each.
-            timeout: Seconds for each input, from when it was pulled. UNSET is the client's default, None is no limit.
+            chunk_size: The most calls in one message. 1 is a message for each. Not with flows.
+            timeout: Seconds for each input, from when it was pulled and there was room for it. UNSET is the client's
+                default, None is no limit.
             retry: Whether to send messages again, until the timeout, if sending fails. Tasks may then run twice.
             terminate_on_cancel: As for `call`, when the stream is closed. A chunk ends with all its calls.
             **options: See `SendOptions`; they go for all, and win over those of the task. ``task_id`` cannot be among
@@ -932,26 +1026,30 @@ class CeleryClient:
         self.check_results()
         _check_no_id("stream", options)
         check_chunk_size(chunk_size)
+        if isinstance(task, Flow):
+            raise TypeError("stream takes a function that makes the call of each input: lambda n: add(n, 1) | add.s(2)")
         call = task if callable(task) else partial(_call_of_one, check_name("task", task))
         if isinstance(task, RemoteTask):
             task.check_arguments((None,), {})
         if chunk_size > 1 and isinstance(task, (str, RemoteTask)):
             check_chunkable(task)
         prepare_owned((), options, None)
+        calls: Calls[Any] = Calls(
+            self._session,
+            call,
+            options,
+            chunk_size=chunk_size,
+            retry=retry,
+            terminate_on_cancel=terminate_on_cancel,
+        )
         return Stream(
-            Calls(
-                self._session,
-                call,
-                options,
-                chunk_size=chunk_size,
-                retry=retry,
-                terminate_on_cancel=terminate_on_cancel,
-            ),
+            calls,
             source,
             seconds=self.config.seconds(timeout),
             max_in_flight=max(1000, 8 * chunk_size) if max_in_flight is None else max_in_flight,
             ordered=ordered,
             return_exceptions=return_exceptions,
+            weigh=calls.make,
         )
 
     # Asking workers.
@@ -1068,7 +1166,7 @@ class CeleryClient:
             ResultDecodeError: What is stored is not a result.
         """
         if isinstance(result, FlowResult):
-            return await diagnose_flow(self._session, result, timeout=timeout)
+            return await diagnose_flow(self._session, result.whole, timeout=timeout)
         sent, step = False, None
         if isinstance(result, ResultTimeoutError):
             sent, step = bool(result.published), result.step
@@ -1103,14 +1201,6 @@ def _check_transport(transport: object) -> None:
 def _check_no_id(verb: str, options: SendOptions) -> None:
     if "task_id" in options:
         raise MessageError(f"{verb} makes an id for each task; choose one by with_options(task_id=...)")
-
-
-def _checked(signatures: Iterable[Signature[R]], taken: list[Signature[R]]) -> Iterator[Signature[R]]:
-    """Check signatures as they are taken, and note them."""
-    for signature in signatures:
-        check_signature(signature)
-        taken.append(signature)
-        yield signature
 
 
 def _call_of_one(task: str, value: Any) -> Signature[Any]:

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fibo_client.celery.diagnosis import Cause, Diagnosis
-from fibo_client.celery.flow_results import GROUP, ChordResult, GroupResult
+from fibo_client.celery.flow_results import ChordResult, GroupResult
 from fibo_client.celery.flow_steps import is_waited_for
 from fibo_client.celery.inspect import Inspect, queue_names, task_names
 from fibo_client.celery.outcome import outage_hint
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.protocol.groups import size_name
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.result_settings import stored_elsewhere
 from fibo_client.errors import TransportError
@@ -160,7 +161,7 @@ async def diagnose_flow(session: Session, flow: FlowResult[Any], *, timeout: flo
         return replace(found, consequence=f"The body waits for {left} of the {len(step.chord.header)} in its header")
     if found.cause in (Cause.GONE, Cause.STORED_ELSEWHERE) and found.state == states.PENDING:
         with contextlib.suppress(TransportError):  # It may not be read by this user of Redis.
-            counter = f"{GROUP}{step.chord.group_id}.s"
+            counter = size_name(step.chord.group_id)
             if await _in_time(session, session.backend.get(counter), timeout) is not None:
                 return replace(found, cause=Cause.NOT_COUNTED, sent=False)
     return found

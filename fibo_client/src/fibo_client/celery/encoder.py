@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,6 +76,7 @@ class Encoder:
         queue: See above.
         default_repr: What logs show in place of arguments. None is the arguments.
         types: See above.
+        new_id: Makes an id.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Encoder:
         self._moments: tuple[float, float, Moments] | None = None
         # Ids are cut from much randomness at a time. A forked process may not use the client, so it repeats none.
         self._ids = chain.from_iterable(iter(lambda: cut_ids(os.urandom(_IDS * ID_BYTES)), None))
+        self.new_id: Callable[[], str] = partial(next, self._ids)
 
     def one(
         self,
@@ -151,6 +154,7 @@ class Encoder:
         options: SendOptions,
         span: SendSpan,
         defaults: Mapping[str, Any] = _NONE,
+        own_ids: set[str] | None = None,
     ) -> AsyncIterator[list[TaskMessage]]:
         """Encode many messages, as `many`. The event loop gets its turn between two portions.
 
@@ -159,6 +163,7 @@ class Encoder:
             options: As for `many`.
             span: As for `many`.
             defaults: As for `many`.
+            own_ids: The ids that others sent with them have of their own.
 
         Yields:
             The messages, in order, as many as are made without a pause.
@@ -169,7 +174,7 @@ class Encoder:
         own: Mapping[str, Any] | None = None
         portion: list[TaskMessage] = []
         budget, weight = Budget(), 1
-        own_ids: set[str] = set()
+        own_ids = set() if own_ids is None else own_ids
         for signature in signatures:
             if budget.is_spent(weight):
                 yield portion
@@ -224,10 +229,6 @@ class Encoder:
             **(template.headers["stamps"] or {}),
         }
         return Later(prepared, template, {name: value for name, value in written.items() if value is not None})
-
-    def new_id(self) -> str:
-        """Make an id."""
-        return next(self._ids)
 
     def check(self, message: TaskMessage) -> None:
         """Raise MessageError if a message is too large for the broker."""

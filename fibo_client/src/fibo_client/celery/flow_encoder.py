@@ -7,33 +7,41 @@ from typing import TYPE_CHECKING, Any, Final
 from fibo_client.celery.budget import PIECE
 from fibo_client.celery.canvas import OF_THE_FIRST
 from fibo_client.celery.encoder import MAX_TEMPLATES, NOT_SENT
-from fibo_client.celery.plan import Task, plan_in_steps
+from fibo_client.celery.flow_results import result_of
+from fibo_client.celery.plan import plan_in_steps
 from fibo_client.celery.protocol.message import arguments_json
 from fibo_client.celery.protocol.options import check_name
+from fibo_client.celery.result import AsyncResult
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from fibo_client.celery.encoder import Call, Encoder, Later
+    from fibo_client.celery.encoder import Call, Later
+    from fibo_client.celery.flow_results import FlowResult
     from fibo_client.celery.plan import Plan, Where
     from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.session import Session
     from fibo_client.celery.signature import Flow, SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan
 
 _NOTHING: Final[Mapping[str, Any]] = {}
+_NO_KWARGS: Final[dict[str, Any]] = {}
 
 
 class FlowEncoder:
-    """Plans and encodes the flows of one call. It implements `fibo_client.celery.plan.Steps`.
+    """Plans and encodes the flows of one call, and makes their handles. It implements `fibo_client.celery.plan.Steps`.
 
     Args:
-        encoder: Encodes tasks.
+        session: The client's running parts.
         options: The options of the call. Each task has them, unless it says otherwise.
         span: Is told of each task, and may add headers.
         defaults: Options of which neither says anything.
-        route: Gives a task the options of its route. None is no routes.
+        handle: Makes the handle of a task.
+
+    Attributes:
+        own_ids: The ids that tasks have of their own.
 
     Raises:
         MessageError: The id of the whole cannot be one.
@@ -41,23 +49,27 @@ class FlowEncoder:
 
     def __init__(
         self,
-        encoder: Encoder,
+        session: Session,
         options: SendOptions,
         span: SendSpan,
         defaults: Mapping[str, Any] = _NOTHING,
-        route: Callable[[Signature[Any]], Signature[Any]] | None = None,
+        handle: type[AsyncResult[Any]] = AsyncResult,
     ) -> None:
-        self._encoder = encoder
+        self._session = session
+        self._routes = session.routes
+        self._encoder = session.encoder
+        self._types = session.encoder.types
+        self._options = options
         self._given: dict[str, Any] = {**defaults, **options}
         self._flow_id = check_name("task_id", self._given.pop("task_id")) if "task_id" in options else None
         self._given_later = {name: value for name, value in self._given.items() if name not in OF_THE_FIRST}
         self._span = span
-        self._route = route
-        self._own_ids: set[str] = set()
+        self._handle = handle
+        self.own_ids: set[str] = set()
         # By the identity of a task's options, which are kept: many tasks have the same.
         self._calls: dict[int, tuple[Mapping[str, Any], Call]] = {}
         self._laters: dict[tuple[str, int], tuple[Mapping[str, Any], Later]] = {}
-        self.new_id: Callable[[], str] = encoder.new_id
+        self.new_id: Callable[[], str] = self._encoder.new_id
 
     def plan(self, flow: Flow[Any]) -> Generator[None, None, Plan]:
         """Encode what runs at once of a flow, with all that its workers are to send later.
@@ -70,24 +82,25 @@ class FlowEncoder:
         """
         return plan_in_steps(flow, self, PIECE, self._flow_id)
 
-    def id_of(self, signature: Signature[Any], flow_id: str | None, *, may_repeat: bool) -> str:
-        """See `Steps.id_of`."""
-        own_id = signature.options.get("task_id") if flow_id is None else flow_id
-        if own_id is None:
-            return self.new_id()
+    def _own_id(self, own_id: object, *, may_repeat: bool = False) -> str:
+        """Check the id that a task was given."""
         own_id = check_name("task_id", own_id)
         if may_repeat:
             return own_id
-        if own_id in self._own_ids:
+        if own_id in self.own_ids:
             raise MessageError(f"two of the tasks have the same task_id, {own_id}; nothing was sent")
-        self._own_ids.add(own_id)
+        self.own_ids.add(own_id)
         return own_id
 
-    def first(self, signature: Signature[Any], task_id: str, where: Where) -> TaskMessage:
+    def first(
+        self, signature: Signature[Any], flow_id: str | None, where: Where
+    ) -> tuple[TaskMessage, AsyncResult[Any]]:
         """See `Steps.first`."""
-        if self._route is not None:
-            signature = self._route(signature)
+        if self._routes is not None:
+            signature = self._routes.apply(signature, self._options)
         options = signature.options
+        own_id = options.get("task_id") if flow_id is None else flow_id
+        task_id = self.new_id() if own_id is None else self._own_id(own_id)
         known = self._calls.get(id(options))
         if known is None:
             own = {name: value for name, value in options.items() if name not in NOT_SENT}
@@ -97,13 +110,26 @@ class FlowEncoder:
             self._calls[id(options)] = known
         message = known[1].message(signature, task_id, *where)
         self._encoder.check(message)
-        return message
+        template = message.template
+        return message, self._handle(
+            self._session,
+            task_id,
+            task=signature.task,
+            queue=template.queue,
+            decode=signature.decode,
+            ignored=template.headers["ignore_result"],
+            handed_out=True,
+        )
 
-    def later(self, signature: Signature[Any], task_id: str, more: str) -> tuple[str, Task]:
+    def later(
+        self, signature: Signature[Any], flow_id: str | None, more: str, may_repeat: bool
+    ) -> tuple[str, AsyncResult[Any]]:
         """See `Steps.later`."""
-        if self._route is not None:
-            signature = self._route(signature)
+        if self._routes is not None:
+            signature = self._routes.apply(signature, self._options)
         options, task = signature.options, signature.task
+        own_id = options.get("task_id") if flow_id is None else flow_id
+        task_id = self.new_id() if own_id is None else self._own_id(own_id, may_repeat=may_repeat)
         if type(task) is not str:
             task = check_name("task", task)
         known = self._laters.get((task, id(options)))
@@ -117,10 +143,16 @@ class FlowEncoder:
         if self._span is not NOOP_SPAN and (added := self._span.inject(task, task_id)):
             headers = later.joined(added)
         written = later.signature.fill(
-            arguments_json(signature.args, signature.kwargs or {}, self._encoder.types),
+            arguments_json(signature.args, signature.kwargs or _NO_KWARGS, self._types),
             task_id,
             more,
-            immutable=signature.is_immutable,
-            headers=headers,
+            signature.is_immutable,
+            headers,
         )
-        return written, Task(task_id, signature, later.queue, later.ignored, is_first=False)
+        return written, self._handle(
+            self._session, task_id, task=task, queue=later.queue, decode=signature.decode, ignored=later.ignored
+        )
+
+    def composed(self, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> FlowResult[Any]:
+        """See `Steps.composed`."""
+        return result_of(self._session, flow, group_id, parts)

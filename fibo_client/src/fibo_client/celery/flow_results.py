@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from fibo_client.celery.budget import Budget
 from fibo_client.celery.canvas import Group
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.flow_steps import Composed, has_begun
 from fibo_client.celery.gather import gather, look_at_metas, news
-from fibo_client.celery.plan import Task
+from fibo_client.celery.protocol.groups import EXPIRES, group_name
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult, revoke
 from fibo_client.errors import ResultTimeoutError
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 
-    from fibo_client.celery.plan import Parts, Planned
+    from fibo_client.celery.jobs import Job
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
+    from fibo_client.celery.signature import Flow
     from fibo_client.errors import FiboError
 
 T_co = TypeVar("T_co", covariant=True)
-
-EXPIRES: Final = 86400.0
-"""Seconds for which it is stored what a group has, and how many results a chord waits for, as by Celery's default."""
-
-GROUP: Final = "celery-taskset-meta-"
-
-RESULT: Final = "celery-task-meta-"
 
 
 class FlowResult(Composed, Generic[T_co]):
@@ -45,15 +39,33 @@ class FlowResult(Composed, Generic[T_co]):
         parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
     """
 
+    __slots__ = ("_session", "_tasks", "id", "parts")
+
     def __init__(self, session: Session, parts: Sequence[Any], flow_id: str | None = None) -> None:
         self._session = session
+        self._tasks: tuple[AsyncResult[Any], ...] | None = None
         self.parts: Sequence[Any] = parts
         self.id: str = parts[-1].id if flow_id is None else flow_id
 
-    @cached_property
+    @property
     def tasks(self) -> tuple[AsyncResult[Any], ...]:
         """The handles of all tasks, in the order in which they were written."""
-        return tuple(_tasks(self.parts))
+        if self._tasks is None:
+            self._tasks = tuple(_tasks(self.parts))
+        return self._tasks
+
+    @property
+    def whole(self) -> FlowResult[T_co]:
+        """What has its structure: itself, unless it was started."""
+        return self
+
+    @property
+    def _jobs(self) -> Sequence[Job]:
+        """What it was sent with, where this client owns it."""
+        return ()
+
+    def _seconds(self, timeout: float | Unset | None) -> float | None:
+        return self._session.config.seconds(timeout)
 
     async def get(self, timeout: float | Unset | None = UNSET) -> T_co:
         """Wait for the result.
@@ -74,14 +86,15 @@ class FlowResult(Composed, Generic[T_co]):
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
         awaited = [task for task in self.tasks if not task.ignored]
-        seconds = self._session.config.seconds(timeout)
-        wanted = wanted_of(self)
+        seconds = self._seconds(timeout)
+        wanted = await wanted_in_turns(self)
         try:
             values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False, wanted=wanted)
         except ResultTimeoutError as error:
-            named = self.named(error)
+            named = self.whole.named(error)
             raise named from None
-        return self.value_from({task.id: value for task, value in zip(awaited, values, strict=True)})
+        value: T_co = await value_of_all(self, awaited, values)
+        return value
 
     def value_from(self, values: Mapping[str, Any]) -> T_co:
         """Give the result, where those of all tasks are known by their ids."""
@@ -149,11 +162,11 @@ class FlowResult(Composed, Generic[T_co]):
             ResultTimeoutError: It was not over in time.
             ResultDecodeError: What is stored is not a result.
         """
-        session = self._session
+        session, jobs = self._session, self._jobs
         handles = {task.id: task for task in self.tasks if not task.ignored}
-        seconds = session.config.seconds(timeout)
+        seconds = self._seconds(timeout)
         wait = session.enter(
-            list(handles), timeout=seconds, wants_changes=True, end_on_failure=True, enough=wanted_of(self)
+            list(handles), timeout=seconds, wants_changes=True, end_on_failure=True, enough=wanted_of(self), jobs=jobs
         )
         try:
             seen = False
@@ -171,7 +184,7 @@ class FlowResult(Composed, Generic[T_co]):
                 if not seen and not wait.arrived and not wait.over:
                     await news(wait)
         finally:
-            session.leave(wait)
+            session.leave(wait, jobs)
         session.check_error(wait)
         if wait.timed_out:
             try:
@@ -201,6 +214,8 @@ class FlowResult(Composed, Generic[T_co]):
 class ChainResult(FlowResult[T_co]):
     """A chain that was sent."""
 
+    __slots__ = ()
+
     def label(self, number: int) -> str:
         """See `Composed.label`."""
         return f"step {number + 1} of {len(self.parts)}"
@@ -223,6 +238,8 @@ class ChainResult(FlowResult[T_co]):
 
 class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
     """A group that was sent: its members, in order."""
+
+    __slots__ = ()
 
     def label(self, number: int) -> str:
         """See `Composed.label`."""
@@ -281,7 +298,7 @@ class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
             raise TypeError("a group with chains or chords in it cannot be saved; save the ids of its tasks")
         members = [[[part.id, None], None] for part in self.parts]
         stored = json.dumps({"result": [[self.id, None], members]}).encode()
-        await self._session.backend.put(f"{GROUP}{self.id}", stored, expires=EXPIRES)
+        await self._session.backend.put_many({group_name(self.id): stored}, expires=EXPIRES)
 
 
 class ChordResult(FlowResult[T_co]):
@@ -290,6 +307,8 @@ class ChordResult(FlowResult[T_co]):
     Attributes:
         group_id: The id of its header.
     """
+
+    __slots__ = ("group_id",)
 
     is_chord = True
 
@@ -326,55 +345,57 @@ def _tasks(parts: Sequence[Any]) -> Iterator[AsyncResult[Any]]:
             yield part
 
 
-def make_in_steps(
-    session: Session, planned: Planned, make: Callable[[Task], AsyncResult[Any]]
-) -> Generator[None, None, Any]:
-    """Make the result of what was planned. It yields after each part of the outermost.
+def result_of(session: Session, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> FlowResult[Any]:
+    """Make the result of a flow of those of its parts. See `fibo_client.celery.plan.Steps`."""
+    if group_id is None:
+        return ChainResult(session, parts)
+    return (GroupResult if isinstance(flow, Group) else ChordResult)(session, parts, group_id)
+
+
+async def value_of_all(result: AsyncResult[Any] | FlowResult[Any], tasks: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Give the result of a flow, of the values of its tasks. The event loop gets its turn now and then."""
+    found: dict[str, Any] = {}
+    budget = Budget()
+    for task, value in zip(tasks, values, strict=True):
+        found[task.id] = value
+        if budget.is_spent():
+            await budget.pause()
+    if isinstance(result, FlowResult):
+        result = result.whole
+    if not isinstance(result, GroupResult):
+        return value_of(result, found)
+    members = []
+    for part in result.parts:
+        members.append(value_of(part, found))
+        if budget.is_spent():
+            await budget.pause()
+    return members
+
+
+async def wanted_in_turns(part: AsyncResult[Any] | FlowResult[Any], count: int | None = None) -> set[str] | None:
+    """Give the ids of the tasks that make up the result of a part, as `wanted_of`, of very many tasks.
 
     Args:
-        session: The client's running parts.
-        planned: What was planned.
-        make: Makes the handle of a task.
-
-    Yields:
-        None after each part.
+        part: The part.
+        count: How many tasks it has, where that is known.
 
     Returns:
-        The handle of the task, or the result of all of it.
+        The ids.
     """
-    if isinstance(planned, Task):
-        return make(planned)
-    parts = []
-    for part in planned.parts:
-        parts.append(_made(session, part, make))
-        yield
-    return _result(session, planned, parts)
-
-
-def _made(session: Session, planned: Planned, make: Callable[[Task], AsyncResult[Any]]) -> Any:
-    if isinstance(planned, Task):
-        return make(planned)
-    return _result(session, planned, [_made(session, part, make) for part in planned.parts])
-
-
-def _result(session: Session, planned: Parts, parts: list[Any]) -> FlowResult[Any]:
-    if planned.id is None:
-        return ChainResult[Any](session, parts)
-    return (GroupResult[Any] if isinstance(planned.flow, Group) else ChordResult[Any])(session, parts, planned.id)
-
-
-def handle_of(session: Session, task: Task) -> AsyncResult[Any]:
-    """Make the handle of a task that was handed out."""
-    signature = task.signature
-    return AsyncResult[Any](
-        session,
-        task.id,
-        task=signature.task,
-        queue=task.queue,
-        decode=signature.decode,
-        ignored=task.ignored,
-        handed_out=task.is_first,
-    )
+    if isinstance(part, FlowResult):
+        part = part.whole
+    if not isinstance(part, GroupResult):
+        return wanted_of(part)
+    wanted: set[str] = set()
+    budget = Budget()
+    for member in part.parts:
+        for task in _last_of(member):
+            if task.ignored:
+                return None
+            wanted.add(task.id)
+        if budget.is_spent():
+            await budget.pause()
+    return None if len(wanted) in (0, len(part.tasks) if count is None else count) else wanted
 
 
 def wanted_of(part: AsyncResult[Any] | FlowResult[Any]) -> set[str] | None:
@@ -388,7 +409,7 @@ def wanted_of(part: AsyncResult[Any] | FlowResult[Any]) -> set[str] | None:
     """
     if not isinstance(part, FlowResult):
         return None
-    last = list(_last_of(part))
+    last = list(_last_of(part.whole))
     if len(last) in (0, len(part.tasks)) or any(task.ignored for task in last):
         return None
     return {task.id for task in last}

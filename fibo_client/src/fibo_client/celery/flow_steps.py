@@ -37,6 +37,8 @@ class Composed:
         is_chord: Whether the last part runs after all others, which run beside each other.
     """
 
+    __slots__ = ()
+
     parts: Sequence[Any]
     is_chord: bool = False
 

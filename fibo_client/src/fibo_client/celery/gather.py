@@ -132,85 +132,16 @@ async def gather(
     return values
 
 
-async def call_many(
+async def call_pieces(
     session: Session,
     messages: Sequence[TaskMessage],
     results: Sequence[Awaited],
+    ends: Sequence[tuple[int, int]],
     span: SendSpan,
     *,
     timeout: float | None,
     began: float,
-    return_exceptions: bool,
-    expiry_is_timeout: bool,
-    **options: Any,
-) -> list[Any]:
-    """Send tasks and wait for all of them, who are owned.
-
-    Args:
-        session: The client's running parts.
-        messages: The messages of the tasks; at least one.
-        results: Their handles.
-        span: From `Session.start_send`.
-        timeout: Seconds for all of it. None is no limit.
-        began: When the caller's call began, by the loop's clock.
-        return_exceptions: As for `gather`.
-        expiry_is_timeout: Whether the tasks carry the deadline of the wait.
-        **options: As for `Session.submit`.
-
-    Returns:
-        The answers, in order.
-
-    Raises:
-        PublishError: Not all were sent.
-        PublishUnknownError: Some may or may not have been sent.
-        ResultTimeoutError: Not all came in time. Other errors are those of `gather`.
-    """
-    session.check_room(len(messages))  # Before any of them is sent.
-    budget, pieces, jobs = Budget(), [], list[Job]()
-    shared = SharedSpan(span) if len(messages) > PIECE else span
-    try:
-        for start in range(0, len(messages), PIECE):
-            if start and budget.is_spent(EACH):
-                await budget.pause()
-                session.check()
-            some = messages[start : start + PIECE]
-            outcomes = Outcomes(
-                results[start : start + PIECE],
-                return_exceptions=return_exceptions,
-                expiry_is_timeout=expiry_is_timeout,
-            )
-            ids = [message.id for message in some]
-            jobs.append(
-                session.submit(
-                    some,
-                    shared,
-                    awaits=ids,
-                    timeout=timeout,
-                    began=began,
-                    end_on_failure=not return_exceptions,
-                    **options,
-                )
-            )
-            pieces.append(_Piece(jobs[-1], [], start, outcomes, jobs[-1]))
-        await _follow(pieces)
-        if len(jobs) > 1 and any(isinstance(job.error, PublishError | PublishUnknownError) for job in jobs):
-            error = _publish_error(jobs)
-            raise error
-        return await _values(session, results, pieces, began)
-    finally:
-        if isinstance(shared, SharedSpan):
-            shared.expect(len(jobs))
-        session.end_in_turns(jobs)
-
-
-async def call_job(
-    session: Session,
-    messages: Sequence[TaskMessage],
-    results: Sequence[Awaited],
-    span: SendSpan,
-    *,
-    timeout: float | None,
-    began: float,
+    return_exceptions: bool = False,
     expiry_is_timeout: bool,
     wanted: Collection[str] | None = None,
     **options: Any,
@@ -221,9 +152,11 @@ async def call_job(
         session: The client's running parts.
         messages: The messages; at least one.
         results: The handles of all tasks.
+        ends: Where to divide both: how many messages and how many results there are up to the end of each piece.
         span: From `Session.start_send`.
         timeout: Seconds for all of it. None is no limit.
         began: When the caller's call began, by the loop's clock.
+        return_exceptions: As for `gather`.
         expiry_is_timeout: Whether the tasks carry the deadline of the wait.
         wanted: As for `gather`.
         **options: As for `Session.submit`.
@@ -236,18 +169,48 @@ async def call_job(
         PublishUnknownError: Some may or may not have been sent.
         ResultTimeoutError: Not all came in time. Other errors are those of `gather`.
     """
-    outcomes = Outcomes(results, return_exceptions=False, expiry_is_timeout=expiry_is_timeout, wanted=wanted)
-    awaits = [result.id for result in results]
+    session.check_room(len(results))  # Before any of them is sent.
+    budget, pieces, jobs = Budget(), [], list[Job]()
+    shared = SharedSpan(span) if len(ends) > 1 else span
     enough = None if wanted is None else set(wanted)
-    job = session.submit(
-        messages, span, awaits=awaits, timeout=timeout, began=began, end_on_failure=True, enough=enough, **options
-    )
+    first_message = first = 0
     try:
-        pieces = [_Piece(job, [], 0, outcomes, job)]
-        await _follow(pieces)
+        for last_message, last in ends:
+            if jobs and budget.is_spent(EACH):
+                await budget.pause()
+                session.check()
+            some = results[first:last]
+            outcomes = Outcomes(
+                some, return_exceptions=return_exceptions, expiry_is_timeout=expiry_is_timeout, wanted=wanted
+            )
+            jobs.append(
+                session.submit(
+                    messages[first_message:last_message],
+                    shared,
+                    awaits=[result.id for result in some],
+                    timeout=timeout,
+                    began=began,
+                    end_on_failure=not return_exceptions,
+                    enough=enough,
+                    **options,
+                )
+            )
+            pieces.append(_Piece(jobs[-1], [], first, outcomes, jobs[-1]))
+            first_message, first = last_message, last
+        await _follow(pieces, enough)
+        if len(jobs) > 1 and any(isinstance(job.error, PublishError | PublishUnknownError) for job in jobs):
+            error = _publish_error(jobs)
+            raise error
         return await _values(session, results, pieces, began)
     finally:
-        session.end(job)
+        if isinstance(shared, SharedSpan):
+            shared.expect(len(jobs))
+        session.end_in_turns(jobs)
+
+
+def ends_of(count: int) -> list[tuple[int, int]]:
+    """Say where to divide tasks that have a message each, for `call_pieces`."""
+    return [(end, end) for end in (*range(PIECE, count, PIECE), count)]
 
 
 def _publish_error(jobs: Sequence[Job]) -> PublishFailure:

@@ -23,6 +23,21 @@ PublishFailure: TypeAlias = PublishError | PublishUnknownError
 _id_of: Final = attrgetter("id")
 
 
+class Sizes:
+    """How many results the chords of some messages wait for. Workers must find that before they end the first task.
+
+    Attributes:
+        by_group: The numbers, by the ids of the groups.
+        stored: Whether they are stored.
+    """
+
+    __slots__ = ("by_group", "stored")
+
+    def __init__(self, by_group: dict[str, int]) -> None:
+        self.by_group: dict[str, int] = by_group
+        self.stored: bool = not by_group
+
+
 class Job(Wait):
     """Messages that are sent together, and awaited together, and the wait of the caller who sent them.
 
@@ -32,6 +47,7 @@ class Job(Wait):
     Attributes:
         messages: What is published; at least one.
         awaits: The ids of the tasks that it awaits. None are awaited of a job that is handed out.
+        sizes: What is stored before the messages are sent, where they are of chords.
         counters: Names of what its chords have stored beside results, as for `Backend.discard`.
         retry: Whether to send messages again after a failure, until the deadline.
         keep_results: Whether to delete no result.
@@ -73,6 +89,7 @@ class Job(Wait):
         "queued",
         "retry",
         "sending_ended",
+        "sizes",
         "span",
         "terminate_on_cancel",
         "to_resend",
@@ -95,11 +112,13 @@ class Job(Wait):
         keep_results: bool = False,
         terminate_on_cancel: bool = False,
         span: SendSpan = NOOP_SPAN,
+        sizes: Sizes | None = None,
     ) -> None:
         super().__init__(future, now, timeout, end_on_failure=end_on_failure, enough=enough)
         self.messages: Sequence[TaskMessage] = messages
         self.awaits: Sequence[str] = awaits
         self.counters: Sequence[str] = counters
+        self.sizes: Sizes | None = sizes
         self.retry: bool = retry
         self.keep_results: bool = keep_results
         self.terminate_on_cancel: bool = terminate_on_cancel

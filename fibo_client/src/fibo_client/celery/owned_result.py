@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fibo_client.celery.budget import EACH, Budget
@@ -16,7 +17,7 @@ from fibo_client.celery.signature import check_signature
 from fibo_client.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable
     from types import TracebackType
     from typing import NoReturn, Self
 
@@ -28,26 +29,22 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class OwnedResult(AsyncResult[T_co]):
-    """A task that belongs to whoever started it with `CeleryClient.start`. Several may wait for it at once.
-
-    Leaving ``async with``, or `close`, ends it: without an answer it is revoked, and with one its stored result is
-    deleted.
+class OwnedTask(AsyncResult[T_co]):
+    """A task that belongs to whoever started it, alone or as a part of a flow. Several may wait for it at once.
 
     Attributes:
-        expires_at: When workers will not begin it any more, by the loop's clock. Infinity is never, or not known.
+        expiry_is_timeout: Whether it carries the deadline that it was started with.
     """
 
-    __slots__ = ("_began", "_job", "expires_at", "expiry_is_timeout")
+    __slots__ = ("_began", "_job", "expiry_is_timeout")
 
-    def __init__(
-        self, session: Session, job: Job, began: float, *, expires_at: float, expiry_is_timeout: bool, **known: Any
-    ) -> None:
-        super().__init__(session, job.awaits[0], ignored=False, **known)
-        self.expires_at: float = expires_at
-        self._job = job
-        self._began = began
-        self.expiry_is_timeout: bool = expiry_is_timeout
+    _job: Job
+    _began: float
+    expiry_is_timeout: bool
+
+    def belong_to(self, job: Job, began: float, *, expiry_is_timeout: bool) -> None:
+        """Say what it was sent with, and when that began."""
+        self._job, self._began, self.expiry_is_timeout = job, began, expiry_is_timeout
 
     @property
     def job(self) -> Job:
@@ -127,6 +124,29 @@ class OwnedResult(AsyncResult[T_co]):
         if (answer := wait.arrived.get(self.id)) is not None:  # The caller may be cancelled, and take no note of it.
             self.learn(answer)
 
+    def __reduce__(self) -> NoReturn:
+        self._session.__reduce__()
+
+
+class OwnedResult(OwnedTask[T_co]):
+    """A task that belongs to whoever started it with `CeleryClient.start`. Several may wait for it at once.
+
+    Leaving ``async with``, or `close`, ends it: without an answer it is revoked, and with one its stored result is
+    deleted.
+
+    Attributes:
+        expires_at: When workers will not begin it any more, by the loop's clock. Infinity is never, or not known.
+    """
+
+    __slots__ = ("expires_at",)
+
+    def __init__(
+        self, session: Session, job: Job, began: float, *, expires_at: float, expiry_is_timeout: bool, **known: Any
+    ) -> None:
+        super().__init__(session, job.awaits[0], ignored=False, **known)
+        self.belong_to(job, began, expiry_is_timeout=expiry_is_timeout)
+        self.expires_at: float = expires_at
+
     def link(self) -> None:
         """Link the current trace span to this task: somebody else awaits it, too."""
         self._job.span.link()
@@ -134,9 +154,6 @@ class OwnedResult(AsyncResult[T_co]):
     def close(self) -> None:
         """End it: revoke it if it has no answer, else delete its stored result. Closing twice does nothing more."""
         self._session.end(self._job)
-
-    def __reduce__(self) -> NoReturn:
-        self._session.__reduce__()
 
     async def __aenter__(self) -> Self:
         return self
@@ -233,7 +250,7 @@ def prepare_owned(
 
 
 async def prepare_many(
-    signatures: Sequence[Signature[Any]], options: SendOptions, seconds: float | None
+    signatures: Iterable[Signature[Any]], options: SendOptions, seconds: float | None
 ) -> tuple[dict[str, Any], bool]:
     """Prepare a call that owns many tasks, as `prepare_owned`. The event loop gets its turn now and then.
 
@@ -252,8 +269,8 @@ async def prepare_many(
     defaults: dict[str, Any] = {}
     own_expiry = False
     budget, given = Budget(), options.copy()
-    for start in range(0, len(signatures), EACH):
-        some = signatures[start : start + EACH]
+    rest = iter(signatures)
+    while some := list(islice(rest, EACH)):
         for signature in some:
             check_signature(signature)
         defaults, says = prepare_owned(some, given.copy(), seconds)

@@ -385,6 +385,9 @@ class PendingTasks:
             limit > 0 and (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS
         ):
             _, number, stage = heapq.heappop(self._heap)
+            if number not in self._timed:  # It is over: very many are.
+                limit -= 1
+                continue
             wait = self._timed[number]
             limit -= max(1, len(wait.missing))
             if stage is _Stage.LAST_LOOK:

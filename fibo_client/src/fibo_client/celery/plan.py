@@ -5,7 +5,7 @@ Source for the form on the wire: ``celery.canvas`` and ``celery.backends.redis``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from fibo_client.celery.canvas import LINKS, Chain, Chord, Group, prepend
 from fibo_client.celery.protocol.signatures import chain_json, chord_json, embed_json, group_json, place_json
@@ -17,45 +17,10 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.protocol.message import TaskMessage
 
-__all__ = ["Parts", "Piece", "Plan", "Planned", "Steps", "Task", "Where", "groups_of", "plan_in_steps", "tasks_of"]
+__all__ = ["Piece", "Plan", "Steps", "Where", "plan_in_steps"]
 
-MAX_DEPTH: Final = 25
+MAX_DEPTH: Final = 30
 """How deeply groups and chords may be nested in what workers send. It bounds the depth of a message's JSON."""
-
-
-class Task(NamedTuple):
-    """A task of a flow that was planned.
-
-    Attributes:
-        id: Its id.
-        signature: The task with its arguments.
-        queue: The queue that it goes to.
-        ignored: Whether its result is ignored. None is as it is declared.
-        is_first: Whether the client sends it. A worker sends the others.
-    """
-
-    id: str
-    signature: Signature[Any]
-    queue: str
-    ignored: bool | None
-    is_first: bool
-
-
-class Parts(NamedTuple):
-    """A chain, a group or a chord that was planned.
-
-    Attributes:
-        flow: What was planned.
-        id: Of a group or chord, the id of the group; of a chain None.
-        parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
-    """
-
-    flow: Flow[Any]
-    id: str | None
-    parts: tuple[Planned, ...]
-
-
-Planned: TypeAlias = Task | Parts
 
 
 class Piece(NamedTuple):
@@ -76,13 +41,19 @@ class Plan(NamedTuple):
     Attributes:
         messages: The messages of the tasks that run at once.
         sizes: How many results each chord waits for, by the id of its group. Stored before the messages are sent.
-        result: All tasks of the flow.
-        pieces: Where the messages and the tasks, as `tasks_of` gives them, may be divided; the last is their end.
+        groups: The ids of all groups, those of chords included, of those too that workers send later.
+        chords: The ids of those that are of chords.
+        result: What `Steps` made of the flow.
+        tasks: What `Steps` made of each of its tasks, in the order in which they are written.
+        pieces: Where the messages and the tasks may be divided; the last is their end.
     """
 
     messages: list[TaskMessage]
     sizes: dict[str, int]
-    result: Planned
+    groups: list[str]
+    chords: list[str]
+    result: Any
+    tasks: list[Any]
     pieces: list[Piece]
 
 
@@ -101,25 +72,31 @@ class Where(NamedTuple):
 
 
 class Steps(Protocol):
-    """What writes the tasks of a flow."""
+    """What writes the tasks of a flow, and makes their handles."""
 
     def new_id(self) -> str:
         """Make the id of a group."""
         ...
 
-    def id_of(self, signature: Signature[Any], flow_id: str | None, *, may_repeat: bool) -> str:
-        """Give the id of a task: that of the flow whose result is the task's, the task's own, or a new one.
+    def first(self, signature: Signature[Any], flow_id: str | None, where: Where) -> tuple[TaskMessage, Any]:
+        """Make the message of a task that runs at once, and its handle. `flow_id` is its id, where that was given."""
+        ...
+
+    def later(self, signature: Signature[Any], flow_id: str | None, more: str, may_repeat: bool) -> tuple[str, Any]:
+        """Write a task that a worker sends as a signature in JSON, with more options; and its handle.
 
         Several tasks may have the same link, of which one alone runs: its id may repeat.
         """
         ...
 
-    def first(self, signature: Signature[Any], task_id: str, where: Where) -> TaskMessage:
-        """Make the message of a task that runs at once."""
-        ...
+    def composed(self, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> Any:
+        """Make the handle of a chain, a group or a chord, which has an ``id``, of those of its parts.
 
-    def later(self, signature: Signature[Any], task_id: str, more: str) -> tuple[str, Task]:
-        """Write a task that a worker sends as a signature in JSON, with more options from `place_json`."""
+        Args:
+            flow: What it is.
+            group_id: Of a group or chord, the id of the group.
+            parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
+        """
         ...
 
 
@@ -153,23 +130,26 @@ def plan_in_steps(flow: Flow[Any], steps: Steps, piece: int, flow_id: str | None
         MessageError: It is nested too deeply, or `steps` raises it.
     """
     planner = _Planner(steps)
-    if not isinstance(flow, (Group, Chord)):
-        planned = planner.start(flow, None, flow_id)
-        return Plan(planner.messages, planner.sizes, planned, [Piece(len(planner.messages), planner.tasks)])
-    parts: list[Planned] = []
+    messages, tasks = planner.messages, planner.tasks
     pieces: list[Piece] = []
-    group_id, places, last = planner.begin_group(flow, None, flow_id)
-    after, planner.tasks, piece_began = planner.tasks, 0, 0  # The body's tasks come last.
-    for member, place in places:
-        parts.append(planner.start(member, place))
-        if planner.tasks - piece_began >= piece:
-            pieces.append(Piece(len(planner.messages), planner.tasks))
-            piece_began = planner.tasks
-        yield
-    end = Piece(len(planner.messages), planner.tasks + after)
-    if pieces and pieces[-1].messages == end.messages:
+    if isinstance(flow, (Group, Chord)):
+        group_id, places, body = planner.begin_group(flow, None, flow_id)
+        after, tasks[:] = tasks[:], ()
+        members, began = [], 0
+        for member, place in places:
+            members.append(planner.start(member, place))
+            if len(tasks) - began >= piece:
+                pieces.append(Piece(len(messages), len(tasks)))
+                began = len(tasks)
+            yield
+        tasks += after
+        result = steps.composed(flow, group_id, members + body)
+    else:
+        result = planner.start(flow, None, flow_id)
+    if pieces and pieces[-1].messages == len(messages):
         pieces.pop()  # Each has a message at least.
-    return Plan(planner.messages, planner.sizes, Parts(flow, group_id, (*parts, *last)), [*pieces, end])
+    pieces.append(Piece(len(messages), len(tasks)))
+    return Plan(messages, planner.sizes, planner.groups, planner.chords, result, tasks, pieces)
 
 
 class _Planner:
@@ -181,8 +161,12 @@ class _Planner:
     Attributes:
         messages: As of `Plan`.
         sizes: As of `Plan`.
-        tasks: How many tasks were planned so far.
+        groups: As of `Plan`.
+        chords: As of `Plan`.
+        tasks: As of `Plan`.
     """
+
+    __slots__ = ("_depth", "_is_link", "_steps", "chords", "groups", "messages", "sizes", "tasks")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -190,73 +174,86 @@ class _Planner:
         self._is_link = False
         self.messages: list[TaskMessage] = []
         self.sizes: dict[str, int] = {}
-        self.tasks: int = 0
+        self.groups: list[str] = []
+        self.chords: list[str] = []
+        self.tasks: list[Any] = []
 
-    def start(self, flow: Flow[Any], place: _Place | None, flow_id: str | None = None) -> Planned:
+    def start(self, flow: Flow[Any], place: _Place | None, flow_id: str | None = None) -> Any:
         """Plan what runs at once, and all that follows it. `flow_id` is the id of the whole, where it was given."""
         if isinstance(flow, Signature):
             return self._first(flow, (), place, flow_id)
         if isinstance(flow, Chain):
-            first, *rest = flow.steps
-            if not isinstance(first, Signature):  # It is the only one.
-                return Parts(flow, None, (self.start(first, place, flow_id),))
-            if not rest:
-                return Parts(flow, None, (self._first(first, (), place, flow_id),))
-            embedded = self._embed_steps(rest, place, flow_id)
-            started = self._first(first, [each for each, _ in embedded], None, None)
-            return Parts(flow, None, (started, *[part for _, part in embedded]))
-        group_id, places, last = self.begin_group(flow, place, flow_id)
-        return Parts(flow, group_id, (*[self.start(member, where) for member, where in places], *last))
+            return self._steps.composed(flow, None, self._start_chain(flow.steps, place, flow_id))
+        before = len(self.tasks)
+        group_id, places, body = self.begin_group(flow, place, flow_id)
+        after, self.tasks[before:] = self.tasks[before:], ()  # The tasks of the body come last.
+        members = [self.start(member, where) for member, where in places]
+        self.tasks += after
+        return self._steps.composed(flow, group_id, members + body)
+
+    def _start_chain(self, steps: Sequence[Any], place: _Place | None, flow_id: str | None) -> list[Any]:
+        if len(steps) == 1:
+            return [self.start(steps[0], place, flow_id)]
+        before = len(self.tasks)
+        texts, parts = self._embed_steps(steps[1:], place, flow_id)
+        started = self._first(steps[0], texts, None, None)
+        self.tasks.insert(before, self.tasks.pop())  # It comes before those.
+        return [started, *parts]
 
     def begin_group(
         self, flow: Flow[Any], place: _Place | None, flow_id: str | None
-    ) -> tuple[str, Iterator[tuple[Flow[Any], _Place]], tuple[Planned, ...]]:
+    ) -> tuple[str, Iterator[tuple[Flow[Any], _Place]], list[Any]]:
         """Plan the body of a chord; give the group's id, its members with their places, and the planned body."""
         group_id = self._steps.new_id() if flow_id is None or isinstance(flow, Chord) else flow_id
-        body, last, header = None, tuple[Planned, ...](), flow
+        self.groups.append(group_id)
+        written, body, header = None, list[Any](), flow
         if isinstance(flow, Chord):
             header = flow.header
             if not header.members:  # None will end and send the body.
-                return group_id, iter(()), (self.start(prepend([], flow.body), place, flow_id),)
-            body, planned = self._embed(flow.body, place, group_id, flow_id)
+                return group_id, iter(()), [self.start(prepend([], flow.body), place, flow_id)]
+            written, planned = self._embed(flow.body, place, group_id, flow_id)
             self.sizes[group_id] = len(header)
-            last = (planned,)
+            self.chords.append(group_id)
+            body = [planned]
         members = enumerate(_members(header))
-        return group_id, ((member, _Place(group_id, index, body)) for index, member in members), last
+        return group_id, ((member, _Place(group_id, index, written)) for index, member in members), body
 
-    def _first(self, signature: Signature[Any], rest: Sequence[str], place: _Place | None, flow_id: str | None) -> Task:
-        task_id = self._steps.id_of(signature, flow_id, may_repeat=False)
-        callbacks, errbacks = self._linked(signature, "link"), self._linked(signature, "link_error")
-        group = body = None
+    def _first(self, signature: Signature[Any], rest: Sequence[str], place: _Place | None, flow_id: str | None) -> Any:
+        group = body = callbacks = errbacks = None
+        if "link" in signature.options or "link_error" in signature.options:
+            callbacks, errbacks = (self._linked(signature, name) for name in LINKS)
         if place is not None:
             body = place.body
             group = None if place.group is None else (place.group, place.number)
         embed = embed_json(callbacks, errbacks, rest, body) if rest or body or callbacks or errbacks else None
         root = self.messages[0].id if self.messages else None  # Celery has as many roots as messages.
-        message = self._steps.first(signature, task_id, Where(group, root, embed))
+        message, handle = self._steps.first(signature, flow_id, Where(group, root, embed))
         self.messages.append(message)
-        self.tasks += 1
-        template = message.template
-        return Task(task_id, signature, template.queue, template.headers["ignore_result"], is_first=True)
+        self.tasks.append(handle)
+        return handle
 
     def _linked(self, signature: Signature[Any], option: str) -> str | None:
         given = links(signature.options, option)
         if not given:
             return None
-        tasks, is_link, self._is_link = self.tasks, self._is_link, True
+        tasks, groups, chords, is_link = len(self.tasks), len(self.groups), len(self.chords), self._is_link
+        self._is_link = True
         linked = [self._embed(each, None)[0] for each in given]
-        self.tasks, self._is_link = tasks, is_link  # They are not awaited.
+        self._is_link = is_link
+        del self.tasks[tasks:], self.groups[groups:], self.chords[chords:]  # They are not awaited.
         return f"[{', '.join(linked)}]"
 
     def _embed_steps(
         self, steps: Sequence[Flow[Any]], place: _Place | None, flow_id: str | None
-    ) -> list[tuple[str, Planned]]:
+    ) -> tuple[list[str], list[Any]]:
         """Write the steps that follow each other. Place and id are those of the last."""
-        return [*[self._embed(step, None) for step in steps[:-1]], self._embed(steps[-1], place, None, flow_id)]
+        written = [self._embed(step, None) for step in steps[:-1]]
+        written.append(self._embed(steps[-1], place, None, flow_id))
+        return [text for text, _ in written], [part for _, part in written]
 
     def _embed(
         self, flow: Flow[Any], place: _Place | None, group_id: str | None = None, flow_id: str | None = None
-    ) -> tuple[str, Planned]:
+    ) -> tuple[str, Any]:
         """Write what a worker is to send, as a signature in JSON.
 
         Args:
@@ -266,7 +263,7 @@ class _Planner:
             flow_id: Its id, where that was given.
 
         Returns:
-            The signature, and what was planned.
+            The signature, and the handle.
 
         Raises:
             MessageError: It is nested too deeply.
@@ -276,62 +273,35 @@ class _Planner:
             if "link" in flow.options or "link_error" in flow.options:
                 linked = {name: self._linked(flow, name) for name in LINKS}
                 more += "".join(f', "{name}": {written}' for name, written in linked.items() if written is not None)
-            self.tasks += 1
-            return self._steps.later(flow, self._steps.id_of(flow, flow_id, may_repeat=self._is_link), more)
+            text, handle = self._steps.later(flow, flow_id, more, self._is_link)
+            self.tasks.append(handle)
+            return text, handle
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise MessageError(f"chains, groups and chords are nested more than {MAX_DEPTH} levels deep")
-        try:
-            return self._embed_parts(flow, place, more, flow_id)
-        finally:
-            self._depth -= 1
+        written = self._embed_parts(flow, place, more, flow_id)
+        self._depth -= 1
+        return written
 
-    def _embed_parts(
-        self, flow: Flow[Any], place: _Place | None, more: str, flow_id: str | None
-    ) -> tuple[str, Planned]:
+    def _embed_parts(self, flow: Flow[Any], place: _Place | None, more: str, flow_id: str | None) -> tuple[str, Any]:
         if isinstance(flow, Chain):
-            steps = self._embed_steps(flow.steps, place, flow_id)
-            parts = Parts(flow, None, tuple(part for _, part in steps))
-            return chain_json([each for each, _ in steps], last_id(parts), more), parts
+            texts, parts = self._embed_steps(flow.steps, place, flow_id)
+            return chain_json(texts, parts[-1].id, more), self._steps.composed(flow, None, parts)
         if isinstance(flow, Chord):
             own_id = self._steps.new_id()
+            self.groups.append(own_id)
+            self.chords.append(own_id)
             header, members = self._embed_group(flow.header.members, own_id)
             body, last = self._embed(flow.body, place, own_id, flow_id)
-            return chord_json(header, body, own_id, more), Parts(flow, own_id, (*members, last))
+            return chord_json(header, body, own_id, more), self._steps.composed(flow, own_id, [*members, last])
         own_id = flow_id or self._steps.new_id()
+        self.groups.append(own_id)
         written, members = self._embed_group(_members(flow), own_id)
-        return written, Parts(flow, own_id, members)
+        return written, self._steps.composed(flow, own_id, members)
 
-    def _embed_group(self, members: Sequence[Any], own_id: str) -> tuple[str, tuple[Planned, ...]]:
+    def _embed_group(self, members: Sequence[Any], own_id: str) -> tuple[str, list[Any]]:
         embedded = [self._embed(each, _Place(None, index, None)) for index, each in enumerate(members)]
-        return group_json([each for each, _ in embedded], own_id), tuple(part for _, part in embedded)
-
-
-def last_id(planned: Planned) -> str | None:
-    """Give the id of the task whose result is that of a flow. A group has its own id."""
-    if isinstance(planned, Task):
-        return planned.id
-    if isinstance(planned.flow, Group):
-        return planned.id
-    return last_id(planned.parts[-1])
-
-
-def tasks_of(planned: Planned) -> Iterator[Task]:
-    """Yield all tasks of a flow, in the order in which they are written."""
-    if isinstance(planned, Task):
-        yield planned
-    else:
-        for part in planned.parts:
-            yield from tasks_of(part)
-
-
-def groups_of(planned: Planned) -> Iterator[Parts]:
-    """Yield all groups and chords of a flow, also those that workers send later."""
-    if isinstance(planned, Parts):
-        if planned.id is not None:
-            yield planned
-        for part in planned.parts:
-            yield from groups_of(part)
+        return group_json([text for text, _ in embedded], own_id), [part for _, part in embedded]
 
 
 def _members(flow: Flow[Any]) -> Sequence[Any]:

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Final
 
 from fibo_client.celery.backoff import pause
 from fibo_client.celery.budget import EACH, Budget
+from fibo_client.celery.protocol.groups import EXPIRES, size_name
 from fibo_client.errors import PublishError, PublishUnknownError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.jobs import Job, Part, PublishFailure
     from fibo_client.celery.protocol.message import TaskMessage
@@ -38,6 +40,9 @@ MAX_IN_FLIGHT: Final = 64
 MAX_BYTES: Final = 256 * 1024
 """The most bytes under way at a time, in the bodies of messages, unless a single one has more."""
 
+MAX_SIZES: Final = 250
+"""The most chords whose sizes are stored in one go."""
+
 MAX_RECENT: Final = 1000
 """How many ids are remembered of what was sent, for `diagnose`."""
 
@@ -53,6 +58,7 @@ class Publisher:
 
     Args:
         broker: Where they go.
+        backend: Where it is stored how many results a chord waits for.
         reader: Is told which tasks have been sent, and which cannot be.
 
     Attributes:
@@ -61,12 +67,15 @@ class Publisher:
         retries: How often a job was tried again.
     """
 
-    def __init__(self, broker: Broker, reader: Reader) -> None:
+    def __init__(self, broker: Broker, backend: Backend, reader: Reader) -> None:
         self._broker = broker
+        self._backend = backend
         self._reader = reader
         self._small: deque[Job] = deque()
         self._large: deque[Job] = deque()
         self._unfinished: set[Job] = set()
+        self._unsized: list[Job] = []  # What is sent once the sizes of its chords are stored.
+        self._storing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._context = contextvars.Context()  # What is done for all is not done in the context of one.
         self._is_scheduled = False
@@ -88,9 +97,10 @@ class Publisher:
         """Publish no more. Callers whose messages have not been sent for certain get an error."""
         self._is_closed = True
         try:
-            if self._preparing is not None:
-                self._preparing.cancel()
-                await asyncio.gather(self._preparing, return_exceptions=True)
+            tasks = [task for task in (self._preparing, self._storing) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             budget = Budget()
             while self._unfinished:
@@ -107,6 +117,55 @@ class Publisher:
     def _add(self, job: Job) -> None:
         job.attempts += 1
         job.queued, job.halted = True, False
+        if job.sizes is None or job.sizes.stored:
+            self._enqueue(job)
+            return
+        self._unsized.append(job)
+        if self._storing is None:
+            self._storing = self._loop.create_task(
+                self._store_sizes(), name="fibo_client.publisher", context=contextvars.Context()
+            )
+
+    async def _store_sizes(self) -> None:
+        """Store the sizes of the chords of jobs, and send those."""
+        try:
+            while self._unsized:
+                jobs, self._unsized = self._unsized, []
+                for start in range(0, len(jobs), MAX_SIZES):
+                    await self._store_sizes_of(jobs[start : start + MAX_SIZES])
+        finally:
+            self._storing = None
+
+    async def _store_sizes_of(self, jobs: Sequence[Job]) -> None:
+        error: TransportError | None = None
+        pending = {id(job.sizes): job.sizes for job in jobs if job.sizes is not None and not job.sending_ended}
+        sizes = [each for each in pending.values() if not each.stored]
+        try:
+            names = [(size_name(group_id), size) for each in sizes for group_id, size in each.by_group.items()]
+            for start in range(0, len(names), MAX_SIZES):
+                values = {name: str(size).encode() for name, size in names[start : start + MAX_SIZES]}
+                await self._backend.put_many(values, expires=EXPIRES)
+            for each in sizes:
+                each.stored = True
+        except TransportError as fault:
+            error = fault
+        except Exception as fault:
+            logger.exception("storing the sizes of chords failed")
+            error = TransportError(f"{type(fault).__name__}: {fault}")
+        budget = Budget()
+        for job in jobs:
+            job.queued = False
+            if error is not None:
+                reason = f"the size of a chord could not be stored: {error}"
+                job.failure = PublishError(reason, [], refused=error.refused)
+                self._settle_if_over(job)
+            elif not job.sending_ended:
+                job.queued = True
+                self._enqueue(job)
+            if budget.is_spent(EACH):
+                await budget.pause()
+
+    def _enqueue(self, job: Job) -> None:
         (self._small if len(job.messages) <= PORTION else self._large).append(job)
         if not self._parts and not self._is_scheduled and not self._preparing:
             self._flush()  # A turn of the event loop is saved. Those who come while this is under way go together.

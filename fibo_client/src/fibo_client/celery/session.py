@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.backends.base import Backend
     from fibo_client.celery.brokers.base import Broker
     from fibo_client.celery.config import CeleryConfig
+    from fibo_client.celery.jobs import Sizes
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.signature import SendOptions, Signature
     from fibo_client.telemetry.tracer import SendSpan, Tracer
@@ -81,7 +82,7 @@ class Session:
         self.tracer: Tracer = guarded(config.telemetry)
         self._probe = WorkerProbe(broker)
         self._reader = Reader(backend, config, self._probe.ask, types)
-        self._publisher = Publisher(broker, self._reader)
+        self._publisher = Publisher(broker, backend, self._reader)
         self._keep_alive_timer = Timer(self._keep_alive)
         self._lifetime = Lifetime()
         self.check: Callable[[], asyncio.AbstractEventLoop] = self._lifetime.check
@@ -251,6 +252,7 @@ class Session:
         retry: bool,
         end_on_failure: bool = False,
         enough: set[str] | None = None,
+        sizes: Sizes | None = None,
         counters: Sequence[str] = (),
         keep_results: bool = False,
         terminate_on_cancel: bool = False,
@@ -269,6 +271,7 @@ class Session:
             retry: Whether to send messages again after a failure.
             end_on_failure: Whether to wait no longer once a task has failed. The others are revoked.
             enough: The tasks whose answers are enough. None is all.
+            sizes: What is stored before the messages are sent, where they are of chords.
             counters: Names of what chords have stored beside results. They are deleted if not all is sent, and where
                 tasks are awaited, unless they have succeeded.
             keep_results: Whether to delete no result.
@@ -285,6 +288,8 @@ class Session:
         """
         if self.broker.unusable is not None:
             raise ConfigError(self.broker.unusable)
+        if sizes is not None and not sizes.stored and self.backend.unreadable is not None:
+            raise ConfigError(f"a chord counts results where they are stored. {self.backend.unreadable}")
         if awaits:
             self.check_room(len(awaits))
         loop = asyncio.get_running_loop()
@@ -298,6 +303,7 @@ class Session:
             retry=retry,
             end_on_failure=end_on_failure,
             enough=enough,
+            sizes=sizes,
             counters=counters,
             keep_results=keep_results,
             terminate_on_cancel=terminate_on_cancel,
@@ -374,6 +380,7 @@ class Session:
         *,
         timeout: float | None,
         retry: bool,
+        sizes: Sizes | None = None,
         counters: Sequence[str] = (),
         began: float,
     ) -> None:
@@ -384,6 +391,7 @@ class Session:
             span: From `start_send`.
             timeout: Seconds that sending may take. None is no limit.
             retry: Whether to send messages again after a failure.
+            sizes: As for `submit`.
             counters: As for `submit`.
             began: As for `submit`.
 
@@ -391,7 +399,9 @@ class Session:
             PublishError: They were not sent.
             PublishUnknownError: They may or may not have been sent.
         """
-        job = self.submit(messages, span, awaits=(), timeout=timeout, retry=retry, counters=counters, began=began)
+        job = self.submit(
+            messages, span, awaits=(), timeout=timeout, retry=retry, sizes=sizes, counters=counters, began=began
+        )
         try:
             await job.future
         finally:

@@ -540,6 +540,22 @@ def bind(
     return Signature(task, arguments, kwargs)
 
 
+def check_flow(flow: object) -> None:
+    """Check what should be a task with its arguments, a chain, a group or a chord.
+
+    Args:
+        flow: What was given.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(flow, Flow):
+        raise TypeError(
+            "a signature is wanted, such as RemoteTask('proj.add')(2, 3), or a chain, a group or a chord, "
+            f"not {type(flow).__name__}"
+        )
+
+
 def check_signature(signature: object) -> None:
     """Check what should be a signature.
 

@@ -91,6 +91,7 @@ class Stream(Generic[T, V]):
         ordered: Whether to deliver in the order of the source, rather than as the answers come.
         return_exceptions: Whether to deliver the error of an input that failed, or that was refused, in place of its
             answer, and to go on.
+        weigh: Gives what `Requests.join` takes of an input, and how many tasks that is. None is the input, and one.
 
     Raises:
         TypeError: The source cannot be iterated over or is text, or max_in_flight is not an integer.
@@ -106,10 +107,11 @@ class Stream(Generic[T, V]):
         max_in_flight: int,
         ordered: bool,
         return_exceptions: bool,
+        weigh: Callable[[T], tuple[Any, int]] | None = None,
     ) -> None:
         # First of all: the finaliser needs it, also of a stream that is refused.
         limit = math.inf if seconds is None else seconds
-        self._window = _Window(requests, source, limit, max_in_flight, ordered, return_exceptions)
+        self._window = _Window(requests, source, limit, max_in_flight, ordered, return_exceptions, weigh)
         self._in_a_row = 0
         if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, (str, bytes, bytearray)):
             advice = "; is an `await` missing?" if isinstance(source, Awaitable) else ""
@@ -196,11 +198,12 @@ class Stream(Generic[T, V]):
 class _Entry:
     """An input that was pulled, until it is delivered."""
 
-    __slots__ = ("answer", "request", "value", "window")
+    __slots__ = ("answer", "request", "value", "weight", "window")
 
     def __init__(self, window: _Window, value: Any) -> None:
         self.window = window
         self.value = value
+        self.weight = 1
         self.request: Any = None
         self.answer: Any = _NO_ANSWER
 
@@ -224,6 +227,7 @@ class _Window:
     max_in_flight: int
     ordered: bool
     return_exceptions: bool
+    weigh: Callable[[Any], tuple[Any, int]] | None
 
     loop: asyncio.AbstractEventLoop | None = None
     feeder: asyncio.Task[None] | None = None
@@ -232,7 +236,7 @@ class _Window:
     failure: Exception | None = None
     over: bool = False
     held: int = 0
-    """How many inputs are pulled and not yet delivered."""
+    """How many tasks the inputs have that are pulled and not yet delivered."""
     unanswered: set[_Entry] = field(default_factory=set)
     leaving: asyncio.Future[None] | None = None
     """Done when all requests are left. None before there is one to leave, or if there were few."""
@@ -312,7 +316,7 @@ class _Window:
             self.stop()
             raise StopAsyncIteration if failure is None else failure
         entry = self.to_deliver.popleft()
-        self.held -= 1
+        self.held -= entry.weight
         _wake(self.room)
         if isinstance(entry.answer, Exception) and not self.return_exceptions:
             self.stop()
@@ -346,26 +350,45 @@ class _Window:
         async for value in values:
             if self.over:
                 break  # The source took no notice of its cancellation.
-            self._request(value)
+            entry = _Entry(self, value)
+            given = self._look(entry)
+            while self.held and self.held + entry.weight > self.max_in_flight:
+                await self._has_room()  # One that is larger than all of the window goes alone.
+            self._request(entry, given)
             in_a_row += 1
             while self.held >= self.max_in_flight:
-                self.room = asyncio.get_running_loop().create_future()
-                await self.room
+                await self._has_room()
             if in_a_row == SLICE:
                 await asyncio.sleep(0)
                 in_a_row = 0
 
-    def _request(self, value: Any) -> None:
-        entry = _Entry(self, value)
-        deadline = asyncio.get_running_loop().time() + self.seconds
+    async def _has_room(self) -> None:
+        self.room = asyncio.get_running_loop().create_future()
+        await self.room
+
+    def _look(self, entry: _Entry) -> Any:
+        """See what an input is to `join`, and how many tasks it has."""
+        if self.weigh is None:
+            return entry.value
         try:
-            entry.request = self.requests.join(value, deadline, entry.answered)
+            given, entry.weight = self.weigh(entry.value)
         except (TypeError, ValueError) as error:
             entry.answer = error.with_traceback(None)  # Which would hold this frame, and so the entry.
+            return None
+        return given
+
+    def _request(self, entry: _Entry, given: Any) -> None:
+        try:
+            if not entry.has_answer:
+                deadline = asyncio.get_running_loop().time() + self.seconds
+                entry.request = self.requests.join(given, deadline, entry.answered)
+        except (TypeError, ValueError) as error:
+            entry.answer = error.with_traceback(None)
+        if entry.has_answer:
             _wake(self.news)
         else:
             self.unanswered.add(entry)
-        self.held += 1
+        self.held += entry.weight
         if self.ordered or entry.has_answer:
             self.to_deliver.append(entry)
 

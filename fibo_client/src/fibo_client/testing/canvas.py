@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.protocol import jsontypes, states
 from fibo_client.celery.protocol.compression import decompress
+from fibo_client.celery.protocol.groups import size_name
 from fibo_client.celery.protocol.message import TaskMessage, build_template, encode_arguments
 from fibo_client.celery.protocol.moments import Moments
 from fibo_client.celery.protocol.signatures import embed_json
@@ -82,12 +83,12 @@ class Canvas:
         if body is None or group is None:
             return []
         group_id, index = group
-        size = self._sizes.get(_size_key(group_id))
+        size = self._sizes.get(size_name(group_id))
         came = self._came.setdefault(group_id, {})
         came[index] = (task_id, error, value)
         if size is None or len(came) < int(size):
             return []
-        del self._came[group_id], self._sizes[_size_key(group_id)]
+        del self._came[group_id], self._sizes[size_name(group_id)]
         for member_id, failure, _ in came.values():
             if failure is not None:
                 told = f"Dependency {member_id} raised {failure['exc_type']}{tuple(failure['exc_message'])!r}"
@@ -125,7 +126,7 @@ class Canvas:
         if not members:
             self._start(body, [[]])
             return
-        self._sizes[_size_key(group_id)] = str(len(members)).encode()
+        self._sizes[size_name(group_id)] = str(len(members)).encode()
         for member in members:
             placed = _in(member, group_id)
             self._start({**placed, "options": {**placed["options"], "chord": body}}, first)
@@ -167,7 +168,3 @@ def _place(options: Json) -> Json:
 def _in(member: Json, group_id: str) -> Json:
     """Put a member of a group that a worker sends into that group."""
     return {**member, "options": {**member["options"], "group_id": group_id}}
-
-
-def _size_key(group_id: str) -> str:
-    return f"celery-taskset-meta-{group_id}.s"

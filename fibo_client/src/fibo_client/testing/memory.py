@@ -19,7 +19,7 @@ from fibo_client.errors import PublishError, PublishUnknownError, ReadError, Tra
 from fibo_client.telemetry import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fibo_client.celery.backends.base import Stored, Subscriber
     from fibo_client.celery.brokers.base import Sender
@@ -261,12 +261,13 @@ class MemoryBackend:
             self._memory.results.pop(task_id, None)
         await asyncio.sleep(0)
 
-    async def put(self, name: str, value: bytes, *, expires: float) -> None:
-        """See `Backend.put`."""
+    async def put_many(self, values: Mapping[str, bytes], *, expires: float) -> None:
+        """See `Backend.put_many`."""
         await asyncio.sleep(0)
         self._memory.check()
-        self._memory.others[name] = value
-        asyncio.get_running_loop().call_later(expires, self._memory.others.pop, name, None)
+        for name, value in values.items():
+            self._memory.others[name] = value
+            asyncio.get_running_loop().call_later(expires, self._memory.others.pop, name, None)
 
     async def get(self, name: str) -> bytes | None:
         """See `Backend.get`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fibo_client.celery.server_health import ServerHealth
     from fibo_client.errors import ResultTooLargeError, TransportError
@@ -100,12 +100,11 @@ class Backend(Protocol):
         """
         ...
 
-    async def put(self, name: str, value: bytes, *, expires: float) -> None:
-        """Store something that workers read beside results, such as how many tasks a chord has.
+    async def put_many(self, values: Mapping[str, bytes], *, expires: float) -> None:
+        """Store what workers read beside results, such as how many tasks a chord has, all of it in one go.
 
         Args:
-            name: Celery's name for it, without a prefix: ``celery-taskset-meta-<id>.s``.
-            value: What to store.
+            values: What to store, by Celery's names without a prefix: ``celery-taskset-meta-<id>.s``.
             expires: Seconds that it is kept.
 
         Raises:
@@ -114,10 +113,10 @@ class Backend(Protocol):
         ...
 
     async def get(self, name: str) -> bytes | None:
-        """Read what workers or `put` stored beside results.
+        """Read what workers or `put_many` stored beside results.
 
         Args:
-            name: Celery's name for it, as for `put`.
+            name: Celery's name for it, as for `put_many`.
 
         Returns:
             What is stored; None if nothing is.
@@ -128,10 +127,10 @@ class Backend(Protocol):
         ...
 
     async def discard(self, names: Sequence[str]) -> None:
-        """Delete what workers or `put` stored beside results.
+        """Delete what workers or `put_many` stored beside results.
 
         Args:
-            names: Celery's names, as for `put`.
+            names: Celery's names, as for `put_many`.
 
         Raises:
             TransportError: It may not have been deleted.

@@ -86,7 +86,7 @@ class UnsupportedBackend:
         """See `Backend.delete_many`."""
         raise ConfigError(self.unreadable)
 
-    async def put(self, *_: object, **__: object) -> NoReturn:
+    async def put_many(self, *_: object, **__: object) -> NoReturn:
         """See `Backend.put`."""
         raise ConfigError(self.unreadable)
 

@@ -36,10 +36,9 @@ class SignatureTemplate:
         self,
         arguments: tuple[str, str],
         task_id: str,
-        more: str = "",
-        *,
-        immutable: bool = False,
-        headers: Mapping[str, Any] | None = None,
+        more: str,
+        is_immutable: bool,
+        headers: Mapping[str, Any] | None,
     ) -> str:
         """Write one signature.
 
@@ -47,8 +46,8 @@ class SignatureTemplate:
             arguments: The positional and the keyword arguments, from `arguments_json`.
             task_id: The task's id.
             more: More options, as `place_json` writes them.
-            immutable: Whether it takes no result of the task before it.
-            headers: The headers in place of the template's.
+            is_immutable: Whether it takes no result of the task before it.
+            headers: The headers in place of the template's. None is those.
 
         Returns:
             JSON.
@@ -57,7 +56,7 @@ class SignatureTemplate:
         own = self._headers if headers is None else f', "headers": {json.dumps(headers)}'
         return (
             f'{self._start}{args}, "kwargs": {kwargs}, "options": {{"task_id": {quote(task_id)}{self._options}{own}'
-            f'{more}}}, "subtask_type": null, "immutable": {"true" if immutable else "false"}}}'
+            f'{more}}}, "subtask_type": null, "immutable": {"true" if is_immutable else "false"}}}'
         )
 
 

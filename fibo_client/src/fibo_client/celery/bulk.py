@@ -1,0 +1,259 @@
+"""Many tasks, chains, groups and chords that are sent together, in as few commands as as many tasks."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from fibo_client.celery.budget import EACH, Budget, cancel_in_turns, free, in_turns
+from fibo_client.celery.calls import Answers
+from fibo_client.celery.canvas import signatures_of
+from fibo_client.celery.flow_encoder import FlowEncoder
+from fibo_client.celery.flows import call_plan, counters_of, start_flows, start_span
+from fibo_client.celery.jobs import Sizes
+from fibo_client.celery.owned_result import prepare_many
+from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.signature import Signature, check_flow, is_flow
+from fibo_client.telemetry.tracer import NOOP_SPAN, SharedSpan
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from fibo_client.celery.plan import Plan
+    from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.session import Session
+    from fibo_client.celery.signature import Flow, SendOptions
+    from fibo_client.telemetry.tracer import SendSpan
+
+
+_NOTHING: Final = object()
+
+
+async def send_many(
+    session: Session,
+    flows: Iterable[Flow[Any]],
+    options: SendOptions,
+    *,
+    timeout: float | None,
+    retry: bool,
+    began: float,
+) -> list[Any]:
+    """Send many tasks and flows. See `CeleryClient.send_many`."""
+    given = _Given(flows)
+    if not given:
+        return []
+    sending = _Sending(session, options)
+    while given:
+        await (sending.tasks(given) if given.is_task else sending.flows(given))
+    session.check()
+    if sending.messages:
+        await session.publish(
+            sending.messages,
+            sending.span,
+            timeout=timeout,
+            retry=retry,
+            sizes=Sizes(sending.sizes),
+            counters=sending.counters,
+            began=began,
+        )
+    await free(sending.messages)
+    return sending.handles
+
+
+async def call_many(
+    session: Session,
+    flows: Sequence[Flow[Any]],
+    options: SendOptions,
+    *,
+    timeout: float | None,
+    began: float,
+    return_exceptions: bool,
+    **own: Any,
+) -> list[Any]:
+    """Send flows, and wait for all their results. Each ends by itself, and is owned. See `CeleryClient.call_many`.
+
+    Args:
+        session: The client's running parts.
+        flows: The flows; at least one.
+        options: The options of all of them.
+        timeout: Seconds for all of it. None is no limit.
+        began: When the caller's call began, by the loop's clock.
+        return_exceptions: Whether to put the error of one that ended badly in its place.
+        **own: More of `Session.submit`.
+
+    Returns:
+        The results, in order.
+
+    Raises:
+        ResultTimeoutError: Not all came in time. The error carries what did, by index.
+        FiboError: Another error of one of them. The others are revoked.
+    """
+    defaults, own_expiry = await prepare_many(chain.from_iterable(map(signatures_of, flows)), options, timeout)
+    encoder, span = start_flows(session, flows[0], options, defaults, batch=True)
+    budget = Budget()
+    plans: deque[Plan] = deque()
+    for flow in flows:
+        plans.append(await in_turns(encoder.plan(flow), EACH, budget))
+    loop = session.check()
+    session.check_room(sum(len(plan.tasks) for plan in plans))
+    answers = Answers(len(plans), loop.create_future(), return_exceptions=return_exceptions)
+    shared = SharedSpan(span)
+    started = 0
+
+    async def call(plan: Plan) -> Any:
+        nonlocal started
+        if answers.over.done():
+            return None
+        started += bool(plan.tasks)  # A group may be of nothing.
+        return await call_plan(
+            session, plan, shared, timeout=timeout, began=began, expiry_is_timeout=not own_expiry, **own
+        )
+
+    calling: list[asyncio.Task[Any]] = []
+    try:
+        for index in range(len(plans)):
+            task = loop.create_task(call(plans.popleft()), name="fibo_client.call_many")
+            task.add_done_callback(partial(answers.end, index))
+            calling.append(task)
+            if budget.is_spent(EACH):
+                await budget.pause()
+        await answers.over
+    finally:
+        answers.over.cancel()
+        shared.expect(started)
+        cancel_in_turns(calling)
+    return await answers.conclude(loop.time() - began)
+
+
+async def are_tasks(flows: Sequence[object]) -> bool:
+    """Tell whether all that is called are tasks without others after them.
+
+    Args:
+        flows: What is called.
+
+    Returns:
+        Whether that is so.
+
+    Raises:
+        TypeError: One is nothing that can be called.
+    """
+    plain, budget = True, Budget()
+    for flow in flows:
+        check_flow(flow)
+        plain = plain and isinstance(flow, Signature) and not is_flow(flow)
+        if budget.is_spent():
+            await budget.pause()
+    return plain
+
+
+class _Given:
+    """What is sent, as it is taken.
+
+    Attributes:
+        flow: What comes next. Where nothing does, all of this is false.
+        is_task: Whether that is a task without others after it.
+    """
+
+    def __init__(self, flows: Iterable[Flow[Any]]) -> None:
+        self._rest = iter(flows)
+        self._options: object = None
+        self.flow: Any = None
+        self.is_task: bool = False
+        self.advance()
+
+    def __bool__(self) -> bool:
+        return self.flow is not _NOTHING
+
+    def advance(self) -> None:
+        """Go on to the next.
+
+        Raises:
+            TypeError: It is nothing that can be sent.
+        """
+        self.flow = flow = next(self._rest, _NOTHING)
+        if isinstance(flow, Signature):
+            if flow.options is not self._options:  # Those of one task have the same.
+                self._options = flow.options
+                self.is_task = "link" not in flow.options and "link_error" not in flow.options
+        elif flow is not _NOTHING:
+            check_flow(flow)
+            self._options, self.is_task = None, False
+
+    def tasks(self, taken: list[Signature[Any]]) -> Iterator[Signature[Any]]:
+        """Take tasks up to the next flow, and note them."""
+        while self.is_task and self:
+            taken.append(self.flow)
+            yield self.flow
+            self.advance()
+
+
+class _Sending:
+    """Encodes what is sent together, and makes its handles.
+
+    Attributes:
+        span: The span of the messages.
+        messages: The messages.
+        handles: The handles of all that was given.
+        sizes: How many results each chord waits for.
+        counters: Names of what chords store beside results.
+    """
+
+    def __init__(self, session: Session, options: SendOptions) -> None:
+        self._session = session
+        self._options = options
+        self._encoder: FlowEncoder | None = None
+        self._own_ids: set[str] = set()
+        self.span: SendSpan = NOOP_SPAN
+        self.messages: list[TaskMessage] = []
+        self.handles: list[Any] = []
+        self.sizes: dict[str, int] = {}
+        self.counters: list[str] = []
+
+    def _begin(self, span: SendSpan) -> FlowEncoder:
+        self.span = span
+        self._encoder = FlowEncoder(self._session, self._options, span)
+        self._own_ids = self._encoder.own_ids
+        return self._encoder
+
+    async def tasks(self, given: _Given) -> None:
+        """Encode tasks up to the next flow."""
+        session = self._session
+        taken: list[Signature[Any]] = []
+        routed = iter(session.routed(given.tasks(taken), self._options))
+        if self._encoder is None:
+            first = next(routed)
+            routed = chain([first], routed)
+            self._begin(session.start_send(first, self._options, batch=True))
+        async for portion in session.encoder.portions(routed, self._options, self.span, own_ids=self._own_ids):
+            self.messages += portion
+            self.handles += [
+                AsyncResult(
+                    session,
+                    message.id,
+                    task=signature.task,
+                    queue=message.template.queue,
+                    decode=signature.decode,
+                    ignored=message.template.headers["ignore_result"],
+                    handed_out=True,
+                )
+                for message, signature in zip(portion, taken, strict=False)
+            ]
+            del taken[: len(portion)]
+
+    async def flows(self, given: _Given) -> None:
+        """Encode flows up to the next task."""
+        encoder, budget = self._encoder, Budget()
+        if encoder is None:
+            encoder = self._begin(start_span(self._session, given.flow, self._options, batch=True))
+        while given and not given.is_task:
+            plan = await in_turns(encoder.plan(given.flow), EACH, budget)
+            self.messages += plan.messages
+            self.sizes |= plan.sizes
+            self.counters += counters_of(plan)
+            self.handles.append(plan.result)
+            given.advance()
+            if budget.is_spent(EACH):
+                await budget.pause()
