@@ -126,6 +126,22 @@ def plain(redis_server: RedisServer) -> Iterator[Side]:
 
 
 @pytest.fixture(scope="session")
+def guarded(redis_server: RedisServer) -> Iterator[Side]:
+    """A worker as the plain one, under every protection of the guard."""
+    url = redis_server.fresh_url()
+    with stock_worker(url, conf=PLAIN_CONF, concurrency=2, name="guarded", app="support.guarded") as process:
+        side = Side(url, PLAIN_CONF, PLAIN_OURS, process)
+        side.wait_until_it_listens()
+        yield side
+
+
+@pytest.fixture(params=["plain", "guarded"])
+def either(request: pytest.FixtureRequest, plain: Side, guarded: Side) -> Side:
+    """The plain worker, and the guarded one."""
+    return {"plain": plain, "guarded": guarded}[request.param]
+
+
+@pytest.fixture(scope="session")
 def special(redis_server: RedisServer) -> Iterator[Side]:
     """A plain Celery worker on another database, with prefixes, other lists and compressed, extended results."""
     url = redis_server.fresh_url()

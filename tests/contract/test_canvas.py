@@ -1,5 +1,5 @@
-"""Chains, groups and chords: what is sent and stored is what Celery's own client sends and stores, and a stock worker
-gives the same value or the same failure."""
+"""Chains, groups and chords: what is sent and stored is what Celery's own client sends and stores, and a stock worker,
+and one under the guard, gives the same value or the same failure."""
 
 import base64
 import gc
@@ -130,6 +130,26 @@ FLOWS = {
     "a map as the body of a chord": lambda of: of.chord(pair(of), of.map("negated", [1, 2])),
     "chunks in the header of a chord": lambda of: of.chord(of.chunks("add", [(1, 2), (3, 4)], 1), of("echo")),
     "a task, then chunks": lambda of: of("add", 1, 1) | of.chunks("add", [(1, 2), (3, 4), (5, 6)], 2),
+    "a chord whose members end in another order": lambda of: of.chord(
+        [of("sleep", 0.3), of("sleep", 0.1), of("sleep", 0)], of("echo")
+    ),
+    "a group whose members end in another order": lambda of: of.group([of("sleep", 0.2), of("sleep", 0)]),
+    "a group of a chain that ends in a group": lambda of: of.group(
+        [of("add", 1, 1) | of.group([of("add", 2), of("add", 3)]), of("add", 4, 4)]
+    ),
+    "a chord with a group within a chain in its header": lambda of: of.chord(
+        [of("add", 1, 1) | of.group([of("add", 2), of("add", 3)]) | of("total"), of("add", 4, 4)], of("echo")
+    ),
+    "a chord whose inner member fails": lambda of: of.chord(
+        [of.chord([of("add", 1, 1), of("fail", 7)], of("total")), of("add", 3, 3)], of("total")
+    ),
+    "a chord whose chain fails": lambda of: of.chord(
+        [of("add", 1, 1) | of("fail", 7) | of("add", 2), of("add", 3, 3)], of("total")
+    ),
+    "a task, a group of which one fails, a task": lambda of: (
+        of("add", 1, 1) | of.group([of("add", 2), of("fail", 7)]) | of("total")
+    ),
+    "a chain that fails in a type": lambda of: of.chain(of("add", 1, 1), of("total"), of("add", 3)),
     "a task in another queue later": lambda of: of.chain(of("add", 1, 1), of("add", 2, queue="elsewhere")),
 }
 ENDLESS = {"a task in another queue later"}
@@ -281,16 +301,16 @@ async def both(side, make, **options):
 # Celery's results, when they are collected, may leave a connection open.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", sorted(FLOWS.keys() - ENDLESS))
-async def test_a_stock_worker_gives_the_same_value_or_failure(plain, name):
-    with plain.celery() as app:
+async def test_a_worker_gives_the_same_value_or_failure(either, name):
+    with either.celery() as app:
         try:
             theirs = FLOWS[name](Theirs(app)).apply_async().get(timeout=20)
-        except ValueError as error:
-            theirs = f"ValueError{error.args}"
+        except (TypeError, ValueError) as error:
+            theirs = f"{type(error).__name__}{error.args}"
         except celery.exceptions.ChordError as error:
             theirs = str(error)
         gc.collect()
-    async with plain.client() as client:
+    async with either.client() as client:
         for get in (client.call, sent(client)):
             try:
                 ours = await get(FLOWS[name](Ours()), timeout=20)

@@ -18,16 +18,17 @@ import kombu
 import pytest
 import redis as redis_py
 import redis.asyncio
+from celery.backends.redis import CHORD_CLAIM_EXTEND_LUA
 from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionError, ResponseError
 from support.acl import CLIENT, FLOWER, PAGE, WORKER, lines, make_user, make_users, refusals, takes, version
 from support.hand import Hand
-from support.servers import RedisServer, redis_binaries
+from support.servers import RedisServer, redis_binaries, stock_worker
 from support.waiting import eventually
 
 from fibo_client import SQRT_TASK, FiboClient
-from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, reader, session
+from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, group, reader, session
 from fibo_client.celery.redis import link
-from fibo_client.errors import FiboError, PublishError, ResultTooLargeError, TaskFailedError
+from fibo_client.errors import FiboError, PublishError, ResultTimeoutError, ResultTooLargeError, TaskFailedError
 from fibo_worker.dev import WorkerProcess
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 
@@ -238,6 +239,92 @@ async def test_chords_need_what_the_page_says_and_leave_nothing(served, side):
         await eventually(lambda: not taskset_keys(server))
     assert refusals(server) == []
     assert "NoPermission" not in worker.log.read_text()
+
+
+ADD, TOTAL = RemoteTask[..., int]("stock.add"), RemoteTask[..., int]("stock.total")
+CHORDS = {
+    "a chord": (lambda: chord([ADD(1, 1), ADD(2, 2)], TOTAL()), 6),
+    "a chord that a worker sends": (lambda: ADD(1, 1) | group(ADD.s(1), ADD.s(2)) | TOTAL(), 7),
+    "a task that puts a group in its place": (lambda: RemoteTask("stock.replaced")(1), [1, 2]),
+    "a task that adds to its chord": (lambda: chord([RemoteTask("stock.added")(1), ADD(1, 1)], TOTAL()), 104),
+}
+OF_CHORDS = ["sismember", "zcount", "zrange", "sadd", "expire", "set", "evalsha", "incrby"]
+"""The words of the worker's line without which a chord does not end, and other tasks do."""
+
+
+@pytest.fixture(scope="module")
+def chording():
+    """A server, and a stock worker on it with the worker's line."""
+    with RedisServer() as server, stock_worker(make_users(server)[WORKER]) as worker:
+        yield server, worker
+
+
+@pytest.mark.parametrize("name", CHORDS)
+async def test_chords_and_groups_in_the_place_of_tasks_need_no_more_than_the_worker_s_line(chording, name):
+    server, worker = chording
+    flow, answer = CHORDS[name]
+    async with CeleryClient(server.url) as client:
+        assert await client.call(flow(), timeout=20) == answer
+    assert refusals(server, WORKER) == []
+    assert "NoPermission" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize("word", OF_CHORDS)
+async def test_each_word_of_the_worker_s_line_for_chords_is_needed(chording, word):
+    server, _ = chording
+    assert f"+{word}" in lines(WORKER)[0]
+    flow, answer = CHORDS["a task that adds to its chord"]
+    async with CeleryClient(server.url) as client:
+        with server.client() as direct:
+            try:
+                direct.execute_command("ACL", "SETUSER", WORKER, f"-{word}")
+                with pytest.raises((ResultTimeoutError, TaskFailedError)):
+                    await client.call(flow(), timeout=1)
+            finally:
+                direct.execute_command("ACL", "SETUSER", WORKER, f"+{word}")
+                found = {entry[2] for entry in refusals(server, WORKER)}
+                direct.acl_log_reset()
+        assert found == {word}
+        assert await client.call(flow(), timeout=20) == answer
+
+
+def test_a_worker_s_user_may_claim_a_chord_once_more_whose_claim_has_expired(server):
+    def claim(words):
+        with server.client(make_user(server, words)) as limited:
+            script = limited.register_script(CHORD_CLAIM_EXTEND_LUA)
+            return script(["celery-taskset-meta-g.c", "celery-taskset-meta-g.s"], ["token", 5])
+
+    words = lines(WORKER)[0]
+    with server.client() as direct:
+        direct.set("celery-taskset-meta-g.s", 2, ex=60)
+    with pytest.raises(ResponseError, match=r"can't run this command|no permissions"):
+        claim([word for word in words if word != "+exists"])
+    assert claim(words) == 1
+
+
+async def test_each_word_for_chords_of_the_client_s_line_is_needed(server, side):
+    """To store sizes and groups, to read groups, and to delete what a chord counts."""
+    words = [*words_for_chords(side.has_brackets)[0].strip("()").split()] if side.has_brackets else ["+set"]
+    assert set(words) - {"~celery-taskset-meta-*"} == ({"+set", "+unlink"} if side.has_brackets else {"+set"})
+    bracket = ["+set", "+unlink", "+mget", "~celery-taskset-meta-*"]
+
+    async def refused(without=None):
+        left = [word for word in bracket if word != without]
+        more = [f"({' '.join(left)})"] if side.has_brackets else left
+        plain = [word for word in side.line if side.has_brackets or word != without]
+        with server.client() as direct:
+            direct.acl_log_reset()
+        async with CeleryClient(make_user(server, [*plain, *more])) as client:
+            with contextlib.suppress(FiboError):
+                result = await client.send(group(ADD(1, 1), ADD(2, 2)))
+                await result.save()
+                assert len(await client.group(result.id)) == 2
+            with contextlib.suppress(FiboError):
+                await client.call(chord([ADD(1, 1)], TOTAL()), timeout=0.1)
+        return {each[2] for each in refusals(server, CLIENT)}
+
+    assert await refused() == set()
+    assert [word for word in bracket if not await refused(word)] == []
 
 
 # What each word of the client's lines is for.

@@ -53,6 +53,19 @@ def hand_over(kind):
     return adding[0].delay() if kind == "task" else group(adding).apply_async()
 
 
+@task(name="stock.replaced", bind=True)
+def replaced(self, x):
+    """Put a group in one's own place: the result is the list of theirs."""
+    return self.replace(group(add.s(x, n) for n in range(2)))
+
+
+@task(name="stock.added", bind=True)
+def added(self, x):
+    """Put one more task into the chord that one is in the header of."""
+    self.add_to_chord(add.s(x, 100))
+    return x
+
+
 @task(name="stock.echo")
 def echo(*args, **kwargs):
     return [args, kwargs]

@@ -327,10 +327,35 @@ async def test_what_is_composed_gives_its_result(celery, name):
     assert await celery.call(flow) == expected
 
 
-async def test_what_is_composed_ends_with_the_task_that_failed(celery):
-    for flow in (chain(ADD(1, 1), FAIL.s(), ADD.s(3)), chord([ADD(1, 1), FAIL()], TOTAL.s())):
-        with pytest.raises(TaskFailedError, match=r"stock\.fail"):
-            await celery.call(flow)
+async def test_the_results_of_a_header_are_in_its_order(celery):
+    numbers = [0.2, 0.1, 0]
+    header = [RemoteTask("stock.sleep")(n) for n in numbers]
+    assert await celery.call(chord(header, RemoteTask("stock.echo").s())) == [[numbers], {}]
+    assert await celery.call(group(header)) == numbers
+
+
+BAD = {
+    "raises": (FAIL().immutable(), "ValueError"),
+    "is not known": (RemoteTask("stock.no_such_task").s(), "NotRegistered"),
+    "has expired": (ADD(1, 1).with_options(expires=0.001).immutable(), "expired"),
+    "is over its limit": (RemoteTask("stock.sleep")(60).with_options(time_limit=1).immutable(), "TimeLimitExceeded"),
+    "ends its process": (RemoteTask("stock.exit")(3).immutable(), "WorkerLostError"),
+}
+PLACES = {
+    "a step": lambda bad: chain(ADD(1, 1), bad, ADD.s(3)),
+    "a member": lambda bad: chord([ADD(1, 1), bad], TOTAL.s()),
+    "a later member": lambda bad: ADD(1, 1) | group(ADD.s(1), bad) | TOTAL.s(),
+    "a body": lambda bad: chord([ADD(1, 1), ADD(2, 2)], bad),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("what", BAD)
+async def test_what_is_composed_ends_with_the_task_that_ends_badly(celery, what, place):
+    bad, reason = BAD[what]
+    with pytest.raises((TaskFailedError, TaskRevokedError)) as caught:
+        await (await celery.send(PLACES[place](bad))).get()
+    assert (getattr(caught.value, "exc_type", None) or caught.value.reason, caught.value.task) == (reason, bad.task)
 
 
 async def test_calls_of_a_task_travel_in_chunks(celery):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 
 from fibo_client.celery.protocol.control import ControlRequest
+from fibo_client.celery.protocol.groups import is_result
 from fibo_client.celery.stats import RevocationCounts
 from fibo_client.celery.timer import Timer
 from fibo_client.errors import TransportError
@@ -233,8 +234,11 @@ class Cleaner:
         try:
             if results := [each.name for each in entries if not each.named]:
                 await self._backend.delete_many(results)
-            if names := [each.name for each in entries if each.named]:
-                await self._backend.discard(names)
+            names = [each.name for each in entries if each.named]
+            # One who may delete either kind of names need not be allowed to in one command.
+            for some in ([each for each in names if is_result(each)], [each for each in names if not is_result(each)]):
+                if some:
+                    await self._backend.discard(some)
         except TransportError as error:
             logger.info("%d results could not be deleted; they expire: %s", len(entries), error)
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["EXPIRES", "counter_names", "group_name", "result_name", "size_name"]
+__all__ = ["EXPIRES", "counter_names", "group_name", "is_result", "result_name", "size_name"]
 
 EXPIRES: Final = 86400.0
 """Seconds for which it is stored what a group has, and how many results a chord waits for, as by Celery's default."""
@@ -13,6 +13,11 @@ EXPIRES: Final = 86400.0
 def result_name(task_id: str) -> str:
     """Give Celery's name of the result of a task."""
     return f"celery-task-meta-{task_id}"
+
+
+def is_result(name: str) -> bool:
+    """Tell whether something is the name of a result of a task."""
+    return name.startswith("celery-task-meta-")
 
 
 def group_name(group_id: str) -> str:
