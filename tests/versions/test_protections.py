@@ -289,6 +289,16 @@ def forged_line(shop: Shop) -> bool:
         return "\nforged line" not in process.log.read_text() and shop.serves(process)
 
 
+def talkative_worker(shop: Shop) -> bool:
+    def stored_plainly() -> int:
+        """Tell how often a result was stored by a command of its own, after one that asked what is stored."""
+        return shop.redis.info("commandstats").get("cmdstat_setex", {"calls": 0})["calls"]
+
+    with shop.worker() as process:
+        before = stored_plainly()
+        return shop.serves(process) and stored_plainly() == before
+
+
 FAULTS: dict[str, Callable[[Shop], bool]] = {
     "validation": unreadable,
     "redelivery": killed_worker,
@@ -303,6 +313,7 @@ FAULTS: dict[str, Callable[[Shop], bool]] = {
     "time-limits": generous_sender,
     "chord-polling": impatient_chord,
     "log-lines": forged_line,
+    "round-trips": talkative_worker,
 }
 """By the name of the protection, a fault that a worker without it does not withstand."""
 

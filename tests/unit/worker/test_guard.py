@@ -23,8 +23,9 @@ from fibo_worker import guard
 from fibo_worker.guard import GuardSettings, protect, protections
 from fibo_worker.guard.pools import guarded_pool
 from fibo_worker.guard.protections import PROTECTIONS, check_start
+from fibo_worker.guard.qos import LossCountingQoS
 from fibo_worker.guard.requests import _GuardedRequest
-from fibo_worker.guard.transport import _LossCountingQoS, _ValidatingChannel
+from fibo_worker.guard.transport import _ValidatingChannel
 
 URL = "redis://localhost:1"
 
@@ -154,7 +155,7 @@ def test_an_amqp_a_connection_and_a_transport_of_ones_own_stay(made):
     assert isinstance(connection, OwnConnection)
     assert issubclass(channel, _ValidatingChannel)
     assert issubclass(channel, OwnChannel)
-    assert issubclass(channel.QoS, _LossCountingQoS)
+    assert issubclass(channel.QoS, LossCountingQoS)
     assert issubclass(channel.QoS, OwnQoS)
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import contextmanager
-from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 import redis
 from celery import current_task
-from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import ImproperlyConfigured
 from kombu.connection import Connection
 from kombu.transport.redis import Channel, MultiChannelPoller, Transport
@@ -38,8 +36,7 @@ __all__ = [
     "BoundedConnection",
     "BoundedTransport",
     "RefusedError",
-    "backend_defaults",
-    "bound_backend",
+    "keepalive",
     "start_worker",
 ]
 
@@ -54,9 +51,6 @@ class RefusedError(redis.ConnectionError):
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPALIVE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """A dead peer is noticed after 25 seconds. TCP_KEEPALIVE is what macOS calls TCP_KEEPIDLE."""
-
-_HASTY_RETRIES: Final = 2
-"""How often the event loop of a worker retries to store a failure."""
 
 _CHECK_INTERVAL: Final = 1.0
 """Seconds between two looks for overdue answers."""
@@ -183,7 +177,14 @@ _UNANSWERED: Final = 2
 class BoundedPoller(MultiChannelPoller):
     """Notices when an answer is overdue on a connection on which the worker waits, and drops the connection."""
 
+    in_event_loop = False
     _checked_at = 0.0
+
+    def on_poll_start(self) -> None:
+        """Ask for messages, as kombu does at each turn of the event loop, and send what waited for that."""
+        super().on_poll_start()
+        for channel in self._channels:
+            channel.end_turn()
 
     def check_answers(self) -> None:
         """Look for overdue answers.
@@ -226,6 +227,7 @@ class BoundedTransport(Transport):
         """Have the event loop check for overdue answers, too. The check of a transport that is closed finds nothing."""
         super().register_with_event_loop(connection, loop)
         if isinstance(self.cycle, BoundedPoller):
+            self.cycle.in_event_loop = True
             loop.call_repeatedly(_CHECK_INTERVAL, self.cycle.check_answers)
 
 
@@ -233,6 +235,7 @@ class BoundedChannel(Channel):
     """A channel that can tell whether an answer is overdue."""
 
     _sent_at: float | None = None
+    _brpop_sent_at: Any  # kombu's own, since 5.7
 
     def __init__(self, connection: Any, **options: Any) -> None:
         self.guard: Guard = connection.client.app.fibo_guard
@@ -267,6 +270,9 @@ class BoundedChannel(Channel):
             for channel in self.guard.open_channels():
                 channel.drop_idle_connections()
             raise
+
+    def end_turn(self) -> None:
+        """Do what was left to do until the event loop has called all that it had to call."""
 
     def wrong_keys(self, queues: Iterable[str]) -> list[str]:
         """Say which keys of these queues, and of all queues together, have a wrong type."""
@@ -340,87 +346,6 @@ def _is_readable(connection: Any, timeout: float = 0) -> bool:
         return True
     finally:
         poller.close()
-
-
-class _BoundedBackend(RedisBackend):
-    """Bounds what a result backend does, and retries it: for as long as it takes in a task, and briefly elsewhere.
-
-    Elsewhere is the event loop of a worker, which stores the failure of a task whose process was lost. Meanwhile, it
-    serves nothing else.
-    """
-
-    connection_errors: Any
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if issubclass(self.connparams.get("connection_class", redis.Connection), redis.UnixDomainSocketConnection):
-            self.connparams.pop("socket_keepalive", None)  # There is none on a socket of this machine.
-        elif self.connparams.get("socket_keepalive"):
-            self.connparams.setdefault("socket_keepalive_options", keepalive())
-        if self.app.fibo_guard.has("refusals"):
-            self.connection_errors = (*self.connection_errors, *TEMPORARY_ERRORS)
-
-    def get(self, key: Any) -> Any:
-        """Read a stored result. Where its key has a wrong type, there is none, and storing overwrites the key."""
-        try:
-            return super().get(key)
-        except redis.ResponseError as error:
-            if "WRONGTYPE" not in str(error):
-                raise
-            _logger.warning("the key %.200r has the type of something that is no result", bytes_to_str(key))
-            return None
-
-    @property
-    def _is_hasty(self) -> bool:
-        return self.app.fibo_guard.serving and not current_task
-
-    @property
-    def max_retries(self) -> float:
-        """How often an operation is retried."""
-        return min(self._max_retries, _HASTY_RETRIES) if self._is_hasty else self._max_retries
-
-    @max_retries.setter
-    def max_retries(self, retries: float) -> None:
-        self._max_retries = retries
-
-    def ensure(self, fun: Any, args: Any, **policy: Any) -> Any:
-        """Retry as Celery does, but not in a hurry: there `max_retries` says it all."""
-        if self._is_hasty:
-            policy["max_retries"] = 0
-        return super().ensure(fun, args, **policy)
-
-
-class BoundedRedisBackend(_BoundedBackend):
-    """Celery's backend for Redis, bounded."""
-
-
-class BoundedSentinelBackend(_BoundedBackend, SentinelBackend):
-    """Celery's backend for a Redis behind Sentinels, bounded."""
-
-    @cached_property
-    def _transport_options(self) -> dict[str, Any]:
-        # By default, redis-py takes these over from the connections to the master. Celery prevents it.
-        bounds = {name: self.connparams[name] for name in ("socket_timeout", "socket_connect_timeout")}
-        given = self.app.conf.get("result_backend_transport_options", {})
-        return {**given, "sentinel_kwargs": {**bounds, **given.get("sentinel_kwargs", {})}}
-
-
-def backend_defaults(app: Celery) -> dict[str, Any]:
-    """Return the defaults of Celery's settings that bound the operations of a result backend."""
-    seconds = app.fibo_guard.settings.socket_timeout
-    return {
-        "redis_socket_timeout": float(seconds),
-        "redis_socket_connect_timeout": float(seconds),
-        "redis_socket_keepalive": True,
-        "redis_backend_health_check_interval": seconds,
-    }
-
-
-def bound_backend(app: Celery) -> None:
-    """Bound the result backend of an app that has read its configuration."""
-    backends = {"redis": BoundedRedisBackend, "rediss": BoundedRedisBackend, "sentinel": BoundedSentinelBackend}
-    names = {scheme: f"{each.__module__}:{each.__qualname__}" for scheme, each in backends.items()}
-    app.loader.override_backends = {**names, **app.loader.override_backends}
 
 
 def start_worker(app: Celery) -> None:

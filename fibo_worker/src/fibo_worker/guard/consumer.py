@@ -47,6 +47,8 @@ class _GuardedConsumer(PatientConsumer):
 
     def stop(self) -> None:
         self.app.fibo_guard.stopping = True
+        for channel in self.app.fibo_guard.open_channels():
+            channel.end_turn()
         if self._touches is not None:
             self._touches.cancel()
         if (readiness := self.app.fibo_guard.readiness) is not None:

@@ -13,7 +13,7 @@ from fibo_worker.guard.started import StartMarks
 from fibo_worker.readiness import ReadinessFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fibo_worker.guard.connections import BoundedChannel
     from fibo_worker.guard.settings import GuardSettings
@@ -40,6 +40,11 @@ class Guard:
         lost_at: When an answer of Redis was overdue, by the monotonic clock.
         channels: The channels of this process, by their ids.
         popped: The messages, each with its key, that were popped, but that Redis did not record as taken.
+        acks: The delivery tags of messages to acknowledge, as far as Redis has not confirmed it.
+        unread: The delivery tags of messages that Redis may have recorded as taken, but that did not arrive.
+        scripts_refused: Whether Redis refuses scripts to this worker.
+        pool: The name of the worker's pool.
+        processes: Tells how many tasks the worker's pool runs at once.
     """
 
     def __init__(self, settings: GuardSettings, without: frozenset[str]) -> None:
@@ -49,11 +54,16 @@ class Guard:
         self.metrics: Metrics = Metrics()
         self.time_limits: tuple[float | None, float | None] = (None, None)
         self.serving: bool = False
+        self.pool: str = ""
+        self.processes: Callable[[], int] = int
         self.stopping: bool = False
         self.lost_at: float = -math.inf
         self.readiness: Final = ReadinessFile(settings.readiness_file) if settings.readiness_file else None
         self.channels: Final[WeakValueDictionary[int, BoundedChannel]] = WeakValueDictionary()
         self.dead_letters: Final = DeadLetterBuffer(settings.dead_letter_bytes)
+        self.acks: Final[deque[str]] = deque()
+        self.unread: Final[deque[str]] = deque()
+        self.scripts_refused: bool = False
         self.popped: Final[deque[tuple[str, bytes]]] = deque(maxlen=_BUFFER_SIZE)
 
     def open_channels(self) -> Iterator[BoundedChannel]:

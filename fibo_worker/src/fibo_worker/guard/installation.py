@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from kombu.utils.imports import symbol_by_name
 
-from fibo_worker.guard import chords, connections, logs, pools, protections, rlimit, started
+from fibo_worker.guard import chords, connections, logs, pools, protections, results, rlimit, started
 from fibo_worker.guard.consumer import guarded_consumer
 from fibo_worker.guard.guard import Guard
 from fibo_worker.guard.mailbox import guarded_control
@@ -37,7 +37,7 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
         settings: The settings of the protections. None reads the ``FIBO_*`` variables of the environment.
         without: The names of the protections to do without: ``validation``, ``redelivery``, ``cancellation``,
             ``loss-limit``, ``renewal``, ``refusals``, ``remote-control``, ``task-errors``, ``memory-limit``,
-            ``lost-connections``, ``time-limits``, ``chord-polling``, ``log-lines``.
+            ``lost-connections``, ``time-limits``, ``chord-polling``, ``log-lines``, ``round-trips``.
 
     Returns:
         The same app.
@@ -104,7 +104,7 @@ class _Start(bootsteps.Step):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        pool = pools.name_of(worker.pool_cls)
+        worker.app.fibo_guard.pool = pool = pools.name_of(worker.pool_cls)
         protections.check_start(worker.app, worker.app.fibo_guard.without, pool)
         if worker.app.fibo_guard.has("lost-connections"):
             connections.start_worker(worker.app)
@@ -118,6 +118,7 @@ class _Start(bootsteps.Step):
         pools.start_pool(worker.app, pool)
         if pool == "prefork" and worker.app.fibo_guard.has("lost-connections"):
             worker.pool_cls = pools.guarded_pool(symbol_by_name(worker.pool_cls))
+        worker.app.fibo_guard.processes = lambda: worker.pool.num_processes if worker.pool else 0
         worker.app.fibo_guard.time_limits = (worker.time_limit, worker.soft_time_limit)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))
 
@@ -132,13 +133,13 @@ def _set_defaults(app: Celery) -> None:
         # After a task, the worker replaces a process that uses more than a quarter of the limit.
         defaults["worker_max_memory_per_child"] = app.fibo_guard.settings.max_memory * 1024 // 4
     if app.fibo_guard.has("lost-connections"):
-        defaults |= connections.backend_defaults(app)
+        defaults |= results.bounds(app)
 
     def update(**_: Any) -> None:
         # Not by add_defaults(), whose values win over a configuration module. The last map has Celery's own defaults.
         app.conf.maps[-1].update(defaults)
-        if app.fibo_guard.has("lost-connections"):
-            connections.bound_backend(app)
+        if app.fibo_guard.has("lost-connections") or app.fibo_guard.has("round-trips"):
+            results.guard_backend(app)
 
     if app.configured:
         update()

@@ -45,6 +45,10 @@ class _EscapingFormatter(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
+        if not record.exc_info and not record.exc_text and not record.stack_info:
+            text = self._inner.format(record)
+            if not _CONTROLS.search(text):
+                return text
         # A copy: other handlers get the record as it was.
         escaped = copy.copy(record)
         if isinstance(record.args, dict):

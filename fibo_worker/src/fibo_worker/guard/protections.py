@@ -184,6 +184,23 @@ _ALL: Final = (
         against="a sender writes lines of its own into the worker's log",
         hooks=("celery.utils.log:ColorFormatter", "celery.app.log:TaskFormatter"),
     ),
+    Protection(
+        name="round-trips",
+        against="each task costs the worker five round trips to Redis, most of its time",
+        hooks=(
+            *_RECEIVING,
+            *_redis(
+                "Channel.basic_consume",
+                "MultiChannelPoller.on_poll_start",
+                "QoS.can_consume_max_estimate",
+                "QoS.reject",
+                "QoS.restore_by_tag",
+            ),
+            "celery.backends.redis:RedisBackend._store_result",
+            "celery.backends.redis:RedisBackend._get_task_meta_for",
+            "celery.backends.redis:RedisBackend._set",
+        ),
+    ),
 )
 
 PROTECTIONS: Final[Mapping[str, Protection]] = {each.name: each for each in _ALL}

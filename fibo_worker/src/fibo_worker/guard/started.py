@@ -1,34 +1,39 @@
 """The marks of deliveries whose task has started. Only those count as lost when their worker is lost.
 
 A worker takes many messages that it does not run yet: those that wait for their ``eta``, and prefetched ones. So the
-process that runs a task sets a mark in the broker's Redis right before the task's own code runs. The acknowledgement
-removes the mark, in one step with the message.
+process that runs a task sets a mark in the broker's Redis right before the task's own code runs. What is taken for a
+process that has nothing to do is marked in that step. The acknowledgement removes the mark, in one step with the
+message. What is acknowledged early is not marked, for its loss does not count.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
 from celery.signals import task_prerun
 from kombu.transport.redis import SentinelTransport, Transport
 
+from fibo_worker.guard.poison_limit import MARKED
+from fibo_worker.guard.scripts import Script, ScriptConnection
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from celery import Celery
 
-__all__ = ["StartMarks", "mark_key", "mark_when_started"]
+__all__ = ["LIFE", "StartMarks", "mark_key", "mark_when_started"]
 
 _logger: Final = logging.getLogger(__name__)
 
-_LIFE: Final = 7 * 24 * 3600
+LIFE: Final = 7 * 24 * 3600
 """Seconds until a mark expires that nobody removes: a stock worker that restores the message does not."""
 
 # It marks only what is still unacknowledged, so that a delivery that was restored in the meantime leaves no mark.
-_MARK: Final = """
+_MARK: Final = Script("""
 local time = redis.call('TIME')
 local now = string.format('%d.%06d', time[1], time[2])
 if redis.call('ZADD', KEYS[1], 'XX', 'CH', now, ARGV[1]) == 0 then
@@ -36,7 +41,7 @@ if redis.call('ZADD', KEYS[1], 'XX', 'CH', now, ARGV[1]) == 0 then
 end
 redis.call('SET', KEYS[2], now, 'EX', ARGV[2])
 return 1
-"""
+""")
 
 
 def mark_key(unacked_key: str, delivery_tag: str) -> str:
@@ -52,10 +57,11 @@ def mark_when_started() -> None:
 def _mark(task: Any, **_: Any) -> None:
     guard = getattr(task.app, "fibo_guard", None)
     request = task.request
-    tag = (request.properties or {}).get("delivery_tag")
-    if (
-        guard is not None and guard.has("loss-limit") and isinstance(tag, str)
-    ):  # A task that is called as a function has none.
+    properties = request.properties or {}  # A task that is called as a function has none.
+    tag = properties.get("delivery_tag")
+    if guard is None or not guard.has("loss-limit") or not isinstance(tag, str):
+        return
+    if task.acks_late and MARKED not in properties:
         guard.started.mark(task.app, tag, name=task.name, id=request.id)
 
 
@@ -69,38 +75,26 @@ class StartMarks:
 
     def mark(self, app: Celery, tag: str, *, name: str, id: str) -> None:
         """Mark a delivery on the server that has it. If that cannot be reached, the task runs unmarked."""
-        problem: Exception | None = None
-        for broker in self._all(app):
-            try:
-                if broker.mark(tag):
-                    self._prefer(broker)
-                    return
-            except (redis.RedisError, OSError) as error:
-                problem = error
-        if problem is not None:
-            _logger.warning(
-                "the start of task %.99r (%.99r) could not be recorded, so the loss of its worker will not count: %s",
-                *(name, id, problem),
-            )
-
-    def _all(self, app: Celery) -> list[_Broker]:
+        what = f"task {name!r:.99} ({id!r:.99})"
         with self._lock:
             if self._brokers is None:
-                connection = app.connection_for_read()
-                kind = connection.get_transport_cls()
-                if not issubclass(kind, Transport):
-                    connections = []
-                elif connection.alt and not issubclass(kind, SentinelTransport):  # Those are Sentinels of one server.
-                    connections = [app.connection_for_read(url) for url in connection.alt]
-                else:
-                    connections = [connection]
-                self._brokers = [_Broker(each) for each in connections]
-            return self._brokers
+                self._brokers = [_Broker(each) for each in _connections(app)]
+            if len(self._brokers) == 1:
+                self._brokers[0].send(tag, what)
+            elif found := next((each for each in self._brokers if each.mark(tag, what)), None):
+                self._brokers.remove(found)
+                self._brokers.insert(0, found)
 
-    def _prefer(self, broker: _Broker) -> None:
-        with self._lock:
-            if self._brokers and self._brokers[0] is not broker:
-                self._brokers = [broker, *(each for each in self._brokers if each is not broker)]
+
+def _connections(app: Celery) -> list[Any]:
+    """Return a connection of kombu's to each Redis server that the worker may take tasks from."""
+    connection = app.connection_for_read()
+    kind = connection.get_transport_cls()
+    if not issubclass(kind, Transport):
+        return []
+    if connection.alt and not issubclass(kind, SentinelTransport):  # Those are Sentinels of one server.
+        return [app.connection_for_read(url) for url in connection.alt]
+    return [connection]
 
 
 class _Broker:
@@ -108,19 +102,53 @@ class _Broker:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._lock = threading.Lock()
-        self._mark: Callable[[str], object] | None = None
+        self._made: tuple[ScriptConnection, Callable[[str], Any]] | None = None
+        self._last = ""
+        """The task whose mark was sent last."""
 
-    def mark(self, tag: str) -> bool:
-        """Mark a delivery. Return whether this server has it. Raise redis.RedisError or OSError."""
-        with self._lock:
-            if self._mark is None:
-                self._mark = self._connected()
-        return bool(self._mark(tag))
+    def send(self, tag: str, what: str) -> None:
+        """Send the mark of a delivery. Whether Redis has taken it is seen at the next one.
 
-    def _connected(self) -> Callable[[str], object]:
-        channel = self._connection.channel()
-        prefix, index, unacked = channel.global_keyprefix, channel.unacked_index_key, channel.unacked_key
-        # Not kombu's own client: that adds the prefix to the first key of a script only.
-        script = redis.Redis(connection_pool=channel.pool).register_script(_MARK)
-        return lambda tag: script(keys=[prefix + index, prefix + mark_key(unacked, tag)], args=[tag, _LIFE])
+        It leaves before the task's own code runs. So a task that ends its worker at once is marked, too.
+        """
+        with self._reported():
+            scripts, _ = self._connected()
+            for reply in scripts.replies():
+                if isinstance(reply, redis.ResponseError):
+                    self._report(reply)
+        self._last = what
+        with self._reported():
+            scripts, arguments = self._connected()
+            scripts.send(_MARK, *arguments(tag))
+
+    def mark(self, tag: str, what: str) -> bool:
+        """Mark a delivery. Return whether this server has it."""
+        self._last = what
+        try:
+            scripts, arguments = self._connected()
+            return bool(scripts.call(_MARK, *arguments(tag)))
+        except (redis.RedisError, OSError) as error:
+            self._report(error)
+            return False
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        _logger.warning(
+            "the start of %s could not be recorded, so the loss of its worker will not count: %s", self._last, error
+        )
+
+    def _connected(self) -> tuple[ScriptConnection, Callable[[str], Any]]:
+        if self._made is None:
+            channel = self._connection.channel()
+            prefix, index, unacked = channel.global_keyprefix, channel.unacked_index_key, channel.unacked_key
+            self._made = (
+                ScriptConnection(channel.pool),
+                lambda tag: ([prefix + index, prefix + mark_key(unacked, tag)], [tag, LIFE]),
+            )
+        return self._made

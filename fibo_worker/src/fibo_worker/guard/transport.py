@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 from functools import cache, cached_property, partial
 from queue import Empty
-from time import time
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 import redis
 from billiard.exceptions import WorkerLostError
@@ -19,22 +17,22 @@ from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 from celery.states import FAILURE
 from kombu.connection import Connection, ConnectionPool, PooledConnection
-from kombu.transport.redis import Channel, QoS, Transport
+from kombu.transport.redis import Channel, Transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
 from fibo_worker.guard.connections import (
     TEMPORARY_ERRORS,
-    BoundedChannel,
     BoundedConnection,
     BoundedTransport,
     RefusedError,
 )
 from fibo_worker.guard.dead_letter_buffer import is_closing
 from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
-from fibo_worker.guard.poison_limit import LOSSES, MAX_LOSSES, losses, without_losses
-from fibo_worker.guard.server_clock import ServerClock
-from fibo_worker.guard.started import mark_key
+from fibo_worker.guard.fetching import FetchingChannel
+from fibo_worker.guard.poison_limit import LOSSES, MARKED, MAX_LOSSES, losses, without_losses
+from fibo_worker.guard.qos import LossCountingQoS
+from fibo_worker.guard.unacked import Taken, new_tags
 from fibo_worker.guard.validation import Validation, validate, validate_broadcast
 
 if TYPE_CHECKING:
@@ -59,117 +57,14 @@ class _UnrecordableError(Exception):
     """Redis cannot record a message as taken, since it closes the connection over it."""
 
 
-class _LossCountingQoS(QoS):
-    """Counts in each message how often it was lost after its task had started, by the clock of the Redis server.
-
-    A requeue, or a restore at shutdown, does not count.
-    """
-
-    losing: bool = False
-    """Whether the message that is being restored was lost."""
-    last_unacked: str | None = None
-    """The delivery tag that was last written to Redis's unacked messages."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._clock = ServerClock()
-        self._lost: set[str] = set()
-        self._sweeping = False
-        """Whether messages are being restored whose worker has not renewed them."""
-        self._unsettled: dict[str, Callable[[], None]] = {}
-        """By delivery tag, the acknowledgements and rejections that Redis refused."""
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        # Kombu's own, but for the time: by this machine's clock, other workers could take the message for lost.
-        info = message.delivery_info
-        with self.channel.conn_or_acquire() as client, client.pipeline() as pipe:
-            pipe.zadd(self.unacked_index_key, {delivery_tag: self._clock.now(client)})
-            pipe.hset(
-                self.unacked_key,
-                delivery_tag,
-                # Workers restore what is in here, so it is what kombu's own `append` writes.
-                dumps([message._raw, info["exchange"], info["routing_key"]]),  # noqa: SLF001 # it has no public name
-            )
-            pipe.execute()
-        super(QoS, self).append(message, delivery_tag)
-        self.last_unacked = delivery_tag
-
-    def ack(self, delivery_tag: str) -> None:
-        self._settle(delivery_tag, partial(super().ack, delivery_tag))
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        self._settle(delivery_tag, partial(super().reject, delivery_tag, requeue=requeue))
-
-    def settle_late(self) -> None:
-        """Retry the acknowledgements and rejections that Redis refused, until it refuses again."""
-        while self._unsettled:
-            delivery_tag, settle = next(iter(self._unsettled.items()))
-            try:
-                settle()
-            except _LATE_ERRORS:
-                return
-            del self._unsettled[delivery_tag]
-
-    def _settle(self, delivery_tag: str, settle: Callable[[], None]) -> None:
-        try:
-            settle()
-        except _LATE_ERRORS as error:
-            refused = isinstance(error, (redis.ResponseError, RefusedError))
-            if not self.channel.guard.has("refusals" if refused else "lost-connections"):
-                raise
-            # Celery would only log this, and count the message against its prefetch limit forever.
-            _logger.warning("a message could not be acknowledged or rejected yet: %s", error)
-            self._unsettled[delivery_tag] = settle
-            self._dirty.add(delivery_tag)
-
-    def mark_lost(self, delivery_tag: str) -> None:
-        """Mark a message as lost with its process, before Celery requeues it."""
-        self._lost.add(delivery_tag)
-
-    def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 1) -> None:
-        now = self.renew()
-        # Kombu subtracts this from this machine's time.
-        self.visibility_timeout = self.channel.visibility_timeout + time() - now
-        self._sweeping = True
-        try:
-            # Kombu 5.5 and 5.6 pass no interval. Their own default restores at every tenth call only.
-            super().restore_visible(start, num, interval)
-        finally:
-            self._sweeping = False
-
-    def renew(self) -> float:
-        """Renew this worker's own messages, which are not lost, however long they wait or run. Return Redis's time."""
-        with self.channel.conn_or_acquire() as client:
-            now = self._clock.ask(client)
-            unacked = [tag for tag in list(self._delivered) if tag not in self._dirty]
-            if unacked and self.channel.guard.has("renewal"):
-                client.zadd(self.unacked_index_key, dict.fromkeys(unacked, now), xx=True)
-        return now
-
-    def restore_by_tag(self, tag: bytes | str, client: Any = None, leftmost: bool = False) -> None:
-        delivery_tag = bytes_to_str(tag)
-        with self.channel.conn_or_acquire(client) as client:
-            self.losing = delivery_tag in self._lost or (self._sweeping and self._has_started(delivery_tag, client))
-            try:
-                super().restore_by_tag(delivery_tag, client, leftmost)
-            finally:
-                self.losing = False
-        self._lost.discard(delivery_tag)
-
-    def _has_started(self, delivery_tag: str, client: Any) -> bool:
-        # Kombu's client adds the prefix to the keys of some commands; GET is not among them.
-        return client.get(self.channel.global_keyprefix + mark_key(self.unacked_key, delivery_tag)) is not None
-
-    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
-        return super()._remove_from_indices(delivery_tag, pipe).delete(mark_key(self.unacked_key, delivery_tag))
-
-
-class _ValidatingChannel(BoundedChannel):
+class _ValidatingChannel(FetchingChannel):
     """The changes to both of kombu's Redis channels. The base class Channel is there for ``super()``."""
 
-    QoS = _LossCountingQoS
+    QoS = LossCountingQoS
 
     def _brpop_read(self, **options: Any) -> bool:
+        if self._fetch is not None:
+            return self._read_fetch(self._fetch)
         # A copy of the base class's method, which differs in how it delivers the item.
         try:
             try:
@@ -197,12 +92,17 @@ class _ValidatingChannel(BoundedChannel):
                 self._flush_brpop_reauth()
 
     def _brpop_start(self, *args: Any, **kwargs: Any) -> None:
+        self._forget_fetch()
         self._flush_dead_letters()
         self._requeue_popped()
+        self._restore_unread()
+        if self.has_more and self._takes and self.qos.has_scripts:
+            self._start_fetch()
+            return
         self.qos.settle_late()
         super()._brpop_start(*args, **kwargs)
 
-    def _deliver_item(self, queue: str, key: str, item: bytes | str) -> None:
+    def _deliver_item(self, queue: str, key: str, item: bytes | str, taken: Taken | None = None) -> None:
         raw = item if isinstance(item, bytes) else item.encode()
         if queue.endswith(_REPLY_SUFFIX):
             try:
@@ -213,7 +113,7 @@ class _ValidatingChannel(BoundedChannel):
                 _logger.warning("ignored a malformed reply to remote control (%s)", type(error).__name__)
             return
         try:
-            self._deliver_task(queue, key, raw)
+            self._deliver_task(queue, key, raw, taken)
         except (redis.RedisError, OSError):
             raise
         except Exception as error:
@@ -227,8 +127,10 @@ class _ValidatingChannel(BoundedChannel):
             if self.qos.last_unacked is not None:
                 self.qos.ack(self.qos.last_unacked)
 
-    def _deliver_task(self, queue: str, key: str, raw: bytes) -> None:
-        self.qos.last_unacked = None
+    def _deliver_task(self, queue: str, key: str, raw: bytes, taken: Taken | None) -> None:
+        """Deliver a message, which may be recorded in Redis as taken already."""
+        tag = taken.tag if taken else None
+        self.qos.last_unacked = self.qos.recorded = tag
         if self.guard.has("validation"):
             validation = validate(raw, max_body_bytes=self.guard.settings.max_body_bytes)
         else:
@@ -238,24 +140,23 @@ class _ValidatingChannel(BoundedChannel):
             self.dead_letter(
                 DeadLetter.now(validation.reason or "", raw, queue=queue, task=validation.task, id=validation.id)
             )
+            if tag is not None:
+                self.qos.forget(tag)
             return
         if self.guard.has("loss-limit") and losses(payload["properties"]) >= MAX_LOSSES:
             reason = f"the worker that had it was lost {MAX_LOSSES} times"
             raw = without_losses(payload)
             dead_letter = DeadLetter.now(reason, raw, queue=queue, task=validation.task, id=validation.id)
             self.dead_letter(dead_letter, error=WorkerLostError(reason))
+            if tag is not None:
+                self.qos.forget(tag)
             return
-        properties = payload["properties"]
-        # Kombu restores an unacked message by its tag, to the queue in its delivery_info. A sender could give two
-        # messages the same tag, or name another queue, so set both here.
-        properties["delivery_tag"] = str(uuid4())
-        info = properties.get("delivery_info")
-        info = info if isinstance(info, dict) else {}
-        properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
-        try:
-            properties["priority"] = self._get_message_priority(payload)
-        except OverflowError:  # It is infinite. Kombu could not restore such a message.
-            properties["priority"] = 0
+        # Kombu restores an unacked message by its tag. A sender could give two messages the same one.
+        (properties := payload["properties"])["delivery_tag"] = tag or new_tags(1)[0]
+        self._normalize(payload, queue)
+        self.qos.starts = (taken.marked if taken else self._starting(1) > 0) and self._starts(payload)
+        if taken and taken.marked and not self.qos.starts:
+            self.qos.unmark(taken.tag)
         try:
             self._record_and_deliver(payload, queue, raw)
         except _UnrecordableError as error:
@@ -277,6 +178,18 @@ class _ValidatingChannel(BoundedChannel):
                 )
             )
             self.qos.ack(self.qos.last_unacked)
+
+    def _normalize(self, payload: dict[str, Any], queue: str) -> None:
+        """Let kombu restore a message, and to the queue that it came from: the sender may have named another."""
+        properties = payload["properties"]
+        properties.pop(MARKED, None)
+        info = properties.get("delivery_info")
+        info = info if isinstance(info, dict) else {}
+        properties["delivery_info"] = {**info, "exchange": "", "routing_key": queue}
+        try:
+            properties["priority"] = self._get_message_priority(payload)
+        except OverflowError:  # It is infinite.
+            properties["priority"] = 0
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         if not queue.endswith(_REPLY_SUFFIX):
@@ -323,17 +236,22 @@ class _ValidatingChannel(BoundedChannel):
         if not self.closed:
             try:
                 self._requeue_popped()
+                self._restore_unread()
                 self.qos.settle_late()
+                if isinstance(self.qos, LossCountingQoS):
+                    self.qos.flush(wait=True)
             except (redis.RedisError, OSError) as error:
                 _logger.warning("messages that were taken could not be returned yet: %s", error)
         super().close()
 
-    def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
-        # Check the payload: a worker that does not validate may have written it.
-        counts = self.qos.losing and self.guard.has("loss-limit")
-        if counts and isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
-            payload["properties"][LOSSES] = losses(payload["properties"]) + 1
-        super()._do_restore_message(payload, *args, **kwargs)
+    def _do_restore_message(self, payload: Any, exchange: Any, routing_key: Any, *args: Any, **kwargs: Any) -> None:
+        # Check the payload: a worker that does not validate may have written it, or one that had not done so yet.
+        if isinstance(payload, dict) and isinstance(payload.get("properties"), dict):
+            if exchange == "" and isinstance(routing_key, str):
+                self._normalize(payload, routing_key)
+            if self.qos.losing and self.guard.has("loss-limit"):
+                payload["properties"][LOSSES] = losses(payload["properties"]) + 1
+        super()._do_restore_message(payload, exchange, routing_key, *args, **kwargs)
 
     def dead_letter(
         self, dead_letter: DeadLetter, *, error: Exception | None = None, store: Callable[[], object] | None = None
@@ -412,10 +330,6 @@ class _ValidatingChannel(BoundedChannel):
             return None
 
 
-_LATE_ERRORS: Final = (redis.ResponseError, redis.ConnectionError, redis.TimeoutError)
-"""Redis refuses what it may accept later, or that connection was lost in silence, and others may be had."""
-
-
 class _ValidatingTransport(BoundedTransport):
     """The changes to kombu's Redis transports, beside their channels."""
 
@@ -441,7 +355,7 @@ def _validating(found: type, *, refusals: bool) -> type:
             "Channel": type(
                 channel.__name__,
                 (_ValidatingChannel, channel),
-                {"QoS": type(channel.QoS.__name__, (_LossCountingQoS, channel.QoS), {})},
+                {"QoS": type(channel.QoS.__name__, (LossCountingQoS, channel.QoS), {})},
             ),
             "connection_errors": (*found.connection_errors, *(TEMPORARY_ERRORS if refusals else ())),
         },
