@@ -1,15 +1,19 @@
-"""``python -m soak_workers [--minutes N] [--seed N]``: workers are killed, cut off and left without Redis for long.
+"""``python -m soak_workers [--minutes N] [--seed N] [--stock]``: workers are killed, cut off, and left without Redis.
 
 Two protected workers serve tasks that are quick, slow, or due later, behind a proxy that drops their connections in
 silence or resets them. Now and then one is killed with SIGKILL and comes back, or Redis is killed and starts again with
 its data. Every call must have the right answer, or end by its deadline with an error that the contract names; no task
 that never began may be a dead letter; and at the end nothing without an expiry may be left.
+
+With --stock, two stock workers with the same settings have the same faults at the same time, on a Redis of their own.
+Of both sides it is told how many tasks never began though their callers waited for long, and how many began again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 ADD = RemoteTask[..., int]("soaking.add")
 ACTORS = 12
 QUEUE = "celery"
+LONG = 2 * VISIBILITY_TIMEOUT
+"""Seconds in which a task that was taken by a worker that died is run by another one."""
 OWN = (QUEUE, "_kombu.binding")
 """The keys without an expiry that may stay: what is queued, the dead letters, and the bindings of a worker."""
 
@@ -46,11 +52,13 @@ class Soak:
 
     Args:
         directory: For what is written meanwhile.
-        chance: Decides.
+        seed: Decides.
+        kind: ``protected`` or ``stock``. Of stock workers, nothing is demanded.
     """
 
-    def __init__(self, directory: Path, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, directory: Path, seed: int, kind: str) -> None:
+        self.kind = kind
+        self._faults, self._chance = random.Random(seed), random.Random(seed + 1)
         self._began = directory / "began"
         self._began.touch()
         self._redis = RedisServer(
@@ -59,6 +67,8 @@ class Soak:
         self._workers: list[WorkerProcess] = []
         self.faults: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
+        self._unanswered: set[str] = set()
+        """The tasks whose callers have waited for long, and had no answer."""
         self.wrong: list[str] = []
         self.latest = 0.0
 
@@ -75,7 +85,12 @@ class Soak:
 
     async def _run(self, proxy: Proxy, seconds: float) -> None:
         # A result is stored within the time limit, also over the second connection.
-        env = {"PYTHONPATH": str(TESTS), "SOAKING_BEGAN": str(self._began), "FIBO_SOCKET_TIMEOUT": "2"}
+        env = {
+            "PYTHONPATH": str(TESTS),
+            "SOAKING_BEGAN": str(self._began),
+            "SOAKING_IS": self.kind,
+            "FIBO_SOCKET_TIMEOUT": "2",
+        }
         for number in range(2):
             worker = WorkerProcess(
                 proxy.url(self._redis.url),
@@ -92,7 +107,10 @@ class Soak:
             disasters = asyncio.create_task(self._let_things_happen(proxy, until))
             await asyncio.gather(*(self._act(client, until) for _ in range(ACTORS)))
             await disasters
-            await self._recover(client)
+            if self.kind == "stock":
+                await asyncio.sleep(2 * VISIBILITY_TIMEOUT)
+            else:
+                await self._recover(client)
         for worker in self._workers:
             await asyncio.to_thread(worker.stop)
         await asyncio.to_thread(self._look_at_what_is_left)
@@ -102,27 +120,28 @@ class Soak:
             self._kill_worker, self._kill_worker, self._swallow, self._swallow, self._cut, self._restart_redis
         ]  # fmt: skip
         while time.monotonic() < until:
-            await asyncio.sleep(self._chance.uniform(1, 8))
-            fault = self._chance.choice(faults)
+            await asyncio.sleep(self._faults.uniform(1, 8))
+            fault = self._faults.choice(faults)
             self.faults[fault.__name__.strip("_")] += 1
             await fault(proxy)
 
     async def _kill_worker(self, _: Proxy) -> None:
-        worker = self._chance.choice(self._workers)
-        os.killpg(worker.pid, signal.SIGKILL)
-        await asyncio.sleep(self._chance.uniform(0, 3))
+        worker = self._faults.choice(self._workers)
+        with contextlib.suppress(ProcessLookupError):  # A stock worker may have ended.
+            os.killpg(worker.pid, signal.SIGKILL)
+        await asyncio.sleep(self._faults.uniform(0, 3))
         await asyncio.to_thread(worker.stop)
         await asyncio.to_thread(worker.start)
 
     async def _swallow(self, proxy: Proxy) -> None:
-        proxy.forget(subscribers=self._chance.random() < 0.3)
+        proxy.forget(subscribers=self._faults.random() < 0.3)
 
     async def _cut(self, proxy: Proxy) -> None:
         proxy.cut()
 
     async def _restart_redis(self, _: Proxy) -> None:
         await asyncio.to_thread(self._redis.stop)  # It is killed, and has written all to disk.
-        await asyncio.sleep(self._chance.uniform(0, 3))
+        await asyncio.sleep(self._faults.uniform(0, 3))
         await asyncio.to_thread(self._redis.start)
 
     async def _act(self, client: CeleryClient, until: float) -> None:
@@ -151,6 +170,8 @@ class Soak:
                         self.wrong.append(f"{x} + 1 came as {answer}")
                 case PublishError() | PublishUnknownError() | ResultTimeoutError():  # What the contract names.
                     self.outcomes[type(answer).__name__] += 1
+                    if isinstance(answer, ResultTimeoutError) and timeout > LONG:
+                        self._unanswered.update(answer.task_ids)
                 # Two workers were killed while they ran it; or its result could not be stored within its time limit.
                 case TaskFailedError(exc_type="WorkerLostError" | "TimeLimitExceeded"):
                     self.outcomes[answer.exc_type] += 1
@@ -177,7 +198,10 @@ class Soak:
         await asyncio.sleep(2 * VISIBILITY_TIMEOUT)
 
     def _look_at_what_is_left(self) -> None:
-        began = set(self._began.read_text().split())
+        began = Counter(self._began.read_text().split())
+        self.outcomes["task lost: it never began"] = len(self._unanswered - began.keys())
+        self.outcomes["task began"] = len(began)
+        self.outcomes["task began again"] = began.total() - len(began)
         with redis_py.Redis.from_url(self._redis.url) as direct:
             for stored in direct.lrange(f"{QUEUE}.dead", 0, -1):
                 letter = DeadLetter.decode(stored)
@@ -199,19 +223,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m soak_workers", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="for how long (10)")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--stock", action="store_true", help="stock workers, too, with the same faults")
     chosen = parser.parse_args()
     print(f"{chosen.minutes:g} minutes, --seed {chosen.seed}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        soak = Soak(Path(directory), random.Random(chosen.seed))
-        asyncio.run(soak.run(chosen.minutes * 60))
-    for counted in (soak.faults, soak.outcomes):
-        for what, count in sorted(counted.items()):
-            print(f"{count:8,} {what}")
+        soaks = []
+        for kind in ("protected", *(["stock"] if chosen.stock else [])):
+            (place := Path(directory, kind)).mkdir()
+            soaks.append(Soak(place, chosen.seed, kind))
+        asyncio.run(run(soaks, chosen.minutes * 60))
+    for soak in soaks:
+        print(f"{soak.kind} workers:")
+        for counted in (soak.faults, soak.outcomes):
+            for what, count in sorted(counted.items()):
+                print(f"{count:8,} {what}")
+    (soak, *_) = soaks
     print(f"none ended later than {max(soak.latest, 0) * 1000:.0f} ms past its deadline")
     for line in soak.wrong[:50]:
         print(line)
     print(f"{len(soak.wrong)} wrong")
     return bool(soak.wrong)
+
+
+async def run(soaks: list[Soak], seconds: float) -> None:
+    """Run all of them at the same time."""
+    await asyncio.gather(*(soak.run(seconds) for soak in soaks))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tests.benchmarks import (
     steps,
     streams,
     telemetry,
+    workers,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "import": idling.importing,
     "service": service.healthz,
     "telemetry": telemetry.telemetry,
+    **{f"workers-{version}": partial(workers.compare, version) for version in ("5.5", "5.6", "5.7")},
     # These make no rows: the plots show them.
     "batches": curves.batches,
     "callers": curves.callers,

@@ -1,4 +1,7 @@
-"""A protected app of one's own for the soak of workers: each task writes down that it has begun."""
+"""An app of one's own for the soak of workers: each task writes down that it has begun.
+
+With SOAKING_IS=stock it goes without the guard, but with the settings of one that is protected.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,20 @@ import time
 
 from celery import Celery
 
-from fibo_worker.guard import protect
-
 VISIBILITY_TIMEOUT = 12
 TIME_LIMIT = 8
 
-app = protect(Celery("soaking"))
+app = Celery("soaking")
+if os.environ.get("SOAKING_IS") != "stock":
+    from fibo_worker.guard import protect
+
+    app = protect(app)
 app.conf.update(
+    accept_content=["json"],
+    broker_connection_retry_on_startup=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_cancel_long_running_tasks_on_connection_loss=True,
     task_time_limit=TIME_LIMIT,
     worker_prefetch_multiplier=2,
     broker_transport_options={
