@@ -9,10 +9,14 @@ import time
 
 import httpx
 import pytest
+import sentry_sdk
+from sentry_sdk.transport import Transport
 from support.programs import started
 from support.servers import EXAMPLES, TESTS, free_port
 from support.waiting import until
 
+from fibo_client.celery import CeleryClient, RemoteTask, group
+from fibo_client.telemetry.sentry import Sentry
 from fibo_worker.dev import WorkerProcess
 
 
@@ -30,7 +34,7 @@ def example(redis_server, tmp_path_factory):
         started(*uvicorn, env={**env, "REPORTED": "service"}) as service,
     ):
         service.wait_for("Uvicorn running on")
-        yield f"http://127.0.0.1:{port}", Reports(file)
+        yield f"http://127.0.0.1:{port}", Reports(file), url
         assert service.end(signal.SIGTERM) in (0, -signal.SIGTERM)
 
 
@@ -63,7 +67,7 @@ def begin():
 
 
 def test_a_request_its_message_and_its_task_are_one_trace(example):
-    url, reports = example
+    url, reports, _ = example
     headers, trace_id = begin()
     assert httpx.get(f"{url}/divide/9/4", headers=headers, timeout=20).text == "2.25"
     found = {each["transaction"]: each for each in reports.wait_for(2, trace_id)}
@@ -80,7 +84,7 @@ def test_a_request_its_message_and_its_task_are_one_trace(example):
 
 
 def test_an_error_in_a_task_and_the_one_in_the_request_that_waits_are_found_by_one_trace(example):
-    url, reports = example
+    url, reports, _ = example
     headers, trace_id = begin()
     assert httpx.get(f"{url}/divide/1/0", headers=headers, timeout=20).status_code == 500
     errors = {
@@ -88,3 +92,34 @@ def test_an_error_in_a_task_and_the_one_in_the_request_that_waits_are_found_by_o
     }
     assert errors.keys() == {"ZeroDivisionError", "TaskFailedError"}
     assert errors["ZeroDivisionError"]["tags"]["celery_task_id"] in json.dumps(errors["TaskFailedError"])
+
+
+class Dropped(Transport):
+    """Sends nothing to Sentry."""
+
+    def capture_envelope(self, envelope):
+        pass
+
+
+@pytest.fixture
+def tracing():
+    """Sentry's SDK in this process, with no integration, which would change other libraries for all tests."""
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.init(
+            "https://public@sentry.invalid/1", transport=Dropped, traces_sample_rate=1.0, default_integrations=False,
+            auto_enabling_integrations=False,
+        )  # fmt: skip
+        yield
+    sentry_sdk.get_client().close()
+    sentry_sdk.get_global_scope().set_client(None)
+
+
+async def test_all_steps_of_a_flow_are_one_trace(example, tracing):
+    _, reports, broker = example
+    add, divide = RemoteTask[..., int]("proj.tasks.add"), RemoteTask[..., float]("proj.tasks.divide")
+    async with CeleryClient(broker, queue="proj", telemetry=Sentry()) as celery:
+        with sentry_sdk.start_transaction(op="http.server", name="request") as request:
+            flow = add(1, 1) | group(add.s(1), add.s(2) | divide.s(2))
+            assert await celery.call(flow, timeout=20) == [3, 2.0]
+    found = reports.wait_for(4, request.trace_id)
+    assert sorted(each["transaction"] for each in found) == ["proj.tasks.add"] * 3 + ["proj.tasks.divide"]

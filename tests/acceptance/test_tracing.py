@@ -18,7 +18,7 @@ from support.servers import EXAMPLES, TESTS, free_port
 from support.spans import Spans, hexed, in_file
 
 from fibo_client import FiboClient
-from fibo_client.celery import CeleryClient, RemoteTask
+from fibo_client.celery import CeleryClient, RemoteTask, chord, group
 from fibo_worker.dev import WorkerProcess
 
 TRACING = EXAMPLES / "tracing"
@@ -89,6 +89,18 @@ async def test_each_message_of_several_has_its_own_span_above_its_task(stock_url
     runs = of_worker("stock.add", spans.one("request"), 5)
     above = {run["attributes"]["messaging.message.id"]: run["parent_id"] for run in runs}
     assert above == {span.attributes["messaging.message.id"]: hexed(span.context.span_id) for span in created}
+
+
+async def test_all_steps_of_a_flow_are_one_trace(stock_url, of_worker, spans):
+    total = RemoteTask[..., int]("stock.total")
+    async with CeleryClient(stock_url, telemetry=spans.telemetry()) as celery:
+        with spans.tracer.start_as_current_span("request"):
+            flow = ADD(1, 1) | group(ADD.s(1), ADD.s(2) | ADD.s(3)) | total.s() | ADD.s(100)
+            assert await celery.call(flow, timeout=20) == 110
+            assert await celery.call(chord([ADD(1, 1), ADD(2, 2)], total()), timeout=20) == 6
+    request = spans.one("request")
+    of_worker("stock.add", request, 7)
+    of_worker("stock.total", request, 2)
 
 
 async def test_without_create_spans_the_tasks_are_below_the_one_that_sent_them(stock_url, of_worker, spans):

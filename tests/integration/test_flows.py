@@ -332,6 +332,17 @@ async def test_very_many_flows_on_a_real_worker_give_their_values_in_order_and_n
     await eventually(lambda: not set(kept(direct)) - before)
 
 
+async def test_all_tasks_of_one_send_have_one_root(client):
+    told = RemoteTask[..., dict]("stock.request")("root_id", "id").immutable()
+    flow = chord([told | told, told | group(told, told) | told, told], told | group(told, told))
+    result = await client.send(group(flow, told))
+    await result.get(timeout=20)
+    values = [await task.get(timeout=20) for task in result.tasks]
+    assert [value["id"] for value in values] == [task.id for task in result.tasks]
+    assert len({value["root_id"] for value in values}) == 1
+    assert len(values) == 11
+
+
 # Results of results.
 
 
