@@ -49,10 +49,11 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|builtins|collections\.abc|datetime|enum|pathlib|ssl|typing)\.~?\w+"),
     (r"py:.*", r"(datetime|Callable|Mapping(\[str)?|ModuleType|Path|Sequence)"),
     # Type variables, and types that are named in a signature but are nobody's to import.
-    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(C|P|R|R_co|S|T|T_co|Ts|V)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(C|H|P|R|R_co|S|T|T_co|Ts|V)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Job|Session|FiboOverrides|Replies|Unset)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Batcher|_SendSpan|Backend|Broker|Memory\w+|Transport|Worker)"),
-    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(Parts|Requests|TaskRoutes|UnsupportedBackend)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(OwnedTask|Parts|TaskRoutes|UnsupportedBackend)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(Composed|Requests)(\.\w+)?"),
     # OpenTelemetry's, likewise in the network.
     (r"py:class", r"TracerProvider|MeterProvider|Context"),
     # Celery's and redis-py's, likewise.

@@ -97,6 +97,8 @@ async def call_many(
     plans: deque[Plan] = deque()
     for flow in flows:
         plans.append(await in_turns(encoder.plan(flow), EACH, budget))
+        if budget.is_spent(EACH):
+            await budget.pause()
     loop = session.check()
     session.check_room(sum(len(plan.tasks) for plan in plans))
     answers = Answers(len(plans), loop.create_future(), return_exceptions=return_exceptions)

@@ -358,7 +358,7 @@ class CeleryClient:
                 them, unless it says otherwise. ``task_id`` cannot be among them.
 
         Returns:
-            The handles, in order: what `send` gives for each.
+            The handles in order, as `send` gives them.
 
         Raises:
             TypeError: One of them can not be sent. Nothing was sent.

@@ -298,7 +298,7 @@ class RemoteTask(Generic[P, R]):
             iterable: The values: each is the only argument of a call.
 
         Returns:
-            One task: Celery's own ``celery.map``, which gives the list of the results.
+            A task, Celery's own ``celery.map``, which gives the list of the results.
 
         Raises:
             MessageError: The task is not declared as ``chunkable``.
@@ -315,7 +315,7 @@ class RemoteTask(Generic[P, R]):
             iterable: The positional arguments of each call: lists or tuples.
 
         Returns:
-            One task: Celery's own ``celery.starmap``, which gives the list of the results.
+            A task, Celery's own ``celery.starmap``, which gives the list of the results.
 
         Raises:
             MessageError: The task is not declared as ``chunkable``.

@@ -91,7 +91,7 @@ class Stream(Generic[T, V]):
         ordered: Whether to deliver in the order of the source, rather than as the answers come.
         return_exceptions: Whether to deliver the error of an input that failed, or that was refused, in place of its
             answer, and to go on.
-        weigh: Gives what `Requests.join` takes of an input, and how many tasks that is. None is the input, and one.
+        weigh: Gives what ``requests`` take of an input, and how many tasks that is. None is the input, and one.
 
     Raises:
         TypeError: The source cannot be iterated over or is text, or max_in_flight is not an integer.
