@@ -60,6 +60,20 @@ async def test_an_abandoned_result_is_deleted_when_its_time_has_come():
 
 
 @virtual
+async def test_what_may_be_stored_later_is_deleted_once_more_and_at_the_end_once():
+    async with running() as (broker, store, cleaner):
+        broker.health.reached = True
+        cleaner.delete(["twice"], 5.0, again=30.0)
+        cleaner.delete(["once"], 5.0)
+        await asyncio.sleep(29)
+        assert [sorted(ids) for ids in deletions(store)] == [["once", "twice"]]
+        await asyncio.sleep(60)
+        assert deletions(store)[1:] == [["twice"]]
+        cleaner.delete(["left"], 5.0, again=30.0)
+    assert deletions(store)[2:] == [["left"]]
+
+
+@virtual
 async def test_revocations_are_at_most_a_hundred_ids_and_ten_a_second():
     async with running() as (broker, _, cleaner):
         cleaner.revoke(str(number) for number in range(1000))

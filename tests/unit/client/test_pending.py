@@ -136,6 +136,26 @@ def test_a_failure_ends_a_wait_for_many_if_asked_to(table, enter):
     assert not other.over
 
 
+def test_a_wait_is_over_when_the_answers_came_that_are_enough(table, enter):
+    wait = enter("first", "last")
+    wait.enough = {"last"}
+    assert not wait.has_enough
+    assert table.arrive("last", success("last")) == ["last", "first"]
+    assert wait.over
+    assert wait.has_enough
+    assert list(wait.missing) == ["first"]
+
+
+def test_waits_that_share_what_is_enough_are_each_over_when_it_came(table, enter):
+    one, two = enter("a", "b"), enter("c", "d")
+    one.enough = two.enough = {"b", "d"}
+    table.arrive("b", success("b"))
+    assert not one.over
+    table.arrive("d", success("d"))
+    assert two.over
+    assert one.has_enough
+
+
 def test_the_ids_freed_by_a_failure_are_told(table, enter):
     enter("a", "b", end_on_failure=True)
     assert sorted(table.arrive("a", failure("a"))) == ["a", "b"]
