@@ -207,6 +207,18 @@ def test_any_task_can_be_called(stock):
     ]
 
 
+def test_tasks_can_be_called_one_after_the_other_and_beside_each_other(stock, redis_server, tmp_path):
+    with redis_server.client(stock.admin_url) as client:
+        before = set(client.scan_iter("celery-task*-meta-*"))
+        done = fibo(stock.url, "call", "stock.add", "--args", "[2, 3]", "--then", "stock.add [4]")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "9\n", "")
+        (tmp_path / "flow.json").write_text(
+            json.dumps({"chain": [{"group": [{"task": "stock.add", "args": [n, n]} for n in range(3)]}, "stock.total"]})
+        )
+        assert fibo(stock.url, "call", "--flow", str(tmp_path / "flow.json")).stdout == "6\n"
+        until(lambda: not {key for key in client.scan_iter("celery-task*-meta-*") if not key.endswith(b".c")} - before)
+
+
 def test_a_call_leaves_nothing_in_redis(stock, redis_server):
     with redis_server.client(stock.admin_url) as client:
         before = set(client.scan_iter("celery-task-meta-*"))

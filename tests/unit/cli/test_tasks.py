@@ -10,7 +10,7 @@ import pytest
 from support.clock import virtual
 
 from fibo_client import FiboClient, TransportError
-from fibo_client.celery import Inspect
+from fibo_client.celery import Inspect, RemoteTask
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.tasks import call
@@ -35,7 +35,7 @@ async def test_one_timeout_is_for_sending_and_for_waiting(console, capsys, monke
 
         monkeypatch.setattr(broker, "publish", slowly)
         began = asyncio.get_running_loop().time()
-        status = await call(client, console, "tasks.slow", [], {}, {}, timeout=30.0, traceback=False)
+        status = await call(client, console, RemoteTask("tasks.slow")(), {}, timeout=30.0, traceback=False)
         assert asyncio.get_running_loop().time() - began < 35  # With the questions to the workers.
     assert status is ExitCode.NO_ANSWER
     assert re.search(r"no answer within 30(\.\d)? s from tasks\.slow", capsys.readouterr().err)
@@ -53,7 +53,7 @@ async def test_that_the_stored_answer_cannot_be_deleted_is_no_failure_of_the_cal
                 await delete(task_ids)
 
         monkeypatch.setattr(store, "delete_many", gone)
-        status = await call(client, console, "tasks.add", [2, 3], {}, {}, timeout=5.0, traceback=False)
+        status = await call(client, console, RemoteTask("tasks.add")(2, 3), {}, timeout=5.0, traceback=False)
     assert status is ExitCode.OK
     assert (tmp_path / "answers").read_text() == "5\n"
 
@@ -73,7 +73,7 @@ def no_threads(monkeypatch):
 
 async def waited(fake, console, task, timeout=10.0):
     async with FiboClient(transport=fake) as client:
-        return await call(client, console, task, [], {}, {"queue": "mth"}, timeout=timeout, traceback=False)
+        return await call(client, console, RemoteTask(task)(), {"queue": "mth"}, timeout=timeout, traceback=False)
 
 
 @virtual

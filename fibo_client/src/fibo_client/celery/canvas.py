@@ -99,11 +99,11 @@ def chain(*steps: Any) -> Any:
         The chain. Its result is that of its last step.
 
     Raises:
-        MessageError: There is no step, or one is an empty group; or a chain in the header of a chord ends in a group.
+        MessageError: There is no step, or a chain in the header of a chord ends in a group.
         TypeError: A step is something else.
     """
     if not steps:
-        raise MessageError("a chain needs a step at least; a task alone is sent as it is")
+        raise MessageError("a chain needs a step at least; where there is nothing to run, send nothing")
     if all(isinstance(step, Signature) for step in steps):
         return Chain(steps)  # Most are so.
     flow: Any = _checked(steps[0])

@@ -207,10 +207,22 @@ def sqrt(
 def call(
     context: typer.Context,
     task: Annotated[
-        str, typer.Argument(metavar="TASK", help="The name under which the worker knows it.", show_default=False)
-    ],
+        str | None, typer.Argument(metavar="TASK", help="The name under which the worker knows it.", show_default=False)
+    ] = None,
     args: Annotated[str, typer.Option("--args", metavar="JSON", help="Positional arguments: a list.")] = "[]",
     kwargs: Annotated[str, typer.Option("--kwargs", metavar="JSON", help="Keyword arguments: an object.")] = "{}",
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--then",
+            metavar="'TASK [JSON]'",
+            help="A task that runs after it, with its result in front of the arguments. Repeatable.",
+        ),
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option("--flow", metavar="FILE", help="Run the chain or group of a file of JSON; - reads the input."),
+    ] = None,
     queue: Queue = None,
     priority: Priority = None,
     countdown: Annotated[
@@ -235,7 +247,7 @@ def call(
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Call any task of any Celery worker, and write what it answers.
+    """Call any task of any Celery worker, or several, and write what it answers.
 
     \b
     Examples:
@@ -243,17 +255,26 @@ def call(
       fibo call proj.tasks.add --kwargs '{"x": 2, "y": 3}' --queue math
       fibo call proj.tasks.report --no-wait
       fibo result $(fibo call proj.tasks.report --no-wait) --wait
+      fibo call proj.tasks.add --args '[2, 3]' --then 'proj.tasks.add [5]' --then proj.tasks.report
+      fibo call --flow flow.json
 
     Text is written as it is, everything else as JSON. A task that reports its progress ('current' or 'done' of 'total',
     or 'percent') moves the bar; of another state the bar shows the name. If no worker takes from the queue, that is
     told after 2 seconds. On Ctrl-C the workers are told to revoke the task: one that has begun it goes on with it. With
     --no-wait the task is nobody's: nothing revokes it, and its result stays until it expires.
+
+    With --then, each task runs after the one before. A flow in JSON is a task: its name, or an object with its "task",
+    "args", "kwargs", "options" and "immutable"; or {"chain": [...]}, or {"group": [...]}, of flows. What follows a
+    group gets the list of its results. The options above go for all of it.
     """
-    from fibo_client.cli import tasks
+    from fibo_client.celery import Signature
+    from fibo_client.cli import flows, tasks
+    from fibo_client.cli.flow_arguments import composed
     from fibo_client.cli.task_arguments import check_extra, keyword, positional
 
     check_extra(context.args)
     arguments, keywords = positional(args), keyword(kwargs)
+    what = composed(task, arguments, keywords, then or (), flow)
     options: SendOptions = {}
     if queue is not None:
         options["queue"] = queue
@@ -272,10 +293,14 @@ def call(
             )
 
     async def job(client: FiboClient, console: Console) -> ExitCode:
+        how: dict[str, Any] = {"timeout": _resolved(timeout, client), "traceback": traceback}
+        if isinstance(what, Signature):
+            if no_wait:
+                return await tasks.send(client, console, what, options)
+            return await tasks.call(client, console, what, options, **how)
         if no_wait:
-            return await tasks.send(client, console, task, arguments, keywords, options)
-        limit = _resolved(timeout, client)
-        return await tasks.call(client, console, task, arguments, keywords, options, timeout=limit, traceback=traceback)
+            return await flows.send(client, console, what, options)
+        return await flows.call(client, console, what, options, **how)
 
     _run(_client_options(broker, result_backend, settings, debug=debug), job, check=check, as_json=as_json)
 

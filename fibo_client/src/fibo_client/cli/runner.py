@@ -168,7 +168,8 @@ async def report_timeout(
     from fibo_client.config import FiboConfig
 
     task_id = error.task_ids[0]
-    console.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]")
+    step = "" if error.step is None else f", {error.step}"
+    console.error(f"no answer within {waited or error.waited:.3g} s from {error.task or 'task'}[{task_id}]{step}")
     if error.unread is not None:
         console.info(error.unread)
         return ExitCode.NO_REDIS

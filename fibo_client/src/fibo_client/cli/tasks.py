@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.config import UNSET
 from fibo_client.celery.protocol import states
-from fibo_client.cli.console import escaped, json_default
+from fibo_client.cli import flows
+from fibo_client.cli.answers import write_error, write_value
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.cli.progress import progress
 from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import revocation_summary
-from fibo_client.cli.runner import INSPECT_TIMEOUT, report_error, report_timeout
-from fibo_client.errors import (
-    ResultDecodeError,
-    ResultTimeoutError,
-    TaskError,
-    TaskFailedError,
-    TaskRevokedError,
-    TransportError,
-)
+from fibo_client.cli.runner import INSPECT_TIMEOUT, report_timeout
+from fibo_client.errors import ResultDecodeError, ResultTimeoutError, TaskError, TaskRevokedError, TransportError
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
@@ -31,7 +24,7 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.config import Unset
     from fibo_client.celery.result import AsyncResult
-    from fibo_client.celery.signature import SendOptions
+    from fibo_client.celery.signature import SendOptions, Signature
     from fibo_client.celery.stats import RevocationCounts
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
@@ -47,13 +40,11 @@ _MAX_LISTED: Final = 10
 __all__ = ["call", "revoke", "send", "stored", "wait"]
 
 
-async def send(
-    client: FiboClient, console: Console, task: str, args: list[Any], kwargs: dict[str, Any], options: SendOptions
-) -> ExitCode:
+async def send(client: FiboClient, console: Console, task: Signature[Any], options: SendOptions) -> ExitCode:
     """Send a task, and write its id."""
-    handle = await client.celery.send_task(task, args, kwargs, **options)
+    handle = await client.celery.send(task, **options)
     if console.as_json:
-        await console.write_json(id=handle.id, task=task)
+        await console.write_json(id=handle.id, task=task.task)
     else:
         await console.write(f"{handle.id}\n")
     return ExitCode.OK
@@ -62,17 +53,15 @@ async def send(
 async def call(
     client: FiboClient,
     console: Console,
-    task: str,
-    args: list[Any],
-    kwargs: dict[str, Any],
+    task: Signature[Any],
     options: SendOptions,
     *,
     timeout: float | None,
     traceback: bool,
 ) -> ExitCode:
     """Send a task, wait for its answer and write it. No `timeout` is no limit. An early end revokes the task."""
-    result = client.celery.start(task, args, kwargs, timeout=timeout, **options)
-    label = f"{task}[{result.id}]"
+    result = client.celery.start(task, timeout=timeout, **options)
+    label = f"{task.task}[{result.id}]"
     clock = asyncio.get_running_loop().time
 
     def stop_message(counts: RevocationCounts) -> str:
@@ -96,6 +85,8 @@ async def wait(
     """Wait for the answer of a task that was sent before, and write it. No `timeout` is no limit."""
     console.stop_message = lambda _: f"the task goes on; wait again: fibo result {task_id} --wait"
     handle = client.celery.result(task_id)
+    if await handle.state() == states.PENDING and (group := await flows.saved_group(client, task_id)) is not None:
+        return await flows.wait(client, console, group, timeout=timeout, traceback=traceback)
     return await _follow(client, console, handle, timeout=timeout, traceback=traceback)
 
 
@@ -103,6 +94,8 @@ async def stored(client: FiboClient, console: Console, task_id: str, *, tracebac
     """Write the answer of a task if it is stored."""
     handle = client.celery.result(task_id)
     state = await handle.state()
+    if state == states.PENDING and (group := await flows.saved_group(client, task_id)) is not None:
+        return await flows.stored(client, console, group, traceback=traceback)
     if state in states.READY_STATES:
         return await _write_result(client, console, handle, traceback=traceback)
     if console.as_json:
@@ -203,27 +196,14 @@ async def _write_result(client: FiboClient, console: Console, handle: AsyncResul
         # Workers of Celery 5.6 store REVOKED at once, even of a task that goes on.
         revoked = isinstance(error, TaskRevokedError) and error.reason == "revoked"
         running = await _active_nodes(client, [handle.id]) if revoked else {}
-        if not console.as_json:
-            if not running:
-                return report_error(console, error, traceback=traceback)
+        if running and not console.as_json:
             console.error(
                 f"{printable(handle.task or 'task')}[{handle.id}] is REVOKED, and still runs on "
                 f"{printable(running[handle.id])}, which goes on with it and may yet store its answer. "
                 f"{_TERMINATE_HINT} {handle.id}"
             )
             return ExitCode.FAILED
-        fields: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-        if isinstance(error, TaskError):
-            fields["info"] = error.info
-        if running:
-            fields["running"] = running[handle.id]
-        if isinstance(error, TaskFailedError):
-            fields |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
-        await console.write_json(id=handle.id, **fields)
-        return ExitCode.FAILED
-    if console.as_json:
-        await console.write_json(id=handle.id, value=value)
-    else:
-        text = value if isinstance(value, str) else json.dumps(value, default=json_default, ensure_ascii=False)
-        await console.write(f"{escaped(text) if console.terminal else text}\n")
+        more = {"running": running[handle.id]} if running else {}
+        return await write_error(console, handle.id, error, traceback=traceback, **more)
+    await write_value(console, handle.id, value)
     return ExitCode.OK

@@ -1,0 +1,152 @@
+"""``fibo call`` of several tasks, on the double."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+
+import pytest
+from support.clock import virtual
+
+from fibo_client import FiboClient, MessageError
+from fibo_client.celery import RemoteTask, chain, chord, group
+from fibo_client.cli import flows, tasks
+from fibo_client.cli.console import Console
+from fibo_client.cli.exit_codes import ExitCode
+from fibo_client.testing import FakeCelery
+
+add = RemoteTask[..., int]("proj.add")
+fail = RemoteTask[..., int]("proj.fail")
+slow = RemoteTask[..., int]("proj.slow")
+total = RemoteTask[..., int]("proj.total")
+
+
+@pytest.fixture(autouse=True)
+def no_threads(monkeypatch):
+    """Answers are written at once: for a thread, virtual time does not wait."""
+
+    async def at_once(function, *args):
+        return function(*args)
+
+    monkeypatch.setattr("fibo_client.cli.console.to_daemon_thread", at_once)
+
+
+@pytest.fixture
+def fake():
+    fake = FakeCelery(queues=["celery"])
+    fake.task(add, lambda x=0, y=0: x + y)
+    fake.task(fail, raises=ValueError("no"))
+    fake.task(slow, lambda *_: 1, delay=math.inf)
+    fake.task(total, sum)
+    return fake
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "answers"
+
+
+async def called(fake, output, flow, timeout=10.0, options=None, *, as_json=False):
+    console = Console(as_json=as_json, output=str(output))
+    async with FiboClient(transport=fake) as client:
+        return await flows.call(client, console, flow, options or {}, timeout=timeout, traceback=False)
+
+
+@pytest.mark.parametrize(
+    ("flow", "answer"),
+    [(chain(add(1, 2), add(3)), 6), (group(add(1), add(2)), [1, 2]), (chord([add(1), add(2)], total()), 3)],
+)
+@virtual
+async def test_the_result_of_the_whole_is_written(fake, output, flow, answer):
+    assert await called(fake, output, flow, options={"priority": 3}) is ExitCode.OK
+    assert json.loads(output.read_text()) == answer
+    assert {each.priority for each in fake.sent} == {3}
+
+
+@virtual
+async def test_a_step_that_fails_is_named(fake, output, capsys):
+    assert await called(fake, output, chain(add(1), fail.s(), add(2))) is ExitCode.FAILED
+    assert capsys.readouterr().err.startswith(f"Error: proj.fail[{fake.sent[1].task_id}] raised ValueError('no')")
+    assert await called(fake, output, chain(add(1), fail.s(), add(2)), as_json=True) is ExitCode.FAILED
+    told = json.loads(output.read_text())
+    assert (told["task"], told["task_id"], told["exc_type"]) == ("proj.fail", fake.sent[3].task_id, "ValueError")
+    assert told["id"] not in (told["task_id"], fake.sent[2].task_id)
+
+
+@virtual
+async def test_a_timeout_says_which_step_is_waited_for(fake, output, capsys):
+    flow = chain(add(1), slow.s(), add(2))
+    assert await called(fake, output, flow, timeout=5.0) is ExitCode.NO_ANSWER
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    step = f"proj.slow[{fake.sent[1].task_id}], step 2 of 3"
+    assert first == f"Error: no answer within 5 s from {step}"
+    assert second.startswith(f"{step}, is PENDING: celery@fake holds it (active)")
+
+
+@virtual
+async def test_what_is_stopped_is_revoked_whole(fake, output):
+    console = Console(output=str(output))
+    async with FiboClient(transport=fake) as client:
+        job = asyncio.create_task(
+            flows.call(client, console, chain(slow(), add(1), add(2)), {}, timeout=10.0, traceback=False)
+        )
+        await asyncio.sleep(1)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+    assert len(fake.revoked) == 3
+    said = console.stop_message(client.stats().revocations)
+    assert said == "workers were told to revoke all of its tasks. What a worker has begun goes on."
+
+
+@virtual
+async def test_a_group_that_is_sent_is_asked_for_by_its_id(fake, output, capsys):
+    waiting = RemoteTask[..., int]("proj.waiting")
+    fake.task(waiting, lambda: 5, delay=3.0)
+    console = Console(output=str(output))
+    async with FiboClient(transport=fake) as client:
+        assert await flows.send(client, console, group(add(1), waiting()), {}) is ExitCode.OK
+        group_id = output.read_text().strip()
+        await asyncio.sleep(1)
+        assert await tasks.stored(client, console, group_id, traceback=False) is ExitCode.NO_ANSWER
+        assert capsys.readouterr().err.startswith("1 of 2 members of this group have ended.\nWait for it: fibo result")
+        assert await tasks.wait(client, console, group_id, timeout=10, traceback=False) is ExitCode.OK
+        assert await tasks.stored(client, console, group_id, traceback=False) is ExitCode.OK
+    assert output.read_text().splitlines()[1:] == ["[1, 5]", "[1, 5]"]
+
+
+@virtual
+async def test_a_group_whose_member_failed_says_which(fake, output, capsys):
+    console = Console(output=str(output))
+    async with FiboClient(transport=fake) as client:
+        await flows.send(client, console, group(add(1), fail(), slow()), {})
+        group_id = output.read_text().strip()
+        await asyncio.sleep(1)
+        assert await tasks.stored(client, console, group_id, traceback=False) is ExitCode.FAILED
+    assert "proj" in capsys.readouterr().err or fake.sent[1].task_id
+
+
+@virtual
+async def test_what_has_no_single_id_is_sent_only_to_be_waited_for(fake, output):
+    async with FiboClient(transport=fake) as client:
+        with pytest.raises(MessageError, match="cannot be asked for by one id: let a task follow"):
+            await flows.send(client, Console(output=str(output)), group(add(1) | add(2)), {})
+    fake.assert_nothing_sent()
+
+
+@virtual
+async def test_a_flow_that_is_sent_tells_all_its_ids(fake, output):
+    console = Console(as_json=True, output=str(output))
+    async with FiboClient(transport=fake) as client:
+        assert await flows.send(client, console, chain(add(1), add(2)), {"queue": "celery"}) is ExitCode.OK
+        told = json.loads(output.read_text())
+        assert [each["task"] for each in told["tasks"]] == ["proj.add", "proj.add"]
+        assert told["id"] == told["tasks"][1]["id"]
+        assert await client.celery.result(told["id"]).get(5) == 3
+
+
+@virtual
+async def test_a_group_of_nothing_has_no_results(fake, output):
+    assert await called(fake, output, group()) is ExitCode.OK
+    assert output.read_text() == "[]\n"
