@@ -155,8 +155,9 @@ async def test_an_option_is_not_broken_at_its_hyphens(open_page, address):
 
 @in_browser
 @SCHEMES
-async def test_the_drawing_of_waiting_can_be_read(open_page, address, scheme):
-    page = await open_page(f"{address}/explanation/waiting.html", scheme=scheme)
+@pytest.mark.parametrize("name", ["explanation/waiting", "how-to/canvas"])
+async def test_a_drawing_can_be_read(open_page, address, name, scheme):
+    page = await open_page(f"{address}/{name}.html", scheme=scheme)
     drawing = page.locator("figure.drawing svg")
     assert (await drawing.bounding_box())["width"] > 300
     ink = await drawing.locator("text").first.evaluate("each => getComputedStyle(each).fill")

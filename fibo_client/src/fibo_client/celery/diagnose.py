@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fibo_client.celery.diagnosis import Cause, Diagnosis
 from fibo_client.celery.flow_results import ChordResult, GroupResult
-from fibo_client.celery.flow_steps import is_waited_for
+from fibo_client.celery.flow_steps import failed_step, is_waited_for, waited_step
 from fibo_client.celery.inspect import Inspect, queue_names, task_names
 from fibo_client.celery.outcome import outage_hint
 from fibo_client.celery.protocol import states
@@ -142,9 +142,10 @@ async def diagnose_flow(session: Session, flow: FlowResult[Any], *, timeout: flo
         ResultDecodeError: A stored result is unreadable.
     """
     session.check()
+    flow = flow.whole
     if session.backend.unreadable is None:
         await _in_time(session, flow.metas(), timeout)
-    failed, waited = flow.failed_step(), flow.waited_step()
+    failed, waited = failed_step(flow), waited_step(flow)
     step = failed or waited
     if step is None:
         last = flow.tasks[-1] if flow.tasks else AsyncResult[Any](session, flow.id)

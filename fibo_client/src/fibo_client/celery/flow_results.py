@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from fibo_client.celery.budget import Budget
 from fibo_client.celery.canvas import Group
 from fibo_client.celery.config import UNSET, Unset
-from fibo_client.celery.flow_steps import Composed, has_begun
+from fibo_client.celery.flow_steps import Composed, named
 from fibo_client.celery.gather import gather, look_at_metas, news
 from fibo_client.celery.protocol.groups import EXPIRES, group_name
 from fibo_client.celery.protocol.options import check_name
@@ -91,8 +91,8 @@ class FlowResult(Composed, Generic[T_co]):
         try:
             values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False, wanted=wanted)
         except ResultTimeoutError as error:
-            named = self.whole.named(error)
-            raise named from None
+            timed_out = named(self.whole, error)
+            raise timed_out from None
         value: T_co = await value_of_all(self, awaited, values)
         return value
 
@@ -216,13 +216,7 @@ class ChainResult(FlowResult[T_co]):
 
     __slots__ = ()
 
-    def label(self, number: int) -> str:
-        """See `Composed.label`."""
-        return f"step {number + 1} of {len(self.parts)}"
-
-    def begun(self) -> int:
-        """See `Composed.begun`."""
-        return max((number for number, part in enumerate(self.parts) if has_begun(part)), default=0)
+    kind = "chain"
 
     @property
     def steps(self) -> tuple[AsyncResult[Any] | FlowResult[Any], ...]:
@@ -241,9 +235,7 @@ class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
 
     __slots__ = ()
 
-    def label(self, number: int) -> str:
-        """See `Composed.label`."""
-        return f"member {number + 1} of {len(self.parts)}"
+    kind = "group"
 
     @overload
     async def get(
@@ -310,20 +302,11 @@ class ChordResult(FlowResult[T_co]):
 
     __slots__ = ("group_id",)
 
-    is_chord = True
+    kind = "chord"
 
     def __init__(self, session: Session, parts: Sequence[Any], group_id: str) -> None:
         super().__init__(session, parts)
         self.group_id: str = group_id
-
-    def label(self, number: int) -> str:
-        """See `Composed.label`."""
-        size = len(self.parts) - 1
-        return "the body" if number == size else f"member {number + 1} of {size} of the header"
-
-    def begun(self) -> int:
-        """See `Composed.begun`."""
-        return len(self.parts) - 1 if has_begun(self.parts[-1]) else 0
 
     @property
     def header(self) -> tuple[AsyncResult[Any] | FlowResult[Any], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fibo_client.celery.protocol import states
 
@@ -12,7 +12,21 @@ if TYPE_CHECKING:
     from fibo_client.celery.outcome import Awaited
     from fibo_client.errors import ResultTimeoutError
 
-__all__ = ["Composed", "Step", "has_begun", "is_waited_for"]
+__all__ = ["Composed", "Step", "failed_step", "is_waited_for", "named", "waited_step"]
+
+
+class Composed:
+    """What has parts: tasks, and what is composed of tasks.
+
+    Attributes:
+        kind: Whether they follow each other, run beside each other, or do so but for the last, which follows them.
+        parts: Them, in the order in which they were written.
+    """
+
+    __slots__ = ()
+
+    kind: Literal["chain", "group", "chord"]
+    parts: Sequence[Any]
 
 
 class Step(NamedTuple):
@@ -29,87 +43,98 @@ class Step(NamedTuple):
     chord: Composed | None
 
 
-class Composed:
-    """What has parts: tasks, and what is composed of tasks.
+def waited_step(flow: Composed) -> Step | None:
+    """Find the task that is waited for, by what was last seen of all: the first that has not ended.
 
-    Attributes:
-        parts: Them, in the order in which they were written.
-        is_chord: Whether the last part runs after all others, which run beside each other.
+    Args:
+        flow: What is composed.
+
+    Returns:
+        The task. None is that all have ended, or have no result.
     """
-
-    __slots__ = ()
-
-    parts: Sequence[Any]
-    is_chord: bool = False
-
-    def label(self, number: int) -> str:
-        """Say where a part stands, by its index."""
-        raise NotImplementedError
-
-    def begun(self) -> int:
-        """Give the index of the first part that may be waited for: one that has a state shows that those before ran."""
-        return 0
-
-    def waited_step(self) -> Step | None:
-        """Find the task that is waited for, by what was last seen of all: the first that has not ended.
-
-        Returns:
-            The task. None is that all have ended, or have no result.
-        """
-        return _find(self, is_waited_for, in_order=True)
-
-    def failed_step(self) -> Step | None:
-        """Find the task that ended badly first, by what was last seen of all: those after it may fail with it."""
-        return _find(self, lambda task: task.cached is not None and task.cached.failure is not None, in_order=False)
-
-    def named(self, error: ResultTimeoutError) -> ResultTimeoutError:
-        """Let a timeout name the task that is waited for, and not one after it, which cannot have begun.
-
-        Args:
-            error: The timeout of a wait for all.
-
-        Returns:
-            The error that says so.
-        """
-        step = self.waited_step()
-        if step is None:
-            return error
-        task = step.task
-        if task.id == error.task_ids[0]:
-            return error.replace(step=step.position)
-        return error.replace(
-            step=step.position,
-            task=task.task,
-            task_ids=[task.id, *(each for each in error.task_ids if each != task.id)],
-            queue=task.queue,
-            state=states.PENDING if task.cached is None else task.cached.state,
-            ignored=task.ignored,
-            decoded=task.decode is not None,
-        )
+    return _find(flow, _is_open, in_order=True)
 
 
-def has_begun(part: Any) -> bool:
-    """Tell whether a task, or one of what is composed, was seen in any state."""
-    if isinstance(part, Composed):
-        return any(map(has_begun, part.parts))
-    return part.cached is not None and part.cached.state != states.PENDING
+def failed_step(flow: Composed) -> Step | None:
+    """Find the task that ended badly first, by what was last seen of all: those after it may fail with it.
+
+    Args:
+        flow: What is composed.
+
+    Returns:
+        The task. None is that none has failed.
+    """
+    return _find(flow, lambda task: task.cached is not None and task.cached.failure is not None, in_order=False)
 
 
 def is_waited_for(part: Any) -> bool:
     """Tell whether a task, or one of what is composed, was not seen to have ended, and has a result."""
-    if isinstance(part, Composed):
-        return part.waited_step() is not None
-    return not part.ignored and not (part.cached is not None and part.cached.ready)
+    return waited_step(part) is not None if isinstance(part, Composed) else _is_open(part)
+
+
+def named(flow: Composed, error: ResultTimeoutError) -> ResultTimeoutError:
+    """Let a timeout name the task that is waited for, and not one after it, which cannot have begun.
+
+    Args:
+        flow: What was waited for.
+        error: The timeout.
+
+    Returns:
+        The error that says so.
+    """
+    step = waited_step(flow)
+    if step is None:
+        return error
+    task = step.task
+    if task.id == error.task_ids[0]:
+        return error.replace(step=step.position)
+    return error.replace(
+        step=step.position,
+        task=task.task,
+        task_ids=[task.id, *(each for each in error.task_ids if each != task.id)],
+        queue=task.queue,
+        state=states.PENDING if task.cached is None else task.cached.state,
+        ignored=task.ignored,
+        decoded=task.decode is not None,
+    )
+
+
+def _is_open(task: Awaited) -> bool:
+    return not task.ignored and not (task.cached is not None and task.cached.ready)
 
 
 def _find(flow: Composed, is_it: Callable[[Awaited], bool], *, in_order: bool) -> Step | None:
-    for number in range(flow.begun() if in_order else 0, len(flow.parts)):
+    own = flow if flow.kind == "chord" else None
+    for number in range(_begun(flow) if in_order else 0, len(flow.parts)):
         part = flow.parts[number]
         if isinstance(part, Composed):
             found = _find(part, is_it, in_order=in_order)
             if found is not None:
-                chord = found.chord or (flow if flow.is_chord else None)
-                return Step(found.task, f"{flow.label(number)}, {found.position}", chord)
+                return Step(found.task, f"{_label(flow, number)}, {found.position}", found.chord or own)
         elif is_it(part):
-            return Step(part, flow.label(number), flow if flow.is_chord else None)
+            return Step(part, _label(flow, number), own)
     return None
+
+
+def _label(flow: Composed, number: int) -> str:
+    """Say where a part stands, by its index."""
+    size = len(flow.parts)
+    if flow.kind == "chain":
+        return f"step {number + 1} of {size}"
+    if flow.kind == "group":
+        return f"member {number + 1} of {size}"
+    return "the body" if number == size - 1 else f"member {number + 1} of {size - 1} of the header"
+
+
+def _begun(flow: Composed) -> int:
+    """Give the index of the first part that may be waited for: one that has a state shows that those before it ran."""
+    if flow.kind == "chain":
+        return max((number for number, part in enumerate(flow.parts) if _has_begun(part)), default=0)
+    return len(flow.parts) - 1 if flow.kind == "chord" and _has_begun(flow.parts[-1]) else 0
+
+
+def _has_begun(part: Any) -> bool:
+    """Tell whether a task, or one of what is composed, was seen in any state."""
+    if isinstance(part, Composed):
+        return any(map(_has_begun, part.parts))
+    return part.cached is not None and part.cached.state != states.PENDING

@@ -9,6 +9,7 @@ from fibo_client.celery.budget import EACH, in_turns
 from fibo_client.celery.canvas import signatures_of
 from fibo_client.celery.flow_encoder import FlowEncoder
 from fibo_client.celery.flow_results import FlowResult, GroupResult, from_tuple, value_of, value_of_all, wanted_in_turns
+from fibo_client.celery.flow_steps import named
 from fibo_client.celery.gather import call_pieces
 from fibo_client.celery.jobs import Sizes
 from fibo_client.celery.owned_result import prepare_many
@@ -99,8 +100,8 @@ async def call_plan(session: Session, plan: Plan, span: SendSpan, **options: Any
             **options,
         )
     except ResultTimeoutError as error:
-        named = plan.result.named(error) if isinstance(plan.result, FlowResult) else error
-        raise named from None
+        timed_out = named(plan.result, error) if isinstance(plan.result, FlowResult) else error
+        raise timed_out from None
     return await value_of_all(plan.result, plan.tasks, values)
 
 

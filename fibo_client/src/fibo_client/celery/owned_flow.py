@@ -62,14 +62,6 @@ class OwnedFlow(FlowResult[T_co]):
         """Give the result, where those of all tasks are known by their ids."""
         return self._whole.value_from(values)
 
-    def label(self, number: int) -> str:
-        """See `Composed.label`."""
-        return self._whole.label(number)
-
-    def begun(self) -> int:
-        """See `Composed.begun`."""
-        return self._whole.begun()
-
     def close(self) -> None:
         """End it: revoke what has no answer, and delete what is stored. Closing twice does nothing more."""
         self._session.end_in_turns(list(self._owned))
