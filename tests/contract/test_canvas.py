@@ -160,6 +160,8 @@ ANOTHER_FORM = {
     "a task, a group, two tasks": "here what follows the body of a chord is part of the body",
     "a chord whose header is empty": "Celery's body names the group, which has no members",
     "a chain of a chord in a group": "here the chord's members are sent in their order",
+    "a chord with a group within a chain in its header": "here the inner chord says, too, where its body stands",
+    "a group of a chain that ends in a group": "Celery's inner group has an index, which no worker reads",
 }
 
 OPTIONS = {
