@@ -169,6 +169,16 @@ async def test_links_run_after_success_and_after_failure():
     assert told == [2, fake.sent[-2].task_id]
 
 
+@virtual
+async def test_the_options_of_a_call_win_over_those_of_a_task_with_a_link_as_of_any_task_alone():
+    fake = shop()
+    both = add(1, 1).with_options(queue="its-own", priority=3, link=add.s(1).with_options(queue="the-links"))
+    async with CeleryClient(transport=fake) as client:
+        await client.send(both, queue="the-calls")
+        await client.send_many([both], queue="the-calls")
+    assert [(sent.queue, sent.priority) for sent in fake.sent[:2]] == [("the-calls", 3)] * 2
+
+
 @pytest.mark.parametrize(
     "attempt",
     [

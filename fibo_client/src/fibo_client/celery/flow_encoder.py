@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.budget import PIECE
@@ -12,6 +13,7 @@ from fibo_client.celery.plan import plan_in_steps
 from fibo_client.celery.protocol.message import arguments_json
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.signature import Signature
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from fibo_client.celery.plan import Plan, Where
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.session import Session
-    from fibo_client.celery.signature import Flow, SendOptions, Signature
+    from fibo_client.celery.signature import Flow, SendOptions
     from fibo_client.telemetry.tracer import SendSpan
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -60,8 +62,9 @@ class FlowEncoder:
         self._encoder = session.encoder
         self._types = session.encoder.types
         self._options = options
-        self._given: dict[str, Any] = {**defaults, **options}
-        self._flow_id = check_name("task_id", self._given.pop("task_id")) if "task_id" in options else None
+        self._of_all: dict[str, Any] = {name: value for name, value in options.items() if name != "task_id"}
+        self._given: dict[str, Any] = {**defaults, **self._of_all}
+        self._flow_id = check_name("task_id", options["task_id"]) if "task_id" in options else None
         self._given_later = {name: value for name, value in self._given.items() if name not in OF_THE_FIRST}
         self._span = span
         self._handle = handle
@@ -80,6 +83,8 @@ class FlowEncoder:
         Returns:
             The steps, which end with the plan. They raise MessageError for what a worker could not take.
         """
+        if isinstance(flow, Signature):  # It has links. Of a task alone, the options of the call win.
+            flow = replace(flow, options={**flow.options, **self._of_all})
         return plan_in_steps(flow, self, PIECE, self._flow_id)
 
     def _own_id(self, own_id: object, *, may_repeat: bool = False) -> str:
