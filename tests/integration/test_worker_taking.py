@@ -14,7 +14,7 @@ from support.waiting import until
 
 from fibo_worker.guard import DeadLetter, protect
 from fibo_worker.guard.scripts import ScriptConnection
-from fibo_worker.guard.unacked import FETCH, Fetch, new_tags
+from fibo_worker.guard.unacked import FETCH, Fetch
 
 LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
 
@@ -179,7 +179,7 @@ def test_what_was_taken_by_a_worker_that_died_before_it_read_it_is_there_for_the
     """Kombu pops and records in two steps. A worker that dies in between loses the message."""
     send(direct, 1, 2)
     with taking(server.url, limit=2, broker_transport_options={"visibility_timeout": 0}) as worker:
-        fetch = Fetch((), ("celery",), new_tags(2))
+        fetch = Fetch((), ("celery",), worker.channel.qos.tags.make(2))
         ScriptConnection(worker.channel.pool).send(FETCH, *worker.channel.qos.keys.fetch(fetch))
         until(lambda: direct.hlen("unacked") == 2)
         assert direct.llen("celery") == 0
@@ -361,3 +361,67 @@ def drain(worker):
             worker.connection.drain_events(timeout=1)
         except (TimeoutError, Empty):
             continue
+
+
+@contextmanager
+def deferring(url, **conf):
+    """Take as a worker of the pool `prefork` does, which records without waiting for the reply."""
+    with taking(url, **conf) as worker:
+        worker.app.fibo_guard.pool = "prefork"
+        worker.connection.transport.cycle.in_event_loop = True
+        assert worker.channel.defers
+        yield worker
+
+
+def test_a_message_is_recorded_without_a_wait_and_acknowledged_after_that(server, direct):
+    with deferring(server.url) as worker:
+        for number in range(5):
+            send(direct, number)
+            message = worker.take(number + 1)[-1]
+            message.ack()
+            worker.channel.end_turn()
+        worker.channel.qos.flush(wait=True)
+        assert direct.keys("unacked*") == []
+        assert worker.bodies == list(range(5))
+
+
+def refused(worker):
+    """Turn the event loop until Redis refuses something."""
+    for _ in range(1000):
+        worker.channel.end_turn()
+        worker.channel.qos.flush(wait=True)
+
+
+def test_what_redis_refuses_to_record_makes_the_worker_reconnect_and_is_put_back_by_the_next_channel(server, direct):
+    with deferring(server.url) as worker:
+        direct.set("unacked", "no hash")
+        send(direct, 1)
+        worker.take(1)
+        with pytest.raises(redis.ConnectionError, match="WRONGTYPE"):
+            refused(worker)
+        assert not worker.channel.qos.all_recorded
+        worker.connection.collect()
+        direct.delete("unacked", "unacked_index")
+        again = Taking(worker.app, 10)
+        assert [each.headers["id"] for each in again.take(1)] == ["id-1"]
+        again.connection.collect()
+
+
+def test_a_message_whose_recording_got_lost_is_recorded_over_a_new_connection(server, direct):
+    with deferring(server.url) as worker:
+        send(direct, 1)
+        worker.take(1)
+        worker.channel.qos.flush(wait=True)
+        send(direct, 2)
+        worker.channel.qos.scripts._connection._sock.shutdown(2)
+        message = worker.take(2)[-1]
+        until(lambda: worker.channel.end_turn() or direct.hexists("unacked", message.delivery_tag), timeout=10)
+
+
+def test_a_message_is_requeued_after_it_was_recorded(server, direct):
+    with deferring(server.url) as worker:
+        send(direct, 1)
+        (message,) = worker.take(1)
+        message.requeue()
+        assert direct.llen("celery") == 1
+        assert not direct.exists("unacked")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import redis
 from celery.worker.consumer import Consumer
 from kombu.utils.imports import symbol_by_name
 
@@ -48,7 +50,8 @@ class _GuardedConsumer(PatientConsumer):
     def stop(self) -> None:
         self.app.fibo_guard.stopping = True
         for channel in self.app.fibo_guard.open_channels():
-            channel.end_turn()
+            with suppress(redis.RedisError, OSError):  # It is logged, and said again when the channel closes.
+                channel.end_turn()
         if self._touches is not None:
             self._touches.cancel()
         if (readiness := self.app.fibo_guard.readiness) is not None:

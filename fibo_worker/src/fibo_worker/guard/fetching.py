@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps
 
 from fibo_worker.guard.connections import BoundedChannel, RefusedError
 from fibo_worker.guard.qos import LossCountingQoS
 from fibo_worker.guard.scripts import of_its_kind
-from fibo_worker.guard.unacked import FETCH, Fetch, Taken, new_tags
+from fibo_worker.guard.unacked import FETCH, Fetch, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,8 @@ class FetchingChannel(BoundedChannel):
         lists = self.lists()
         # With several queues, kombu asks anew after each message, so that no queue has to wait for another.
         most = min(self.qos.can_consume_max_estimate() or 1, _MOST) if len(self.active_queues) == 1 else 1
-        self._fetch = Fetch(self.qos.waiting(), lists, new_tags(most), self._starting(most))
+        acks = self.qos.waiting() if self.qos.all_recorded else ()
+        self._fetch = Fetch(acks, lists, self.qos.tags.make(most), self._starting(most))
         keys, arguments = self.qos.keys.fetch(self._fetch)
         connection = self._in_poll = self.client.connection
         self._sent_at = self._brpop_sent_at = monotonic()
@@ -157,6 +159,12 @@ class FetchingChannel(BoundedChannel):
         if not found:
             raise Empty
         return True
+
+    def give_back(self, payload: Any) -> None:
+        """Let the next channel requeue a message that is not recorded as taken."""
+        queue = payload["properties"]["delivery_info"]["routing_key"]
+        key = self._q_for_pri(queue, self._get_message_priority(payload, reverse=False))
+        self.guard.popped.append((key, dumps(payload).encode()))
 
     def _restore_unread(self) -> None:
         """Requeue the messages that were recorded as taken, but that did not arrive, before taking more."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +21,12 @@ from fibo_worker.guard.poison_limit import MARKED
 from fibo_worker.guard.scripts import ScriptConnection, are_scripts_refused, of_its_kind
 from fibo_worker.guard.server_clock import ServerClock
 from fibo_worker.guard.started import mark_key
-from fibo_worker.guard.unacked import FETCH, TAKE, Fetch, Unacked, unwrapped
+from fibo_worker.guard.unacked import FETCH, TAKE, Fetch, Tags, Unacked, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from fibo_worker.guard.scripts import Script
 
 __all__ = ["LossCountingQoS"]
 
@@ -35,8 +38,30 @@ _LATE_ERRORS: Final = (redis.ResponseError, redis.ConnectionError, redis.Timeout
 _PAUSE: Final = 1.0
 """Seconds between two tries to acknowledge."""
 
+_LARGE: Final = 1024 * 1024
+"""A message of so many characters may be the reason why Redis closes the connection."""
+
 _AT_ONCE: Final = 500
 """The most acknowledgements in one command."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """A message to record as taken."""
+
+    tag: str
+    recorded: str
+    keys: Sequence[Any]
+    arguments: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A script that was called: when, and what it acknowledges or records."""
+
+    at: float
+    acks: Sequence[str] = ()
+    take: _Take | None = None
 
 
 class LossCountingQoS(QoS):
@@ -59,6 +84,7 @@ class LossCountingQoS(QoS):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.tags = Tags()
         self._clock = ServerClock()
         self._lost: set[str] = set()
         self._sweeping = False
@@ -68,9 +94,13 @@ class LossCountingQoS(QoS):
         self._lock = threading.RLock()
         """Some pools acknowledge in other threads."""
         self._scripts: ScriptConnection | None = None
-        self._sent: deque[tuple[float, Sequence[str]]] = deque()
-        """When acknowledgements were sent whose reply was not read yet, and which."""
+        self._sent: deque[_Sent] = deque()
+        """What was sent and has no reply yet."""
+        self._unrecorded: deque[_Take] = deque()
+        """The messages that Redis has yet to record as taken, after it refused it or the connection was lost."""
         self._retry_at = 0.0
+        self._complains = False
+        """Whether the log has it already that Redis refuses something, or cannot be reached."""
 
     @property
     def has_scripts(self) -> bool:
@@ -78,7 +108,7 @@ class LossCountingQoS(QoS):
         guard = self.channel.guard
         return guard.has("round-trips") and not guard.scripts_refused
 
-    @property
+    @cached_property
     def keys(self) -> Unacked:
         """The keys in Redis."""
         channel = self.channel
@@ -108,6 +138,11 @@ class LossCountingQoS(QoS):
     def _take(self, delivery_tag: str, recorded: str) -> bool:
         """Record a message as taken. Return whether that was possible by a script."""
         keys, arguments = self.keys.take(delivery_tag, recorded, self.channel.lists(), starts=self.starts)
+        take = _Take(delivery_tag, recorded, keys, arguments)
+        if self.channel.defers and len(recorded) < _LARGE:
+            # No process of the pool has the task before this leaves, and no acknowledgement overtakes it.
+            self._send(_Sent(monotonic(), take=take), TAKE, take.keys, take.arguments)
+            return True
         try:
             with self._lock, self.channel.conn_or_acquire(self.scripts) as scripts:
                 self._see(wait=True)
@@ -176,17 +211,43 @@ class LossCountingQoS(QoS):
             wait: Whether to wait for the replies.
         """
         acks = self.channel.guard.acks
+        if not acks and not self._sent and not self._unrecorded:
+            return
         with self._lock:
             self._see(wait=False)
+            while self._unrecorded and monotonic() >= self._retry_at:
+                take = self._unrecorded.popleft()
+                if self._has(take.tag):
+                    self._send(_Sent(monotonic(), take=take), TAKE, take.keys, take.arguments)
             while acks and monotonic() >= self._retry_at:
                 tags = self.waiting()
-                self._sent.append((monotonic(), tags))
-                try:
-                    self.scripts.send(FETCH, *self.keys.fetch(Fetch(tags)))
-                except (redis.RedisError, OSError) as error:
-                    self._keep(error)
+                self._send(_Sent(monotonic(), acks=tags), FETCH, *self.keys.fetch(Fetch(tags)))
             if wait:
                 self._see(wait=True)
+
+    def _send(self, sent: _Sent, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> None:
+        with self._lock:
+            self._sent.append(sent)
+            try:
+                self.scripts.send(script, keys, arguments)
+            except (redis.RedisError, OSError) as error:
+                self._keep(error)
+
+    def _has(self, delivery_tag: str) -> bool:
+        return delivery_tag in self._delivered and delivery_tag not in self._dirty
+
+    @property
+    def all_recorded(self) -> bool:
+        """Whether Redis has recorded all that was taken, so that an acknowledgement cannot overtake that."""
+        return not self._unrecorded and not any(each.take for each in self._sent)
+
+    def give_back_unrecorded(self) -> None:
+        """Leave it to the next channel to requeue the messages that are in this worker's hands alone."""
+        while self._unrecorded:
+            take = self._unrecorded.popleft()
+            if self._has(take.tag):
+                message = self._delivered.pop(take.tag)
+                self.channel.give_back(message._raw)  # noqa: SLF001 # it has no public name
 
     def waiting(self) -> list[str]:
         """Take the delivery tags of messages that are to be acknowledged, as many as fit in a command."""
@@ -198,30 +259,39 @@ class LossCountingQoS(QoS):
         if not self._sent:
             return
         try:
-            if not wait and monotonic() - self._sent[0][0] > self.channel.guard.settings.socket_timeout:
-                raise redis.TimeoutError("Redis does not confirm an acknowledgement")
+            if not wait and monotonic() - self._sent[0].at > self.channel.guard.settings.socket_timeout:
+                raise redis.TimeoutError("Redis does not confirm what the worker has told it")
             replies = self.scripts.replies(wait=wait)
         except (redis.RedisError, OSError) as error:
             self._keep(error)
             return
         for reply in replies:
-            _, tags = self._sent.popleft()
-            if isinstance(reply, redis.exceptions.NoScriptError):
-                self.channel.guard.acks.extend(tags)  # The next call loads it.
+            sent = self._sent.popleft()
+            if isinstance(reply, redis.exceptions.NoScriptError):  # The next call loads it.
+                self._again(sent)
             elif isinstance(reply, redis.ResponseError):
-                self._refused(tags, reply)
-            elif reply[0]:
-                self._refused(tags, of_its_kind(redis.ResponseError(bytes_to_str(reply[0]))))
+                self._refused(sent, reply)
+            elif sent.acks and reply[0]:
+                self._refused(sent, of_its_kind(redis.ResponseError(bytes_to_str(reply[0]))))
+            else:
+                self._complains = False
+                if sent.take:
+                    self.channel.has_more = bool(reply)
 
-    def _refused(self, tags: Sequence[str], error: redis.ResponseError) -> None:
-        """Handle that Redis refused acknowledgements."""
+    def _refused(self, sent: _Sent, error: redis.ResponseError) -> None:
+        """Handle that Redis refused something."""
         if self.refuses_scripts(error):
-            for tag in tags:
+            if sent.take and self._has(sent.take.tag):
+                self._record(sent.take.tag, sent.take.recorded)
+            for tag in sent.acks:
                 self._settle(tag, partial(super().ack, tag))
             return
-        self._later(tags, error)
+        self._later(sent, error)
         if not self.channel.guard.has("refusals"):
             raise error
+        if sent.take:
+            # Celery reconnects, says what is wrong, and goes on when Redis records what the worker has.
+            raise RefusedError(str(error)) from error
 
     def drop_connection(self) -> None:
         """Drop the connection for scripts, after another one to this Redis was lost in silence."""
@@ -230,15 +300,23 @@ class LossCountingQoS(QoS):
                 self._keep(redis.ConnectionError("other connections were lost in silence"))
 
     def _keep(self, error: Exception) -> None:
-        """Keep the acknowledgements that nobody has confirmed, after a lost connection."""
+        """Keep what nobody has confirmed, after a lost connection."""
         self.scripts.drop()
         while self._sent:
-            self._later(self._sent.popleft()[1], error)
+            self._later(self._sent.popleft(), error)
 
-    def _later(self, tags: Sequence[str], error: Exception) -> None:
-        _logger.warning("%d messages could not be acknowledged yet: %s", len(tags), error)
-        self.channel.guard.acks.extend(tags)
+    def _later(self, sent: _Sent, error: Exception) -> None:
+        what = "acknowledged" if sent.acks else "recorded as taken"
+        if not self._complains:
+            _logger.warning("messages could not be %s yet: %s", what, error)
+        self._complains = True
+        self._again(sent)
         self._retry_at = monotonic() + _PAUSE
+
+    def _again(self, sent: _Sent) -> None:
+        self.channel.guard.acks.extend(sent.acks)
+        if sent.take:
+            self._unrecorded.append(sent.take)
 
     def settle_late(self) -> None:
         """Retry the acknowledgements and rejections that Redis refused, until it refuses again."""
@@ -292,6 +370,8 @@ class LossCountingQoS(QoS):
     def restore_by_tag(self, tag: bytes | str, client: Any = None, leftmost: bool = False) -> None:
         """Requeue a message."""
         delivery_tag = bytes_to_str(tag)
+        with self._lock:
+            self._see(wait=True)  # It may not be recorded yet.
         with self.channel.conn_or_acquire(client) as client:
             self.losing = delivery_tag in self._lost or (self._sweeping and self._has_started(delivery_tag, client))
             try:

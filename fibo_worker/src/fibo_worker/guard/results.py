@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
-from celery import current_task, states
+from celery import states
+from celery._state import get_current_task
 from celery.backends.redis import RedisBackend, SentinelBackend
 from kombu.utils.encoding import bytes_to_str
 
@@ -121,7 +122,7 @@ class _GuardedBackend(RedisBackend):
 
     @property
     def _is_hasty(self) -> bool:
-        return self.app.fibo_guard.serving and not current_task
+        return self.app.fibo_guard.serving and get_current_task() is None
 
     @property
     def max_retries(self) -> float:

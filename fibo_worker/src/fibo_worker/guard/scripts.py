@@ -107,17 +107,18 @@ class ScriptConnection:
 
     def _write(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> None:
         connection = self._ready()
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments)]
-        if script not in self._loaded:
+        packed = connection.pack_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        is_new = script not in self._loaded
+        if is_new:
             # Each time a server has started, it knows none. Such a connection is a new one then.
-            commands.insert(0, ("SCRIPT", "LOAD", script.text))
+            packed = [*connection.pack_command("SCRIPT", "LOAD", script.text), *packed]
             self._loaded.add(script)
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=not self._unanswered)
+            connection.send_packed_command(packed, check_health=not self._unanswered)
         except BaseException:  # A time limit may end it anywhere.
             self.drop()
             raise
-        self._unanswered.extend([False] * (len(commands) - 1) + [True])
+        self._unanswered.extend([False, True] if is_new else [True])
 
     def replies(self, *, wait: bool = True) -> list[Any]:
         """Read the replies to what was sent since the last time.

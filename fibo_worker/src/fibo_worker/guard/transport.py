@@ -32,11 +32,12 @@ from fibo_worker.guard.dead_letters import DeadLetter, DeadLetters
 from fibo_worker.guard.fetching import FetchingChannel
 from fibo_worker.guard.poison_limit import LOSSES, MARKED, MAX_LOSSES, losses, without_losses
 from fibo_worker.guard.qos import LossCountingQoS
-from fibo_worker.guard.unacked import Taken, new_tags
 from fibo_worker.guard.validation import Validation, validate, validate_broadcast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fibo_worker.guard.unacked import Taken
 
 
 __all__ = ["guarded_amqp"]
@@ -152,7 +153,7 @@ class _ValidatingChannel(FetchingChannel):
                 self.qos.forget(tag)
             return
         # Kombu restores an unacked message by its tag. A sender could give two messages the same one.
-        (properties := payload["properties"])["delivery_tag"] = tag or new_tags(1)[0]
+        (properties := payload["properties"])["delivery_tag"] = tag or self.qos.tags.make(1)[0]
         self._normalize(payload, queue)
         self.qos.starts = (taken.marked if taken else self._starting(1) > 0) and self._starts(payload)
         if taken and taken.marked and not self.qos.starts:
@@ -242,6 +243,8 @@ class _ValidatingChannel(FetchingChannel):
                     self.qos.flush(wait=True)
             except (redis.RedisError, OSError) as error:
                 _logger.warning("messages that were taken could not be returned yet: %s", error)
+            if isinstance(self.qos, LossCountingQoS):
+                self.qos.give_back_unrecorded()
         super().close()
 
     def _do_restore_message(self, payload: Any, exchange: Any, routing_key: Any, *args: Any, **kwargs: Any) -> None:

@@ -6,7 +6,9 @@ acknowledges in a third. Here, what is popped is recorded in the same step, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -19,7 +21,7 @@ from fibo_worker.guard.started import LIFE, mark_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FETCH", "TAKE", "Fetch", "Taken", "Unacked", "new_tags", "unwrapped"]
+__all__ = ["FETCH", "TAKE", "Fetch", "Tags", "Taken", "Unacked", "unwrapped"]
 
 _START: Final = """
 local function left(first, last)
@@ -166,9 +168,22 @@ def unwrapped(recorded: bytes) -> tuple[bytes, str]:
         return recorded, "unacked"
 
 
-def new_tags(count: int) -> list[str]:
-    """Make so many delivery tags, which nobody else has."""
-    return [str(uuid4()) for _ in range(count)]
+class Tags:
+    """Makes delivery tags, which nobody else has."""
+
+    def __init__(self) -> None:
+        self._prefix = uuid4()
+        self._numbers = itertools.count()
+
+    def make(self, count: int) -> list[str]:
+        """Make so many."""
+        return [f"{self._prefix}.{next(self._numbers)}" for _ in range(count)]
+
+
+@cache
+def _queue_as_json(key: str, sep: str) -> str:
+    """Return the name of the queue that a list belongs to, as JSON."""
+    return str(dumps(key.rsplit(sep, 1)[0]))
 
 
 @dataclass(frozen=True)
@@ -186,12 +201,11 @@ class Unacked:
     index: str
     unacked: str
     sep: str
-    _names: dict[str, str] = field(default_factory=dict)
 
     def fetch(self, fetch: Fetch) -> tuple[list[str], list[Any]]:
         """Return the keys and the other arguments of `FETCH`."""
         marks = [mark_key(self.unacked, tag) for tag in fetch.acks]
-        queues = [dumps(each.rsplit(self.sep, 1)[0]) for each in fetch.lists]
+        queues = [_queue_as_json(each, self.sep) for each in fetch.lists]
         starting = [mark_key(self.unacked, tag) for tag in fetch.tags[: fetch.starting]]
         return (
             self._keys(*marks, *fetch.lists, *starting),
