@@ -58,7 +58,7 @@ async def test_the_task_of_one_who_leaves_ends_and_the_worker_goes_on(prefork, v
     async with CeleryClient(url, timeout=50) as client:
         task_id = await leave(client, CALLS[verb](client, terminate_on_cancel=True))
         assert await client.call(add(1, 2)) == 3  # Its only process would have slept for a minute.
-        assert (await client.result(task_id).meta()).state == "REVOKED"
+        assert await client.result(task_id).state() in ("REVOKED", "PENDING")  # Its result is deleted soon.
     assert f"Terminating {task_id}" in process.log.read_text()
     process.check()
 

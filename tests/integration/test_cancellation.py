@@ -436,11 +436,10 @@ async def sent_and_revoked(server, hand, operation, interrupt, **settings):
                 assert await interrupt(partial(operation, client), steps)
 
                 async def is_still(client=client):
-                    return client.stats().unsent == 0
+                    stats = client.stats()
+                    return (stats.unsent, stats.pending, stats.in_flight) == (0, 0, 0)
 
                 await eventually(is_still)
-                stats = client.stats()
-                assert (stats.pending, stats.in_flight) == (0, 0)
         await hand.redis.publish("/0.celery.pidbox", b"the end")
         async for message in pubsub.listen():
             if message["data"] == b"the end":

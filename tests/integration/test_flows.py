@@ -268,10 +268,9 @@ async def commands_of(direct, sending) -> dict[str, int]:
     before = calls(direct)
     await sending
     after = calls(direct)
-    apart = {"info", "ping", "hello", "client|setinfo", "client|setname", "select", "brpop", "auth"}
-    return {
-        name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name, 0) and name not in apart
-    }
+    apart = {"info", "ping", "hello", "client", "select", "brpop", "auth"}
+    more = {name: n - before.get(name, 0) for name, n in after.items() if name.partition("|")[0] not in apart}
+    return {name: n for name, n in more.items() if n}
 
 
 async def test_ten_thousand_chains_are_sent_in_as_few_commands_as_ten_thousand_tasks(client, direct):
@@ -290,10 +289,11 @@ async def test_a_group_of_chains_and_a_chord_of_very_many_go_in_as_few_commands_
     queue = f"bulk-{uuid.uuid4()}"
     await client.send(add(1, 1), queue=queue)
     tasks = await commands_of(direct, client.send_many([add(n, 1) for n in range(10_000)], queue=queue))
-    flow = group(add(n, 1) | add.s(2) for n in range(10_000))
-    assert await commands_of(direct, client.send(flow, queue=queue)) == tasks
-    flow = chord([add(n, 1) for n in range(10_000)], total())
-    assert await commands_of(direct, client.send(flow, queue=queue)) == {**tasks, "set": 1}
+    chains = group(add(n, 1) | add.s(2) for n in range(10_000))
+    for flow, sizes in ((chains, {}), (chord([add(n, 1) for n in range(10_000)], total()), {"set": 1})):
+        took = await commands_of(direct, client.send(flow, queue=queue))
+        assert took.pop("lpush") <= 1.1 * tasks["lpush"]
+        assert took == sizes
 
 
 async def test_the_sizes_of_many_chords_are_stored_in_one_round_trip_each_with_an_expiry(client, direct):

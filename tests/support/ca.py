@@ -172,9 +172,18 @@ def tls_relay(
             thread.join()
 
 
+def _readable(*sides: socket.socket) -> list[socket.socket]:
+    """Wait until one side has something. Not by select(), which takes no descriptor above 1,023."""
+    poller = select.poll()
+    for side in sides:
+        poller.register(side, select.POLLIN)
+    ready = {descriptor for descriptor, _ in poller.poll()}
+    return [side for side in sides if side.fileno() in ready]
+
+
 def _pass_on(client: ssl.SSLSocket, redis: socket.socket) -> bool:
     """Wait for bytes from either side and pass them on, unless that side has closed."""
-    for source in [client] if client.pending() else select.select([client, redis], [], [])[0]:
+    for source in [client] if client.pending() else _readable(client, redis):
         source.setblocking(False)
         try:
             data = source.recv(_AT_ONCE)
