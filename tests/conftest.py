@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+import redis.asyncio
 from hypothesis import settings
 from support.acl import CLIENT, WORKER, make_users, refusals
 from support.browser import HOW_TO_GET_ONE, find_chromium, pages, running_browser
+from support.hand import NAME, Hand
 from support.servers import RedisServer, project_worker, stock_worker
 
 from fibo_worker.dev import WorkerProcess
@@ -120,3 +122,12 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
     """Open pages that must cause no console error, no uncaught one, and no request beyond this machine."""
     async with pages(browser) as opener:
         yield opener
+
+
+@pytest.fixture
+async def hand(server: RedisServer) -> AsyncIterator[Hand]:
+    """A hand that plays the worker, on an empty database 0."""
+    async with redis.asyncio.Redis.from_url(server.url, client_name=NAME) as client:
+        await client.flushall()
+        await client.config_resetstat()
+        yield Hand(client)
