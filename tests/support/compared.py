@@ -28,4 +28,4 @@ def nothing():
 @app.task(name="compared.rest")
 def rest(seconds):
     """Keep a process of the worker, but no processor."""
-    time.sleep(seconds)  # The caller says how long.
+    time.sleep(seconds)  # This is the work that the bench asks for.

@@ -236,6 +236,8 @@ class BoundedChannel(Channel):
 
     _sent_at: float | None = None
     _brpop_sent_at: Any  # kombu's own, since 5.7
+    _in_poll: Any
+    """The connection on which a reply to BRPOP is awaited; else False or None. Kombu has all three."""
 
     def __init__(self, connection: Any, **options: Any) -> None:
         self.guard: Guard = connection.client.app.fibo_guard
@@ -295,6 +297,12 @@ class BoundedChannel(Channel):
     def _brpop_limit(self) -> float:
         """The most seconds that the answer to a BRPOP may take. Before 5.6, kombu has one second as its timeout."""
         return float(getattr(self, "brpop_timeout", 1) + self.health_check_interval)
+
+    def _end_poll(self) -> None:
+        """Note that the reply has come, as kombu does at the end of its own `_brpop_read`."""
+        self._in_poll = None
+        if hasattr(self, "_flush_brpop_reauth"):  # since kombu 5.7
+            self._flush_brpop_reauth()
 
     def overdue(self) -> str | None:
         """Say which answer is overdue: that to BRPOP, or to a probe of the subscription. None is that none is."""

@@ -116,9 +116,7 @@ class FetchingChannel(BoundedChannel):
             self._fetch = None
             return self._deliver_fetched(fetch, reply)
         finally:
-            self._in_poll = None  # type: ignore[assignment] # kombu has a connection here, or False, or None
-            if hasattr(self, "_flush_brpop_reauth"):  # since kombu 5.7
-                self._flush_brpop_reauth()
+            self._end_poll()
 
     def _refuse_fetch(self, error: redis.ResponseError) -> None:
         """Handle that Redis refused a fetch."""

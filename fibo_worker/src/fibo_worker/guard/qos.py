@@ -126,7 +126,7 @@ class LossCountingQoS(QoS):
         if delivery_tag != self.recorded:
             info = message.delivery_info
             # Workers restore what is in here, so it is what kombu's own `append` writes.
-            recorded = dumps([message._raw, info["exchange"], info["routing_key"]])  # noqa: SLF001 # it has no public name
+            recorded = dumps([_payload(message), info["exchange"], info["routing_key"]])
             if not self.has_scripts or not self._take(delivery_tag, recorded):
                 self._record(delivery_tag, recorded)
                 self.starts = False
@@ -247,7 +247,7 @@ class LossCountingQoS(QoS):
             take = self._unrecorded.popleft()
             if self._has(take.tag):
                 message = self._delivered.pop(take.tag)
-                self.channel.give_back(message._raw)  # noqa: SLF001 # it has no public name
+                self.channel.give_back(_payload(message))
 
     def waiting(self) -> list[str]:
         """Take the delivery tags of messages that are to be acknowledged, as many as fit in a command."""
@@ -395,3 +395,9 @@ class LossCountingQoS(QoS):
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
         return super()._remove_from_indices(delivery_tag, pipe).delete(mark_key(self.unacked_key, delivery_tag))
+
+
+def _payload(message: Any) -> dict[str, Any]:
+    """Give a message as it came, which kombu keeps for its own `append` alone."""
+    payload: dict[str, Any] = message._raw  # noqa: SLF001 # its public parts lack what kombu does not know
+    return payload

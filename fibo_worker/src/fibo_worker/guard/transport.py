@@ -88,9 +88,7 @@ class _ValidatingChannel(FetchingChannel):
             self._deliver_item(queue, key, reply[1])
             return True
         finally:
-            self._in_poll = None  # type: ignore[assignment] # kombu has a connection here, or False, or None
-            if hasattr(self, "_flush_brpop_reauth"):  # since kombu 5.7
-                self._flush_brpop_reauth()
+            self._end_poll()
 
     def _brpop_start(self, *args: Any, **kwargs: Any) -> None:
         self._forget_fetch()

@@ -74,7 +74,8 @@ class TaskTemplate:
         moments = Moments(eta, expires, expiration)
         message = TaskMessage(task_id, template, body.encode(), argsrepr, kwargsrepr, moments, {more: more})
         if in_flow:
-            message = message._replace(group=(group, index), root=root)  # type: ignore[arg-type] # of an index a place
+            placed: dict[str, Any] = {"group": (group, index), "root": root}
+            message = message._replace(**placed)
         text = encode_task(message, tag).decode()
         encoded = [
             quote(task_id),
