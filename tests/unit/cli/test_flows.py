@@ -97,7 +97,7 @@ async def test_what_is_stopped_is_revoked_whole(fake, output):
             await job
     assert len(fake.revoked) == 3
     said = console.stop_message(client.stats().revocations)
-    assert said == "workers were told to revoke all of its tasks. What a worker has begun goes on."
+    assert said == "workers were told to revoke its tasks. What a worker has begun goes on."
 
 
 @virtual

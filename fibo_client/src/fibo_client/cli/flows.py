@@ -56,7 +56,7 @@ async def call(
     flow_id = str(uuid.uuid4())
     own_expiry = options.get("expires")
     expiry = Expiry(own_expiry if isinstance(own_expiry, float) else expiry_of(timeout))
-    console.stop_message = lambda counts: revocation_summary("all of its tasks", counts, expiry.remaining())
+    console.stop_message = lambda counts: revocation_summary("its tasks", counts, expiry.remaining())
     given: SendOptions = {**options, "task_id": flow_id}
     first = _first(flow)
     own = {} if first is None else first.options
