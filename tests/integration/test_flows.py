@@ -55,7 +55,7 @@ def kept(direct) -> list[str]:
 
 async def test_the_first_step_that_fails_is_raised_with_its_name_and_id(client):
     result = await client.send(chain(add(1, 1), fail.s("no"), add.s(3)))
-    with pytest.raises(TaskFailedError, match=r"stock\.fail\[.*\] raised ValueError\('?2") as caught:
+    with pytest.raises(TaskFailedError, match=r"stock\.fail\[.*\], step 2 of 3, raised ValueError\('?2") as caught:
         await result.get(timeout=20)
     assert caught.value.task_id == result.steps[1].id
     assert await result.ready()

@@ -26,13 +26,15 @@ function.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fibo_client.text import listed, printable, printable_lines, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Self
 
 __all__ = [
     "ChunkRetriedError",
@@ -55,6 +57,8 @@ __all__ = [
     "TooManyPendingError",
     "TransportError",
 ]
+
+E = TypeVar("E", bound="FiboError")
 
 
 class FiboError(Exception):
@@ -236,11 +240,10 @@ class ResultTimeoutError(FiboError, TimeoutError):
         self.reason = reason
         name, last = printable(task or "task", _LONGEST_NAME), printable(state, _LONGEST_NAME)
         if total == 1 or step is not None:
-            where = "" if step is None else f", {step},"
             sent = f"sent to {short_repr(queue, _LONGEST_NAME)}, " if published and queue else _SENT[published]
             seen = f"{sent}looked for {looks} {'time' if looks == 1 else 'times'}"
             what = (
-                f"no answer from {name}[{self.task_ids[0]}]{where} within {waited:.3g} s ({seen}); "
+                f"no answer from {name}[{self.task_ids[0]}]{_where(step)} within {waited:.3g} s ({seen}); "
                 f"its last known state is {last}"
             )
         else:
@@ -251,7 +254,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         hint = _DECLARED[ignored] if state == "PENDING" and not decoded else ""
         super().__init__(f"{what}. {reason or _ASK + hint}")
 
-    def replace(self, **changes: Any) -> ResultTimeoutError:
+    def replace(self, **changes: Any) -> Self:
         """Make one that differs in some attributes, and says so.
 
         Args:
@@ -260,10 +263,8 @@ class ResultTimeoutError(FiboError, TimeoutError):
         Returns:
             The error.
         """
-        return ResultTimeoutError(**{**{name: getattr(self, name) for name in _OF_A_TIMEOUT}, **changes})
+        return _replaced(self, changes)
 
-
-_OF_A_TIMEOUT = tuple(inspect.signature(ResultTimeoutError).parameters)
 
 _LONGEST_NAME = 200
 """Messages cut the name of a task, a queue or an exception at this many characters."""
@@ -308,11 +309,24 @@ class TaskError(FiboError):
         task_id: The id of the task.
         task: The task's name, or None where only an id was known.
         info: What the task itself stored with ``update_state``; None where Celery stored the final state.
+        step: Where the task stands in what was composed, such as ``step 2 of 3``; None for a task alone.
     """
 
     task_id: str
     task: str | None
     info: Any
+    step: str | None = None
+
+    def replace(self, **changes: Any) -> Self:
+        """Make one that differs in some attributes, and says so.
+
+        Args:
+            **changes: The attributes.
+
+        Returns:
+            The error.
+        """
+        return _replaced(self, changes)
 
 
 class TaskFailedError(TaskError):
@@ -328,6 +342,8 @@ class TaskFailedError(TaskError):
         queue: The queue that the task was sent to, or None where this client does not know.
         info: What the task itself stored, unchanged (``update_state("FAILURE", meta=info)``); None where Celery stored
             the exception.
+        step: Where the task stands in what was composed, such as ``member 4 of 10 of the header``; None for a task
+            alone.
     """
 
     def __init__(
@@ -341,7 +357,9 @@ class TaskFailedError(TaskError):
         traceback: str | None,
         queue: str | None = None,
         info: Any = None,
+        step: str | None = None,
     ) -> None:
+        self.step = step
         self.info = info
         self.queue = queue
         self.task_id = task_id
@@ -356,7 +374,7 @@ class TaskFailedError(TaskError):
         source = f"the queue {short_repr(queue, _LONGEST_NAME)}" if queue else "its queue"
         advice = _NOT_REGISTERED.format(source) if unknown else ""
         super().__init__(
-            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] raised "
+            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}]{_where(step)} raised "
             f"{printable(exc_type, _LONGEST_NAME)}({arguments}){advice}"
         )
         if traceback:
@@ -383,15 +401,19 @@ class TaskRevokedError(TaskError):
         task: The task's name, or None where only an id was known.
         reason: ``revoked``, ``terminated`` or ``expired``, as the worker reported it.
         info: What the task itself stored, unchanged (``update_state("REVOKED", meta=info)``); else None.
+        step: As of a TaskFailedError.
     """
 
-    def __init__(self, *, task_id: str, task: str | None, reason: str, info: Any = None) -> None:
+    def __init__(
+        self, *, task_id: str, task: str | None, reason: str, info: Any = None, step: str | None = None
+    ) -> None:
+        self.step = step
         self.info = info
         self.task_id = task_id
         self.task = task
         self.reason = reason
         super().__init__(
-            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}] has no answer: "
+            f"{printable(task or 'task', _LONGEST_NAME)}[{task_id}]{_where(step)} has no answer: "
             f"it {_STOPPED.get(reason) or f'was {printable(reason, _LONGEST_NAME)}'}"
         )
 
@@ -423,3 +445,21 @@ def _tasks(task_ids: tuple[str, ...]) -> str:
     if not task_ids:
         return "the tasks"
     return f"task {task_ids[0]}" if len(task_ids) == 1 else f"{len(task_ids)} tasks"
+
+
+def _where(step: str | None) -> str:
+    """Say in a message where a task stands."""
+    return "" if step is None else f", {step},"
+
+
+def _replaced(error: E, changes: Mapping[str, Any]) -> E:
+    """Make an error anew, of its attributes and others."""
+    cls: Any = type(error)
+    again: E = cls(**{**{name: getattr(error, name) for name in _attributes(cls)}, **changes})
+    return again
+
+
+@functools.cache
+def _attributes(cls: type[FiboError]) -> tuple[str, ...]:
+    """Name what an error is made of."""
+    return tuple(inspect.signature(cls).parameters)

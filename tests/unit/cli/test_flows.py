@@ -67,10 +67,12 @@ async def test_the_result_of_the_whole_is_written(fake, output, flow, answer):
 @virtual
 async def test_a_step_that_fails_is_named(fake, output, capsys):
     assert await called(fake, output, chain(add(1), fail.s(), add(2))) is ExitCode.FAILED
-    assert capsys.readouterr().err.startswith(f"Error: proj.fail[{fake.sent[1].task_id}] raised ValueError('no')")
+    named = f"proj.fail[{fake.sent[1].task_id}], step 2 of 3,"
+    assert capsys.readouterr().err.startswith(f"Error: {named} raised ValueError('no')")
     assert await called(fake, output, chain(add(1), fail.s(), add(2)), as_json=True) is ExitCode.FAILED
     told = json.loads(output.read_text())
     assert (told["task"], told["task_id"], told["exc_type"]) == ("proj.fail", fake.sent[3].task_id, "ValueError")
+    assert told["step"] == "step 2 of 3"
     assert told["id"] not in (told["task_id"], fake.sent[2].task_id)
 
 
@@ -124,7 +126,7 @@ async def test_a_group_whose_member_failed_says_which(fake, output, capsys):
         group_id = output.read_text().strip()
         await asyncio.sleep(1)
         assert await tasks.stored(client, console, group_id, traceback=False) is ExitCode.FAILED
-    assert capsys.readouterr().err.startswith(f"Error: task[{fake.sent[1].task_id}] raised ValueError('no')")
+    assert capsys.readouterr().err.startswith(f"Error: task[{fake.sent[1].task_id}], member 2 of 3, raised")
 
 
 @virtual

@@ -1,13 +1,16 @@
-"""Which task of a chain, a group or a chord is waited for: what timeouts and diagnoses say of it."""
+"""Which task of a chain, a group or a chord is waited for, or ended badly: what errors and diagnoses say of it."""
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import math
+import pickle
 
 import pytest
 from support.clock import virtual
 
-from fibo_client import ResultTimeoutError, TaskFailedError
+from fibo_client import ResultTimeoutError, TaskFailedError, TaskRevokedError
 from fibo_client.celery import Cause, CeleryClient, RemoteTask, chain, chord, group
 from fibo_client.testing import FakeCelery
 
@@ -64,6 +67,75 @@ async def test_a_timeout_names_the_task_that_is_waited_for_and_where_it_stands(f
 async def _last(updates):
     async for _ in updates:
         pass
+
+
+FAILING = [
+    (chain(fail(), add.s(1), add.s(2)), "step 1 of 3"),
+    (chain(add(1), fail.s(), add.s(2)), "step 2 of 3"),
+    (chain(add(1), add.s(2), fail.s()), "step 3 of 3"),
+    (group(add(1), add(2), fail()), "member 3 of 3"),
+    (chord([add(1), fail(), add(2)], total()), "member 2 of 3 of the header"),
+    (chord([add(1), add(2) | fail.s() | add.s(1)], total()), "member 2 of 2 of the header, step 2 of 3"),
+    (chord([add(1), add(2)], fail.s()), "the body"),
+    (chord([add(1)], total() | fail.s()), "the body, step 2 of 2"),
+    (chain(add(1), group(add.s(1), fail.s())), "step 2 of 2, member 2 of 2"),
+    (add(1) | group(add.s(1), fail.s()) | total.s(), "step 2 of 2, member 2 of 2 of the header"),
+]
+
+
+@pytest.mark.parametrize(("flow", "step"), FAILING)
+@virtual
+async def test_a_failure_says_where_the_task_that_failed_stands(fake, flow, step):
+    async with CeleryClient(transport=fake) as client:
+        result = await client.send(flow)
+        again = await client.send(flow)
+        async with client.start(flow) as owned:
+            for ask in (result.get(3), client.call(flow, timeout=3), owned.get(), client.gather([again], timeout=3)):
+                with pytest.raises(TaskFailedError) as caught:
+                    await ask
+                error = caught.value
+                assert (error.step, error.task) == (step, "shop.fail")
+                assert str(error) == f"shop.fail[{error.task_id}], {step}, raised ValueError('no')"
+                assert error.__notes__[0].startswith("Remote traceback:")
+                assert len(error.__notes__) == 1
+        (error,) = await client.call_many([flow], return_exceptions=True)
+        assert error.step == step
+
+
+@virtual
+async def test_a_failure_says_where_its_task_stands_also_when_its_turn_comes_after_the_end_of_the_whole(fake):
+    async with CeleryClient(transport=fake) as client:
+        for flow, step in FAILING:
+            result = await client.send(flow)
+            await asyncio.sleep(5)  # The steps after it have failed, too.
+            with pytest.raises(TaskFailedError) as caught:
+                await result
+            assert caught.value.step == step
+
+
+@virtual
+async def test_a_task_that_was_revoked_says_where_it_stands(fake):
+    async with CeleryClient(transport=fake) as client:
+        result = await client.send(chord([add(1), add(2).with_options(countdown=2), add(3)], total()))
+        await client.revoke(result.header[1].id)
+        with pytest.raises(TaskRevokedError) as caught:
+            await result.get(5)
+        error = caught.value
+        assert (error.step, error.task_id) == ("member 2 of 3 of the header", result.header[1].id)
+        assert str(error) == f"shop.add[{error.task_id}], member 2 of 3 of the header, has no answer: it was revoked"
+        assert (pickle.loads(pickle.dumps(error)).step, str(copy.copy(error))) == (error.step, str(error))
+
+
+@virtual
+async def test_a_task_alone_stands_nowhere(fake):
+    async with CeleryClient(transport=fake) as client:
+        with pytest.raises(TaskFailedError) as caught:
+            await client.call(fail())
+        assert caught.value.step is None
+        linked = fail().with_options(link=add.s(1))
+        with pytest.raises(TaskFailedError) as caught:
+            await client.call(linked)
+        assert caught.value.step is None
 
 
 @virtual

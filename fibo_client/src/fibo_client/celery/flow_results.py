@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from fibo_client.celery.budget import Budget
 from fibo_client.celery.canvas import Group
 from fibo_client.celery.config import UNSET, Unset
-from fibo_client.celery.flow_steps import Composed, named
+from fibo_client.celery.flow_steps import NAMED, Composed, named
 from fibo_client.celery.gather import gather, look_at_metas, news
 from fibo_client.celery.protocol.groups import EXPIRES, group_name
 from fibo_client.celery.protocol.options import check_name
@@ -80,7 +80,7 @@ class FlowResult(Composed, Generic[T_co]):
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             TooManyPendingError: More results would be waited for than ``max_pending``.
             ResultTimeoutError: No result came in time. The error names the task that is waited for.
-            TaskFailedError: A task raised.
+            TaskFailedError: A task raised. The error says where it stands, and so does the next.
             TaskRevokedError: A task was revoked or had expired.
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
@@ -90,9 +90,9 @@ class FlowResult(Composed, Generic[T_co]):
         wanted = await wanted_in_turns(self)
         try:
             values = await gather(self._session, awaited, timeout=seconds, return_exceptions=False, wanted=wanted)
-        except ResultTimeoutError as error:
-            timed_out = named(self.whole, error)
-            raise timed_out from None
+        except NAMED as error:
+            told = await named(self.whole, error)
+            raise told from None
         value: T_co = await value_of_all(self, awaited, values)
         return value
 

@@ -1,18 +1,24 @@
-"""Which task of a chain, a group or a chord is waited for, and where it stands there. Pure."""
+"""Which task of a chain, a group or a chord is waited for, or ended badly, and where it stands there."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from fibo_client.celery.budget import Budget
 from fibo_client.celery.protocol import states
+from fibo_client.errors import ResultTimeoutError, TaskFailedError, TaskRevokedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fibo_client.celery.outcome import Awaited
-    from fibo_client.errors import ResultTimeoutError
 
-__all__ = ["Composed", "Step", "failed_step", "is_waited_for", "named", "waited_step"]
+__all__ = ["NAMED", "Composed", "Step", "failed_step", "is_waited_for", "named", "waited_step"]
+
+Named: TypeAlias = ResultTimeoutError | TaskFailedError | TaskRevokedError
+
+NAMED: Final = (ResultTimeoutError, TaskFailedError, TaskRevokedError)
+"""The errors that say where their task stands."""
 
 
 class Composed:
@@ -72,16 +78,23 @@ def is_waited_for(part: Any) -> bool:
     return waited_step(part) is not None if isinstance(part, Composed) else _is_open(part)
 
 
-def named(flow: Composed, error: ResultTimeoutError) -> ResultTimeoutError:
-    """Let a timeout name the task that is waited for, and not one after it, which cannot have begun.
+async def named(flow: Composed, error: Named) -> Named:
+    """Let an error say where its task stands. The event loop gets its turn now and then.
 
     Args:
         flow: What was waited for.
-        error: The timeout.
+        error: Of a task that ended badly; or a timeout, which then names the task that is waited for, and not one after
+            it, which cannot have begun.
 
     Returns:
         The error that says so.
     """
+    if isinstance(error, ResultTimeoutError):
+        return _named(flow, error)
+    return error.replace(step=await _position(flow, error.task_id, Budget()))
+
+
+def _named(flow: Composed, error: ResultTimeoutError) -> ResultTimeoutError:
     step = waited_step(flow)
     if step is None:
         return error
@@ -97,6 +110,19 @@ def named(flow: Composed, error: ResultTimeoutError) -> ResultTimeoutError:
         ignored=task.ignored,
         decoded=task.decode is not None,
     )
+
+
+async def _position(flow: Composed, task_id: str, budget: Budget) -> str | None:
+    for number, part in enumerate(flow.parts):
+        if isinstance(part, Composed):
+            found = await _position(part, task_id, budget)
+            if found is not None:
+                return f"{_label(flow, number)}, {found}"
+        elif part.id == task_id:
+            return _label(flow, number)
+        if budget.is_spent():
+            await budget.pause()
+    return None
 
 
 def _is_open(task: Awaited) -> bool:

@@ -9,7 +9,7 @@ from fibo_client.celery.budget import EACH, in_turns
 from fibo_client.celery.canvas import signatures_of
 from fibo_client.celery.flow_encoder import FlowEncoder
 from fibo_client.celery.flow_results import FlowResult, GroupResult, from_tuple, value_of, value_of_all, wanted_in_turns
-from fibo_client.celery.flow_steps import named
+from fibo_client.celery.flow_steps import NAMED, named
 from fibo_client.celery.gather import call_pieces
 from fibo_client.celery.jobs import Sizes
 from fibo_client.celery.owned_result import prepare_many
@@ -18,7 +18,7 @@ from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import Flow, Signature
-from fibo_client.errors import ResultDecodeError, ResultTimeoutError
+from fibo_client.errors import ResultDecodeError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ async def call_plan(session: Session, plan: Plan, span: SendSpan, **options: Any
             counters=counters_of(plan),
             **options,
         )
-    except ResultTimeoutError as error:
-        timed_out = named(plan.result, error) if isinstance(plan.result, FlowResult) else error
-        raise timed_out from None
+    except NAMED as error:
+        told = await named(plan.result, error) if isinstance(plan.result, FlowResult) else error
+        raise told from None
     return await value_of_all(plan.result, plan.tasks, values)
 
 

@@ -48,6 +48,8 @@ async def write_error(
         fields["info"] = error.info
         if error.task_id != task_id:
             fields |= {"task": error.task, "task_id": error.task_id}
+        if error.step is not None:
+            fields["step"] = error.step
     fields |= more
     if isinstance(error, TaskFailedError):
         fields |= {"exc_type": error.exc_type, "exc_args": error.exc_args, "traceback": error.traceback}
