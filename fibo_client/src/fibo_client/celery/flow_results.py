@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from fibo_client.celery.budget import Budget
 from fibo_client.celery.canvas import Group
 from fibo_client.celery.config import UNSET, Unset
-from fibo_client.celery.flow_steps import NAMED, Composed, named
+from fibo_client.celery.flow_steps import NAMED, Composed, Kind, named
 from fibo_client.celery.gather import gather, look_at_metas, news
 from fibo_client.celery.protocol.groups import EXPIRES, group_name
 from fibo_client.celery.protocol.options import check_name
@@ -216,7 +216,7 @@ class ChainResult(FlowResult[T_co]):
 
     __slots__ = ()
 
-    kind = "chain"
+    kind: Kind = "chain"
 
     @property
     def steps(self) -> tuple[AsyncResult[Any] | FlowResult[Any], ...]:
@@ -235,7 +235,7 @@ class GroupResult(FlowResult[list[T_co]], Generic[T_co]):
 
     __slots__ = ()
 
-    kind = "group"
+    kind: Kind = "group"
 
     @overload
     async def get(
@@ -302,7 +302,7 @@ class ChordResult(FlowResult[T_co]):
 
     __slots__ = ("group_id",)
 
-    kind = "chord"
+    kind: Kind = "chord"
 
     def __init__(self, session: Session, parts: Sequence[Any], group_id: str) -> None:
         super().__init__(session, parts)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.outcome import Awaited
 
-__all__ = ["NAMED", "Composed", "Step", "failed_step", "is_waited_for", "named", "waited_step"]
+__all__ = ["NAMED", "Composed", "Kind", "Step", "failed_step", "is_waited_for", "named", "waited_step"]
 
+Kind: TypeAlias = Literal["chain", "group", "chord"]
 Named: TypeAlias = ResultTimeoutError | TaskFailedError | TaskRevokedError
 
 NAMED: Final = (ResultTimeoutError, TaskFailedError, TaskRevokedError)
@@ -31,7 +32,7 @@ class Composed:
 
     __slots__ = ()
 
-    kind: Literal["chain", "group", "chord"]
+    kind: Kind
     parts: Sequence[Any]
 
 

@@ -84,7 +84,7 @@ class LossCountingQoS(QoS):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.tags = Tags()
+        self.tags: Tags = Tags()
         self._clock = ServerClock()
         self._lost: set[str] = set()
         self._sweeping = False
@@ -350,7 +350,7 @@ class LossCountingQoS(QoS):
         """Renew this worker's messages, and requeue those of lost workers."""
         now = self.renew()
         # Kombu subtracts this from this machine's time.
-        self.visibility_timeout = self.channel.visibility_timeout + time() - now
+        self.visibility_timeout: float = self.channel.visibility_timeout + time() - now
         self._sweeping = True
         try:
             # Kombu 5.5 and 5.6 pass no interval. Their own default restores at every tenth call only.
