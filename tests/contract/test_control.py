@@ -14,7 +14,7 @@ from support.waiting import eventually
 from fibo_client.celery.client import CeleryClient
 from fibo_client.celery.inspect import WorkerInfo
 from fibo_client.celery.redis.options import RedisOptions
-from fibo_client.celery.signature import RemoteTask
+from fibo_client.celery.remote_tasks import RemoteTask
 from fibo_client.errors import ResultTimeoutError, TaskRevokedError, TransportError
 
 

@@ -13,7 +13,7 @@ from support.waiting import eventually
 
 from fibo_client.celery.protocol import states
 from fibo_client.celery.protocol.meta import COMPRESSED, decode_meta
-from fibo_client.celery.signature import RemoteTask
+from fibo_client.celery.remote_tasks import RemoteTask
 from fibo_client.errors import TaskFailedError, TaskRevokedError
 
 LIMIT = 1 << 20

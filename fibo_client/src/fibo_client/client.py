@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from fibo_client.celery.connect import Transport
+    from fibo_client.celery.remote_tasks import RemoteTask
     from fibo_client.celery.result import AsyncResult
-    from fibo_client.celery.signature import RemoteTask, Signature
+    from fibo_client.celery.signature import Signature
     from fibo_client.celery.stats import ClientStats
     from fibo_client.config import FiboOverrides
     from fibo_client.errors import FiboError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from fibo_client.celery.signature import RemoteTask
+from fibo_client.celery.remote_tasks import RemoteTask
 from fibo_client.errors import TaskFailedError
 
 __all__ = [

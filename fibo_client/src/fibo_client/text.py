@@ -25,6 +25,15 @@ LONGEST_TRACEBACK: Final = 32 * 1024
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
 
 
+class Verbatim(str):
+    """A text that is its own repr."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def printable(text: str, longest: int | None = LONGEST, *, keep: str = "") -> str:
     r"""Put a text on one line, with its unsafe characters escaped as in a Python literal (``\x1b``, ``\u202e``).
 

@@ -22,7 +22,8 @@ from fibo_client.celery.encoder import MAX_TEMPLATES, Encoder
 from fibo_client.celery.redis.encoder import RedisEncoder
 from fibo_client.celery.redis.envelope import encode_task
 from fibo_client.celery.redis.keys import BrokerKeys
-from fibo_client.celery.signature import RemoteTask, Signature
+from fibo_client.celery.remote_tasks import RemoteTask
+from fibo_client.celery.signature import Signature
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 

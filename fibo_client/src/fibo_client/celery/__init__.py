@@ -11,8 +11,9 @@ from fibo_client.celery.owned_result import OwnedResult
 from fibo_client.celery.protocol.jsontypes import JSONType
 from fibo_client.celery.protocol.meta import TaskFailure, TaskMeta
 from fibo_client.celery.redis.options import RedisOptions
+from fibo_client.celery.remote_tasks import RemoteTask, remote_task
 from fibo_client.celery.result import AsyncResult
-from fibo_client.celery.signature import Flow, RemoteTask, SendOptions, Signature, remote_task
+from fibo_client.celery.signature import Flow, SendOptions, Signature
 from fibo_client.celery.stats import ClientStats, RevocationCounts
 
 __all__ = [

@@ -14,7 +14,7 @@ from fibo_client.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fibo_client.celery.signature import RemoteTask
+    from fibo_client.celery.remote_tasks import RemoteTask
 
 __all__ = [
     "MAP",

@@ -29,9 +29,10 @@ from fibo_client.celery.owned_result import OwnedResult, prepare_many, prepare_o
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.options import check_name
+from fibo_client.celery.remote_tasks import RemoteTask, bind
 from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revoke
 from fibo_client.celery.session import Session
-from fibo_client.celery.signature import Flow, RemoteTask, Signature, bind, check_signature, is_flow
+from fibo_client.celery.signature import Flow, Signature, check_signature, is_flow
 from fibo_client.celery.stream import Stream
 from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError
 

@@ -29,8 +29,8 @@ from fibo_client.celery.protocol.jsontypes import JSONCodec
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.publisher import Publisher
 from fibo_client.celery.reader import Reader
+from fibo_client.celery.remote_tasks import RemoteTask
 from fibo_client.celery.routes import Routes
-from fibo_client.celery.signature import RemoteTask
 from fibo_client.celery.stats import ClientStats
 from fibo_client.celery.timer import Timer
 from fibo_client.celery.worker_probe import WorkerProbe

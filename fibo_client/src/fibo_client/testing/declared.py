@@ -7,7 +7,7 @@ from inspect import Parameter
 from types import ModuleType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from fibo_client.celery.signature import RemoteTask
+from fibo_client.celery.remote_tasks import RemoteTask
 from fibo_client.text import short_repr
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from fibo_client.celery.brokers.disabled import DisabledBroker
 from fibo_client.celery.chunk import MAP, STARMAP
 from fibo_client.celery.connect import check_urls, is_disabled
 from fibo_client.celery.protocol.jsontypes import JSONCodec, JSONType
-from fibo_client.celery.signature import RemoteTask, Signature, bind
+from fibo_client.celery.remote_tasks import RemoteTask, bind
+from fibo_client.celery.signature import Signature
 from fibo_client.testing.declared import check_answer, check_function
 from fibo_client.testing.fibonacci import answer_chunk, answer_one, answer_sentence, answer_sqrt, fibonacci
 from fibo_client.testing.memory import Memory, MemoryBackend, MemoryBroker
