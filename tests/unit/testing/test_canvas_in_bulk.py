@@ -308,6 +308,15 @@ async def test_a_flow_that_was_started_is_awaited_by_several_and_deleted_when_it
 
 
 @virtual
+async def test_a_flow_of_which_nothing_is_awaited_has_no_updates():
+    async with CeleryClient(transport=shop()) as client:
+        for flow in (group(()), group([add(1, 1).with_options(ignore_result=True)])):
+            result = await client.send(flow)
+            async with asyncio.timeout(60):
+                assert [update async for update in result.updates(None)] == []
+
+
+@virtual
 async def test_a_flow_that_was_started_and_is_closed_before_its_end_is_revoked_whole():
     fake = shop()
     async with CeleryClient(transport=fake) as client:

@@ -164,6 +164,8 @@ class FlowResult(Composed, Generic[T_co]):
         """
         session, jobs = self._session, self._jobs
         handles = {task.id: task for task in self.tasks if not task.ignored}
+        if not handles:
+            return
         seconds = self._seconds(timeout)
         wait = session.enter(
             list(handles), timeout=seconds, wants_changes=True, end_on_failure=True, enough=wanted_of(self), jobs=jobs
