@@ -133,6 +133,7 @@ async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str
         reveal_type(owned)  # OwnedFlow[str]
         reveal_type(await owned)  # str
     reveal_type(celery.start(group(ADD(1, 2))))  # OwnedFlow[list[int]]
+    reveal_type(celery.start(ADD(1, 2) | resize("dog")))  # OwnedResult[str] | OwnedFlow[str]
     async with celery.stream(lambda name: ADD(1, 2) | resize(name), names) as paths:
         async for _, path in paths:
             reveal_type(path)  # str

@@ -712,6 +712,17 @@ class CeleryClient:
     @overload
     def start(
         self,
+        task: Flow[R],
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> OwnedResult[R] | OwnedFlow[R]: ...
+    @overload
+    def start(
+        self,
         task: str,
         args: Sequence[Any] = ...,
         kwargs: dict[str, Any] | None = ...,
