@@ -546,6 +546,13 @@ def test_of_progress_that_means_nothing_to_the_bar_the_state_is_shown(stock, bar
     assert any(re.search(r"^stock\.progress: PROGRESS ", each) for each in screen.seen)
 
 
+def test_the_bar_of_several_tasks_counts_them_and_shows_the_progress_of_one(stock, bar_at_once):
+    step = ("--args", '[30, "current"]', "--then", "stock.add [4]")
+    status, screen = fibo_on_screen(stock.url, "call", "stock.progress", *step)
+    assert (status, screen.screen) == (0, "34")
+    assert any(re.search(r"^stock\.progress: \d+/30 .* 0/2 ", each) for each in screen.seen)
+
+
 @pytest.mark.parametrize(("columns", "table"), [(100, True), (40, False)])
 def test_workers_are_a_table_where_there_is_room_for_one(worker, columns, table):
     status, screen = fibo_on_screen(worker.url, "workers", "--timeout", "10", columns=columns)

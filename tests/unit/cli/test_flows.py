@@ -12,6 +12,7 @@ from support.clock import virtual
 from fibo_client import FiboClient, MessageError
 from fibo_client.celery import RemoteTask, chain, chord, group
 from fibo_client.cli import flows, tasks
+from fibo_client.cli.bar import Bar
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
 from fibo_client.testing import FakeCelery
@@ -152,3 +153,70 @@ async def test_a_flow_that_is_sent_tells_all_its_ids(fake, output):
 async def test_a_group_of_nothing_has_no_results(fake, output):
     assert await called(fake, output, group()) is ExitCode.OK
     assert output.read_text() == "[]\n"
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the bar shows, as it changes: how many are done, of how many, and its text."""
+    told = []
+
+    class Told(Bar):
+        def update(self, done, total, description=None):
+            told.append((done, total, description))
+            super().update(done, total, description)
+
+    monkeypatch.setattr("fibo_client.cli.console.Bar", Told)
+    return told
+
+
+def stages(fake):
+    """A task that tells how far it is, then that it rests."""
+    task = RemoteTask[..., int]("proj.stages")
+
+    async def run(request, *_):
+        for meta in ({"current": 10, "total": 40}, {"done": 20}):
+            request.update_state(state="PROGRESS", meta=meta)
+            await asyncio.sleep(1)
+        request.update_state(state="RESTING")
+        await asyncio.sleep(1)
+        return 5
+
+    fake.task(task, run, bind=True)
+    return task
+
+
+@virtual
+async def test_the_bar_shows_how_many_tasks_have_ended_and_what_one_that_runs_tells(fake, output, told):
+    flow = chain(add(1), stages(fake)(), add(2))
+    assert await called(fake, output, flow) is ExitCode.OK
+    names = "proj.add | proj.stages | proj.add"
+    assert told == [
+        (1, 3, names),
+        (1, 3, "proj.stages: 10/40"),
+        (1, 3, "proj.stages: 20"),
+        (1, 3, "proj.stages: RESTING"),
+        (2, 3, names),
+        (3, 3, names),
+    ]
+
+
+@virtual
+async def test_the_bar_goes_on_with_a_group_that_was_saved(fake, output, told):
+    members = [RemoteTask[..., int](f"proj.after_{seconds}")() for seconds in (1, 2)]
+    for seconds, member in enumerate(members, 1):
+        fake.task(member.task, lambda: 5, delay=float(seconds))
+    console = Console(output=str(output))
+    async with FiboClient(transport=fake) as client:
+        await flows.send(client, console, group(members), {})
+        group_id = output.read_text().strip()
+        assert await tasks.wait(client, console, group_id, timeout=10, traceback=False) is ExitCode.OK
+    assert told == [(1, 2, "a group of 2"), (2, 2, "a group of 2")]
+
+
+@virtual
+async def test_a_hint_at_the_wrong_queue_ends_with_the_first_sign_of_life(fake, output, capsys):
+    flow = chain(add(1), add(2).with_options(queue="nobodys"))
+    assert await called(fake, output, flow, options={"queue": "celery"}) is ExitCode.NO_ANSWER
+    assert "Still waiting" not in capsys.readouterr().err
+    assert await called(fake, output, flow.with_options(queue="nobodys")) is ExitCode.NO_ANSWER
+    assert "Still waiting: no worker takes tasks from 'nobodys'" in capsys.readouterr().err

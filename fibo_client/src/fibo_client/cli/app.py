@@ -265,7 +265,7 @@ def call(
 
     With --then, each task runs after the one before. A flow in JSON is a task: its name, or an object with its "task",
     "args", "kwargs", "options" and "immutable"; or {"chain": [...]}, or {"group": [...]}, of flows. What follows a
-    group gets the list of its results. The options above go for all of it.
+    group gets the list of its results. The options above go for all of it. The bar counts the tasks that have ended.
     """
     from fibo_client.celery import Signature
     from fibo_client.cli import flows, tasks

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from fibo_client.celery import Chain, Chord, Group, Signature
-from fibo_client.celery.config import expiry_of
+from fibo_client.celery.canvas import signatures_of
+from fibo_client.celery.config import UNSET, expiry_of
 from fibo_client.celery.flow_results import FlowResult, GroupResult
 from fibo_client.celery.protocol import states
 from fibo_client.cli.answers import write_error, write_value
 from fibo_client.cli.exit_codes import ExitCode
+from fibo_client.cli.progress import progress
 from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import Expiry, revocation_summary
 from fibo_client.cli.runner import report_timeout
@@ -18,6 +21,7 @@ from fibo_client.errors import MessageError, ReadError, ResultDecodeError, Resul
 
 if TYPE_CHECKING:
     from fibo_client.celery import Flow, SendOptions
+    from fibo_client.celery.config import Unset
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
@@ -53,27 +57,16 @@ async def call(
     traceback: bool,
 ) -> ExitCode:
     """Run what is composed, and write its result. No `timeout` is no limit. An early end revokes all of it."""
-    flow_id = str(uuid.uuid4())
+    if not any(True for _ in signatures_of(flow)):  # Of nothing, there is nothing to follow.
+        await write_value(console, str(uuid.uuid4()), await client.celery.call(flow, timeout=timeout, **options))
+        return ExitCode.OK
     own_expiry = options.get("expires")
     expiry = Expiry(own_expiry if isinstance(own_expiry, float) else expiry_of(timeout))
     console.stop_message = lambda counts: revocation_summary("its tasks", counts, expiry.remaining())
-    given: SendOptions = {**options, "task_id": flow_id}
-    first = _first(flow)
-    own = {} if first is None else first.options
-    queue = own.get("queue") or options.get("queue") or client.config.queue
-    async with QueueHint(client, console, task=None if first is None else first.task, queue=queue) as hint:
-        hint.start()
-        with console.progress_bar(_told(flow)):
-            expiry.sent()
-            try:
-                value = await client.celery.call(flow, timeout=timeout, **given)
-            except ResultTimeoutError as error:
-                hint.cancel()
-                return await report_timeout(client, console, error)
-            except (TaskError, ResultDecodeError) as error:
-                return await write_error(console, flow_id, error, traceback=traceback)
-    await write_value(console, flow_id, value)
-    return ExitCode.OK
+    expiry.sent()
+    started: Any = client.celery.start(flow, timeout=timeout, **options)
+    async with started:
+        return await _follow(client, console, started, _told(flow), UNSET, traceback=traceback)
 
 
 async def saved_group(client: FiboClient, group_id: str) -> GroupResult[Any] | None:
@@ -104,30 +97,54 @@ async def wait(
 ) -> ExitCode:
     """Wait for the results of a group, and write them as a list. No `timeout` is no limit."""
     console.stop_message = lambda _: f"the tasks go on; wait again: fibo result {group.id} --wait"
-    with console.progress_bar(f"a group of {len(group)}"):
-        try:
-            values = await group.get(timeout)
-        except ResultTimeoutError as error:
-            return await report_timeout(client, console, error)
-        except (TaskError, ResultDecodeError) as error:
-            return await write_error(console, group.id, error, traceback=traceback)
-    await write_value(console, group.id, values)
+    return await _follow(client, console, group, f"a group of {len(group)}", timeout, traceback=traceback)
+
+
+async def _follow(
+    client: FiboClient,
+    console: Console,
+    result: FlowResult[Any],
+    label: str,
+    timeout: float | Unset | None,
+    *,
+    traceback: bool,
+) -> ExitCode:
+    """Show how many tasks have ended, and what one that runs tells of itself; then write the result."""
+    clock = asyncio.get_running_loop().time
+    began, ended, total = clock(), 0, len(result.tasks)
+    first = result.tasks[0] if total else client.celery.result(result.id)
+    async with QueueHint(client, console, task=first.task, queue=first.queue) as hint:
+        hint.start()
+        with console.progress_bar(label, total) as bar:
+            try:
+                async for task, meta in result.updates(timeout):
+                    if meta.state == states.PENDING:
+                        continue
+                    hint.cancel()
+                    ended += meta.ready
+                    bar.update(ended, total, label if meta.ready else f"{task.task or task.id}: {_told_by(meta)}")
+                value = await result.get(0)
+            except ResultTimeoutError as error:
+                hint.cancel()
+                return await report_timeout(client, console, error, waited=clock() - began)
+            except (TaskError, ResultDecodeError) as error:
+                return await write_error(console, result.id, error, traceback=traceback)
+    await write_value(console, result.id, value)
     return ExitCode.OK
+
+
+def _told_by(meta: TaskMeta) -> str:
+    """Say how far a task is, or else its state."""
+    found = progress(meta.result)
+    if found is None:
+        return meta.state
+    done, total = found
+    return f"{done:,}" if total is None else f"{done:,}/{total:,}"
 
 
 def _state(metas: list[TaskMeta]) -> str:
     """Give the state of a group that is not over: that of the first member that has not ended."""
     return next((meta.state for meta in metas if not meta.ready), states.PENDING)
-
-
-def _first(flow: Any) -> Signature[Any] | None:
-    """Give the task that runs first."""
-    while not isinstance(flow, Signature):
-        parts = flow.steps if isinstance(flow, Chain) else (flow.header if isinstance(flow, Chord) else flow).members
-        if not parts:
-            return None
-        flow = parts[0]
-    return flow
 
 
 def _told(flow: Flow[Any]) -> str:
