@@ -99,6 +99,13 @@ def stock(redis_server: RedisServer) -> Iterator[RunningWorker]:
         yield RunningWorker(url, process, url)
 
 
+@pytest.fixture(scope="module")
+def own_stock() -> Iterator[str]:
+    """The URL of a plain Celery worker with two processes, on a Redis of a module's own, whose keys can be counted."""
+    with RedisServer() as server, stock_worker(server.url, concurrency=2):
+        yield server.url
+
+
 @pytest.fixture(scope="session")
 def proj(redis_server: RedisServer) -> Iterator[RunningWorker]:
     """One worker of the project that the documentation's examples call, beside the one of `fibo-worker dev`."""

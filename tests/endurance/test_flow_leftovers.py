@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 import redis
-from support.servers import RedisServer, free_port, stock_worker
+from support.kept import kept
+from support.servers import free_port
 from support.waiting import eventually
 
 from fibo_client import PublishError, PublishUnknownError, ResultTimeoutError, TaskFailedError
@@ -165,30 +166,16 @@ async def _count(hand: Hand) -> int:
 # A stock worker.
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A Redis and a stock worker of two processes: these tests look at all keys."""
-    with RedisServer() as server, stock_worker(server.url, concurrency=2):
-        yield server.url
-
-
 @pytest_asyncio.fixture
-async def client(url) -> AsyncIterator[CeleryClient]:
-    async with CeleryClient(url, timeout=30) as client:
+async def client(own_stock) -> AsyncIterator[CeleryClient]:
+    async with CeleryClient(own_stock, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
-def direct(url) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(url, decode_responses=True) as direct:
+def direct(own_stock) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(own_stock, decode_responses=True) as direct:
         yield direct
-
-
-def kept(direct) -> list[str]:
-    """What is stored of tasks and chords, without the mark that a worker keeps for minutes of a body that it sent."""
-    keys = list(direct.scan_iter("celery-task*"))
-    assert all(direct.ttl(key) != -1 for key in keys)
-    return [key for key in keys if not key.endswith(".c")]
 
 
 FAILING = {
@@ -206,34 +193,34 @@ FAILING = {
 
 @pytest.mark.parametrize("name", FAILING)
 async def test_nothing_is_left_of_a_chord_of_which_something_fails(client, direct, name):
-    before = set(kept(direct))
+    before = kept(direct)
     with pytest.raises(TaskFailedError):
         await client.call(FAILING[name](), timeout=20)
-    await eventually(lambda: not set(kept(direct)) - before)
+    await eventually(lambda: not kept(direct) - before)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "late"])
 async def test_nothing_is_left_of_a_chord_that_is_cancelled_or_late(client, direct, how):
-    before = set(kept(direct))
+    before = kept(direct)
     flow = chord([add(1, 1), sleep(1), chord([sleep(1.5)], total())], total())
     call = asyncio.create_task(client.call(flow, timeout=0.5 if how == "late" else 20))
-    await eventually(lambda: set(kept(direct)) - before)
+    await eventually(lambda: kept(direct) - before)
     if how == "cancelled":
         call.cancel()
     with pytest.raises((asyncio.CancelledError, ResultTimeoutError)):
         await call
-    await eventually(lambda: not set(kept(direct)) - before)
+    await eventually(lambda: not kept(direct) - before)
 
 
-async def test_a_client_that_closes_at_once_may_leave_what_workers_store_later_for_their_own_time(url, direct):
-    before = set(kept(direct))
+async def test_a_client_that_closes_at_once_may_leave_what_workers_store_later_for_their_own_time(own_stock, direct):
+    before = kept(direct)
     flow, ids = steps(sleep(2), add.s(1), add.s(1))
-    async with CeleryClient(url, timeout=30) as closing:
+    async with CeleryClient(own_stock, timeout=30) as closing:
         calls = [asyncio.create_task(closing.call(each)) for each in (flow, chord([add(1, 1), sleep(1)], total()))]
-        await eventually(lambda: any(key.endswith(".j") for key in set(kept(direct)) - before))
+        await eventually(lambda: any(key.endswith(".j") for key in kept(direct) - before))
     assert all(isinstance(each, Exception) for each in await asyncio.gather(*calls, return_exceptions=True))
     await eventually(lambda: direct.exists(*(f"celery-task-meta-{each}" for each in ids[:2])) == 2)
-    left = set(kept(direct)) - before
+    left = kept(direct) - before
     assert not any(key.endswith(".s") for key in left)
     assert all(0 < direct.ttl(key) <= DAY for key in left)
     direct.delete(*left)

@@ -8,7 +8,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from support.servers import RedisServer, stock_worker
+from support.kept import kept
 from support.waiting import until
 
 from fibo_client import TaskFailedError
@@ -139,15 +139,8 @@ def flattened(parts):
 
 
 @pytest.fixture(scope="module")
-def url():
-    """A Redis and a stock worker of two processes: this looks at all keys."""
-    with RedisServer() as server, stock_worker(server.url, concurrency=2):
-        yield server.url
-
-
-@pytest.fixture(scope="module")
-def direct(url):
-    with redis.Redis.from_url(url, decode_responses=True) as direct:
+def direct(own_stock):
+    with redis.Redis.from_url(own_stock, decode_responses=True) as direct:
         yield direct
 
 
@@ -159,17 +152,10 @@ def runner():
 
 
 @pytest.fixture(scope="module")
-def client(url, runner):
-    client = runner.run(CeleryClient(url, timeout=60).open())
+def client(own_stock, runner):
+    client = runner.run(CeleryClient(own_stock, timeout=60).open())
     yield client
     runner.run(client.aclose())
-
-
-def kept(direct):
-    """What is stored of tasks and chords, without the mark that a worker keeps for minutes of a body that it sent."""
-    keys = list(direct.scan_iter("celery-task*"))
-    assert [key for key in keys if direct.ttl(key) == -1] == []
-    return {key for key in keys if not key.endswith(".c")}
 
 
 def fails(flow):

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import redis
 from support.clients import celery_client
-from support.servers import RedisServer, stock_worker
+from support.kept import kept
 from support.waiting import eventually
 
 from fibo_client import MessageError, ResultDecodeError, ResultTimeoutError, TaskFailedError, TaskRevokedError
@@ -29,28 +29,16 @@ ignored = RemoteTask[..., None]("stock.ignored")
 unknown = RemoteTask[..., None]("stock.no_such_task")
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A Redis and a stock worker of two processes: these tests look at all keys."""
-    with RedisServer() as server, stock_worker(server.url, concurrency=2):
-        yield server.url
-
-
 @pytest_asyncio.fixture
-async def client(url) -> AsyncIterator[CeleryClient]:
-    async with CeleryClient(url, timeout=30) as client:
+async def client(own_stock) -> AsyncIterator[CeleryClient]:
+    async with CeleryClient(own_stock, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
-def direct(url) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(url, decode_responses=True) as direct:
+def direct(own_stock) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(own_stock, decode_responses=True) as direct:
         yield direct
-
-
-def kept(direct) -> list[str]:
-    """What is stored of tasks and chords, without the mark that a worker keeps for minutes of a body that it sent."""
-    return [key for key in direct.scan_iter("celery-task*") if not key.endswith(".c")]
 
 
 async def test_the_first_step_that_fails_is_raised_with_its_name_and_id(client):
@@ -179,9 +167,9 @@ async def test_options_of_the_send_go_into_every_step_and_a_steps_own_win(client
     ids=["body", "member", "in a chain", "last", "as body", "alone"],
 )
 async def test_a_group_without_members_gives_an_empty_list(client, direct, flow, value):
-    before = set(kept(direct))
+    before = kept(direct)
     assert await client.call(flow) == value
-    await eventually(lambda: not set(kept(direct)) - before)
+    await eventually(lambda: not kept(direct) - before)
     assert await (await client.send(flow)).get() == value
 
 
@@ -200,16 +188,16 @@ async def test_a_group_without_members_gives_an_empty_list(client, direct, flow,
     ids=lambda flow: repr(flow)[:60],
 )
 async def test_nothing_is_left_of_an_owned_flow(client, direct, flow):
-    before = set(kept(direct))
+    before = kept(direct)
     with contextlib.suppress(TaskFailedError):
         await client.call(flow, timeout=1)
     # What a busy worker stores after the first deletion is deleted half a minute after the deadline.
-    await eventually(lambda: not set(kept(direct)) - before, timeout=40)
+    await eventually(lambda: not kept(direct) - before, timeout=40)
     assert [key for key in direct.scan_iter("celery*") if direct.type(key) != "list" and direct.ttl(key) < 0] == []
 
 
 async def test_an_owned_flow_whose_caller_leaves_is_revoked_whole_and_nothing_is_left(client, direct):
-    before = set(kept(direct))
+    before = kept(direct)
     members = [sleep(1).with_options(task_id=str(uuid.uuid4())) for _ in range(2)]
     call = asyncio.create_task(client.call(chord(members, total()), timeout=3))
     await eventually(lambda: _runs(client, members[1].options["task_id"]))
@@ -217,7 +205,7 @@ async def test_an_owned_flow_whose_caller_leaves_is_revoked_whole_and_nothing_is
     with pytest.raises(asyncio.CancelledError):
         await call
     await eventually(lambda: client.stats().revocations.delivered >= 3)
-    await eventually(lambda: not set(kept(direct)) - before)
+    await eventually(lambda: not kept(direct) - before)
 
 
 async def test_a_link_runs_after_its_task_and_one_for_errors_after_its_failure(client, direct):
@@ -316,7 +304,7 @@ async def test_the_sizes_of_many_chords_are_stored_in_one_round_trip_each_with_a
 
 
 async def test_very_many_flows_on_a_real_worker_give_their_values_in_order_and_nothing_is_left(client, direct):
-    before = set(kept(direct))
+    before = kept(direct)
     flows = [[add(n, 1), add(n, 1) | add.s(2), chord([add(n, 1), add(n, 2)], total())][n % 3] for n in range(90)]
     values = [[n + 1, n + 3, 2 * n + 3][n % 3] for n in range(90)]
     assert await client.call_many(flows, timeout=30) == values
@@ -330,7 +318,7 @@ async def test_very_many_flows_on_a_real_worker_give_their_values_in_order_and_n
     for result in results:
         for task in getattr(result, "tasks", [result]):
             await task.forget()
-    await eventually(lambda: not set(kept(direct)) - before)
+    await eventually(lambda: not kept(direct) - before)
 
 
 async def test_all_tasks_of_one_send_have_one_root(client):
@@ -376,14 +364,14 @@ async def test_what_is_no_tuple_of_a_result_is_refused(client, value):
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own
-async def test_a_group_that_was_saved_here_or_by_celery_is_found_by_its_id(client, url, direct):
+async def test_a_group_that_was_saved_here_or_by_celery_is_found_by_its_id(client, own_stock, direct):
     ours = await client.send(group(add(1, 1), add(2, 2)))
     await ours.save()
     assert 0 < direct.ttl(f"celery-taskset-meta-{ours.id}") <= 86400
     again = await client.group(ours.id)
     assert (again.id, [each.id for each in again]) == (ours.id, [each.id for each in ours])
     assert await again.get(timeout=20) == [2, 4]
-    with celery_client(url) as app:
+    with celery_client(own_stock) as app:
         assert app.GroupResult.restore(ours.id).get(timeout=20) == [2, 4]
         theirs = celery.group([app.signature("stock.add", (n, n)) for n in range(2)]).apply_async()
         theirs.save()

@@ -6,7 +6,6 @@ import logging
 import pytest
 import redis
 from celery import Celery
-from support.servers import RedisServer
 
 from fibo_worker.guard import protect
 
@@ -14,13 +13,6 @@ from fibo_worker.guard import protect
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 KEY = "celery-task-meta-x"
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A Redis of its own, whose commands are counted."""
-    with RedisServer() as started:
-        yield started
 
 
 @pytest.fixture

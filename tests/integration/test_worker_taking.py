@@ -9,7 +9,6 @@ import redis
 from anyio.from_thread import start_blocking_portal
 from celery import Celery
 from support.proxy import Proxy
-from support.servers import RedisServer
 from support.waiting import until
 
 from fibo_worker.guard import DeadLetter, protect
@@ -17,13 +16,6 @@ from fibo_worker.guard.scripts import ScriptConnection
 from fibo_worker.guard.unacked import FETCH, Fetch
 
 LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A Redis of its own, whose commands are counted and whose connections are cut."""
-    with RedisServer() as started:
-        yield started
 
 
 @pytest.fixture
