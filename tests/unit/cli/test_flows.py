@@ -11,7 +11,7 @@ from support.clock import virtual
 
 from fibo_client import FiboClient, MessageError
 from fibo_client.celery import RemoteTask, chain, chord, group
-from fibo_client.cli import flows, tasks
+from fibo_client.cli import flows, tasks, workers
 from fibo_client.cli.bar import Bar
 from fibo_client.cli.console import Console
 from fibo_client.cli.exit_codes import ExitCode
@@ -220,3 +220,83 @@ async def test_a_hint_at_the_wrong_queue_ends_with_the_first_sign_of_life(fake, 
     assert "Still waiting" not in capsys.readouterr().err
     assert await called(fake, output, flow.with_options(queue="nobodys")) is ExitCode.NO_ANSWER
     assert "Still waiting: no worker takes tasks from 'nobodys'" in capsys.readouterr().err
+
+
+async def saved(client, output, *members, options=None):
+    """Send a group by the command; its id, and those of its members."""
+    console = Console(as_json=True, output=str(output))
+    assert await flows.send(client, console, group(members), options or {}) is ExitCode.OK
+    told = json.loads(output.read_text())
+    return told["id"], [each["id"] for each in told["tasks"]]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@virtual
+async def test_a_saved_group_is_diagnosed_by_the_member_that_is_waited_for(fake, output, capsys, as_json):
+    async with FiboClient(transport=fake) as client:
+        group_id, (_, second, _) = await saved(client, output, add(1), slow(), slow())
+        console = Console(as_json=as_json, output=str(output))
+        assert await workers.diagnose(client, console, group_id, task=None, queue=None, timeout=1) is ExitCode.OK
+    if as_json:
+        told = json.loads(output.read_text())
+        assert (told["task_id"], told["step"], told["cause"]) == (second, "member 2 of 3", "running")
+    else:
+        assert output.read_text().startswith(f"task[{second}], member 2 of 3, is PENDING: celery@fake holds it")
+    assert capsys.readouterr().err == ""
+
+
+@virtual
+async def test_what_is_said_of_a_group_goes_for_its_members(fake, output):
+    async with FiboClient(transport=fake) as client:
+        group_id, _ = await saved(client, output, add(1), add(2), options={"queue": "nobodys"})
+        console = Console(output=str(output))
+        given = {"task": "proj.add", "queue": "nobodys", "timeout": 1}
+        assert await workers.diagnose(client, console, group_id, **given) is ExitCode.OK
+    assert "member 1 of 2, is PENDING: no worker takes tasks from 'nobodys'" in output.read_text()
+    assert output.read_text().startswith("proj.add[")
+
+
+@virtual
+async def test_of_an_id_of_which_nothing_is_known_it_is_said_how_to_ask_about_a_group(fake, output, capsys):
+    async with FiboClient(transport=fake) as client:
+        unsaved = await client.celery.send(group(slow(), slow()))
+        console = Console(output=str(output))
+        asked = {"task": None, "queue": None, "timeout": 1}
+        assert await workers.diagnose(client, console, unsaved.id, **asked) is ExitCode.OK
+        assert "ask about its tasks by their own ids." in capsys.readouterr().err
+        assert await workers.diagnose(client, console, unsaved[0].id, **asked) is ExitCode.OK
+        assert capsys.readouterr().err == ""
+        with pytest.raises(LookupError, match="Its tasks are found by their own ids"):
+            await client.celery.group(unsaved.id)
+
+
+@virtual
+async def test_a_saved_group_is_revoked_by_revoking_its_members(fake, output, capsys):
+    async with FiboClient(transport=fake) as client:
+        members = add(1), slow(), add(3).with_options(countdown=60)
+        group_id, (first, second, third) = await saved(client, output, *members)
+        await asyncio.sleep(1)
+        console = Console(as_json=True, output=str(output))
+        ids = ["another", group_id]
+        assert await tasks.revoke(client, console, ids, terminate=False, signal="SIGTERM") is ExitCode.OK
+        assert set(fake.revoked) == {"another", first, second, third}
+        told = json.loads(output.read_text())
+        assert told["ids"] == ["another", first, second, third]
+        assert told["running"] == {second: "celery@fake"}
+        assert told["finished"] == {"another": "REVOKED", first: "SUCCESS", third: "REVOKED"}
+
+
+@virtual
+async def test_a_task_is_revoked_also_where_no_group_can_be_looked_for(fake, output):
+    async with FiboClient(transport=fake) as client:
+        silent = asyncio.Event()
+
+        async def get(name):
+            await silent.wait()
+
+        client.celery._session.backend.get = get
+        began = asyncio.get_running_loop().time()
+        console = Console(output=str(output))
+        assert await tasks.revoke(client, console, ["a"], terminate=False, signal="SIGTERM") is ExitCode.OK
+        assert asyncio.get_running_loop().time() - began < 3
+    assert fake.revoked == ["a"]

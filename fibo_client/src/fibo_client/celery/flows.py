@@ -151,7 +151,9 @@ async def read_group(session: Session, group_id: str) -> GroupResult[Any]:
     session.check_readable()
     stored = await session.backend.get(group_name(check_name("group_id", group_id)))
     if stored is None:
-        raise LookupError(f"no group {group_id} is stored: it was not saved, or has expired")
+        raise LookupError(
+            f"no group {group_id} is stored: it was not saved, or has expired. Its tasks are found by their own ids"
+        )
     try:
         meta = loads_plain(stored)
         result = from_tuple(session, meta["result"] if isinstance(meta, dict) else None)

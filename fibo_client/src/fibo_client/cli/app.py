@@ -339,7 +339,10 @@ def result(
 
 @app.command()
 def revoke(
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids of the tasks.", show_default=False)],
+    task_ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", help="The ids of tasks, or of groups that were saved.", show_default=False),
+    ],
     terminate: Annotated[bool, typer.Option("--terminate", help="End them even while they run.")] = False,
     signal: Annotated[
         Literal["SIGTERM", "SIGKILL", "SIGINT", "SIGUSR1"], typer.Option("--signal", help="How --terminate ends them.")
@@ -358,7 +361,8 @@ def revoke(
       fibo revoke --terminate 0c6f639d-fa0d-45ac-abd1-cc184d3f1451
 
     It says how many workers heard it, and which of the tasks run all the same, or were over: a task that a worker has
-    begun goes on, unless --terminate ends it. Whether a task was stopped is what 'fibo result' says.
+    begun goes on, unless --terminate ends it. Whether a task was stopped is what 'fibo result' says. A group stands for
+    its tasks if it was saved, as 'fibo call --no-wait' does; of another one, name the tasks.
     """
     from fibo_client.cli import tasks
 
@@ -442,7 +446,8 @@ def diagnose(
       fibo diagnose 0c6f639d-fa0d-45ac-abd1-cc184d3f1451 --queue math --task proj.tasks.add
 
     It asks the results, the queue and all workers. With --task it can also say that no worker knows a task of that
-    name.
+    name. Of a group that was saved, as 'fibo call --no-wait' does, it names the task that is waited for, or that
+    failed.
     """
     from fibo_client.cli import workers as jobs
 

@@ -17,7 +17,7 @@ from fibo_client.cli.progress import progress
 from fibo_client.cli.queue_hint import QueueHint
 from fibo_client.cli.revocation_summary import Expiry, revocation_summary
 from fibo_client.cli.runner import report_timeout
-from fibo_client.errors import MessageError, ReadError, ResultDecodeError, ResultTimeoutError, TaskError
+from fibo_client.errors import ConfigError, MessageError, ReadError, ResultDecodeError, ResultTimeoutError, TaskError
 
 if TYPE_CHECKING:
     from fibo_client.celery import Flow, SendOptions
@@ -69,11 +69,12 @@ async def call(
         return await _follow(client, console, started, _told(flow), UNSET, traceback=traceback)
 
 
-async def saved_group(client: FiboClient, group_id: str) -> GroupResult[Any] | None:
-    """Find a group by its id. None is no such group, or that this user of Redis may not ask."""
+async def saved_group(client: FiboClient, group_id: str, *, timeout: float | None = None) -> GroupResult[Any] | None:
+    """Find a group by its id. None is no such group, or that this user of Redis may not ask, or got no answer."""
     try:
-        return await client.celery.group(group_id)
-    except (LookupError, ReadError, ResultDecodeError):
+        async with asyncio.timeout(timeout):
+            return await client.celery.group(group_id)
+    except (LookupError, ConfigError, MessageError, ReadError, ResultDecodeError, TimeoutError):
         return None
 
 

@@ -92,4 +92,6 @@ Timeout = Annotated[
 InspectTimeout = Annotated[
     float, typer.Option("-t", "--timeout", parser=seconds, metavar="SECONDS", help="How long workers may take.")
 ]
-TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of the task.", show_default=False)]
+TaskId = Annotated[
+    str, typer.Argument(metavar="ID", help="The id of the task, or of a group that was saved.", show_default=False)
+]

@@ -113,7 +113,15 @@ async def stored(client: FiboClient, console: Console, task_id: str, *, tracebac
 async def revoke(
     client: FiboClient, console: Console, task_ids: Sequence[str], *, terminate: bool, signal: str
 ) -> ExitCode:
-    """Tell all workers not to run tasks, or with `terminate` to kill them by a signal."""
+    """Tell all workers not to run tasks, or with `terminate` to kill them by a signal. A saved group is its tasks."""
+    groups = await asyncio.gather(
+        *(flows.saved_group(client, task_id, timeout=INSPECT_TIMEOUT) for task_id in task_ids)
+    )
+    task_ids = [
+        each
+        for task_id, group in zip(task_ids, groups, strict=True)
+        for each in ([task_id] if group is None else [task.id for task in group.tasks])
+    ]
     heard = await client.celery.revoke(task_ids, terminate=terminate, signal=signal)
     # Workers handle messages in order: these answers come after the revocation.
     running = await _active_nodes(client, task_ids) if heard and not terminate else {}

@@ -6,12 +6,16 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from fibo_client.celery.protocol import states
 from fibo_client.cli.exit_codes import ExitCode
+from fibo_client.cli.flows import saved_group
 from fibo_client.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fibo_client.celery import AsyncResult
+    from fibo_client.celery.flow_results import GroupResult
     from fibo_client.cli.console import Console
     from fibo_client.client import FiboClient
 
@@ -65,16 +69,24 @@ async def workers(client: FiboClient, console: Console, *, timeout: float) -> Ex
 async def diagnose(
     client: FiboClient, console: Console, task_id: str, *, task: str | None, queue: str | None, timeout: float
 ) -> ExitCode:
-    """Write why a task gives no answer. `timeout` is seconds for each round of questions."""
+    """Write why a task gives no answer, or a group that was saved. `timeout` is seconds for each round of questions."""
     from fibo_client.celery.diagnosis import Cause
 
-    diagnosis = await client.celery.diagnose(client.celery.result(task_id, task, queue=queue), timeout=timeout)
+    asked: AsyncResult[Any] | GroupResult[Any] = client.celery.result(task_id, task, queue=queue)
+    if (group := await saved_group(client, task_id, timeout=timeout)) is not None:
+        asked = group
+        for member in group.tasks:  # Only their ids are stored.
+            member.task, member.queue = task, queue
+    diagnosis = await client.celery.diagnose(asked, timeout=timeout)
     if console.as_json:
         await console.write_json(**dataclasses.asdict(diagnosis))
     else:
         await console.write_wrapped(str(diagnosis))
         if diagnosis.guessed and diagnosis.cause in (Cause.GONE, Cause.NEVER_PUBLISHED, Cause.NO_REPLY):
             console.info(f"Was it sent to another queue? Ask again: fibo diagnose {task_id} --queue QUEUE")
+        found = group is not None or diagnosis.state != states.PENDING
+        if not found and diagnosis.cause in (Cause.NEVER_PUBLISHED, Cause.NO_REPLY):
+            console.info("Is it a group? It was not saved, or has expired: ask about its tasks by their own ids.")
     return ExitCode.OK
 
 
