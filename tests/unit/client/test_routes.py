@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from support.clock import virtual
 from support.spans import Spans
 
 from fibo_client import FIBONACCI, ConfigError, FiboClient, MessageError, ResultTimeoutError
-from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask, Signature, remote_task
+from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask, Signature, chain, remote_task
 from fibo_client.celery.routes import Routes
 from fibo_client.testing import FakeCelery, FakeFibo
 
@@ -67,6 +68,20 @@ async def test_the_call_wins_then_its_task_then_the_route_then_the_clients_queue
         async with client.stream(lambda _: signature, [1], **options) as answers:
             assert [answer async for _, answer in answers] == [1]
     assert places(fake) == [(signature.task, *place)] * 6
+
+
+@virtual
+async def test_of_a_flow_each_task_wins_then_the_call_then_the_route_then_the_clients_queue(fake):
+    async with CeleryClient(transport=fake, task_routes=ROUTES, queue="client") as client:
+        flow = chain(bare(1), bare(2).with_options(queue="signature"), Signature("other"), declared(), bare(3))
+        for send in (client.send(flow, queue="call"), client.send_many([flow], queue="call"), client.call(flow)):
+            await send
+            await asyncio.sleep(1)
+    called = [("shop.bare", "call", 3), ("shop.bare", "signature", 3), ("other", "call", 0)]
+    called += [("shop.declared", "own", 3), ("shop.bare", "call", 3)]
+    routed = [("shop.bare", "shop", 3), ("shop.bare", "signature", 3), ("other", "client", 0)]
+    routed += [("shop.declared", "own", 3), ("shop.bare", "shop", 3)]
+    assert places(fake) == [*called, *called, *routed]
 
 
 @virtual

@@ -53,14 +53,14 @@ class Routes:
     def __init__(self, routes: TaskRoutes) -> None:
         given = routes if isinstance(routes, (list, tuple)) else [routes]
         self._routers: list[_RouteMap | Router] = [_prepare(each) for each in given]
-        self._last: tuple[object, object, Mapping[str, Any]] = (None, None, {})
+        self._last: tuple[object, object, object, Mapping[str, Any]] = (None, None, None, {})
 
     def apply(self, signature: Signature[Any], options: Mapping[str, Any]) -> Signature[Any]:
         """Give a call the options of its route that it has not itself.
 
         Args:
             signature: The call.
-            options: More options of it, for functions to see.
+            options: More options of it, which win over those of its route, too.
 
         Returns:
             The call with these options: one object for all calls of a task whose own are one object.
@@ -72,10 +72,11 @@ class Routes:
         if not route:
             return signature
         own = signature.options
-        last_route, last_own, merged = self._last
-        if route is not last_route or own is not last_own:
-            merged = {**route, **own}
-            self._last = (route, own, merged)
+        winning = None if options.keys().isdisjoint(route) else options
+        last_route, last_own, last_winning, merged = self._last
+        if route is not last_route or own is not last_own or winning is not last_winning:
+            merged = {**{name: value for name, value in route.items() if name not in options}, **own}
+            self._last = (route, own, winning, merged)
         return Signature(
             signature.task,
             signature.args,
