@@ -10,7 +10,7 @@ from support.clock import virtual
 from support.spans import Spans
 
 from fibo_client import FIBONACCI, ConfigError, FiboClient, MessageError, ResultTimeoutError
-from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask, Signature, chain, remote_task
+from fibo_client.celery import CeleryClient, CeleryConfig, RemoteTask, Signature, chain, chord, group, remote_task
 from fibo_client.celery.routes import Routes
 from fibo_client.testing import FakeCelery, FakeFibo
 
@@ -285,3 +285,60 @@ def test_settings_with_routes_can_be_compared_and_hashed():
     one, other = CeleryConfig(task_routes=ROUTES), CeleryConfig(task_routes=dict(ROUTES))
     assert (one, hash(one)) == (other, hash(other))
     assert one != CeleryConfig(task_routes={})
+
+
+ASKING = {
+    "send": lambda client, flow: client.send(flow),
+    "call": lambda client, flow: client.call(flow, timeout=5),
+    "start": lambda client, flow: client.start(flow, timeout=5).get(),
+    "send_many": lambda client, flow: client.send_many([flow]),
+    "call_many": lambda client, flow: client.call_many([flow], timeout=5),
+    "stream": lambda client, flow: anext(client.stream(lambda _: flow, [1], timeout=5)),
+}
+
+
+@pytest.mark.parametrize("verb", ASKING)
+@pytest.mark.parametrize(
+    ("flow", "tasks"),
+    [
+        (bare(0), [0]),
+        (chain(bare(0), bare(1), bare(2)), [0, 1, 2]),
+        (group(bare(0), bare(1), bare(2)), [0, 1, 2]),
+        (group([bare(0)] * 3), [0, 0, 0]),
+        (chord([bare(0), bare(1)], bare(2)), [0, 1, 2]),
+        (chain(bare(0), group(bare(1), bare(2))), [0, 1, 2]),
+        (chain(group(bare(0), bare(1)), bare(2)), [0, 1, 2]),
+    ],
+    ids=str,
+)
+@virtual
+async def test_a_function_is_asked_once_for_each_task_and_its_route_is_taken(fake, verb, flow, tasks):
+    asked = []
+
+    def route(name, args, *_, **__):
+        asked.append(args[0])
+        return {"queue": "shop", "priority": 3}
+
+    async with CeleryClient(transport=fake, task_routes=route) as client:
+        await ASKING[verb](client, flow)
+        await asyncio.sleep(1)
+    assert sorted(asked) == tasks
+    assert {(sent.queue, sent.priority) for sent in fake.sent} == {("shop", 3)}
+
+
+@pytest.mark.parametrize("verb", ["send", "call", "send_many", "call_many"])
+@virtual
+async def test_a_function_is_asked_once_for_a_task_with_a_link_and_once_for_that(fake, verb):
+    asked = []
+
+    def route(name, args, kwargs, options, **_):
+        asked.append((args[0], options.get("priority")))
+        return "shop"
+
+    flow = bare(0).with_options(link=bare(1), priority=3)
+    async with CeleryClient(transport=fake, task_routes=route) as client:
+        await (client.send(flow, priority=5) if verb == "send" else ASKING[verb](client, flow))
+        await asyncio.sleep(1)
+    first = 5 if verb == "send" else 3
+    assert sorted(asked) == [(0, first), (1, first if verb == "send" else None)]
+    assert places(fake)[0] == ("shop.bare", "shop", first)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fibo_client.celery.flow_encoder import Routed
     from fibo_client.celery.plan import Plan
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.session import Session
@@ -214,9 +215,9 @@ class _Sending:
         self.sizes: dict[str, int] = {}
         self.counters: list[str] = []
 
-    def _begin(self, span: SendSpan) -> FlowEncoder:
+    def _begin(self, span: SendSpan, routed: Routed | None = None) -> FlowEncoder:
         self.span = span
-        self._encoder = FlowEncoder(self._session, self._options, span)
+        self._encoder = FlowEncoder(self._session, self._options, span, routed=routed)
         self._own_ids = self._encoder.own_ids
         return self._encoder
 
@@ -249,7 +250,7 @@ class _Sending:
         """Encode flows up to the next task."""
         encoder, budget = self._encoder, Budget()
         if encoder is None:
-            encoder = self._begin(start_span(self._session, given.flow, self._options, batch=True))
+            encoder = self._begin(*start_span(self._session, given.flow, self._options, batch=True))
         while given and not given.is_task:
             plan = await in_turns(encoder.plan(given.flow), EACH, budget)
             self.messages += plan.messages

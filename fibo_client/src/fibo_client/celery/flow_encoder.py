@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.budget import PIECE
 from fibo_client.celery.canvas import OF_THE_FIRST
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from fibo_client.celery.flow_results import FlowResult
     from fibo_client.celery.plan import Plan, Where
     from fibo_client.celery.protocol.message import TaskMessage
+    from fibo_client.celery.routes import Routes
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import Flow, SendOptions
     from fibo_client.telemetry.tracer import SendSpan
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _NO_KWARGS: Final[dict[str, Any]] = {}
+
+Routed: TypeAlias = tuple[Signature[Any], Signature[Any]]
+"""A task, and the same with the options of its route."""
 
 
 class FlowEncoder:
@@ -41,6 +45,7 @@ class FlowEncoder:
         span: Is told of each task, and may add headers.
         defaults: Options of which neither says anything.
         handle: Makes the handle of a task.
+        routed: The task whose route the span tells: a function is asked for it no second time.
 
     Attributes:
         own_ids: The ids that tasks have of their own.
@@ -56,8 +61,10 @@ class FlowEncoder:
         span: SendSpan,
         defaults: Mapping[str, Any] = _NOTHING,
         handle: type[AsyncResult[Any]] = AsyncResult,
+        routed: Routed | None = None,
     ) -> None:
         self._session = session
+        self._routed = routed
         self._routes = session.routes
         self._encoder = session.encoder
         self._types = session.encoder.types
@@ -83,9 +90,23 @@ class FlowEncoder:
         Returns:
             The steps, which end with the plan. They raise MessageError for what a worker could not take.
         """
-        if isinstance(flow, Signature):  # It has links. Of a task alone, the options of the call win.
-            flow = replace(flow, options={**flow.options, **self._of_all})
+        if isinstance(flow, Signature):
+            flow = self._with_all(flow)
         return plan_in_steps(flow, self, PIECE, self._flow_id)
+
+    def _with_all(self, signature: Signature[Any]) -> Signature[Any]:
+        """Give the options of the call to a task alone, which has links: there they win."""
+        alone = replace(signature, options={**signature.options, **self._of_all})
+        if self._routed is not None and signature is self._routed[0]:
+            routed = self._routed[1]
+            self._routed = alone, replace(routed, options={**routed.options, **self._of_all})
+        return alone
+
+    def _route(self, routes: Routes, signature: Signature[Any]) -> Signature[Any]:
+        if self._routed is not None and signature is self._routed[0]:
+            routed, self._routed = self._routed[1], None
+            return routed
+        return routes.apply(signature, self._options)
 
     def _own_id(self, own_id: object, *, may_repeat: bool = False) -> str:
         """Check the id that a task was given."""
@@ -102,7 +123,7 @@ class FlowEncoder:
     ) -> tuple[TaskMessage, AsyncResult[Any]]:
         """See `Steps.first`."""
         if self._routes is not None:
-            signature = self._routes.apply(signature, self._options)
+            signature = self._route(self._routes, signature)
         options = signature.options
         own_id = options.get("task_id") if flow_id is None else flow_id
         task_id = self.new_id() if own_id is None else self._own_id(own_id)
@@ -131,7 +152,7 @@ class FlowEncoder:
     ) -> tuple[str, AsyncResult[Any]]:
         """See `Steps.later`."""
         if self._routes is not None:
-            signature = self._routes.apply(signature, self._options)
+            signature = self._route(self._routes, signature)
         options, task = signature.options, signature.task
         own_id = options.get("task_id") if flow_id is None else flow_id
         task_id = self.new_id() if own_id is None else self._own_id(own_id, may_repeat=may_repeat)

@@ -24,6 +24,7 @@ from fibo_client.telemetry.tracer import NOOP_SPAN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fibo_client.celery.flow_encoder import Routed
     from fibo_client.celery.plan import Plan
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import SendOptions
@@ -133,16 +134,18 @@ def start_flows(
     Returns:
         What encodes them, and the span of their messages.
     """
-    span = start_span(session, first, options, batch=batch or not isinstance(first, Signature))
-    return FlowEncoder(session, options, span, defaults, handle), span
+    span, routed = start_span(session, first, options, batch=batch or not isinstance(first, Signature))
+    return FlowEncoder(session, options, span, defaults, handle, routed), span
 
 
-def start_span(session: Session, first: Flow[Any], options: SendOptions, *, batch: bool) -> SendSpan:
+def start_span(
+    session: Session, first: Flow[Any], options: SendOptions, *, batch: bool
+) -> tuple[SendSpan, Routed | None]:
     """Start the span of the messages of flows, by the first task of the first of them. A group may be of nothing."""
     for task in islice(signatures_of(first), 1):
         routed = task if session.routes is None else session.routes.apply(task, options)
-        return session.start_send(routed, options, batch=batch)
-    return NOOP_SPAN
+        return session.start_send(routed, options, batch=batch), (task, routed)
+    return NOOP_SPAN, None
 
 
 async def read_group(session: Session, group_id: str) -> GroupResult[Any]:
