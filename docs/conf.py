@@ -52,7 +52,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(C|H|P|R|R_co|S|T|T_co|Ts|V)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(ConfigOverrides|Job|Session|FiboOverrides|Replies|Unset)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(_Batcher|_SendSpan|Backend|Broker|Memory\w+|Transport|Worker)"),
-    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(OwnedTask|Parts|TaskRoutes|UnsupportedBackend)"),
+    (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(OwnedTask|Parts|Sendable|Startable|TaskRoutes|UnsupportedBackend)"),
     (r"py:.*", r"(fibo_client\.\w+(\.\w+)*\.)?(Composed|Requests)(\.\w+)?"),
     # OpenTelemetry's, likewise in the network.
     (r"py:class", r"TracerProvider|MeterProvider|Context"),

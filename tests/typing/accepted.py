@@ -29,6 +29,7 @@ from fibo_client.celery import (
     CeleryClient,
     CeleryConfig,
     Diagnosis,
+    FlowResult,
     JSONType,
     RemoteTask,
     SendOptions,
@@ -145,6 +146,9 @@ async def sending(celery: CeleryClient) -> None:
     by_name = RemoteTask[..., Any]("proj.add", queue="math")
     await celery.send_many([by_name(1, y=2)], ignore_result=True)
     await celery.send_many([ADD(1, 2), chain(ADD(1, 2), by_name())])
+    mixed: list[AsyncResult[int] | FlowResult[int]] = []
+    mixed += await celery.send_many([ADD(1, 2), chain(ADD(1, 2), ADD(3, 4))])
+    mixed += await celery.send_many(ADD(1, n) | ADD(3, n) for n in range(3))
     assert_type(await celery.send(ADD(2, 3).with_options(priority=3)), AsyncResult[int])
     assert_type(await celery.call(ADD, (2, 3), keep_result=True), int)
     assert_type(await celery.send(SECRETIVE("anna", "word"), ignore_result=None, argsrepr="***"), AsyncResult[bool])

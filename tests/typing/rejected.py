@@ -130,6 +130,13 @@ async def sending(celery: CeleryClient) -> None:
     await celery.send_task("proj.add", countdwn=5)  # error: no such option
     await celery.send_task("proj.add", eta="tomorrow")  # error: a moment
     await celery.send_many([ADD(*each) for each in [1, 2]])  # error: each is a sequence of arguments
+    await celery.send("proj.add")  # error: a signature
+    await celery.send_many(ADD(1, 2))  # error: many
+    await celery.send_many([ADD(1, 2), "proj.add"])  # error: signatures
+    number: AsyncResult[str] = await celery.send(ADD(1, 2))  # error: it gives an integer
+    celery.start(ADD(1, 2), (3,))  # error: it has its arguments
+    celery.start(5)  # error: not a task
+    print(number)
     options: SendOptions = {"queue": "math", "prio": 1}  # error: no such option
     print(options)
 

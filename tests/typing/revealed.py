@@ -5,10 +5,11 @@
 from typing import Any, Literal, reveal_type
 
 from fibo_client import FIBO_TASK, FIBONACCI, UNSET, AsyncResult, FiboClient, FiboConfig
-from fibo_client.celery import CeleryClient, RemoteTask, chain, chord, group, remote_task
+from fibo_client.celery import CeleryClient, Flow, RemoteTask, Signature, chain, chord, group, remote_task
 
 ADD = RemoteTask[[int, int], int]("proj.add")
 ANY = RemoteTask[..., int]("proj.add")
+BY_NAME = RemoteTask[..., Any]("proj.by_name")
 
 
 @remote_task("proj.resize", queue="media", chunkable=True)
@@ -161,3 +162,29 @@ async def declared(celery: CeleryClient, names: list[str], pairs: list[tuple[str
             reveal_type(error)  # str | Exception
     async for result in celery.as_completed(await celery.send_many([resize("a"), resize("b")])):
         reveal_type(result)  # AsyncResult[str]
+
+
+async def handed_out(
+    celery: CeleryClient, tasks: list[Signature[int]], by_name: list[Signature[Any]], flows: list[Flow[int]]
+) -> None:
+    reveal_type(await celery.send_many(tasks))  # list[AsyncResult[int]]
+    reveal_type(await celery.send_many(by_name))  # list[AsyncResult[Any]]
+    reveal_type(await celery.send_many([BY_NAME(1), BY_NAME(2)]))  # list[AsyncResult[Any]]
+    reveal_type(await celery.send_many(BY_NAME(n) for n in range(3)))  # list[AsyncResult[Any]]
+    reveal_type(await celery.send_many([chain(BY_NAME(1), BY_NAME())]))  # list[ChainResult[Any]]
+    reveal_type(await celery.send_many([group(BY_NAME(1), BY_NAME(2))]))  # list[GroupResult[Any]]
+    reveal_type(await celery.send_many([chord([BY_NAME(1)], BY_NAME())]))  # list[ChordResult[Any]]
+    reveal_type(await celery.send_many(flows))  # list[AsyncResult[int] | FlowResult[int]]
+    reveal_type(await celery.send(flows[0]))  # AsyncResult[int] | FlowResult[int]
+    reveal_type(await celery.send(BY_NAME(1)))  # AsyncResult[Any]
+    reveal_type(await celery.send(chain(BY_NAME(1), BY_NAME())))  # ChainResult[Any]
+    reveal_type(await celery.send(group(BY_NAME(1), BY_NAME(2))))  # GroupResult[Any]
+    reveal_type(celery.start(BY_NAME(1)))  # OwnedResult[Any]
+    reveal_type(celery.start(BY_NAME, (1,)))  # OwnedResult[Any]
+    reveal_type(celery.start(chain(BY_NAME(1), BY_NAME())))  # OwnedFlow[Any]
+    reveal_type(celery.start(group(BY_NAME(1), BY_NAME(2))))  # OwnedFlow[list[Any]]
+    reveal_type(celery.start(flows[0]))  # OwnedResult[int] | OwnedFlow[int]
+    reveal_type(await celery.gather(await celery.send_many(by_name)))  # list[Any]
+    mixed = await celery.send_many([ADD(1, 2), chain(ADD(1, 2), ADD(3, 4))])
+    reveal_type(await mixed[0].get())  # int
+    reveal_type(await celery.gather(mixed))  # list[int]

@@ -13,6 +13,9 @@ from fibo_client.errors import MessageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    # What sending one gives.
+    from fibo_client.celery.flow_results import ChainResult, ChordResult, GroupResult
+    from fibo_client.celery.owned_flow import OwnedFlow
     from fibo_client.celery.signature import SendOptions
 
 __all__ = ["Chain", "Chord", "Group", "chain", "chord", "group", "join", "prepend", "signatures_of"]
@@ -39,6 +42,11 @@ class Chain(Flow[R_co], Generic[R_co]):
 
     steps: tuple[Step, ...]
 
+    if TYPE_CHECKING:
+
+        def _sent(self) -> ChainResult[R_co]: ...
+        def _started(self) -> OwnedFlow[R_co]: ...
+
     def __repr__(self) -> str:
         return f"<Chain {' | '.join(map(repr, self.steps))}>"
 
@@ -52,6 +60,11 @@ class Group(Flow[list[R_co]], Generic[R_co]):
     """
 
     members: tuple[Signature[Any] | Chain[Any] | Chord[Any], ...]
+
+    if TYPE_CHECKING:
+
+        def _sent(self) -> GroupResult[R_co]: ...
+        def _started(self) -> OwnedFlow[list[R_co]]: ...
 
     def __len__(self) -> int:
         return len(self.members)
@@ -71,6 +84,11 @@ class Chord(Flow[R_co], Generic[R_co]):
 
     header: Group[Any]
     body: Signature[R_co] | Chain[R_co] | Chord[R_co] | Group[Any]
+
+    if TYPE_CHECKING:
+
+        def _sent(self) -> ChordResult[R_co]: ...
+        def _started(self) -> OwnedFlow[R_co]: ...
 
     def __repr__(self) -> str:
         return f"<Chord of {len(self.header)}, {self.body!r}>"

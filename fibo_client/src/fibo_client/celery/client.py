@@ -6,7 +6,7 @@ from contextlib import aclosing
 from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast, overload
 
 from fibo_client.celery.as_completed import as_completed
 from fibo_client.celery.budget import Budget, free
@@ -24,7 +24,7 @@ from fibo_client.celery.flows import call_flow, read_group, send_flow
 from fibo_client.celery.gather import call_pieces, conclude, ends_of, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
-from fibo_client.celery.owned_flow import OwnedFlow, start_flow
+from fibo_client.celery.owned_flow import start_flow
 from fibo_client.celery.owned_result import OwnedResult, prepare_many, prepare_owned, start_owned
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
@@ -41,14 +41,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
-    from fibo_client.celery.canvas import Chain, Chord, Group
     from fibo_client.celery.config import ConfigOverrides
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
-    from fibo_client.celery.flow_results import ChainResult, ChordResult, GroupResult
+    from fibo_client.celery.flow_results import GroupResult
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
-    from fibo_client.celery.signature import SendOptions
+    from fibo_client.celery.signature import Sendable, SendOptions, Startable
     from fibo_client.celery.stats import ClientStats
     from fibo_client.errors import FiboError
 
@@ -150,59 +149,14 @@ class CeleryClient:
 
     # Handing work out.
 
-    @overload
     async def send(
         self,
-        flow: Signature[R],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> AsyncResult[R]: ...
-    @overload
-    async def send(
-        self,
-        flow: Chain[R],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> ChainResult[R]: ...
-    @overload
-    async def send(
-        self,
-        flow: Group[R],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> GroupResult[R]: ...
-    @overload
-    async def send(
-        self,
-        flow: Chord[R],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> ChordResult[R]: ...
-    @overload
-    async def send(
-        self,
-        flow: Flow[R],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> AsyncResult[R] | FlowResult[R]: ...
-    async def send(
-        self,
-        flow: Any,
+        flow: Sendable[T],
         *,
         retry: bool = False,
         timeout: float | Unset | None = UNSET,
         **options: Unpack[SendOptions],
-    ) -> Any:
+    ) -> T:
         """Send a task, a chain, a group or a chord, and return its handle.
 
         The tasks are handed out: nothing that happens here revokes them.
@@ -216,7 +170,7 @@ class CeleryClient:
                 has them, unless it says otherwise.
 
         Returns:
-            The handle of the task, or of all of it.
+            An `AsyncResult` of a task, or a `ChainResult`, a `GroupResult` or a `ChordResult`.
 
         Raises:
             TypeError: It is none of these.
@@ -227,16 +181,17 @@ class CeleryClient:
         """
         began = self._session.check().time()
         seconds = self._session.config.seconds(timeout)
+        signature: Any = flow
         if is_flow(flow):
-            return await send_flow(self._session, flow, options, timeout=seconds, retry=retry, began=began)
-        signature = flow
+            handle: T = await send_flow(self._session, flow, options, timeout=seconds, retry=retry, began=began)
+            return handle
         check_signature(signature)
         if self._session.routes is not None:
             signature = self._session.routes.apply(signature, options)
         span = self._session.start_send(signature, options, batch=False)
         message = self._session.encoder.one(signature, options, span)
         await self._session.publish([message], span, timeout=seconds, retry=retry, began=began)
-        return self._handle(message, signature, handed_out=True)
+        return cast("T", self._handle(message, signature, handed_out=True))
 
     @overload
     async def send_task(
@@ -295,59 +250,14 @@ class CeleryClient:
         result: AsyncResult[Any] = await self.send(bind(task, args, kwargs), retry=retry, timeout=timeout, **options)
         return result
 
-    @overload
     async def send_many(
         self,
-        flows: Iterable[Signature[R]],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> list[AsyncResult[R]]: ...
-    @overload
-    async def send_many(
-        self,
-        flows: Iterable[Chain[R]],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> list[ChainResult[R]]: ...
-    @overload
-    async def send_many(
-        self,
-        flows: Iterable[Group[R]],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> list[GroupResult[R]]: ...
-    @overload
-    async def send_many(
-        self,
-        flows: Iterable[Chord[R]],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> list[ChordResult[R]]: ...
-    @overload
-    async def send_many(
-        self,
-        flows: Iterable[Flow[R]],
-        *,
-        retry: bool = ...,
-        timeout: float | Unset | None = ...,
-        **options: Unpack[SendOptions],
-    ) -> list[AsyncResult[R] | FlowResult[R]]: ...
-    async def send_many(
-        self,
-        flows: Iterable[Any],
+        flows: Iterable[Sendable[T]],
         *,
         retry: bool = False,
         timeout: float | Unset | None = UNSET,
         **options: Unpack[SendOptions],
-    ) -> list[Any]:
+    ) -> list[T]:
         """Send many tasks, chains, groups and chords in as few commands as possible: of one kind or several.
 
         Args:
@@ -371,7 +281,8 @@ class CeleryClient:
         began = self._session.check().time()
         _check_no_id("send_many", options)
         seconds = self._session.config.seconds(timeout)
-        return await send_many(self._session, flows, options, timeout=seconds, retry=retry, began=began)
+        given: Any = flows
+        return await send_many(self._session, given, options, timeout=seconds, retry=retry, began=began)
 
     @overload
     def result(self, task_id: str, task: RemoteTask[..., R], *, queue: str | None = ...) -> AsyncResult[R]: ...
@@ -677,7 +588,18 @@ class CeleryClient:
     @overload
     def start(
         self,
-        task: Signature[R] | RemoteTask[..., R],
+        task: Startable[T],
+        *,
+        timeout: float | Unset | None = ...,
+        retry: bool = ...,
+        keep_result: bool = ...,
+        terminate_on_cancel: bool = ...,
+        **options: Unpack[SendOptions],
+    ) -> T: ...
+    @overload
+    def start(
+        self,
+        task: RemoteTask[..., R],
         args: Sequence[Any] = ...,
         kwargs: dict[str, Any] | None = ...,
         *,
@@ -687,39 +609,6 @@ class CeleryClient:
         terminate_on_cancel: bool = ...,
         **options: Unpack[SendOptions],
     ) -> OwnedResult[R]: ...
-    @overload
-    def start(
-        self,
-        task: Chain[R] | Chord[R],
-        *,
-        timeout: float | Unset | None = ...,
-        retry: bool = ...,
-        keep_result: bool = ...,
-        terminate_on_cancel: bool = ...,
-        **options: Unpack[SendOptions],
-    ) -> OwnedFlow[R]: ...
-    @overload
-    def start(
-        self,
-        task: Group[R],
-        *,
-        timeout: float | Unset | None = ...,
-        retry: bool = ...,
-        keep_result: bool = ...,
-        terminate_on_cancel: bool = ...,
-        **options: Unpack[SendOptions],
-    ) -> OwnedFlow[list[R]]: ...
-    @overload
-    def start(
-        self,
-        task: Flow[R],
-        *,
-        timeout: float | Unset | None = ...,
-        retry: bool = ...,
-        keep_result: bool = ...,
-        terminate_on_cancel: bool = ...,
-        **options: Unpack[SendOptions],
-    ) -> OwnedResult[R] | OwnedFlow[R]: ...
     @overload
     def start(
         self,
@@ -768,7 +657,7 @@ class CeleryClient:
             **options: As for `call`.
 
         Returns:
-            The handle of the task, or of all of the flow, for ``async with``, which closes it.
+            An `OwnedResult` of a task, or an `OwnedFlow`, for ``async with``, which closes it.
 
         Raises:
             TypeError: The arguments do not fit the task's parameters, where these are known. Nothing was sent.

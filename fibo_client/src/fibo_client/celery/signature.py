@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypedDict, TypeGuard, TypeVar
 
 from fibo_client.errors import MessageError
 from fibo_client.text import Verbatim, listed, printable, short_repr
@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self, Unpack
 
+    # What sending one gives.
+    from fibo_client.celery.flow_results import FlowResult
+    from fibo_client.celery.owned_flow import OwnedFlow
+    from fibo_client.celery.owned_result import OwnedResult
     from fibo_client.celery.remote_tasks import RemoteTask
+    from fibo_client.celery.result import AsyncResult
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+H_co = TypeVar("H_co", covariant=True)
 
 
 class SendOptions(TypedDict, total=False):
@@ -76,8 +82,26 @@ NO_OPTIONS: Final[Mapping[str, Any]] = {}
 _OPTIONS: Final = frozenset(SendOptions.__annotations__)
 
 
+class Sendable(Protocol[H_co]):
+    """What `CeleryClient.send` takes, by the type of the handle that it gives: a `Flow`, for type checkers."""
+
+    # Of overloads, mypy takes none where several fit, as they do for a task that returns Any.
+    def _sent(self) -> H_co: ...
+
+
+class Startable(Protocol[H_co]):
+    """What `CeleryClient.start` takes, by the type of the handle that it gives: a `Flow`, for type checkers."""
+
+    def _started(self) -> H_co: ...
+
+
 class Flow(Generic[R_co]):
     """What can be sent, and has one result: a task with its arguments, a chain, a group or a chord."""
+
+    if TYPE_CHECKING:
+
+        def _sent(self) -> AsyncResult[R_co] | FlowResult[R_co]: ...
+        def _started(self) -> OwnedResult[R_co] | OwnedFlow[R_co]: ...
 
     def __or__(self, other: Flow[R]) -> Flow[R]:
         """Let something follow this, as in Celery: a task gets the result of the one before as its first argument."""
@@ -127,6 +151,11 @@ class Signature(Flow[R_co]):
     options: Mapping[str, Any]
     remote_task: RemoteTask[..., R_co] | None = field(compare=False)
     is_immutable: bool
+
+    if TYPE_CHECKING:
+
+        def _sent(self) -> AsyncResult[R_co]: ...
+        def _started(self) -> OwnedResult[R_co]: ...
 
     def __init__(
         self,
