@@ -66,9 +66,7 @@ def test_a_signal_revokes_what_is_unfinished_and_says_so(worker):
     assert "Traceback" not in program.text
 
 
-@pytest.mark.parametrize("module", ["typer", "fibo_client.cli.runner", "redis"])
-def test_ctrl_c_while_modules_are_imported_ends_it_without_a_traceback(module):
-    script = f"""
+INTERRUPTED = """
 import os, signal, sys
 from fibo_client.cli import main
 
@@ -81,9 +79,21 @@ class Interrupt:
                 pass  # As in a callback of the interpreter's, which loses it.
 
 sys.meta_path.insert(0, Interrupt())
+{before}
 main()
 """
+
+
+@pytest.mark.parametrize("module", ["typer", "fibo_client.cli.runner", "redis"])
+def test_ctrl_c_while_modules_are_imported_stops_it_without_a_traceback_and_says_so(module):
+    script = INTERRUPTED.format(module=module, before="")
     done = run(sys.executable, "-c", script, "compute", "10", "--broker", "redis://127.0.0.1:1/0")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
+
+
+@pytest.mark.parametrize("before", ["sys.stderr = None", "os.close(2)", "sys.stderr.close()"])
+def test_ctrl_c_while_modules_are_imported_stops_it_also_where_there_is_no_error_output(before):
+    done = run(sys.executable, "-c", INTERRUPTED.format(module="typer", before=before), "--help")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 

@@ -7,6 +7,7 @@ A job prints through its `console`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ def main() -> None:
 
 
 def _end_at_once(number: int, _frame: object) -> NoReturn:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # There may be no reader, or the stream is closed.
+            os.write(sys.stderr.fileno(), b"Stopped.\n")  # The stream itself may be in use.
     os._exit(128 + number)
 
 
