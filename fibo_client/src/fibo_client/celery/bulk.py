@@ -7,13 +7,14 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from fibo_client.celery.budget import EACH, Budget, cancel_in_turns, free, in_turns
+from fibo_client.celery.budget import EACH, PIECE, Budget, cancel_in_turns, free, in_turns
 from fibo_client.celery.calls import Answers
-from fibo_client.celery.canvas import signatures_of
+from fibo_client.celery.canvas import Chord, Group, signatures_of
 from fibo_client.celery.flow_encoder import FlowEncoder
-from fibo_client.celery.flows import call_plan, counters_of, start_flows, start_span
+from fibo_client.celery.flows import call_plan, start_flows, start_span
 from fibo_client.celery.jobs import Sizes
 from fibo_client.celery.owned_result import prepare_many
+from fibo_client.celery.plan import Plan
 from fibo_client.celery.result import AsyncResult
 from fibo_client.celery.signature import Signature, check_flow, is_flow
 from fibo_client.telemetry.tracer import NOOP_SPAN, SharedSpan
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fibo_client.celery.flow_encoder import Routed
-    from fibo_client.celery.plan import Plan
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import Flow, SendOptions
@@ -251,12 +251,17 @@ class _Sending:
         encoder, budget = self._encoder, Budget()
         if encoder is None:
             encoder = self._begin(*start_span(self._session, given.flow, self._options, batch=True))
+        plan = Plan(encoder)
         while given and not given.is_task:
-            plan = await in_turns(encoder.plan(given.flow), EACH, budget)
-            self.messages += plan.messages
-            self.sizes |= plan.sizes
-            self.counters += counters_of(plan)
+            flow = encoder.prepared(given.flow)
+            if isinstance(flow, (Group, Chord)):
+                await in_turns(plan.add(flow, PIECE), EACH, budget)
+            else:
+                plan.add_at_once(flow)
             self.handles.append(plan.result)
             given.advance()
             if budget.is_spent(EACH):
                 await budget.pause()
+        self.messages += plan.messages
+        self.sizes |= plan.sizes
+        self.counters += plan.counters

@@ -9,7 +9,7 @@ from fibo_client.celery.budget import PIECE
 from fibo_client.celery.canvas import OF_THE_FIRST
 from fibo_client.celery.encoder import MAX_TEMPLATES, NOT_SENT
 from fibo_client.celery.flow_results import result_of
-from fibo_client.celery.plan import plan_in_steps
+from fibo_client.celery.plan import Plan
 from fibo_client.celery.protocol.message import arguments_json
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from fibo_client.celery.encoder import Call, Later
     from fibo_client.celery.flow_results import FlowResult
-    from fibo_client.celery.plan import Plan, Where
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.routes import Routes
     from fibo_client.celery.session import Session
@@ -90,9 +89,13 @@ class FlowEncoder:
         Returns:
             The steps, which end with the plan. They raise MessageError for what a worker could not take.
         """
-        if isinstance(flow, Signature):
-            flow = self._with_all(flow)
-        return plan_in_steps(flow, self, PIECE, self._flow_id)
+        plan = Plan(self)
+        yield from plan.add(self.prepared(flow), PIECE, self._flow_id)
+        return plan
+
+    def prepared(self, flow: Flow[Any]) -> Flow[Any]:
+        """Give a flow as it is planned: of a task alone, which has links, the options of the call win."""
+        return self._with_all(flow) if isinstance(flow, Signature) else flow
 
     def _with_all(self, signature: Signature[Any]) -> Signature[Any]:
         """Give the options of the call to a task alone, which has links: there they win."""
@@ -119,7 +122,12 @@ class FlowEncoder:
         return own_id
 
     def first(
-        self, signature: Signature[Any], flow_id: str | None, where: Where
+        self,
+        signature: Signature[Any],
+        flow_id: str | None,
+        group: tuple[str, int] | None,
+        root: str | None,
+        embed: str | None,
     ) -> tuple[TaskMessage, AsyncResult[Any]]:
         """See `Steps.first`."""
         if self._routes is not None:
@@ -134,7 +142,7 @@ class FlowEncoder:
             if len(self._calls) == MAX_TEMPLATES:
                 self._calls.clear()
             self._calls[id(options)] = known
-        message = known[1].message(signature, task_id, *where)
+        message = known[1].message(signature, task_id, group, root, embed)
         self._encoder.check(message)
         template = message.template
         return message, self._handle(

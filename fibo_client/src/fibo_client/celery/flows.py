@@ -13,7 +13,7 @@ from fibo_client.celery.flow_steps import NAMED, named
 from fibo_client.celery.gather import call_pieces
 from fibo_client.celery.jobs import Sizes
 from fibo_client.celery.owned_result import prepare_many
-from fibo_client.celery.protocol.groups import counter_names, group_name, result_name
+from fibo_client.celery.protocol.groups import group_name
 from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult
@@ -53,7 +53,7 @@ async def send_flow(
             timeout=timeout,
             retry=retry,
             sizes=Sizes(plan.sizes),
-            counters=counters_of(plan),
+            counters=plan.counters,
             began=began,
         )
     return plan.result
@@ -97,19 +97,13 @@ async def call_plan(session: Session, plan: Plan, span: SendSpan, **options: Any
             span,
             wanted=wanted,
             sizes=Sizes(plan.sizes),
-            counters=counters_of(plan),
+            counters=plan.counters,
             **options,
         )
     except NAMED as error:
         told = await named(plan.result, error) if isinstance(plan.result, FlowResult) else error
         raise told from None
     return await value_of_all(plan.result, plan.tasks, values)
-
-
-def counters_of(plan: Plan) -> list[str]:
-    """Name what is stored of groups and chords that are not over. One that has failed would leave it for a day."""
-    # What chords count; and the error of a step before a group or a chord, which workers store under the group's id.
-    return [*map(result_name, plan.groups), *[name for group_id in plan.chords for name in counter_names(group_id)]]
 
 
 def start_flows(

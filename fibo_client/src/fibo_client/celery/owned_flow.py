@@ -10,7 +10,7 @@ from fibo_client.celery.budget import at_once
 from fibo_client.celery.canvas import signatures_of
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.flow_results import FlowResult, wanted_of
-from fibo_client.celery.flows import counters_of, start_flows
+from fibo_client.celery.flows import start_flows
 from fibo_client.celery.jobs import Job, Sizes
 from fibo_client.celery.owned_result import OwnedTask, prepare_owned
 from fibo_client.errors import MessageError
@@ -107,7 +107,7 @@ def start_flow(
     if not plan.messages:
         raise MessageError("there is no task in it to start")
     session.check_room(len(plan.tasks))
-    sizes, counters, jobs = Sizes(plan.sizes), counters_of(plan), list[Job]()
+    sizes, counters, jobs = Sizes(plan.sizes), plan.counters, list[Job]()
     enough = wanted_of(plan.result)
     shared = SharedSpan(span)
     first_message = first = 0
