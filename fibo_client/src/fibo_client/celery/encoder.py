@@ -44,7 +44,7 @@ LARGE: Final = 4 * 1024
 MOMENT: Final = 0.05
 """Seconds for which calls with the same timeout expire at the same time. The margin of their expiry is much longer."""
 
-_IDS: Final = 64
+_IDS: Final = 256
 
 MAX_TEMPLATES: Final = 128
 """The most templates that are kept."""

@@ -9,6 +9,8 @@ ID_BYTES: Final = 16
 
 _VERSION: Final = bytes(byte & 0x0F | 0x40 for byte in range(256))
 _VARIANT: Final = bytes(byte & 0x3F | 0x80 for byte in range(256))
+_LENGTH: Final = len("xxxxxxxx-xxxx-Vxxx-Nxxx-xxxxxxxxxxxx")
+_DIGITS: Final = [place for place in range(_LENGTH) if place not in (8, 13, 18, 23)]
 
 
 def cut_ids(random: bytes) -> list[str]:
@@ -23,8 +25,9 @@ def cut_ids(random: bytes) -> list[str]:
     data = bytearray(random)
     data[6::ID_BYTES] = data[6::ID_BYTES].translate(_VERSION)
     data[8::ID_BYTES] = data[8::ID_BYTES].translate(_VARIANT)
-    digits, dashed = data.hex(), data.hex("-", 2)  # For each id: "xxxx-xxxx-xxxx-Vxxx-Nxxx-xxxx-xxxx-xxxx-"
-    return [
-        f"{digits[start : start + 8]}{dashed[middle : middle + 16]}{digits[start + 20 : start + 32]}"
-        for start, middle in zip(range(0, len(digits), 32), range(9, len(dashed), 40), strict=True)
-    ]
+    digits = data.hex().encode()
+    text = bytearray(b"-") * (len(data) // ID_BYTES * _LENGTH)
+    for number, place in enumerate(_DIGITS):
+        text[place::_LENGTH] = digits[number :: len(_DIGITS)]  # Those of all ids at once.
+    ids = text.decode()
+    return [ids[start : start + _LENGTH] for start in range(0, len(ids), _LENGTH)]
