@@ -98,8 +98,8 @@ class Wait:
     """A caller who waits for tasks.
 
     Attributes:
-        future: Done when something has happened: an answer or a state came, or the wait is over. A caller who goes on
-            to wait puts a new one in its place.
+        future: Done when something has happened: an answer that is wanted or a state came, or the wait is over. A
+            caller who goes on to wait puts a new one in its place.
         deadline: When to give up, by the loop's clock. Infinity is never.
         read_from: A read that began at or after this counts as the last look.
         once: Whether a single read of each task is enough, whatever it shows.
@@ -422,19 +422,22 @@ class PendingTasks:
     def _settle(self, wait: Wait, task: PendingTask, answer: TaskMeta | Exception) -> list[PendingTask]:
         del wait.missing[task.id]
         wait.arrived[task.id] = answer
-        wait.wake()
         if wait.end_on_failure and has_failed(answer):
             wait.failed = True
+        is_news = wait.enough is None or task.id in wait.enough
         if wait.enough is not None and is_final(answer):
             wait.enough.discard(task.id)
+        free: list[PendingTask] = []
         if not wait.missing:
             wait.over = True
             self._timed.pop(wait.number, None)
         elif wait.failed or wait.has_enough:
-            return self._end(wait)
+            free = self._end(wait)
         elif wait.is_overdue:
             self._looked.append(wait)
-        return []
+        if is_news or wait.over or wait.changes is not None:  # An earlier step of a flow need not wake its caller.
+            wait.wake()
+        return free
 
     def _end(self, wait: Wait) -> list[PendingTask]:
         wait.over = True
