@@ -146,6 +146,23 @@ def test_a_wait_is_over_when_the_answers_came_that_are_enough(table, enter):
     assert list(wait.missing) == ["first"]
 
 
+def test_answers_that_are_not_wanted_wake_nobody_until_it_is_over(table, enter):
+    wait = enter(["first", "second", "last"])
+    wait.enough = {"last"}
+    table.arrive("first", success("first"))
+    assert (wait.future.rings, wait.over) == (0, False)
+    table.arrive("last", success("last"))
+    assert (wait.future.rings, wait.over) == (1, True)
+    assert wait.arrived.keys() == {"first", "last"}
+
+
+def test_a_failure_that_ends_a_wait_wakes_it_although_it_is_not_wanted(table, enter):
+    wait = enter(["first", "last"])
+    wait.enough, wait.end_on_failure = {"last"}, True
+    table.arrive("first", failure("first"))
+    assert (wait.future.rings, wait.over) == (1, True)
+
+
 def test_waits_that_share_what_is_enough_are_each_over_when_it_came(table, enter):
     one, two = enter("a", "b"), enter("c", "d")
     one.enough = two.enough = {"b", "d"}
