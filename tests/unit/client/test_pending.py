@@ -147,7 +147,7 @@ def test_a_wait_is_over_when_the_answers_came_that_are_enough(table, enter):
 
 
 def test_answers_that_are_not_wanted_wake_nobody_until_it_is_over(table, enter):
-    wait = enter(["first", "second", "last"])
+    wait = enter("first", "second", "last")
     wait.enough = {"last"}
     table.arrive("first", success("first"))
     assert (wait.future.rings, wait.over) == (0, False)
@@ -157,7 +157,7 @@ def test_answers_that_are_not_wanted_wake_nobody_until_it_is_over(table, enter):
 
 
 def test_a_failure_that_ends_a_wait_wakes_it_although_it_is_not_wanted(table, enter):
-    wait = enter(["first", "last"])
+    wait = enter("first", "last")
     wait.enough, wait.end_on_failure = {"last"}, True
     table.arrive("first", failure("first"))
     assert (wait.future.rings, wait.over) == (1, True)
