@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests start hundreds of programs. Without compiled modules, each of them would compile Celery anew.
+unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.ready-to-bench
 FUZZ_STAMP := $(VENV)/.ready-to-fuzz
