@@ -135,7 +135,7 @@ def guarded(redis_server: RedisServer) -> Iterator[Side]:
         yield side
 
 
-@pytest.fixture(params=["plain", "guarded"])
+@pytest.fixture(scope="session", params=["plain", "guarded"])
 def either(request: pytest.FixtureRequest, plain: Side, guarded: Side) -> Side:
     """The plain worker, and the guarded one."""
     return {"plain": plain, "guarded": guarded}[request.param]

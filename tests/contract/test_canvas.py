@@ -163,6 +163,7 @@ ANOTHER_FORM = {
     "a chord with a group within a chain in its header": "here the inner chord says, too, where its body stands",
     "a group of a chain that ends in a group": "Celery's inner group has an index, which no worker reads",
 }
+"""Those whose messages differ on purpose, but not their values."""
 
 OPTIONS = {
     "queue": "elsewhere",
@@ -182,8 +183,6 @@ def everywhere(of, **options):
     members = [of("add", 3, **options), of("add", 4)]
     return of.chain(of("add", 1, 1, **options), of("add", 2, **options), of.chord(members, of("total", **options)))
 
-
-"""Those whose messages differ on purpose, but not their values."""
 
 ENDS_IN_A_GROUP = {
     *("a chord with a group as its body", "a task, then a group", "two tasks, then a group", "a task, then chunks"),
@@ -300,18 +299,23 @@ async def both(side, make, **options):
     return theirs, stored(side), (their_id, our_id)
 
 
-# Celery's results, when they are collected, may leave a connection open.
+@pytest.fixture(scope="module")
+def their_client(either):
+    """Celery's own client of the worker."""
+    with either.celery() as app:
+        yield app
+    gc.collect()  # Its results may leave a connection open, for a warning that no other test should have.
+
+
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", sorted(FLOWS.keys() - ENDLESS))
-async def test_a_worker_gives_the_same_value_or_failure(either, name):
-    with either.celery() as app:
-        try:
-            theirs = FLOWS[name](Theirs(app)).apply_async().get(timeout=20)
-        except (TypeError, ValueError) as error:
-            theirs = f"{type(error).__name__}{error.args}"
-        except celery.exceptions.ChordError as error:
-            theirs = str(error)
-        gc.collect()
+async def test_a_worker_gives_the_same_value_or_failure(either, their_client, name):
+    try:
+        theirs = FLOWS[name](Theirs(their_client)).apply_async().get(timeout=20, interval=0.01)
+    except (TypeError, ValueError) as error:
+        theirs = f"{type(error).__name__}{error.args}"
+    except celery.exceptions.ChordError as error:
+        theirs = str(error)
     async with either.client() as client:
         for get in (client.call, sent(client)):
             try:
