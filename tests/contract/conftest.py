@@ -16,7 +16,7 @@ import celery
 import pytest
 import redis as redis_py
 from celery.backends.base import decompress_payload
-from support.servers import RedisServer, redis_binaries, stock_worker
+from support.servers import RedisServer, chosen_binaries, redis_binaries, stock_worker
 from support.waiting import until
 
 from fibo_client.celery.client import CeleryClient
@@ -97,8 +97,7 @@ SPECIAL_OURS: dict[str, Any] = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test on one Redis server program, or with --every-server on all of this machine."""
     if "redis_server" in metafunc.fixturenames:
-        found = redis_binaries() or {"none": None}  # Without one, starting it says how to get one.
-        names = list(found) if metafunc.config.getoption("every_server") else list(found)[:1]
+        names = list(chosen_binaries(metafunc.config)) or ["none"]  # Without one, starting it says how to get one.
         metafunc.parametrize("redis_server", names, indirect=True, scope="session")
 
 

@@ -1,6 +1,6 @@
 """A client and a worker under the Redis users of docs/explanation/security.md: what they need, and no more.
 
-On every server program of this machine, and with each of the client's lines that it takes.
+With each of the client's lines that the server takes; with --every-server on every server program of this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from celery.backends.redis import CHORD_CLAIM_EXTEND_LUA
 from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionError, ResponseError
 from support.acl import CLIENT, FLOWER, PAGE, WORKER, lines, make_user, make_users, refusals, takes, version
 from support.hand import Hand
-from support.servers import RedisServer, redis_binaries, stock_worker
+from support.servers import RedisServer, chosen_binaries, stock_worker
 from support.waiting import eventually
 
 from fibo_client import SQRT_TASK, FiboClient
@@ -65,19 +65,19 @@ class Side:
         return BRACKETS if self.has_brackets else PLAIN
 
 
-SIDES = [
-    pytest.param(Side(program, line is BRACKETS), id=f"{name}-{'brackets' if line is BRACKETS else 'plain'}")
-    for name, program in redis_binaries().items()
-    for line in (BRACKETS, PLAIN)
-    if takes(line, version(program)[0])
-]
+def pytest_generate_tests(metafunc):
+    """Run each test with each line. Mischief is for the one without brackets."""
+    if "side" in metafunc.fixturenames:
+        sides = [
+            pytest.param(Side(program, line is BRACKETS), id=f"{name}-{'brackets' if line is BRACKETS else 'plain'}")
+            for name, program in chosen_binaries(metafunc.config).items()
+            for line in (BRACKETS, PLAIN)
+            if takes(line, version(program)[0]) and not (line is BRACKETS and "mischief" in metafunc.fixturenames)
+        ]
+        metafunc.parametrize("side", sides, indirect=True, scope="module")
 
-without_brackets = pytest.mark.parametrize(
-    "side", [each for each in SIDES if not each.values[0].has_brackets], indirect=True
-)
 
-
-@pytest.fixture(scope="module", params=SIDES)
+@pytest.fixture(scope="module")
 def side(request):
     return request.param
 
@@ -484,7 +484,6 @@ def mischief(server):
         yield client, everybody
 
 
-@without_brackets
 def test_without_brackets_tasks_can_be_read_dropped_overtaken_and_deleted(mischief):
     client, everybody = mischief
     everybody.lpush(QUEUE, "another's", "one more")
@@ -499,7 +498,6 @@ def test_without_brackets_tasks_can_be_read_dropped_overtaken_and_deleted(mischi
     assert not everybody.exists(QUEUE)
 
 
-@without_brackets
 @pytest.mark.parametrize("put", ["lpush", "rpush"])
 def test_without_brackets_a_result_can_be_kept_from_being_stored(server, mischief, put):
     client, _ = mischief
@@ -512,7 +510,6 @@ def test_without_brackets_a_result_can_be_kept_from_being_stored(server, mischie
         app.backend.client.connection_pool.disconnect()
 
 
-@without_brackets
 def test_without_brackets_an_answer_of_another_can_be_deleted_in_another_way(mischief):
     client, everybody = mischief
     everybody.rpush(REPLIES, "an answer")

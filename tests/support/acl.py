@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ def lines(user: str | None = None) -> list[list[str]]:
     return [words for words in found if user in (None, words[2])]
 
 
+@functools.cache
 def version(program: Path) -> tuple[int, int]:
     """Ask a server program for its Redis version, or for the one that it is compatible with."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout

