@@ -35,8 +35,9 @@ def until(condition: Callable[[], T], message: Message = None, *, timeout: float
 
 
 async def eventually(condition: Callable[[], Any], message: Message = None, *, timeout: float = 30.0) -> Any:
-    """Wait as `until` does, while the event loop goes on. The condition may return an awaitable."""
+    """Wait as `until` does, while the event loop goes on. The condition may give an awaitable. Look ever less."""
     deadline = time.monotonic() + timeout
+    interval = 0.005
     while True:
         answer = condition()
         if inspect.isawaitable(answer):
@@ -44,7 +45,8 @@ async def eventually(condition: Callable[[], Any], message: Message = None, *, t
         if answer:
             return answer
         assert time.monotonic() < deadline, _failure(condition, message, timeout)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(interval)
+        interval = min(1.2 * interval, 0.05)
 
 
 def _failure(condition: Callable[[], object], message: Message, timeout: float) -> str:
