@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 # How long an example takes says nothing on a busy machine. What takes too long altogether ends by pytest's timeout.
 settings.register_profile("patient", deadline=None)
+# For `make test`.
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Take a word on whether one Redis server program will do."""
     parser.addoption(
-        "--every-server", action="store_true", help="run the contract on every Redis server program of this machine"
+        "--every-server", action="store_true", help="where a test is of the server, too, run it on every one found"
     )
 
 
