@@ -118,7 +118,7 @@ build: $(STAMP) ## Build wheels and source distributions into dist/
 
 check-dist: build ## Build, and check what would be published: metadata, contents, and that it installs and runs
 	@$(BIN)/twine check --strict dist/*
-	@$(BIN)/pytest --quiet tests/acceptance/test_packaging.py
+	@$(BIN)/pytest --quiet tests/acceptance/test_packaging.py tests/docs/test_installing.py
 
 clean: ## Remove what was built, and the environments
 	@rm -rf $(VENV) .venvs build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

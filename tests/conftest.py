@@ -13,6 +13,7 @@ import redis.asyncio
 from hypothesis import settings
 from support.acl import CLIENT, WORKER, make_users, refusals
 from support.browser import HOW_TO_GET_ONE, find_chromium, pages, running_browser
+from support.built import uv
 from support.hand import NAME, Hand
 from support.servers import RedisServer, project_worker, stock_worker
 
@@ -20,6 +21,7 @@ from fibo_worker.dev import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from playwright.async_api import Browser
     from support.browser import OpenPage
@@ -35,7 +37,9 @@ settings.load_profile("patient")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Take a word on whether one Redis server program will do."""
     parser.addoption(
-        "--every-server", action="store_true", help="where a test is of the server, too, run it on every one found"
+        "--every-server",
+        action="store_true",
+        help="where a test is of the server, too, run it on every one found",
     )
 
 
@@ -114,6 +118,14 @@ def proj(redis_server: RedisServer) -> Iterator[RunningWorker]:
     url = redis_server.fresh_url()
     with project_worker(url) as process, WorkerProcess(url, stop_timeout=0):
         yield RunningWorker(url, process, url)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `make build` builds."""
+    folder = tmp_path_factory.mktemp("dist")
+    uv("build", "--quiet", "--all-packages", "--out-dir", folder)
+    return folder
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -32,7 +32,7 @@ PINS = {
     "aio_celery": ROOT / "tests" / "support" / "aio_celery.txt",
 }
 
-# These have tests of their own: `test_loops`, `test_sentry`, `test_service`, `test_packaging` and `test_tracing`.
+# These have tests of their own: `test_loops`, `test_sentry`, `test_service`, `test_installing` and `test_tracing`.
 ELSEWHERE = (EXAMPLES / "loops", EXAMPLES / "sentry", EXAMPLES / "service", EXAMPLES / "testing", EXAMPLES / "tracing")
 PROGRAMS = [path for path in sorted(EXAMPLES.rglob("*.py")) if not {*ELSEWHERE} & {*path.parents}]
 CONNECTING = [path for path in PROGRAMS if path.name.startswith("connect_")]

@@ -27,12 +27,12 @@ LANGUAGES = ("console", "sh", "bash")
 NOT_RUN = {
     "docker compose": "it takes a Docker daemon, and images from a registry; test_examples reads what it would",
     "journalctl": "it reads the log of a unit that no test may start",
-    "make build": "test_packaging types it, and installs from what it built as the tutorial says",
+    "make build": "test_installing types it, and installs from what it built as the tutorial says",
     "make bench": "it takes ten minutes and a machine with nothing else to do",
     "make check": "it is no test: continuous integration runs it beside these",
     "make test": "it is what runs the tests",
     "make test-all": "it is what runs this",
-    "pip install": "it takes a package index; test_packaging installs what is built here",
+    "pip install": "it takes a package index; test_installing installs what is built here",
     "sudo": "it changes the machine; test_examples has systemd read the unit, and starts what it starts",
 }
 """The first words of commands that are not run, and why. The names in them are compared with what is there."""
