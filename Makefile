@@ -57,7 +57,7 @@ $(FUZZ_STAMP): $(STAMP)
 demo: $(STAMP) ## Run the main job: a private Redis, a real worker, Fibonacci numbers
 	@$(BIN)/fibo-worker demo 4 3 8 6 10
 
-test: $(STAMP) ## Run the tests that need nothing but Python and make, on one Redis: under ten minutes
+test: $(STAMP) ## Run the tests that need nothing but Python and make, on one Redis: under five minutes
 	@$(PYTEST) --hypothesis-profile quick $(NEWCOMERS:%=tests/%)
 
 test-bare: ## Run the same as a machine with nothing but Python and make runs it, however this one is equipped
