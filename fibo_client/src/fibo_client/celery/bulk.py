@@ -8,15 +8,18 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.budget import EACH, PIECE, Budget, cancel_in_turns, free, in_turns
-from fibo_client.celery.calls import Answers
+from fibo_client.celery.calls import Answers, call_in_chunks
 from fibo_client.celery.canvas import Chord, Group, signatures_of
+from fibo_client.celery.chunk import check_chunk_size
 from fibo_client.celery.flow_encoder import FlowEncoder
 from fibo_client.celery.flows import call_plan, start_flows, start_span
+from fibo_client.celery.gather import call_pieces, ends_of
 from fibo_client.celery.jobs import Sizes
 from fibo_client.celery.owned_result import prepare_many
 from fibo_client.celery.plan import Plan
-from fibo_client.celery.result import AsyncResult
+from fibo_client.celery.result import AsyncResult, handle_of
 from fibo_client.celery.signature import Signature, check_flow, is_flow
+from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NOOP_SPAN, SharedSpan
 
 if TYPE_CHECKING:
@@ -66,6 +69,56 @@ async def send_many(
 
 async def call_many(
     session: Session,
+    flows: Sequence[Any],
+    options: SendOptions,
+    *,
+    timeout: float | None,
+    began: float,
+    chunk_size: int,
+    keep_results: bool,
+    **own: Any,
+) -> list[Any]:
+    """Send many tasks and flows, and wait for all their results. See `CeleryClient.call_many`."""
+    if not await _are_tasks(flows):
+        if check_chunk_size(chunk_size) > 1:
+            raise MessageError("chunk_size is for tasks: a chain, a group or a chord has messages of its own")
+        return await _call_flows(
+            session, flows, options, timeout=timeout, began=began, keep_results=keep_results, **own
+        )
+    defaults, own_expiry = await prepare_many(flows, options, timeout)
+    if not flows:
+        return []
+    if check_chunk_size(chunk_size) > 1:
+        if keep_results:
+            raise MessageError("keep_results is not for chunks: what is stored there is not the result of one call")
+        return await call_in_chunks(session, flows, options, chunk_size=chunk_size, timeout=timeout, **own)
+    routed = iter(session.routed(flows, options))
+    first = next(routed)
+    span = session.start_send(first, options, batch=len(flows) > 1)
+    messages = await session.encoder.many(chain([first], routed), options, span, defaults)
+    session.check()
+    budget, handles = Budget(), list[AsyncResult[Any]]()
+    for message, signature in zip(messages, flows, strict=True):
+        handles.append(handle_of(session, message, signature))
+        if budget.is_spent():
+            await budget.pause()
+    session.check()
+    return await call_pieces(
+        session,
+        messages,
+        handles,
+        ends_of(len(messages)),
+        span,
+        timeout=timeout,
+        began=began,
+        expiry_is_timeout=not own_expiry,
+        keep_results=keep_results,
+        **own,
+    )
+
+
+async def _call_flows(
+    session: Session,
     flows: Sequence[Flow[Any]],
     options: SendOptions,
     *,
@@ -74,7 +127,7 @@ async def call_many(
     return_exceptions: bool,
     **own: Any,
 ) -> list[Any]:
-    """Send flows, and wait for all their results. Each ends by itself, and is owned. See `CeleryClient.call_many`.
+    """Send flows, and wait for all their results. Each ends by itself, and is owned.
 
     Args:
         session: The client's running parts.
@@ -131,7 +184,7 @@ async def call_many(
     return await answers.conclude(loop.time() - began)
 
 
-async def are_tasks(flows: Sequence[object]) -> bool:
+async def _are_tasks(flows: Sequence[object]) -> bool:
     """Tell whether all that is called are tasks without others after them.
 
     Args:
@@ -233,15 +286,7 @@ class _Sending:
         async for portion in session.encoder.portions(routed, self._options, self.span, own_ids=self._own_ids):
             self.messages += portion
             self.handles += [
-                AsyncResult(
-                    session,
-                    message.id,
-                    task=signature.task,
-                    queue=message.template.queue,
-                    decode=signature.decode,
-                    ignored=message.template.headers["ignore_result"],
-                    handed_out=True,
-                )
+                handle_of(session, message, signature, handed_out=True)
                 for message, signature in zip(portion, taken, strict=False)
             ]
             del taken[: len(portion)]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
-from itertools import chain
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
 from fibo_client.celery.as_completed import as_completed
-from fibo_client.celery.budget import Budget, free
-from fibo_client.celery.bulk import are_tasks, call_many, send_many
-from fibo_client.celery.calls import Calls, call_in_chunks
+from fibo_client.celery.budget import free
+from fibo_client.celery.bulk import call_many, send_many
+from fibo_client.celery.calls import Calls
 from fibo_client.celery.chunk import check_chunk_size, check_chunkable
 from fibo_client.celery.collecting import as_completed as flows_as_completed
 from fibo_client.celery.collecting import check_results
@@ -21,16 +19,16 @@ from fibo_client.celery.connect import connect
 from fibo_client.celery.diagnose import diagnose, diagnose_flow
 from fibo_client.celery.flow_results import FlowResult, from_tuple
 from fibo_client.celery.flows import call_flow, read_group, send_flow
-from fibo_client.celery.gather import call_pieces, conclude, ends_of, gather, look, look_at_metas
+from fibo_client.celery.gather import conclude, gather, look, look_at_metas
 from fibo_client.celery.inspect import Inspect, WorkerInfo
 from fibo_client.celery.outcome import has_expired, value_of
 from fibo_client.celery.owned_flow import start_flow
-from fibo_client.celery.owned_result import OwnedResult, prepare_many, prepare_owned, start_owned
+from fibo_client.celery.owned_result import OwnedResult, prepare_owned, start_owned
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.protocol.control import ControlRequest
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.remote_tasks import RemoteTask, bind
-from fibo_client.celery.result import AsyncResult, check_handle, check_handles, ids_of, revoke
+from fibo_client.celery.result import AsyncResult, check_handle, check_handles, handle_of, ids_of, revoke
 from fibo_client.celery.session import Session
 from fibo_client.celery.signature import Flow, Signature, check_signature, is_flow
 from fibo_client.celery.stream import Stream
@@ -45,13 +43,10 @@ if TYPE_CHECKING:
     from fibo_client.celery.connect import Transport
     from fibo_client.celery.diagnosis import Diagnosis
     from fibo_client.celery.flow_results import GroupResult
-    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.signature import Sendable, SendOptions, Startable
     from fibo_client.celery.stats import ClientStats
     from fibo_client.errors import FiboError
-
-_id_of: Final = attrgetter("id")
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -191,7 +186,7 @@ class CeleryClient:
         span = self._session.start_send(signature, options, batch=False)
         message = self._session.encoder.one(signature, options, span)
         await self._session.publish([message], span, timeout=seconds, retry=retry, began=began)
-        return cast("T", self._handle(message, signature, handed_out=True))
+        return cast("T", handle_of(self._session, message, signature, handed_out=True))
 
     @overload
     async def send_task(
@@ -582,7 +577,7 @@ class CeleryClient:
             except TaskRevokedError as error:
                 if own_expiry or not has_expired(error):
                     raise
-        handle = self._handle(message, signature)
+        handle = handle_of(session, message, signature)
         return conclude(session, handle, job, began, job=job, expiry_is_timeout=not own_expiry)
 
     @overload
@@ -764,59 +759,14 @@ class CeleryClient:
         began = session.check().time()
         seconds = session.config.seconds(timeout)
         _check_no_id("call_many", options)
-        signatures: list[Any] = list(flows)
-        if not await are_tasks(signatures):
-            if check_chunk_size(chunk_size) > 1:
-                raise MessageError("chunk_size is for tasks: a chain, a group or a chord has messages of its own")
-            return await call_many(
-                session,
-                signatures,
-                options,
-                timeout=seconds,
-                began=began,
-                return_exceptions=return_exceptions,
-                retry=retry,
-                keep_results=keep_results,
-                terminate_on_cancel=terminate_on_cancel,
-            )
-        defaults, own_expiry = await prepare_many(signatures, options, seconds)
-        if not signatures:
-            return []
-        if check_chunk_size(chunk_size) > 1:
-            if keep_results:
-                raise MessageError("keep_results is not for chunks: what is stored there is not the result of one call")
-            return await call_in_chunks(
-                session,
-                signatures,
-                options,
-                chunk_size=chunk_size,
-                timeout=seconds,
-                retry=retry,
-                return_exceptions=return_exceptions,
-                terminate_on_cancel=terminate_on_cancel,
-            )
-        routed = iter(session.routed(signatures, options))
-        first = next(routed)
-        span = session.start_send(first, options, batch=len(signatures) > 1)
-        messages = await session.encoder.many(chain([first], routed), options, span, defaults)
-        session.check()
-        budget = Budget()
-        handles = []
-        for message, signature in zip(messages, signatures, strict=True):
-            handles.append(self._handle(message, signature))
-            if budget.is_spent():
-                await budget.pause()
-        session.check()
-        return await call_pieces(
+        return await call_many(
             session,
-            messages,
-            handles,
-            ends_of(len(messages)),
-            span,
+            list(flows),
+            options,
             timeout=seconds,
             began=began,
             return_exceptions=return_exceptions,
-            expiry_is_timeout=not own_expiry,
+            chunk_size=chunk_size,
             retry=retry,
             keep_results=keep_results,
             terminate_on_cancel=terminate_on_cancel,
@@ -1076,17 +1026,6 @@ class CeleryClient:
             )
         check_handle(result)
         return await diagnose(self._session, result, timeout=timeout, sent=sent, step=step)
-
-    def _handle(self, message: TaskMessage, signature: Signature[R], *, handed_out: bool = False) -> AsyncResult[R]:
-        return AsyncResult(
-            self._session,
-            message.id,
-            task=signature.task,
-            queue=message.template.queue,
-            decode=signature.decode,
-            ignored=message.template.headers["ignore_result"],
-            handed_out=handed_out,
-        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._session.broker!r} {self._session.backend!r}>"

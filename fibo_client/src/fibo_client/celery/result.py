@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from fibo_client.celery.flow_results import GroupResult
     from fibo_client.celery.jobs import Job
     from fibo_client.celery.pending import Wait
+    from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.session import Session
+    from fibo_client.celery.signature import Signature
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -334,6 +336,21 @@ def ids_of(tasks: str | AsyncResult[Any] | Iterable[str | AsyncResult[Any]]) -> 
         if not isinstance(task, str):
             check_handle(task)
     return [task if isinstance(task, str) else task.id for task in each]
+
+
+def handle_of(
+    session: Session, message: TaskMessage, signature: Signature[T], *, handed_out: bool = False
+) -> AsyncResult[T]:
+    """Make the handle of a task that was encoded. `handed_out` is that its sender does not own it."""
+    return AsyncResult(
+        session,
+        message.id,
+        task=signature.task,
+        queue=message.template.queue,
+        decode=signature.decode,
+        ignored=message.template.headers["ignore_result"],
+        handed_out=handed_out,
+    )
 
 
 def check_handle(result: object) -> None:
