@@ -29,3 +29,9 @@ def nothing():
 def rest(seconds):
     """Keep a process of the worker, but no processor."""
     time.sleep(seconds)  # This is the work that the bench asks for.
+
+
+@app.task(name="compared.echo")
+def echo(*args, **kwargs):
+    """Return what came, as it came."""
+    return [args, kwargs]

@@ -305,8 +305,8 @@ def test_a_worker_whose_pool_takes_protections_away_does_not_start_unless_they_a
     check_start(protect(made()), lacking(pool), pool)
 
 
-def test_a_process_whose_end_the_pool_has_seen_is_not_watched_again():
-    guarded = guarded_pool(TaskPool)
+def test_a_process_whose_end_the_pool_has_seen_is_not_watched_again(made):
+    guarded = guarded_pool(TaskPool, protect(made()).fibo_guard)
     assert (guarded.__name__, guarded.__module__) == ("TaskPool", TaskPool.__module__)
     watched, pool = [], object.__new__(guarded.Pool)
     hub = types.SimpleNamespace(add_reader=lambda fd, *_: watched.append(fd))

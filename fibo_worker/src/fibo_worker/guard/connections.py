@@ -21,6 +21,8 @@ from kombu.transport.redis import Channel, MultiChannelPoller, Transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.eventio import READ, poll
 
+from fibo_worker.guard.event_loop import LeanHub
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -178,11 +180,18 @@ class BoundedPoller(MultiChannelPoller):
     """Notices when an answer is overdue on a connection on which the worker waits, and drops the connection."""
 
     in_event_loop = False
+    has_new_sockets = True
+    """Whether this turn of the event loop begins with sockets that the one before had not."""
+    _sockets: frozenset[socket.socket] = frozenset()
     _checked_at = 0.0
 
     def on_poll_start(self) -> None:
         """Ask for messages, as kombu does at each turn of the event loop, and send what waited for that."""
         super().on_poll_start()
+        sockets = [sock for channel in self._channels for sock in channel.sockets()]
+        self.has_new_sockets = not self._sockets.issuperset(sockets)
+        if self.has_new_sockets:
+            self._sockets = frozenset((*sockets, *(each for each in self._sockets if each.fileno() >= 0)))
         for channel in self._channels:
             channel.end_turn()
 
@@ -212,6 +221,21 @@ class BoundedPoller(MultiChannelPoller):
         return super().get(callback, timeout)
 
 
+class _LeanHub(LeanHub):
+    """An event loop that is told again of all sockets when there is a new one, which may have an old one's number."""
+
+    def __init__(self, hub: Any, poller: BoundedPoller) -> None:
+        super().__init__(hub)
+        self._poller = poller
+
+    def add_reader(self, fd: int, callback: Callable[..., Any], *args: Any) -> None:
+        """Wait until a socket can be read."""
+        if self._poller.has_new_sockets:
+            self._hub.add_reader(fd, callback, *args)
+        else:
+            super().add_reader(fd, callback, *args)
+
+
 class BoundedTransport(Transport):
     """A transport that notices overdue answers."""
 
@@ -225,8 +249,9 @@ class BoundedTransport(Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Have the event loop check for overdue answers, too. The check of a transport that is closed finds nothing."""
-        super().register_with_event_loop(connection, loop)
-        if isinstance(self.cycle, BoundedPoller):
+        bounded = isinstance(self.cycle, BoundedPoller)
+        super().register_with_event_loop(connection, _LeanHub(loop, self.cycle) if bounded else loop)
+        if bounded:
             self.cycle.in_event_loop = True
             loop.call_repeatedly(_CHECK_INTERVAL, self.cycle.check_answers)
 
@@ -317,6 +342,12 @@ class BoundedChannel(Channel):
         if self._in_listen and subclient is not None and subclient.health_check_response_counter >= _UNANSWERED:
             return f"Redis has not answered {_UNANSWERED} probes of a subscription"
         return None
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the sockets on which the event loop waits for answers."""
+        waiting: tuple[Any, ...] = (self._in_poll, self._in_listen)
+        # redis-py gives no public access to the socket.
+        return [sock for each in waiting if each and (sock := each._sock) is not None]  # noqa: SLF001
 
     def drop_connections(self) -> None:
         """Drop all connections of this channel. They are made anew at their next use."""

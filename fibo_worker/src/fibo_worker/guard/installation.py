@@ -116,8 +116,8 @@ class _Start(bootsteps.Step):
         if worker.app.fibo_guard.has("chord-polling"):
             chords.bound_polling(worker.app)  # before the pool's processes get their copies of the tasks
         pools.start_pool(worker.app, pool)
-        if pool == "prefork" and worker.app.fibo_guard.has("lost-connections"):
-            worker.pool_cls = pools.guarded_pool(symbol_by_name(worker.pool_cls))
+        if pool == "prefork":
+            worker.pool_cls = pools.guarded_pool(symbol_by_name(worker.pool_cls), worker.app.fibo_guard)
         worker.app.fibo_guard.processes = lambda: worker.pool.num_processes if worker.pool else 0
         worker.app.fibo_guard.time_limits = (worker.time_limit, worker.soft_time_limit)
         worker.consumer_cls = guarded_consumer(symbol_by_name(worker.consumer_cls))

@@ -59,6 +59,8 @@ _RECEIVING: Final = _CONNECTING + _redis(
     "QoS.ack",
 )
 
+_POOL: Final = ("AsynPool._create_write_handlers", "AsynPool.ResultHandler", "ResultHandler._make_process_result")
+
 _ALL: Final = (
     Protection(
         name="validation",
@@ -190,12 +192,18 @@ _ALL: Final = (
         hooks=(
             *_RECEIVING,
             *_redis(
+                "Channel.Message",
                 "Channel.basic_consume",
                 "MultiChannelPoller.on_poll_start",
                 "QoS.can_consume_max_estimate",
                 "QoS.reject",
                 "QoS.restore_by_tag",
+                "Transport.register_with_event_loop",
             ),
+            "kombu.asynchronous.hub:Hub.add_reader",
+            "kombu.asynchronous.hub:Hub.remove_writer",
+            *(f"celery.concurrency.asynpool:{name}" for name in _POOL),
+            "celery.worker.consumer:Consumer.update_strategies",
             "celery.backends.redis:RedisBackend._store_result",
             "celery.backends.redis:RedisBackend._get_task_meta_for",
             "celery.backends.redis:RedisBackend._set",
