@@ -221,3 +221,19 @@ def test_what_can_be_read_of_a_refused_message_is_said():
     validation = validated(good(eta=5))
 
     assert (validation.task, validation.id) == ("t", "i")
+
+
+def test_a_valid_message_comes_with_its_body_as_kombu_decodes_it():
+    body = [[{"__type__": "decimal", "__value__": "1.5"}, 2], {"key": None}, None]
+    raw = {**json.loads(VALID["the barest message"]), "body": base64.b64encode(json.dumps(body).encode()).decode()}
+    raw["properties"]["body_encoding"] = "base64"
+    for encoding in ("utf-8", "UTF-8", None):
+        raw["content-encoding"] = encoding
+        found = validate(json.dumps(raw).encode(), max_body_bytes=LIMIT)
+        assert found.body == Message(found.payload, channel=CHANNEL).payload
+        assert found.body[0][0] != body[0][0]
+
+
+def test_a_body_in_another_encoding_is_left_to_kombu():
+    raw = {**json.loads(VALID["the barest message"]), "content-encoding": "latin-1"}
+    assert validate(json.dumps(raw).encode(), max_body_bytes=LIMIT).body is None

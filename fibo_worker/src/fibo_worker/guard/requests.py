@@ -19,6 +19,8 @@ from fibo_worker.guard.poison_limit import MAX_LOSSES, losses, without_losses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery import Celery
+
     from fibo_worker.guard.guard import Guard
 
 __all__ = ["OutOfMemoryError", "guarded_request"]
@@ -41,9 +43,12 @@ class _GuardedRequest(Request):
         super().__init_subclass__(**options)
         cls.on_success = _with_metrics(cls.on_success)
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        guard: Guard = self._app.fibo_guard
+    def __init__(self, message: Any, *, app: Celery, decoded: bool = False, **options: Any) -> None:
+        guard: Guard = app.fibo_guard
+        if guard.pool == "prefork" and guard.has("round-trips") and not decoded:
+            # The process gets the arguments with the request, and need not decode the body to find them once more.
+            decoded, options["body"] = True, message.payload
+        super().__init__(message, app=app, decoded=decoded, **options)
         if guard.has("time-limits"):
             own = (self.task.time_limit, self.task.soft_time_limit)
             self.time_limits = tuple(map(_lower_limit, self.time_limits, own, guard.time_limits))

@@ -18,6 +18,7 @@ from celery.exceptions import InvalidTaskError
 from celery.states import FAILURE
 from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.transport.redis import Channel, Transport
+from kombu.transport.virtual import Message
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
@@ -58,10 +59,21 @@ class _UnrecordableError(Exception):
     """Redis cannot record a message as taken, since it closes the connection over it."""
 
 
+class _Message(Message):
+    """A message whose body may be decoded already."""
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        super().__init__(payload, channel=channel, **options)
+        self._decoded_cache = channel.decoded  # what kombu keeps there after the first use of the payload
+
+
 class _ValidatingChannel(FetchingChannel):
     """The changes to both of kombu's Redis channels. The base class Channel is there for ``super()``."""
 
     QoS = LossCountingQoS
+    Message = _Message
+    decoded: Any = None
+    """The body of the message that is being delivered, if it is decoded already."""
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._fetch is not None:
@@ -156,6 +168,7 @@ class _ValidatingChannel(FetchingChannel):
         self.qos.starts = (taken.marked if taken else self._starting(1) > 0) and self._starts(payload)
         if taken and taken.marked and not self.qos.starts:
             self.qos.unmark(taken.tag)
+        self.decoded = validation.body
         try:
             self._record_and_deliver(payload, queue, raw)
         except _UnrecordableError as error:
@@ -177,6 +190,8 @@ class _ValidatingChannel(FetchingChannel):
                 )
             )
             self.qos.ack(self.qos.last_unacked)
+        finally:
+            self.decoded = None
 
     def _normalize(self, payload: dict[str, Any], queue: str) -> None:
         """Let kombu restore a message, and to the queue that it came from: the sender may have named another."""

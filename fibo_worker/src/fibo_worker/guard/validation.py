@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
-from kombu.utils.json import loads
+from kombu.utils.json import object_hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +39,8 @@ _ENVELOPE_ROOM: Final = 64 * 1024  # for headers and properties, beside the body
 _BZ2: Final = "application/x-bz2"
 _XZ: Final = "application/x-lzma"
 _ZLIB: Final = "application/x-gzip"
+_decode: Final = json.JSONDecoder(object_hook=object_hook).decode
+"""What kombu makes anew for each text."""
 # By content type, and by the aliases that Celery also accepts.
 _DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
     **dict.fromkeys((_ZLIB, "gzip", "zlib"), zlib.decompressobj),
@@ -53,6 +55,7 @@ class Validation:
 
     Attributes:
         payload: The message as kombu decodes it, or None if it cannot be run.
+        body: Its body as kombu decodes it, or None if that was not found out.
         reason: Why it cannot be run, without values of the message; None if it can.
         task: The task's name, if it is readable.
         id: The task's id, if it is readable.
@@ -62,6 +65,7 @@ class Validation:
     reason: str | None = None
     task: str | None = None
     id: str | None = None
+    body: list[Any] | None = None
 
 
 class _InvalidError(Exception):
@@ -86,10 +90,13 @@ def validate(raw: bytes, *, max_body_bytes: int) -> Validation:
     task, id = (_name(headers.get(name)) for name in ("task", "id")) if isinstance(headers, dict) else (None, None)
     try:
         _check_headers(headers)
-        _check_body(_parsed(_body(payload, max_body_bytes), "its body"))
+        body = _parsed(_body(payload, max_body_bytes), "its body")
+        _check_body(body)
     except _InvalidError as error:
         return Validation(None, str(error), task, id)
-    return Validation(payload, None, task, id)
+    # By another encoding, kombu finds another text.
+    is_plain = (payload.get("content-encoding") or "utf-8").lower() == "utf-8"
+    return Validation(payload, None, task, id, body if is_plain else None)
 
 
 def validate_broadcast(raw: bytes, *, max_body_bytes: int, event: bool) -> str | None:
@@ -166,7 +173,7 @@ def _envelope(raw: bytes, max_body_bytes: int) -> dict[str, Any]:
 def _parsed(data: bytes, what: str) -> Any:
     """Parse JSON as kombu does: some objects become other types."""
     try:
-        value = loads(data)
+        value = _decode(data.decode())
     except UnicodeDecodeError:
         raise _InvalidError(f"{what} is not UTF-8") from None
     except json.JSONDecodeError as error:
