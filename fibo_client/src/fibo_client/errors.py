@@ -255,7 +255,7 @@ class ResultTimeoutError(FiboError, TimeoutError):
         super().__init__(f"{what}. {reason or _ASK + hint}")
 
     def replace(self, **changes: Any) -> Self:
-        """Make one that differs in some attributes, and says so.
+        """Make one that differs in some attributes, and whose message says so.
 
         Args:
             **changes: The attributes.
@@ -318,7 +318,7 @@ class TaskError(FiboError):
     step: str | None = None
 
     def replace(self, **changes: Any) -> Self:
-        """Make one that differs in some attributes, and says so.
+        """Make one that differs in some attributes, and whose message says so.
 
         Args:
             **changes: The attributes.
@@ -453,7 +453,7 @@ def _where(step: str | None) -> str:
 
 
 def _replaced(error: E, changes: Mapping[str, Any]) -> E:
-    """Make an error anew, of its attributes and others."""
+    """Make an error again, with some attributes changed."""
     cls: Any = type(error)
     again: E = cls(**{**{name: getattr(error, name) for name in _attributes(cls)}, **changes})
     return again
@@ -461,5 +461,5 @@ def _replaced(error: E, changes: Mapping[str, Any]) -> E:
 
 @functools.cache
 def _attributes(cls: type[FiboError]) -> tuple[str, ...]:
-    """Name what an error is made of."""
+    """Name the parameters of an error, which are its attributes."""
     return tuple(inspect.signature(cls).parameters)

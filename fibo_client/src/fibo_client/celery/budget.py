@@ -16,10 +16,10 @@ SECONDS: Final = 0.0002
 """Seconds after which the event loop gets its turn."""
 
 EACH: Final = 16
-"""So many things are done between two looks at the clock, which costs as much as some of them."""
+"""How many things a loop does between two looks at the clock. A look costs as much as some of them."""
 
 PIECE: Final = 256
-"""So many results are entered, and left, in one go."""
+"""The most results that one step begins to await, or leaves."""
 
 
 class Budget:

@@ -1,4 +1,4 @@
-"""Many tasks, chains, groups and chords that are sent together, in as few commands as as many tasks."""
+"""Many tasks, chains, groups and chords that are sent together, in no more commands than as many tasks take."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def _call_flows(
         nonlocal started
         if answers.over.done():
             return None
-        started += bool(plan.tasks)  # A group may be of nothing.
+        started += bool(plan.tasks)  # A group may be empty.
         return await call_plan(
             session, plan, shared, timeout=timeout, began=began, expiry_is_timeout=not own_expiry, **own
         )
@@ -185,16 +185,16 @@ async def _call_flows(
 
 
 async def _are_tasks(flows: Sequence[object]) -> bool:
-    """Tell whether all that is called are tasks without others after them.
+    """Tell whether all flows are single tasks without links.
 
     Args:
-        flows: What is called.
+        flows: What the caller gave.
 
     Returns:
-        Whether that is so.
+        Whether they are.
 
     Raises:
-        TypeError: One is nothing that can be called.
+        TypeError: One of them is no flow.
     """
     plain, budget = True, Budget()
     for flow in flows:
@@ -206,11 +206,11 @@ async def _are_tasks(flows: Sequence[object]) -> bool:
 
 
 class _Given:
-    """What is sent, as it is taken.
+    """The flows of one send, taken one after the other.
 
     Attributes:
-        flow: What comes next. Where nothing does, all of this is false.
-        is_task: Whether that is a task without others after it.
+        flow: The next one. Where none is left, this object is false.
+        is_task: Whether it is a single task without links.
     """
 
     def __init__(self, flows: Iterable[Flow[Any]]) -> None:
@@ -227,11 +227,11 @@ class _Given:
         """Go on to the next.
 
         Raises:
-            TypeError: It is nothing that can be sent.
+            TypeError: It is no flow.
         """
         self.flow = flow = next(self._rest, _NOTHING)
         if isinstance(flow, Signature):
-            if flow.options is not self._options:  # Those of one task have the same.
+            if flow.options is not self._options:  # Calls of one task share their options.
                 self._options = flow.options
                 self.is_task = "link" not in flow.options and "link_error" not in flow.options
         elif flow is not _NOTHING:

@@ -91,7 +91,7 @@ class _Message:
 
 
 class _FlowMessage:
-    """One flow, which is called by a task of its own."""
+    """One flow, which an asyncio task of its own calls."""
 
     __slots__ = ("calling", "wanted")
 
@@ -482,7 +482,7 @@ class Answers:
             self.over.set_result(None)
 
     def end(self, index: int, calling: asyncio.Task[Any]) -> None:
-        """Take the answer of a call that was made by a task of its own."""
+        """Take the answer of a call that an asyncio task of its own made."""
         if not calling.cancelled():
             error = calling.exception()
             self.receive(index, calling.result() if error is None else error)

@@ -13,7 +13,7 @@ from fibo_client.errors import MessageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    # What sending one gives.
+    # For the types of handles: `send` and `start` give these.
     from fibo_client.celery.flow_results import ChainResult, ChordResult, GroupResult
     from fibo_client.celery.owned_flow import OwnedFlow
     from fibo_client.celery.signature import SendOptions
@@ -24,7 +24,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OF_THE_FIRST: Final = frozenset({"countdown", "eta"})
-"""Options that say when a flow begins. They are not those of its later steps."""
+"""Options that say when a flow begins: only the tasks that run first have them."""
 
 LINKS: Final = ("link", "link_error")
 """Options of a task that say what its worker sends after it."""
@@ -260,7 +260,7 @@ def _given(
 
 
 def prepend(value: Any, flow: Any) -> Any:
-    """Put an argument in front of those of what runs at once of a flow, as the result of a step before it."""
+    """Prepend an argument to each task that runs first in a flow, as workers do with the result of the step before."""
     match flow:
         case Chain():
             return Chain((prepend(value, flow.steps[0]), *flow.steps[1:]))

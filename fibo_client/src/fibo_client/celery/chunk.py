@@ -184,7 +184,7 @@ def chunks_of(task: RemoteTask[..., R], calls: Iterable[Sequence[Any]], size: in
 
 
 def called_by(signature: Signature[Any]) -> str:
-    """Give the name of the task that is called: of many calls in one, not that of Celery's own."""
+    """Return the name of the task that is called. Of a chunk, that is not Celery's own task, which calls it."""
     name = signature.task
     if name in _OF_MANY and isinstance(called := (signature.kwargs or {}).get("task"), dict):
         found = called.get("task")
@@ -199,7 +199,7 @@ def _in_one(
     decode: Callable[[Any], R] | None,
     own_options: Mapping[str, Any],
 ) -> Signature[list[R]]:
-    """Make the task of Celery's own that makes many calls. No result of a step before it comes in front."""
+    """Make Celery's own task that makes many calls. It takes no result of a step before it."""
     count = len(calls)
 
     def check(result: Any) -> list[R]:

@@ -235,7 +235,7 @@ class Cleaner:
             if results := [each.name for each in entries if not each.named]:
                 await self._backend.delete_many(results)
             names = [each.name for each in entries if each.named]
-            # One who may delete either kind of names need not be allowed to in one command.
+            # Redis may allow a user to delete either kind, and not both in one command.
             for some in ([each for each in names if is_result(each)], [each for each in names if not is_result(each)]):
                 if some:
                     await self._backend.discard(some)

@@ -267,7 +267,7 @@ class CeleryClient:
             The handles in order, as `send` gives them.
 
         Raises:
-            TypeError: One of them can not be sent. Nothing was sent.
+            TypeError: One of them cannot be sent. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Those that the error names were not sent.
             PublishUnknownError: Those that the error names may or may not have been sent.
@@ -744,7 +744,7 @@ class CeleryClient:
 
         Raises:
             ConfigError: Results are stored where this client cannot read them, or nowhere; nothing was sent.
-            TypeError: One of them can not be called. Nothing was sent.
+            TypeError: One of them cannot be called. Nothing was sent.
             MessageError: A worker could not take one of the messages. Nothing was sent.
             PublishError: Not all were sent.
             PublishUnknownError: Some may or may not have been sent.

@@ -75,7 +75,7 @@ async def as_completed(session: Session, results: Sequence[Any], *, timeout: flo
             async for task in completed:
                 for result in going.end(task):
                     yield result
-                if not going.left:  # Celery leaves what is after a task that ended badly without a state, for ever.
+                if not going.left:  # Celery never stores a state for tasks after one that ended badly.
                     break
     except ResultTimeoutError as error:
         told = error.replace(task_ids=going.missing(), total=len(results))
@@ -116,7 +116,7 @@ async def gather(session: Session, results: Sequence[Any], *, timeout: float | N
 
 
 async def _value(result: AsyncResult[Any] | FlowResult[Any], *, return_exceptions: bool) -> Any:
-    """Give the value of what is over, or its error."""
+    """Give the value, or the error, of a result that is over."""
     try:
         return await result.get(0)
     except FiboError as error:
@@ -126,7 +126,7 @@ async def _value(result: AsyncResult[Any] | FlowResult[Any], *, return_exception
 
 
 class _Awaited:
-    """One that is awaited, and how many of the tasks that make up its result have not ended."""
+    """A result that is awaited, and how many of the tasks that make it up have not ended."""
 
     __slots__ = ("left", "result", "wanted")
 
@@ -137,11 +137,11 @@ class _Awaited:
 
 
 class _Going:
-    """What has not ended.
+    """The results that have not ended.
 
     Attributes:
-        tasks: The handles of all tasks.
-        left: How many have not ended.
+        tasks: The handles of all their tasks.
+        left: How many results have not ended.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class _Going:
         self._of: dict[int, deque[_Awaited]] = {}  # By the identity of a handle, which may be given twice.
 
     def has_ended(self, result: Any) -> bool:
-        """Take one in, unless nothing of it is awaited."""
+        """Tell whether nothing of a result is awaited. If something is, add the result."""
         tasks = [each for each in result.tasks if not each.ignored] if isinstance(result, FlowResult) else [result]
         if not tasks:
             return True
@@ -162,10 +162,10 @@ class _Going:
         return False
 
     def end(self, task: AsyncResult[Any]) -> list[Any]:
-        """Take note that a task is over; give what is over by that: one, or none."""
+        """Note that a task is over. Return the result that is over by that, if any, as a list."""
         awaited = self._of[id(task)].popleft()
         if not awaited.left:
-            return []  # It has ended badly before.
+            return []  # Its result has ended badly before.
         seen = task.cached
         ended_badly = seen is None or seen.failure is not None
         awaited.left = 0 if ended_badly else awaited.left - (task.id in awaited.wanted)
@@ -175,5 +175,5 @@ class _Going:
         return [awaited.result]
 
     def missing(self) -> list[str]:
-        """Give the ids of the tasks that are awaited still."""
+        """Return the ids of the tasks that are still awaited."""
         return [task.id for task in self.tasks if any(each.left for each in self._of[id(task)])]

@@ -150,7 +150,7 @@ async def diagnose_flow(session: Session, flow: FlowResult[Any], *, timeout: flo
     if step is None:
         last = flow.tasks[-1] if flow.tasks else AsyncResult[Any](session, flow.id)
         return await diagnose(session, last, timeout=timeout)
-    # A member of a group may be known by its id alone. A worker sends what follows a task that has ended.
+    # Of a group that was read, only the ids are known. All else was sent: here, or by the worker of the step before.
     sent = step.task.sent or not (isinstance(flow, GroupResult) and any(step.task is part for part in flow.parts))
     task = next(task for task in flow.tasks if task is step.task)
     found = await diagnose(session, task, timeout=timeout, sent=sent, step=step.position)

@@ -32,7 +32,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 _NO_KWARGS: Final[dict[str, Any]] = {}
 
 Routed: TypeAlias = tuple[Signature[Any], Signature[Any]]
-"""A task, and the same with the options of its route."""
+"""A task without, and with, the options of its route."""
 
 
 class FlowEncoder:
@@ -44,10 +44,10 @@ class FlowEncoder:
         span: Is told of each task, and may add headers.
         defaults: Options of which neither says anything.
         handle: Makes the handle of a task.
-        routed: The task whose route the span tells: a function is asked for it no second time.
+        routed: The task whose route the span tells. A routing function is asked for it once.
 
     Attributes:
-        own_ids: The ids that tasks have of their own.
+        own_ids: The ids that the caller gave to tasks.
 
     Raises:
         MessageError: The id of the whole cannot be one.
@@ -75,7 +75,7 @@ class FlowEncoder:
         self._span = span
         self._handle = handle
         self.own_ids: set[str] = set()
-        # By the identity of a task's options, which are kept: many tasks have the same.
+        # By the identity of a task's options, which many tasks share. Keeping them keeps their identity.
         self._calls: dict[int, tuple[Mapping[str, Any], Call]] = {}
         self._laters: dict[tuple[str, int], tuple[Mapping[str, Any], Later]] = {}
         self.new_id: Callable[[], str] = self._encoder.new_id
@@ -94,11 +94,11 @@ class FlowEncoder:
         return plan
 
     def prepared(self, flow: Flow[Any]) -> Flow[Any]:
-        """Give a flow as it is planned: of a task alone, which has links, the options of the call win."""
+        """Give a single task the options of the call, which win over its own. Any other flow stays as it is."""
         return self._with_all(flow) if isinstance(flow, Signature) else flow
 
     def _with_all(self, signature: Signature[Any]) -> Signature[Any]:
-        """Give the options of the call to a task alone, which has links: there they win."""
+        """Give the options of the call to a single task with links. They win over its own."""
         alone = replace(signature, options={**signature.options, **self._of_all})
         if self._routed is not None and signature is self._routed[0]:
             routed = self._routed[1]
@@ -112,7 +112,7 @@ class FlowEncoder:
         return routes.apply(signature, self._options)
 
     def _own_id(self, own_id: object, *, may_repeat: bool = False) -> str:
-        """Check the id that a task was given."""
+        """Check the id that the caller gave to a task."""
         own_id = check_name("task_id", own_id)
         if may_repeat:
             return own_id

@@ -56,7 +56,7 @@ class FlowResult(Composed, Generic[T_co]):
 
     @property
     def whole(self) -> FlowResult[T_co]:
-        """What has its structure: itself, unless it was started."""
+        """The result with its structure: this one, unless `CeleryClient.start` gave it."""
         return self
 
     @property
@@ -80,8 +80,8 @@ class FlowResult(Composed, Generic[T_co]):
             ConfigError: Results are stored where this client cannot read them, or nowhere.
             TooManyPendingError: More results would be waited for than ``max_pending``.
             ResultTimeoutError: No result came in time. The error names the task that is waited for.
-            TaskFailedError: A task raised. The error says where it stands, and so does the next.
-            TaskRevokedError: A task was revoked or had expired.
+            TaskFailedError: A task raised. The error says where the task stands.
+            TaskRevokedError: A task was revoked or had expired. The error says where the task stands.
             ResultDecodeError: What is stored is not a result, or not what the task should answer.
             ClientStateError: The client is not open here, or was closed meanwhile.
         """
@@ -331,14 +331,14 @@ def _tasks(parts: Sequence[Any]) -> Iterator[AsyncResult[Any]]:
 
 
 def result_of(session: Session, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> FlowResult[Any]:
-    """Make the result of a flow of those of its parts. See `fibo_client.celery.plan.Steps`."""
+    """Make the result of a flow from those of its parts. See `fibo_client.celery.plan.Steps`."""
     if group_id is None:
         return ChainResult(session, parts)
     return (GroupResult if isinstance(flow, Group) else ChordResult)(session, parts, group_id)
 
 
 async def value_of_all(result: AsyncResult[Any] | FlowResult[Any], tasks: Sequence[Any], values: Sequence[Any]) -> Any:
-    """Give the result of a flow, of the values of its tasks. The event loop gets its turn now and then."""
+    """Give the result of a flow from the values of its tasks. The event loop gets its turn now and then."""
     found: dict[str, Any] = {}
     budget = Budget()
     for task, value in zip(tasks, values, strict=True):

@@ -23,11 +23,11 @@ NAMED: Final = (ResultTimeoutError, TaskFailedError, TaskRevokedError)
 
 
 class Composed:
-    """What has parts: tasks, and what is composed of tasks.
+    """The result of a flow, as far as it concerns where its tasks stand.
 
     Attributes:
-        kind: Whether they follow each other, run beside each other, or do so but for the last, which follows them.
-        parts: Them, in the order in which they were written.
+        kind: How its parts run: of a chord, the last one is the body.
+        parts: The handles of tasks, and the results of flows in this one, in the order in which they were written.
     """
 
     __slots__ = ()
@@ -37,12 +37,12 @@ class Composed:
 
 
 class Step(NamedTuple):
-    """A task of what is composed.
+    """A task in a flow.
 
     Attributes:
         task: Its handle.
         position: Where it stands, such as ``step 2 of 3``.
-        chord: The innermost chord that it is of. None is no chord.
+        chord: The innermost chord that it is part of. None is no chord.
     """
 
     task: Awaited
@@ -54,10 +54,10 @@ def waited_step(flow: Composed) -> Step | None:
     """Find the task that is waited for, by what was last seen of all: the first that has not ended.
 
     Args:
-        flow: What is composed.
+        flow: The result of the flow.
 
     Returns:
-        The task. None is that all have ended, or have no result.
+        The task. None: all have ended, or have no result.
     """
     return _find(flow, _is_open, in_order=True)
 
@@ -66,16 +66,16 @@ def failed_step(flow: Composed) -> Step | None:
     """Find the task that ended badly first, by what was last seen of all: those after it may fail with it.
 
     Args:
-        flow: What is composed.
+        flow: The result of the flow.
 
     Returns:
-        The task. None is that none has failed.
+        The task. None: none has failed.
     """
     return _find(flow, lambda task: task.cached is not None and task.cached.failure is not None, in_order=False)
 
 
 def is_waited_for(part: Any) -> bool:
-    """Tell whether a task, or one of what is composed, was not seen to have ended, and has a result."""
+    """Tell whether a task, or one in a flow, has a result and was not seen to have ended."""
     return waited_step(part) is not None if isinstance(part, Composed) else _is_open(part)
 
 
@@ -84,8 +84,8 @@ async def named(flow: Composed, error: Named) -> Named:
 
     Args:
         flow: What was waited for.
-        error: Of a task that ended badly; or a timeout, which then names the task that is waited for, and not one after
-            it, which cannot have begun.
+        error: The error of a task that ended badly. Or a timeout, which then names the task that is waited for: those
+            after it cannot have begun.
 
     Returns:
         The error that says so.
@@ -161,7 +161,7 @@ def _begun(flow: Composed) -> int:
 
 
 def _has_begun(part: Any) -> bool:
-    """Tell whether a task, or one of what is composed, was seen in any state."""
+    """Tell whether a task, or one in a flow, was seen in any state."""
     if isinstance(part, Composed):
         return any(map(_has_begun, part.parts))
     return part.cached is not None and part.cached.state != states.PENDING

@@ -86,7 +86,7 @@ async def call_plan(session: Session, plan: Plan, span: SendSpan, **options: Any
         FiboError: As for `call_pieces`.
     """
     if not plan.tasks:
-        return value_of(plan.result, {})  # It is a group of nothing, or ends with one.
+        return value_of(plan.result, {})  # It is an empty group, or ends with one.
     wanted = await wanted_in_turns(plan.result, len(plan.tasks))
     try:
         values = await call_pieces(
@@ -135,7 +135,7 @@ def start_flows(
 def start_span(
     session: Session, first: Flow[Any], options: SendOptions, *, batch: bool
 ) -> tuple[SendSpan, Routed | None]:
-    """Start the span of the messages of flows, by the first task of the first of them. A group may be of nothing."""
+    """Start the span of the messages of flows, by the first task of the first of them. It may have none."""
     for task in islice(signatures_of(first), 1):
         routed = task if session.routes is None else session.routes.apply(task, options)
         return session.start_send(routed, options, batch=batch), (task, routed)

@@ -146,7 +146,7 @@ async def call_pieces(
     wanted: Collection[str] | None = None,
     **options: Any,
 ) -> list[Any]:
-    """Send messages, and wait for all tasks that they bring about, who are owned.
+    """Send messages, and wait for all their tasks, which are owned.
 
     Args:
         session: The client's running parts.

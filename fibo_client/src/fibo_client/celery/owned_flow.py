@@ -45,7 +45,7 @@ class OwnedFlow(FlowResult[T_co]):
 
     @property
     def whole(self) -> FlowResult[T_co]:
-        """What has its structure."""
+        """The result with its structure."""
         return self._whole
 
     @property

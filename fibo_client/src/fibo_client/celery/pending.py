@@ -173,7 +173,7 @@ class Wait:
 
     @property
     def has_enough(self) -> bool:
-        """Whether all answers came that are enough, where these are not all."""
+        """Whether the answers that are enough have come. False where all are wanted."""
         return self.enough is not None and not self.enough
 
     def has_looked(self) -> bool:
@@ -385,7 +385,7 @@ class PendingTasks:
             limit > 0 and (moment := self.next_moment()) is not None and moment <= now and len(last_looks) < MAX_LOOKS
         ):
             _, number, stage = heapq.heappop(self._heap)
-            if number not in self._timed:  # It is over: very many are.
+            if number not in self._timed:  # The wait is over, as most are by then.
                 limit -= 1
                 continue
             wait = self._timed[number]

@@ -207,7 +207,7 @@ class Plan:
         written, body, header = None, list[Any](), flow
         if isinstance(flow, Chord):
             header = flow.header
-            if not header.members:  # None will end and send the body.
+            if not header.members:  # No member ends, so none sends the body.
                 return group_id, iter(()), [self._start(prepend([], flow.body), place, flow_id)]
             written, planned = self._embed(flow.body, place, group_id, flow_id)
             self.sizes[group_id] = len(header)

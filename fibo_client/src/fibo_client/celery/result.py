@@ -341,7 +341,7 @@ def ids_of(tasks: str | AsyncResult[Any] | Iterable[str | AsyncResult[Any]]) -> 
 def handle_of(
     session: Session, message: TaskMessage, signature: Signature[T], *, handed_out: bool = False
 ) -> AsyncResult[T]:
-    """Make the handle of a task that was encoded. `handed_out` is that its sender does not own it."""
+    """Make the handle of a task from its message. `handed_out` says that its sender does not own it."""
     return AsyncResult(
         session,
         message.id,
@@ -377,7 +377,7 @@ def _advice(given: object) -> str:
 
 
 async def revoke(session: Session, task_ids: Sequence[str], *, terminate: bool, signal: str) -> int:
-    """Tell all workers not to run tasks, or to stop them: so many at a time as they bear. See `cleaner`.
+    """Tell all workers not to run tasks, or to stop them: no more at a time than workers bear. See `cleaner`.
 
     Args:
         session: The client's running parts.

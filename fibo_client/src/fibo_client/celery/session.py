@@ -53,10 +53,10 @@ T = TypeVar("T")
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 
 SETTLED: Final = 5.0
-"""Seconds after which the tasks that were revoked, and those that had begun, have mostly stored what became of them."""
+"""Seconds after which most tasks that were revoked, or had begun, have stored their result."""
 
 SETTLED_LATE: Final = 30.0
-"""Seconds after the deadline at which also those have that took longer."""
+"""Seconds after the deadline at which slower ones have, too."""
 
 KEEP_ALIVE: Final = 2.5
 """Seconds between two looks at whether connections are well, while somebody waits."""
@@ -356,8 +356,8 @@ class Session:
             self.cleaner.revoke([task_id for task_id in abandoned if task_id not in spared], terminate=terminate)
         if job.keep_results:
             return
-        # What the worker of a step stores of that one, of those that were revoked, and of later ones of its chain,
-        # comes after this, or when they have expired. Then nobody needs to know any more.
+        # Workers store more results after this: of steps that run, of those that were revoked, and of later ones of a
+        # chain, or when they expire. Nobody needs these, so they are deleted again.
         left = 0.0 if job.has_enough else job.deadline - now
         late = left + 2 * EXPIRY_MARGIN
         again = (left if left < math.inf else 0.0) + SETTLED_LATE

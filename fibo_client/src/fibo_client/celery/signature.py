@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self, Unpack
 
-    # What sending one gives.
+    # For the types of handles: `send` and `start` give these.
     from fibo_client.celery.flow_results import FlowResult
     from fibo_client.celery.owned_flow import OwnedFlow
     from fibo_client.celery.owned_result import OwnedResult
@@ -85,7 +85,7 @@ _OPTIONS: Final = frozenset(SendOptions.__annotations__)
 class Sendable(Protocol[H_co]):
     """What `CeleryClient.send` takes, by the type of the handle that it gives: a `Flow`, for type checkers."""
 
-    # Of overloads, mypy takes none where several fit, as they do for a task that returns Any.
+    # Overloads would not do: for a task that returns Any several fit, and mypy then gives Any.
     def _sent(self) -> H_co: ...
 
 
@@ -253,7 +253,7 @@ def check_links(options: Mapping[str, Any]) -> None:
 
 
 def links(options: Mapping[str, Any], name: str) -> tuple[Any, ...]:
-    """Give what runs after a task: one is given alone, or several in a list."""
+    """Return the links of a task. The option is one flow, or a list of them."""
     given = options.get(name)
     if given is None:
         return ()

@@ -57,7 +57,7 @@ async def call(
     traceback: bool,
 ) -> ExitCode:
     """Run what is composed, and write its result. No `timeout` is no limit. An early end revokes all of it."""
-    if not any(True for _ in signatures_of(flow)):  # Of nothing, there is nothing to follow.
+    if not any(True for _ in signatures_of(flow)):  # It has no task to follow.
         await write_value(console, str(uuid.uuid4()), await client.celery.call(flow, timeout=timeout, **options))
         return ExitCode.OK
     own_expiry = options.get("expires")
@@ -70,7 +70,7 @@ async def call(
 
 
 async def saved_group(client: FiboClient, group_id: str, *, timeout: float | None = None) -> GroupResult[Any] | None:
-    """Find a group by its id. None is no such group, or that this user of Redis may not ask, or got no answer."""
+    """Find a saved group by its id. None: there is none, this user may not read it, or Redis did not answer."""
     try:
         async with asyncio.timeout(timeout):
             return await client.celery.group(group_id)

@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["EXPIRES", "counter_names", "group_name", "is_result", "result_name", "size_name"]
 
 EXPIRES: Final = 86400.0
-"""Seconds for which it is stored what a group has, and how many results a chord waits for, as by Celery's default."""
+"""Seconds for which the members of a group, and the size of a chord, are stored: Celery's default."""
 
 
 def result_name(task_id: str) -> str:
@@ -31,5 +31,5 @@ def size_name(group_id: str) -> str:
 
 
 def counter_names(group_id: str) -> list[str]:
-    """Give Celery's names of all by which a chord is counted: what a chord that fails leaves for a day."""
+    """Give Celery's names of all that counts the results of a chord. A chord that fails leaves these for a day."""
     return [f"celery-taskset-meta-{group_id}.{kind}" for kind in ("s", "j", "d", "t")]
