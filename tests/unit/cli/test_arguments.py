@@ -81,7 +81,7 @@ def test_fibo_alone_shows_its_help():
         (["sqrt", "x"], "'x' is not a number"),
         (["sqrt", "-1"], "value must be 0 or more, not -1"),
         (["sqrt", "inf"], "value must be a finite number"),
-        (["call"], "say which TASK to call, or give what is composed of tasks by --flow"),
+        (["call"], "say which TASK to call, or give a flow by --flow"),
         (["call", "a.b", "--args", "[1"], "--args is not JSON: "),
         (["call", "a.b", "--args", "1"], "--args must be a list, as in '[2, \"x\"]'"),
         (["call", "a.b", "--kwargs", "[]"], "--kwargs must be an object, as in '{\"x\": 2}'"),

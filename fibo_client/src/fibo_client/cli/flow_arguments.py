@@ -1,4 +1,4 @@
-"""What ``fibo call`` is told to run one after the other, or beside each other: ``--then``, and JSON in a file."""
+"""Reads the flow that ``fibo call`` is to run: from ``--then``, or from JSON."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _FORM: Final = (
 def composed(
     task: str | None, args: Sequence[Any], kwargs: dict[str, Any], then: Sequence[str], path: str | None
 ) -> Flow[Any]:
-    """Compose what is to be run. Usage errors end the command.
+    """Compose the flow of a command line. Usage errors end the command.
 
     Args:
         task: The first task.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
-        then: What runs after it.
-        path: In place of all these, a file of JSON; ``-`` is the standard input.
+        then: The values of ``--then``.
+        path: The value of ``--flow``, which stands in place of all these: a file of JSON, or ``-`` for standard input.
 
     Returns:
-        What is to be run: a signature is a task alone.
+        The flow: a signature where it is a single task.
     """
     if path is not None:
         if task is not None or args or kwargs or then:
@@ -52,7 +52,7 @@ def composed(
         except ValueError as error:
             usage_error(f"--flow {path}: {error}")
     if task is None:
-        usage_error("say which TASK to call, or give what is composed of tasks by --flow")
+        usage_error("say which TASK to call, or give a flow by --flow")
     try:
         first = RemoteTask[..., Any](task)(*args, **kwargs)
         return chain(first, *map(step_of, then)) if then else first
@@ -69,16 +69,16 @@ def _text(path: str) -> str:
 
 
 def step_of(text: str) -> Signature[Any]:
-    """Read ``--then``: a task's name, and behind it a list or an object of JSON with its arguments.
+    """Read a value of ``--then``: a task's name, then a JSON list or object with its arguments.
 
     Args:
-        text: What was given, such as ``proj.add [2]``.
+        text: The value, such as ``proj.add [2]``.
 
     Returns:
         The step.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is not that.
     """
     name, _, arguments = text.strip().partition(" ")
     try:
@@ -98,7 +98,7 @@ def read_flow(text: str) -> Flow[Any]:
         text: The JSON.
 
     Returns:
-        What is to be run.
+        The flow.
 
     Raises:
         ValueError: It is no flow.
@@ -112,16 +112,16 @@ def read_flow(text: str) -> Flow[Any]:
 
 
 def flow_of(value: Any) -> Flow[Any]:
-    """Make a flow of what JSON says.
+    """Make a flow from decoded JSON.
 
     Args:
         value: A task, a chain or a group.
 
     Returns:
-        What is to be run.
+        The flow.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is no flow.
     """
     match value:
         case str():

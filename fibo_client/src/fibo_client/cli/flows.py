@@ -30,7 +30,7 @@ __all__ = ["call", "saved_group", "send", "stored", "wait"]
 
 
 async def send(client: FiboClient, console: Console, flow: Flow[Any], options: SendOptions) -> ExitCode:
-    """Send what is composed, and write its id. A group is saved, so that its id is enough to ask for its results."""
+    """Send a flow, and write its id. A group is saved, so that its id is enough to ask for its results."""
     if isinstance(flow, Group) and not all(isinstance(member, Signature) for member in flow.members):
         raise MessageError(
             "the result of a group with chains or chords in it cannot be asked for by one id: let a task follow the "
@@ -56,8 +56,8 @@ async def call(
     timeout: float | None,
     traceback: bool,
 ) -> ExitCode:
-    """Run what is composed, and write its result. No `timeout` is no limit. An early end revokes all of it."""
-    if not any(True for _ in signatures_of(flow)):  # It has no task to follow.
+    """Run a flow, and write its result. No `timeout` is no limit. An early end revokes all of it."""
+    if next(signatures_of(flow), None) is None:  # It has no task to follow.
         await write_value(console, str(uuid.uuid4()), await client.celery.call(flow, timeout=timeout, **options))
         return ExitCode.OK
     own_expiry = options.get("expires")
@@ -66,7 +66,7 @@ async def call(
     expiry.sent()
     started: Any = client.celery.start(flow, timeout=timeout, **options)
     async with started:
-        return await _follow(client, console, started, _told(flow), UNSET, traceback=traceback)
+        return await _follow(client, console, started, _label(flow), UNSET, traceback=traceback)
 
 
 async def saved_group(client: FiboClient, group_id: str, *, timeout: float | None = None) -> GroupResult[Any] | None:
@@ -110,7 +110,7 @@ async def _follow(
     *,
     traceback: bool,
 ) -> ExitCode:
-    """Show how many tasks have ended, and what one that runs tells of itself; then write the result."""
+    """Show how many tasks have ended, and the progress of those that run. Then write the result."""
     clock = asyncio.get_running_loop().time
     began, ended, total = clock(), 0, len(result.tasks)
     first = result.tasks[0] if total else client.celery.result(result.id)
@@ -123,7 +123,7 @@ async def _follow(
                         continue
                     hint.cancel()
                     ended += meta.ready
-                    bar.update(ended, total, label if meta.ready else f"{task.task or task.id}: {_told_by(meta)}")
+                    bar.update(ended, total, label if meta.ready else f"{task.task or task.id}: {_progress(meta)}")
                 value = await result.get(0)
             except ResultTimeoutError as error:
                 hint.cancel()
@@ -134,8 +134,8 @@ async def _follow(
     return ExitCode.OK
 
 
-def _told_by(meta: TaskMeta) -> str:
-    """Say how far a task is, or else its state."""
+def _progress(meta: TaskMeta) -> str:
+    """Write how far a task is, or else its state."""
     found = progress(meta.result)
     if found is None:
         return meta.state
@@ -144,12 +144,12 @@ def _told_by(meta: TaskMeta) -> str:
 
 
 def _state(metas: list[TaskMeta]) -> str:
-    """Give the state of a group that is not over: that of the first member that has not ended."""
+    """Return the state of a group that is not over: that of the first member that has not ended."""
     return next((meta.state for meta in metas if not meta.ready), states.PENDING)
 
 
-def _told(flow: Flow[Any]) -> str:
-    """Name what runs, in a line."""
+def _label(flow: Flow[Any]) -> str:
+    """Name a flow in a line."""
     if isinstance(flow, Chain) and all(isinstance(step, Signature) for step in flow.steps):
         return " | ".join(step.task for step in flow.steps if isinstance(step, Signature))
     if isinstance(flow, Chord):
