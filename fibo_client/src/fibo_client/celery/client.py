@@ -15,7 +15,7 @@ from fibo_client.celery.collecting import as_completed as flows_as_completed
 from fibo_client.celery.collecting import check_results
 from fibo_client.celery.collecting import gather as gather_flows
 from fibo_client.celery.config import UNSET, CeleryConfig, Unset
-from fibo_client.celery.connect import connect
+from fibo_client.celery.connect import check_transport, connect
 from fibo_client.celery.diagnose import diagnose, diagnose_flow
 from fibo_client.celery.flow_results import FlowResult, from_tuple
 from fibo_client.celery.flows import call_flow, read_group, send_flow
@@ -32,7 +32,7 @@ from fibo_client.celery.result import AsyncResult, check_handle, check_handles, 
 from fibo_client.celery.session import Session
 from fibo_client.celery.signature import Flow, Signature, check_signature, is_flow
 from fibo_client.celery.stream import Stream
-from fibo_client.errors import ConfigError, MessageError, ResultTimeoutError, TaskRevokedError
+from fibo_client.errors import MessageError, ResultTimeoutError, TaskRevokedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
@@ -82,7 +82,7 @@ class CeleryClient:
     ) -> None:
         self.config: CeleryConfig = CeleryConfig.resolve(config, broker_url, result_backend, overrides)
         if transport is not None:
-            _check_transport(transport)
+            check_transport(transport)
         drivers = connect(self.config) if transport is None else transport.connect(self.config)
         self._session: Session = Session(self.config, *drivers)
         self.last_priority: int = self._session.broker.last_priority
@@ -1029,13 +1029,6 @@ class CeleryClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._session.broker!r} {self._session.backend!r}>"
-
-
-def _check_transport(transport: object) -> None:
-    if isinstance(transport, type):
-        raise ConfigError(f"transport must be an object, not a class; write: transport={transport.__name__}()")
-    if not callable(getattr(transport, "connect", None)):
-        raise ConfigError(f"transport must have a connect(), as FakeCelery() has, not be {type(transport).__name__}")
 
 
 def _check_no_id(verb: str, options: SendOptions) -> None:

@@ -110,3 +110,11 @@ class Transport(Protocol):
             ConfigError: A setting is wrong.
         """
         ...
+
+
+def check_transport(transport: object) -> None:
+    """Check what should be a `Transport`. Raise ConfigError for anything else."""
+    if isinstance(transport, type):
+        raise ConfigError(f"transport must be an object, not a class; write: transport={transport.__name__}()")
+    if not callable(getattr(transport, "connect", None)):
+        raise ConfigError(f"transport must have a connect(), as FakeCelery() has, not be {type(transport).__name__}")
