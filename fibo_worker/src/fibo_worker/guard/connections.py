@@ -180,7 +180,7 @@ class BoundedPoller(MultiChannelPoller):
     """Notices when an answer is overdue on a connection on which the worker waits, and drops the connection."""
 
     in_event_loop = False
-    has_new_sockets = True
+    has_new_sockets: bool = True
     """Whether this turn of the event loop begins with sockets that the one before had not."""
     _sockets: frozenset[socket.socket] = frozenset()
     _checked_at = 0.0
