@@ -69,8 +69,6 @@ def protect(app: Celery, *, settings: GuardSettings | None = None, without: Coll
     _set_defaults(app)
     if "memory-limit" not in without:
         rlimit.limit_memory(app)
-    if "loss-limit" not in without:
-        started.mark_when_started()
     if settings.metrics_port is not None:
         from fibo_worker.guard import prometheus
 
@@ -140,6 +138,8 @@ def _set_defaults(app: Celery) -> None:
         app.conf.maps[-1].update(defaults)
         if app.fibo_guard.has("lost-connections") or app.fibo_guard.has("round-trips"):
             results.guard_backend(app)
+        if app.fibo_guard.has("loss-limit"):
+            started.mark_when_started(app)
 
     if app.configured:
         update()

@@ -94,7 +94,7 @@ _ALL: Final = (
                 "QoS._remove_from_indices",
                 "QoS.visibility_timeout",
             ),
-            "celery.signals:task_prerun",
+            "celery.loaders.base:BaseLoader.on_task_init",
             "celery.worker.request:Request.on_failure",
             "celery.worker.consumer:Consumer.update_strategies",
         ),

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
-from celery.signals import task_prerun
 from kombu.transport.redis import SentinelTransport, Transport
 
 from fibo_worker.guard.poison_limit import MARKED
@@ -49,20 +48,31 @@ def mark_key(unacked_key: str, delivery_tag: str) -> str:
     return f"{unacked_key}_started.{delivery_tag}"
 
 
-def mark_when_started() -> None:
-    """Mark each delivery of the protected apps when its task starts, in whatever process or thread that is."""
-    task_prerun.connect(_mark, dispatch_uid=__name__)  # Once for all apps of this process.
+def mark_when_started(app: Celery) -> None:
+    """Mark each delivery of an app when its task starts, in whatever process or thread that is.
+
+    Args:
+        app: The app, which has read its configuration.
+    """
+    # A receiver of `task_prerun` would have Celery send that signal for each task, which costs more than all of this.
+    loader: Any = app.loader
+    if not isinstance(loader.on_task_init, _OnTaskInit):
+        loader.on_task_init = _OnTaskInit(app.fibo_guard.started, loader.on_task_init)
 
 
-def _mark(task: Any, **_: Any) -> None:
-    guard = getattr(task.app, "fibo_guard", None)
-    request = task.request
-    properties = request.properties or {}  # A task that is called as a function has none.
-    tag = properties.get("delivery_tag")
-    if guard is None or not guard.has("loss-limit") or not isinstance(tag, str):
-        return
-    if task.acks_late and MARKED not in properties:
-        guard.started.mark(task.app, tag, name=task.name, id=request.id)
+class _OnTaskInit:
+    """What the loader of an app does before a task, and before that the mark."""
+
+    def __init__(self, marks: StartMarks, found: Callable[[str, Any], object]) -> None:
+        self._marks = marks
+        self._found = found
+
+    def __call__(self, task_id: str, task: Any) -> None:
+        properties = task.request.properties or {}  # A task that is called as a function has none.
+        tag = properties.get("delivery_tag")
+        if task.acks_late and MARKED not in properties and isinstance(tag, str):
+            self._marks.mark(task.app, tag, name=task.name, id=task_id)
+        self._found(task_id, task)
 
 
 class StartMarks:
