@@ -210,6 +210,27 @@ def test_acknowledgements_on_a_connection_that_was_lost_are_sent_again(server, d
         until(lambda: worker.channel.qos.flush(wait=True) or not direct.exists("unacked"), timeout=10)
 
 
+def test_no_other_channel_acknowledges_what_is_not_recorded_yet(server, direct):
+    """They share the acknowledgements, and have connections of their own, on which one could overtake the record."""
+    with taking(server.url) as worker:
+        worker.app.fibo_guard.pool = "prefork"
+        worker.connection.transport.cycle.in_event_loop = True
+        other = worker.connection.channel()
+        with pytest.raises((TimeoutError, Empty)):
+            worker.connection.drain_events(timeout=0.1)  # It waits by BRPOP.
+        send(direct, 1)
+        (message,) = worker.take(1)
+        message.ack()
+        assert not worker.channel.all_recorded  # as far as its channel has seen
+        other.qos.flush()
+        assert list(worker.app.fibo_guard.acks) == [message.delivery_tag]
+        worker.channel.qos.flush(wait=True)
+        assert not direct.exists("unacked", "unacked_index")
+        worker.app.fibo_guard.acks.append("another")
+        other.qos.flush()
+        assert not worker.app.fibo_guard.acks
+
+
 def test_acknowledgements_that_redis_refuses_are_kept_until_it_does_not(server, direct, caplog):
     send(direct, 1)
     with taking(server.url) as worker:

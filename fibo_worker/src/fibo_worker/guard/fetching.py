@@ -45,6 +45,11 @@ class FetchingChannel(BoundedChannel):
         guard, cycle = self.guard, self.connection.cycle if self.connection else None
         return guard.pool == "prefork" and not guard.stopping and getattr(cycle, "in_event_loop", False)
 
+    @property
+    def all_recorded(self) -> bool:
+        """Whether Redis has recorded all that this channel has taken."""
+        return not isinstance(self._qos, LossCountingQoS) or self._qos.all_recorded
+
     def end_turn(self) -> None:
         """Send the acknowledgements that did not leave with the question for messages."""
         if isinstance(self._qos, LossCountingQoS) and not self.closed:
@@ -78,7 +83,7 @@ class FetchingChannel(BoundedChannel):
         lists = self.lists()
         # With several queues, kombu asks anew after each message, so that no queue has to wait for another.
         most = min(self.qos.can_consume_max_estimate() or 1, _MOST) if len(self.active_queues) == 1 else 1
-        acks = self.qos.waiting() if self.qos.all_recorded else ()
+        acks = self.qos.waiting() if self.all_recorded else ()
         self._fetch = Fetch(acks, lists, self.qos.tags.make(most), self._starting(most))
         keys, arguments = self.qos.keys.fetch(self._fetch)
         connection = self._in_poll = self.client.connection

@@ -219,7 +219,7 @@ class LossCountingQoS(QoS):
                 take = self._unrecorded.popleft()
                 if self._has(take.tag):
                     self._send(_Sent(monotonic(), take=take), TAKE, take.keys, take.arguments)
-            while acks and monotonic() >= self._retry_at:
+            while acks and monotonic() >= self._retry_at and self._are_others_recorded():
                 tags = self.waiting()
                 self._send(_Sent(monotonic(), acks=tags), FETCH, *self.keys.fetch(Fetch(tags)))
             if wait:
@@ -240,6 +240,11 @@ class LossCountingQoS(QoS):
     def all_recorded(self) -> bool:
         """Whether Redis has recorded all that was taken, so that an acknowledgement cannot overtake that."""
         return not self._unrecorded and not any(each.take for each in self._sent)
+
+    def _are_others_recorded(self) -> bool:
+        """Tell whether the other channels wait for no record, which an acknowledgement here could overtake."""
+        transport = self.channel.connection
+        return all(each.all_recorded for each in (transport.channels if transport else ()) if each is not self.channel)
 
     def give_back_unrecorded(self) -> None:
         """Leave it to the next channel to requeue the messages that are in this worker's hands alone."""
