@@ -6,14 +6,14 @@ import asyncio
 import copy
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.budget import EACH, PIECE, Budget, free
 from fibo_client.celery.jobs import Job
 from fibo_client.celery.outcome import Outcomes, has_expired, timeout_error, value_of
 from fibo_client.celery.pending import is_final
 from fibo_client.celery.pieces import Entered, Handles, enter, enter_pieces, with_news
-from fibo_client.errors import PublishError, PublishUnknownError, TaskRevokedError
+from fibo_client.errors import FiboError, PublishError, PublishUnknownError, TaskRevokedError
 from fibo_client.telemetry.tracer import SharedSpan
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from fibo_client.celery.protocol.meta import TaskMeta
     from fibo_client.celery.session import Session
     from fibo_client.telemetry.tracer import SendSpan
+
+LOOK_BACK: Final = 1.0
+"""The most seconds that it may take to look at the steps before one that failed."""
+
+LOOKED_BACK_AT: Final = 500
+"""About how many steps are looked at then: the nearest ones."""
 
 
 async def look(session: Session, results: Sequence[Awaited]) -> dict[str, TaskMeta | Exception]:
@@ -125,6 +131,8 @@ async def gather(
             if outcomes.must_end:
                 break
         await _follow(pieces, enough)
+        if wanted is not None:
+            await _look_back(session, pieces, timeout, began)
         values = await _values(session, results, pieces, began)
     finally:
         session.leave_in_turns([(piece.wait, piece.jobs) for piece in pieces])
@@ -198,6 +206,8 @@ async def call_pieces(
             pieces.append(_Piece(jobs[-1], [], first, outcomes, jobs[-1]))
             first_message, first = last_message, last
         await _follow(pieces, enough)
+        if wanted is not None:
+            await _look_back(session, pieces, timeout, began)
         if len(jobs) > 1 and any(isinstance(job.error, PublishError | PublishUnknownError) for job in jobs):
             error = _publish_error(jobs)
             raise error
@@ -264,6 +274,38 @@ async def _follow(pieces: Sequence[_Piece], enough: set[str] | None = None) -> N
                 return
             if enough is not None and not enough and not any(each.wait.arrived for each in pieces):
                 return
+
+
+async def _look_back(session: Session, pieces: Sequence[_Piece], timeout: float | None, began: float) -> None:
+    """Look once at the steps before one that failed: one of them may have made it fail, and not have been seen yet.
+
+    Workers store the cause first, but a read of some results may show what came of it before another shows the cause.
+    """
+    failed = next((number for number, piece in enumerate(pieces) if piece.outcomes.must_end), None)
+    if failed is None:
+        return
+    before: list[tuple[_Piece, list[Awaited]]] = []
+    budget, count = Budget(), 0
+    for piece in reversed(pieces[: failed + 1]):
+        if count >= LOOKED_BACK_AT:
+            break
+        if budget.is_spent(EACH):
+            await budget.pause()
+        if steps := piece.outcomes.steps_before():
+            before.append((piece, steps))
+            count += len(steps)
+    if not before:
+        return
+    # After a single read, there is as much time as for any other look.
+    left = began + timeout - asyncio.get_running_loop().time() if timeout else LOOK_BACK
+    try:
+        async with asyncio.timeout(min(left, LOOK_BACK)):
+            answers = await look(session, [step for _, steps in before for step in steps])
+    except (TimeoutError, FiboError):
+        return  # The failure that is known is told.
+    for piece, steps in before:
+        metas = (answers[step.id] for step in steps)
+        piece.outcomes.take({meta.task_id: meta for meta in metas if not isinstance(meta, Exception) and meta.failure})
 
 
 async def _values(session: Session, results: Sequence[Awaited], pieces: list[_Piece], began: float) -> list[Any]:

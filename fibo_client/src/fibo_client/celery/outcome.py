@@ -273,6 +273,15 @@ class Outcomes:
             if index not in self._values and index not in self._errors
         )
 
+    def steps_before(self) -> list[Awaited]:
+        """Give the steps before the first error that have no answer, and have others after them."""
+        wanted = self._wanted or ()
+        return [
+            result
+            for index, result in enumerate(self._results[: min(self._errors, default=None)])
+            if index not in self._values and result.id not in wanted
+        ]
+
     def values(self) -> list[Any]:
         """Give the values, in order, or raise the first error in order, unless errors stand in the places of values.
 
