@@ -61,6 +61,8 @@ class Side:
         with celery.Celery("contract", broker=self.url, backend=self.url, set_as_current=False) as app:
             app.conf.update(self.conf)
             yield app
+            # A result unsubscribes when it is collected, which fails where its server is gone.
+            app.AsyncResult.__del__ = lambda _: None
             app.backend.result_consumer.stop()
             app.backend.client.connection_pool.disconnect()
 

@@ -102,9 +102,13 @@ def still_to_run(client: redis.Redis, queue: str, now: float) -> list[dict[str, 
 
 
 async def _forgotten(client: FiboClient) -> None:
-    """Wait until the cleaner has no work left. It deletes again, half a minute after the deadline."""
+    """Wait until nothing is held and the cleaner has no work. It deletes again, half a minute after the deadline."""
     cleaner = client.celery._session.cleaner
-    await eventually(lambda: not (cleaner._deleted or cleaner._revoked), "the cleaner still has work", timeout=45)
+
+    def is_idle() -> bool:
+        return not (cleaner._deleted or cleaner._revoked or any(_left(client).values()))
+
+    await eventually(is_idle, "the client still holds something, or its cleaner has work", timeout=45)
 
 
 def _left(client: FiboClient) -> dict[str, int]:
