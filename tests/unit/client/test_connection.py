@@ -19,17 +19,16 @@ from fibo_client.celery.brokers.redis import RedisBroker
 from fibo_client.celery.config import CeleryConfig
 from fibo_client.celery.redis import connection as module
 from fibo_client.celery.redis.connection import (
-    IGNORED,
     MOST_STRINGS,
     PATIENCE,
     SLOWEST,
     SUSPECT_AFTER,
     Connection,
-    SubscribeReply,
     pack,
 )
 from fibo_client.celery.redis.errors import GivenUpError, RedisFaultError, ReplyTooLargeError
 from fibo_client.celery.redis.keys import BrokerKeys
+from fibo_client.celery.redis.replies import IGNORED, SubscribeReply
 from fibo_client.celery.redis.server import RedisServer
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError

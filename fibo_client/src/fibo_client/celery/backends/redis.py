@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import hiredis
 
 from fibo_client.celery.redis.commands import VALUES
-from fibo_client.celery.redis.connection import MOST_STRINGS, SubscribeReply, WrongReplyError, pack
+from fibo_client.celery.redis.connection import MOST_STRINGS, pack
 from fibo_client.celery.redis.errors import (
     GivenUpError,
     RedisFaultError,
@@ -16,6 +16,7 @@ from fibo_client.celery.redis.errors import (
     translated_errors,
 )
 from fibo_client.celery.redis.keys import RESULT, result_key_prefix
+from fibo_client.celery.redis.replies import SubscribeReply, WrongReplyError
 from fibo_client.celery.redis.sharing import shared_server
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import ReadError, ResultTooLargeError, TransportError
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.backends.base import Stored, Subscriber
     from fibo_client.celery.config import CeleryConfig
     from fibo_client.celery.redis.address import RedisAddress
-    from fibo_client.celery.redis.connection import Connection, ReplyHandler
+    from fibo_client.celery.redis.connection import Connection
+    from fibo_client.celery.redis.replies import ReplyHandler
     from fibo_client.celery.redis.server import RedisServer
     from fibo_client.celery.server_health import ServerHealth
 

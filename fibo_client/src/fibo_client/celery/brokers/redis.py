@@ -12,10 +12,11 @@ import hiredis
 from fibo_client.celery.brokers.base import Place
 from fibo_client.celery.protocol.control import decode_reply, encode_request
 from fibo_client.celery.redis import envelope
-from fibo_client.celery.redis.connection import IGNORED, WrongReplyError, pack
+from fibo_client.celery.redis.connection import pack
 from fibo_client.celery.redis.encoder import SURE_BYTES, RedisEncoder
 from fibo_client.celery.redis.errors import RedisFaultError, translated_errors
 from fibo_client.celery.redis.keys import BrokerKeys
+from fibo_client.celery.redis.replies import IGNORED, WrongReplyError
 from fibo_client.celery.redis.sharing import shared_server
 from fibo_client.celery.redis.urls import parse_url
 from fibo_client.errors import PublishError, PublishUnknownError, ResultDecodeError

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import hiredis
 
 from fibo_client.celery.redis.commands import can_be_repeated
-from fibo_client.celery.redis.connection import IGNORED, Connection, pack
+from fibo_client.celery.redis.connection import Connection, pack
 from fibo_client.celery.redis.errors import IS_IT_WELL, GivenUpError, RedisFaultError
+from fibo_client.celery.redis.replies import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
