@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from fibo_client.celery.answers import Answers
 from fibo_client.celery.budget import EACH, PIECE, Budget, cancel_in_turns, free, in_turns
-from fibo_client.celery.calls import Answers, call_in_chunks
+from fibo_client.celery.calls import Calls
 from fibo_client.celery.canvas import Chord, Group, signatures_of
-from fibo_client.celery.chunk import check_chunk_size
+from fibo_client.celery.chunk import check_chunk_size, positional
 from fibo_client.celery.flow_encoder import FlowEncoder
 from fibo_client.celery.flows import call_plan, start_flows, start_span
 from fibo_client.celery.gather import call_pieces, ends_of
@@ -91,7 +93,9 @@ async def call_many(
     if check_chunk_size(chunk_size) > 1:
         if keep_results:
             raise MessageError("keep_results is not for chunks: what is stored there is not the result of one call")
-        return await call_in_chunks(session, flows, options, chunk_size=chunk_size, timeout=timeout, **own)
+        return await _call_in_chunks(
+            session, flows, options, chunk_size=chunk_size, timeout=timeout, began=began, **own
+        )
     routed = iter(session.routed(flows, options))
     first = next(routed)
     span = session.start_send(first, options, batch=len(flows) > 1)
@@ -115,6 +119,71 @@ async def call_many(
         keep_results=keep_results,
         **own,
     )
+
+
+async def _call_in_chunks(
+    session: Session,
+    signatures: Sequence[Signature[Any]],
+    options: SendOptions,
+    *,
+    chunk_size: int,
+    timeout: float | None,
+    began: float,
+    retry: bool,
+    return_exceptions: bool,
+    terminate_on_cancel: bool,
+) -> list[Any]:
+    """Send calls in chunks and wait for all their answers.
+
+    Args:
+        session: The client's running parts.
+        signatures: The calls.
+        options: The options of all of them.
+        chunk_size: The most calls in one message.
+        timeout: Seconds for all of it. None is no limit.
+        began: When the caller's call began, by the loop's clock.
+        retry: Whether to send messages again, until the deadline, if sending fails.
+        return_exceptions: Whether to put the error of a call that failed, or gave no answer in time, in its place.
+        terminate_on_cancel: As for `Calls`.
+
+    Returns:
+        The answers, in order.
+
+    Raises:
+        MessageError: A call cannot be in a chunk, or sent.
+        TooManyPendingError: More results would be waited for than ``max_pending``; nothing was sent.
+        ResultTimeoutError: Not all answers came in time. The error carries what did, by index.
+        FiboError: Another error of a call. The others are revoked.
+    """
+    loop = session.check()
+    count = len(signatures)
+    session.check_room(math.ceil(count / chunk_size))
+    budget = Budget()
+    for signature in signatures:  # Before any of them is sent.
+        positional(signature)
+        if budget.is_spent():
+            await budget.pause()
+    calls: Calls[int] = Calls(
+        session,
+        signatures.__getitem__,
+        options,
+        chunk_size=chunk_size,
+        retry=retry,
+        terminate_on_cancel=terminate_on_cancel,
+        deadline=math.inf if timeout is None else began + timeout,
+        max_delay=math.inf,  # All of them are there, however long it takes to look at each.
+    )
+    answers = Answers(count, loop.create_future(), return_exceptions=return_exceptions)
+    try:
+        for index in range(count):
+            calls.join(signatures[index], math.inf, partial(answers.receive, index))
+            if budget.is_spent():
+                await budget.pause()
+        calls.flush()
+        await answers.over
+    finally:
+        calls.close()
+    return await answers.conclude(loop.time() - began)
 
 
 async def _call_flows(
