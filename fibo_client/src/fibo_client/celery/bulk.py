@@ -13,8 +13,7 @@ from fibo_client.celery.budget import EACH, PIECE, Budget, cancel_in_turns, free
 from fibo_client.celery.calls import Calls
 from fibo_client.celery.canvas import Chord, Group, signatures_of
 from fibo_client.celery.chunk import check_chunk_size, positional
-from fibo_client.celery.flow_encoder import FlowEncoder
-from fibo_client.celery.flows import call_plan, start_flows, start_span
+from fibo_client.celery.flows import call_plan, override_options, start_flows
 from fibo_client.celery.gather import call_pieces, ends_of
 from fibo_client.celery.jobs import Sizes
 from fibo_client.celery.owned_result import prepare_many
@@ -22,17 +21,15 @@ from fibo_client.celery.plan import Plan
 from fibo_client.celery.result import AsyncResult, handle_of
 from fibo_client.celery.signature import Signature, check_flow, is_flow
 from fibo_client.errors import MessageError
-from fibo_client.telemetry.tracer import NOOP_SPAN, SharedSpan
+from fibo_client.telemetry.tracer import SharedSpan
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Iterator, Sequence
 
-    from fibo_client.celery.flow_encoder import Routed
     from fibo_client.celery.protocol.message import TaskMessage
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import Flow, SendOptions
-    from fibo_client.telemetry.tracer import SendSpan
 
 
 _NOTHING: Final = object()
@@ -48,10 +45,10 @@ async def send_many(
     began: float,
 ) -> list[Any]:
     """Send many tasks and flows. See `CeleryClient.send_many`."""
-    given = _Given(flows)
+    given = _Given(flows, options)
     if not given:
         return []
-    sending = _Sending(session, options)
+    sending = _Sending(session, options, given.flow)
     while given:
         await (sending.tasks(given) if given.is_task else sending.flows(given))
     session.check()
@@ -215,10 +212,12 @@ async def _call_flows(
         FiboError: Another error of one of them. The others are revoked.
     """
     defaults, own_expiry = await prepare_many(chain.from_iterable(map(signatures_of, flows)), options, timeout)
-    encoder, span = start_flows(session, flows[0], options, defaults, batch=True)
+    overridden = (override_options(flow, options) for flow in flows)
+    first = next(overridden)
+    encoder, span = start_flows(session, first, options, defaults, batch=True)
     budget = Budget()
     plans: deque[Plan] = deque()
-    for flow in flows:
+    for flow in chain([first], overridden):
         plans.append(await in_turns(encoder.plan(flow), EACH, budget))
         if budget.is_spent(EACH):
             await budget.pause()
@@ -277,14 +276,19 @@ async def _are_tasks(flows: Sequence[object]) -> bool:
 class _Given:
     """The flows of one send, taken one after the other.
 
+    Args:
+        flows: The flows.
+        options: The options of the call.
+
     Attributes:
         flow: The next one. Where none is left, this object is false.
         is_task: Whether it is a single task without links.
     """
 
-    def __init__(self, flows: Iterable[Flow[Any]]) -> None:
+    def __init__(self, flows: Iterable[Flow[Any]], options: SendOptions) -> None:
         self._rest = iter(flows)
-        self._options: object = None
+        self._options = options
+        self._own: object = None
         self.flow: Any = None
         self.is_task: bool = False
         self.advance()
@@ -300,12 +304,14 @@ class _Given:
         """
         self.flow = flow = next(self._rest, _NOTHING)
         if isinstance(flow, Signature):
-            if flow.options is not self._options:  # Calls of one task share their options.
-                self._options = flow.options
+            if flow.options is not self._own:  # Calls of one task share their options.
+                self._own = flow.options
                 self.is_task = "link" not in flow.options and "link_error" not in flow.options
+            if not self.is_task:
+                self.flow = override_options(flow, self._options)
         elif flow is not _NOTHING:
             check_flow(flow)
-            self._options, self.is_task = None, False
+            self._own, self.is_task = None, False
 
     def tasks(self, taken: list[Signature[Any]]) -> Iterator[Signature[Any]]:
         """Take tasks up to the next flow, and note them."""
@@ -318,6 +324,11 @@ class _Given:
 class _Sending:
     """Encodes what is sent together, and makes its handles.
 
+    Args:
+        session: The client's running parts.
+        options: The options of the call.
+        first: The first of what is sent.
+
     Attributes:
         span: The span of the messages.
         messages: The messages.
@@ -326,33 +337,22 @@ class _Sending:
         counters: Names of what chords store beside results.
     """
 
-    def __init__(self, session: Session, options: SendOptions) -> None:
+    def __init__(self, session: Session, options: SendOptions, first: Flow[Any]) -> None:
         self._session = session
         self._options = options
-        self._encoder: FlowEncoder | None = None
-        self._own_ids: set[str] = set()
-        self.span: SendSpan = NOOP_SPAN
+        self._encoder, self.span = start_flows(session, first, options, batch=True)
         self.messages: list[TaskMessage] = []
         self.handles: list[Any] = []
         self.sizes: dict[str, int] = {}
         self.counters: list[str] = []
 
-    def _begin(self, span: SendSpan, routed: Routed | None = None) -> FlowEncoder:
-        self.span = span
-        self._encoder = FlowEncoder(self._session, self._options, span, routed=routed)
-        self._own_ids = self._encoder.own_ids
-        return self._encoder
-
     async def tasks(self, given: _Given) -> None:
         """Encode tasks up to the next flow."""
-        session = self._session
+        session, own_ids = self._session, self._encoder.own_ids
         taken: list[Signature[Any]] = []
-        routed = iter(session.routed(given.tasks(taken), self._options))
-        if self._encoder is None:
-            first = next(routed)
-            routed = chain([first], routed)
-            self._begin(session.start_send(first, self._options, batch=True))
-        async for portion in session.encoder.portions(routed, self._options, self.span, own_ids=self._own_ids):
+        tasks = given.tasks(taken)
+        routed = tasks if session.routes is None else map(self._encoder.routed, tasks)
+        async for portion in session.encoder.portions(routed, self._options, self.span, own_ids=own_ids):
             self.messages += portion
             self.handles += [
                 handle_of(session, message, signature, handed_out=True)
@@ -362,12 +362,9 @@ class _Sending:
 
     async def flows(self, given: _Given) -> None:
         """Encode flows up to the next task."""
-        encoder, budget = self._encoder, Budget()
-        if encoder is None:
-            encoder = self._begin(*start_span(self._session, given.flow, self._options, batch=True))
-        plan = Plan(encoder)
+        plan, budget = Plan(self._encoder), Budget()
         while given and not given.is_task:
-            flow = encoder.prepared(given.flow)
+            flow = given.flow
             if isinstance(flow, (Group, Chord)):
                 await in_turns(plan.add(flow, PIECE), EACH, budget)
             else:

@@ -163,7 +163,7 @@ class Encoder:
             options: As for `many`.
             span: As for `many`.
             defaults: As for `many`.
-            own_ids: The ids that others sent with them have of their own.
+            own_ids: The ids that the caller gave to others that are sent with them.
 
         Yields:
             The messages, in order, as many as are made without a pause.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fibo_client.celery.budget import PIECE
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from fibo_client.celery.encoder import Call, Later
     from fibo_client.celery.flow_results import FlowResult
     from fibo_client.celery.protocol.message import TaskMessage
-    from fibo_client.celery.routes import Routes
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import Flow, SendOptions
     from fibo_client.telemetry.tracer import SendSpan
@@ -44,7 +42,7 @@ class FlowEncoder:
         span: Is told of each task, and may add headers.
         defaults: Options of which neither says anything.
         handle: Makes the handle of a task.
-        routed: The task whose route the span tells. A routing function is asked for it once.
+        first: The task whose route the span tells. A routing function is asked for it once.
 
     Attributes:
         own_ids: The ids that the caller gave to tasks.
@@ -60,16 +58,16 @@ class FlowEncoder:
         span: SendSpan,
         defaults: Mapping[str, Any] = _NOTHING,
         handle: type[AsyncResult[Any]] = AsyncResult,
-        routed: Routed | None = None,
+        first: Routed | None = None,
     ) -> None:
         self._session = session
-        self._routed = routed
+        self._first = first
         self._routes = session.routes
         self._encoder = session.encoder
         self._types = session.encoder.types
         self._options = options
-        self._of_all: dict[str, Any] = {name: value for name, value in options.items() if name != "task_id"}
-        self._given: dict[str, Any] = {**defaults, **self._of_all}
+        self._given: dict[str, Any] = {**defaults, **options}
+        self._given.pop("task_id", None)
         self._flow_id = check_name("task_id", options["task_id"]) if "task_id" in options else None
         self._given_later = {name: value for name, value in self._given.items() if name not in OF_THE_FIRST}
         self._span = span
@@ -90,26 +88,15 @@ class FlowEncoder:
             The steps, which end with the plan. They raise MessageError for what a worker could not take.
         """
         plan = Plan(self)
-        yield from plan.add(self.prepared(flow), PIECE, self._flow_id)
+        yield from plan.add(flow, PIECE, self._flow_id)
         return plan
 
-    def prepared(self, flow: Flow[Any]) -> Flow[Any]:
-        """Give a single task the options of the call, which win over its own. Any other flow stays as it is."""
-        return self._with_all(flow) if isinstance(flow, Signature) else flow
-
-    def _with_all(self, signature: Signature[Any]) -> Signature[Any]:
-        """Give the options of the call to a single task with links. They win over its own."""
-        alone = replace(signature, options={**signature.options, **self._of_all})
-        if self._routed is not None and signature is self._routed[0]:
-            routed = self._routed[1]
-            self._routed = alone, replace(routed, options={**routed.options, **self._of_all})
-        return alone
-
-    def _route(self, routes: Routes, signature: Signature[Any]) -> Signature[Any]:
-        if self._routed is not None and signature is self._routed[0]:
-            routed, self._routed = self._routed[1], None
+    def routed(self, signature: Signature[Any]) -> Signature[Any]:
+        """Give a task the options of its route, where there is any."""
+        if self._first is not None and signature is self._first[0]:
+            routed, self._first = self._first[1], None
             return routed
-        return routes.apply(signature, self._options)
+        return signature if self._routes is None else self._routes.apply(signature, self._options)
 
     def _own_id(self, own_id: object, *, may_repeat: bool = False) -> str:
         """Check the id that the caller gave to a task."""
@@ -131,7 +118,7 @@ class FlowEncoder:
     ) -> tuple[TaskMessage, AsyncResult[Any]]:
         """See `Steps.first`."""
         if self._routes is not None:
-            signature = self._route(self._routes, signature)
+            signature = self.routed(signature)
         options = signature.options
         own_id = options.get("task_id") if flow_id is None else flow_id
         task_id = self.new_id() if own_id is None else self._own_id(own_id)
@@ -160,7 +147,7 @@ class FlowEncoder:
     ) -> tuple[str, AsyncResult[Any]]:
         """See `Steps.later`."""
         if self._routes is not None:
-            signature = self._route(self._routes, signature)
+            signature = self.routed(signature)
         options, task = signature.options, signature.task
         own_id = options.get("task_id") if flow_id is None else flow_id
         task_id = self.new_id() if own_id is None else self._own_id(own_id, may_repeat=may_repeat)

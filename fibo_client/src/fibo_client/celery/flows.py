@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fibo_client.celery.budget import EACH, in_turns
 from fibo_client.celery.canvas import signatures_of
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from fibo_client.celery.signature import SendOptions
     from fibo_client.telemetry.tracer import SendSpan
 
+T = TypeVar("T")
+
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -43,6 +46,7 @@ async def send_flow(
     began: float,
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links. See `CeleryClient.send`."""
+    flow = override_options(flow, options)
     encoder, span = start_flows(session, flow, options)
     plan = await in_turns(encoder.plan(flow), EACH)
     session.check()
@@ -64,6 +68,7 @@ async def call_flow(
 ) -> Any:
     """Send a chain, a group, a chord, or a task with links, and wait for its result. See `CeleryClient.call`."""
     defaults, own_expiry = await prepare_many(signatures_of(flow), options, timeout)
+    flow = override_options(flow, options)
     encoder, span = start_flows(session, flow, options, defaults)
     plan = await in_turns(encoder.plan(flow), EACH)
     session.check()
@@ -128,18 +133,21 @@ def start_flows(
     Returns:
         What encodes them, and the span of their messages.
     """
-    span, routed = start_span(session, first, options, batch=batch or not isinstance(first, Signature))
-    return FlowEncoder(session, options, span, defaults, handle, routed), span
-
-
-def start_span(
-    session: Session, first: Flow[Any], options: SendOptions, *, batch: bool
-) -> tuple[SendSpan, Routed | None]:
-    """Start the span of the messages of flows, by the first task of the first of them. It may have none."""
-    for task in islice(signatures_of(first), 1):
+    span: SendSpan = NOOP_SPAN
+    told: Routed | None = None
+    for task in islice(signatures_of(first), 1):  # It may have none.
         routed = task if session.routes is None else session.routes.apply(task, options)
-        return session.start_send(routed, options, batch=batch), (task, routed)
-    return NOOP_SPAN, None
+        span = session.start_send(routed, options, batch=batch or not isinstance(first, Signature))
+        told = task, routed
+    return FlowEncoder(session, options, span, defaults, handle, told), span
+
+
+def override_options(flow: Flow[T], options: SendOptions) -> Flow[T]:
+    """Let the options of a call win over those of a single task with links. In other flows, a task's own win."""
+    if not isinstance(flow, Signature):
+        return flow
+    given = {name: value for name, value in options.items() if name != "task_id"}
+    return replace(flow, options={**flow.options, **given})
 
 
 async def read_group(session: Session, group_id: str) -> GroupResult[Any]:

@@ -10,7 +10,7 @@ from fibo_client.celery.budget import at_once
 from fibo_client.celery.canvas import signatures_of
 from fibo_client.celery.config import UNSET, Unset
 from fibo_client.celery.flow_results import FlowResult, wanted_of
-from fibo_client.celery.flows import start_flows
+from fibo_client.celery.flows import override_options, start_flows
 from fibo_client.celery.jobs import Job, Sizes
 from fibo_client.celery.owned_result import OwnedTask, prepare_owned
 from fibo_client.errors import MessageError
@@ -102,6 +102,7 @@ def start_flow(
     began = session.check().time()
     seconds = session.config.seconds(timeout)
     defaults, own_expiry = prepare_owned(signatures_of(flow), options, seconds)
+    flow = override_options(flow, options)
     encoder, span = start_flows(session, flow, options, defaults, handle=OwnedTask)
     plan = at_once(encoder.plan(flow))
     if not plan.messages:
