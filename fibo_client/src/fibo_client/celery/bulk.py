@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from fibo_client.celery.answers import Answers
-from fibo_client.celery.budget import EACH, PIECE, Budget, cancel_in_turns, free, in_turns
+from fibo_client.celery.budget import EACH, Budget, cancel_in_turns, free, in_turns
 from fibo_client.celery.calls import Calls
 from fibo_client.celery.canvas import Chord, Group, signatures_of
 from fibo_client.celery.chunk import check_chunk_size, positional
@@ -218,7 +218,9 @@ async def _call_flows(
     budget = Budget()
     plans: deque[Plan] = deque()
     for flow in chain([first], overridden):
-        plans.append(await in_turns(encoder.plan(flow), EACH, budget))
+        plan = Plan(encoder)
+        await in_turns(plan.add(flow), EACH, budget)
+        plans.append(plan)
         if budget.is_spent(EACH):
             await budget.pause()
     loop = session.check()
@@ -366,7 +368,7 @@ class _Sending:
         while given and not given.is_task:
             flow = given.flow
             if isinstance(flow, (Group, Chord)):
-                await in_turns(plan.add(flow, PIECE), EACH, budget)
+                await in_turns(plan.add(flow), EACH, budget)
             else:
                 plan.add_at_once(flow)
             self.handles.append(plan.result)

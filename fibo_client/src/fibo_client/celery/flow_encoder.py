@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from fibo_client.celery.budget import PIECE
 from fibo_client.celery.canvas import OF_THE_FIRST
 from fibo_client.celery.encoder import MAX_TEMPLATES, NOT_SENT
 from fibo_client.celery.flow_results import result_of
-from fibo_client.celery.plan import Plan
 from fibo_client.celery.protocol.message import arguments_json
 from fibo_client.celery.protocol.options import check_name
 from fibo_client.celery.result import AsyncResult
@@ -17,7 +15,7 @@ from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import NOOP_SPAN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
     from fibo_client.celery.encoder import Call, Later
     from fibo_client.celery.flow_results import FlowResult
@@ -34,7 +32,7 @@ Routed: TypeAlias = tuple[Signature[Any], Signature[Any]]
 
 
 class FlowEncoder:
-    """Plans and encodes the flows of one call, and makes their handles. It implements `fibo_client.celery.plan.Steps`.
+    """Encodes the tasks of the flows of one call, and makes the handles. `Plan` says what stands where.
 
     Args:
         session: The client's running parts.
@@ -46,6 +44,8 @@ class FlowEncoder:
 
     Attributes:
         own_ids: The ids that the caller gave to tasks.
+        flow_id: The id that the caller gave to the whole: to a chain's last step, a chord's body, a group.
+        new_id: Makes the id of a group.
 
     Raises:
         MessageError: The id of the whole cannot be one.
@@ -68,7 +68,7 @@ class FlowEncoder:
         self._options = options
         self._given: dict[str, Any] = {**defaults, **options}
         self._given.pop("task_id", None)
-        self._flow_id = check_name("task_id", options["task_id"]) if "task_id" in options else None
+        self.flow_id: str | None = check_name("task_id", options["task_id"]) if "task_id" in options else None
         self._given_later = {name: value for name, value in self._given.items() if name not in OF_THE_FIRST}
         self._span = span
         self._handle = handle
@@ -77,19 +77,6 @@ class FlowEncoder:
         self._calls: dict[int, tuple[Mapping[str, Any], Call]] = {}
         self._laters: dict[tuple[str, int], tuple[Mapping[str, Any], Later]] = {}
         self.new_id: Callable[[], str] = self._encoder.new_id
-
-    def plan(self, flow: Flow[Any]) -> Generator[None, None, Plan]:
-        """Encode what runs at once of a flow, with all that its workers are to send later.
-
-        Args:
-            flow: A task, a chain, a group or a chord.
-
-        Returns:
-            The steps, which end with the plan. They raise MessageError for what a worker could not take.
-        """
-        plan = Plan(self)
-        yield from plan.add(flow, PIECE, self._flow_id)
-        return plan
 
     def routed(self, signature: Signature[Any]) -> Signature[Any]:
         """Give a task the options of its route, where there is any."""
@@ -116,7 +103,21 @@ class FlowEncoder:
         root: str | None,
         embed: str | None,
     ) -> tuple[TaskMessage, AsyncResult[Any]]:
-        """See `Steps.first`."""
+        """Make the message of a task that runs at once, and its handle.
+
+        Args:
+            signature: The task.
+            flow_id: Its id, where that was given.
+            group: The id of its group, and its index there. None is no group.
+            root: The id of the first task of the flow. None is itself.
+            embed: What its worker is to send later, from `embed_json`. None is nothing.
+
+        Returns:
+            The message, and the handle.
+
+        Raises:
+            MessageError: A worker could not take the message, or two tasks have the same id.
+        """
         if self._routes is not None:
             signature = self.routed(signature)
         options = signature.options
@@ -145,7 +146,20 @@ class FlowEncoder:
     def later(
         self, signature: Signature[Any], flow_id: str | None, more: str, may_repeat: bool
     ) -> tuple[str, AsyncResult[Any]]:
-        """See `Steps.later`."""
+        """Write a task that a worker sends later, as a signature in JSON.
+
+        Args:
+            signature: The task.
+            flow_id: Its id, where that was given.
+            more: More options, as JSON has them.
+            may_repeat: Whether its id may repeat: several tasks may have the same link, of which one alone runs.
+
+        Returns:
+            The signature, and the handle.
+
+        Raises:
+            MessageError: A worker could not take the message, or two tasks have the same id.
+        """
         if self._routes is not None:
             signature = self.routed(signature)
         options, task = signature.options, signature.task
@@ -174,6 +188,6 @@ class FlowEncoder:
             self._session, task_id, task=task, queue=later.queue, decode=signature.decode, ignored=later.ignored
         )
 
-    def composed(self, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> FlowResult[Any]:
-        """See `Steps.composed`."""
+    def result(self, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> FlowResult[Any]:
+        """Make the result of a chain, a group or a chord from those of its parts. See `result_of`."""
         return result_of(self._session, flow, group_id, parts)

@@ -331,7 +331,17 @@ def _tasks(parts: Sequence[Any]) -> Iterator[AsyncResult[Any]]:
 
 
 def result_of(session: Session, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> FlowResult[Any]:
-    """Make the result of a flow from those of its parts. See `fibo_client.celery.plan.Steps`."""
+    """Make the result of a flow from those of its parts.
+
+    Args:
+        session: The client's running parts.
+        flow: The flow: a chain, a group or a chord.
+        group_id: Of a group or a chord, the id of the group.
+        parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
+
+    Returns:
+        The result.
+    """
     if group_id is None:
         return ChainResult(session, parts)
     return (GroupResult if isinstance(flow, Group) else ChordResult)(session, parts, group_id)

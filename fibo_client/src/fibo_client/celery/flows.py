@@ -14,6 +14,7 @@ from fibo_client.celery.flow_steps import NAMED, named
 from fibo_client.celery.gather import call_pieces
 from fibo_client.celery.jobs import Sizes
 from fibo_client.celery.owned_result import prepare_many
+from fibo_client.celery.plan import Plan
 from fibo_client.celery.protocol.groups import group_name
 from fibo_client.celery.protocol.jsontypes import loads_plain
 from fibo_client.celery.protocol.options import check_name
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fibo_client.celery.flow_encoder import Routed
-    from fibo_client.celery.plan import Plan
     from fibo_client.celery.session import Session
     from fibo_client.celery.signature import SendOptions
     from fibo_client.telemetry.tracer import SendSpan
@@ -48,7 +48,8 @@ async def send_flow(
     """Send a chain, a group, a chord, or a task with links. See `CeleryClient.send`."""
     flow = override_options(flow, options)
     encoder, span = start_flows(session, flow, options)
-    plan = await in_turns(encoder.plan(flow), EACH)
+    plan = Plan(encoder)
+    await in_turns(plan.add(flow), EACH)
     session.check()
     if plan.messages:
         await session.publish(
@@ -70,7 +71,8 @@ async def call_flow(
     defaults, own_expiry = await prepare_many(signatures_of(flow), options, timeout)
     flow = override_options(flow, options)
     encoder, span = start_flows(session, flow, options, defaults)
-    plan = await in_turns(encoder.plan(flow), EACH)
+    plan = Plan(encoder)
+    await in_turns(plan.add(flow), EACH)
     session.check()
     return await call_plan(session, plan, span, timeout=timeout, began=began, expiry_is_timeout=not own_expiry, **own)
 

@@ -13,6 +13,7 @@ from fibo_client.celery.flow_results import FlowResult, wanted_of
 from fibo_client.celery.flows import override_options, start_flows
 from fibo_client.celery.jobs import Job, Sizes
 from fibo_client.celery.owned_result import OwnedTask, prepare_owned
+from fibo_client.celery.plan import Plan
 from fibo_client.errors import MessageError
 from fibo_client.telemetry.tracer import SharedSpan
 
@@ -104,7 +105,8 @@ def start_flow(
     defaults, own_expiry = prepare_owned(signatures_of(flow), options, seconds)
     flow = override_options(flow, options)
     encoder, span = start_flows(session, flow, options, defaults, handle=OwnedTask)
-    plan = at_once(encoder.plan(flow))
+    plan = Plan(encoder)
+    at_once(plan.add(flow))
     if not plan.messages:
         raise MessageError("there is no task in it to start")
     session.check_room(len(plan.tasks))

@@ -1,12 +1,13 @@
-"""From chains, groups and chords to what is sent for them and what is awaited of them. Pure.
+"""From chains, groups and chords to what is sent for them and what is awaited of them.
 
 Source for the form on the wire: ``celery.canvas`` and ``celery.backends.redis``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from fibo_client.celery.budget import PIECE
 from fibo_client.celery.canvas import LINKS, Chain, Chord, Group, prepend
 from fibo_client.celery.protocol.groups import counter_names, result_name
 from fibo_client.celery.protocol.signatures import chain_json, chord_json, embed_json, group_json, place_json
@@ -16,9 +17,10 @@ from fibo_client.errors import MessageError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from fibo_client.celery.flow_encoder import FlowEncoder
     from fibo_client.celery.protocol.message import TaskMessage
 
-__all__ = ["Piece", "Plan", "Steps"]
+__all__ = ["Piece", "Plan"]
 
 MAX_DEPTH: Final = 30
 """How deeply groups and chords may be nested in what workers send. It bounds the depth of a message's JSON."""
@@ -36,50 +38,6 @@ class Piece(NamedTuple):
     tasks: int
 
 
-class Steps(Protocol):
-    """What writes the tasks of a flow, and makes their handles."""
-
-    def new_id(self) -> str:
-        """Make the id of a group."""
-        ...
-
-    def first(
-        self,
-        signature: Signature[Any],
-        flow_id: str | None,
-        group: tuple[str, int] | None,
-        root: str | None,
-        embed: str | None,
-    ) -> tuple[TaskMessage, Any]:
-        """Make the message of a task that runs at once, and its handle.
-
-        Args:
-            signature: The task.
-            flow_id: Its id, where that was given.
-            group: The id of its group, and its index there. None is no group.
-            root: The id of the first task of the flow. None is itself.
-            embed: What its worker is to send later, from `embed_json`. None is nothing.
-        """
-        ...
-
-    def later(self, signature: Signature[Any], flow_id: str | None, more: str, may_repeat: bool) -> tuple[str, Any]:
-        """Write a task that a worker sends as a signature in JSON, with more options; and its handle.
-
-        Several tasks may have the same link, of which one alone runs: its id may repeat.
-        """
-        ...
-
-    def composed(self, flow: Flow[Any], group_id: str | None, parts: list[Any]) -> Any:
-        """Make the handle of a chain, a group or a chord, which has an ``id``, of those of its parts.
-
-        Args:
-            flow: What it is.
-            group_id: Of a group or chord, the id of the group.
-            parts: The steps of a chain, the members of a group; the members of a chord's header, and its body last.
-        """
-        ...
-
-
 class _Place(NamedTuple):
     """Where a task stands in a group or in a chord's header. Of a chain, that is its last task.
 
@@ -95,23 +53,23 @@ class Plan:
     """What is sent for flows, and what is awaited of them.
 
     Args:
-        steps: Writes their tasks.
+        encoder: Writes their tasks, and makes the handles.
 
     Attributes:
         messages: The messages of the tasks that run at once.
         sizes: How many results each chord waits for, by the id of its group. Stored before the messages are sent.
         counters: The names of what workers store of groups and chords that are not over: what chords count, and the
             error of a step before a group or a chord, which they store under the group's id.
-        tasks: What `steps` made of each task, in the order in which they are written.
-        result: What `steps` made of the last flow.
+        tasks: The handles of all tasks, in the order in which they are written.
+        result: The handle of the last flow.
     """
 
     __slots__ = (
         "_depth",
+        "_encoder",
         "_is_link",
         "_pieces",
         "_root",
-        "_steps",
         "counters",
         "messages",
         "result",
@@ -119,8 +77,8 @@ class Plan:
         "tasks",
     )
 
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
+    def __init__(self, encoder: FlowEncoder) -> None:
+        self._encoder = encoder
         self._root: str | None = None
         self._depth = 0
         self._is_link = False
@@ -139,55 +97,53 @@ class Plan:
             pieces = pieces[:-1]  # Each has a message at least.
         return [*pieces, end]
 
-    def add(self, flow: Flow[Any], piece: int, flow_id: str | None = None) -> Generator[None, None, None]:
+    def add(self, flow: Flow[Any]) -> Generator[None, None, None]:
         """Plan how a flow is sent, a member of the outermost group at a time: a group may have very many.
 
         Args:
             flow: What is sent.
-            piece: The fewest tasks of a piece, but for the last.
-            flow_id: The id of the whole: of a chain's last step, of a chord's body, of a group. None is a new one.
 
         Yields:
             None after each member.
 
         Raises:
-            MessageError: It is nested too deeply, or `steps` raises it.
+            MessageError: It is nested too deeply, or a worker could not take one of its tasks.
         """
         if not isinstance(flow, (Group, Chord)):
-            self.add_at_once(flow, flow_id)
+            self.add_at_once(flow)
             return
         self._root = None
         messages, tasks = self.messages, self.tasks
         before = len(tasks)
-        group_id, places, body = self._begin_group(flow, None, flow_id)
+        group_id, places, body = self._begin_group(flow, None, self._encoder.flow_id)
         after, tasks[before:] = tasks[before:], ()  # The tasks of the body come last.
         members, began = [], before
         for member, place in places:
             members.append(self._start(member, place))
-            if len(tasks) - began >= piece:
+            if len(tasks) - began >= PIECE:
                 self._pieces.append(Piece(len(messages), len(tasks)))
                 began = len(tasks)
             yield
         tasks += after
-        self.result = self._steps.composed(flow, group_id, members + body)
+        self.result = self._encoder.result(flow, group_id, members + body)
 
-    def add_at_once(self, flow: Flow[Any], flow_id: str | None = None) -> None:
+    def add_at_once(self, flow: Flow[Any]) -> None:
         """Plan how a flow is sent, in one step. See `add`."""
         self._root = None
-        self.result = self._start(flow, None, flow_id)
+        self.result = self._start(flow, None, self._encoder.flow_id)
 
     def _start(self, flow: Flow[Any], place: _Place | None, flow_id: str | None = None) -> Any:
         """Plan what runs at once, and all that follows it. `flow_id` is the id of the whole, where it was given."""
         if isinstance(flow, Signature):
             return self._first(flow, (), place, flow_id)
         if isinstance(flow, Chain):
-            return self._steps.composed(flow, None, self._start_chain(flow.steps, place, flow_id))
+            return self._encoder.result(flow, None, self._start_chain(flow.steps, place, flow_id))
         before = len(self.tasks)
         group_id, places, body = self._begin_group(flow, place, flow_id)
         after, self.tasks[before:] = self.tasks[before:], ()  # The tasks of the body come last.
         members = [self._start(member, where) for member, where in places]
         self.tasks += after
-        return self._steps.composed(flow, group_id, members + body)
+        return self._encoder.result(flow, group_id, members + body)
 
     def _start_chain(self, steps: Sequence[Any], place: _Place | None, flow_id: str | None) -> list[Any]:
         if len(steps) == 1:
@@ -202,7 +158,7 @@ class Plan:
         self, flow: Flow[Any], place: _Place | None, flow_id: str | None
     ) -> tuple[str, Iterator[tuple[Flow[Any], _Place]], list[Any]]:
         """Plan the body of a chord; give the group's id, its members with their places, and the planned body."""
-        group_id = self._steps.new_id() if flow_id is None or isinstance(flow, Chord) else flow_id
+        group_id = self._encoder.new_id() if flow_id is None or isinstance(flow, Chord) else flow_id
         self.counters.append(result_name(group_id))
         written, body, header = None, list[Any](), flow
         if isinstance(flow, Chord):
@@ -224,7 +180,7 @@ class Plan:
             body = place.body
             group = None if place.group is None else (place.group, place.number)
         embed = embed_json(callbacks, errbacks, rest, body) if rest or body or callbacks or errbacks else None
-        message, handle = self._steps.first(signature, flow_id, group, self._root, embed)
+        message, handle = self._encoder.first(signature, flow_id, group, self._root, embed)
         if self._root is None:
             self._root = message.id  # Celery has as many roots as messages.
         self.messages.append(message)
@@ -260,7 +216,7 @@ class Plan:
         if "link" in signature.options or "link_error" in signature.options:
             linked = {name: self._linked(signature, name) for name in LINKS}
             more += "".join(f', "{name}": {written}' for name, written in linked.items() if written is not None)
-        written = self._steps.later(signature, flow_id, more, self._is_link)
+        written = self._encoder.later(signature, flow_id, more, self._is_link)
         self.tasks.append(written[1])
         return written
 
@@ -294,17 +250,17 @@ class Plan:
     def _embed_parts(self, flow: Flow[Any], place: _Place | None, more: str, flow_id: str | None) -> tuple[str, Any]:
         if isinstance(flow, Chain):
             texts, parts = self._embed_steps(flow.steps, place, flow_id)
-            return chain_json(texts, parts[-1].id, more), self._steps.composed(flow, None, parts)
+            return chain_json(texts, parts[-1].id, more), self._encoder.result(flow, None, parts)
         if isinstance(flow, Chord):
-            own_id = self._steps.new_id()
+            own_id = self._encoder.new_id()
             self.counters += (result_name(own_id), *counter_names(own_id))
             header, members = self._embed_group(flow.header.members, own_id)
             body, last = self._embed(flow.body, place, own_id, flow_id)
-            return chord_json(header, body, own_id, more), self._steps.composed(flow, own_id, [*members, last])
-        own_id = flow_id or self._steps.new_id()
+            return chord_json(header, body, own_id, more), self._encoder.result(flow, own_id, [*members, last])
+        own_id = flow_id or self._encoder.new_id()
         self.counters.append(result_name(own_id))
         written, members = self._embed_group(_members(flow), own_id)
-        return written, self._steps.composed(flow, own_id, members)
+        return written, self._encoder.result(flow, own_id, members)
 
     def _embed_group(self, members: Sequence[Any], own_id: str) -> tuple[str, list[Any]]:
         embedded = [self._embed(each, _Place(None, index, None)) for index, each in enumerate(members)]
